@@ -130,6 +130,14 @@ class ConfigError(UcidockdError):
     code: ClassVar[str] = "config"
 
 
+class UsageError(ConfigError):
+    """The command line is wrong; the message says what to write. `command`: the command's name, "" where none is known."""
+
+    def __init__(self, message: str, command: str = "") -> None:
+        super().__init__(message)
+        self.command = command
+
+
 class PathError(UcidockdError):
     """A path that the user names cannot be looked at or read; the message says which and why."""
 

@@ -164,6 +164,7 @@ class Conversion:
     ) -> tuple[Issue, ...]:
         """Take out what `decode` refuses beside the sections in `packages`; the warnings that remain."""
         written = {file.path: file.content for file in self.files}
+        # what is taken out may have been named by something else, which is refused then: until nothing is
 
         def read(path: str) -> str:
             return written[path] if path in written or read_file is None else read_file(path)

@@ -258,6 +258,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
+        # an event of an exec has its whole command line behind the colon
         if name in ("Action", "status") and (found := _EXEC.match(value)):
             return f"{found[1]}: {MASK}"
         return _built(value) if name == "CreatedBy" else hidden_value(name, value)
@@ -313,22 +314,21 @@ def _built(text: str) -> str:
 
 
 def _environment(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_variable(item) for item in value]
+    """Every variable is hidden, whatever its name."""
     if isinstance(value, dict):
         return {name: MASK if isinstance(inner, str) else inner for name, inner in value.items()}
-    return MASK if isinstance(value, str) else value
-
-
-def _variable(item: Any) -> Any:
-    if isinstance(item, dict):  # of a plugin: Name, Description, Value
-        return {
-            name: MASK if isinstance(inner, str) and name != "Name" else inner for name, inner in item.items()
-        }
-    if not isinstance(item, str):
-        return item
-    name, equals, _ = item.partition("=")
-    return f"{name}={MASK}" if equals else name
+    if not isinstance(value, list):
+        return MASK if isinstance(value, str) else value
+    shown: list[Any] = []
+    for item in value:
+        if isinstance(item, dict):  # of a plugin: Name, Description, Value
+            shown.append({k: MASK if isinstance(v, str) and k != "Name" else v for k, v in item.items()})
+        elif isinstance(item, str):
+            name, equals, _ = item.partition("=")
+            shown.append(f"{name}={MASK}" if equals else name)
+        else:
+            shown.append(item)
+    return shown
 
 
 def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:

@@ -106,6 +106,7 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
 
 def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
+    # no mistake in here may keep the agent from running: it is the one that shows the mistake
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
     load_history = reader.flag("load_history")
@@ -170,7 +171,7 @@ def _prune(reader: SectionReader) -> PruneSettings:
                 option=name,
                 expected="`option prune_images 'dangling'` or `'unused'`, or `option prune_build_cache '1'`",
             )
-            break
+            break  # the others have no effect for the same reason
     return found
 
 
@@ -266,9 +267,8 @@ def _reader(section: Section, *, package: str, file: str) -> SectionReader:
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    kinds = (
-        KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
-    )  # the agent's own is ours alone
+    # the agent's own is ours alone
+    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
     if section.type in kinds:
         return True
     # luci-app-dockerman keeps settings of the daemon in a section of its own: each is told which option has its part
@@ -376,6 +376,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
                 draft.agents.append((reader, decode_agent(reader)))
+    # in this order: a stack completes its containers, and a backup saves the volumes that they mount
     join_stacks(draft, stacks)
     draft.backups = [(reader, _with_volumes(reader, backup, draft)) for reader, backup in draft.backups]
     return draft

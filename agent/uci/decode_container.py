@@ -80,6 +80,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
+    # an option that was refused is unset in the spec, so none of these finds a second mistake in it
     _check_targets(reader)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
@@ -133,6 +134,7 @@ def _read(
     if read_file is None:
         reader.warn("the file was not read", option=option, index=index)
         return None
+    # a disk may be mounted later than the agent starts: the section is right, and its container waits for the file
     try:
         return parse(read_file(path))
     except PathAwayError as exc:
@@ -315,6 +317,7 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
 
 def _policy(reader: SectionReader) -> ContainerPolicy:
     base = ContainerPolicy()
+    # of these False and 0 are answers, so `or` would lose them
     enabled, rollback = reader.flag("enabled"), reader.flag("rollback")
     gate, grace = reader.parsed("gate", parse_seconds), reader.parsed("grace", parse_seconds)
     return ContainerPolicy(

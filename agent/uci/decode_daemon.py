@@ -144,6 +144,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
             _read(reader, row, values)
     main = by_kind["globals"]
     hosts = _hosts(main) if main else ()
+    # dockerd starts with all of its settings or not at all: what does not go together is taken out here, and told
     if main is not None:
         _check_bridge(main, values)
         _check_pools(main, values)
@@ -196,6 +197,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if not entries:
         return
     if row.pairs:
+        # options of their own may be members of the same object: `containerd_snapshotter` is one of `features`
         pairs = dict(entry for _, entry in entries if isinstance(entry, tuple))
         group = values.get(row.key)
         put(values, row.key, {**(group if isinstance(group, dict) else {}), **dict(sorted(pairs.items()))})
@@ -318,6 +320,7 @@ def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
 def _hosts(reader: SectionReader) -> tuple[Host, ...]:
     """The hosts in order, each once; two on one port with a wildcard cannot both be opened."""
     found: list[Host] = []
+    # dockerd ends where it cannot open one of its hosts, so a pair that cannot both be opened costs the second one
     for index, given in reader.parsed_items("hosts", parse_host):
         host = _plain(reader, "hosts", index, given)
         if not isinstance(host, Host):

@@ -183,6 +183,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options["strategy"] = str(policy.strategy)
     if policy.hold_limit_s is not None:
         options["hold_limit"] = age(policy.hold_limit_s)
+    # a line for the container's shell is an option, a program with its arguments a list: decoding tells them apart so
     for option in ("hold_cmd", "pre_stop", "post_start"):
         command: tuple[str, ...] = getattr(policy, option)
         if command:

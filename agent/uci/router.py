@@ -112,6 +112,7 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
             continue
         named = (*words(section, "device"), *words(section, "ifname"))
         found |= {word for word in named if _DEVICE.match(word)}
+        # `@wan` is on whatever device that interface has
         aliases = {word[1:] for word in named if word[:1] == "@"} - seen
         left += sorted(aliases)
         seen |= aliases
@@ -149,6 +150,7 @@ def read_firewall(package: Package) -> Firewall:
             for name in _lets_redirected_pass(section, zones)
         ),
         forward=policies["forward"],
+        # a snippet in the chain of forwarded packets may let pass or refuse anything: nothing can be told for sure then
         has_includes=any(
             section.type == "include"
             and text(section, "type") == "nftables"

@@ -178,6 +178,8 @@ class _Buffer:
 
     def _read(self, offset: int) -> None:
         self._bytes[offset:] = b"\0"
+        # uci_getln: fgets into what is left of the buffer, doubled until the line ends; strlen then finds a zero byte of
+        # the file, and what fgets read behind it is lost
         if offset >= self._size - 1:
             self._size *= 2
         while text := self._piece(self._size - len(self._bytes)).partition(b"\0")[0]:
@@ -231,6 +233,7 @@ class _Buffer:
         """Unquotes the next word; gives the place where it begins, an empty word stands for none."""
         self._skip_space()
         start = self._at
+        # a `;` before any word ends the command: the zero byte put there makes the word empty
         if self._here() == _SEMICOLON:
             self._bytes[self._at] = 0
             self._at += 1
@@ -290,6 +293,8 @@ class _Buffer:
 
 
 class _Parser:
+    _refuses_swallowed = False  # libuci takes a quote that goes over a line which looks like a command
+
     def __init__(self, text: str, package: str) -> None:
         self._buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
         self._package_name = package
@@ -303,15 +308,14 @@ class _Parser:
         while self._buffer.next_line():
             while (verb := self._buffer.verb()) and not verb.startswith("#"):
                 self._command(verb)
-            self._line_read()
+            if self._buffer.swallowed and self._refuses_swallowed:
+                raise self._buffer.error(_UNTERMINATED)
+            self._swallowed += self._buffer.swallowed
         return Package(
             name=self._package_name,
             sections=tuple(draft.section() for draft in self._drafts),
             swallowed=tuple(self._swallowed),
         )
-
-    def _line_read(self) -> None:
-        self._swallowed += self._buffer.swallowed
 
     def _command(self, verb: str) -> None:
         self._verb, self._word = verb, ""
@@ -357,6 +361,7 @@ class _Parser:
         name_at = self._argument(valid=_NAME)
         self._end()
         section_type, name = self._buffer.text(type_at), self._buffer.text(name_at)
+        # two `config` lines of one name are one section to libuci, if their types agree
         known = self._named.get(name) if name else None
         if known is None:
             generated = generated_name(len(self._drafts) + 1, section_type)
@@ -415,10 +420,8 @@ class Fault:
 class _Recovering(_Parser):
     """Goes on behind a mistake, where libuci gives up."""
 
-    def _line_read(self) -> None:
-        """Two quotes that lack their other half close each other, and hide all that is between them."""
-        if self._buffer.swallowed:
-            raise self._buffer.error(_UNTERMINATED)
+    # two quotes that lack their other half close each other, and hide all that is between them
+    _refuses_swallowed = True
 
     def faults(self, text: str) -> Iterator[Fault]:
         data = text.encode("utf-8", "surrogateescape")
@@ -437,6 +440,7 @@ class _Recovering(_Parser):
     def _fault(self, exc: UciSyntaxError, lines: list[bytes]) -> tuple[Fault, int]:
         """And the line to go on behind."""
         buffer, detail = self._buffer, exc.detail
+        # people have to be shown where a quote was opened; libuci tells the line at which it gave up
         opened = buffer.swallowed[0] if buffer.swallowed else 0
         if not opened and detail.startswith(_UNTERMINATED):
             opened = buffer.quote

@@ -129,6 +129,7 @@ def newer(
     """What the reference of a section names here, or in its registry by the last check (`offered`), and what its
     container was not made of."""
     reference = container.spec.image
+    # a digest names one image for good
     if "@" in reference or not keeps_image(container, record):
         return None
     local = image_ids.get(reference, "")
@@ -153,6 +154,7 @@ def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
 ) -> Choice:
     """`found`: what is newer; `tried`: whether an update to that was rolled back."""
+    # what a person asked for goes first, then what the section says, then what comes by itself
     if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)

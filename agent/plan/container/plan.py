@@ -52,6 +52,7 @@ class _Planner:
     def plan(self) -> None:
         draft = self.draft
         self.image.tell()
+        # from what forbids to act at all to what only puts it off: the first that holds is what people are told
         if draft.hands_off(self.key, self.record):
             return
         seen = _seen(draft, self.container.section)
@@ -126,7 +127,27 @@ class _Planner:
             lost = self.draft.context.lost.get(self.key)
             stop, keep = lost is not None and lost.stop, lost is None and (turn is None or turn.keep)
             return Missing(reason=waiting.reason, stop=stop, keep=keep)
-        return turn or self._dependency_missing()
+        if turn is not None:
+            return turn
+        draft, depends = self.draft, self.container.policy.depends_on
+        for key in self.needs:
+            # a prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now
+            satisfied = any(
+                key == Key("container", wanted.section)
+                and _condition_met(draft, wanted.section, wanted.condition, planned=False)
+                for wanted in depends
+            )
+            if key in draft.withheld and not satisfied:
+                keep = key in draft.unchanged or self._is_new_need(key)
+                once = f"{key.partition(':')[2]} is ready"
+                return Missing(reason=draft.withheld[key], once=once, keep=keep)
+        for wanted in depends if not draft.context.assume_met else ():
+            if not _condition_met(draft, wanted.section, wanted.condition):
+                keep = self._is_new_need(Key("container", wanted.section))
+                once = f"{wanted.section} is {wanted.condition}"
+                reason = f"{wanted.section} is not {wanted.condition} yet"
+                return Missing(reason=reason, once=once, keep=keep)
+        return None
 
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
         self.draft.find(
@@ -175,23 +196,6 @@ class _Planner:
         starts = [o for o in running if isinstance(o, ops.StartContainer)]
         return [*todo, *(o for o in running if start or o not in starts), *self._renaming(record, seen)]
 
-    def _dependency_missing(self) -> Missing | None:
-        for key in self.needs:
-            if key in self.draft.withheld and not self._is_satisfied(key):
-                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
-                keep = key in self.draft.unchanged or self._is_new_need(key)
-                return Missing(reason=reason, once=once, keep=keep)
-        for wanted in self.container.policy.depends_on:
-            if self.draft.context.assume_met:
-                break
-            if not _condition_met(self.draft, wanted.section, wanted.condition):
-                state = f"{wanted.section} is {wanted.condition}"
-                keep = self._is_new_need(Key("container", wanted.section))
-                return Missing(
-                    reason=f"{wanted.section} is not {wanted.condition} yet", once=state, keep=keep
-                )
-        return None
-
     def _is_new_need(self, key: str) -> bool:
         """Whether what runs was applied without it, and so can do without."""
         record = self.record
@@ -206,14 +210,6 @@ class _Planner:
             return section not in before and key not in sharing
         applied = as_applied(self.container, record)
         return applied is not None and key not in needs_of(self.draft, applied)
-
-    def _is_satisfied(self, key: str) -> bool:
-        """A prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now."""
-        return any(
-            key == Key("container", wanted.section)
-            and _condition_met(self.draft, wanted.section, wanted.condition, planned=False)
-            for wanted in self.container.policy.depends_on
-        )
 
     # not there
 
@@ -429,6 +425,7 @@ class _Planner:
             for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
             if change.field not in unread
         )
+        # a default that is stated now may be what dockerd gave all along: only the container itself can tell
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
@@ -555,7 +552,7 @@ class _Planner:
 
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
-        wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
+        wanted = container.policy.should_run
         if not wanted and is_alive(seen):
             cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s

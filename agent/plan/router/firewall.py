@@ -115,6 +115,7 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
             continue
         for interface in section.blocked_interfaces:
             found = resolve(interface)
+            # one that is down may come up with any device: that is a problem to show, and no reason to open what is closed
             if found.unknown:
                 problems.append(f"blocked interface {interface} is neither a UCI interface nor a device here")
             devices = {device for device in found.devices if _DEVICE.match(device)}
