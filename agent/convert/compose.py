@@ -42,7 +42,7 @@ class ComposeOptions:
 def import_compose(source: str, conversion: Conversion, options: ComposeOptions) -> None:
     """Add the sections for a compose file.
 
-    Raises ConfigError where it is none, or where a variable that it demands is not given.
+    Raises ConfigError if it is not a compose file, or if a variable that it demands is not given.
     """
     _Project(conversion, options).read(source)
 
@@ -184,7 +184,7 @@ class _Project:
     # names
 
     def _name_all(self, chosen: Mapping[str, Any]) -> None:
-        """Before anything else is written: services name each other."""
+        """Names all services before anything is written, because they refer to each other."""
         for name, service in chosen.items():
             section = self.conversion.free_name(name, prefix=self.project)
             self.conversion.taken_names.add(section)
@@ -372,7 +372,7 @@ class _Project:
             self.conversion.unknown(where, f"the file declares no {kind[:-1]} {name}")
             return ""
         if source.get("external"):
-            self.conversion.left_out(where, "an external one lives in a swarm, which the router has not")
+            self.conversion.left_out(where, "external ones need a swarm, which the router does not have")
             return ""
         if "file" in source:
             path = self.absolute(str(source["file"]))

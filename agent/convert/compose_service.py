@@ -82,7 +82,7 @@ class ServiceReader:
             if value in ([], {}, ""):
                 self.conversion.left_out(where, "it is empty")
             else:
-                self.conversion.unknown(where, "its value is of another form than compose's")
+                self.conversion.unknown(where, "its value does not have a form that compose knows")
         else:
             self._plain(row, where, value)
 

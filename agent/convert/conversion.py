@@ -190,7 +190,7 @@ class Conversion:
         return decode(every, paths={}, read_file=read_file).issues
 
     def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
-        """From the end, so that indexes stay true. A section goes as a whole when its identity or image is wrong."""
+        """Starts at the end, so that indexes stay valid. If its name or image is wrong, the whole section goes."""
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
             sheet = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""

@@ -79,7 +79,7 @@ _USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(
 
 
 def parse_image(text: str) -> str:
-    """An image's name or id (distribution/reference grammar): anything else the engine refuses even to look for."""
+    """An image's name or id (distribution/reference grammar): the engine refuses anything else."""
     found = _IMAGE.fullmatch(text) if len(text) <= _IMAGE_MAX else None
     if found is None or len(found[1]) > _IMAGE_PATH_MAX:
         digest = "@" in text and found is None and _IMAGE.fullmatch(text.partition("@")[0])
@@ -107,7 +107,7 @@ def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
 
 
 def same_address(one: str, other: str) -> bool:
-    """Whether two texts are one IP address; what is none equals nothing."""
+    """Whether two texts are the same IP address; False if one is not an address."""
     try:
         return ipaddress.ip_address(one) == ipaddress.ip_address(other)
     except ValueError:
@@ -120,7 +120,7 @@ def parse_server(text: str) -> str:
 
 
 def addresses_meet(one: str, other: str) -> bool:
-    """Whether one port cannot be published at both of two addresses of the host; "" is all of them."""
+    """Whether one port cannot be published on both addresses of the host at once; "" is every address."""
     if not one or not other or one == other:
         return True
     a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)

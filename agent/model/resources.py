@@ -21,7 +21,7 @@ from agent.model.updates import UpdateCheck, Window
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
 NO_NETWORKS = frozenset({"host", "none"})
-"""Names of networks that are none: they go with no other."""
+"""Network names that stand for a mode: they cannot be combined with another network."""
 
 
 class Pull(StrEnum):

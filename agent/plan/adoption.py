@@ -106,7 +106,7 @@ def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> 
     runs = status in {"running", "restarting", "paused"}
     policy = ContainerPolicy(adopt=True, state=RunState.RUNNING if runs else RunState.STOPPED)
     notes += [*more, *_notes(inspect, around, spec)]
-    notes += ["it is paused: the adopted one runs"] if status == "paused" else []
+    notes += ["it is paused: the adopted container will run"] if status == "paused" else []
     name = str(inspect.get("Name") or "").removeprefix("/")
     container = Container(section=section, name=name, spec=spec, policy=policy)
     return Adoption(container=container, networks=networks, volumes=volumes, notes=tuple(notes))

@@ -133,7 +133,7 @@ def move_trouble(store: str, file_system: str) -> str:
     if kind in _IN_MEMORY:
         return f"{file_system} is in memory, and empty after a reboot: mount a disk there first"
     if kind in ("overlay", "squashfs"):
-        return f"{_named(file_system)} is no better place: mount a disk with ext4 or f2fs"
+        return f"{_named(file_system)} would have the same limits: mount a disk with ext4 or f2fs"
     return ""
 
 
@@ -352,7 +352,7 @@ def classify(running: Target | None, target: Target) -> Change:
     # dockerd reads certificates and arguments once: neither is a key whose effect the table could tell
     effects = [effect_of(key) for key in changed]
     if running.material != target.material and target.document.get("tls"):
-        causes.append("the certificates are other ones")
+        causes.append("the certificates changed")
         effects.append(Effect.RESTART)
     if running.arguments != target.arguments:
         causes.append("dockerd_args changed")

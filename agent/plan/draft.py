@@ -57,7 +57,7 @@ class Context:
     # key -> a newer image in its registry, by the last check
     offered: Mapping[str, Available] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
-    # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
+    # nonce -> seconds since its section was seen to be removed, by a clock that cannot be set
     orphaned_s: Mapping[str, float] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses

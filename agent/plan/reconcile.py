@@ -27,7 +27,7 @@ from agent.plan.router.subnets import obstacle
 from agent.plan.written import OptionChange, network_changes
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
-# What runs, as the engine shows it: told of every container of ours, whatever can be planned for it.
+# What runs, as the engine shows it: for every container of ours, whatever can be planned for it.
 #
 # A section with a mistake, one that waits or is in back-off, and one that is gone have a container that runs or does not.
 
@@ -82,7 +82,7 @@ _ORDER = {"container": 0, "network": 1, "volume": 2}
 
 
 def plan_orphans(draft: Draft) -> None:
-    """Goes through the records that have no section."""
+    """Plans for the records that have no section."""
     desired = draft.desired
     known: set[str] = {Key("container", c.section) for c in desired.containers}
     known |= {Key("network", n.section) for n in desired.networks}
@@ -198,7 +198,7 @@ def _draft(
     turns: Mapping[str, Missing],
     left: Mapping[str, str],
 ) -> Draft:
-    """A plan but for the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
+    """A plan without the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
     draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
     # networks and volumes before containers, and those before what needs them: each looks at what is planned already
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
@@ -265,7 +265,7 @@ def plan_network(draft: Draft, network: Network) -> None:
 
 
 def _join_network(draft: Draft, key: str, network: Network, record: Record | None) -> None:
-    """One that others look after: there or not, nothing is done to it. One that was ours is let go of."""
+    """A network that others manage: nothing is done to it, whether it exists or not. One that was ours is released."""
     if record is not None:
         draft.add(key, [ops.Forget(key=key, cause="others look after it (`external`)", record=record)])
     seen = next((n for n in draft.observed.networks if n.name == network.name), None)
@@ -284,13 +284,13 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
 
 
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
-    """What could not be made keeps those that need it from failing too."""
+    """Keeps back what needs a resource that could not be made, so that it does not fail as well."""
     if key in draft.context.backoff and not is_there:
         draft.withheld[key] = f"{key} could not be made"
 
 
 def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -> bool:
-    """Before 25.0 the engine makes two networks of one name, and then starts no container on either: hands off them."""
+    """Before 25.0 the engine makes two networks of one name, and then starts no container on either: leave them alone."""
     same = [n.id for n in draft.observed.networks if n.name == network.name and n.id != object_id]
     if same:
         message = (
@@ -302,7 +302,7 @@ def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -
 
 
 def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "") -> bool:
-    """Whether its subnet or its bridge is not to be had; what there is then stays as it is."""
+    """Whether its subnet or its bridge is taken; a network that exists then stays as it is."""
     found = obstacle(draft, network, object_id)
     if found is None:
         return False

@@ -145,7 +145,9 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
             )
     alone = seen & NO_NETWORKS
     if alone and len(seen) > 1:
-        reader.report(f"{min(alone)} goes with no other network", option="network", expected="one of them")
+        reader.report(
+            f"{min(alone)} cannot be combined with another network", option="network", expected="one of them"
+        )
 
 
 def _check_addresses(

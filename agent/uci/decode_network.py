@@ -58,7 +58,7 @@ def decode_volume(reader: SectionReader) -> Volume:
 
 
 def _external(reader: SectionReader) -> Network:
-    """A network that others look after: what it is made of is theirs to say."""
+    """A network that others manage: its settings are theirs."""
     for option in sorted(properties("network").keys() - {"name", "external"}):
         if reader.has(option):
             reader.report("does not go with `external`", option=option, expected="one of the two")
@@ -216,7 +216,7 @@ def _place(
 
 
 def reserved_address(subnet: str, address: str) -> str:
-    """What an address is where no host may have it, "" where one may: the engine keeps both ends of a subnet.
+    """What an address is if no host may have it, otherwise "". The engine keeps both ends of a subnet.
 
     Of IPv6 only the first one (RFC 4291, subnet-router anycast); subnets of one or two addresses have none.
     """

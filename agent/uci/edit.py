@@ -32,7 +32,7 @@ class UciEditError(ConfigError):
 
 
 class Kind(StrEnum):
-    """What a change does. The value is our word, `uci changes` has signs of its own."""
+    """What a change does. The words are ours; `uci changes` prints signs."""
 
     ADD = "add"
     SET = "set"

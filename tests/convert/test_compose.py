@@ -143,7 +143,7 @@ def test_a_circle_of_extends_is_refused() -> None:
     with pytest.raises(ConfigError, match="it extends itself"):
         convert("services: {a: {extends: b}, b: {extends: a}}")
     file = "services: {a: {extends: {file: /srv/more.yml, service: a}}}"
-    with pytest.raises(ConfigError, match="a.extends: it extends itself through a and /srv/more.yml: a"):
+    with pytest.raises(ConfigError, match=r"a\.extends: it extends itself through a and /srv/more\.yml: a"):
         convert(file, read_file=lambda path: file)
 
 

@@ -343,9 +343,9 @@ _SHORTEST = 3  # characters of a value that says something
 
 
 def suspects(document: Document, words: str) -> tuple[str, ...]:
-    """Keys of the table that the words name by value or by name, the likeliest first.
+    """Keys of the table whose value or name appears in the words, the likeliest first.
 
-    `data-root` is none: it is in most of what dockerd says, and without it another engine would run.
+    `data-root` never counts: most of what dockerd says contains it, and without it another engine would run.
     """
     said = words.lower()
     found = {

@@ -98,5 +98,5 @@ def parse_no_proxy(text: str) -> Json | Odd:
     """Names and subnets separated by commas; Go drops spaces around them."""
     names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
     if not names:
-        raise QuantityError("there is no name in it", "names and subnets separated by commas")
+        raise QuantityError("it holds no name", "names and subnets separated by commas")
     return names if names == text else Odd(names, "the names are not separated by commas alone", names)

@@ -233,7 +233,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
         "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
     }
     differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
-    # of lists only what the section says is compared: whoever made the network may have wanted more
+    # of lists only what the section says is compared: its creator may have set more
     if not set(spec.options) <= set(network_options(inspect).items()):
         differing.append("options")
     if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):

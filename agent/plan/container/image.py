@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which image a container is made of: the one that it runs, until its section names another or an update is wanted.
 
-A tag that moves, by a pull or a `docker tag` of whomever, replaces nothing by itself. What a reference names now counts
+A tag that moves, by anyone's pull or `docker tag`, replaces nothing by itself. What a reference names now counts
 when a container is made for the first time, when `image` or `platform` changes, and in an update: one that was asked for,
 or one of `update auto` in its window.
 """

@@ -360,7 +360,7 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-# several fields that say one thing together: each of them means the whole
+# several fields that mean one thing together
 
 
 def _drop_address(spec: dict[str, Any], address: str) -> None:

@@ -174,7 +174,7 @@ class _Planner:
             )
             self.draft.add(self.key, [stop], partial=pending)
         elif self.key in self.draft.turns and not missing.keep:
-            return  # whatever it did could take what is another's
+            return  # anything it did could take what another one has
         else:
             todo = self._as_applied(record, seen, start=missing.keep)
             self.draft.add(self.key, todo, self.needs, partial=pending)
@@ -182,7 +182,7 @@ class _Planner:
     def _as_applied(
         self, record: Record, seen: ObservedContainer, *, start: bool = True
     ) -> list[ops.Operation]:
-        """Looks after what runs by what it was applied with: a change of its section waits, or was refused."""
+        """Keeps what runs as it was applied, while a change of its section waits or after it was refused."""
         self._note_look(seen)
         container = as_applied(self.container, record)
         changes: tuple[FieldChange, ...] = ()
@@ -304,7 +304,7 @@ class _Planner:
         if why or any(change.level is Level.RECREATE for change in changes):
             self._replace(record, seen, why, changes)
             return
-        # the name comes last: whether it can be had, decides nothing about what runs
+        # the name comes last: another container may have it, and that must not decide whether this one runs
         todo = [
             *self._in_place(record, seen, changes, self.container),
             *self._running(record, seen),
@@ -446,7 +446,7 @@ class _Planner:
         *,
         again: bool = False,
     ) -> list[ops.Operation]:
-        """`container` says what it is to be; with `again` that is what it was applied with, None where nobody knows."""
+        """`container` says what it should be; with `again` what it was applied with, None if that is not known."""
         key = self.key
         todo: list[ops.Operation] = []
         policy = self.container.policy
@@ -522,7 +522,7 @@ class _Planner:
         ]
 
     def _make_room(self) -> list[ops.Operation] | None:
-        """What gets its Docker name free, where another of ours has it; None while an earlier plan is at that one."""
+        """Frees its Docker name if another of ours has it; None while an earlier plan works on that one."""
         draft, name = self.draft, self.container.name
         holder = draft.holders.get(name)
         if holder is None or (holder.section == self.container.section):

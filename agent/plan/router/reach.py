@@ -88,7 +88,7 @@ def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surrounding
 
 
 def members(zone: Zone, around: Surroundings) -> frozenset[str]:
-    """What stands for its devices; each may end in `+` or begin with `!`."""
+    """The names of its devices; each may end in `+` or begin with `!`."""
     return frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
 
 
@@ -98,7 +98,7 @@ def is_named(device: str, name: str) -> bool:
 
 
 def _inside(subnets: Collection[IPv4], given: Collection[str]) -> bool:
-    """Whether they may be meant. Subnets that are not known yet may be any."""
+    """Whether a zone of the `given` subnets may mean these. Subnets that are not known yet may be any."""
     taken: list[IPv4] = []
     refused: list[IPv4] = []
     for text in given:
@@ -274,7 +274,7 @@ class CutOff:
 
 
 def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
-    """The published ports that no zone may reach, in words; None when there are none, or it cannot be told."""
+    """The published ports that no zone may reach, in words; None if there are none, or if UCI cannot tell."""
     bridges = _blocked_bridges(container, around)
     published = [port for port in container.spec.ports if not port.is_local]
     open_to = [bridge for bridge in bridges or () if not bridge.internal and not bridge.routed]
@@ -318,7 +318,7 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
 
 
 def no_internet(container: Container, around: Surroundings) -> CutOff | None:
-    """That the container has no way out, in words; None when it has one, wants none, or it cannot be told."""
+    """That the container has no internet, in words; None if it has, wants none, or if UCI cannot tell."""
     bridges = _blocked_bridges(container, around)
     outward = [bridge for bridge in bridges or () if not bridge.internal]
     # the zones of each interface with a default route; the wan zones while there is none
