@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from agent.apply.ports import Engine, Records, confirm
-from agent.errors import EngineError, EngineUnreachableError, StorageError
+from agent.apply.ports import Engine, Records, confirm, only
+from agent.errors import EngineError, StorageError
 from agent.model.observed import (
     EngineIdentity,
     Observed,
@@ -77,18 +76,6 @@ def observe(
         foreign=_foreign(engine, desired, looked, records, unseen),
         unseen=unseen,
     )
-
-
-@contextmanager
-def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
-    """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
-    all: that is raised."""
-    try:
-        yield
-    except EngineUnreachableError:
-        raise
-    except EngineError as exc:
-        unseen[what] = str(exc)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
