@@ -16,7 +16,17 @@ from agent.plan.applied import as_applied, is_job, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import Choice, Newer, choose, digest_of, is_tried, named, newer, put_off
+from agent.plan.container.image import (
+    Choice,
+    Newer,
+    choose,
+    digest_of,
+    is_tried,
+    keeps_image,
+    named,
+    newer,
+    put_off,
+)
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
 from agent.plan.container.renames import name_outside
@@ -245,15 +255,17 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
+        cause, image = "declared, does not exist yet", self.image
+        if self.record is not None:
+            cause = "removed outside of ucidockd"
+            if self.record.asked and keeps_image(container, self.record):
+                image = Choice(
+                    keep=self.record.image_id
+                )  # as it was; what was asked for follows as a replacement
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(
-                key=self.key,
-                cause=cause,
-                container=container,
-                keep=self.image.keep,
-                fresh=self.image.fresh,
+                key=self.key, cause=cause, container=container, keep=image.keep, fresh=image.fresh
             ),
         ]
         if container.policy.state is RunState.RUNNING:
@@ -671,6 +683,9 @@ class _Planner:
                     key=self.key, cause=cause, container=container, record=record, unhealthy=True
                 )
             ]
+        if record.hook_due and container.policy.post_start and seen.state == "running":
+            cause = "`post_start` has not succeeded since it was started"
+            return [ops.PrepareContainer(key=self.key, cause=cause, container=container)]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
