@@ -11,6 +11,7 @@ from datetime import datetime
 
 from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, StorageError
+from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container
 from agent.observe.snapshot import only
@@ -26,7 +27,7 @@ class Ends:
 
     completed: frozenset[str] = frozenset()
     stopped: frozenset[str] = frozenset()
-    unseen: Mapping[str, str] = field(default_factory=dict)
+    unseen: Mapping[Key, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Endings:
     ) -> Ends:
         """`containers` by key; of those in `counted` it matters whether they were stopped. Raises EngineError."""
         completed, stopped = set(), set()
-        unseen: dict[str, str] = {}
+        unseen: dict[Key, str] = {}
         present = {seen.id for _, _, seen in containers.values()}
         for known in (self._known, self._completed):
             for gone in known.keys() - present:
@@ -62,7 +63,7 @@ class Endings:
                 self._known.pop(seen.id, None)
                 self._completed.pop(seen.id, None)
                 continue
-            with only(container.section, unseen):
+            with only(Key("container", container.section), unseen):
                 if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
                     completed.add(seen.id)
                 if key in counted and self._end(seen, stale).stopped:
