@@ -27,7 +27,7 @@ class Ends:
 
     completed: frozenset[str] = frozenset()
     stopped: frozenset[str] = frozenset()
-    unseen: Mapping[Key, str] = field(default_factory=dict)
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Endings:
     ) -> Ends:
         """`containers` by key; of those in `counted` it matters whether they were stopped. Raises EngineError."""
         completed, stopped = set(), set()
-        unseen: dict[Key, str] = {}
+        unseen: dict[str, str] = {}
         present = {seen.id for _, _, seen in containers.values()}
         for known in (self._known, self._completed):
             for gone in known.keys() - present:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from agent.apply.ports import Engine, Records, confirm
 from agent.errors import EngineError, EngineUnreachableError, StorageError
@@ -24,7 +23,6 @@ from agent.model.resources import Desired
 from agent.plan.engines import Claims, claims, is_known, tags_of
 
 logger = logging.getLogger(__name__)
-_T = TypeVar("_T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +36,7 @@ class Snapshot:
 
     observed: Observed
     foreign: dict[str, ObservedContainer] = field(default_factory=dict)
-    unseen: dict[Key, str] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)
 
 
 def observe(
@@ -56,7 +54,7 @@ def observe(
         for kind in ("container", "network", "volume")
     }
     keys = {r.object_id: r.key for r in records if r.object_id}
-    unseen: dict[Key, str] = {}
+    unseen: dict[str, str] = {}
     containers: tuple[ObservedContainer, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
@@ -87,7 +85,7 @@ def _confirm(
     missing: set[str],
     inspect: Callable[[str], object | None],
     keys: Mapping[str, Key],
-    unseen: dict[Key, str],
+    unseen: dict[str, str],
 ) -> None:
     """As `confirm`; one that the engine cannot show may be there, so that its section is left alone."""
 
@@ -100,7 +98,7 @@ def _confirm(
 
 
 @contextmanager
-def only(what: _T, unseen: dict[_T, str]) -> Iterator[None]:
+def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
     """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
     all: that is raised."""
     try:
@@ -131,7 +129,7 @@ def _foreign(
     desired: Desired,
     seen: Iterable[ObservedContainer],
     records: Iterable[Record],
-    unseen: dict[Key, str],
+    unseen: dict[str, str],
 ) -> dict[str, ObservedContainer]:
     names = {c.id: c.name for c in seen}
     held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}

@@ -149,7 +149,7 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     assert lab.conditions()["Accepted"] == (False, "Invalid")
 
 
-@pytest.mark.parametrize("broken", ["containers", "dockerd", "both", "containers missing", "containers too big", "dockerd too big"])
+@pytest.mark.parametrize("broken", ["containers", "dockerd", "both", "containers missing", "dockerd too big"])
 @pytest.mark.parametrize("kind", ["child", "procd"])
 def test_a_first_boot_on_a_configuration_that_cannot_be_read_has_a_dockerd(
     lab: DaemonLab, monkeypatch: pytest.MonkeyPatch, broken: str, kind: str

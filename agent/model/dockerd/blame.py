@@ -20,19 +20,20 @@ _SHORTEST = 3  # characters of a value that says something
 
 
 def suspects(document: Document, words: str) -> tuple[str, ...]:
-    """Keys of the table that the words name by value or by name, the likeliest first.
+    """Keys of the table that the words name by value or by name, the likeliest first: of two alike one entry of a list
+    before what governs them all, as storage options before the driver whose name begins each of its errors.
 
     `data-root` is none: it is in most of what dockerd says, and without it another engine would run.
     """
     said = words.lower()
     found = {
-        row.key: weight
+        row.key: (-weight, not row.many)
         for row in TABLE
         if row.key != "data-root"
         and value_at(document, row.key) not in (None, row.default)
         and (weight := _weight(row, value_at(document, row.key), said))
     }
-    return tuple(sorted(found, key=lambda key: -found[key]))
+    return tuple(sorted(found, key=found.__getitem__))
 
 
 def without(document: Document, key: str) -> dict[str, Json]:
