@@ -9,18 +9,21 @@ import re
 import sys
 import time
 from typing import Any
-from urllib.parse import quote
 
 from agent.cli.ask import ask_or_do
 from agent.cli.output import Style, columns, output_lines, wrapped
+from agent.errors import UsageError
+from agent.model.identity import ID, ID_FORM
 from agent.model.issues import plain
 
 _LINE_END = re.compile(r"\r+\n")
 
 
 def route_name(name: str) -> str:
-    """A name as a part of a path; the agent checks it."""
-    return quote(name, safe="")
+    """A name as a part of a path. Raises UsageError for what no section, container or volume is called."""
+    if not re.fullmatch(ID, name):
+        raise UsageError(f"`{name[:64]}` is not a name: one has {ID_FORM}")
+    return name
 
 
 # diff

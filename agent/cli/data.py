@@ -21,7 +21,7 @@ from agent.cli.agent_client import call, stream, upload
 from agent.cli.ask import agent_socket
 from agent.cli.container import route_name
 from agent.cli.output import columns
-from agent.errors import ConfigError, DataError
+from agent.errors import ConfigError, DataError, UsageError
 from agent.files.atomic import sync_directory
 from agent.model.issues import plain
 from agent.model.quantities import size_words
@@ -115,7 +115,7 @@ def volume_put(args: argparse.Namespace) -> int:
     """A tar file into a volume."""
     chosen = [name for name in ("path", "replace", "create") if getattr(args, name)]
     if len(chosen) > 1:
-        raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} do not go together")
     query = {name: "1" for name in ("stop", "replace", "create") if getattr(args, name)}
     route = _route(args.name, "archive", path=args.path or "", **query)
     with opened(args.file) as file:
@@ -166,7 +166,8 @@ def _route(name: str, what: str, **query: str) -> str:
 def move_data(args: argparse.Namespace) -> int:
     """Shows what a move would do, and does it once that is agreed to."""
     path = agent_socket(args)
-    found = call(path, "POST", "/v1/move-data/check", body={"target": args.target})
+    target = os.path.abspath(args.target)
+    found = call(path, "POST", "/v1/move-data/check", body={"target": target})
     if args.check or not args.json:
         print(json.dumps(found, indent=1) if args.json else "\n".join(_foreseen(found)))
     if args.check:
@@ -177,7 +178,7 @@ def move_data(args: argparse.Namespace) -> int:
             return 1
         if input("Move it? [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
-    job = call(path, "POST", "/v1/move-data", body={"target": args.target})["job"]
+    job = call(path, "POST", "/v1/move-data", body={"target": target})["job"]
     try:
         job = _followed(path, job, quiet=args.json)
     except KeyboardInterrupt:

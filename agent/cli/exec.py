@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.ask import Engine, created, targets
-from agent.errors import ConfigError, EngineError, UcidockdError
+from agent.errors import EngineError, UcidockdError, UsageError
 from agent.wire.bodies import FrameDecoder, error_message
 
 _PIECE = 65536
@@ -34,10 +34,10 @@ def execute(args: argparse.Namespace) -> int:
     command, interactive, tty = args.rest, args.interactive, args.tty
     if not command:
         if args.detach or not sys.stdin.isatty():
-            raise ConfigError(f"a command is missing: `ucidockd exec {args.name} COMMAND [ARG ...]`")
+            raise UsageError(f"a command is missing: `ucidockd exec {args.name} COMMAND [ARG ...]`")
         command, interactive, tty = ["/bin/sh"], True, True
     if tty and interactive and not sys.stdin.isatty():
-        raise ConfigError("the input is not a terminal: leave out -t")
+        raise UsageError("the input is not a terminal: leave out -t")
     container, body = created(engine, target), _request(args, command, interactive=interactive, tty=tty)
     try:
         created_exec = engine.call("POST", f"/containers/{container}/exec", body=body)

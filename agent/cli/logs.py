@@ -17,7 +17,7 @@ from typing import NamedTuple
 from agent.cli.agent_client import whole_status
 from agent.cli.ask import Engine, Target, agent_socket, created, targets
 from agent.cli.output import Style, output_of
-from agent.errors import ConfigError, UcidockdError
+from agent.errors import ConfigError, UcidockdError, UsageError
 from agent.model.issues import plain
 from agent.wire.bodies import FrameDecoder, FrameError
 
@@ -77,14 +77,14 @@ def _pattern(text: str) -> re.Pattern[str] | None:
     try:
         return re.compile(text) if text else None
     except re.error as exc:
-        raise ConfigError(f"--grep {text}: not a regular expression: {exc}") from exc
+        raise UsageError(f"--grep {text}: not a regular expression: {exc}") from exc
 
 
 def _query(args: argparse.Namespace) -> dict[str, str]:
     if not re.fullmatch(r"all|[0-9]{1,9}", args.tail):
-        raise ConfigError(f"--tail {args.tail}: expected a number of lines, or `all`")
+        raise UsageError(f"--tail {args.tail}: expected a number of lines, or `all`")
     if args.follow and args.until:
-        raise ConfigError("--follow continues and --until ends: use only one of them")
+        raise UsageError("--follow continues and --until ends: use only one of them")
     query = {"stdout": "1", "stderr": "1", "tail": args.tail}
     query |= {"follow": "1"} if args.follow else {}
     now = time.time()
@@ -94,13 +94,13 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
 
 
 def since_when(text: str, now: float, option: str = "--since") -> str:
-    """What the engine takes. Raises ConfigError."""
+    """What the engine takes. Raises UsageError."""
     from agent.model.quantities import QuantityError, parse_moment
 
     try:
         return parse_moment(text, now)
     except QuantityError as exc:
-        raise ConfigError(f"{option} {text}: expected {exc.expected}") from exc
+        raise UsageError(f"{option} {text}: expected {exc.expected}") from exc
 
 
 class _Source:

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent import __version__
-from agent.cli.commands import COMMANDS, COMMON, DOCKER_WORDS, GROUPS, HELP, Command
-from agent.errors import ConfigError
+from agent.cli.commands import COMMANDS, DOCKER_WORDS, GROUPS
+from agent.cli.commands.row import COMMON, HELP, Command
+from agent.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from agent.files.options import RuntimeOptions
@@ -26,14 +27,6 @@ _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _NO_VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: expected (?:one|at least one) argument")
 
 _VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: ignored explicit argument .*")
-
-
-class UsageError(Exception):
-    """The command line is wrong; the message says what to write. `command`: the command's name, "" where none is known."""
-
-    def __init__(self, message: str, command: str = "") -> None:
-        super().__init__(message)
-        self.command = command
 
 
 class _Parser(argparse.ArgumentParser):

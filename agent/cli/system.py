@@ -14,7 +14,7 @@ from typing import Any
 from agent import __version__
 from agent.cli.output import Style, columns
 from agent.cli.parser import runtime_options
-from agent.errors import ConfigError
+from agent.errors import ConfigError, UsageError
 from agent.files.config import load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
@@ -53,7 +53,7 @@ def uci(args: argparse.Namespace) -> int:
 
 def show_help(args: argparse.Namespace) -> int:
     """The commands, or one of them."""
-    from agent.cli.parser import UsageError, help_for
+    from agent.cli.parser import help_for
 
     try:
         sys.stdout.write(help_for(args.topic))
@@ -203,7 +203,7 @@ def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     for name in files:
         package = "dockerd" if Path(name).name == "dockerd" else "containers"
         if package in texts:
-            raise ConfigError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
+            raise UsageError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
         texts[package], paths[package] = _read(name), "<stdin>" if name == _STDIN else name
     return texts, paths
 

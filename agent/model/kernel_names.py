@@ -96,10 +96,10 @@ def sysctl_namespace(name: str) -> str:
     )
 
 
-def check_security_option(text: str) -> None:
-    """Raises QuantityError for what no engine takes."""
+def parse_security_option(text: str) -> str:
+    """As it is. Raises QuantityError for what no engine takes."""
     if text == "no-new-privileges":
-        return
+        return text
     separator = "=" if "=" in text else ":"
     name, _, value = text.partition(separator)
     if name not in _SECURITY or not value:
@@ -120,6 +120,7 @@ def check_security_option(text: str) -> None:
         raise QuantityError(
             f"{value[:64]!r} is not a seccomp profile", "unconfined, or the absolute path of a JSON file"
         )
+    return text
 
 
 def is_systempaths(text: str) -> bool:

@@ -16,7 +16,7 @@ from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.identity import Key, canonical, masked
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, ContainerSpec, Desired, RunState, Update
+from agent.model.resources import Container, ContainerSpec, Desired, Update
 from agent.model.secrets import hidden_text, hidden_words
 from agent.plan import operations as ops
 from agent.plan.container.difference import FieldDifference, differences
@@ -24,8 +24,7 @@ from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import desired_spec
-from agent.plan.effects import SCHEMA, operations_as_json, summary_of
-from agent.plan.outlook import Entry, Outlook, text_of
+from agent.plan.outlook import SCHEMA, Entry, Outlook, operations_as_json, summary_of, text_of
 from agent.plan.written import OptionChange, option_changes
 from agent.status.board import Condition
 from agent.status.conditions import ConditionType, Level
@@ -231,7 +230,7 @@ def _outside(
     rows = []
     if seen.name != container.name:
         rows.append(_row("name", container.name, record.name if record else "", seen.name))
-    runs = container.policy.enabled and container.policy.state is RunState.RUNNING
+    runs = container.policy.should_run
     if runs is not (seen.state in ("running", "restarting")):
         rows.append(_row("state", "running" if runs else "stopped", "", seen.state))
     return tuple(rows)

@@ -105,6 +105,7 @@ def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
     known = properties(kind)
     instance = {name: _instance(kind, name, value) for name, value in values.items() if name in known}
     mistakes = [_unknown(kind, name) for name in values if name not in known]
+    # right sections, which are nearly all, never load jsonschema; it then finds the words for what is wrong
     is_whole = instance.keys() >= set(_kept(kind).get("required", ()))
     if not is_whole or not all(_is_right(known[name], instance[name]) for name in instance):
         for error in _validator(kind).iter_errors(instance):
@@ -135,6 +136,7 @@ def _unknown(kind: str, name: str) -> Mistake:
     import difflib  # only where there is a mistake
 
     successor = successor_of(name) if kind in DAEMON_KINDS else None
+    # what people bring along from docker and compose is told by its name; likeness alone would lead them astray
     meant = WORDS.get(kind, {}).get(name)
     if meant is not None:
         wrong, expected = f"is not an option of {kind} sections", meant
@@ -150,7 +152,7 @@ def _unknown(kind: str, name: str) -> Mistake:
         severity="warning",
         code="unknown-option",
         option=name,
-        wrong=f"unknown option of {_article(kind)} section",
+        wrong=f"unknown option of {'an' if kind[:1] in 'aeio' else 'a'} {kind} section",
         expected=expected,
     )
 
@@ -184,10 +186,6 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
         wrong=_wrong(kind, option, error),
         expected=_wish(error, kind, option),
     )
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[:1] in "aeio" else f"a {kind}"
 
 
 def _wrong(kind: str, option: str, error: ValidationError) -> str:

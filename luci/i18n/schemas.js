@@ -314,7 +314,7 @@ _('Proxy for https:// requests of dockerd (Docker 23 or newer).');
 _('Publish all ports');
 _('Publish every port that the image exposes on a free port of the router.');
 _('Published ports can be reached at the containers\' own addresses too, from networks that route there (Docker 28.2 or newer).');
-_('Published ports, `[ip:]host[-range]:container[-range][/tcp|udp|sctp]`. With a range of host ports for one container port the engine takes one that is free.');
+_('Published ports, `[ip:]host[-range]:container[-range][/tcp|udp|sctp]`. With a range of host ports for one container port, the engine takes one that is free; without a host port, any that is free (`ucidockd describe NAME` shows it).');
 _('Pull image');
 _('Read operations limit');
 _('Read rate limit');

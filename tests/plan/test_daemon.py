@@ -7,9 +7,8 @@ import dataclasses
 
 import pytest
 
-from agent.model.dockerd.blame import suspects
 from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Json, Target, TlsSettings
-from agent.model.dockerd.table import TABLE
+from agent.model.dockerd.table import TABLE, suspects
 from agent.model.dockerd.values import parse_host
 from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
 
