@@ -171,10 +171,10 @@ async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> Asyn
     Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
     goes there.
     """
-    return body if await _unpacks_safely(engine) else await _plain_only(body)
-
-
-async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
+    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
+    numbers = version.split("-")[0].split("+")[0].split(".")
+    if all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY:
+        return body
     head = b""
     pieces = aiter(body)
     async for piece in pieces:
@@ -193,9 +193,3 @@ async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
             yield piece
 
     return rest()
-
-
-async def _unpacks_safely(engine: DockerStream) -> bool:
-    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
-    numbers = version.split("-")[0].split("+")[0].split(".")
-    return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

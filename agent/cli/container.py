@@ -118,18 +118,12 @@ def history_text(answer: dict[str, Any], style: Style) -> str:
     """A table VERSION APPLIED CHANGED; values are in `--json` only."""
     if not answer["versions"]:
         return "\n".join(wrapped("nothing was applied yet: no earlier settings are kept", style))
-    return "\n".join(
-        columns(("VERSION", "APPLIED", "CHANGED"), [_version_row(v) for v in answer["versions"]], style)
-    )
-
-
-def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
-    applied = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version["at"]))
-    return (
-        f"{version['number']}{' (now)' if version['is_now'] else ''}",
-        applied,
-        ", ".join(version["changed"]) or "-",
-    )
+    rows = []
+    for version in answer["versions"]:
+        number = f"{version['number']}{' (now)' if version['is_now'] else ''}"
+        applied = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version["at"]))
+        rows.append((number, applied, ", ".join(version["changed"]) or "-"))
+    return "\n".join(columns(("VERSION", "APPLIED", "CHANGED"), rows, style))
 
 
 # adopt

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from agent.cli.ask import agent_socket
 from agent.cli.container import route_name
 from agent.cli.output import columns
 from agent.errors import ConfigError, DataError, UsageError
-from agent.files.atomic import sync_directory
+from agent.files.atomic import atomic_file
 from agent.model.issues import plain
 from agent.model.quantities import size_words
 from agent.wire.tar import TarError, TarReader
@@ -77,27 +76,12 @@ def volume_get(args: argparse.Namespace) -> int:
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return 0
-    size = save(Path(args.file), _read(reader, pieces))
+    size = 0
+    with atomic_file(Path(args.file), mode=0o600) as file:  # a half-written archive would look like a backup
+        for piece in _read(reader, pieces):
+            size += file.write(piece)
     print(f"{args.file}: {reader.members} files, folders and links, {size_words(size)}")
     return 0
-
-
-def save(target: Path, pieces: Iterator[bytes]) -> int:
-    """A new file, in place once it is whole; its bytes. Raises OSError, and what the pieces raise."""
-    folder = target.absolute().parent
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            size = sum(file.write(piece) for piece in pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    sync_directory(folder)
-    return size
 
 
 def _read(reader: TarReader, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -33,7 +33,10 @@ def logs(args: argparse.Namespace) -> int:
     """Prints them; Ctrl-C ends it."""
     if args.failed:
         return _failed(args)
-    pattern = _pattern(args.grep)
+    try:
+        pattern = re.compile(args.grep) if args.grep else None
+    except re.error as exc:
+        raise UsageError(f"--grep {args.grep}: not a regular expression: {exc}") from exc
     query = _query(args)
     engine = Engine(args)
     found = targets(engine, args, args.names)
@@ -71,13 +74,6 @@ def _failed(args: argparse.Namespace) -> int:
             raise ConfigError(f"{name}: no output of a failed container is kept; see `ucidockd logs {name}`")
         print("\n".join(plain(line) for line in output.split("\n")))
     return 0
-
-
-def _pattern(text: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text) if text else None
-    except re.error as exc:
-        raise UsageError(f"--grep {text}: not a regular expression: {exc}") from exc
 
 
 def _query(args: argparse.Namespace) -> dict[str, str]:

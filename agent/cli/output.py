@@ -33,21 +33,18 @@ class Style:
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
-        return cls(colours=colours_wanted(stream), width=_width(stream) if stream.isatty() else 0)
+        said, width = os.environ.get("COLUMNS", ""), 0
+        if stream.isatty() and said.isdigit() and int(said):
+            width = int(said)
+        elif stream.isatty():
+            try:  # not by shutil, which imports four compressors for it
+                width = os.get_terminal_size(stream.fileno()).columns
+            except (OSError, ValueError):
+                width = 80
+        return cls(colours=colours_wanted(stream), width=width)
 
     def __call__(self, name: str, text: str) -> str:
         return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if self.colours and name and text else text
-
-
-def _width(terminal: TextIO) -> int:
-    """As shutil has it, which imports four compressors for it."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdigit() and int(said):
-        return int(said)
-    try:
-        return os.get_terminal_size(terminal.fileno()).columns
-    except (OSError, ValueError):
-        return 80
 
 
 PLAIN = Style(colours=False)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
 from agent.cli.output import Style, print_issues, wrapped
@@ -20,10 +19,11 @@ def plan(args: argparse.Namespace) -> int:
     if args.staged or args.files:
         texts, paths = packages_of(args.files)
         body = {"staged": args.staged, "packages": texts, "paths": paths}
+        given = Given(texts=texts, paths=paths, staged=args.staged)
         result = ask_or_do(
             args,
             ("POST", "/v1/plan"),
-            lambda single: {**single.plan(_given(body)), "alone": True},
+            lambda single: {**single.plan(given), "alone": True},
             body,
             changes=False,
         )
@@ -57,10 +57,6 @@ def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
     if alone:
         return "`ucidockd reconcile` applies this."
     return "The agent does this by itself; `ucidockd reconcile` waits for it."
-
-
-def _given(body: dict[str, Any]) -> Given:
-    return Given(texts=body["packages"], paths=body["paths"], staged=body["staged"])
 
 
 def reconcile(args: argparse.Namespace) -> int:

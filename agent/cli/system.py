@@ -19,7 +19,7 @@ from agent.files.config import load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
 from agent.model.addresses import Listener
-from agent.model.issues import Given, Issue, issue_as_json, plain
+from agent.model.issues import Given, issue_as_json, plain
 
 
 def render(args: argparse.Namespace) -> int:
@@ -179,8 +179,17 @@ def check(args: argparse.Namespace) -> int:
     errors = sum(issue.severity == "error" for issue in issues)
     if args.json:
         print(json.dumps([issue_as_json(issue) for issue in issues], indent=1))
+        return 1 if errors or (args.strict and issues) else 0
+    style = Style.of(sys.stdout)
+    for issue in issues:
+        word = style("bad" if issue.severity == "error" else "busy", issue.severity)
+        where = f"{style('head', plain(issue.where))}: " if issue.where else ""
+        print(f"{where}{word}: {plain(issue.words())}")
+    if issues:
+        counts = [_count(errors, "error"), _count(len(issues) - errors, "warning")]
+        print(" and ".join(count for count in counts if count), file=sys.stderr)
     else:
-        _print(issues, errors)
+        print("no mistakes")
     return 1 if errors or (args.strict and issues) else 0
 
 
@@ -220,19 +229,6 @@ def _read(name: str) -> str:
     if len(data) > SIZE_LIMIT:
         raise ConfigError(f"the standard input is larger than {SIZE_LIMIT // 1024**2} MiB")
     return data.decode("utf-8", "surrogateescape")
-
-
-def _print(issues: Sequence[Issue], errors: int) -> None:
-    style = Style.of(sys.stdout)
-    for issue in issues:
-        word = style("bad" if issue.severity == "error" else "busy", issue.severity)
-        where = f"{style('head', plain(issue.where))}: " if issue.where else ""
-        print(f"{where}{word}: {plain(issue.words())}")
-    if not issues:
-        print("no mistakes")
-        return
-    counts = [_count(errors, "error"), _count(len(issues) - errors, "warning")]
-    print(" and ".join(count for count in counts if count), file=sys.stderr)
 
 
 def _count(number: int, what: str) -> str:

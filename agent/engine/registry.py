@@ -227,17 +227,16 @@ class RegistryClient:
     def _endpoints_of(self, registry: str) -> list[_Endpoint]:
         found = self._endpoints.get(registry)
         if found is None:
-            hosts = [] if registry != HUB else [self._mirror(url) for url in self._ways.mirrors]
+            hosts = []
+            for url in self._ways.mirrors if registry == HUB else ():
+                parts = urlsplit(url)
+                rest = f"{parts.netloc}{parts.path.rstrip('/')}"
+                hosts.append(_Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc)))
             main = _HUB_HOST if registry == HUB else registry
             insecure = self._is_insecure(main)
             schemes = ["https", "http"] if insecure else ["https"]
             found = self._endpoints[registry] = [*hosts, _Endpoint(registry, schemes, main, insecure)]
         return found
-
-    def _mirror(self, url: str) -> _Endpoint:
-        parts = urlsplit(url)
-        rest = f"{parts.netloc}{parts.path.rstrip('/')}"
-        return _Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc))
 
     def _is_insecure(self, registry: str) -> bool:
         """moby registry/config.go: by its name, or by its address."""

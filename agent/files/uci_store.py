@@ -134,7 +134,10 @@ class PyuciStore(TextUciStore):
                 ours,
                 sections=tuple(
                     # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
-                    _with_options(section, values[section.name])
+                    replace(
+                        section,
+                        options=tuple(_option(section, *each) for each in values[section.name].items()),
+                    )
                     if places[section.name] == number
                     else section
                     for number, section in enumerate(ours.sections)
@@ -142,10 +145,6 @@ class PyuciStore(TextUciStore):
             )
         except libuci.LibuciError as exc:
             raise libuci.LibuciError(f"{path}: {exc}") from exc
-
-
-def _with_options(section: Section, values: dict[str, str | tuple[str, ...]]) -> Section:
-    return replace(section, options=tuple(_option(section, name, value) for name, value in values.items()))
 
 
 def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option:
@@ -249,14 +248,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _is_being_committed(path: Path) -> bool:
     """Whether `uci commit` is about to rename. What a crash left behind stays for ever and does not count."""
-    return any(_is_fresh(file) for file in path.parent.glob(f".{path.name}.uci-??????"))
-
-
-def _is_fresh(file: Path) -> bool:
-    try:
-        return abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S
-    except FileNotFoundError:
-        return False
+    for file in path.parent.glob(f".{path.name}.uci-??????"):
+        with contextlib.suppress(FileNotFoundError):  # it was renamed just now
+            if abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S:
+                return True
+    return False
 
 
 def _wait_for_commit(path: Path) -> bool:

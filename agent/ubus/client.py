@@ -240,30 +240,27 @@ class UbusClient:
                         data = encoded({"object": where, "pattern": listener.pattern})
                         await link.invoke(EVENT_OBJECT, "register", data)
             warned: set[str] = set()
-            while taken := await self._publish_all(link):
+            while True:
+                taken = set()
+                for owned in list(self._objects):
+                    try:
+                        await self._publish(link, owned)
+                    except BusError as exc:
+                        if exc.status != Status.INVALID_ARGUMENT:  # ubusd's word for a name that is taken
+                            raise
+                        taken.add(owned.name)
                 self.ready.set()
+                if not taken:
+                    return
                 if taken - warned:
                     logger.warning("ubus: another process already publishes %s", ", ".join(sorted(taken)))
                 warned |= taken
                 await asyncio.sleep(_TAKEN_RETRY_S)
-            self.ready.set()
         except BusError as exc:
             logger.debug("ubus: set-up: %s", exc)
             link.abort()
 
     # publishing
-
-    async def _publish_all(self, link: Link) -> set[str]:
-        """The names that could not be had."""
-        taken = set()
-        for owned in list(self._objects):
-            try:
-                await self._publish(link, owned)
-            except BusError as exc:
-                if exc.status != Status.INVALID_ARGUMENT:  # ubusd's word for a name that is taken
-                    raise
-                taken.add(owned.name)
-        return taken
 
     async def _publish(self, link: Link, owned: BusObject) -> None:
         async with self._publishing, deadline(TIMEOUT_S, f"publish {owned.name}"):

@@ -97,11 +97,13 @@ class Tickets:
 
     def issue(self, *, session: str, path: str, client: str) -> str:
         """A new ticket: 128 bits as 32 hexadecimal digits."""
-        self._sweep()
+        now = self._clock()
+        for over in [secret for secret, ticket in self._open.items() if ticket.ends_at <= now]:
+            del self._open[over]
         while len(self._open) >= _TICKETS_LIMIT:
             del self._open[next(iter(self._open))]
         secret = secrets.token_hex(16)
-        ends_at = self._clock() + TICKET_LIFE_S
+        ends_at = now + TICKET_LIFE_S
         self._open[secret] = _Ticket(session=session, path=path, client=client, ends_at=ends_at)
         return secret
 
@@ -111,11 +113,6 @@ class Tickets:
         if ticket is None or ticket.ends_at <= self._clock():
             return None
         return ticket.session if (ticket.path, ticket.client) == (path, client) else None
-
-    def _sweep(self) -> None:
-        now = self._clock()
-        for secret in [secret for secret, ticket in self._open.items() if ticket.ends_at <= now]:
-            del self._open[secret]
 
 
 # What a browser says about where a request comes from (`Origin`) and goes to (`Host`): exact comparison, nothing else.
@@ -134,12 +131,10 @@ _MAX_AGE_S = 600
 
 def normal_origins(configured: Iterable[str]) -> frozenset[str]:
     """The configured origins as browsers write them: lower case, without the scheme's own port."""
-    return frozenset(_normal(text) for text in configured)
-
-
-def _normal(origin: str) -> str:
-    scheme, _, rest = origin.lower().partition("://")
-    return f"{scheme}://{rest.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}"
+    parts = (origin.lower().partition("://") for origin in configured)
+    return frozenset(
+        f"{scheme}://{rest.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}" for scheme, _, rest in parts
+    )
 
 
 def host_name(header: str) -> str:

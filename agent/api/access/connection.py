@@ -272,7 +272,12 @@ class GuardedProtocol(LendingProtocol):
 
     def switch(self, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
         """The connection as a raw stream, and the head that goes first. It keeps its place, and can be cut as before."""
-        _keep_alive(self.transport.get_extra_info("socket"))
+        link: socket.socket = self.transport.get_extra_info("socket")
+        if link.family != socket.AF_UNIX:
+            # a raw stream may be silent for hours: the kernel asks whether the client is still there (tcp(7))
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_S)
         return uvicorn_compat.switch(self, headers)
 
     def cut(self) -> None:
@@ -348,15 +353,6 @@ class GuardedProtocol(LendingProtocol):
     def _too_slow(self) -> None:
         self._head_timer = None
         self.transport.abort()
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    """A raw stream may be silent for hours: the kernel asks whether the client is still there (tcp(7))."""
-    if connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_S)
 
 
 def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:

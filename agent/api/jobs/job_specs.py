@@ -266,24 +266,21 @@ def _login(body: Mapping[str, object], image: str, auths: Auths) -> tuple[Pairs,
 
     Without any the header is sent too: engines before 23 refuse a push that has none.
     """
-    auth = _given_auth(body) or auth_for(image, auths)
-    header = ("x-registry-auth", _encoded(_credentials(auth) if auth is not None else {}))
-    return (header,), _secrets(auth) if auth is not None else ()
-
-
-def _given_auth(body: Mapping[str, object]) -> RegistryAuth | None:
     given = body.get("auth")
     if given is None:
-        return None
-    if not isinstance(given, Mapping):
+        auth = auth_for(image, auths)
+    elif not isinstance(given, Mapping):
         raise RequestError("auth: expected an object with username, password or token, and serveraddress")
-    _only(given, frozenset({"username", "password", "token", "serveraddress"}))
-    return RegistryAuth(
-        server=text(given, "serveraddress"),
-        username=text(given, "username"),
-        password=text(given, "password"),
-        token=text(given, "token"),
-    )
+    else:
+        _only(given, frozenset({"username", "password", "token", "serveraddress"}))
+        auth = RegistryAuth(
+            server=text(given, "serveraddress"),
+            username=text(given, "username"),
+            password=text(given, "password"),
+            token=text(given, "token"),
+        )
+    header = ("x-registry-auth", _encoded(_credentials(auth) if auth is not None else {}))
+    return (header,), _secrets(auth) if auth is not None else ()
 
 
 def _credentials(auth: RegistryAuth) -> dict[str, str]:

@@ -135,9 +135,10 @@ class Job:
 
     def take(self, line: Mapping[str, Any]) -> None:
         """One line of the engine's stream. Raises EngineError for an error line: status 200 was said long ago."""
-        wrong = _error_in(line)
-        if wrong:
-            raise EngineError(self._hide(wrong))
+        detail = line.get("errorDetail")
+        wrong = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
+        if wrong is not None:
+            raise EngineError(self._hide(clean(wrong, 1024) or "the engine reported an error without words"))
         before = self.progress.work
         is_new = self.progress.feed(line)
         aux = line.get("aux")
@@ -382,11 +383,3 @@ class _Upload:
         del note
         if isinstance(self._body, Passing):
             await self._body.pass_into(sink, self._job.sent)
-
-
-def _error_in(line: Mapping[str, Any]) -> str:
-    detail = line.get("errorDetail")
-    found = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
-    if found is None:
-        return ""
-    return clean(found, 1024) or "the engine reported an error without words"

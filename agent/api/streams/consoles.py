@@ -376,20 +376,19 @@ class Consoles:
         """Ends consoles that are not read, or whose session has ended, forgets those that were over before."""
         for console in list(self._open.values()):
             away = console.away_s() >= self._away_s
-            if console.ended and away:
-                self._open.pop(console.id, None)
-            elif not console.ended and not await _is_allowed(console):
+            if console.ended:
+                if away:
+                    self._open.pop(console.id, None)
+                continue
+            try:
+                allowed = console.allowed is None or await console.allowed()
+            except BusError:
+                allowed = False  # silence counts as no
+            if not allowed:
                 self._open.pop(console.id, None)
                 await console.end("its session has ended")
-            elif not console.ended and away:
+            elif away:
                 await console.end(f"no client read it for {self._away_s:g} s")
-
-
-async def _is_allowed(console: Console) -> bool:
-    try:
-        return console.allowed is None or await console.allowed()
-    except BusError:
-        return False  # silence counts as no
 
 
 def _now() -> float:

@@ -127,7 +127,10 @@ async def logs(
     """
     if options.grep and options.follow and options.tail == "all":
         options = replace(options, tail=SEARCH_LINES)
-    source = (_followed if options.follow else _once)(engine, board, container, options)
+    if options.follow:
+        source = _followed(engine, board, container, options)
+    else:
+        source = _output(engine, await _find(engine, board, container), options)
     if options.grep:
         source = _searched(source, options)
     async with aclosing(source):
@@ -185,14 +188,6 @@ async def _find(engine: DockerStream, board: StatusBoard, container: str) -> _Se
         return await _look(engine, owner["object_id"])
 
 
-async def _once(
-    engine: DockerStream, board: StatusBoard, container: str, options: LogOptions
-) -> AsyncGenerator[tuple[str, bytes], None]:
-    async with aclosing(_output(engine, await _find(engine, board, container), options)) as output:
-        async for piece in output:
-            yield piece
-
-
 def _output(
     engine: DockerStream, seen: _Seen, options: LogOptions
 ) -> AsyncGenerator[tuple[str, bytes], None]:
@@ -242,7 +237,15 @@ async def _end_of(engine: DockerStream, seen: _Seen) -> str:
 
 async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) -> _Seen | None:
     """The same container when it runs again, or the one that has its place; None once neither is to be expected."""
-    owner = next((key for key in board.keys() if _is_of(board.resource(key), before)), "")  # noqa: SIM118 - no dict
+    on_board = ((key, board.resource(key)) for key in board.keys())  # noqa: SIM118 - no dict
+    containers = [
+        (key, found) for key, found in on_board if found is not None and found["kind"] == "container"
+    ]
+    # by its id, or by its name: a swap has given the name to another one already
+    of_this = (
+        key for key, found in containers if found["object_id"] == before.id or found["name"] == before.name
+    )
+    owner = next(of_this, "")
     left_s = _PATIENCE_S
     while left_s > 0:
         resource = board.resource(owner)
@@ -253,23 +256,13 @@ async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) ->
         other = await _look_if_there(engine, candidate) if candidate and candidate != before.id else None
         if other is not None and other.id != before.id:
             return other
-        busy = (now is not None and now.restarting) or (resource is not None and _is_in_progress(resource))
+        conditions = () if resource is None else resource["conditions"]
+        synced = next((one for one in conditions if one["type"] == "Synced"), None)
+        in_progress = synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
+        busy = in_progress or (now is not None and now.restarting)
         left_s = _PATIENCE_S if busy else left_s - _POLL_S
         await asyncio.sleep(_POLL_S)
     return None
-
-
-def _is_of(resource: Mapping[str, Any] | None, seen: _Seen) -> bool:
-    return (
-        resource is not None
-        and resource["kind"] == "container"
-        and (resource["object_id"] == seen.id or resource["name"] == seen.name)
-    )
-
-
-def _is_in_progress(resource: Mapping[str, Any]) -> bool:
-    synced = next((one for one in resource["conditions"] if one["type"] == "Synced"), None)
-    return synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
 
 
 # Searching and merging need lines.

@@ -151,16 +151,13 @@ def _query(args: Args, allowed: tuple[str, ...]) -> list[tuple[str, str]]:
     for name in args:
         if name not in allowed and name != "container":
             raise RequestError(f"{name[:64]!r} is not known; known: {', '.join(allowed)}")
-    given = ((name, args[name]) for name in allowed if name in args)
-    return [(name, checked_value(name, _as_text(name, value))) for name, value in given]
-
-
-def _as_text(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, str | int):
-        return str(value)
-    raise RequestError(f"{name}: expected text, a number or a boolean")
+    query = []
+    for name in (name for name in allowed if name in args):
+        value = args[name]
+        if not isinstance(value, str | int):
+            raise RequestError(f"{name}: expected text, a number or a boolean")
+        query.append((name, checked_value(name, str(int(value) if isinstance(value, bool) else value))))
+    return query
 
 
 def _container(args: Args) -> str:
@@ -254,11 +251,8 @@ def _open(consoles: Consoles, args: Args) -> ConsoleSource:
     name = args.get("container")
     if not isinstance(name, str):
         raise RequestError("container: expected a name or an id")
-    return ConsoleSource(consoles, checked_id(name), exec_spec(_without_container(args)))
-
-
-def _without_container(args: Args) -> Mapping[str, object]:
-    return {name: value for name, value in args.items() if name != "container"}
+    spec = exec_spec({name: value for name, value in args.items() if name != "container"})
+    return ConsoleSource(consoles, checked_id(name), spec)
 
 
 class ConsoleSource:
