@@ -44,6 +44,9 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
         found.append(Entry(key="configuration", state="invalid", level=Level.ERROR, message=message))
     if desired is None:
         return found
+    if loaded.desired is not None and loaded.desired.daemon is not None and loaded.desired.daemon.unreadable:
+        message = "/etc/config/dockerd cannot be read; dockerd keeps its settings"
+        found.append(Entry(key=DAEMON_KEY, state="invalid", level=Level.ERROR, message=message))
     for key in sorted(desired.broken):
         message = "the section has mistakes; what runs for it is left alone"
         found.append(Entry(key=key, state="invalid", level=Level.ERROR, message=message))
