@@ -109,6 +109,8 @@ def _load(store: UciStore | _Given, listeners: Sequence[Listener] = ()) -> LoadR
     result = decode(packages, paths=paths, read_file=PATHS.read_text, listeners=listeners)
     if issues:
         found = result.desired
+        # what can be read of the rest is not applied, but dockerd may start by it, and status can say where the engine
+        # is
         readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
         return LoadResult(desired=None, issues=_by_line(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
@@ -174,6 +176,7 @@ def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> 
         return []
     starts = [section.line for section in package.sections]
     lines = {mistake.line for mistake in found}
+    # a section with a broken line may lack what stands in that line
     torn = {bisect.bisect_right(starts, line) - 1 for line in lines}
     issues = decode({name: package}, paths={name: path}, read_file=None).issues
     return [
