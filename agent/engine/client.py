@@ -351,9 +351,14 @@ class DockerEngine:
         found = self._get("/images/json", _images, params=params)
         if measures:
             return found
-        shared = {
-            image.id: image.shared for image in self._read(self._disk_usage(), lambda b: _images(b["Images"]))
-        }
+        try:
+            measured = self._read(self._disk_usage(), lambda b: _images(b["Images"]))
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:  # one damaged image or volume fails all of it, and only the sizes are lost
+            logger.warning("the sizes of images are not known: %s", exc)
+            return found
+        shared = {image.id: image.shared for image in measured}
         return tuple(replace(image, shared=shared.get(image.id)) for image in found)
 
     def list_image_users(self) -> dict[str, str]:

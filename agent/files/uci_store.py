@@ -193,6 +193,17 @@ def _read(path: Path) -> bytes:
     raise UciMissing(f"there is no {path}")
 
 
+def load_for_edit(store: UciStore, package: str) -> tuple[Package, str]:
+    """As `load_with_hash`, for who is about to write. Raises UciMissing, ConfigError that says what to do first."""
+    try:
+        return store.load_with_hash(package)
+    except UciSyntaxError as exc:
+        raise ConfigError(
+            f"{exc.path or package} is not a valid UCI file, so nothing can be written to it: {exc}; `ucidockd check`"
+            " shows what to correct first"
+        ) from exc
+
+
 def read_text(path: Path) -> str:
     """The text of a UCI file, wherever it is. Raises UciMissing, ConfigError."""
     return _read(path).decode("utf-8", "surrogateescape")

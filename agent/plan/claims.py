@@ -16,7 +16,8 @@ from agent.model.identity import SPEC_VERSION, Key, version_of
 from agent.model.resources import DEFAULT_NETWORKS, Container
 from agent.plan import operations as ops
 from agent.plan.applied import is_alive
-from agent.plan.draft import Draft, Missing, desired_spec, needs_of
+from agent.plan.container.needs import needs_of
+from agent.plan.draft import Draft, Missing, desired_spec
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
 _GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)

@@ -167,6 +167,11 @@ class Draft:
         """The record of a section's object."""
         return self._records.get((kind, section))
 
+    def container(self, section: str) -> ObservedContainer | None:
+        """What the engine shows of a section's container."""
+        record = self.record("container", section)
+        return self.containers_seen.get(record.object_id) if record is not None else None
+
     def spec_hash_of(self, key: str, resource: Container | Network | Volume) -> str:
         """The hash of a desired spec."""
         return self.desired.spec_hashes.get(key) or spec_hash(desired_spec(resource))
@@ -261,22 +266,3 @@ class Draft:
         text = f"{message}; `option adopt 1` takes it over"
         self.find(key, "Synced", status=False, reason="Conflict", message=text)
         self.withheld[key] = f"{key} is in conflict"
-
-
-def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the resources that have to be in place first, of broken sections too."""
-    needs: list[str] = [Key("container", wanted.section) for wanted in container.policy.depends_on]
-    needs += joined_keys(draft, container)
-    networks, volumes = draft.networks_declared, draft.volumes_declared
-    needs += [Key("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
-    sources = [m.source for m in container.spec.mounts if m.source and not m.is_bind]
-    needs += [Key("volume", volumes.get(source, source)) for source in sources]
-    return tuple(dict.fromkeys(needs))
-
-
-def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the managed containers whose namespaces or volumes a container shares."""
-    names = lending_names(container)
-    if not names:
-        return ()
-    return tuple(Key("container", c.section) for c in draft.desired.containers if c.name in names)

@@ -21,8 +21,9 @@ from agent.plan.applied import is_alive
 from agent.plan.claims import settle
 from agent.plan.container.difference import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
+from agent.plan.container.needs import joined_keys
 from agent.plan.container.plan import plan_container
-from agent.plan.draft import Context, Draft, Missing, desired_spec, joined_keys
+from agent.plan.draft import Context, Draft, Missing, desired_spec
 from agent.plan.router.subnets import obstacle
 from agent.plan.written import OptionChange, network_changes
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE

@@ -345,17 +345,19 @@ _SHORTEST = 3  # characters of a value that says something
 def suspects(document: Document, words: str) -> tuple[str, ...]:
     """Keys of the table whose value or name appears in the words, the likeliest first.
 
+    Of two alike one entry of a list comes before what governs them all: each error about a storage option begins with the
+    driver's name.
     `data-root` never counts: most of what dockerd says contains it, and without it another engine would run.
     """
     said = words.lower()
     found = {
-        row.key: weight
+        row.key: (-weight, not row.many)
         for row in TABLE
         if row.key != "data-root"
         and value_at(document, row.key) not in (None, row.default)
         and (weight := _weight(row, value_at(document, row.key), said))
     }
-    return tuple(sorted(found, key=lambda key: -found[key]))
+    return tuple(sorted(found, key=found.__getitem__))
 
 
 def without(document: Document, key: str) -> dict[str, Json]:

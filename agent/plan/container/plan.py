@@ -9,15 +9,16 @@ from agent.errors import Reason
 from agent.model.container_table import Level, too_new
 from agent.model.identity import Key, canonical
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, RunState, Strategy
+from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Strategy
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, is_alive, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import ContainerImage
+from agent.plan.container.image import Choice, ContainerImage, keeps_image
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import newly_stated
+from agent.plan.container.needs import joined_keys, missing_of, needs_of
 from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
     COPY,
@@ -25,9 +26,7 @@ from agent.plan.draft import (
     Missing,
     desired_spec,
     joined_ids,
-    joined_keys,
     lending_names,
-    needs_of,
     plugged_words,
     shared_names,
 )
@@ -55,7 +54,7 @@ class _Planner:
         # from what forbids to act at all to what only puts it off: the first that holds is what people are told
         if draft.hands_off(self.key, self.record):
             return
-        seen = _seen(draft, self.container.section)
+        seen = draft.container(self.container.section)
         self.image.show()
         action = draft.context.held.get(self.key)
         if action is not None:
@@ -78,7 +77,7 @@ class _Planner:
             if self.record is not None and seen is not None:
                 self._look_after(self.record, seen)
             return
-        missing = self._missing()
+        missing = missing_of(draft, self.container, self.record, self.needs)
         if missing is not None:
             self._wait(missing, seen)
             return
@@ -115,39 +114,6 @@ class _Planner:
         self, kind: str, *, status: bool, reason: Reason, message: str = "", since: float | None = None
     ) -> None:
         self.draft.find(self.key, kind, status=status, reason=reason, message=message, since=since)
-
-    # what it waits for
-
-    def _missing(self) -> Missing | None:
-        turn = self.draft.turns.get(self.key)
-        if turn is not None and turn.stop:
-            return turn
-        waiting = self.draft.context.waiting.get(self.key)
-        if waiting is not None:
-            lost = self.draft.context.lost.get(self.key)
-            stop, keep = lost is not None and lost.stop, lost is None and (turn is None or turn.keep)
-            return Missing(reason=waiting.reason, stop=stop, keep=keep)
-        if turn is not None:
-            return turn
-        draft, depends = self.draft, self.container.policy.depends_on
-        for key in self.needs:
-            # a prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now
-            satisfied = any(
-                key == Key("container", wanted.section)
-                and _condition_met(draft, wanted.section, wanted.condition, planned=False)
-                for wanted in depends
-            )
-            if key in draft.withheld and not satisfied:
-                keep = key in draft.unchanged or self._is_new_need(key)
-                once = f"{key.partition(':')[2]} is ready"
-                return Missing(reason=draft.withheld[key], once=once, keep=keep)
-        for wanted in depends if not draft.context.assume_met else ():
-            if not _condition_met(draft, wanted.section, wanted.condition):
-                keep = self._is_new_need(Key("container", wanted.section))
-                once = f"{wanted.section} is {wanted.condition}"
-                reason = f"{wanted.section} is not {wanted.condition} yet"
-                return Missing(reason=reason, once=once, keep=keep)
-        return None
 
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
         self.draft.find(
@@ -196,21 +162,6 @@ class _Planner:
         starts = [o for o in running if isinstance(o, ops.StartContainer)]
         return [*todo, *(o for o in running if start or o not in starts), *self._renaming(record, seen)]
 
-    def _is_new_need(self, key: str) -> bool:
-        """Whether what runs was applied without it, and so can do without."""
-        record = self.record
-        if record is None or not record.waits_known:
-            return False
-        kind, _, section = key.partition(":")
-        if kind == "container":
-            before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
-            sharing = {Key("container", c.section) for c in self.draft.desired.containers} & set(
-                joined_keys(self.draft, self.container)
-            )
-            return section not in before and key not in sharing
-        applied = as_applied(self.container, record)
-        return applied is not None and key not in needs_of(self.draft, applied)
-
     # not there
 
     def _absent(self) -> None:
@@ -250,15 +201,16 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
+        cause, image = "declared, does not exist yet", self.choice
+        if self.record is not None:
+            cause = "removed outside of ucidockd"
+            if self.record.asked and keeps_image(container, self.record):
+                # as it was; what was asked for follows as a replacement
+                image = Choice(keep=self.record.image_id)
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(
-                key=self.key,
-                cause=cause,
-                container=container,
-                keep=self.choice.keep,
-                fresh=self.choice.fresh,
+                key=self.key, cause=cause, container=container, keep=image.keep, fresh=image.fresh
             ),
         ]
         if container.policy.state is RunState.RUNNING:
@@ -585,6 +537,9 @@ class _Planner:
                     key=self.key, cause=cause, container=container, record=record, unhealthy=True
                 )
             ]
+        if record.hook_due and container.policy.post_start and seen.state == "running":
+            cause = "`post_start` has not succeeded since it was started"
+            return [ops.PrepareContainer(key=self.key, cause=cause, container=container)]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
@@ -605,25 +560,6 @@ _ENDING = frozenset({"dead", "removing"})  # the engine starts such a container 
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
-
-
-def _seen(draft: Draft, section: str) -> ObservedContainer | None:
-    record = draft.record("container", section)
-    return draft.containers_seen.get(record.object_id) if record else None
-
-
-def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
-    """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
-    work = draft.works.get(Key("container", section))
-    if condition is DependsOn.STARTED and planned and work is not None:
-        return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
-    seen = _seen(draft, section)
-    if seen is None:
-        return False
-    if condition is DependsOn.HEALTHY:
-        return seen.health == "healthy"
-    completed = seen.id in draft.context.completed
-    return completed or (condition is DependsOn.STARTED and seen.state == "running")
 
 
 def _remarks(record: Record) -> str:
