@@ -24,8 +24,7 @@ from agent.errors import EngineError, EngineUnreachableError
 from agent.model.observed import Record
 from agent.model.resources import Container, RunState
 from agent.plan import operations as ops
-from agent.plan.container.image import Freed, split_word
-from agent.plan.container.plan import failure_of
+from agent.plan.container.image import Freed, failure_of, split_word
 
 logger = logging.getLogger(__name__)
 
