@@ -21,6 +21,7 @@ from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSI
 from agent.model.notices import Event
 from agent.model.observed import ObservedContainer
 from agent.plan.container.renames import name_outside
+from agent.status.alarms import alarms_of
 from tests.support.virtual.ground import Ground
 from tests.support.virtual.objects import FakeImage
 from tests.support.virtual.promises import Promises
@@ -361,7 +362,8 @@ class Machine:
                 assert standing.pop(news.key, None), f"{news.key} recovered from nothing: {ground.notices}"
             elif news.event in _TROUBLE:
                 standing.setdefault(news.key, []).append(news.event.value)
-        left = standing.keys() & {resource["key"] for resource in ground.snapshot()["resources"]}
+        well = [r["key"] for r in ground.snapshot()["resources"] if not _TROUBLE & alarms_of(r).keys()]
+        left = standing.keys() & set(well)
         assert not left, f"nobody was told that it is over: { {key: standing[key] for key in left} }"
 
     def _check_objects(self) -> None:
