@@ -32,7 +32,7 @@ from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
-from agent.status.alarms import Alarms
+from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
 from agent.storage.upkeep import Upkeep
 from tests.support.state import open_records, sections_of, state_of
@@ -280,7 +280,8 @@ class World:
         self._alarms.see_agent(snapshot["agent"], now)
         for resource in snapshot["resources"]:
             self._alarms.see(resource, now)
-        self._alarms.keep([resource["key"] for resource in snapshot["resources"]], now)
+        if now >= self._alarms.now + DAEMON_START_S:  # by then the board shows all that there is
+            self._alarms.keep([resource["key"] for resource in snapshot["resources"]], now)
         self.notices += self._alarms.due(now)
 
     def reconcile(self) -> None:
