@@ -232,12 +232,8 @@ class _Project:
             sheet.put("name", docker, f"{where}.name")
         self.conversion.taken(where)
         if external:
-            if sheet.knows("external"):
-                sheet.put("external", "1", f"{where}.external")
-                self.conversion.taken(f"{where}.external")
-            else:
-                sheet.put("adopt", "1", f"{where}.external")
-                self.conversion.changed(f"{where}.external", "the section takes over the network that exists")
+            sheet.put("external", "1", f"{where}.external")
+            self.conversion.taken(f"{where}.external")
         for key, value in settings.items():
             self._network_key(sheet, where, str(key), value)
 
@@ -339,8 +335,7 @@ class _Project:
         self.conversion.sheets.append(sheet)
         if self.dockers[name] != sheet.name:
             sheet.put("name", self.dockers[name], f"services.{name}.container_name")
-        if sheet.knows("stack"):
-            sheet.put("stack", self.project, "name")
+        sheet.put("stack", self.project, "name")
         ServiceReader(self, name, sheet).read(service)
 
     # what a service asks its project

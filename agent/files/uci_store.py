@@ -104,6 +104,7 @@ class TextUciStore:
         data = _text(package)
         with _locked(path):
             found = _hash_of(path)
+            # what the change was made for is not what is in the file any more: the caller reads it and tries again
             if expected is not None and found != expected:
                 raise _changed(path)
 
@@ -112,6 +113,7 @@ class TextUciStore:
                     raise _changed(path)
 
             atomic_write(path, data, last_check=still_as_found)
+            # `uci` may have had its temporary file ready before ours: then its rename came last, and ours is gone
             if _wait_for_commit(path) and _hash_of(path) != _hash(data):
                 raise _changed(path)
 
@@ -189,6 +191,17 @@ def _read(path: Path) -> bytes:
         if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
     raise UciMissing(f"there is no {path}")
+
+
+def load_for_edit(store: UciStore, package: str) -> tuple[Package, str]:
+    """As `load_with_hash`, for who is about to write. Raises UciMissing, ConfigError that says what to do first."""
+    try:
+        return store.load_with_hash(package)
+    except UciSyntaxError as exc:
+        raise ConfigError(
+            f"{exc.path or package} is not a valid UCI file, so nothing can be written to it: {exc}; `ucidockd check`"
+            " shows what to correct first"
+        ) from exc
 
 
 def read_text(path: Path) -> str:

@@ -9,12 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from agent.apply.ports import Engine, Records
+from agent.apply.ports import Engine, Records, only
 from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container
-from agent.observe.snapshot import only
 from agent.plan.applied import is_job, moment, unwitnessed, was_stopped
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.apply.ports import Engine, Records, confirm
-from agent.errors import EngineError, EngineUnreachableError, StorageError
+from agent.apply.ports import Engine, Records, confirm, only
+from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import (
     EngineIdentity,
@@ -95,18 +94,6 @@ def _confirm(
         return None
 
     confirm(missing, shown)
-
-
-@contextmanager
-def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
-    """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
-    all: that is raised."""
-    try:
-        yield
-    except EngineUnreachableError:
-        raise
-    except EngineError as exc:
-        unseen[what] = str(exc)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:

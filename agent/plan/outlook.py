@@ -206,7 +206,7 @@ class Kind(StrEnum):
     CREATE = "create"
     REMOVE = "remove"
     IN_PLACE = "in place"
-    RUN = "run"  # start, stop, restart, unpause
+    RUN = "run"  # start, prepare, stop, restart, unpause
     NOTE = "note"  # nothing changes on the engine
 
 
@@ -221,6 +221,7 @@ _KINDS: dict[type[ops.Operation], Kind] = {
     ops.RemoveVolume: Kind.REMOVE,
     ops.CreateContainer: Kind.CREATE,
     ops.StartContainer: Kind.RUN,
+    ops.PrepareContainer: Kind.RUN,
     ops.StopContainer: Kind.RUN,
     ops.UnpauseContainer: Kind.RUN,
     ops.RestartContainer: Kind.RUN,

@@ -15,6 +15,7 @@ from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages
 from agent.plan.applied import moment
 from agent.plan.container.image import split_word
+from agent.plan.container.meaning import is_same_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,11 @@ def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]
     for container in desired.containers:
         found[container.spec.image] = f"section {container.section} names it"
     return found
+
+
+def is_named(image: ObservedImage, name: str) -> bool:
+    """Whether the engine's list says that `name`, a reference or an id, is this image."""
+    return image.id == name or any(is_same_image(each, name) for each in (*image.tags, *image.digests))
 
 
 def choose(

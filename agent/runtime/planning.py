@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.swap import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
-from agent.errors import ConfigError, EngineError
+from agent.errors import EngineError
 from agent.files.config import LoadResult
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
@@ -166,7 +166,7 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
 
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
-    container = find_container(reconciler, name)
+    container = reconciler.declared().container(name)
     key = Key("container", container.section)
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     record = next((r for r in records if r.section == container.section), None)
@@ -209,18 +209,6 @@ def _failed_output(reconciler: Reconciler, key: str) -> str:
     return next((c.details["output"] for c in standing if c is not None and "output" in c.details), "")
 
 
-def find_container(reconciler: Reconciler, name: str) -> Container:
-    """By its section or its Docker name. Raises ConfigError."""
-    declared = reconciler.desired.containers if reconciler.desired is not None else ()
-    for container in sorted(declared, key=lambda c: c.section != name):
-        if name in (container.section, container.name):
-            return container
-    broken = reconciler.desired is not None and Key("container", name) in reconciler.desired.broken
-    reason = "the section has a mistake, see `ucidockd check`" if broken else "no container section has it"
-    known = ", ".join(c.section for c in declared) or "none is declared"
-    raise ConfigError(f"{name}: {reason}; expected a section or a Docker name ({known})")
-
-
 def _outside(
     container: Container, record: Record | None, seen: ObservedContainer | None
 ) -> tuple[FieldDifference, ...]:
@@ -251,7 +239,7 @@ DIFF_SCHEMA = 1
 
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
-    container = find_container(reconciler, name)
+    container = reconciler.declared().container(name)
     key = Key("container", container.section)
     plan = reconciler.make_plan(deep=None)
     record = next(

@@ -217,6 +217,16 @@ class Reconciler:
         except (OSError, UnicodeError) as exc:
             logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
 
+    def declared(self) -> Desired:
+        """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""
+        if self.desired is not None:
+            return self.desired
+        if self.last.issues:
+            raise ConfigError("the configuration cannot be read: `ucidockd check` shows every mistake")
+        raise ConflictError(
+            "the agent has just started and reads the configuration: try again in a few seconds"
+        )
+
     def is_incomplete(self) -> bool:
         """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
         return self.desired is None or any(c.unread for c in self.desired.containers)
@@ -684,6 +694,8 @@ class Reconciler:
     def forget_failure(self, key: str) -> None:
         """It is tried again by the next pass."""
         self.backoff.succeeded(key)
+        self.backoff.succeeded(_MENDING + key)
+        self.backoff.stopped(key)  # one that ends again and again too
         self._changing.discard(key)
         self._held_back.pop(key, None)
 

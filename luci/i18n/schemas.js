@@ -341,7 +341,7 @@ _('Rights of root that the container does not have.');
 _('Rights of root that the container has in addition to Docker\'s usual ones.');
 _('Rollback');
 _('Run an init process inside that forwards signals and reaps processes.');
-_('Runs in a container after ucidockd started it. A failure is that of the start: in a replacement the old container comes back. As an `option`, a shell in the container runs it; as a `list`, a program and its arguments.');
+_('Runs in a container after ucidockd started it. In a replacement the old container comes back if it fails; otherwise the container keeps running and the command is repeated. As an `option`, a shell in the container runs it; as a `list`, a program and its arguments.');
 _('Runs in the container before it is replaced. While it ends with another code than 0, the replacement waits. As an `option`, a shell in the container runs it; as a `list`, a program and its arguments.');
 _('Runs in the old container before it is stopped for a replacement. A failure is shown, and does not keep the container from being replaced. As an `option`, a shell in the container runs it; as a `list`, a program and its arguments.');
 _('Runtime');

@@ -15,7 +15,7 @@ from agent.plan.applied import as_applied, is_alive, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import ContainerImage
+from agent.plan.container.image import Choice, ContainerImage, keeps_image
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.needs import joined_keys, missing_of, needs_of
@@ -201,15 +201,16 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
+        cause, image = "declared, does not exist yet", self.choice
+        if self.record is not None:
+            cause = "removed outside of ucidockd"
+            if self.record.asked and keeps_image(container, self.record):
+                # as it was; what was asked for follows as a replacement
+                image = Choice(keep=self.record.image_id)
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(
-                key=self.key,
-                cause=cause,
-                container=container,
-                keep=self.choice.keep,
-                fresh=self.choice.fresh,
+                key=self.key, cause=cause, container=container, keep=image.keep, fresh=image.fresh
             ),
         ]
         if container.policy.state is RunState.RUNNING:
@@ -536,6 +537,9 @@ class _Planner:
                     key=self.key, cause=cause, container=container, record=record, unhealthy=True
                 )
             ]
+        if record.hook_due and container.policy.post_start and seen.state == "running":
+            cause = "`post_start` has not succeeded since it was started"
+            return [ops.PrepareContainer(key=self.key, cause=cause, container=container)]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
