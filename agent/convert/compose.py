@@ -62,7 +62,11 @@ class _Project:
 
     def read(self, source: str) -> None:
         document = self.loaded(source)
-        self.document = {part: self._mapping(document, part) for part in _TOP}
+        for part in _TOP:
+            value = document.get(part) or {}
+            if not isinstance(value, dict):
+                raise ConfigError(f"{part}: expected names with settings below them")
+            self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
             raise ConfigError("the compose file has no services; expected `services:` with at least one")
         self.project = project_name(
@@ -74,10 +78,13 @@ class _Project:
             self.document["services"], self._services_of if self.options.read_file else None
         )
         chosen = {name: service for name, service in services.items() if self._is_chosen(name, service)}
+        # one whose file could not be read still has the key, and says so itself
         for name in chosen:
             if "extends" in self.document["services"][name] and "extends" not in chosen[name]:
                 self.conversion.taken(f"services.{name}.extends")
-        self._stack(chosen)
+        # compose puts services without a network into one of the project; here the stack has that
+        if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
+            self.networks["default"] = self.project
         self._name_all(chosen)
         for name in self.document["networks"]:
             self._network(name, chosen)
@@ -86,7 +93,11 @@ class _Project:
         for name, service in chosen.items():
             self._service(name, service)
         for kind in ("secrets", "configs"):
-            self._unused(kind, chosen)
+            used = {name for service in chosen.values() for name in _names(service.get(kind))}
+            for name in self.document[kind]:
+                if name not in used:
+                    self.conversion.left_out(f"{kind}.{name}", "no service uses it")
+        # last: which variables matter is known once all that is wanted was read
         self._tell_variables()
 
     # the file
@@ -126,12 +137,6 @@ class _Project:
         if not isinstance(services, dict):
             raise ConfigError(f"{path} has no services")
         return services
-
-    def _mapping(self, document: Mapping[str, Any], part: str) -> dict[str, Any]:
-        value = document.get(part) or {}
-        if not isinstance(value, dict):
-            raise ConfigError(f"{part}: expected names with settings below them")
-        return {str(name): item for name, item in value.items()}
 
     def _other(self, key: str) -> None:
         if key == "name":
@@ -178,10 +183,6 @@ class _Project:
 
     # names
 
-    def _stack(self, chosen: Mapping[str, Any]) -> None:
-        if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
-            self.networks["default"] = self.project
-
     def _name_all(self, chosen: Mapping[str, Any]) -> None:
         """Before anything else is written: services name each other."""
         for name, service in chosen.items():
@@ -226,6 +227,7 @@ class _Project:
         else:
             sheet = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
         self.networks[name] = sheet.name
+        # by the Docker name that compose would give it, containers that compose made find each other further on
         if docker != sheet.name:
             sheet.put("name", docker, f"{where}.name")
         self.conversion.taken(where)
@@ -302,6 +304,7 @@ class _Project:
             if key not in ("external", "name") and value is not None
         }
         rest = {key: value for key, value in rest.items() if not (key == "driver" and value == "local")}
+        # without settings it needs no section: the engine makes a volume when a container names it
         if not rest or external:
             return
         sheet = self.conversion.sheet("volume", docker, prefix="vol")
@@ -328,12 +331,6 @@ class _Project:
                 self.conversion.unknown(place, "compose has no such key of a volume")
                 continue
             self.conversion.taken(place)
-
-    def _unused(self, kind: str, chosen: Mapping[str, Any]) -> None:
-        used = {name for service in chosen.values() for name in _names(service.get(kind))}
-        for name in self.document[kind]:
-            if name not in used:
-                self.conversion.left_out(f"{kind}.{name}", "no service uses it")
 
     # services
 

@@ -76,17 +76,15 @@ class ServiceReader:
         elif row.read is not None:
             told = len(self.conversion.report)
             row.read(self, where, value)
-            if told == len(self.conversion.report):
-                self._unsaid(where, value)
+            # each key has a line in the report, also one in which a reader found nothing to speak of
+            if told < len(self.conversion.report):
+                return
+            if value in ([], {}, ""):
+                self.conversion.left_out(where, "it is empty")
+            else:
+                self.conversion.unknown(where, "its value is of another form than compose's")
         else:
             self._plain(row, where, value)
-
-    def _unsaid(self, where: str, value: Any) -> None:
-        """A reader found nothing in the value to speak of."""
-        if value in ([], {}, ""):
-            self.conversion.left_out(where, "it is empty")
-        else:
-            self.conversion.unknown(where, "its value is of another form than compose's")
 
     def _plain(self, row: Key, where: str, value: Any) -> None:
         if row.form == "flag":
@@ -234,6 +232,7 @@ class ServiceReader:
 
     def _long_volume(self, where: str, item: Mapping[str, Any]) -> None:
         fields: list[tuple[str, str]] = []
+        # "" has no effect here: the engine is never asked to make a missing folder, and OpenWrt has no SELinux
         inner = {
             "bind": {
                 "propagation": "bind-propagation",

@@ -65,7 +65,11 @@ def convert(
     there = packages[PACKAGE].sections if PACKAGE in packages else ()
     conversion = Conversion(
         taken_names={section.name for section in there},
-        networks_there={_docker_name(s): s.name for s in there if s.type == "network"},
+        networks_there={
+            str(option.value) if (option := section.get("name")) is not None else section.name: section.name
+            for section in there
+            if section.type == "network"
+        },
     )
     if request.run:
         import_run(request.run, conversion, folder=request.folder, variables=variables)
@@ -82,11 +86,6 @@ def convert(
     answer = conversion.as_json(warnings)
     sections = tuple(sheet.section() for sheet in conversion.sheets)
     return Imported(sections=sections, files={f.path: f.content for f in conversion.files}, answer=answer)
-
-
-def _docker_name(section: Section) -> str:
-    option = section.get("name")
-    return str(option.value) if option is not None else section.name
 
 
 def export(form: str, names: Sequence[str], desired: Desired) -> str:

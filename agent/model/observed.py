@@ -116,12 +116,10 @@ class Record:
     spec_hash: str = ""
     image_id: str = ""
     failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
-    failed_meaning: str = (
-        ""  # beside it: what that spec meant, for a section that says the same in other words
-    )
-    failed_why: str = (
-        ""  # beside it, without secrets: the error, and the last lines that the new container printed
-    )
+    # beside it: what that spec meant, for a section that says the same in other words
+    failed_meaning: str = ""
+    # beside it, without secrets: the error, and the last lines that the new container printed
+    failed_why: str = ""
     failed_output: str = ""
     failed_digest: str = ""  # of the image that it was tried with
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)

@@ -543,15 +543,12 @@ class Desired:
     notices: tuple[NotifySection, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
-    claimed: frozenset[str] = (
-        frozenset()
-    )  # kinds and Docker names of the objects that those are about: "container:web"
-    images: Mapping[str, str] = field(
-        default_factory=dict
-    )  # image -> a container section that names it, those with mistakes too
+    # kinds and Docker names of the objects that those are about: "container:web"
+    claimed: frozenset[str] = frozenset()
+    # image -> a container section that names it, those with mistakes too
+    images: Mapping[str, str] = field(default_factory=dict)
     daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
     daemon_mistakes: tuple[str, ...] = ()  # in those sections: what is wrong is left out
     generation: str = ""  # hash of the committed files
-    spec_hashes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot
+    # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot
+    spec_hashes: Mapping[str, str] = field(default_factory=dict)

@@ -109,17 +109,15 @@ def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Effect
         case ops.UpdateContainer():
             return Effect(text="no restart")
         case ops.RetireContainer(record=record):
-            return Effect(text=_retired(record.kind, record.grace_s))
+            kind, grace_s = record.kind, record.grace_s
+            stops = "stops the container; it" if kind == "container" else f"the {kind}"
+            text = f"{stops} will be deleted in {grace_s:.0f} s, unless its section comes back"
+            return Effect(text=text)
         case ops.RemoveContainer(volumes=True):
             return Effect(text="deletes the container and its anonymous volumes")
         case ops.RemoveVolume():
             return Effect(text="deletes the volume and its data")
     return Effect()
-
-
-def _retired(kind: str, grace_s: float) -> str:
-    stops = "stops the container; it" if kind == "container" else f"the {kind}"
-    return f"{stops} will be deleted in {grace_s:.0f} s, unless its section comes back"
 
 
 def _down(container: Container) -> str:

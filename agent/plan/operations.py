@@ -271,9 +271,8 @@ class Plan:
 
     works: tuple[Work, ...] = ()
     findings: tuple[Finding, ...] = ()
-    looked: frozenset[str] = (
-        frozenset()
-    )  # keys of containers that were compared in full, and may be worked on
+    # keys of containers that were compared in full, and may be worked on
+    looked: frozenset[str] = frozenset()
     defects: tuple[tuple[str, Exception], ...] = ()  # key -> what planning it raised, which is to be logged
 
     @property

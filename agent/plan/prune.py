@@ -78,6 +78,7 @@ def choose(
             stays[image.id] = "it has a name"
         elif limits.older_s and now - unused_since.get(image.id, now) < limits.older_s:
             stays[image.id] = "it has not been unused for long enough"
+    # the engine refuses to remove an image that another one is built on
     for image_id in tuple(stays):
         parent = known[image_id].parent
         while parent in known and parent not in stays:
@@ -128,9 +129,7 @@ def cache_of(entries: Iterable[Mapping[str, Any]], *, older: float) -> tuple[Map
     return tuple(
         entry
         for entry in entries
-        if not entry.get("InUse") and not entry.get("Shared") and _last_used(entry) <= older
+        if not entry.get("InUse")
+        and not entry.get("Shared")
+        and (moment(str(entry.get("LastUsedAt") or entry.get("CreatedAt") or "")) or 0.0) <= older
     )
-
-
-def _last_used(entry: Mapping[str, Any]) -> float:
-    return moment(str(entry.get("LastUsedAt") or entry.get("CreatedAt") or "")) or 0.0

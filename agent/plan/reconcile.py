@@ -106,11 +106,14 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
     # a router without a battery boots in the past: then the time of the removal says nothing
-    if _clock_was_set(record.removed_at, draft.context.now):
+    then, now = record.removed_at, draft.context.now
+    if then > now or (clock_is_set(now) and not clock_is_set(then)):
         cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
-    if _is_kept(draft, record, record.removed_at):
+    # by the clock on the wall and, as far as that was watched, by one that cannot be set: a jump forward deletes nothing
+    watched_s = draft.context.orphaned_s.get(record.nonce, math.inf)
+    if now < then + record.grace_s or watched_s < record.grace_s:
         message = f"section removed; the {record.kind} will be deleted {record.grace_s:.0f} s later"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
         return
@@ -135,17 +138,6 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     draft.add(key, [operation], users)
 
 
-def _is_kept(draft: Draft, record: Record, removed_at: float) -> bool:
-    """Whether its grace period is not over, by the clock on the wall and, as far as that was watched, by the other."""
-    by_wall = draft.context.now < removed_at + record.grace_s
-    return by_wall or draft.context.orphaned_s.get(record.nonce, math.inf) < record.grace_s
-
-
-def _clock_was_set(then: float, now: float) -> bool:
-    """Whether the two times do not tell how long ago it was."""
-    return then > now or (clock_is_set(now) and not clock_is_set(then))
-
-
 def _object_gone(draft: Draft, record: Record) -> bool:
     if record.kind == "container":
         return all(c.id != record.object_id for c in draft.observed.containers)
@@ -158,6 +150,8 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
     """The plan that makes `observed` match `desired`. Same input, same plan."""
     turns: dict[str, Missing] = {}
     left: dict[str, str] = {}
+    # who waits for whom is known once all is planned, and changes what is planned: so it is planned until nothing is new.
+    # Each turn adds a wait or gives a resource up, so this ends
     while True:
         draft = _draft(desired, observed, context, turns, left)
         found = settle(draft)
@@ -203,6 +197,7 @@ def _draft(
 ) -> Draft:
     """A plan but for the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
     draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
+    # networks and volumes before containers, and those before what needs them: each looks at what is planned already
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
         draft.attempt(Key("network", network.section), partial(plan_network, draft, network))
@@ -218,17 +213,16 @@ def _draft(
 def _by_dependency(draft: Draft, containers: Iterable[Container]) -> list[Container]:
     """Sorted by section, prerequisites first. Cycles were refused by validation; a rest is taken in order."""
     pending = {Key("container", c.section): c for c in sorted(containers, key=lambda c: c.section)}
+    needs: dict[str, set[str]] = {
+        key: {Key("container", wanted.section) for wanted in c.policy.depends_on} | {*joined_keys(draft, c)}
+        for key, c in pending.items()
+    }
     ordered: list[Container] = []
     while pending:
-        ready = [key for key, c in pending.items() if not _prerequisites(draft, c) & pending.keys()]
+        ready = [key for key in pending if not needs[key] & pending.keys()]
         for key in ready or list(pending):
             ordered.append(pending.pop(key))
     return ordered
-
-
-def _prerequisites(draft: Draft, container: Container) -> set[str]:
-    depends = {Key("container", wanted.section) for wanted in container.policy.depends_on}
-    return depends | set(joined_keys(draft, container))
 
 
 # Planning networks and volumes. Neither can change in place: a network is replaced, a volume is left alone.
@@ -338,6 +332,7 @@ def _replace(
 
 def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
     foreign = next((n for n in draft.observed.networks if n.name == network.name), None)
+    # one that exists has its subnet already, so only a new one can be in the way of something
     if foreign is None and _is_hindered(draft, key, network):
         return
     if foreign is None:

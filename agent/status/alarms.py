@@ -65,11 +65,9 @@ class Alarms:
     def __post_init__(self) -> None:
         for key, events in (self.told or {}).items():
             known = {Event(event) for event in events if event in set(Event)}
+            # they stand until their resource says otherwise
             self._alarms[key] = {
-                event: _Alarm(
-                    self.now, self.now, told=True, announced=True
-                )  # until its resource says otherwise
-                for event in known
+                event: _Alarm(self.now, self.now, told=True, announced=True) for event in known
             }
 
     def see(self, resource: Mapping[str, Any], now: float) -> None:
@@ -123,6 +121,7 @@ class Alarms:
             if not alarm.standing:
                 alarm.standing, alarm.onsets = True, alarm.onsets + 1
             alarm.last, alarm.news = now, news
+        # one that says nothing yet (before the first pass, while the engine is away) has not recovered
         for event, alarm in known.items():
             if event not in found and alarm.standing and speaks:
                 alarm.standing, alarm.last = False, now
@@ -138,8 +137,10 @@ class Alarms:
             known = self._alarms[key]
             for event in sorted(known, key=lambda event: event is Event.DEGRADED):  # the specific ones first
                 alarm = known[event]
-                if not alarm.told and self._is_ripe(event, alarm, now):
+                lasts = alarm.standing or alarm.onsets > 1
+                if not alarm.told and lasts and now >= self._ripe_at(event, alarm):
                     alarm.told = True
+                    # a specific event says what DEGRADED would only say again
                     explained = event is Event.DEGRADED and any(
                         known[e].told for e in known if e in _TROUBLE - {event}
                     )
@@ -156,11 +157,11 @@ class Alarms:
                 del self._alarms[key]
         return out
 
-    def _is_ripe(self, event: Event, alarm: _Alarm, now: float) -> bool:
+    def _ripe_at(self, event: Event, alarm: _Alarm) -> float:
+        """When it may be told: dockerd takes longer to settle, and comes up late."""
         is_daemon = event is Event.DAEMON
-        at = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
-        at = max(at, self.now + (DAEMON_START_S if is_daemon else START_S))
-        return now >= at and (alarm.standing or alarm.onsets > 1)
+        lasted = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
+        return max(lasted, self.now + (DAEMON_START_S if is_daemon else START_S))
 
     @staticmethod
     def _is_over(alarm: _Alarm, now: float) -> bool:
@@ -174,10 +175,7 @@ class Alarms:
                 if not alarm.standing:
                     times.append(alarm.last + QUIET_S)
                 if not alarm.told and (alarm.standing or alarm.onsets > 1):
-                    is_daemon = event is Event.DAEMON
-                    times.append(max(alarm.first + SETTLE_S, self.now + START_S, now))
-                    if is_daemon:
-                        times[-1] = max(alarm.first + DAEMON_SETTLE_S, self.now + DAEMON_START_S, now)
+                    times.append(max(self._ripe_at(event, alarm), now))
         return min(times, default=None)
 
     def memory(self) -> dict[str, list[str]]:

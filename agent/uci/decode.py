@@ -266,9 +266,8 @@ def _reader(section: Section, *, package: str, file: str) -> SectionReader:
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    kinds = (
-        KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
-    )  # the agent's own is ours alone
+    # the agent's own is ours alone
+    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
     if section.type in kinds:
         return True
     # luci-app-dockerman keeps settings of the daemon in a section of its own: each is told which option has its part

@@ -138,7 +138,10 @@ def folder_archive(folder: Member, name: str) -> bytes:
     fields = {100: (8, folder.mode), 108: (8, folder.uid), 116: (8, folder.gid), 124: (12, 0)}
     fields[136] = (12, max(0, int(folder.modified)))
     for at, (width, value) in fields.items():
-        head[at : at + width] = _octal(value, width)
+        # octal digits, or binary with the highest bit set where they do not suffice (GNU, star)
+        octal = b"%0*o\0" % (width - 1, value)
+        binary = b"\x80" + value.to_bytes(width - 1, "big")
+        head[at : at + width] = octal if len(octal) == width else binary
     head[156:157] = _FOLDERS.encode()
     head[257:265] = b"ustar\x0000"
     head[148:156] = b" " * 8  # the checksum counts its own field as blanks
@@ -169,12 +172,6 @@ def _number(data: bytes) -> int:
         return int(digits, 8) if digits else 0
     except ValueError as exc:
         raise TarError("the archive is damaged: a header holds a number that is not one") from exc
-
-
-def _octal(value: int, width: int) -> bytes:
-    if value < 8 ** (width - 1):
-        return b"%0*o\0" % (width - 1, value)
-    return b"\x80" + value.to_bytes(width - 1, "big")
 
 
 def _stated(said: dict[str, str], name: str, data: bytes) -> int:
