@@ -240,8 +240,11 @@ class Executor:
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, keep=operation.keep, fresh=operation.fresh)
-        history = self._history().after(self._record_of(operation.key), container, image_id)
-        self._make(operation.key, container, image_id, **history)
+        before = self._record_of(operation.key)
+        fields = self._history().after(before, container, image_id)
+        if before is not None and operation.keep == before.image_id:
+            fields["asked"] = before.asked  # not done by this
+        self._make(operation.key, container, image_id, **fields)
 
     def _make(self, key: str, container: Container, image_id: str, **fields: Any) -> None:
         """A container of that image, in the place of one that is gone. `fields`: more of its record."""
@@ -293,7 +296,18 @@ class Executor:
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
         self._start_now(operation)
-        self._hooks().post_start(operation.container, self._current(operation.key).object_id)
+        if operation.container.policy.post_start:
+            self.records.change(self._current(operation.key).nonce, hook_due=True)
+            self._run_hook(operation.container, self._current(operation.key))
+
+    @_do.register
+    def _prepare(self, operation: ops.PrepareContainer) -> None:
+        self._run_hook(operation.container, self._current(operation.key))
+
+    def _run_hook(self, container: Container, record: Record) -> None:
+        """Where it fails the container keeps running, and the next pass after a back-off tries again."""
+        self._hooks().post_start(container, record.object_id)
+        self.records.change(record.nonce, hook_due=False)
 
     def _start_now(self, operation: ops.StartContainer) -> None:
         with self._starting(operation.container):

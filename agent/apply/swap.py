@@ -36,7 +36,7 @@ from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
-from agent.model.resources import Container, RunState, Strategy
+from agent.model.resources import Container, Strategy
 from agent.plan.applied import is_alive, is_completed, waits_of
 from agent.plan.container.image import failure_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
@@ -242,7 +242,7 @@ class Swap:
             self._move(lambda data: data.lend(new.restores))
         self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
         self.engine.rename(new.object_id, container.name)
-        if not early and container.policy.state is RunState.RUNNING and container.policy.enabled:
+        if not early and container.policy.should_run:
             self._prove(container, old, new)
         return new
 
@@ -250,7 +250,7 @@ class Swap:
         """Whether the new one starts while the old one runs. Not with volumes of the image that go from one to the other:
         sections do not name them, and both would write."""
         policy = container.policy
-        wanted = policy.state is RunState.RUNNING and policy.enabled and old.running
+        wanted = policy.should_run and old.running
         return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes
 
     def _prove(self, container: Container, old: Record, new: Record) -> None:

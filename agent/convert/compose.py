@@ -42,7 +42,7 @@ class ComposeOptions:
 def import_compose(source: str, conversion: Conversion, options: ComposeOptions) -> None:
     """Add the sections for a compose file.
 
-    Raises ConfigError where it is none, or where a variable that it demands is not given.
+    Raises ConfigError if it is not a compose file, or if a variable that it demands is not given.
     """
     _Project(conversion, options).read(source)
 
@@ -114,7 +114,7 @@ class _Project:
                 entry if isinstance(entry, str) else entry.get("path") if isinstance(entry, dict) else None
             )
             for path in listed(paths):
-                self.includes += 1
+                self.includes += 1  # over all levels: a file that includes itself ends here, too
                 if self.options.read_file is None:
                     self.conversion.left_out(f"include {path}", "give the included file as well")
                 elif self.includes > _INCLUDES_MAX:
@@ -184,7 +184,7 @@ class _Project:
     # names
 
     def _name_all(self, chosen: Mapping[str, Any]) -> None:
-        """Before anything else is written: services name each other."""
+        """Names all services before anything is written, because they refer to each other."""
         for name, service in chosen.items():
             section = self.conversion.free_name(name, prefix=self.project)
             self.conversion.taken_names.add(section)
@@ -232,12 +232,8 @@ class _Project:
             sheet.put("name", docker, f"{where}.name")
         self.conversion.taken(where)
         if external:
-            if sheet.knows("external"):
-                sheet.put("external", "1", f"{where}.external")
-                self.conversion.taken(f"{where}.external")
-            else:
-                sheet.put("adopt", "1", f"{where}.external")
-                self.conversion.changed(f"{where}.external", "the section takes over the network that exists")
+            sheet.put("external", "1", f"{where}.external")
+            self.conversion.taken(f"{where}.external")
         for key, value in settings.items():
             self._network_key(sheet, where, str(key), value)
 
@@ -339,8 +335,7 @@ class _Project:
         self.conversion.sheets.append(sheet)
         if self.dockers[name] != sheet.name:
             sheet.put("name", self.dockers[name], f"services.{name}.container_name")
-        if sheet.knows("stack"):
-            sheet.put("stack", self.project, "name")
+        sheet.put("stack", self.project, "name")
         ServiceReader(self, name, sheet).read(service)
 
     # what a service asks its project
@@ -372,7 +367,7 @@ class _Project:
             self.conversion.unknown(where, f"the file declares no {kind[:-1]} {name}")
             return ""
         if source.get("external"):
-            self.conversion.left_out(where, "an external one lives in a swarm, which the router has not")
+            self.conversion.left_out(where, "external ones need a swarm, which the router does not have")
             return ""
         if "file" in source:
             path = self.absolute(str(source["file"]))
@@ -390,6 +385,7 @@ class _Project:
         if content is None:
             self.conversion.unknown(where, "it has neither file, content nor environment")
             return ""
+        # sections bind files: what the compose file holds itself has to become one
         made = NewFile(
             path=f"{FILES}/{self.project}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}", content=str(content)
         )

@@ -160,6 +160,7 @@ def export_compose(
     document: dict[str, Any] = {"name": project} if project else {}
     names = {container.section: container.name for container in listed}
     document["services"] = {container.name: _service(container, names) for container in listed}
+    # each has its name stated: compose would put the project's before it, and make another one
     declared = {network.name: network for network in networks}
     used = dict.fromkeys(endpoint.network for container in listed for endpoint in container.spec.endpoints)
     if used:

@@ -95,7 +95,7 @@ def export(form: str, names: Sequence[str], desired: Desired) -> str:
     """
     if form not in FORMS:
         raise ConfigError(f"{form[:64]!r} is not a format; expected run or compose")
-    containers = _in_order([_container(name, desired) for name in names] if names else desired.containers)
+    containers = _in_order([desired.container(name) for name in names] if names else desired.containers)
     if not containers:
         raise ConfigError("no container is declared")
     used_networks = {endpoint.network for c in containers for endpoint in c.spec.endpoints}
@@ -118,12 +118,3 @@ def _in_order(containers: Sequence[Container]) -> list[Container]:
         for container in ready or list(left.values()):
             ordered.append(left.pop(container.section))
     return ordered
-
-
-def _container(name: str, desired: Desired) -> Container:
-    found = next((c for c in desired.containers if c.section == name), None)
-    found = found or next((c for c in desired.containers if c.name == name), None)
-    if found is None:
-        known = ", ".join(c.section for c in desired.containers) or "none is declared"
-        raise ConfigError(f"there is no container section {name[:64]!r}; expected one of: {known}")
-    return found

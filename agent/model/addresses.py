@@ -177,7 +177,7 @@ def normal_name(text: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """An IPv4 or IPv6 address; one with a zone is none, it means nothing on another host."""
+    """Whether it is an IPv4 or IPv6 address without a zone: a zone means nothing on another host."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

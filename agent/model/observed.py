@@ -150,6 +150,7 @@ class Record:
     pinned: bool = False  # it was taken back to its image: stays there until its section changes, or an update is asked for
     held_at: float | None = None  # wall clock, seconds: since when `hold_cmd` puts its replacement off
     remark: str = ""  # what went wrong when it replaced the one before, and stopped nothing
+    hook_due: bool = False  # `post_start` has not succeeded since it was started
     newer: str = ""  # the digest, or the id, of a newer image that waits for its age, and since when (wall clock, seconds)
     newer_at: float | None = None
     saved: tuple[

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.errors import ConfigError
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.notices import NotifySection
@@ -21,7 +22,7 @@ from agent.model.updates import UpdateCheck, Window
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
 NO_NETWORKS = frozenset({"host", "none"})
-"""Names of networks that are none: they go with no other."""
+"""Network names that stand for a mode: they cannot be combined with another network."""
 
 
 class Pull(StrEnum):
@@ -345,6 +346,11 @@ class ContainerPolicy:
     backup_before_update: bool | None = None
     webui: str | None = None  # with `[host]` and `[port:80]`
 
+    @property
+    def should_run(self) -> bool:
+        """Whether the section wants a running container."""
+        return self.enabled and self.state is RunState.RUNNING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
@@ -552,3 +558,16 @@ class Desired:
     generation: str = ""  # hash of the committed files
     # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot
     spec_hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def container(self, name: str) -> Container:
+        """By its section, else by its Docker name. Raises ConfigError."""
+        found = next((c for c in self.containers if c.section == name), None)
+        found = found or next((c for c in self.containers if c.name == name), None)
+        if found is not None:
+            return found
+        if f"container:{name}" in self.broken:
+            raise ConfigError(f"section {name} has a mistake: `ucidockd check` shows it")
+        known = ", ".join(c.section for c in self.containers) or "none is declared"
+        raise ConfigError(
+            f"{name[:64]}: no container section has it; expected a section or a Docker name ({known})"
+        )

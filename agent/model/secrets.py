@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What hides secrets: `hidden` for JSON of the engine, `hidden_text` for one text. Pure; times are linear in the input.
+"""Hides secrets: `hidden` in JSON of the engine, `hidden_text` in one text. Pure; takes time linear in the input.
 
 Names tell (`DB_PASSWORD=`, `--token`, a label `...basicauth.users`), forms tell (`scheme://user:pass@`, `Bearer X`, hashes
 of passwords, private keys), and so do places, whatever stands there: variables of the environment, build arguments,
@@ -94,7 +94,7 @@ _LOGIN = re.compile(rf"(--(?:proxy-)?user(?:\s++|=))({_VALUE})")
 
 
 def hidden_text(text: str) -> str:
-    """A text of whatever kind without its secrets: a command, a message, a line of output, a value."""
+    """Any text without its secrets: a command, a message, a line of output, a value."""
     if len(text) > TEXT_LIMIT:
         return MASK
     # the order counts: a login inside of a URL is gone before `name=value` could cut the URL, and what is masked already
@@ -258,6 +258,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
+        # an event of an exec has its whole command line behind the colon
         if name in ("Action", "status") and (found := _EXEC.match(value)):
             return f"{found[1]}: {MASK}"
         return _built(value) if name == "CreatedBy" else hidden_value(name, value)
@@ -274,7 +275,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
 
 
 def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:
-    """Which options of a driver are not secret in this place; None for what are not such options."""
+    """Which options of a driver are not secret here; None if these are not options of a driver."""
     if name == "Config" and "Type" in around and len(around) == 2:
         return _LOG_OPTIONS  # HostConfig.LogConfig
     if name == "Options" and ("Mountpoint" in around or ("Name" in around and len(around) == 2)):
@@ -313,26 +314,25 @@ def _built(text: str) -> str:
 
 
 def _environment(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_variable(item) for item in value]
+    """Every variable is hidden, whatever its name."""
     if isinstance(value, dict):
         return {name: MASK if isinstance(inner, str) else inner for name, inner in value.items()}
-    return MASK if isinstance(value, str) else value
-
-
-def _variable(item: Any) -> Any:
-    if isinstance(item, dict):  # of a plugin: Name, Description, Value
-        return {
-            name: MASK if isinstance(inner, str) and name != "Name" else inner for name, inner in item.items()
-        }
-    if not isinstance(item, str):
-        return item
-    name, equals, _ = item.partition("=")
-    return f"{name}={MASK}" if equals else name
+    if not isinstance(value, list):
+        return MASK if isinstance(value, str) else value
+    shown: list[Any] = []
+    for item in value:
+        if isinstance(item, dict):  # of a plugin: Name, Description, Value
+            shown.append({k: MASK if isinstance(v, str) and k != "Name" else v for k, v in item.items()})
+        elif isinstance(item, str):
+            name, equals, _ = item.partition("=")
+            shown.append(f"{name}={MASK}" if equals else name)
+        else:
+            shown.append(item)
+    return shown
 
 
 def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
-    """Takes these very values out of a text, then what `hidden_text` finds. "1" or "yes" is not a secret."""
+    """Removes exactly these values from a text, then whatever `hidden_text` finds. "1" or "yes" is not a secret."""
     known = sorted({value for value in values if len(value) >= shortest}, key=len, reverse=True)
 
     def blot(text: str) -> str:

@@ -106,7 +106,7 @@ def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> 
     runs = status in {"running", "restarting", "paused"}
     policy = ContainerPolicy(adopt=True, state=RunState.RUNNING if runs else RunState.STOPPED)
     notes += [*more, *_notes(inspect, around, spec)]
-    notes += ["it is paused: the adopted one runs"] if status == "paused" else []
+    notes += ["it is paused: the adopted container will run"] if status == "paused" else []
     name = str(inspect.get("Name") or "").removeprefix("/")
     container = Container(section=section, name=name, spec=spec, policy=policy)
     return Adoption(container=container, networks=networks, volumes=volumes, notes=tuple(notes))
@@ -232,7 +232,13 @@ def _networks(
         body = around.networks.get(name) or {}
         section = section_name(name, {*taken, *(n.section for n in found)}, suffix="net")
         found.append(adopt_network(body, name=name, section=section))
-        notes += [f"network {name}: {note}" for note in _network_notes(body)]
+        scope, ipam = body.get("Scope", "local"), body.get("IPAM") or {}
+        if scope != "local":
+            notes.append(f"network {name}: its scope is {scope}, sections know the local one only")
+        if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
+            notes.append(f"network {name}: the IPAM driver and its options cannot be expressed in UCI")
+        if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
+            notes.append(f"network {name}: configuration networks cannot be expressed in UCI")
     return tuple(found), notes
 
 
@@ -260,18 +266,9 @@ def _pool(item: Mapping[str, Any]) -> Pool:
     )
 
 
-def _network_notes(body: Mapping[str, Any]) -> Iterator[str]:
-    if body.get("Scope", "local") != "local":
-        yield f"its scope is {body['Scope']}, sections know the local one only"
-    ipam = body.get("IPAM") or {}
-    if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
-        yield "the IPAM driver and its options cannot be expressed in UCI"
-    if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
-        yield "configuration networks cannot be expressed in UCI"
-
-
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
     found: list[Volume] = []
+    # anonymous volumes have no section: they move from one container to the next
     for name in sorted({m.source for m in spec.mounts if m.source and not m.is_bind}):
         if Key("volume", name) in around.sections or is_anonymous(name):
             continue

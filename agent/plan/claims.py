@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What only one container can have at a time: a host port, a fixed address, a MAC address.
 
-Who gives it up goes before who takes it. Who wants what another of ours keeps waits, and what it has runs on. Where
-works would wait for each other, a container is stopped first: stopped, it has nothing.
+A container that gives something up goes before the one that takes it. One that wants what another of ours keeps waits,
+and what it has keeps running. Where works would wait for each other, a container is stopped first: then it has nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 from agent.model.entries import addresses_meet
 from agent.model.identity import SPEC_VERSION, Key, version_of
-from agent.model.resources import DEFAULT_NETWORKS, Container, RunState
+from agent.model.resources import DEFAULT_NETWORKS, Container
 from agent.plan import operations as ops
 from agent.plan.applied import is_alive
-from agent.plan.draft import Draft, Missing, desired_spec, needs_of
+from agent.plan.container.needs import needs_of
+from agent.plan.draft import Draft, Missing, desired_spec
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
 _GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)
@@ -26,7 +27,7 @@ _SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Claim:
-    """One such thing. `value` is an address: of the host that a port is published at, or in a network."""
+    """One such thing. `value` is an address: the host's where a port is published, or one in a network."""
 
     kind: str
     place: str
@@ -51,10 +52,10 @@ class _Stand:
 
 
 def settle(draft: Draft) -> dict[str, Missing]:
-    """Puts the works on containers in order by what they take and give up.
+    """Orders the works on containers by what they take and give up.
 
-    What cannot be done like that comes back, key -> why it has to wait or stop: with it in `turns` the plan is to be
-    made again.
+    Returns what cannot be ordered like that, key -> why it has to wait or stop: with that in `turns` the plan has to be
+    made once more.
     """
     working = [key for key in draft.works if Key.parse(key).kind == "container"]
     if not working:
@@ -90,7 +91,7 @@ def settle(draft: Draft) -> dict[str, Missing]:
 
 
 def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
-    """Who takes a fixed address starts before those of the same network to whom the engine gives any that is free.
+    """A container with a fixed address starts before those of its network that get any free one from the engine.
 
     Only where that is soon: no container waits for a pull or for the gate of a swap. One that comes first all the same
     moves out of the way later (`agent.apply.networks`).
@@ -153,12 +154,13 @@ def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Cl
 
 
 def _later(draft: Draft, key: str, reason: str) -> Missing:
-    """What there is may run meanwhile, unless that already takes what is not to be had."""
+    """What exists may run meanwhile, unless it already takes what another one has."""
     return Missing(reason=reason, keep=key not in draft.turns)
 
 
 def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
     """Whether the holder keeps it only because its change, which gives it up, waits for the taker and for nothing else."""
+    # a circle over a dependency: the holder's change waits for the taker, which waits for what that change gives up
     turn, declared = draft.turns.get(holder), draft.declared.get(holder)
     waits = holder in draft.withheld and holder not in draft.unchanged and holder not in draft.context.waiting
     if declared is None or not waits or holder in draft.context.busy or (turn is not None and turn.stop):
@@ -225,5 +227,5 @@ def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> b
         return False
     if has(*_SWAPS):
         policy = declared.policy if declared is not None else None
-        return policy is not None and policy.enabled and policy.state is RunState.RUNNING
+        return policy is not None and policy.should_run
     return alive or has(ops.StartContainer)

@@ -57,7 +57,7 @@ class Context:
     # key -> a newer image in its registry, by the last check
     offered: Mapping[str, Available] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
-    # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
+    # nonce -> seconds since its section was seen to be removed, by a clock that cannot be set
     orphaned_s: Mapping[str, float] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
@@ -167,6 +167,11 @@ class Draft:
         """The record of a section's object."""
         return self._records.get((kind, section))
 
+    def container(self, section: str) -> ObservedContainer | None:
+        """What the engine shows of a section's container."""
+        record = self.record("container", section)
+        return self.containers_seen.get(record.object_id) if record is not None else None
+
     def spec_hash_of(self, key: str, resource: Container | Network | Volume) -> str:
         """The hash of a desired spec."""
         return self.desired.spec_hashes.get(key) or spec_hash(desired_spec(resource))
@@ -229,6 +234,7 @@ class Draft:
         operations, wanted = tuple(todo), frozenset(needs) | self.after.get(key, set())
         if all(isinstance(operation, ops.StopContainer) for operation in operations):
             wanted = frozenset()  # it takes nothing, and keeps whatever name it has
+        # a work of this plan can be waited for, one of an earlier plan cannot: the next pass comes when that has ended
         unfinished = sorted(wanted & self.context.busy)
         if unfinished and operations:
             self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")
@@ -241,6 +247,7 @@ class Draft:
         """Whether nothing may be planned for a resource now."""
         if key in self.context.busy:
             return True
+        # after a downgrade: what a spec of that version asks for cannot be told, so nothing of it may be changed
         if record is not None and record.spec_hash and version_of(record.spec_hash) > SPEC_VERSION:
             message = "a newer version of ucidockd made it: this one only looks"
             self.find(key, "Synced", status=False, reason="NewerVersion", message=message)
@@ -261,22 +268,3 @@ class Draft:
         text = f"{message}; `option adopt 1` takes it over"
         self.find(key, "Synced", status=False, reason="Conflict", message=text)
         self.withheld[key] = f"{key} is in conflict"
-
-
-def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the resources that have to be in place first, of broken sections too."""
-    needs: list[str] = [Key("container", wanted.section) for wanted in container.policy.depends_on]
-    needs += joined_keys(draft, container)
-    networks, volumes = draft.networks_declared, draft.volumes_declared
-    needs += [Key("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
-    sources = [m.source for m in container.spec.mounts if m.source and not m.is_bind]
-    needs += [Key("volume", volumes.get(source, source)) for source in sources]
-    return tuple(dict.fromkeys(needs))
-
-
-def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the managed containers whose namespaces or volumes a container shares."""
-    names = lending_names(container)
-    if not names:
-        return ()
-    return tuple(Key("container", c.section) for c in draft.desired.containers if c.name in names)

@@ -65,7 +65,7 @@ def _number(tag: str) -> int:
 
 
 def visible(records: Iterable[Record], tags: Tags) -> list[Record]:
-    """The records of this engine. Where one section has a record with its tag, one without any is not it."""
+    """The records of this engine. If a section has a record with its tag, a record without a tag is not used."""
     mine = [record for record in records if tags.include(record)]
     sure = {(r.kind, r.section) for r in mine if r.engine and not r.swap}
     return [r for r in mine if r.engine or r.swap or (r.kind, r.section) not in sure]

@@ -110,6 +110,13 @@ class StartContainer(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareContainer(Operation):
+    """Runs its `post_start` again, which failed or was cut short."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopContainer(Operation):
     record: Record
     stop_timeout_s: int | None = None

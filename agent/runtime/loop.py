@@ -28,7 +28,7 @@ from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.identity import Key
 from agent.model.issues import Given, issue_as_json
-from agent.model.resources import Desired, RegistryAuth
+from agent.model.resources import RegistryAuth
 from agent.router.mounts import MountWatch
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
@@ -315,11 +315,10 @@ class Loop:
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
     def images(self) -> frozenset[str]:
-        """The images, references and ids, that no clean-up may take."""
+        """The images, references and ids, that no clean-up may take. Raises ConfigError, ConflictError."""
         from agent.plan.prune import needed_images
 
-        desired = self.reconciler.desired or Desired()
-        return frozenset(needed_images(desired, self.reconciler.records.records()))
+        return frozenset(needed_images(self.reconciler.declared(), self.reconciler.records.records()))
 
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
@@ -345,10 +344,7 @@ class Loop:
         """Container sections as docker run lines or a compose file."""
         from agent.convert.requests import export  # as above
 
-        desired = self.reconciler.desired
-        if desired is None:
-            raise ConfigError("the configuration could not be read: `ucidockd check` says why")
-        return export(form, names, desired)
+        return export(form, names, self.reconciler.declared())
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """See `agent.storage.pruner`."""
@@ -356,6 +352,7 @@ class Loop:
 
         if self.upkeep is None:
             raise ConflictError("this agent does not clean up")
+        self.reconciler.declared()
         request = PruneRequest(**{"images": self.upkeep.images(), **asked})
         return await asyncio.to_thread(self.upkeep.prune, request)
 
@@ -445,9 +442,7 @@ class Loop:
         return await self.updates()
 
     def _check_now(self, names: Sequence[str]) -> Future[None]:
-        desired = self.reconciler.desired
-        if desired is None:
-            raise ConfigError("the configuration could not be read: `ucidockd check` says why")
+        desired = self.reconciler.declared()
         by_name = {c.name: c.section for c in desired.containers} | {
             c.section: c.section for c in desired.containers
         }

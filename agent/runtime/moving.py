@@ -35,7 +35,7 @@ from agent.engine.probe import DaemonProbe
 from agent.errors import ConfigError, ConflictError, DataError, NoSpaceError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
-from agent.files.uci_store import UciMissing
+from agent.files.uci_store import UciMissing, load_for_edit
 from agent.files.user_paths import PATHS, file_system_of, is_read_only, real_path
 from agent.model.quantities import size_words
 from agent.model.resources import Desired
@@ -386,7 +386,7 @@ class Mover:
     def _edited(self, before: str, after: str) -> tuple[Package, Package, str]:
         """The package as it is and with the other data_root, and its content hash. Raises ConfigError, ConflictError."""
         store = self._passes.reconciler.store
-        package, content_hash = store.load_with_hash(PACKAGE)
+        package, content_hash = load_for_edit(store, PACKAGE)
         section = next((each for each in package.sections if each.type == "globals"), None)
         if section is None:
             raise ConflictError(f"/etc/config/{PACKAGE} has no section globals")

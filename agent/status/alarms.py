@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one place that finds changes in what the status board shows: what has become bad, and what has recovered.
+"""Finds what became bad and what recovered on the status board; nothing else does.
 
 A condition that comes and goes is one notice: it counts as over only when it was away for QUIET_S. What was so before the
 agent started is known from `told`, or, the first time, taken for known. Pure: times are seconds that the caller gives.
@@ -97,7 +97,7 @@ class Alarms:
         self._see("engine", found, now, speaks=True)
 
     def gone(self, key: str, now: float) -> None:
-        """A resource is off the board. That the agent's own are, means that they are fine."""
+        """A resource left the board. For one of the agent's own that means that it is fine."""
         if key.startswith(("agent:", "daemon:")):
             self._see(key, {}, now, speaks=True)
         else:
@@ -215,7 +215,7 @@ def _event_of(resource: Mapping[str, Any], condition: Mapping[str, Any]) -> Even
 
 
 def speaks(resource: Mapping[str, Any]) -> bool:
-    """Whether it says how it is: not before the first pass, and not while the engine is away."""
+    """Whether it shows its state: not before the first pass, and not while the engine is away."""
     reasons = {condition["type"]: condition["reason"] for condition in resource["conditions"]}
     needed = _NEEDED.get(str(resource["kind"]), ())
     return all(kind in reasons for kind in needed) and not _UNKNOWN & set(reasons.values())

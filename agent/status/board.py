@@ -117,7 +117,7 @@ class StatusBoard:
     """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams.
 
     `clock`: the time of day in unix seconds. `first`: where versions begin. A running agent takes another number at each
-    start, lest a reader of the one before it resumes in the middle of this one's changes.
+    start, so that a reader of an earlier run does not resume in the middle of this one's changes.
     """
 
     def __init__(self, clock: Callable[[], float], *, first: int = 0) -> None:

@@ -147,23 +147,19 @@ class Progress:
         return self._percent
 
     def _grow(self) -> None:
-        share = self._estimate()
-        if share is not None and not self._succeeded:
-            self._percent = max(self._percent or 0, min(99, int(share * 100)))
-
-    def _estimate(self) -> float | None:
-        if self._share:
-            return self._share
         sums = self._sums
-        layers = 0.0 if sums.unknown else None
+        share = 0.0 if sums.unknown else None
         if sums.known:
             # a layer whose size is not known yet counts as one of average size
             work = sums.total * (1 + sums.unknown / sums.known)
-            layers = ((sums.moved + sums.unpacked) / 2 if self._unpacks else sums.moved) / work
-        if not self._body_total:
-            return layers
-        sent = min(1.0, self._body / self._body_total)
-        return sent if self._plain else (sent + (layers or 0.0)) / 2
+            share = ((sums.moved + sums.unpacked) / 2 if self._unpacks else sums.moved) / work
+        if self._body_total:
+            sent = min(1.0, self._body / self._body_total)
+            share = sent if self._plain else (sent + (share or 0.0)) / 2
+        if self._share:  # of a build, whose layers say nothing about the steps to come
+            share = self._share
+        if share is not None and not self._succeeded:
+            self._percent = max(self._percent or 0, min(99, int(share * 100)))
 
     def as_json(self) -> dict[str, Any]:
         """What a status shows; `percent` is null while nothing is known."""

@@ -113,6 +113,7 @@ def _check_unique(
 def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) -> None:
     networks = {network.section: (source, network) for source, network in draft.networks}
     seen: set[str] = set()
+    # entries and endpoints go side by side: decoding left out the same refused ones
     for position, (index, written) in enumerate(reader.parsed_items("network", parse_endpoint)):
         endpoint = container.spec.endpoints[position]
         if endpoint.network in seen:
@@ -144,13 +145,16 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
             )
     alone = seen & NO_NETWORKS
     if alone and len(seen) > 1:
-        reader.report(f"{min(alone)} goes with no other network", option="network", expected="one of them")
+        reader.report(
+            f"{min(alone)} cannot be combined with another network", option="network", expected="one of them"
+        )
 
 
 def _check_addresses(
     reader: SectionReader, endpoint: Endpoint, written: Endpoint, index: int, network: Network
 ) -> None:
     subnets = [pool.subnet for pool in network.spec.pools]
+    # an address stands in the entry or, for the first network, in an option of its own: the mistake is shown there
     for option, address, in_entry in (("ip", endpoint.ip, written.ip), ("ip6", endpoint.ip6, written.ip6)):
         if address and not any(contains(subnet, address) for subnet in subnets):
             reader.report(
@@ -172,39 +176,38 @@ def _check_addresses(
 def _check_pools(draft: Draft) -> None:
     """Warns of fixed addresses that the engine may give to another container, or keeps from all of them."""
     networks = {network.name: network for source, network in draft.networks if not source.failed}
-    for reader, container in draft.containers:
-        for endpoint in container.spec.endpoints:
-            network = networks.get(endpoint.network)
-            for address in filter(None, (endpoint.ip, endpoint.ip6)):
-                if network is not None:
-                    _check_pool(reader, network, address)
-
-
-def _check_pool(reader: SectionReader, network: Network, address: str) -> None:
-    pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
-    if pool is None:
-        return  # said already
-    reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
-    if reserved is not None or same_address(pool.gateway, address):
-        what = f"aux_address {reserved}" if reserved is not None else "gateway"
-        reader.warn(
-            f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
-            option="network",
-            expected="another address",
-        )
-    elif not pool.ip_range or contains(pool.ip_range, address):
-        subnet = ipaddress.ip_network(pool.subnet)
-        example = ""
-        # half of a subnet of four addresses or fewer would leave nothing to hand out
-        if subnet.prefixlen < subnet.max_prefixlen - 2:
-            halves = subnet.subnets(prefixlen_diff=1)
-            other = next(half for half in halves if ipaddress.ip_address(address) not in half)
-            example = f", such as {other}"
-        reader.warn(
-            f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
-            option="network",
-            expected=f"`list ip_range` in that network that leaves it out{example}",
-        )
+    fixed = [
+        (reader, networks[endpoint.network], address)
+        for reader, container in draft.containers
+        for endpoint in container.spec.endpoints
+        if endpoint.network in networks
+        for address in filter(None, (endpoint.ip, endpoint.ip6))
+    ]
+    for reader, network, address in fixed:
+        pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
+        if pool is None:
+            continue  # that it lies in no subnet was reported already
+        reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
+        if reserved is not None or same_address(pool.gateway, address):
+            what = f"aux_address {reserved}" if reserved is not None else "gateway"
+            reader.warn(
+                f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
+                option="network",
+                expected="another address",
+            )
+        elif not pool.ip_range or contains(pool.ip_range, address):
+            subnet = ipaddress.ip_network(pool.subnet)
+            example = ""
+            # half of a subnet of four addresses or fewer would leave nothing to hand out
+            if subnet.prefixlen < subnet.max_prefixlen - 2:
+                halves = subnet.subnets(prefixlen_diff=1)
+                other = next(half for half in halves if ipaddress.ip_address(address) not in half)
+                example = f", such as {other}"
+            reader.warn(
+                f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
+                option="network",
+                expected=f"`list ip_range` in that network that leaves it out{example}",
+            )
 
 
 def _check_network_mode(reader: SectionReader, container: Container) -> None:
@@ -217,6 +220,8 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
     if reader.has("network"):
         reader.report("does not go with `list network`", option="network_mode", expected="one of the two")
     _check_published(reader, spec, mode)
+    # names and name servers are those of the network's owner: the engine refuses them here (moby runconfig,
+    # validateNetContainerMode)
     if mode.startswith(_SHARED_BY):
         for option in ("hostname", "domainname", "dns", "dns_search", "dns_opt", "extra_host"):
             if reader.has(option):
@@ -228,6 +233,7 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
 
 
 def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:
+    # with `host` the container listens on the router itself, so a link may name any port
     if mode != "host":
         inner = {port.container_port for port in spec.ports if port.protocol == "tcp"}
         for number in sorted(webui_ports(reader.text("webui") or "") - inner):
@@ -283,6 +289,7 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
     spec = container.spec
     endpoints = tuple(replace(e, network=networks.get(e.network, e.network)) for e in spec.endpoints)
     mode = spec.network_mode
+    # people write `list network 'host'`; to the engine that is a mode, and no network
     if mode is None and endpoints and endpoints[0].network in NO_NETWORKS:
         mode, endpoints = endpoints[0].network, ()
     implied: list[Dependency] = []
@@ -370,6 +377,7 @@ def _check_dependencies(draft: Draft) -> None:
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
             )
+            # what is shared is a dependency too: the mistake is shown at whatever option there is
             options = ("depends_on", "network_mode", "ipc", "pid", "volumes_from")
             option = next((name for name in options if reader.has(name)), "network_mode")
             reader.report(

@@ -67,16 +67,17 @@ def decode_backup(reader: SectionReader) -> Backup:
         stop=reader.flag("stop") or False,
     )
     if not (backup.sections or backup.volumes):
-        reader.report("it names nothing to save", expected="`list section` or `list volume`")
+        reader.report("the backup names nothing to save", expected="`list section` or `list volume`")
     if bool(backup.target) is bool(backup.command):
         reader.report(
-            "a backup has one place to go", expected="`option target`, a folder, or `option exec`, a command"
+            "a backup has exactly one destination",
+            expected="`option target`, a folder, or `option exec`, a command",
         )
     return backup
 
 
 def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup:
-    """By their Docker names, and with those that its containers mount."""
+    """The backup with the Docker names of its volumes, and with the volumes that its containers mount."""
     containers = {container.section: container for _, container in draft.containers}
     docker_names = {volume.section: volume.name for _, volume in draft.volumes}
     found = [docker_names.get(name, name) for name in backup.volumes]
@@ -106,6 +107,7 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
 
 def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
+    # no mistake in here may keep the agent from running: it is the one that shows the mistake
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
     load_history = reader.flag("load_history")
@@ -170,7 +172,7 @@ def _prune(reader: SectionReader) -> PruneSettings:
                 option=name,
                 expected="`option prune_images 'dangling'` or `'unused'`, or `option prune_build_cache '1'`",
             )
-            break
+            break  # the others have no effect for the same reason
     return found
 
 
@@ -184,7 +186,7 @@ def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
     """Warns of a way to the engine that is not what it seems."""
     address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
     if encrypted and address.path:
-        reader.warn("it is not used: a unix socket does not use TLS", option="docker_cert_path")
+        reader.warn("has no effect: a unix socket does not use TLS", option="docker_cert_path")
     if not encrypted and not address.is_local:
         reader.warn(
             "the connection to this engine is not encrypted: anyone on the network path can read it and control the engine",
@@ -198,7 +200,7 @@ PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeResult:
-    """What is wanted, and everything that is wrong with the way it was said."""
+    """The desired resources, and every mistake in the files."""
 
     desired: Desired
     issues: tuple[Issue, ...]
@@ -312,7 +314,7 @@ _OTHER_TYPES = {
 
 
 def _type_meant(word: str, kinds: Sequence[str]) -> str:
-    """What to write in the place of a section type that there is not."""
+    """What to write instead of an unknown section type."""
     import difflib  # only where there is a mistake
 
     near = [
@@ -324,7 +326,7 @@ def _type_meant(word: str, kinds: Sequence[str]) -> str:
 
 
 def _check_names(readers: list[SectionReader]) -> None:
-    """Identities: resources have names, and each name is there once."""
+    """Each resource needs a lasting name, and names are unique."""
     by_key: dict[str, list[SectionReader]] = {}
     for reader in readers:
         # a login is known by its server, and of the agent's section there is one
@@ -375,6 +377,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
                 draft.agents.append((reader, decode_agent(reader)))
+    # in this order: a stack completes its containers, and a backup saves the volumes that they mount
     join_stacks(draft, stacks)
     draft.backups = [(reader, _with_volumes(reader, backup, draft)) for reader, backup in draft.backups]
     return draft
@@ -404,7 +407,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         volumes=tuple(sorted(volumes, key=lambda v: v.section)),
         auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
         notices=tuple(notice for reader, notice in draft.notices if not reader.failed),
-        # a wrong option of the agent's own section costs that option, not the others
+        # a wrong option in the agent's own section costs that option, not the others
         backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),

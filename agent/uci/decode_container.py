@@ -67,7 +67,7 @@ PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `
 
 
 def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Container:
-    """The section as far as it can be read; whether it may be used, `reader.failed` says."""
+    """The section as far as it can be read. `reader.failed` says whether it may be used."""
     values = {row.field: _value(reader, row) for row in TABLE if row.shape is not Shape.APART}
     spec = ContainerSpec(
         **values | {"image": values["image"] or "", "labels": labels(reader)},
@@ -80,6 +80,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
+    # an option that was refused is unset in the spec, so none of these finds a second mistake in it
     _check_targets(reader)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
@@ -110,7 +111,7 @@ def _value(reader: SectionReader, row: ContainerOption) -> Any:
 
 
 def _with_profile(reader: SectionReader, spec: ContainerSpec, read_file: ReadFile | None) -> ContainerSpec:
-    """The engine wants the profile itself: `seccomp=/file` is docker's own word, and the file lies here."""
+    """The engine wants the profile itself: `seccomp=/file` is read by docker's command line, and here by us."""
     profile = None
     for index, text in reader.items("security_opt"):
         path = seccomp_file(text)
@@ -129,10 +130,11 @@ def _read(
     path: str,
     parse: Callable[[str], T],
 ) -> T | None:
-    """What a file named in an option says, None where it cannot be had: a mistake of the option, unless it may come."""
+    """What a file named in an option says; None if it cannot be read: a mistake of the option, unless the file may come."""
     if read_file is None:
         reader.warn("the file was not read", option=option, index=index)
         return None
+    # a disk may be mounted later than the agent starts: the section is right, and its container waits for the file
     try:
         return parse(read_file(path))
     except PathAwayError as exc:
@@ -151,7 +153,7 @@ def _read(
 
 
 def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
-    """Where a namespace is the router's, its settings are not to be set for one container (runc, validator)."""
+    """A container in a namespace of the router cannot set that namespace's settings (runc, validator)."""
     shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": spec.uts == "host"}
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
     for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
@@ -275,9 +277,13 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
         if value is None:
             continue
         if not endpoints:
-            reader.report("there is no network it could apply to", option=option, expected="a `list network`")
+            reader.report(
+                "the container has no network that it could apply to",
+                option=option,
+                expected="a `list network`",
+            )
         elif getattr(endpoints[0], option):
-            reader.report("the first network entry gives one too", option=option, expected="one of the two")
+            reader.report("the first network entry sets it as well", option=option, expected="one of the two")
     if endpoints:
         endpoints[0] = replace(
             endpoints[0],
@@ -310,11 +316,14 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
                 "does not go with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
             )
     if spec.oom_kill_disable and not memory:
-        reader.warn("has no limit to go with", option="oom_kill_disable", expected="`memory` as well")
+        reader.warn(
+            "has no effect without a memory limit", option="oom_kill_disable", expected="`memory` as well"
+        )
 
 
 def _policy(reader: SectionReader) -> ContainerPolicy:
     base = ContainerPolicy()
+    # of these False and 0 are answers, so `or` would lose them
     enabled, rollback = reader.flag("enabled"), reader.flag("rollback")
     gate, grace = reader.parsed("gate", parse_seconds), reader.parsed("grace", parse_seconds)
     return ContainerPolicy(

@@ -59,7 +59,7 @@ _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A value that is taken, at its place after tidying, and how it should be written."""
+    """A value that is accepted, its place after tidying, and how it should be written."""
 
     option: str
     index: int | None
@@ -68,7 +68,7 @@ class Note:
 
 
 def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
-    """The section in the form that the schema knows, and what was written in another one that the stock script takes.
+    """The section in the form of the schema, with notes on what was written in another form that the stock script accepts.
 
     Spaces around values, several values in one entry, one value as a `list`, capitals in words.
     """
@@ -119,7 +119,7 @@ def _split(kind: str, name: str, text: str) -> Sequence[str]:
 
 
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
-    """A word of a choice as it is to be written; dockerd does not mind capitals in most of them."""
+    """A word of a choice as it should be written; dockerd accepts capitals in most of them."""
     choices = schema.get("enum", ())
     word = _ALIASES.get((name, text.lower()), text.lower())
     if text in choices or word not in choices:
@@ -144,6 +144,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
             _read(reader, row, values)
     main = by_kind["globals"]
     hosts = _hosts(main) if main else ()
+    # dockerd starts with all of its settings or not at all: what does not go together is taken out here, and told
     if main is not None:
         _check_bridge(main, values)
         _check_pools(main, values)
@@ -168,7 +169,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
 
 
 def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
-    """The section that counts: as for the stock script the one that is named like its type, else the first."""
+    """The section that counts: as in the stock script the one named like its type, otherwise the first."""
     mine = [reader for reader in readers if reader.kind == kind]
     mine.sort(key=lambda reader: reader.section.name != kind)
     for reader in mine[1:]:
@@ -196,6 +197,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if not entries:
         return
     if row.pairs:
+        # options of their own may be members of the same object: `containerd_snapshotter` is one of `features`
         pairs = dict(entry for _, entry in entries if isinstance(entry, tuple))
         group = values.get(row.key)
         put(values, row.key, {**(group if isinstance(group, dict) else {}), **dict(sorted(pairs.items()))})
@@ -209,7 +211,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
 def _plain(
     reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Odd
 ) -> Json | tuple[str, Json] | Host:
-    """The value itself; of an odd one the user hears how it is to be written."""
+    """The value itself; if it is an odd one, the user is told how to write it."""
     if not isinstance(found, Odd):
         return found
     reader.warn(found.wrong, option=option, index=index, expected=found.better)
@@ -318,6 +320,7 @@ def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
 def _hosts(reader: SectionReader) -> tuple[Host, ...]:
     """The hosts in order, each once; two on one port with a wildcard cannot both be opened."""
     found: list[Host] = []
+    # dockerd ends where it cannot open one of its hosts, so a pair that cannot both be opened costs the second one
     for index, given in reader.parsed_items("hosts", parse_host):
         host = _plain(reader, "hosts", index, given)
         if not isinstance(host, Host):
@@ -397,7 +400,7 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
             )
         if settings.renew_days >= settings.days:
             reader.report(
-                "it would be renewed at once, over and over",
+                "the certificate would be renewed again and again",
                 option="renew_days",
                 expected=f"less than days ({settings.days})",
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The mistakes of a UCI file in words: what is wrong with a line, and what to write instead.
+"""The mistakes of a UCI file in plain words: what is wrong with a line, and what to write instead.
 
 libuci knows a dozen words for them and stops at the first. Values are never shown: they may be secrets.
 """
@@ -27,7 +27,7 @@ class FileMistake:
 
 
 def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
-    """All mistakes of a file that libuci refuses, 50 at most. Of one in another syntax, just that."""
+    """All mistakes of a file that libuci refuses, at most 50. If the file is not UCI at all, only that."""
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.lstrip().startswith("#"):
@@ -54,7 +54,7 @@ def without(text: str, found: tuple[FileMistake, ...]) -> str:
 
 
 def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
-    """What a first line is of that people know from Docker."""
+    """Which of Docker's formats a file is in, judged by its first line; None if it may be UCI."""
     made = "`config container 'NAME'` sections, which `ucidockd import compose FILE` makes of a compose file"
     if package == "dockerd":
         made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
@@ -117,7 +117,7 @@ _FORMS = {
 
 
 def _unknown_command(line: str) -> tuple[str, str]:
-    """A word is shown only where it is nearly one of the commands: it may be a piece of a value."""
+    """The word is shown only if it is close to a command: otherwise it may be part of a secret value."""
     import difflib  # only where there is a mistake
 
     word = line.split(maxsplit=1)[0] if line.split() else ""

@@ -152,7 +152,7 @@ class SectionReader:
         self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
     def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
-        """Keep that a file which an entry names is not there yet: no mistake, what the section says waits for it."""
+        """Note that a file named by an entry does not exist yet. That is not a mistake: the container waits for the file."""
         self.away.append(Unread(field=field, reason=f"{option} {wrong}"))
         self.warn(f"{wrong}; the container waits for it", option=option, index=index, expected=expected)
 

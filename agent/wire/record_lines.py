@@ -29,7 +29,7 @@ from typing import Any
 from agent.model.identity import SPEC_VERSION, spec_hash, version_of
 from agent.model.observed import ASKED, SWAPS, Record
 
-# JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or edited by hand.
+# JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or a person may have edited them.
 #
 # What cannot be written again as it was read (NaN, half of a surrogate pair, an endless number, nesting without end) is
 # refused here, once, for all readers.

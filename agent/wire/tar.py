@@ -87,6 +87,7 @@ class TarReader:
             entry, self._records = self._records, None
             self._note(entry, block[: entry.size])
             return []
+        # the end is two blocks of zeros; what follows the first one means nothing
         if not any(block):
             self.ended = True
             return []
@@ -112,13 +113,19 @@ class TarReader:
 
     def _member(self, block: bytes, entry: Entry) -> Member:
         said, self._said = self._said, {}
+        # octal digits end at 8 GiB: pax records have the true size then
         stated = said.get("size", "")
         size = int(stated) if stated.isdigit() else entry.size
         self._skip = 0 if entry.kind in _WITHOUT_CONTENT else _padded(size)
         self._map = entry.kind == _SPARSE and bool(block[_IS_EXTENDED])
         self.members += 1
+        # GNU's own form has other fields where ustar has the prefix
         prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
         name = _text(block[:100])
+        try:
+            modified = float(said.get("mtime", ""))
+        except ValueError:
+            modified = float(_number(block[136:148]))
         return Member(
             name=said.get("path", f"{prefix}/{name}" if prefix else name),
             kind=entry.kind if entry.kind not in "\x007" else "0",
@@ -126,7 +133,7 @@ class TarReader:
             mode=_number(block[100:108]),
             uid=_stated(said, "uid", block[108:116]),
             gid=_stated(said, "gid", block[116:124]),
-            modified=_seconds(said.get("mtime", ""), block[136:148]),
+            modified=modified,
             link=said.get("linkpath", _text(block[157:257])),
         )
 
@@ -177,13 +184,6 @@ def _number(data: bytes) -> int:
 def _stated(said: dict[str, str], name: str, data: bytes) -> int:
     text = said.get(name, "")
     return int(text) if text.isdigit() else _number(data)
-
-
-def _seconds(text: str, data: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float(_number(data))
 
 
 def _pax(data: bytes) -> dict[str, str]:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from agent.api.problems import ID, RequestError, number, text
+from agent.api.problems import RequestError, number, text
 from agent.api.streams.engine_streams import decoded
 from agent.api.streams.output_buffer import Item, OutputBuffer
 from agent.engine.process import end_process
 from agent.engine.stream import DockerStream, EnginePipe
 from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
+from agent.model.identity import ID
 from agent.wire.bodies import FrameDecoder
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ class Console:
 
         A new reader takes the console over: the one before it gets ConflictError.
         """
+        # a browser that lost its connection comes back before the server has noticed: the newest reader is the right
+        # one
         reader = self._reader = object()
         self._news.set()
         try:
@@ -111,6 +114,7 @@ class Console:
                     continue
                 yield item
                 if self._reader is reader:
+                    # after it was sent: a reader that goes in the middle gets it again
                     self._buffer.take(item)
                     self._room.set()
         finally:
@@ -120,6 +124,7 @@ class Console:
     async def input(self, data: bytes) -> None:
         """Returns when there is room for more. Raises ConflictError after the end, EngineError."""
         try:
+            # two requests with input at once must not mix their bytes
             async with asyncio.timeout(INPUT_S), self._writing:
                 self._check_running()
                 await self._pipe.write(data)
@@ -142,6 +147,7 @@ class Console:
 
     async def end(self, reason: str) -> None:
         """Kills the process, where it can be reached, and ends the output with `reason`."""
+        # first the pump: it must not report an end of its own while the process is being killed
         self._task.cancel()
         await asyncio.wait({self._task})
         if self._ended:
@@ -273,6 +279,7 @@ class Consoles:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # from here on none is opened
         self._closed = True
         if self._watcher is not None:
             self._watcher.cancel()
@@ -343,6 +350,7 @@ class Consoles:
             "POST",
             f"/containers/{container}/exec",
             body={
+                # all three also where nothing is typed: what is left out here cannot be attached later
                 "AttachStdin": True,
                 "AttachStdout": True,
                 "AttachStderr": True,
@@ -375,20 +383,19 @@ class Consoles:
         """Ends consoles that are not read, or whose session has ended, forgets those that were over before."""
         for console in list(self._open.values()):
             away = console.away_s() >= self._away_s
-            if console.ended and away:
-                self._open.pop(console.id, None)
-            elif not console.ended and not await _is_allowed(console):
+            if console.ended:
+                if away:
+                    self._open.pop(console.id, None)
+                continue
+            try:
+                allowed = console.allowed is None or await console.allowed()
+            except BusError:
+                allowed = False  # silence counts as no
+            if not allowed:
                 self._open.pop(console.id, None)
                 await console.end("its session has ended")
-            elif not console.ended and away:
+            elif away:
                 await console.end(f"no client read it for {self._away_s:g} s")
-
-
-async def _is_allowed(console: Console) -> bool:
-    try:
-        return console.allowed is None or await console.allowed()
-    except BusError:
-        return False  # silence counts as no
 
 
 def _now() -> float:

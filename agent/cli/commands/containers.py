@@ -312,7 +312,7 @@ COMMANDS = (
             "--all": "`--images unused` is about images with a name too",
             "--force": "`--yes`",
             "-f": "`--yes`",
-            "--volumes": "nothing: volumes are never removed",
+            "--volumes": "volumes are never removed; `docker volume rm NAME` removes one",
             "--filter": "`--older TIME`",
         },
         options=(

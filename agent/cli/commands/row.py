@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -88,20 +88,6 @@ def _address(text: str) -> str:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
-def _one_of(*names: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in names:
-            import argparse
-            import difflib
-
-            near = difflib.get_close_matches(text[:32], names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise argparse.ArgumentTypeError(f"`{text[:64]}` is not one of {', '.join(names)}{hint}")
-        return text
-
-    return check
-
-
 def number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         import argparse
@@ -122,9 +108,20 @@ def seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"`{text[:64]}` is not a duration such as 90s or 2m") from exc
 
 
-def choice(*names_and_choices: Any, help: str, choices: tuple[str, ...], **settings: Any) -> Argument:  # noqa: A002
+def choice(*names: str, help: str, choices: tuple[str, ...], **settings: Any) -> Argument:  # noqa: A002
     """An option with one of a few values."""
-    return Argument(names_and_choices, help, {"choices": choices, "type": _one_of(*choices), **settings})
+
+    def check(text: str) -> str:  # argparse's own message names no similar value
+        if text not in choices:
+            import argparse
+            import difflib
+
+            near = difflib.get_close_matches(text[:32], choices, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise argparse.ArgumentTypeError(f"`{text[:64]}` is not one of {', '.join(choices)}{hint}")
+        return text
+
+    return Argument(names, help, {"choices": choices, "type": check, **settings})
 
 
 HELP = flag("-h", "--help", help="show this help")

@@ -68,7 +68,7 @@ _ULIMITS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Odd:
-    """A value that is taken although it should be written otherwise: `value` is used, the rest tells the user."""
+    """A value that is accepted but should be written differently: `value` is used, the rest is for the user."""
 
     value: Json | Host | tuple[str, Json]
     wrong: str
@@ -90,7 +90,7 @@ def split_log_opts(text: str) -> tuple[str, ...]:
 
 
 def parse_host(text: str) -> Host | Odd:
-    """One of `hosts`. Schemes that other programs know are refused by the name of ours."""
+    """One of `hosts`. For a scheme of other programs, the error names the right one."""
     for scheme in _WRONG_SCHEMES:
         if text.startswith(scheme):
             form = "tcp://[address]:port" if "6" in scheme else "tcp://address:port"
@@ -144,7 +144,7 @@ def _listening(text: str, version: int) -> str:
 
 
 def is_loopback(host: Host) -> bool:
-    """Whether only the router itself can come to this host."""
+    """Whether only the router itself can reach this host."""
     return host.is_unix or ipaddress.ip_address(host.address).is_loopback
 
 

@@ -205,6 +205,7 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             old, new = words(field, seen, wanted)
             options = option_changes(field, seen, wanted, level)
             changes.append(FieldChange(field=field, old=old, new=new, level=level, options=options))
+    # not among the limits: to the engine it is an object, of which it leaves out what is zero
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
@@ -232,6 +233,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
         "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
     }
     differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
+    # of lists only what the section says is compared: its creator may have set more
     if not set(spec.options) <= set(network_options(inspect).items()):
         differing.append("options")
     if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which image a container is made of: the one that it runs, until its section names another or an update is wanted.
 
-A tag that moves, by a pull or a `docker tag` of whomever, replaces nothing by itself. What a reference names now counts
+A tag that moves, by anyone's pull or `docker tag`, replaces nothing by itself. What a reference names now counts
 when a container is made for the first time, when `image` or `platform` changes, and in an update: one that was asked for,
 or one of `update auto` in its window.
 """
@@ -129,6 +129,7 @@ def newer(
     """What the reference of a section names here, or in its registry by the last check (`offered`), and what its
     container was not made of."""
     reference = container.spec.image
+    # a digest names one image for good
     if "@" in reference or not keeps_image(container, record):
         return None
     local = image_ids.get(reference, "")
@@ -153,6 +154,7 @@ def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
 ) -> Choice:
     """`found`: what is newer; `tried`: whether an update to that was rolled back."""
+    # what a person asked for goes first, then what the section says, then what comes by itself
     if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)

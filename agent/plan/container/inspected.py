@@ -167,7 +167,7 @@ def shared(mode: str | None, names: Mapping[str, str]) -> str | None:
 def _networks(
     inspect: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[str | None, tuple[Endpoint, ...]]:
-    """The mode where there are no networks to speak of, else the endpoints, the one of the mode first.
+    """The network mode if it leaves no choice of networks, otherwise the endpoints, the one of the mode first.
 
     The mode keeps the name of a network that the container was disconnected from: the endpoints decide.
     """

@@ -154,7 +154,7 @@ def network_body(network: Network, labels: Mapping[str, str]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "Name": network.name,
         "Driver": spec.driver,
-        "CheckDuplicate": True,
+        "CheckDuplicate": True,  # before 25.0 the engine makes a second network of the name without it
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "EnableIPv6": spec.ipv6,

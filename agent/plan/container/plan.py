@@ -9,15 +9,16 @@ from agent.errors import Reason
 from agent.model.container_table import Level, too_new
 from agent.model.identity import Key, canonical
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, RunState, Strategy
+from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Strategy
 from agent.plan import operations as ops
 from agent.plan.applied import as_applied, is_alive, waits_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import ContainerImage
+from agent.plan.container.image import Choice, ContainerImage, keeps_image
 from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import newly_stated
+from agent.plan.container.needs import joined_keys, missing_of, needs_of
 from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
     COPY,
@@ -25,9 +26,7 @@ from agent.plan.draft import (
     Missing,
     desired_spec,
     joined_ids,
-    joined_keys,
     lending_names,
-    needs_of,
     plugged_words,
     shared_names,
 )
@@ -52,9 +51,10 @@ class _Planner:
     def plan(self) -> None:
         draft = self.draft
         self.image.tell()
+        # from what forbids to act at all to what only puts it off: the first that holds is what people are told
         if draft.hands_off(self.key, self.record):
             return
-        seen = _seen(draft, self.container.section)
+        seen = draft.container(self.container.section)
         self.image.show()
         action = draft.context.held.get(self.key)
         if action is not None:
@@ -77,7 +77,7 @@ class _Planner:
             if self.record is not None and seen is not None:
                 self._look_after(self.record, seen)
             return
-        missing = self._missing()
+        missing = missing_of(draft, self.container, self.record, self.needs)
         if missing is not None:
             self._wait(missing, seen)
             return
@@ -115,19 +115,6 @@ class _Planner:
     ) -> None:
         self.draft.find(self.key, kind, status=status, reason=reason, message=message, since=since)
 
-    # what it waits for
-
-    def _missing(self) -> Missing | None:
-        turn = self.draft.turns.get(self.key)
-        if turn is not None and turn.stop:
-            return turn
-        waiting = self.draft.context.waiting.get(self.key)
-        if waiting is not None:
-            lost = self.draft.context.lost.get(self.key)
-            stop, keep = lost is not None and lost.stop, lost is None and (turn is None or turn.keep)
-            return Missing(reason=waiting.reason, stop=stop, keep=keep)
-        return turn or self._dependency_missing()
-
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
         self.draft.find(
             self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
@@ -153,7 +140,7 @@ class _Planner:
             )
             self.draft.add(self.key, [stop], partial=pending)
         elif self.key in self.draft.turns and not missing.keep:
-            return  # whatever it did could take what is another's
+            return  # anything it did could take what another one has
         else:
             todo = self._as_applied(record, seen, start=missing.keep)
             self.draft.add(self.key, todo, self.needs, partial=pending)
@@ -161,7 +148,7 @@ class _Planner:
     def _as_applied(
         self, record: Record, seen: ObservedContainer, *, start: bool = True
     ) -> list[ops.Operation]:
-        """Looks after what runs by what it was applied with: a change of its section waits, or was refused."""
+        """Keeps what runs as it was applied, while a change of its section waits or after it was refused."""
         self._note_look(seen)
         container = as_applied(self.container, record)
         changes: tuple[FieldChange, ...] = ()
@@ -174,46 +161,6 @@ class _Planner:
         running = self._running(record, seen)
         starts = [o for o in running if isinstance(o, ops.StartContainer)]
         return [*todo, *(o for o in running if start or o not in starts), *self._renaming(record, seen)]
-
-    def _dependency_missing(self) -> Missing | None:
-        for key in self.needs:
-            if key in self.draft.withheld and not self._is_satisfied(key):
-                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
-                keep = key in self.draft.unchanged or self._is_new_need(key)
-                return Missing(reason=reason, once=once, keep=keep)
-        for wanted in self.container.policy.depends_on:
-            if self.draft.context.assume_met:
-                break
-            if not _condition_met(self.draft, wanted.section, wanted.condition):
-                state = f"{wanted.section} is {wanted.condition}"
-                keep = self._is_new_need(Key("container", wanted.section))
-                return Missing(
-                    reason=f"{wanted.section} is not {wanted.condition} yet", once=state, keep=keep
-                )
-        return None
-
-    def _is_new_need(self, key: str) -> bool:
-        """Whether what runs was applied without it, and so can do without."""
-        record = self.record
-        if record is None or not record.waits_known:
-            return False
-        kind, _, section = key.partition(":")
-        if kind == "container":
-            before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
-            sharing = {Key("container", c.section) for c in self.draft.desired.containers} & set(
-                joined_keys(self.draft, self.container)
-            )
-            return section not in before and key not in sharing
-        applied = as_applied(self.container, record)
-        return applied is not None and key not in needs_of(self.draft, applied)
-
-    def _is_satisfied(self, key: str) -> bool:
-        """A prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now."""
-        return any(
-            key == Key("container", wanted.section)
-            and _condition_met(self.draft, wanted.section, wanted.condition, planned=False)
-            for wanted in self.container.policy.depends_on
-        )
 
     # not there
 
@@ -254,15 +201,16 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
+        cause, image = "declared, does not exist yet", self.choice
+        if self.record is not None:
+            cause = "removed outside of ucidockd"
+            if self.record.asked and keeps_image(container, self.record):
+                # as it was; what was asked for follows as a replacement
+                image = Choice(keep=self.record.image_id)
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(
-                key=self.key,
-                cause=cause,
-                container=container,
-                keep=self.choice.keep,
-                fresh=self.choice.fresh,
+                key=self.key, cause=cause, container=container, keep=image.keep, fresh=image.fresh
             ),
         ]
         if container.policy.state is RunState.RUNNING:
@@ -284,6 +232,7 @@ class _Planner:
     # there
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
+        # neither a start nor a swap works on it; whether that ends is the engine's to decide
         if seen.state in _ENDING:
             message = (
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
@@ -308,12 +257,13 @@ class _Planner:
         if why or any(change.level is Level.RECREATE for change in changes):
             self._replace(record, seen, why, changes)
             return
-        # the name comes last: whether it can be had, decides nothing about what runs
+        # the name comes last: another container may have it, and that must not decide whether this one runs
         todo = [
             *self._in_place(record, seen, changes, self.container),
             *self._running(record, seen),
             *self._renaming(record, seen),
         ]
+        # that it recovered can only be said after a look at the container itself, of which the list shows little
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
         elif seen.inspect is not None and not todo and not self.image.update_failed(record):
@@ -342,7 +292,7 @@ class _Planner:
         if room is None:
             return
         choice = self.choice
-        # the old image goes first only where another one comes, and never before its own data is back
+        # the old image goes first only where another one comes, and not where its saved data is put back
         other = bool(choice.why) or any(change.field in ("image", "platform") for change in changes)
         frees = self.container.policy.strategy is Strategy.FREE_FIRST and other and not choice.restores
         swap = ops.ReplaceContainer(
@@ -397,6 +347,7 @@ class _Planner:
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
         api = self.draft.context.api
         edited = with_mac_level(self._edited(record, seen), record.spec, self.container, api)
+        # an edit comes first: what drifted is set right with it, or found in the next pass
         if edited:
             return edited
         if seen.inspect is None:
@@ -429,6 +380,7 @@ class _Planner:
             for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
             if change.field not in unread
         )
+        # a default that is stated now may be what dockerd gave all along: only the container itself can tell
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
@@ -449,7 +401,7 @@ class _Planner:
         *,
         again: bool = False,
     ) -> list[ops.Operation]:
-        """`container` says what it is to be; with `again` that is what it was applied with, None where nobody knows."""
+        """`container` says what it should be; with `again` what it was applied with, None if that is not known."""
         key = self.key
         todo: list[ops.Operation] = []
         policy = self.container.policy
@@ -525,7 +477,7 @@ class _Planner:
         ]
 
     def _make_room(self) -> list[ops.Operation] | None:
-        """What gets its Docker name free, where another of ours has it; None while an earlier plan is at that one."""
+        """Frees its Docker name if another of ours has it; None while an earlier plan works on that one."""
         draft, name = self.draft, self.container.name
         holder = draft.holders.get(name)
         if holder is None or (holder.section == self.container.section):
@@ -555,7 +507,7 @@ class _Planner:
 
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
-        wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
+        wanted = container.policy.should_run
         if not wanted and is_alive(seen):
             cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
@@ -588,11 +540,15 @@ class _Planner:
                     key=self.key, cause=cause, container=container, record=record, unhealthy=True
                 )
             ]
+        if record.hook_due and container.policy.post_start and seen.state == "running":
+            cause = "`post_start` has not succeeded since it was started"
+            return [ops.PrepareContainer(key=self.key, cause=cause, container=container)]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
         if seen.id in self.draft.context.left_behind:
             return True
+        # its namespace is that of a process which has ended: it runs, and nothing reaches it
         names = shared_names(self.container)
         sharing = (
             key for key in joined_keys(self.draft, self.container) if self.draft.declared[key].name in names
@@ -608,25 +564,6 @@ _ENDING = frozenset({"dead", "removing"})  # the engine starts such a container 
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
-
-
-def _seen(draft: Draft, section: str) -> ObservedContainer | None:
-    record = draft.record("container", section)
-    return draft.containers_seen.get(record.object_id) if record else None
-
-
-def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
-    """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
-    work = draft.works.get(Key("container", section))
-    if condition is DependsOn.STARTED and planned and work is not None:
-        return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
-    seen = _seen(draft, section)
-    if seen is None:
-        return False
-    if condition is DependsOn.HEALTHY:
-        return seen.health == "healthy"
-    completed = seen.id in draft.context.completed
-    return completed or (condition is DependsOn.STARTED and seen.state == "running")
 
 
 def _remarks(record: Record) -> str:

@@ -115,6 +115,7 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
             continue
         for interface in section.blocked_interfaces:
             found = resolve(interface)
+            # one that is down may come up with any device: that is a problem to show, and no reason to open what is closed
             if found.unknown:
                 problems.append(f"blocked interface {interface} is neither a UCI interface nor a device here")
             devices = {device for device in found.devices if _DEVICE.match(device)}
@@ -199,7 +200,7 @@ class Listing:
 
 
 def parse_listing(printed: str) -> Listing:
-    """What `iptables -S` printed; lines that are no rules are left out."""
+    """What `iptables -S` printed; lines that are not rules are left out."""
     chains: set[str] = set()
     rules: list[Words] = []
     for line in printed.splitlines():
@@ -218,7 +219,7 @@ def parse_listing(printed: str) -> Listing:
 def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:
     """The iptables commands that bring the chains to `wanted`, none when they are there. `keep`: none is taken away.
 
-    What is new comes in before what is old goes: there is no moment without either.
+    New rules are inserted before old ones are deleted, so one of them is in force at any moment.
     """
     rules = listing.of(CHAIN)
     marks = [_mark_of(rule) for rule in rules]
@@ -240,7 +241,7 @@ def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Word
 
 
 def _way_in(listing: Listing) -> tuple[Words, ...]:
-    """FORWARD has to ask our chain before anything that lets packets pass to a container."""
+    """FORWARD must jump to our chain before any rule that lets packets pass to a container."""
     todo: tuple[Words, ...] = () if CHAIN in listing.chains else (("-N", CHAIN),)
     forward = listing.of("FORWARD")
     jump = ("-j", CHAIN)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a container may do to the router by its own section, and what the router's web server lets pages do. Pure.
 
-Nothing here is refused: it is the user's to decide. Comes after agent.uci.decode; `agent.router.hazards` shows it.
+Nothing is refused: that is the user's decision. Comes after agent.uci.decode; `agent.router.hazards` shows it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def host_control(
     precious: Mapping[str, tuple[str, bool]],
     resolve: Callable[[str], str],
 ) -> tuple[str, ...]:
-    """What gives the container control of the router, as `/var/run/docker.sock (the engine's socket)`, `privileged`.
+    """What gives the container control of the router, such as `/var/run/docker.sock (the engine's socket)`, `privileged`.
 
     `precious`: resolved path -> what it is, and whether to read it is enough. `resolve` follows links.
     """
@@ -101,7 +101,7 @@ def looked_at(container: Container, volumes: Iterable[Volume]) -> tuple[str, ...
 
 
 def _bound(volume: VolumeSpec | None) -> tuple[str, bool]:
-    """The folder that a volume is a bind of, "" where it is none, and whether it is read-only (mount(8))."""
+    """The folder that a volume binds, "" if it is not a bind, and whether it is read-only (mount(8))."""
     if volume is None or volume.driver != "local":
         return "", False
     options = dict(volume.options)

@@ -78,22 +78,18 @@ def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surrounding
     named = members(zone, around)
     if not named and not zone.subnets:
         return False
-    by_device = not named or _among(device, named)
+    # all that begin with `!` have to be others; of the rest one has to fit
+    refused = [name[1:].strip() for name in named if name.startswith("!")]
+    taken = [name for name in named if not name.startswith("!")]
+    if any(is_named(device, name) for name in refused):
+        return False
+    by_device = not taken or any(is_named(device, name) for name in taken)
     return by_device and (not zone.subnets or _inside(subnets, zone.subnets))
 
 
 def members(zone: Zone, around: Surroundings) -> frozenset[str]:
-    """What stands for its devices; each may end in `+` or begin with `!`."""
+    """The names of its devices; each may end in `+` or begin with `!`."""
     return frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
-
-
-def _among(device: str, named: Collection[str]) -> bool:
-    """All that begin with `!` have to be others; of the rest one has to fit."""
-    refused = [name[1:].strip() for name in named if name.startswith("!")]
-    if any(is_named(device, name) for name in refused):
-        return False
-    taken = [name for name in named if not name.startswith("!")]
-    return not taken or any(is_named(device, name) for name in taken)
 
 
 def is_named(device: str, name: str) -> bool:
@@ -102,7 +98,7 @@ def is_named(device: str, name: str) -> bool:
 
 
 def _inside(subnets: Collection[IPv4], given: Collection[str]) -> bool:
-    """Whether they may be meant. Subnets that are not known yet may be any."""
+    """Whether a zone of the `given` subnets may mean these. Subnets that are not known yet may be any."""
     taken: list[IPv4] = []
     refused: list[IPv4] = []
     for text in given:
@@ -278,7 +274,7 @@ class CutOff:
 
 
 def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
-    """The published ports that no zone may reach, in words; None when there are none, or it cannot be told."""
+    """The published ports that no zone may reach, in words; None if there are none, or if UCI cannot tell."""
     bridges = _blocked_bridges(container, around)
     published = [port for port in container.spec.ports if not port.is_local]
     open_to = [bridge for bridge in bridges or () if not bridge.internal and not bridge.routed]
@@ -289,12 +285,20 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
         return None
     if not around.forwards:
         return _unheard(published, zones, around)
-    closed = [port for port in published if not _is_reached(port, zones, open_to, around)]
+    targets = [zones_with(bridge.device, bridge.subnets, around) for bridge in open_to]
+    closed = [
+        f"{port.host_port or port.container_port}/{port.protocol}"
+        for port in published
+        for inner, protocol in [(port.container_port, port.protocol)]
+        if not any(
+            passes([zone], each, around.firewall, protocol=protocol, port=inner, redirected=True)
+            for zone in zones
+            for each in targets
+        )
+    ]
     if not closed:
         return None
-    ports = ", ".join(
-        dict.fromkeys(f"{port.host_port or port.container_port}/{port.protocol}" for port in closed)
-    )
+    ports = ", ".join(dict.fromkeys(closed))
     home = _zone_name(open_to, around)
     # the zone to propose is that of the router's own network: opening it to strangers is never what we suggest
     trusted = [zone.name for zone in zones if zone.input == "ACCEPT" and not zone.is_wan]
@@ -314,10 +318,16 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
 
 
 def no_internet(container: Container, around: Surroundings) -> CutOff | None:
-    """That the container has no way out, in words; None when it has one, wants none, or it cannot be told."""
+    """That the container has no internet, in words; None if it has, wants none, or if UCI cannot tell."""
     bridges = _blocked_bridges(container, around)
     outward = [bridge for bridge in bridges or () if not bridge.internal]
-    ways = _uplinks(around)
+    # the zones of each interface with a default route; the wan zones while there is none
+    ours = {bridge.device for bridge in around.bridges.values()}
+    ways = [
+        zones_with(each.l3_device or each.device, (), around)
+        for each in around.interfaces.values()
+        if each.is_uplink and (each.l3_device or each.device) not in ours
+    ] or [(zone,) for zone in around.firewall.zones if zone.is_wan]
     if not outward or not ways or not _is_sure(around):
         return None
     for bridge in outward:
@@ -362,17 +372,6 @@ def _has_others(zone: Zone, around: Surroundings) -> bool:
     )
 
 
-def _is_reached(port: Port, zones: Iterable[Zone], bridges: Iterable[Bridge], around: Surroundings) -> bool:
-    targets = [zones_with(bridge.device, bridge.subnets, around) for bridge in bridges]
-    return any(
-        passes(
-            [zone], each, around.firewall, protocol=port.protocol, port=port.container_port, redirected=True
-        )
-        for zone in zones
-        for each in targets
-    )
-
-
 def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundings) -> CutOff | None:
     """With `iptables 0` a program of dockerd's listens on the router, and a zone's input decides."""
     if around.values.get("userland-proxy") is False:  # then dockerd does not forward: something else listens
@@ -391,17 +390,6 @@ def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundi
     ports = ", ".join(dict.fromkeys(f"{port.host_port or 'a port'}/{port.protocol}" for port in closed))
     text = f"no firewall zone may reach {ports} on the router: add a rule that accepts it"
     return CutOff(reason="NoRule", message=text)
-
-
-def _uplinks(around: Surroundings) -> tuple[tuple[Zone, ...], ...]:
-    """The zones of each interface with a default route; the wan zones while there is none."""
-    ours = {bridge.device for bridge in around.bridges.values()}
-    found = [
-        zones_with(each.l3_device or each.device, (), around)
-        for each in around.interfaces.values()
-        if each.is_uplink and (each.l3_device or each.device) not in ours
-    ]
-    return tuple(found) or tuple((zone,) for zone in around.firewall.zones if zone.is_wan)
 
 
 def _zone_name(bridges: Iterable[Bridge], around: Surroundings) -> str:

@@ -3,7 +3,7 @@
 
 The engine refuses a subnet that overlaps another network's, and only says that. It takes one that overlaps the
 router's own, which is then cut off, and a bridge that is the router's own, whose address it takes away. So all of these
-are looked at before anything is taken down, and whose it is can be said.
+are checked before anything is taken down, and the message can say whose subnet or bridge it is.
 """
 
 from __future__ import annotations
