@@ -67,6 +67,7 @@ async def single_file(opening: Awaitable[EngineResponse]) -> Body:
         return taken
 
     try:
+        # before anything is answered: a folder has to become an error, not an empty download
         size = await _size_of_file(take)
     except BaseException:
         await response.close()
@@ -153,6 +154,7 @@ async def put_archive(
     Raises RequestError 415, EngineError.
     """
     response = await engine.open(
+        # no deadline for the whole: an archive takes as long as its client sends; the head only has one
         "PUT",
         f"/containers/{container}/archive",
         query=query,
@@ -183,6 +185,7 @@ async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> Asyn
             break
     if not is_plain_tar(head):
         raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
+    # a body that takes its beginning back can still be moved by a thread, which a generator cannot
     if isinstance(body, Returnable):
         body.give_back(head)
         return body

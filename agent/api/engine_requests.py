@@ -131,6 +131,7 @@ async def manual_action(engine: DockerStream, call: EngineCall, query: Pairs, co
     says WINCH. Only the engine knows what an image says.
     """
     action, quiet = call.action(query), call.quiet_signal(query)
+    # asked only for quiet signals: each other call would cost the engine an inspect
     if action or not quiet:
         return action
     response = await engine.open("GET", f"/containers/{quote(container)}/json")

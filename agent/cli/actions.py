@@ -142,6 +142,7 @@ def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) 
 
     given = runtime_options(args)
     store = TextUciStore(config_dir=given.config_dir, override_dir=given.override_dir)
+    # what another process wrote meanwhile is kept: the change is made again on the new file
     for left in reversed(range(_TRIES)):
         package, content_hash = load_for_edit(store, _PACKAGE)
         found = edit.find(package, section)

@@ -57,6 +57,7 @@ def whole_status(path: str) -> dict[str, Any]:
 
 def follow(path: str, route: str) -> Iterator[dict[str, Any]]:
     """The data of server-sent events until the stream ends, with the agent or by itself."""
+    # no deadline: what follows may come in days
     response = _open(path, "GET", route, None, None)
     try:
         for line in response:

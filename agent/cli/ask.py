@@ -30,6 +30,7 @@ def agent_socket(args: argparse.Namespace) -> str:
     """The control socket: as asked for, where it usually is, or where the agent section says."""
     if args.socket:
         return str(args.socket)
+    # the usual place first: to read the configuration takes longer than all the rest of `status`
     if not os.path.exists(DEFAULT_SOCKET):
         from agent.files.uci_store import TextUciStore
 
@@ -140,6 +141,7 @@ class Engine:
         route = path + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
+        # through the agent: it has to hear of a manual action, or the next pass undoes it
         if self.status is not None and not direct:
             return answer_of(
                 UnixConnection(self._socket), method, f"/docker{route}", data, given, self._socket
@@ -232,6 +234,7 @@ def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> l
         ]
     found = []
     for asked in names:
+        # a section has its name from its owner; a Docker name may be that of another section's container
         by_section = next((t for t in declared if t.section == asked), None)
         by_name = next((t for t in declared if t.name == asked), None)
         known = by_section or by_name or _of_engine(engine, declared, asked)
@@ -271,6 +274,7 @@ def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target
             raise
         raise ConfigError(_unknown(engine, declared, asked)) from exc
     name = str(inspected["Name"]).removeprefix("/")
+    # a short id names a declared container too
     owner = next((t for t in declared if t.ref and str(inspected["Id"]) == t.ref), None)
     return owner or Target(asked, "", name, str(inspected["Id"]), {})
 

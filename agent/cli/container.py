@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from agent.cli.ask import ask_or_do
-from agent.cli.output import Style, columns, output_lines, wrapped
+from agent.cli.output import Style, columns, output_lines, print_sections, wrapped
 from agent.errors import UsageError
 from agent.model.identity import ID, ID_FORM
 from agent.model.issues import plain
@@ -147,8 +147,7 @@ def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
         print(json.dumps(answer, indent=1))
         return 0
     style = Style.of(sys.stderr)
-    for line in str(answer["text"]).splitlines():
-        print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
+    print_sections(answer["text"])
     for note in answer["notes"]:
         print(f"{style('busy', 'note')}: {plain(note)}", file=sys.stderr)
     names = ", ".join(f"{section['type']} {section['name']}" for section in answer["sections"])

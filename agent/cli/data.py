@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from agent.cli.agent_client import call, stream, upload
 from agent.cli.ask import agent_socket
 from agent.cli.container import route_name
-from agent.cli.output import columns
+from agent.cli.output import agreed, columns
 from agent.errors import ConfigError, DataError, UsageError
 from agent.files.atomic import atomic_file
 from agent.model.issues import plain
@@ -128,6 +128,7 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
         return
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
+        # in steps with a limit: a few kilobytes can unpack to gigabytes
         while piece and not inflate.eof:
             while piece:
                 yield inflate.decompress(piece, _PIECE)
@@ -152,6 +153,7 @@ def move_data(args: argparse.Namespace) -> int:
     path = agent_socket(args)
     target = os.path.abspath(args.target)
     found = call(path, "POST", "/v1/move-data/check", body={"target": target})
+    # with --json alone the answer is the job: two documents in one output are none
     if args.check or not args.json:
         print(json.dumps(found, indent=1) if args.json else "\n".join(_foreseen(found)))
     if args.check:
@@ -160,12 +162,13 @@ def move_data(args: argparse.Namespace) -> int:
         if not sys.stdin.isatty():
             print("Nothing is moved yet; --yes moves it.", file=sys.stderr)
             return 1
-        if input("Move it? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not agreed("Move it?"):
             return 1
     job = call(path, "POST", "/v1/move-data", body={"target": target})["job"]
     try:
         job = _followed(path, job, quiet=args.json)
     except KeyboardInterrupt:
+        # Ctrl-C cancels the move, not only the watching: half a copy must not go on unseen
         call(path, "DELETE", f"/v1/jobs/{job['id']}")
         job = _followed(path, job, quiet=args.json)
     if args.json:

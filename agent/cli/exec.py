@@ -153,6 +153,7 @@ class _Session:
     def _resizes(self) -> Iterator[int]:
         """A descriptor that wakes the loop when the terminal's size changes."""
         ours, theirs = os.pipe()
+        # a signal alone does not end `select`, which is tried again (PEP 475): the handler writes into a pipe
         before: Any = None
         try:
             if self._tty and sys.stdout.isatty():

@@ -42,6 +42,7 @@ def logs(args: argparse.Namespace) -> int:
     found = targets(engine, args, args.names)
     try:
         sources = [_Source(engine, target, query) for target in found]
+        # nothing has to be looked at: bytes go through as they are, also a prompt without a line end
         if len(sources) == 1 and pattern is None and not args.json:
             _pass_on(sources[0], query, raw=args.raw, stamps=args.timestamps)
         else:
@@ -145,6 +146,7 @@ def _pass_on(source: _Source, query: Mapping[str, str], *, raw: bool, stamps: bo
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         return
+    # a character may be cut by the end of a piece
     texts = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in outputs}
     printers = {name: Printer(file.write, terminal=file.isatty()) for name, file in outputs.items()}
     for stream, data in source.pieces(response):
@@ -179,6 +181,7 @@ class _Reader:
         try:
             for stream, data in self._source.pieces(self._response):
                 *lines, rest = (rests[stream] + data).split(b"\n")
+                # a program that never ends its line
                 if len(rest) > _LONGEST:
                     lines, rest = [*lines, rest], b""
                 rests[stream] = rest
@@ -196,6 +199,7 @@ class _Reader:
     def _put(self, stream: str, line: bytes) -> None:
         stamp, _, text = line.decode("utf-8", "replace").rstrip("\r").partition(" ")
         with self._changed:
+            # a container with a long log must not fill our memory while the others are waited for
             self._changed.wait_for(lambda: len(self.lines) < _AHEAD)
             self.lines.append(_Line(stamp, stream, text))
             self.quiet = False

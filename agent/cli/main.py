@@ -77,10 +77,12 @@ def call(handler: str, args: argparse.Namespace) -> int:
     try:
         function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
         code = function(args)
+        # a pipe that is closed shows here and not at the exit, where no one could handle it
         sys.stdout.flush()
         return code
     except UsageError as exc:
         return _wrong_usage(exc, args.command)
+    # what can go wrong for reasons of the user is a sentence; only a defect of ours asks for a report
     except AlreadyRunningError as exc:
         _say(str(exc))
         return 3

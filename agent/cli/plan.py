@@ -77,6 +77,7 @@ def reconcile(args: argparse.Namespace) -> int:
         _say_stopping(finishing, left)
 
     try:
+        # the request answers only at the end: what happens meanwhile comes by the status stream
         with shown_while(agent_socket(args), progress):
             result = ask_or_do(
                 args,
@@ -88,6 +89,7 @@ def reconcile(args: argparse.Namespace) -> int:
         return INTERRUPTED
     progress.close()
     print_issues(result["issues"])
+    # a pass that had nothing to do says so in a word
     if not any(result[part] for part in ("operations", "failed", "pending")) and result["ok"]:
         print("\n".join([NOTHING, *notes_view(result, Style.of(sys.stdout))]))
     else:

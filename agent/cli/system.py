@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.cli.output import Style, columns
+from agent.cli.output import Style, agreed, columns
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, UsageError
 from agent.files.config import load_given
@@ -85,14 +85,11 @@ def prune(args: argparse.Namespace) -> int:
     _show_prune(found, done=False)
     if args.dry_run or not (found["going"] or found["build_cache"]["entries"]):
         return 0
+    # a script that cannot answer must not hang, and not remove anything either
     if not sys.stdin.isatty():
         print("Nothing is removed yet; --yes removes it.", file=sys.stderr)
         return 0
-    try:
-        agreed = input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        agreed = False
-    return _pruned(args, asked) if agreed else 0
+    return _pruned(args, asked) if agreed("Remove this?") else 0
 
 
 def _pruned(args: argparse.Namespace, asked: dict[str, Any]) -> int:

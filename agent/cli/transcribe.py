@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from agent.cli.output import Style
+from agent.cli.output import Style, print_sections
 from agent.cli.parser import runtime_options
 from agent.convert.requests import ImportRequest, export
 from agent.errors import ConfigError, PathError, UsageError
@@ -113,9 +113,8 @@ def _import(args: argparse.Namespace, request: ImportRequest) -> int:
 
 def _show(answer: dict[str, Any]) -> None:
     """The sections to standard output, what became of each flag or key to standard error."""
-    for line in str(answer["text"]).splitlines():
-        print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
-    sys.stdout.flush()
+    print_sections(answer["text"])
+    sys.stdout.flush()  # before what follows on standard error: a terminal shows both
     style = Style.of(sys.stderr)
     counts: dict[str, int] = {}
     for line in answer["report"]:

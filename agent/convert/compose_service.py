@@ -494,12 +494,7 @@ class ServiceReader:
 
     def gpus(self, where: str, value: Any) -> None:
         for wanted in [value] if isinstance(value, str) else map(_gpu, listed(value)):
-            if self.sheet.knows("gpus"):
-                self.put("gpus", wanted, where)
-            elif wanted == "all":
-                self.put("device", "nvidia.com/gpu=all", where, changed="written as a CDI device")
-            else:
-                self.conversion.left_out(where, "name the GPU as a CDI device: list device nvidia.com/gpu=0")
+            self.put("gpus", wanted, where)
 
     def scale(self, where: str, value: Any) -> None:
         if text(value) == "0":

@@ -271,9 +271,6 @@ class _Container:
         if special is not None:
             special(self, where, word.text)
             return
-        if not self.sheet.knows(flag.option):
-            self.conversion.left_out(where, "sections have no such option")
-            return
         value = word.text
         if flag.switch:
             value = "0" if value in _FALSE else "1"
@@ -350,16 +347,6 @@ class _Container:
         option, text, lost = entry
         self.sheet.put(option, text, shown)
         self.conversion.changed(shown, f"`list {option} '{text}'`" + (f"; {lost}" if lost else ""))
-
-    def gpus(self, where: str, value: str) -> None:
-        if self.sheet.knows("gpus"):
-            self._put("gpus", value, where)
-        elif value == "all":
-            self._put("device", "nvidia.com/gpu=all", where, changed="written as a CDI device")
-        else:
-            self.conversion.left_out(
-                f"{where} {value}", "name the GPU as a CDI device: list device nvidia.com/gpu=0"
-            )
 
     def network(self, where: str, value: str) -> None:
         """A name, or docker's long form `name=...,alias=...,ip=...`."""
@@ -438,7 +425,6 @@ _SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {
     "env-file": _Container.env_file,
     "volume": _Container.volume,
     "mount": _Container.mount,
-    "gpus": _Container.gpus,
     "network": _Container.network,
     "net": _Container.network,
     "network-alias": _Container.setting,

@@ -75,6 +75,7 @@ class TimedTlsSocket(ssl.SSLSocket):
 
 
 def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
+    # a pull must end when its section goes, however long the engine says nothing
     if deadline.meanwhile is not None:
         deadline.meanwhile()
         poll = select.poll()

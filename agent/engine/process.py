@@ -211,6 +211,7 @@ async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -
     try:
         if not is_in_container(pid, container):
             return False
+        # as when a terminal is closed, and then without asking
         for number in (signal.SIGHUP, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 # an exec's process leads its own session, and so a process group; its jobs get the kernel's hangup

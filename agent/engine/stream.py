@@ -270,6 +270,7 @@ class DockerStream:
         SourceError where the body's source failed, or what `permit` raises.
         """
         self.permit(method, path)
+        # a prune must not begin before the names that it would lose are held
         async with self.around(method, path, query):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -379,6 +380,7 @@ class DockerStream:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
         target = f"{path}?{text}" if (text := urlencode(list(query))) else path
         connection = [("connection", "Upgrade"), ("upgrade", "tcp")] if upgrade else [("connection", "close")]
+        # one connection for each request: a stream that is given up can be ended only by closing it
         head = [("host", "docker"), ("user-agent", "ucidockd"), *connection, *headers]
         if isinstance(body, bytes):
             head.append(("content-length", str(len(body))))
@@ -436,6 +438,7 @@ def as_it_is(answer: Any) -> Any:
 async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
     """Sends the body. A connection that breaks is the reader's to report: an answer may have come before."""
     try:
+        # a thread moves a large body, as it is: it knows nothing of chunks
         if isinstance(body, Passing) and not chunked and (sink := await wire.lend_sink()) is not None:
             with sink:
                 await body.pass_into(sink)
@@ -467,6 +470,7 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
                 http.receive_data(await wire.read())
             elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 interim += 1
+                # each one would prolong the wait for the answer
                 if interim > _INTERIM_LIMIT:
                     raise EngineInvalidError("the engine sends interim responses without end")
             elif isinstance(event, h11.Response | h11.InformationalResponse):

@@ -138,6 +138,7 @@ def _load(
             daemon_mistakes=(f"{paths['dockerd']} cannot be read",),
         )
     if "containers" in unreadable:
+        # not applied, but dockerd may start by it, and status can say where the engine is
         readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
         return LoadResult(desired=None, issues=_by_line(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
@@ -209,6 +210,7 @@ def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> 
         return []
     starts = [section.line for section in package.sections]
     lines = {mistake.line for mistake in found}
+    # a section with a broken line may lack what stands in that line
     torn = {bisect.bisect_right(starts, line) - 1 for line in lines}
     issues = decode({name: package}, paths={name: path}, read_file=None).issues
     return [

@@ -104,6 +104,7 @@ class TextUciStore:
         data = _text(package)
         with _locked(path):
             found = _hash_of(path)
+            # what the change was made for is not what is in the file any more: the caller reads it and tries again
             if expected is not None and found != expected:
                 raise _changed(path)
 
@@ -112,6 +113,7 @@ class TextUciStore:
                     raise _changed(path)
 
             atomic_write(path, data, last_check=still_as_found)
+            # `uci` may have had its temporary file ready before ours: then its rename came last, and ours is gone
             if _wait_for_commit(path) and _hash_of(path) != _hash(data):
                 raise _changed(path)
 

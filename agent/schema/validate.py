@@ -16,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import InternalError
 from agent.model.dockerd.successors import successor_of
 from agent.model.issues import Code, Severity
 
@@ -45,31 +44,19 @@ class Mistake:
     expected: str = ""
 
 
-def read_schema(kind: str) -> dict[str, Any]:
-    """The schema of a section type, from a checkout or from the installed package."""
-    document = json.loads(_schema_text(kind))
-    if not isinstance(document, dict):
-        raise InternalError(f"the schema of {kind} sections is not an object")
-    return document
-
-
-def _schema_text(kind: str) -> str:
-    name = f"{kind}.schema.json"
-    path = Path(__file__).parents[2] / "schemas" / name
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
-
-
 _FOR_PEOPLE = ("title", "description", "x-effect", "x-tab")
 
 
 @functools.cache
 def _kept(kind: str) -> Mapping[str, Any]:
     """A schema without its texts for forms and manuals, which a running agent never shows."""
+    name = f"{kind}.schema.json"
+    try:  # in a checkout the schemas are a folder of their own, installed they lie beside this module
+        text = (Path(__file__).parents[2] / "schemas" / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
     found: Mapping[str, Any] = json.loads(
-        _schema_text(kind),
+        text,
         object_hook=lambda item: {
             key: value for key, value in item.items() if key not in _FOR_PEOPLE or isinstance(value, dict)
         },

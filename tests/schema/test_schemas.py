@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 
 from agent.model.container_table import TABLE, Level
 from agent.model.secrets import hidden_text
-from agent.schema.validate import DAEMON_KINDS, KINDS, _is_right, properties, read_schema, validate
+from agent.schema.validate import DAEMON_KINDS, KINDS, _is_right, properties, validate
+from tests.support.policies import read_schema
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])

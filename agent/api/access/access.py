@@ -62,6 +62,7 @@ class Failures:
         found = self._sources.get(client)
         if found is None or found.since + FAILURES_WINDOW_S <= now:
             self._sources.pop(client, None)
+            # an attacker with an IPv6 /64 has as many addresses as he likes
             if len(self._sources) >= _SOURCES_LIMIT:
                 del self._sources[next(iter(self._sources))]
             found = self._sources[client] = _Source(since=now)
@@ -109,6 +110,7 @@ class Tickets:
 
     def redeem(self, secret: str, *, path: str, client: str) -> str | None:
         """The session it stands for. It is used up even when it is shown in the wrong place: then it has leaked."""
+        # taken out before anything is compared
         ticket = self._open.pop(secret, None)
         if ticket is None or ticket.ends_at <= self._clock():
             return None
@@ -152,6 +154,7 @@ def host_allowed(header: str, *, local: str, names: Collection[str]) -> bool:
     if not name:
         return False
     try:
+        # as addresses, not as text: ::1 has many spellings
         return ipaddress.ip_address(name) == ipaddress.ip_address(local)
     except ValueError:
         return name in names
@@ -280,6 +283,8 @@ class Access:
 
     async def check_way(self, incoming: Incoming) -> None:
         """What a request must be before any session counts. Raises AccessError 421, 403 or 503."""
+        # the order is that of docs/security.md: what a page or a container must not do is refused before rpcd is asked
+        # anything, so that neither can use us to try sessions
         if not incoming.control:
             names = own_names(self._hostname(), self._settings.allowed_host)
             if not host_allowed(incoming.headers.get("host", ""), local=incoming.local, names=names):
@@ -288,6 +293,7 @@ class Access:
                     status=421,
                 )
             if not self._settings.allow_container_clients:
+                # a container reaches the router by its gateway, whatever session it has stolen or been given
                 is_container = await self.subnets.holds(incoming.client)
                 if is_container is None:
                     raise AccessError(
@@ -319,6 +325,8 @@ class Access:
 
     async def check(self, caller: Caller, grant: Grant) -> None:
         """Lets the caller in who has that right. Raises AccessError 401, 403, 429, and 503 when rpcd does not answer."""
+        # failed logins lock out an address, which many may share (NAT): who was let in lately is not locked out with
+        # the others
         known = caller.session in self._good
         if not known and (wait_s := self._failures.wait_s(caller.client)):
             raise too_many(wait_s)
@@ -328,6 +336,7 @@ class Access:
                 del self._good[next(iter(self._good))]
             self._good[caller.session] = None
             return
+        # a session that may at least read is a real one: refusing it is no failed login
         if await _answered(caller.may(READER)):
             raise AccessError("this session may not do that", status=403)
         self._good.pop(caller.session, None)

@@ -69,6 +69,7 @@ def run_found(router: Router) -> None:
     """Lets `router` run the route that `matching_rule` found, without a second search (a regex for each route)."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        # the guard has found none: a method that the path does not have, or a path that is none
         if _FOUND not in scope:
             of_path = [
                 route.rule.method
@@ -143,12 +144,14 @@ async def run_both(
 
 
 async def _close(socket: WebSocket, error: BaseException | None) -> None:
+    # the client has closed it by itself
     if isinstance(error, WebSocketDisconnect):
         return
     if isinstance(error, TimeoutError):  # it does not read: it would not read a close frame either
         socket.scope["state"]["connection"].cut()
         return
     if error is not None and not isinstance(error, UcidockdError):
+        # the log shall have the trace of a defect
         raise error
     try:
         async with asyncio.timeout(STALL_S):

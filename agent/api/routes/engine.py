@@ -136,6 +136,7 @@ class EngineRoutes:
         if "upgrade" in request.headers:
             return await self._raw(call, request)
         path = await self._path(call.path, request)
+        # a reader is asked about only where it makes a difference
         writer = call.need is Need.WRITE or await may_write(request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
         container = str(request.path_params.get("id", ""))
@@ -144,6 +145,7 @@ class EngineRoutes:
         body: Body = inbox
         if call.takes_tar and inbox is not None:
             body = await safe_archive(self._engine, inbox)
+        # nothing is sent yet: `carry_out` and `_while_there` decide what happens around it
         opening = self._engine.open(
             call.verb,
             path,
@@ -172,6 +174,7 @@ class EngineRoutes:
         path = await self._path(call.path, request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=True)
         with ExitStack() as stack:
+            # before the engine is asked: its 101 cannot be taken back
             stack.enter_context(self._consoles.place())
             response = await self._engine.open(
                 call.verb,
@@ -262,6 +265,7 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
         headers["builder-version"] = (
             "1"  # BuildKit needs /session: the command `docker build` asks for the other one then
         )
+    # what is shown as HTML in our origin could act with the reader's session
     if kind or response.status not in (204, 304):
         headers["content-type"] = kind if _TYPES.fullmatch(kind) else "application/octet-stream"
     return headers
@@ -272,6 +276,7 @@ async def _masked(response: EngineResponse, *, lines: bool) -> Response:
     if lines and response.status < 400:
         headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
         return StreamReply(_masked_lines(response), headers=headers)
+    # all of it in memory: what is secret is only seen in the whole of an object
     async with response:
         try:
             body = await response.read(READER_LIMIT)

@@ -93,6 +93,8 @@ class Console:
 
         A new reader takes the console over: the one before it gets ConflictError.
         """
+        # a browser that lost its connection comes back before the server has noticed: the newest reader is the right
+        # one
         reader = self._reader = object()
         self._news.set()
         try:
@@ -112,6 +114,7 @@ class Console:
                     continue
                 yield item
                 if self._reader is reader:
+                    # after it was sent: a reader that goes in the middle gets it again
                     self._buffer.take(item)
                     self._room.set()
         finally:
@@ -121,6 +124,7 @@ class Console:
     async def input(self, data: bytes) -> None:
         """Returns when there is room for more. Raises ConflictError after the end, EngineError."""
         try:
+            # two requests with input at once must not mix their bytes
             async with asyncio.timeout(INPUT_S), self._writing:
                 self._check_running()
                 await self._pipe.write(data)
@@ -143,6 +147,7 @@ class Console:
 
     async def end(self, reason: str) -> None:
         """Kills the process, where it can be reached, and ends the output with `reason`."""
+        # first the pump: it must not report an end of its own while the process is being killed
         self._task.cancel()
         await asyncio.wait({self._task})
         if self._ended:
@@ -274,6 +279,7 @@ class Consoles:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # from here on none is opened
         self._closed = True
         if self._watcher is not None:
             self._watcher.cancel()
@@ -344,6 +350,7 @@ class Consoles:
             "POST",
             f"/containers/{container}/exec",
             body={
+                # all three also where nothing is typed: what is left out here cannot be attached later
                 "AttachStdin": True,
                 "AttachStdout": True,
                 "AttachStderr": True,

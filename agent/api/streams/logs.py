@@ -78,6 +78,7 @@ def log_options(asked: Mapping[str, Any], *, follow: bool = False) -> LogOptions
     One of stdout and stderr alone leaves the other out. Raises RequestError.
     """
     flags = {name: _flag(name, asked[name]) for name in _FLAGS if name in asked}
+    # the engine gives nothing where neither is said; here both are meant
     if "stdout" in flags or "stderr" in flags:
         flags = {"stdout": False, "stderr": False} | flags
     texts = {name: _text(name, asked[name]) for name in ("since", "until", "tail", "grep") if name in asked}
@@ -125,6 +126,7 @@ async def logs(
 
     `container` is an id, a name, or the name of a section. With `follow` it ends when the container has ended for good.
     """
+    # a search that follows has no end, and so no limit of what it may read: it begins near the end instead
     if options.grep and options.follow and options.tail == "all":
         options = replace(options, tail=SEARCH_LINES)
     if options.follow:
@@ -206,12 +208,14 @@ async def _followed(
         async with aclosing(_output(engine, seen, options)) as output:
             async for piece in output:
                 yield piece
+        # what came before `until` has come: no successor can add to it
         if options.until:
             return
         before, seen_up_to = seen, await _end_of(engine, seen)
         seen = await _successor(engine, board, before)
         if seen is not None:
             since = (seen_up_to or parse_moment(seen.finished, 0)) if seen.id == before.id else ""
+            # from the very next line on: `tail` was for the beginning only
             options = replace(options, since=since, tail="all")
 
 
@@ -322,6 +326,7 @@ async def merged(
     asked = replace(options, timestamps=True)
     readers = [_Reader(name, logs(engine, board, name, asked), changed) for name in containers]
     try:
+        # a name that is wrong becomes the answer, not an end in the middle
         await _begun(readers)
         while True:
             await _let_come(readers, changed, quiet_s=_QUIET_S if options.follow else None)
@@ -332,6 +337,7 @@ async def merged(
                 changed.clear()
                 await changed.wait()
                 continue
+            # RFC 3339 with nanoseconds in UTC sorts as text
             oldest = min(ready, key=lambda reader: reader.lines[0].time)
             line = oldest.lines.popleft()
             oldest.room.set()
@@ -372,6 +378,7 @@ async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[st
     """
     given = {name: asked[name] for name in ("since", "until", "tail", "grep") if name in asked}
     options = log_options(given or {"tail": _ANSWER_TAIL})
+    # a search has a limit of its own
     if not options.grep and (options.tail == "all" or int(options.tail) > _ANSWER_LINES):
         options = replace(options, tail=str(_ANSWER_LINES))
     source = merged(engine, board, checked_containers(asked.get("containers", [])), options)
@@ -383,6 +390,7 @@ async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[st
                 shown = line.as_json()
                 found.append((len(json.dumps(shown)), shown))
                 size += found[-1][0]
+                # the newest count: ubus carries 1 MiB at most
                 while size > _ANSWER_BYTES or len(found) > _ANSWER_LINES:
                     size -= found.popleft()[0]
                     left_out += 1

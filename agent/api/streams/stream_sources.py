@@ -180,10 +180,12 @@ async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
             if name != "status":
                 yield json_item(name, data)
                 continue
+            # the agent's own facts come with the first page only
             if "after" not in data:
                 yield json_item("status", {"version": data["version"], "agent": data["agent"]})
             for resource in data["resources"]:
                 yield json_item("resource", resource)
+            # the last page: from here on a reader can resume
             if version is not None:
                 yield json_item("synced", {"version": version})
     finally:
@@ -270,6 +272,7 @@ class ConsoleSource:
         try:
             console = self._console = await self._consoles.open(self._container, self._spec)
         finally:
+            # also where it could not be opened: who types waits for this
             self._opened.set()
         try:
             yield json_item("open", {"tty": console.tty})

@@ -259,6 +259,7 @@ class DockerObjects:
         except RequestError as exc:
             return failure(exc.status, str(exc))
         try:
+            # a call on ubus holds a place until it is answered, whatever the engine does
             async with asyncio.timeout(deadline_s(call)):
                 target = call_target(call, args)
                 version = await self._versions.wanted(self._agent.api_version())
@@ -300,6 +301,7 @@ class DockerObjects:
             async for _, piece in output:
                 parts.append(piece)
                 size += len(piece)
+                # looked at while it is read: a log may be gigabytes
                 if size > MESSAGE_LIMIT:
                     return _OVERSIZE
         text = b"".join(parts).decode("utf-8", "replace")
