@@ -141,7 +141,9 @@ class EngineRoutes:
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
         container = str(request.path_params.get("id", ""))
         action = await manual_action(self._engine, call, query, container)
-        inbox = Inbox(request) if _has_body(request) else None
+        # where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there
+        has_body = "transfer-encoding" in request.headers or bool(_length(request.headers))
+        inbox = Inbox(request) if has_body and request.method in ("POST", "PUT") else None
         body: Body = inbox
         if call.takes_tar and inbox is not None:
             body = await safe_archive(self._engine, inbox)
@@ -245,13 +247,6 @@ async def _left(request: Request) -> None:
 
 def _passed_on(request: Request) -> list[tuple[str, str]]:
     return [(name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers]
-
-
-def _has_body(request: Request) -> bool:
-    """Where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there."""
-    if request.method not in ("POST", "PUT"):
-        return False
-    return "transfer-encoding" in request.headers or bool(_length(request.headers))
 
 
 def _length(headers: Headers) -> int | None:
