@@ -212,6 +212,7 @@ def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     texts: dict[str, str] = {}
     paths: dict[str, str] = {}
     for name in files:
+        # its content does not say which package a UCI file is
         package = "dockerd" if Path(name).name == "dockerd" else "containers"
         if package in texts:
             raise UsageError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")

@@ -230,6 +230,7 @@ class DockerObjects:
         ]
         for owned in made:
             if owned.name == "docker.container":
+                # not in the table of Engine API calls: it runs a program of ours, and only dockerman knows it
                 start = Method(
                     handler=guarded(self._sessions, owned.name, "ttyd_start", self._ttyd.start),
                     args=TTYD_ARGS,
@@ -252,6 +253,7 @@ class DockerObjects:
         session = args.get(SESSION, "")
         writer = SESSION not in args or await self._may_write(session)
         try:
+            # places first: who has none must not cost the engine anything
             self._shares.take(session, writer=writer)
         except RequestError as exc:
             return failure(exc.status, str(exc))
@@ -308,6 +310,7 @@ class DockerObjects:
 async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> dict[str, Any]:
     """The envelope of an answer. Raises EngineError."""
     made: dict[str, Any] = {"code": response.status, "headers": dict(response.headers)}
+    # JSON carries no bytes, and base64 of an archive would not fit
     if response.status < 400 and call.output is Output.TAR:
         raise RequestError(_TAR_REFUSED, status=501)
     try:

@@ -243,6 +243,7 @@ class Tab:
 
         Raises RequestError.
         """
+        # a fetch says what the one before it has brought: nothing else needs to be sent
         self.acknowledge(after)
         self._fetch += 1
         mine = self._fetch
@@ -256,6 +257,7 @@ class Tab:
                     await self._news.wait()
             # whether none of its streams takes input, whose echo is waited for
             if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
+                # each fetch is an HTTP request of the browser: news in a burst come in one
                 await asyncio.sleep(GATHER_S)
                 packets = self._packed(after)
         except TimeoutError:
@@ -290,6 +292,7 @@ class Tab:
         try:
             await self._end.wait()
         finally:
+            # its streams end with it: their requests to the engine would go on unread
             tasks += [task for _, task, _ in self._sources.values()]
             for task in tasks:
                 task.cancel()
