@@ -198,7 +198,7 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
             service.setdefault(OWN, {})[option] = value if isinstance(value, str) else list(value)
     if not container.spec.endpoints and container.spec.network_mode is None:
         service["network_mode"] = "bridge"  # compose would make a network
-    # compose refuses a MAC address of the service beside one of a network
+    # `option mac_address` is that of the first network, and compose has a place for it there
     if "mac_address" in options and service.get("networks"):
         first = next(iter(service["networks"]))
         settings = service["networks"][first] or {}

@@ -13,12 +13,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.model.container_table import TABLE, ContainerOption, Shape
-from agent.model.entry_text import age, duration, endpoint, ports, seconds
+from agent.model.entry_text import age, dependency, duration, endpoint, ports, seconds, wait
 from agent.model.resources import (
     Container,
     ContainerPolicy,
     ContainerSpec,
-    DependsOn,
     Healthcheck,
     Network,
     Volume,
@@ -193,13 +192,8 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         if limit is not None:
             options[option] = seconds(limit)
     lists = {
-        "wait_for": [f"{w.kind}:{w.target}" if w.target else str(w.kind) for w in policy.wait_for],
-        "depends_on": [
-            wanted.section
-            if wanted.condition is DependsOn.STARTED
-            else f"{wanted.section}:{wanted.condition}"
-            for wanted in policy.depends_on
-        ],
+        "wait_for": map(wait, policy.wait_for),
+        "depends_on": map(dependency, policy.depends_on),
     }
     return options | _filled(lists)
 

@@ -21,7 +21,9 @@ from typing import Any
 
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.identity import spec_hash
+from agent.model.kernel_names import sysctl_name
 from agent.model.quantities import parse_size
+from agent.model.updates import parse_image
 
 _NS_PER_S = 1_000_000_000
 _EVERYWHERE = "0.0.0.0"
@@ -91,7 +93,6 @@ _TMPFS_FLAGS = {
 _NETWORK_TRUE = ("com.docker.network.bridge.enable_icc", "com.docker.network.bridge.enable_ip_masquerade")
 _TRUE_WORDS = ("1", "t", "T", "true", "TRUE", "True")  # Go: strconv.ParseBool
 _NETWORK_OPTIONS = {"macvlan_mode": "bridge", "ipvlan_mode": "l2"} | dict.fromkeys(_NETWORK_TRUE, "true")
-_HUB = ("docker.io/", "index.docker.io/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,17 +196,9 @@ def image_reference(text: str) -> str:
     """
     if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", text):
         return text.removeprefix("sha256:")
-    name, at, digest = text.partition("@")
-    first, slash, rest = name.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        first, rest = "docker.io", name
-    if f"{first}/" in _HUB:
-        first = "docker.io"
-        rest = rest if "/" in rest else f"library/{rest}"
-    repository, colon, tag = rest.partition(":")
-    if at:
-        return f"{first}/{repository}@{digest.lower()}"
-    return f"{first}/{repository}:{tag if colon else 'latest'}"
+    name = parse_image(text)
+    repository = f"{name.registry}/{name.repository}"
+    return f"{repository}@{name.digest.lower()}" if name.digest else f"{repository}:{name.tag}"
 
 
 def is_same_image(one: object, other: object) -> bool:
@@ -306,14 +299,6 @@ def _devices(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _rules(value: list[str]) -> list[str]:
     return sorted({" ".join([*rule.split()[:-1], "".join(sorted(rule.split()[-1]))]) for rule in value})
-
-
-def sysctl_name(name: str) -> str:
-    """With dots: where a slash comes first, slashes are dots and dots slashes (sysctl.d(5), as runc reads it)."""
-    slash, dot = name.find("/"), name.find(".")
-    if slash == -1 or (dot != -1 and dot < slash):
-        return name
-    return name.translate(str.maketrans("./", "/."))
 
 
 def _security(value: list[str]) -> list[str]:
