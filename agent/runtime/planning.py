@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.swap import SupersededError
+from agent.apply.steps import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import ConfigError, EngineError
 from agent.files.config import LoadResult

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.executor import Executor
 from agent.apply.failures import LastOutputs
-from agent.apply.hooks import HeldBackError
 from agent.apply.images import Images, MakeRoom
 from agent.apply.ports import Clock, Engine, Records
+from agent.apply.steps import HeldBackError
 from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
