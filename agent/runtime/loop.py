@@ -95,6 +95,10 @@ class Loop:
         watch_mounts: Callable[[Callable[[], None]], AbstractContextManager[object]] = MountWatch,
         begin_thread: Callable[[Callable[[], None]], None] = begin_thread,
         jitter: Callable[[], float] = random.random,
+        upkeep: Upkeep | None = None,
+        loads: Loads | None = None,
+        notices: Notices | None = None,
+        make_mover: Callable[[Loop], Mover] | None = None,
     ) -> None:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
@@ -113,10 +117,8 @@ class Loop:
         self._last_end = self._last_pass
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
-        self.upkeep: Upkeep | None = None
-        self.loads: Loads | None = None
-        self.make_mover: Callable[[], Mover] | None = None
-        self.notices: Notices | None = None
+        self._upkeep, self._loads, self._notices = upkeep, loads, notices
+        self._make_mover = functools.cache(make_mover) if make_mover is not None else None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
@@ -295,19 +297,15 @@ class Loop:
         loaded = await asyncio.to_thread(self.reconciler.load_given, Given(texts=texts))
         return [issue_as_json(issue) for issue in loaded.issues]
 
-    def wants_load(self) -> bool:
-        """`agent.load_history`."""
-        return self.reconciler.desired is None or self.reconciler.desired.agent.load_history
-
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
         """What all containers take now, or one of them in the last hours."""
-        if self.loads is None:
+        if self._loads is None:
             raise ConflictError("this agent measures no load")
-        return self.loads.of(name, hours=hours) if name else await self.loads.now()
+        return self._loads.of(name, hours=hours) if name else await self._loads.now()
 
     def load_metrics(self) -> list[Metric]:
         """What containers took at the last sample."""
-        return self.loads.metrics() if self.loads is not None else []
+        return self._loads.metrics() if self._loads is not None else []
 
     def api_version(self) -> str:
         """`dockerd.globals.api_version`."""
@@ -354,16 +352,16 @@ class Loop:
         """See `agent.storage.pruner`."""
         from agent.storage.pruner import PruneRequest  # few need it
 
-        if self.upkeep is None:
+        if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
-        request = PruneRequest(**{"images": self.upkeep.images(), **asked})
-        return await asyncio.to_thread(self.upkeep.prune, request)
+        request = PruneRequest(**{"images": self._upkeep.images(), **asked})
+        return await asyncio.to_thread(self._upkeep.prune, request)
 
     async def notify_test(self, name: str) -> dict[str, Any]:
         """Sends a test notice through one section."""
-        if self.notices is None:
+        if self._notices is None:
             raise ConflictError("this agent sends no notices")
-        return await asyncio.to_thread(self.notices.test, name)
+        return await asyncio.to_thread(self._notices.test, name)
 
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""
@@ -473,16 +471,17 @@ class Loop:
 
     async def look_at_move(self, target: str) -> dict[str, Any]:
         """What a move of dockerd's data there would do."""
-        return await self._mover().look(target)
+        return await self.mover().look(target)
 
     async def move_data(self, target: str, told: Told) -> None:
         """Moves dockerd's data there."""
-        await self._mover().move(target, told)
+        await self.mover().move(target, told)
 
-    def _mover(self) -> Mover:
-        if self.make_mover is None:
+    def mover(self) -> Mover:
+        """What moves dockerd's data. Raises ConflictError where this agent does not run dockerd."""
+        if self._make_mover is None:
             raise ConflictError("this agent does not run dockerd")
-        return self.make_mover()
+        return self._make_mover(self)
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
@@ -503,8 +502,8 @@ class Loop:
                 await self._run()
         finally:
             self._watcher.stop()
-            if self.notices is not None:
-                self.notices.stop()
+            if self._notices is not None:
+                self._notices.stop()
             self._pass_thread.shutdown(wait=False)
             if self.reconciler.router is not None:
                 self.reconciler.router.stop()
@@ -515,7 +514,7 @@ class Loop:
             timers = group.create_task(self._timers(), name="timers")
             watchdog = group.create_task(self._watch_passes(), name="watchdog")
             passes = group.create_task(self._passes(), name="passes")
-            sampling = group.create_task(self.loads.run(), name="load") if self.loads is not None else None
+            sampling = group.create_task(self._loads.run(), name="load") if self._loads is not None else None
             await self._stop.wait()
             if sampling is not None:
                 sampling.cancel()
@@ -598,8 +597,8 @@ class Loop:
         if dirty.config or self.reconciler.is_incomplete():
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
-        if self.upkeep is not None:
-            self.upkeep.tick()
+        if self._upkeep is not None:
+            self._upkeep.tick()
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
             delay_s = settles_in
@@ -610,8 +609,8 @@ class Loop:
         self._look_at_files()
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
-            if self.notices is not None and self.reconciler.desired is not None:
-                self.notices.want(self.reconciler.desired.notices, self.reconciler.desired.broken)
+            if self._notices is not None and self.reconciler.desired is not None:
+                self._notices.want(self.reconciler.desired.notices, self.reconciler.desired.broken)
         if self._watcher.unsettled():
             self._later(UNSETTLED_LIMIT_S, config=True)
 

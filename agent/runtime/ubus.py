@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent.api.port import Sessions
@@ -38,13 +39,11 @@ _AFTER_DEFECT_S = 5.0
 
 
 class Bus:
-    """`socket` is ubusd's. Other parts may add their `kinds` of streams, and before `serving` their `methods`."""
+    """`socket` is ubusd's."""
 
     def __init__(self, socket: str) -> None:
         self.client = UbusClient(socket)
         self.rpcd = Rpcd(self.client)
-        self.kinds: dict[str, Kind] = {}
-        self.methods: dict[str, Method] = {}  # of the object `ucidockd`
         self._folder = Path(socket).parent
         self._asking_again = False
 
@@ -57,13 +56,20 @@ class Bus:
         return self.rpcd if self.has_ubus() else token
 
     @asynccontextmanager
-    async def serving(self, agent: Loop, engine: DockerStream) -> AsyncIterator[None]:
-        """Publishes, listens and triggers until the block ends."""
-        self.kinds |= our_kinds(agent.board, engine)
-        streams = Streams(self.client, self.rpcd, self.kinds)
+    async def serving(
+        self,
+        agent: Loop,
+        engine: DockerStream,
+        *,
+        kinds: Mapping[str, Kind] = MappingProxyType({}),
+        methods: Mapping[str, Method] = MappingProxyType({}),
+    ) -> AsyncIterator[None]:
+        """Publishes, listens and triggers until the block ends. `kinds`: more kinds of streams; `methods`: more of
+        the object `ucidockd`."""
+        streams = Streams(self.client, self.rpcd, {**kinds, **our_kinds(agent.board, engine)})
         ttyd = Ttyd(engine.docker_words())
         basic = AgentMethods(agent, _on_hotplug(agent)).methods()
-        ours = make_agent_object(self.rpcd, basic, streams.methods(), self.methods)
+        ours = make_agent_object(self.rpcd, basic, streams.methods(), methods)
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
             await self.client.add_object(owned)
         self._trigger(agent)
