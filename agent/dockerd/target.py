@@ -60,6 +60,7 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
     Nothing where dockerd cannot validate (before 23.0), and where no single key is to blame. Raises DaemonError.
     """
     wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
+    # what it says does not always name the option: it is asked once without each
     for row in TABLE if wrong else ():
         if value_at(target.document, row.key) in (None, row.default):
             continue
@@ -164,15 +165,25 @@ class Renderer:
         good = self.files.last_good()
         identity, trouble = self.identities.get(settings.tls, good.document if good is not None else {})
         opened = running.document.get("hosts") if running is not None else None
+        # those that the running dockerd serves are taken, by itself
         new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
         unavailable = unavailable_hosts(new) if probe else {}
-        fitted = fit(settings, self.routes() if _has_subnets(settings) else (), bridges)
+        # the routing table is read only where it matters
+        has_subnets = any(settings.values.get(key) for key in SUBNET_KEYS)
+        fitted = fit(settings, self.routes() if has_subnets else (), bridges)
         kept = {
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
         }
         read_before = running.document if lives and running is not None else {}
-        away = _not_here(fitted.settings) | _files_away(fitted.settings, read_before)
+        away = _files_away(fitted.settings, read_before)
+        drivers = fitted.settings.values.get("exec-opts")
+        if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
+            # dockerd starts with it, and no container does
+            away["exec-opts"] = (
+                "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+            )
+        # `kept` stands in for what is left out, but not with the very file that is away
         kept = functools.reduce(without_key, away, kept)
         root = fitted.settings.values.get("data-root") or kept.get("data-root")
         rendered = render(
@@ -218,29 +229,14 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
     return found
 
 
-def _not_here(settings: DaemonSettings) -> dict[str, str]:
-    """Keys with which dockerd starts on this machine, and no container does."""
-    drivers = settings.values.get("exec-opts")
-    if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
-        why = "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
-        return {"exec-opts": why}
-    return {}
-
-
-def _has_subnets(settings: DaemonSettings) -> bool:
-    return any(settings.values.get(key) for key in SUBNET_KEYS)
-
-
 def prior_drivers(root: str) -> tuple[str, ...]:
     """Storage drivers of dockerd itself that have left data in this data_root."""
-    return tuple(sorted(name for name in GRAPH_DRIVERS if _has_entries(Path(root, name))))
-
-
-def _has_entries(folder: Path) -> bool:
-    try:
-        return any(folder.iterdir())
-    except OSError:
-        return False
+    found = set()
+    for name in GRAPH_DRIVERS:
+        with contextlib.suppress(OSError):
+            if any(Path(root, name).iterdir()):
+                found.add(name)
+    return tuple(sorted(found))
 
 
 def target_of(document: Document, runner: Runner) -> Target:

@@ -21,7 +21,7 @@ from agent.files.atomic import atomic_write
 from agent.model.observed import ObservedImage
 from agent.model.quantities import size_words
 from agent.model.resources import Desired, PruneImages
-from agent.plan.prune import Choice, PruneLimits, cache_of, choose, needed_images, still_unused
+from agent.plan.prune import PruneLimits, cache_of, choose, needed_images, still_unused
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,15 @@ class Pruner:
     def run(self, request: PruneRequest) -> dict[str, Any]:
         """What goes, or went, with bytes and names, and what stays and why. Raises EngineError."""
         images = self.engine.list_images()
-        choice = self._choose(images, request)
+        needed, used = self._needed(), self.engine.list_image_users()
+        choice = choose(
+            images,
+            needed=needed,
+            used=used,
+            unused_since=self._unused_since(images, {*needed, *used}),
+            limits=PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough),
+            now=self.now(),
+        )
         cache = self.engine.list_build_cache() if request.build_cache else ()
         old = cache_of(cache, older=self.now() - request.older_s)
         cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
@@ -62,7 +70,14 @@ class Pruner:
         if not request.dry_run:
             removed, failed = self._remove(choice.going)
             if old:
-                cache_bytes = self._remove_cache(request, failed)
+                try:
+                    cache_bytes = self.engine.prune_build_cache(request.older_s)
+                    logger.info("build cache: %s are removed", size_words(cache_bytes))
+                except EngineUnreachableError:
+                    raise
+                except EngineError as exc:
+                    cache_bytes, failed["build cache"] = 0, str(exc)
+                    logger.warning("the build cache cannot be cleaned up: %s", exc)
         return {
             "dry_run": request.dry_run,
             "images": request.images.value,
@@ -74,16 +89,10 @@ class Pruner:
             "failed": [{"name": name, "error": why} for name, why in failed.items()],
         }
 
-    def _choose(self, images: Sequence[ObservedImage], request: PruneRequest) -> Choice:
-        needed, used = self._needed(), self.engine.list_image_users()
-        unused = self._unused_since(images, {*needed, *used})
-        limits = PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough)
-        return choose(images, needed=needed, used=used, unused_since=unused, limits=limits, now=self.now())
-
     def _needed(self) -> dict[str, str]:
         """Image id -> why it stays. What the engine does not have is not there to be kept."""
         named = needed_images(self.desired(), self.records.records())
-        if named != self._named:
+        if named != self._named:  # it is asked for before each removal, and costs a call for each image
             bodies = ((self.engine.inspect_image(image), why) for image, why in named.items())
             self._ids = {str(body["Id"]): why for body, why in bodies if body is not None}
             self._named = named
@@ -93,8 +102,10 @@ class Pruner:
         removed, failed = [], dict[str, str]()
         for image in going:
             try:
+                # a section may have come, or a container been made, since the choice
                 if image.id in self._needed() or image.id in self.engine.list_image_users():
                     continue
+                # by its names first: the engine refuses to remove one by its id while it has several
                 for name in (*image.tags, *image.digests, image.id):
                     self.engine.remove_image(name)
             except EngineUnreachableError:
@@ -106,18 +117,6 @@ class Pruner:
                 removed.append(image)
                 logger.info("image %s is removed: nothing needs it (%s)", image.title, size_words(image.own))
         return removed, failed
-
-    def _remove_cache(self, request: PruneRequest, failed: dict[str, str]) -> int:
-        try:
-            freed = self.engine.prune_build_cache(request.older_s)
-        except EngineUnreachableError:
-            raise
-        except EngineError as exc:
-            failed["build cache"] = str(exc)
-            logger.warning("the build cache cannot be cleaned up: %s", exc)
-            return 0
-        logger.info("build cache: %s are removed", size_words(freed))
-        return freed
 
     def _unused_since(self, images: Iterable[ObservedImage], stays: Iterable[str]) -> Mapping[str, float]:
         known = self._remembered()
