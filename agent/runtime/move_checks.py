@@ -71,7 +71,8 @@ def checked_move(
     except OSError as exc:  # PathError says by itself what
         raise DataError(f"{target} cannot be used: {exc.strerror}") from exc
     resumes = note is not None and note.get("source") == home.root
-    if note is None and (names := PATHS.ask(_names_in, target)):
+    names = [] if note is not None else sorted(set(PATHS.ask(os.listdir, target)) - {"lost+found", NOTE})
+    if names:
         raise ConflictError(f"{target} is not empty: it has {', '.join(names[:3])}; give an empty folder")
     if note is not None and not resumes:
         raise ConflictError(f"{target} has a part of {note.get('source')}, of another move: empty it first")
@@ -138,10 +139,6 @@ def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str,
 def _make_folder(path: str) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o710)  # as dockerd makes it
-
-
-def _names_in(path: str) -> list[str]:
-    return sorted(name for name in os.listdir(path) if name not in ("lost+found", NOTE))
 
 
 # the room

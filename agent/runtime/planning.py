@@ -310,7 +310,12 @@ def _options(
     bare = Container(section=container.section, name=container.name, spec=ContainerSpec(image="-"))
     policy = encode_container(replace(bare, policy=container.policy))
     found += [
-        {"option": each.name, "value": _hidden(each.value), "from": "section"}
+        # hooks are commands, and may hold a password
+        {
+            "option": each.name,
+            "value": hidden_words(each.value) if isinstance(each.value, tuple) else hidden_text(each.value),
+            "from": "section",
+        }
         for each in policy.options
         if each.name not in ("name", "image")
     ]
@@ -333,11 +338,6 @@ def _written(name: str, value: Any) -> tuple[OptionChange, ...]:
 
 def _option(change: OptionChange, source: str) -> dict[str, Any]:
     return {"option": change.option, "value": change.as_json()["after"], "from": source}
-
-
-def _hidden(value: str | tuple[str, ...]) -> str | list[str]:
-    """Hooks are commands, and may hold a password."""
-    return hidden_words(value) if isinstance(value, tuple) else hidden_text(value)
 
 
 def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:

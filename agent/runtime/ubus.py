@@ -122,8 +122,19 @@ class Bus:
         except TimeoutError:  # the agent is ending
             asked.cancel()
             return "the agent is ending"
+
+        def ask_again() -> None:
+            # there is no event when a rollback is confirmed
+            if not self._asking_again:
+                self._asking_again = True
+                loop.call_later(_ASK_AGAIN_S, asked_again)
+
+        def asked_again() -> None:
+            self._asking_again = False
+            agent.trigger()
+
         if pending:
-            tell(loop, self._ask_again, agent, loop)
+            tell(loop, ask_again)
         return pending
 
     async def _rollback_pending(self) -> str:
@@ -134,16 +145,6 @@ class Bus:
                 return ""
             return f"rpcd cannot be asked whether LuCI may roll the change back ({exc})"
         return "LuCI may still roll the change back" if left_s > 0 else ""
-
-    def _ask_again(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> None:
-        """There is no event when a rollback is confirmed, so ask again."""
-        if not self._asking_again:
-            self._asking_again = True
-            loop.call_later(_ASK_AGAIN_S, self._asked_again, agent)
-
-    def _asked_again(self, agent: Loop) -> None:
-        self._asking_again = False
-        agent.trigger()
 
 
 def _on_hotplug(agent: Loop) -> Callable[[str, Mapping[str, Any]], None]:
