@@ -11,7 +11,7 @@ ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoptio
 ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/api/test_streams_on_engine.py \
 	tests/virtual/test_engine_contract.py
 
-.PHONY: demo unit test test-long test-on-engine sample-on-29 test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo unit test test-long test-on-engine sample-on-29 lowest-if-possible test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
 
 demo: deps-demo venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -23,7 +23,7 @@ unit: venv
 
 # the sample mostly waits for its engines, and leaves the processor to the checkers
 test: deps-test browser-if-possible venv libuci-if-possible
-	@$(MAKE) --no-print-directory -j2 --output-sync=target style $(if $(PYTEST_ARGS),,sample-on-29)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target style $(if $(PYTEST_ARGS),,sample-on-29 lowest-if-possible)
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-long: deps-test browser-if-possible engines-if-possible venv fuzzer-if-possible libuci-if-possible style
@@ -37,6 +37,11 @@ test-on-engine: venv
 
 sample-on-29: venv
 	@$(MAKE) --no-print-directory test-on-engine ENGINE=29 PYTEST_ARGS="-m 'not long' $(ON_ENGINE_SAMPLE)"
+
+# what one test starts the agent with: the lowest versions of the libraries that it answers clients with
+lowest-if-possible: venv
+	@[ .versions/lowest-libraries -nt tests/setup/versions/lowest.txt ] || \
+		$(BIN)/python -m tests.setup.dependencies --lowest-libraries || echo "the lowest versions will not be tested"
 
 # man pages in docs/man, completions in package/completion and docs/reference, from the commands and the schemas
 manual: venv

@@ -130,6 +130,14 @@ class ConfigError(UcidockdError):
     code: ClassVar[str] = "config"
 
 
+class UsageError(ConfigError):
+    """The command line is wrong; the message says what to write. `command`: the command's name, "" where none is known."""
+
+    def __init__(self, message: str, command: str = "") -> None:
+        super().__init__(message)
+        self.command = command
+
+
 class PathError(UcidockdError):
     """A path that the user names cannot be looked at or read; the message says which and why."""
 
@@ -141,7 +149,7 @@ class PathAwayError(PathError):
 
 
 class DataError(UcidockdError):
-    """An archive is damaged, or there is no place for it, or no way from there into a volume."""
+    """An archive is damaged, does not fit, or cannot be brought into a volume."""
 
     code: ClassVar[str] = "data"
 
@@ -192,7 +200,7 @@ class EngineSlowError(EngineUnreachableError):
 
 
 class EngineInvalidError(EngineUnreachableError):
-    """The engine's answer is none that an engine gives: what it did, or has, is not known."""
+    """The answer is not one of an engine: it is not known what it did or has."""
 
     code: ClassVar[str] = "engine-invalid"
     reason: ClassVar[Reason] = "EngineInvalid"

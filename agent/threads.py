@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a thread into the event loop. Works go on in threads for a while after the loop has ended (`Loop.parked`): what
-they tell it then is of no use any more, and must not break off what they do.
+"""Calls from a thread into the event loop. Threads may work a little longer than the loop (`Loop.parked`): calling it
+then does nothing, and must not interrupt their work.
 """
 
 from __future__ import annotations

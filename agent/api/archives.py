@@ -67,6 +67,7 @@ async def single_file(opening: Awaitable[EngineResponse]) -> Body:
         return taken
 
     try:
+        # before anything is answered: a folder has to become an error, not an empty download
         size = await _size_of_file(take)
     except BaseException:
         await response.close()
@@ -153,6 +154,7 @@ async def put_archive(
     Raises RequestError 415, EngineError.
     """
     response = await engine.open(
+        # no deadline for the whole: an archive takes as long as its client sends; the head only has one
         "PUT",
         f"/containers/{container}/archive",
         query=query,
@@ -171,10 +173,10 @@ async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> Asyn
     Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
     goes there.
     """
-    return body if await _unpacks_safely(engine) else await _plain_only(body)
-
-
-async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
+    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
+    numbers = version.split("-")[0].split("+")[0].split(".")
+    if all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY:
+        return body
     head = b""
     pieces = aiter(body)
     async for piece in pieces:
@@ -183,6 +185,7 @@ async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
             break
     if not is_plain_tar(head):
         raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
+    # a body that takes its beginning back can still be moved by a thread, which a generator cannot
     if isinstance(body, Returnable):
         body.give_back(head)
         return body
@@ -193,9 +196,3 @@ async def _plain_only(body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
             yield piece
 
     return rest()
-
-
-async def _unpacks_safely(engine: DockerStream) -> bool:
-    version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
-    numbers = version.split("-")[0].split("+")[0].split(".")
-    return all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= _UNPACKS_SAFELY

@@ -83,7 +83,9 @@ class EngineCall:
     def action(self, query: Iterable[tuple[str, str]]) -> str:
         """The manual action that a managed container is held for, "" for none."""
         pairs = list(query)
-        if self.method == "remove" and _is_set(pairs, "link"):  # a name goes, the container stays
+        # `link` takes a name away, the container stays. A flag is read as the engine does (moby, httputils.BoolValue)
+        link = _first(pairs, "link").strip().lower() not in ("", "0", "no", "false", "none")
+        if self.method == "remove" and link:
             return ""
         return self.method if self.manual and not self.quiet_signal(pairs) else ""
 
@@ -98,11 +100,6 @@ class EngineCall:
 def _first(query: Iterable[tuple[str, str]], wanted: str) -> str:
     """As the engine takes it (Go, net/url Values.Get)."""
     return next((value for name, value in query if name == wanted), "")
-
-
-def _is_set(query: Iterable[tuple[str, str]], name: str) -> bool:
-    """As the engine reads a flag (moby, httputils.BoolValue)."""
-    return _first(query, name).strip().lower() not in ("", "0", "no", "false", "none")
 
 
 def signal_name(text: str) -> str:

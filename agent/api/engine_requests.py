@@ -20,7 +20,13 @@ from agent.api.jobs.job_specs import split_reference
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError, checked_value
 from agent.engine.stream import DockerStream, EngineResponse, SourceError
-from agent.errors import EngineError, EngineInvalidError, StorageLostError, UcidockdError
+from agent.errors import (
+    EngineError,
+    EngineInvalidError,
+    EngineUnreachableError,
+    StorageLostError,
+    UcidockdError,
+)
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.secrets import hidden
 from agent.status.board import StatusBoard
@@ -125,6 +131,7 @@ async def manual_action(engine: DockerStream, call: EngineCall, query: Pairs, co
     says WINCH. Only the engine knows what an image says.
     """
     action, quiet = call.action(query), call.quiet_signal(query)
+    # asked only for quiet signals: each other call would cost the engine an inspect
     if action or not quiet:
         return action
     response = await engine.open("GET", f"/containers/{quote(container)}/json")
@@ -268,8 +275,17 @@ class KeptNames:
         if response.status in (400, 404):
             await response.close()
             return ""
-        async with await response.checked():
-            return str((await response.json())["Id"])
+        try:
+            async with await response.checked():
+                return str((await response.json())["Id"])
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:  # the engine removes all or none of them
+            raise EngineError(
+                f"nothing is removed: the engine cannot show image {image}, so that it could not be kept ({exc});"
+                " `ucidockd prune` leaves it out",
+                status=exc.status,
+            ) from exc
 
     async def _hold(self, ids: set[str]) -> list[str]:
         """Makes a container of each image that has none; returns their ids. One that cannot be made is logged."""

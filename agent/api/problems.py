@@ -25,6 +25,7 @@ from agent.errors import (
     UcidockdError,
 )
 from agent.model.entries import parse_image
+from agent.model.identity import ID, ID_FORM
 from agent.model.quantities import FALSE_WORDS, TRUE_WORDS, QuantityError
 from agent.model.secrets import hidden_text
 
@@ -82,7 +83,6 @@ def body_of(exc: Exception) -> dict[str, Any]:
 # What may stand in a path or a query: checked here once, so that no client text reaches the engine's request line.
 
 
-ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
 _ID = re.compile(ID)
 _NO_IMAGE = "no image reference such as alpine:3.20, registry.lan:5000/app or sha256:..."
 _NETWORK_LIMIT = 512
@@ -98,9 +98,7 @@ def container_id(request: Request) -> str:
 def checked_id(text: str) -> str:
     """An id or name of a container, network or volume. Raises RequestError."""
     if not _ID.fullmatch(text):
-        raise RequestError(
-            "an id or name is letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
-        )
+        raise RequestError(f"an id or name is {ID_FORM}")
     return text
 
 

@@ -37,6 +37,7 @@ from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
 from agent.plan.container.difference import container_drift, network_difference, volume_difference
 from agent.plan.container.endpoints import MAC_FIELD, shows_macs
+from agent.plan.container.image import failure_of
 from agent.plan.container.inspected import volume_words, volumes_of
 from agent.plan.container.meaning import is_same_image, meaning_hash
 from agent.plan.container.payload import (
@@ -46,7 +47,6 @@ from agent.plan.container.payload import (
     update_body,
     volume_body,
 )
-from agent.plan.container.plan import failure_of
 from agent.plan.draft import desired_spec, joined_ids
 
 logger = logging.getLogger(__name__)
@@ -240,8 +240,11 @@ class Executor:
     def _create_container(self, operation: ops.CreateContainer) -> None:
         container = operation.container
         image_id = self.images.ensure(container, keep=operation.keep, fresh=operation.fresh)
-        history = self._history().after(self._record_of(operation.key), container, image_id)
-        self._make(operation.key, container, image_id, **history)
+        before = self._record_of(operation.key)
+        fields = self._history().after(before, container, image_id)
+        if before is not None and operation.keep == before.image_id:
+            fields["asked"] = before.asked  # not done by this
+        self._make(operation.key, container, image_id, **fields)
 
     def _make(self, key: str, container: Container, image_id: str, **fields: Any) -> None:
         """A container of that image, in the place of one that is gone. `fields`: more of its record."""
@@ -293,7 +296,20 @@ class Executor:
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
         object_id = self._start_now(operation.key, operation.container)
-        self._hooks().post_start(operation.container, object_id)
+        if operation.container.policy.post_start:
+            record = self._current(operation.key)
+            self.records.change(record.nonce, hook_due=True)
+            self._run_hook(operation.container, record.nonce, object_id)
+
+    @_do.register
+    def _prepare(self, operation: ops.PrepareContainer) -> None:
+        record = self._current(operation.key)
+        self._run_hook(operation.container, record.nonce, record.object_id)
+
+    def _run_hook(self, container: Container, nonce: str, object_id: str) -> None:
+        """Where it fails the container keeps running, and the next pass after a back-off tries again."""
+        self._hooks().post_start(container, object_id)
+        self.records.change(nonce, hook_due=False)
 
     def _start_now(self, key: str, container: Container) -> str:
         """The id of what runs then: another one, where the engine could no longer start it."""

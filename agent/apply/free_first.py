@@ -20,7 +20,7 @@ from agent.apply.steps import ORDER, Hooks, Step, SupersededError, failed_fields
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.observed import Record
-from agent.model.resources import Container, RunState, Strategy
+from agent.model.resources import Container, Strategy
 from agent.plan import operations as ops
 from agent.plan.container.image import Freed, split_word
 
@@ -130,7 +130,7 @@ class FreeFirst:
                     image_id = self.images.ensure(container, keep=record.image_id)
                     self.create(container, image_id, **{name: getattr(record, name) for name in _KEPT})
             case Step.PROVE:
-                if container.policy.state is RunState.RUNNING and container.policy.enabled:
+                if container.policy.should_run:
                     prove(container, self.start, hooks=self.hooks, waiting=self.waiting, leave=self.leave)
             case Step.MOVE_DATA:
                 raise AssertionError("a section that frees its image first has no data moved")
@@ -169,7 +169,7 @@ class FreeFirst:
                     fields = {"digest": freed.digest, "previous": previous, "freed": freed.words, **failed}
                     self.create(replace(container, spec=spec), image_id, **fields)
             case Step.STOP:
-                if container.policy.state is RunState.RUNNING and container.policy.enabled:
+                if container.policy.should_run:
                     self.start()
             case Step.PROVE | Step.MOVE_DATA:
                 pass

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.errors import EngineError
+from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_NONCE
 from agent.model.observed import (
     EngineIdentity,
@@ -137,7 +138,8 @@ class Clock:
 SYSTEM_CLOCK = Clock()
 
 
-# What the engine's lists may be believed: an engine that is still loading, or a reply that was cut, lacks what is there.
+# What the engine's lists may be believed: an engine that is still loading, or a reply that was cut, lacks what is there;
+# one damaged object is listed and cannot be shown.
 
 
 def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
@@ -145,6 +147,18 @@ def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
     for object_id in sorted(missing):
         if inspect(object_id) is not None:
             raise EngineError(f"the engine's list lacks {object_id[:12]}, which is there", retryable=True)
+
+
+@contextmanager
+def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
+    """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
+    all: that is raised."""
+    try:
+        yield
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        unseen[what] = str(exc)
 
 
 def made_for(engine: Engine, records: Records, record: Record) -> ObservedContainer | None:

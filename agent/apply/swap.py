@@ -28,11 +28,10 @@ from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
-from agent.model.resources import Container, RunState, Strategy
-from agent.plan.applied import waits_of
+from agent.model.resources import Container, Strategy
+from agent.plan.applied import is_alive, waits_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.container.payload import container_body, extra_endpoints
-from agent.plan.container.plan import is_alive
 from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 
@@ -196,7 +195,7 @@ class Swap:
                 self.engine.rename(old.object_id, swap_name(under_way.before.name, "old", new.nonce))
                 self.engine.rename(new.object_id, container.name)
             case Step.PROVE:
-                if container.policy.state is RunState.RUNNING and container.policy.enabled:
+                if container.policy.should_run:
                     start = partial(self._start, container, new)
                     prove(
                         container,
@@ -232,7 +231,7 @@ class Swap:
         """Whether the new one starts while the old one runs. Not with volumes of the image that go from one to the other:
         sections do not name them, and both would write. Nor with data to move, which must rest meanwhile."""
         policy, new = under_way.container.policy, under_way.new
-        wanted = policy.state is RunState.RUNNING and policy.enabled and under_way.old.running
+        wanted = policy.should_run and under_way.old.running
         moves = under_way.saves or new.restores
         return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes and not moves
 

@@ -134,13 +134,14 @@ def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) 
 
     What others have staged stays staged. Raises ConfigError, ConflictError.
     """
-    from agent.files.uci_store import TextUciStore
+    from agent.files.uci_store import TextUciStore, load_for_edit
     from agent.uci import edit
 
     given = runtime_options(args)
     store = TextUciStore(config_dir=given.config_dir, override_dir=given.override_dir)
+    # what another process wrote meanwhile is kept: the change is made again on the new file
     for left in reversed(range(_TRIES)):
-        package, content_hash = store.load_with_hash(_PACKAGE)
+        package, content_hash = load_for_edit(store, _PACKAGE)
         found = edit.find(package, section)
         if found is None:
             raise ConfigError(f"the section {section} is not in {store.source_path(_PACKAGE)}")

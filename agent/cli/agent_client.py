@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+from agent.engine.probe import UnixConnection
 from agent.errors import UcidockdError
 from agent.wire.bodies import error_message
 
@@ -28,19 +28,6 @@ class AgentError(UcidockdError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP on a unix socket."""
-
-    def __init__(self, path: str, timeout_s: float | None = None) -> None:
-        super().__init__("localhost")
-        self._path, self._timeout_s = path, timeout_s
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self._timeout_s)
-        self.sock.connect(self._path)
 
 
 def call(
@@ -70,6 +57,7 @@ def whole_status(path: str) -> dict[str, Any]:
 
 def follow(path: str, route: str) -> Iterator[dict[str, Any]]:
     """The data of server-sent events until the stream ends, with the agent or by itself."""
+    # no deadline: what follows may come in days
     response = _open(path, "GET", route, None, None)
     try:
         for line in response:

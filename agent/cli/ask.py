@@ -10,8 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
-from agent.cli.agent_client import NoAgentError, UnixConnection, answer_of, call, whole_status
+from agent.cli.agent_client import NoAgentError, answer_of, call, whole_status
 from agent.cli.parser import ENGINE, FOLDERS, from_environment, runtime_options
+from agent.engine.probe import UnixConnection
 from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
 from agent.wire.bodies import error_message
 
@@ -29,6 +30,7 @@ def agent_socket(args: argparse.Namespace) -> str:
     """The control socket: as asked for, where it usually is, or where the agent section says."""
     if args.socket:
         return str(args.socket)
+    # the usual place first: to read the configuration takes longer than all the rest of `status`
     if not os.path.exists(DEFAULT_SOCKET):
         from agent.files.uci_store import TextUciStore
 
@@ -139,6 +141,7 @@ class Engine:
         route = path + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
+        # through the agent: it has to hear of a manual action, or the next pass undoes it
         if self.status is not None and not direct:
             return answer_of(
                 UnixConnection(self._socket), method, f"/docker{route}", data, given, self._socket
@@ -217,28 +220,26 @@ class Target(NamedTuple):
 
 def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
     """Sections and containers by these names: a section before a Docker name, anything else is the engine's."""
-    declared = _from_status(engine.status) if engine.status is not None else []
+    shown = engine.status["resources"] if engine.status is not None else []
+    declared = [
+        Target("", r["section"], r["name"], r["object_id"], r) for r in shown if r["kind"] == "container"
+    ]
     if engine.status is None or not engine.status["agent"].get("engine"):
         # the agent is in its first pass, and may not know all sections yet
         there = {target.section for target in declared}
-        declared += [target for target in _from_file(args) if target.section not in there]
+        declared += [
+            Target("", section, name, name, {})
+            for section, name in container_sections(args).items()
+            if section not in there
+        ]
     found = []
     for asked in names:
+        # a section has its name from its owner; a Docker name may be that of another section's container
         by_section = next((t for t in declared if t.section == asked), None)
         by_name = next((t for t in declared if t.name == asked), None)
         known = by_section or by_name or _of_engine(engine, declared, asked)
         found.append(known._replace(asked=asked))
     return found
-
-
-def _from_status(status: dict[str, Any]) -> list[Target]:
-    containers = [r for r in status["resources"] if r["kind"] == "container"]
-    return [Target("", r["section"], r["name"], r["object_id"], r) for r in containers]
-
-
-def _from_file(args: argparse.Namespace) -> list[Target]:
-    sections = container_sections(args)
-    return [Target("", section, name, name, {}) for section, name in sections.items()]
 
 
 def container_sections(args: argparse.Namespace) -> dict[str, str]:
@@ -273,6 +274,7 @@ def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target
             raise
         raise ConfigError(_unknown(engine, declared, asked)) from exc
     name = str(inspected["Name"]).removeprefix("/")
+    # a short id names a declared container too
     owner = next((t for t in declared if t.ref and str(inspected["Id"]) == t.ref), None)
     return owner or Target(asked, "", name, str(inspected["Id"]), {})
 

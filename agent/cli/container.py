@@ -9,18 +9,21 @@ import re
 import sys
 import time
 from typing import Any
-from urllib.parse import quote
 
 from agent.cli.ask import ask_or_do
-from agent.cli.output import Style, columns, output_lines, wrapped
+from agent.cli.output import Style, columns, output_lines, print_sections, wrapped
+from agent.errors import UsageError
+from agent.model.identity import ID, ID_FORM
 from agent.model.issues import plain
 
 _LINE_END = re.compile(r"\r+\n")
 
 
 def route_name(name: str) -> str:
-    """A name as a part of a path; the agent checks it."""
-    return quote(name, safe="")
+    """A name as a part of a path. Raises UsageError for what no section, container or volume is called."""
+    if not re.fullmatch(ID, name):
+        raise UsageError(f"`{name[:64]}` is not a name: one has {ID_FORM}")
+    return name
 
 
 # diff
@@ -115,18 +118,12 @@ def history_text(answer: dict[str, Any], style: Style) -> str:
     """A table VERSION APPLIED CHANGED; values are in `--json` only."""
     if not answer["versions"]:
         return "\n".join(wrapped("nothing was applied yet: no earlier settings are kept", style))
-    return "\n".join(
-        columns(("VERSION", "APPLIED", "CHANGED"), [_version_row(v) for v in answer["versions"]], style)
-    )
-
-
-def _version_row(version: dict[str, Any]) -> tuple[str, ...]:
-    applied = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version["at"]))
-    return (
-        f"{version['number']}{' (now)' if version['is_now'] else ''}",
-        applied,
-        ", ".join(version["changed"]) or "-",
-    )
+    rows = []
+    for version in answer["versions"]:
+        number = f"{version['number']}{' (now)' if version['is_now'] else ''}"
+        applied = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version["at"]))
+        rows.append((number, applied, ", ".join(version["changed"]) or "-"))
+    return "\n".join(columns(("VERSION", "APPLIED", "CHANGED"), rows, style))
 
 
 # adopt
@@ -150,8 +147,7 @@ def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
         print(json.dumps(answer, indent=1))
         return 0
     style = Style.of(sys.stderr)
-    for line in str(answer["text"]).splitlines():
-        print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
+    print_sections(answer["text"])
     for note in answer["notes"]:
         print(f"{style('busy', 'note')}: {plain(note)}", file=sys.stderr)
     names = ", ".join(f"{section['type']} {section['name']}" for section in answer["sections"])

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ from urllib.parse import urlencode
 from agent.cli.agent_client import call, stream, upload
 from agent.cli.ask import agent_socket
 from agent.cli.container import route_name
-from agent.cli.output import columns
-from agent.errors import ConfigError, DataError
-from agent.files.atomic import sync_directory
+from agent.cli.output import agreed, columns
+from agent.errors import ConfigError, DataError, UsageError
+from agent.files.atomic import atomic_file
 from agent.model.issues import plain
 from agent.model.quantities import size_words
 from agent.wire.tar import TarError, TarReader
@@ -77,27 +76,12 @@ def volume_get(args: argparse.Namespace) -> int:
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return 0
-    size = save(Path(args.file), _read(reader, pieces))
+    size = 0
+    with atomic_file(Path(args.file), mode=0o600) as file:  # a half-written archive would look like a backup
+        for piece in _read(reader, pieces):
+            size += file.write(piece)
     print(f"{args.file}: {reader.members} files, folders and links, {size_words(size)}")
     return 0
-
-
-def save(target: Path, pieces: Iterator[bytes]) -> int:
-    """A new file, in place once it is whole; its bytes. Raises OSError, and what the pieces raise."""
-    folder = target.absolute().parent
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            size = sum(file.write(piece) for piece in pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    sync_directory(folder)
-    return size
 
 
 def _read(reader: TarReader, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -115,7 +99,7 @@ def volume_put(args: argparse.Namespace) -> int:
     """A tar file into a volume."""
     chosen = [name for name in ("path", "replace", "create") if getattr(args, name)]
     if len(chosen) > 1:
-        raise ConfigError(f"--{chosen[0]} and --{chosen[1]} do not go together")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} do not go together")
     query = {name: "1" for name in ("stop", "replace", "create") if getattr(args, name)}
     route = _route(args.name, "archive", path=args.path or "", **query)
     with opened(args.file) as file:
@@ -144,6 +128,7 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
         return
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
+        # in steps with a limit: a few kilobytes can unpack to gigabytes
         while piece and not inflate.eof:
             while piece:
                 yield inflate.decompress(piece, _PIECE)
@@ -166,7 +151,9 @@ def _route(name: str, what: str, **query: str) -> str:
 def move_data(args: argparse.Namespace) -> int:
     """Shows what a move would do, and does it once that is agreed to."""
     path = agent_socket(args)
-    found = call(path, "POST", "/v1/move-data/check", body={"target": args.target})
+    target = os.path.abspath(args.target)
+    found = call(path, "POST", "/v1/move-data/check", body={"target": target})
+    # with --json alone the answer is the job: two documents in one output are none
     if args.check or not args.json:
         print(json.dumps(found, indent=1) if args.json else "\n".join(_foreseen(found)))
     if args.check:
@@ -175,12 +162,13 @@ def move_data(args: argparse.Namespace) -> int:
         if not sys.stdin.isatty():
             print("Nothing is moved yet; --yes moves it.", file=sys.stderr)
             return 1
-        if input("Move it? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not agreed("Move it?"):
             return 1
-    job = call(path, "POST", "/v1/move-data", body={"target": args.target})["job"]
+    job = call(path, "POST", "/v1/move-data", body={"target": target})["job"]
     try:
         job = _followed(path, job, quiet=args.json)
     except KeyboardInterrupt:
+        # Ctrl-C cancels the move, not only the watching: half a copy must not go on unseen
         call(path, "DELETE", f"/v1/jobs/{job['id']}")
         job = _followed(path, job, quiet=args.json)
     if args.json:

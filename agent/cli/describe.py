@@ -59,7 +59,12 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
     if answer["retry_at"] and answer["retry_at"] > now:
         pending.append(f"the next try is in {age_words(answer['retry_at'] - now)}")
     yield "To be done", _texts(pending, style)
-    yield "Last operations", _texts([_operation(each, now) for each in reversed(answer["operations"])], style)
+    done = []
+    for note in reversed(answer["operations"]):
+        took = f" ({note['took_s']:.1f} s)" if note.get("took_s") else ""
+        failed = "" if note["ok"] else f" failed: {note['error']}"
+        done.append(f"{age_words(now - note['at'])} ago: {note['op']}{took}{failed}, because {note['cause']}")
+    yield "Last operations", _texts(done, style)
     yield "Image", _image(answer["image"], style, now)
     yield (
         "Networks",
@@ -95,7 +100,7 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
             [
                 (row["option"], value, row["from"])
                 for row in answer["options"]
-                for value in _values(row["value"])
+                for value in (row["value"] if isinstance(row["value"], list) else [row["value"] or ""])
             ],
             style,
         ),
@@ -133,12 +138,6 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
         text = f"{', '.join(names)}{age}: {sentence}"
     colour = _COLOURS.get(condition["level"], "bad")
     return [style(colour, line) for line in wrapped(text, style, indent=2)]
-
-
-def _operation(note: Mapping[str, Any], now: float) -> str:
-    took = f" ({note['took_s']:.1f} s)" if note.get("took_s") else ""
-    failed = "" if note["ok"] else f" failed: {note['error']}"
-    return f"{age_words(now - note['at'])} ago: {note['op']}{took}{failed}, because {note['cause']}"
 
 
 def _checked(check: Mapping[str, Any], now: float) -> str:
@@ -184,7 +183,3 @@ def _reached(address: str, zones: list[str] | None) -> str:
     return (
         "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"anyone who can reach {address}"
     )
-
-
-def _values(value: str | list[str] | None) -> list[str]:
-    return value if isinstance(value, list) else [value or ""]

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent.cli.ask import Engine, created, targets
-from agent.errors import ConfigError, EngineError, UcidockdError
+from agent.errors import EngineError, UcidockdError, UsageError
 from agent.wire.bodies import FrameDecoder, error_message
 
 _PIECE = 65536
@@ -34,10 +34,10 @@ def execute(args: argparse.Namespace) -> int:
     command, interactive, tty = args.rest, args.interactive, args.tty
     if not command:
         if args.detach or not sys.stdin.isatty():
-            raise ConfigError(f"a command is missing: `ucidockd exec {args.name} COMMAND [ARG ...]`")
+            raise UsageError(f"a command is missing: `ucidockd exec {args.name} COMMAND [ARG ...]`")
         command, interactive, tty = ["/bin/sh"], True, True
     if tty and interactive and not sys.stdin.isatty():
-        raise ConfigError("the input is not a terminal: leave out -t")
+        raise UsageError("the input is not a terminal: leave out -t")
     container, body = created(engine, target), _request(args, command, interactive=interactive, tty=tty)
     try:
         created_exec = engine.call("POST", f"/containers/{container}/exec", body=body)
@@ -153,6 +153,7 @@ class _Session:
     def _resizes(self) -> Iterator[int]:
         """A descriptor that wakes the loop when the terminal's size changes."""
         ours, theirs = os.pipe()
+        # a signal alone does not end `select`, which is tried again (PEP 475): the handler writes into a pipe
         before: Any = None
         try:
             if self._tty and sys.stdout.isatty():

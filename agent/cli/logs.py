@@ -17,7 +17,7 @@ from typing import NamedTuple
 from agent.cli.agent_client import whole_status
 from agent.cli.ask import Engine, Target, agent_socket, created, targets
 from agent.cli.output import Style, output_of
-from agent.errors import ConfigError, UcidockdError
+from agent.errors import ConfigError, UcidockdError, UsageError
 from agent.model.issues import plain
 from agent.wire.bodies import FrameDecoder, FrameError
 
@@ -33,12 +33,16 @@ def logs(args: argparse.Namespace) -> int:
     """Prints them; Ctrl-C ends it."""
     if args.failed:
         return _failed(args)
-    pattern = _pattern(args.grep)
+    try:
+        pattern = re.compile(args.grep) if args.grep else None
+    except re.error as exc:
+        raise UsageError(f"--grep {args.grep}: not a regular expression: {exc}") from exc
     query = _query(args)
     engine = Engine(args)
     found = targets(engine, args, args.names)
     try:
         sources = [_Source(engine, target, query) for target in found]
+        # nothing has to be looked at: bytes go through as they are, also a prompt without a line end
         if len(sources) == 1 and pattern is None and not args.json:
             _pass_on(sources[0], query, raw=args.raw, stamps=args.timestamps)
         else:
@@ -73,18 +77,11 @@ def _failed(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pattern(text: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text) if text else None
-    except re.error as exc:
-        raise ConfigError(f"--grep {text}: not a regular expression: {exc}") from exc
-
-
 def _query(args: argparse.Namespace) -> dict[str, str]:
     if not re.fullmatch(r"all|[0-9]{1,9}", args.tail):
-        raise ConfigError(f"--tail {args.tail}: expected a number of lines, or `all`")
+        raise UsageError(f"--tail {args.tail}: expected a number of lines, or `all`")
     if args.follow and args.until:
-        raise ConfigError("--follow continues and --until ends: use only one of them")
+        raise UsageError("--follow continues and --until ends: use only one of them")
     query = {"stdout": "1", "stderr": "1", "tail": args.tail}
     query |= {"follow": "1"} if args.follow else {}
     now = time.time()
@@ -94,13 +91,13 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
 
 
 def since_when(text: str, now: float, option: str = "--since") -> str:
-    """What the engine takes. Raises ConfigError."""
+    """What the engine takes. Raises UsageError."""
     from agent.model.quantities import QuantityError, parse_moment
 
     try:
         return parse_moment(text, now)
     except QuantityError as exc:
-        raise ConfigError(f"{option} {text}: expected {exc.expected}") from exc
+        raise UsageError(f"{option} {text}: expected {exc.expected}") from exc
 
 
 class _Source:
@@ -149,6 +146,7 @@ def _pass_on(source: _Source, query: Mapping[str, str], *, raw: bool, stamps: bo
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         return
+    # a character may be cut by the end of a piece
     texts = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in outputs}
     printers = {name: Printer(file.write, terminal=file.isatty()) for name, file in outputs.items()}
     for stream, data in source.pieces(response):
@@ -183,6 +181,7 @@ class _Reader:
         try:
             for stream, data in self._source.pieces(self._response):
                 *lines, rest = (rests[stream] + data).split(b"\n")
+                # a program that never ends its line
                 if len(rest) > _LONGEST:
                     lines, rest = [*lines, rest], b""
                 rests[stream] = rest
@@ -200,6 +199,7 @@ class _Reader:
     def _put(self, stream: str, line: bytes) -> None:
         stamp, _, text = line.decode("utf-8", "replace").rstrip("\r").partition(" ")
         with self._changed:
+            # a container with a long log must not fill our memory while the others are waited for
             self._changed.wait_for(lambda: len(self.lines) < _AHEAD)
             self.lines.append(_Line(stamp, stream, text))
             self.quiet = False

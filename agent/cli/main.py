@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agent.errors import AlreadyRunningError, UcidockdError
+from agent.errors import AlreadyRunningError, UcidockdError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -31,10 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(text)
             return 0
         command, args = parser.parse(words)
-    except parser.UsageError as exc:
-        of = f" {exc.command}" if exc.command else ""
-        _say(f"{exc}\nsee `ucidockd{of} --help`" if "--help" not in str(exc) else str(exc), of)
-        return 2
+    except UsageError as exc:
+        return _wrong_usage(exc, exc.command)
     return call(command.handler, args)
 
 
@@ -52,8 +50,12 @@ def call(handler: str, args: argparse.Namespace) -> int:
     try:
         function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
         code = function(args)
+        # a pipe that is closed shows here and not at the exit, where no one could handle it
         sys.stdout.flush()
         return code
+    except UsageError as exc:
+        return _wrong_usage(exc, args.command)
+    # what can go wrong for reasons of the user is a sentence; only a defect of ours asks for a report
     except AlreadyRunningError as exc:
         _say(str(exc))
         return 3
@@ -83,6 +85,12 @@ def call(handler: str, args: argparse.Namespace) -> int:
             f" `{_TRACEBACK}=1 ucidockd {args.command} ...`"
         )
         return 1
+
+
+def _wrong_usage(exc: UsageError, command: str) -> int:
+    of = f" {command}" if command else ""
+    _say(f"{exc}\nsee `ucidockd{of} --help`" if "--help" not in str(exc) else str(exc), of)
+    return 2
 
 
 def sentence(exc: UcidockdError, command: str) -> str:

@@ -33,21 +33,18 @@ class Style:
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
-        return cls(colours=colours_wanted(stream), width=_width(stream) if stream.isatty() else 0)
+        said, width = os.environ.get("COLUMNS", ""), 0
+        if stream.isatty() and said.isdigit() and int(said):
+            width = int(said)
+        elif stream.isatty():
+            try:  # not by shutil, which imports four compressors for it
+                width = os.get_terminal_size(stream.fileno()).columns
+            except (OSError, ValueError):
+                width = 80
+        return cls(colours=colours_wanted(stream), width=width)
 
     def __call__(self, name: str, text: str) -> str:
         return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if self.colours and name and text else text
-
-
-def _width(terminal: TextIO) -> int:
-    """As shutil has it, which imports four compressors for it."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdigit() and int(said):
-        return int(said)
-    try:
-        return os.get_terminal_size(terminal.fileno()).columns
-    except (OSError, ValueError):
-        return 80
 
 
 PLAIN = Style(colours=False)
@@ -64,6 +61,7 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = P
         return [line for row in rows for line in _stacked(head, row, style)]
     shown = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
+    # the widest gives way first: names stay readable beside a long text
     while style.width and sum(widths) + 2 * len(widths) > style.width and max(widths) > _LEAST:
         widths[widths.index(max(widths))] -= 1
     lines = []
@@ -126,6 +124,20 @@ def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> 
             line = f"{line} {word}" if line else word
     lines.append(line)
     return [" " * indent + (style("head", each) if bold else each) for each in lines]
+
+
+def print_sections(text: str) -> None:
+    """Sections as UCI text. The tabs before a line are UCI's; any other control character came from outside."""
+    for line in text.splitlines():
+        print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
+
+
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal says yes. The end of the input is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def print_issues(issues: Iterable[dict[str, Any]]) -> None:

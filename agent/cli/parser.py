@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agent import __version__
-from agent.cli.commands import COMMANDS, COMMON, DOCKER_WORDS, GROUPS, HELP, Command
-from agent.errors import ConfigError
+from agent.cli.commands import COMMANDS, DOCKER_WORDS, GROUPS
+from agent.cli.commands.row import COMMON, HELP, Command
+from agent.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from agent.files.options import RuntimeOptions
@@ -26,14 +27,6 @@ _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _NO_VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: expected (?:one|at least one) argument")
 
 _VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: ignored explicit argument .*")
-
-
-class UsageError(Exception):
-    """The command line is wrong; the message says what to write. `command`: the command's name, "" where none is known."""
-
-    def __init__(self, message: str, command: str = "") -> None:
-        super().__init__(message)
-        self.command = command
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +40,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command and its arguments. Raises UsageError."""
     words = list(argv)
     at = _first_word(words, _valued(COMMON.values()))
+    # as other commands take it, in front of the command too
     if words[at : at + 1] == ["--"]:
         del words[at]
     before, after = words[:at], words[at:]
@@ -69,6 +63,7 @@ def asked_for_help(argv: Sequence[str]) -> str | None:
     """What `--help`, `-h` or `--version` show; None where neither is there. Raises UsageError."""
     words = list(argv)
     at = _first_word(words, _valued(COMMON.values()))
+    # options alone, no command
     if at == len(words):
         if "--version" in words or "-V" in words:
             return f"{_PROGRAM} {__version__}\n"
@@ -84,6 +79,7 @@ def asked_for_help(argv: Sequence[str]) -> str | None:
         raise
     ours = words[at + count :]
     if command.rest:
+        # `exec web ls --help` is about ls
         ours = ours[: _first_word(ours, _valued(command.all_options()))]
     return help_of(command) if _wants_help(ours) else None
 
@@ -117,6 +113,7 @@ def _unknown_command(word: str) -> str:
     import difflib  # only where there is a mistake
 
     names = [c.name.split()[0] for c in COMMANDS]
+    # a beginning is what people type; difflib prefers words of the same length
     begun = [name for name in names if len(word) > 2 and name.startswith(word)]
     near = begun or difflib.get_close_matches(word[:32], names, n=1, cutoff=0.55)
     hint = f"did you mean `{_PROGRAM} {near[0]}`?" if near else f"`{_PROGRAM} --help` lists the commands"
@@ -158,6 +155,7 @@ def _parse(command: Command, words: list[str]) -> argparse.Namespace:
         rest = rest[1:] if rest[:1] == ["--"] else rest
     words = [word for word in words if word != "--"]  # no name begins with a dash
     try:
+        # intermixed: `logs web -f db` as docker and git take it; known: what is too much gets our own hint
         args, extra = parser.parse_known_intermixed_args(words)
     except UsageError as exc:
         raise UsageError(_in_words(command, str(exc)), command.name) from None
@@ -193,6 +191,7 @@ def _too_much(command: Command, word: str) -> str:
         return f"unknown option {flag}: {command.words[flag]}"
     near = _near(flag, _flags_of(command))
     others = [c.name for c in COMMANDS if flag in _flags_of(c)]
+    # a single letter means something else in each command: there a hint at another one misleads
     if near or not others or len(flag) == 2:
         return f"unknown option {flag}{near or hint}"
     return f"{flag} does not apply to `{command.name}`; it is an option of {_listed(others)}"

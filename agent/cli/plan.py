@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
 
 from agent.cli.ask import agent_socket, ask_or_do
 from agent.cli.output import Style, print_issues, wrapped
@@ -20,10 +19,11 @@ def plan(args: argparse.Namespace) -> int:
     if args.staged or args.files:
         texts, paths = packages_of(args.files)
         body = {"staged": args.staged, "packages": texts, "paths": paths}
+        given = Given(texts=texts, paths=paths, staged=args.staged)
         result = ask_or_do(
             args,
             ("POST", "/v1/plan"),
-            lambda single: {**single.plan(_given(body)), "alone": True},
+            lambda single: {**single.plan(given), "alone": True},
             body,
             changes=False,
         )
@@ -59,10 +59,6 @@ def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
     return "The agent does this by itself; `ucidockd reconcile` waits for it."
 
 
-def _given(body: dict[str, Any]) -> Given:
-    return Given(texts=body["packages"], paths=body["paths"], staged=body["staged"])
-
-
 def reconcile(args: argparse.Namespace) -> int:
     """Does it now, shows what is done as it is done, and waits for it."""
     settle_s = min(args.settle, 60)
@@ -81,6 +77,7 @@ def reconcile(args: argparse.Namespace) -> int:
         _say_stopping(finishing, left)
 
     try:
+        # the request answers only at the end: what happens meanwhile comes by the status stream
         with shown_while(agent_socket(args), progress):
             result = ask_or_do(
                 args,
@@ -92,6 +89,7 @@ def reconcile(args: argparse.Namespace) -> int:
         return INTERRUPTED
     progress.close()
     print_issues(result["issues"])
+    # a pass that had nothing to do says so in a word
     if not any(result[part] for part in ("operations", "failed", "pending")) and result["ok"]:
         print("\n".join([NOTHING, *notes_view(result, Style.of(sys.stdout))]))
     else:

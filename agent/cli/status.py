@@ -24,7 +24,7 @@ from agent.cli.view.status import (
     status_view,
     table_lines,
 )
-from agent.errors import ConfigError
+from agent.errors import ConfigError, UsageError
 from agent.model.issues import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
@@ -36,7 +36,7 @@ def status(args: argparse.Namespace) -> int:
     """The status once, or for as long as the agent runs."""
     check_options(args)
     if args.watch and args.load:
-        raise ConfigError("--load measures once: leave out --watch, or --load")
+        raise UsageError("--load measures once: leave out --watch, or --load")
     socket = agent_socket(args)
     if args.watch:
         return _watch(socket, args)

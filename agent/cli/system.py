@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.cli.output import Style, columns
+from agent.cli.output import Style, agreed, columns
 from agent.cli.parser import runtime_options
-from agent.errors import ConfigError
+from agent.errors import ConfigError, UsageError
 from agent.files.config import load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
 from agent.model.addresses import Listener
-from agent.model.issues import Given, Issue, issue_as_json, plain
+from agent.model.issues import Given, issue_as_json, plain
 
 
 def render(args: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def uci(args: argparse.Namespace) -> int:
 
 def show_help(args: argparse.Namespace) -> int:
     """The commands, or one of them."""
-    from agent.cli.parser import UsageError, help_for
+    from agent.cli.parser import help_for
 
     try:
         sys.stdout.write(help_for(args.topic))
@@ -85,14 +85,11 @@ def prune(args: argparse.Namespace) -> int:
     _show_prune(found, done=False)
     if args.dry_run or not (found["going"] or found["build_cache"]["entries"]):
         return 0
+    # a script that cannot answer must not hang, and not remove anything either
     if not sys.stdin.isatty():
         print("Nothing is removed yet; --yes removes it.", file=sys.stderr)
         return 0
-    try:
-        agreed = input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        agreed = False
-    return _pruned(args, asked) if agreed else 0
+    return _pruned(args, asked) if agreed("Remove this?") else 0
 
 
 def _pruned(args: argparse.Namespace, asked: dict[str, Any]) -> int:
@@ -179,8 +176,17 @@ def check(args: argparse.Namespace) -> int:
     errors = sum(issue.severity == "error" for issue in issues)
     if args.json:
         print(json.dumps([issue_as_json(issue) for issue in issues], indent=1))
+        return 1 if errors or (args.strict and issues) else 0
+    style = Style.of(sys.stdout)
+    for issue in issues:
+        word = style("bad" if issue.severity == "error" else "busy", issue.severity)
+        where = f"{style('head', plain(issue.where))}: " if issue.where else ""
+        print(f"{where}{word}: {plain(issue.words())}")
+    if issues:
+        counts = [_count(errors, "error"), _count(len(issues) - errors, "warning")]
+        print(" and ".join(count for count in counts if count), file=sys.stderr)
     else:
-        _print(issues, errors)
+        print("no mistakes")
     return 1 if errors or (args.strict and issues) else 0
 
 
@@ -203,7 +209,7 @@ def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     for name in files:
         package = "dockerd" if Path(name).name == "dockerd" else "containers"
         if package in texts:
-            raise ConfigError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
+            raise UsageError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
         texts[package], paths[package] = _read(name), "<stdin>" if name == _STDIN else name
     return texts, paths
 
@@ -220,19 +226,6 @@ def _read(name: str) -> str:
     if len(data) > SIZE_LIMIT:
         raise ConfigError(f"the standard input is larger than {SIZE_LIMIT // 1024**2} MiB")
     return data.decode("utf-8", "surrogateescape")
-
-
-def _print(issues: Sequence[Issue], errors: int) -> None:
-    style = Style.of(sys.stdout)
-    for issue in issues:
-        word = style("bad" if issue.severity == "error" else "busy", issue.severity)
-        where = f"{style('head', plain(issue.where))}: " if issue.where else ""
-        print(f"{where}{word}: {plain(issue.words())}")
-    if not issues:
-        print("no mistakes")
-        return
-    counts = [_count(errors, "error"), _count(len(issues) - errors, "warning")]
-    print(" and ".join(count for count in counts if count), file=sys.stderr)
 
 
 def _count(number: int, what: str) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from agent.cli.parser import runtime_options
 from agent.files.config import load
 from agent.model.addresses import is_address
-from agent.model.dockerd.settings import DaemonSettings
 from agent.model.dockerd.values import is_loopback
 from agent.tls.certificates import Certificates, ClientBundle
 
@@ -24,11 +23,15 @@ def tls_client(args: argparse.Namespace) -> int:
     """Raises what `Certificates.make_client` raises."""
     options = runtime_options(args)
     desired = load(options).desired
-    daemon = desired.daemon if desired else None  # what UCI says about dockerd, where that can be read
+    # what UCI says about dockerd, where that can be read; a port that other hosts reach before one of the router only
+    hosts = desired.daemon.hosts if desired and desired.daemon else ()
+    tcp = sorted((host for host in hosts if not host.is_unix), key=is_loopback)
     target = Path(args.out or args.name).absolute()
     maker = Certificates(options.state_dir / "tls")
     bundle = maker.make_client(args.name, target, days=args.days, now=time.time())
-    print(json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle, _port_of(daemon)))
+    print(
+        json.dumps(_as_json(bundle), indent=1) if args.json else _text(bundle, tcp[0].port if tcp else _PORT)
+    )
     return 0
 
 
@@ -50,13 +53,6 @@ def _text(bundle: ClientBundle, port: int) -> str:
             "dockerd's certificate is valid for: " + (", ".join(bundle.server_names) or "nothing yet"),
         ]
     )
-
-
-def _port_of(daemon: DaemonSettings | None) -> int:
-    """The port where dockerd listens; one that other hosts reach before one that only the router does."""
-    tcp = [host for host in (daemon.hosts if daemon else ()) if not host.is_unix]
-    tcp.sort(key=is_loopback)
-    return tcp[0].port if tcp else _PORT
 
 
 def _host(names: tuple[str, ...]) -> str:

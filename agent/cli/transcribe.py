@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from agent.cli.output import Style
+from agent.cli.output import Style, print_sections
 from agent.cli.parser import runtime_options
 from agent.convert.requests import ImportRequest, export
-from agent.errors import ConfigError, PathError
+from agent.errors import ConfigError, PathError, UsageError
 from agent.files.config import load, open_store
 from agent.files.user_paths import PATHS
 from agent.model.issues import plain
@@ -33,7 +33,7 @@ def import_run(args: argparse.Namespace) -> int:
     if len(words) == 1:  # `import run 'docker run ...'`
         run = words[0]
     if not str(run if isinstance(run, str) else " ".join(run)).strip():
-        raise ConfigError(
+        raise UsageError(
             "the docker run line is missing, as in `ucidockd import run -- docker run -d -p 8080:80 nginx`"
         )
     folder = os.path.abspath(args.folder or ".")
@@ -106,16 +106,15 @@ def _import(args: argparse.Namespace, request: ImportRequest) -> int:
         raise ConfigError(f"{exc.filename}: {exc.strerror}") from exc
     if args.json:
         print(json.dumps(answer, indent=1))
-        return 0
-    _show(answer)
-    return 0
+    else:
+        _show(answer)
+    return 0 if answer["sections"] else 1
 
 
 def _show(answer: dict[str, Any]) -> None:
     """The sections to standard output, what became of each flag or key to standard error."""
-    for line in str(answer["text"]).splitlines():
-        print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
-    sys.stdout.flush()
+    print_sections(answer["text"])
+    sys.stdout.flush()  # before what follows on standard error: a terminal shows both
     style = Style.of(sys.stderr)
     counts: dict[str, int] = {}
     for line in answer["report"]:

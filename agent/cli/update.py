@@ -12,7 +12,7 @@ from typing import Any
 from agent.cli.agent_client import call
 from agent.cli.ask import agent_socket, ask_or_do
 from agent.cli.main import sentence
-from agent.cli.output import Style, columns, output_lines, wrapped
+from agent.cli.output import Style, agreed, columns, output_lines, wrapped
 from agent.errors import UcidockdError
 from agent.model.identity import Key
 from agent.model.issues import plain
@@ -72,11 +72,7 @@ def _all(args: argparse.Namespace) -> int:
     if not sys.stdin.isatty():
         print("Nothing is updated yet; --yes updates these.", file=sys.stderr)
         return 0
-    try:
-        agreed = input("Update these? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        agreed = False
-    return _renew(args, list(newer), back=False) if agreed else 0
+    return _renew(args, list(newer), back=False) if agreed("Update these?") else 0
 
 
 def _renew(args: argparse.Namespace, names: Sequence[str], *, back: bool, with_data: bool = False) -> int:

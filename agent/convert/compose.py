@@ -42,7 +42,7 @@ class ComposeOptions:
 def import_compose(source: str, conversion: Conversion, options: ComposeOptions) -> None:
     """Add the sections for a compose file.
 
-    Raises ConfigError where it is none, or where a variable that it demands is not given.
+    Raises ConfigError if it is not a compose file, or if a variable that it demands is not given.
     """
     _Project(conversion, options).read(source)
 
@@ -62,7 +62,11 @@ class _Project:
 
     def read(self, source: str) -> None:
         document = self.loaded(source)
-        self.document = {part: self._mapping(document, part) for part in _TOP}
+        for part in _TOP:
+            value = document.get(part) or {}
+            if not isinstance(value, dict):
+                raise ConfigError(f"{part}: expected names with settings below them")
+            self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
             raise ConfigError("the compose file has no services; expected `services:` with at least one")
         self.project = project_name(
@@ -74,10 +78,13 @@ class _Project:
             self.document["services"], self._services_of if self.options.read_file else None
         )
         chosen = {name: service for name, service in services.items() if self._is_chosen(name, service)}
+        # one whose file could not be read still has the key, and says so itself
         for name in chosen:
             if "extends" in self.document["services"][name] and "extends" not in chosen[name]:
                 self.conversion.taken(f"services.{name}.extends")
-        self._stack(chosen)
+        # compose puts services without a network into one of the project; here the stack has that
+        if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
+            self.networks["default"] = self.project
         self._name_all(chosen)
         for name in self.document["networks"]:
             self._network(name, chosen)
@@ -86,7 +93,11 @@ class _Project:
         for name, service in chosen.items():
             self._service(name, service)
         for kind in ("secrets", "configs"):
-            self._unused(kind, chosen)
+            used = {name for service in chosen.values() for name in _names(service.get(kind))}
+            for name in self.document[kind]:
+                if name not in used:
+                    self.conversion.left_out(f"{kind}.{name}", "no service uses it")
+        # last: which variables matter is known once all that is wanted was read
         self._tell_variables()
 
     # the file
@@ -103,7 +114,7 @@ class _Project:
                 entry if isinstance(entry, str) else entry.get("path") if isinstance(entry, dict) else None
             )
             for path in listed(paths):
-                self.includes += 1
+                self.includes += 1  # over all levels: a file that includes itself ends here, too
                 if self.options.read_file is None:
                     self.conversion.left_out(f"include {path}", "give the included file as well")
                 elif self.includes > _INCLUDES_MAX:
@@ -126,12 +137,6 @@ class _Project:
         if not isinstance(services, dict):
             raise ConfigError(f"{path} has no services")
         return services
-
-    def _mapping(self, document: Mapping[str, Any], part: str) -> dict[str, Any]:
-        value = document.get(part) or {}
-        if not isinstance(value, dict):
-            raise ConfigError(f"{part}: expected names with settings below them")
-        return {str(name): item for name, item in value.items()}
 
     def _other(self, key: str) -> None:
         if key == "name":
@@ -178,12 +183,8 @@ class _Project:
 
     # names
 
-    def _stack(self, chosen: Mapping[str, Any]) -> None:
-        if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
-            self.networks["default"] = self.project
-
     def _name_all(self, chosen: Mapping[str, Any]) -> None:
-        """Before anything else is written: services name each other."""
+        """Names all services before anything is written, because they refer to each other."""
         for name, service in chosen.items():
             section = self.conversion.free_name(name, prefix=self.project)
             self.conversion.taken_names.add(section)
@@ -226,16 +227,13 @@ class _Project:
         else:
             sheet = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
         self.networks[name] = sheet.name
+        # by the Docker name that compose would give it, containers that compose made find each other further on
         if docker != sheet.name:
             sheet.put("name", docker, f"{where}.name")
         self.conversion.taken(where)
         if external:
-            if sheet.knows("external"):
-                sheet.put("external", "1", f"{where}.external")
-                self.conversion.taken(f"{where}.external")
-            else:
-                sheet.put("adopt", "1", f"{where}.external")
-                self.conversion.changed(f"{where}.external", "the section takes over the network that exists")
+            sheet.put("external", "1", f"{where}.external")
+            self.conversion.taken(f"{where}.external")
         for key, value in settings.items():
             self._network_key(sheet, where, str(key), value)
 
@@ -302,6 +300,7 @@ class _Project:
             if key not in ("external", "name") and value is not None
         }
         rest = {key: value for key, value in rest.items() if not (key == "driver" and value == "local")}
+        # without settings it needs no section: the engine makes a volume when a container names it
         if not rest or external:
             return
         sheet = self.conversion.sheet("volume", docker, prefix="vol")
@@ -329,12 +328,6 @@ class _Project:
                 continue
             self.conversion.taken(place)
 
-    def _unused(self, kind: str, chosen: Mapping[str, Any]) -> None:
-        used = {name for service in chosen.values() for name in _names(service.get(kind))}
-        for name in self.document[kind]:
-            if name not in used:
-                self.conversion.left_out(f"{kind}.{name}", "no service uses it")
-
     # services
 
     def _service(self, name: str, service: Mapping[str, Any]) -> None:
@@ -342,8 +335,7 @@ class _Project:
         self.conversion.sheets.append(sheet)
         if self.dockers[name] != sheet.name:
             sheet.put("name", self.dockers[name], f"services.{name}.container_name")
-        if sheet.knows("stack"):
-            sheet.put("stack", self.project, "name")
+        sheet.put("stack", self.project, "name")
         ServiceReader(self, name, sheet).read(service)
 
     # what a service asks its project
@@ -375,7 +367,7 @@ class _Project:
             self.conversion.unknown(where, f"the file declares no {kind[:-1]} {name}")
             return ""
         if source.get("external"):
-            self.conversion.left_out(where, "an external one lives in a swarm, which the router has not")
+            self.conversion.left_out(where, "external ones need a swarm, which the router does not have")
             return ""
         if "file" in source:
             path = self.absolute(str(source["file"]))
@@ -393,6 +385,7 @@ class _Project:
         if content is None:
             self.conversion.unknown(where, "it has neither file, content nor environment")
             return ""
+        # sections bind files: what the compose file holds itself has to become one
         made = NewFile(
             path=f"{FILES}/{self.project}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}", content=str(content)
         )

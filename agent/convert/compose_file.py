@@ -57,6 +57,7 @@ def _yaml(text: str) -> Any:
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
 
     def mapping(loader: Any, node: Any) -> Any:
+        # PyYAML takes the last of two equal keys without a word; compose refuses them
         seen: dict[str, int] = {}
         for key, _ in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
@@ -86,6 +87,7 @@ def _yaml(text: str) -> Any:
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     Loader.add_constructor("tag:yaml.org,2002:int", number)
+    # as it stands: `image: app:1.10` is text anyway, but a label of 1.10 would become 1.1
     Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: node.value)
     Loader.add_multi_constructor("!", plain)
     try:
@@ -163,6 +165,7 @@ class Interpolation:
         if not operator:
             return self._get(name)
         value, argument = self.variables.get(name), rest[len(operator) :]
+        # with a colon an empty value counts as none, as in a shell
         present = bool(value) if operator.startswith(":") else value is not None
         if operator.endswith("-"):
             return value or "" if present else self.text(argument)
@@ -229,8 +232,12 @@ def resolve_extends(
     """
     done: dict[str, Any] = {}
 
-    def whole(name: str, among: Mapping[str, Any], chain: tuple[str, ...]) -> dict[str, Any]:
-        if name in chain:
+    def whole(
+        name: str, among: Mapping[str, Any], chain: tuple[str, ...], source: str = ""
+    ) -> dict[str, Any]:
+        # by file and name: a circle may go through several files, each of which has a service of that name
+        here = f"{source}: {name}" if source else name
+        if here in chain:
             raise ConfigError(f"services.{name}.extends: it extends itself through {' and '.join(chain)}")
         service = among.get(name)
         if not isinstance(service, dict):
@@ -246,9 +253,9 @@ def resolve_extends(
             raise ConfigError(f"services.{name}.extends: expected the name of a service")
         if file and read is None:
             return {**service, "extends": base}
-        others, next_chain = (read(str(file)), ()) if file and read is not None else (among, (*chain, name))
+        others, there = (read(str(file)), str(file)) if file and read is not None else (among, source)
         own = {key: value for key, value in service.items() if key != "extends"}
-        merged: dict[str, Any] = merge(whole(wanted, others, next_chain), own)
+        merged: dict[str, Any] = merge(whole(wanted, others, (*chain, here), there), own)
         return merged
 
     for name in services:

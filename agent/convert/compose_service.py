@@ -76,17 +76,15 @@ class ServiceReader:
         elif row.read is not None:
             told = len(self.conversion.report)
             row.read(self, where, value)
-            if told == len(self.conversion.report):
-                self._unsaid(where, value)
+            # each key has a line in the report, also one in which a reader found nothing to speak of
+            if told < len(self.conversion.report):
+                return
+            if value in ([], {}, ""):
+                self.conversion.left_out(where, "it is empty")
+            else:
+                self.conversion.unknown(where, "its value does not have a form that compose knows")
         else:
             self._plain(row, where, value)
-
-    def _unsaid(self, where: str, value: Any) -> None:
-        """A reader found nothing in the value to speak of."""
-        if value in ([], {}, ""):
-            self.conversion.left_out(where, "it is empty")
-        else:
-            self.conversion.unknown(where, "its value is of another form than compose's")
 
     def _plain(self, row: Key, where: str, value: Any) -> None:
         if row.form == "flag":
@@ -234,6 +232,7 @@ class ServiceReader:
 
     def _long_volume(self, where: str, item: Mapping[str, Any]) -> None:
         fields: list[tuple[str, str]] = []
+        # "" has no effect here: the engine is never asked to make a missing folder, and OpenWrt has no SELinux
         inner = {
             "bind": {
                 "propagation": "bind-propagation",
@@ -495,12 +494,7 @@ class ServiceReader:
 
     def gpus(self, where: str, value: Any) -> None:
         for wanted in [value] if isinstance(value, str) else map(_gpu, listed(value)):
-            if self.sheet.knows("gpus"):
-                self.put("gpus", wanted, where)
-            elif wanted == "all":
-                self.put("device", "nvidia.com/gpu=all", where, changed="written as a CDI device")
-            else:
-                self.conversion.left_out(where, "name the GPU as a CDI device: list device nvidia.com/gpu=0")
+            self.put("gpus", wanted, where)
 
     def scale(self, where: str, value: Any) -> None:
         if text(value) == "0":

@@ -164,6 +164,7 @@ class Conversion:
     ) -> tuple[Issue, ...]:
         """Take out what `decode` refuses beside the sections in `packages`; the warnings that remain."""
         written = {file.path: file.content for file in self.files}
+        # what is taken out may have been named by something else, which is refused then: until nothing is
 
         def read(path: str) -> str:
             return written[path] if path in written or read_file is None else read_file(path)
@@ -189,7 +190,7 @@ class Conversion:
         return decode(every, paths={}, read_file=read_file).issues
 
     def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
-        """From the end, so that indexes stay true. A section goes as a whole when its identity or image is wrong."""
+        """Starts at the end, so that indexes stay valid. If its name or image is wrong, the whole section goes."""
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
             sheet = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""

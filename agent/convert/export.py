@@ -117,7 +117,11 @@ def _run(container: Container) -> str:
 def _flags(option: str, value: str | tuple[str, ...]) -> Iterator[str]:
     if option == "network":
         for item in _items(value):
-            yield shlex.join(["--network", _network_flag(item)])
+            name, *settings = item.split(",")
+            words = (setting.partition("=") for setting in settings)
+            rest = [f"{_NETWORK_WORDS.get(key, key)}={text}" for key, _, text in words]
+            # docker takes settings only behind `name=`
+            yield shlex.join(["--network", ",".join([f"name={name}", *rest]) if rest else name])
     elif option == "network_mode":
         yield shlex.join(["--network", str(value)])
     elif option == "health_cmd" and value == "none":
@@ -141,14 +145,6 @@ def _flags(option: str, value: str | tuple[str, ...]) -> Iterator[str]:
         yield f"# {option}: docker run has no flag for it"
 
 
-def _network_flag(entry: str) -> str:
-    """`name=...` where there is more than a name, as docker reads it."""
-    name, *settings = entry.split(",")
-    words = (setting.partition("=") for setting in settings)
-    rest = [f"{_NETWORK_WORDS.get(key, key)}={text}" for key, _, text in words]
-    return ",".join([f"name={name}", *rest]) if rest else name
-
-
 # compose
 
 
@@ -164,6 +160,7 @@ def export_compose(
     document: dict[str, Any] = {"name": project} if project else {}
     names = {container.section: container.name for container in listed}
     document["services"] = {container.name: _service(container, names) for container in listed}
+    # each has its name stated: compose would put the project's before it, and make another one
     declared = {network.name: network for network in networks}
     used = dict.fromkeys(endpoint.network for container in listed for endpoint in container.spec.endpoints)
     if used:
@@ -201,7 +198,11 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
             service.setdefault(OWN, {})[option] = value if isinstance(value, str) else list(value)
     if not container.spec.endpoints and container.spec.network_mode is None:
         service["network_mode"] = "bridge"  # compose would make a network
-    _add_mac(service, options)
+    # compose refuses a MAC address of the service beside one of a network
+    if "mac_address" in options and service.get("networks"):
+        first = next(iter(service["networks"]))
+        settings = service["networks"][first] or {}
+        service["networks"][first] = {**settings, "mac_address": service.pop("mac_address")}
     return service
 
 
@@ -252,21 +253,6 @@ def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:
     return {"networks": found}
 
 
-def _add_mac(service: dict[str, Any], options: Options) -> None:
-    if "mac_address" in options and service.get("networks"):
-        first = next(iter(service["networks"]))
-        service["networks"][first] = {
-            **(service["networks"][first] or {}),
-            "mac_address": options["mac_address"],
-        }
-        service.pop("mac_address", None)
-
-
-def _volumes(value: str | tuple[str, ...]) -> dict[str, Any]:
-    """Propagation and `nocopy` go into the short form, too."""
-    return {"volumes": list(_items(value))}
-
-
 def _depends(value: str | tuple[str, ...], names: Mapping[str, str]) -> dict[str, Any]:
     words = {"": "service_started", "started": "service_started", "healthy": "service_healthy"}
     words["completed"] = "service_completed_successfully"
@@ -305,7 +291,9 @@ _WRITERS: Mapping[str, Any] = {
     "state": lambda value: {"scale": 0} if value == "stopped" else {},
     "tmpfs": lambda value: {"tmpfs": list(_items(value))},
     "ulimit": _ulimits,
-    "volume": _volumes,
+    "volume": lambda value: {
+        "volumes": list(_items(value))
+    },  # the short form has propagation and `nocopy`, too
     "volumes_from": lambda value: {"volumes_from": [f"container:{item}" for item in _items(value)]},
 }
 

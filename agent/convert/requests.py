@@ -65,7 +65,11 @@ def convert(
     there = packages[PACKAGE].sections if PACKAGE in packages else ()
     conversion = Conversion(
         taken_names={section.name for section in there},
-        networks_there={_docker_name(s): s.name for s in there if s.type == "network"},
+        networks_there={
+            str(option.value) if (option := section.get("name")) is not None else section.name: section.name
+            for section in there
+            if section.type == "network"
+        },
     )
     if request.run:
         import_run(request.run, conversion, folder=request.folder, variables=variables)
@@ -84,11 +88,6 @@ def convert(
     return Imported(sections=sections, files={f.path: f.content for f in conversion.files}, answer=answer)
 
 
-def _docker_name(section: Section) -> str:
-    option = section.get("name")
-    return str(option.value) if option is not None else section.name
-
-
 def export(form: str, names: Sequence[str], desired: Desired) -> str:
     """The text of `GET /v1/export`: containers by section or Docker name, all of them where none is named.
 
@@ -96,7 +95,7 @@ def export(form: str, names: Sequence[str], desired: Desired) -> str:
     """
     if form not in FORMS:
         raise ConfigError(f"{form[:64]!r} is not a format; expected run or compose")
-    containers = _in_order([_container(name, desired) for name in names] if names else desired.containers)
+    containers = _in_order([desired.container(name) for name in names] if names else desired.containers)
     if not containers:
         raise ConfigError("no container is declared")
     used_networks = {endpoint.network for c in containers for endpoint in c.spec.endpoints}
@@ -119,12 +118,3 @@ def _in_order(containers: Sequence[Container]) -> list[Container]:
         for container in ready or list(left.values()):
             ordered.append(left.pop(container.section))
     return ordered
-
-
-def _container(name: str, desired: Desired) -> Container:
-    found = next((c for c in desired.containers if c.section == name), None)
-    found = found or next((c for c in desired.containers if c.name == name), None)
-    if found is None:
-        known = ", ".join(c.section for c in desired.containers) or "none is declared"
-        raise ConfigError(f"there is no container section {name[:64]!r}; expected one of: {known}")
-    return found

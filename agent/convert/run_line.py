@@ -107,6 +107,7 @@ def import_run(
 def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
     """What a command does (`run`, `network create`), and its words after that; "" for what is not docker's."""
     at = 0
+    # people paste lines with their prompt, `sudo`, and variables before them
     while at < len(words) and (words[at].text in _BEFORE or re.match(r"[A-Za-z_]\w*=", words[at].text)):
         at += 1
     if at == len(words) or basename(words[at].text) not in _ENGINES:
@@ -156,9 +157,8 @@ class _Container:
         self.folder = folder
         self.sheet = Sheet("container", "")
         self.networks_of: dict[str, list[tuple[str, str]]] = {}  # by Docker name: alias, ip, ...
-        self.loose: list[
-            tuple[str, str]
-        ] = []  # settings of the first network that came as flags of their own
+        # settings of the first network that came as flags of their own
+        self.loose: list[tuple[str, str]] = []
 
     def read(self, words: Sequence[Word]) -> None:
         image, command = self._flags(words)
@@ -171,6 +171,7 @@ class _Container:
             return
         name = str(sheet.options.pop("name", ""))
         base = basename(image.text).partition("@")[0].partition(":")[0]
+        # only now: a line without an image leaves no section behind
         made = self.conversion.sheet("container", name or base)
         if name and made.name != name:
             made.put("name", name, "--name")
@@ -208,6 +209,7 @@ class _Container:
             if text == "--":
                 at += 1
                 break
+            # docker stops reading flags at the image: what follows is the container's command
             if not text.startswith("-") or text == "-":
                 break
             at += 1
@@ -268,9 +270,6 @@ class _Container:
         special = _SPECIAL.get(flag.name)
         if special is not None:
             special(self, where, word.text)
-            return
-        if not self.sheet.knows(flag.option):
-            self.conversion.left_out(where, "sections have no such option")
             return
         value = word.text
         if flag.switch:
@@ -349,16 +348,6 @@ class _Container:
         self.sheet.put(option, text, shown)
         self.conversion.changed(shown, f"`list {option} '{text}'`" + (f"; {lost}" if lost else ""))
 
-    def gpus(self, where: str, value: str) -> None:
-        if self.sheet.knows("gpus"):
-            self._put("gpus", value, where)
-        elif value == "all":
-            self._put("device", "nvidia.com/gpu=all", where, changed="written as a CDI device")
-        else:
-            self.conversion.left_out(
-                f"{where} {value}", "name the GPU as a CDI device: list device nvidia.com/gpu=0"
-            )
-
     def network(self, where: str, value: str) -> None:
         """A name, or docker's long form `name=...,alias=...,ip=...`."""
         name, settings = value, []
@@ -402,18 +391,14 @@ class _Container:
             section = name if name in _MODES else self.networks.get(name)
             if section is None:
                 section = self._new_network(name, made)
-                mine = [pair for pair in mine if not self._needs_subnet(section, *pair)]
+                # a section may name only addresses of its network's subnet, which the line does not tell
+                for key, address in mine:
+                    if key in ("ip", "ip6"):
+                        wish = f"give network {section} its `list subnet`, then add it"
+                        self.conversion.left_out(f"--{key} {address}", wish)
+                mine = [(key, text) for key, text in mine if key not in ("ip", "ip6")]
             parts = [section, *(f"{key}={text}" for key, text in mine)]
             made.put("network", ",".join(parts), f"--network {name}")
-
-    def _needs_subnet(self, section: str, key: str, address: str) -> bool:
-        """A section may name only addresses of its network's subnet, which the line does not tell."""
-        if key not in ("ip", "ip6"):
-            return False
-        self.conversion.left_out(
-            f"--{key} {address}", f"give network {section} its `list subnet`, then add it"
-        )
-        return True
 
     def _new_network(self, name: str, made: Sheet) -> str:
         sheet = self.conversion.sheet("network", name, prefix="net")
@@ -440,7 +425,6 @@ _SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {
     "env-file": _Container.env_file,
     "volume": _Container.volume,
     "mount": _Container.mount,
-    "gpus": _Container.gpus,
     "network": _Container.network,
     "net": _Container.network,
     "network-alias": _Container.setting,
@@ -554,6 +538,7 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
     sheet = conversion.sheet(kind, name, prefix="net" if kind == "network" else "vol")
     if sheet.name != name:
         sheet.put("name", name)
+    # the line may have been run before: what it made is then taken over with its data
     sheet.put("adopt", "1")
     if kind == "network":
         networks[name] = sheet.name

@@ -89,6 +89,7 @@ class _Splitter:
             if char == '"':
                 self.at += 1
                 return
+            # before any other character a backslash in double quotes stands for itself (POSIX shell, 2.2.3)
             if char == "\\" and self.text[self.at + 1 : self.at + 2] in ('"', "\\", "$", "`"):
                 self._add(self.text[self.at + 1])
                 self.at += 2

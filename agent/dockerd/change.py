@@ -26,7 +26,6 @@ from typing import Any
 
 from agent.dockerd.ports import Check, DaemonStore, Probe, Supervisor
 from agent.errors import DaemonError
-from agent.model.dockerd.blame import suspects, without
 from agent.model.dockerd.settings import (
     DaemonRecord,
     Document,
@@ -37,7 +36,7 @@ from agent.model.dockerd.settings import (
     Target,
     format_document,
 )
-from agent.model.dockerd.table import value_at
+from agent.model.dockerd.table import suspects, value_at, without
 from agent.plan.daemon import Change, bare, minimal
 
 logger = logging.getLogger(__name__)

@@ -40,7 +40,7 @@ def preview(options: RuntimeOptions) -> Preview:
     Raises ConfigError when it cannot be read at all, DaemonError without a dockerd program.
     """
     desired = load(options).desired
-    if desired is None:
+    if desired is None or (desired.daemon is not None and desired.daemon.unreadable):
         raise ConfigError("the configuration cannot be read; `ucidockd check` says why")
     if desired.daemon is None:
         raise ConfigError(

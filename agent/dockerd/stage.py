@@ -211,22 +211,26 @@ class DaemonStage:
         return not self.holding
 
     def keep_up(self, readable: Desired) -> None:
-        """A file of the configuration cannot be read, and nothing is known of what it said before. `readable`: the agent
-        section and dockerd's settings, where theirs can.
+        """/etc/config/containers cannot be read, and nothing is known of what it said before. `readable`: the agent
+        section and dockerd's settings, where theirs can."""
+        if readable.agent.enabled:
+            mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
+            self.reconcile(self.as_before(replace(readable, daemon_mistakes=mistakes)), busy=False)
 
-        Else dockerd runs with what was good; where there is nothing such, as the stock script would start it, or with
-        its defaults.
-        """
-        if not readable.agent.enabled:
-            return
-        settings = readable.daemon
-        mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
-        ours = str(self.files.config_file)
-        if settings is None and self.files.last_good() is not None:
-            settings = DaemonSettings(alt_config_file=ours, unreadable=True)
-        elif settings is None and runner_of(readable.agent, self._options).kind == "child":
-            settings = DaemonSettings(alt_config_file=ours)
-        self.reconcile(replace(readable, daemon=settings, daemon_mistakes=mistakes), busy=False)
+    def as_before(self, desired: Desired) -> Desired:
+        """Where dockerd's settings cannot be read: those that were good; without such as the stock script would start it,
+        or its defaults."""
+        settings = desired.daemon
+        if settings is None or not settings.unreadable:
+            return desired
+        ours, good = str(self.files.config_file), self.files.last_good()
+        if good is not None:
+            settings = replace(settings, alt_config_file=ours, values=good.document)
+        elif runner_of(desired.agent, self._options).kind == "child":
+            settings = replace(settings, alt_config_file=ours, unreadable=False)
+        else:
+            settings = None
+        return replace(desired, daemon=settings)
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
         """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""

@@ -104,6 +104,7 @@ class Pump:
 
         Raises BrokenSourceError, StoppedError, OSError for the sink, TimeoutError where that takes nothing.
         """
+        # one poll for each side, each with `stop`: a thread cannot be cancelled, it has to be woken
         readable, writable = self._poll(self._source, select.POLLIN), self._poll(self._sink, select.POLLOUT)
         try:
             self._send(self._framing.split(self._first, len(self._first)), writable)
@@ -117,6 +118,7 @@ class Pump:
 
     def _copy(self, readable: select.poll, writable: select.poll) -> None:
         """Through memory, where the end of the body must be looked for."""
+        # one for the whole body: each piece is gone before the next one comes
         buffer = bytearray(_BUFFER)
 
         def receive() -> int:
@@ -131,6 +133,7 @@ class Pump:
 
             def receive() -> int:
                 wanted = body.room(capacity)
+                # splice returns what is there: without it each of the engine's small writes would be a piece
                 _set_low_water(self._source, min(wanted, _LOW_WATER))
                 return os.splice(self._source.fileno(), start, wanted)
 
@@ -174,6 +177,7 @@ class Pump:
         size = sum(map(len, parts))
         if size == 0:
             return
+        # chunks of a few bytes each: joining costs less than a system call for every thousand
         if len(parts) > _PARTS:
             parts = [memoryview(b"".join(parts))]
         left = [memoryview(b"%x\r\n" % size), *parts, memoryview(b"\r\n")] if self._chunked else list(parts)
@@ -206,6 +210,7 @@ def _blocking(end: socket.socket, limit: int) -> Iterator[None]:
     reads what is there, and an answer that finds no room holds it up for a tick of the kernel.
     """
     limits = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+    # both: without an O_NONBLOCK the other direction would block for ever, so it gets the shortest time there is
     for option in limits:
         end.setsockopt(socket.SOL_SOCKET, option, _time(_FILL_MS * 1000 if option == limit else 1))
     end.settimeout(None)
@@ -271,6 +276,7 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
     try:
         work = asyncio.get_running_loop().run_in_executor(_pool, pump.run)
         try:
+            # `moved` is an int that the thread alone writes: reading it needs no lock
             told = 0
             while not work.done():
                 await asyncio.wait({work}, timeout=_NEWS_S if note else None)
@@ -279,6 +285,7 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
                     told = moved
             work.result()
         except asyncio.CancelledError:
+            # its sockets are closed by the caller right after this: the thread must have let go of them
             pump.stop()
             await asyncio.wait({work})
             with contextlib.suppress(Exception):  # whatever it was: nothing waits for it any more

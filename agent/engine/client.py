@@ -121,6 +121,7 @@ class DockerEngine:
 
     def _client(self) -> Any:
         version = self._version or _version_text(self.ping())
+        # another engine may answer since the last connection was lost: it is spoken to in its own version
         if getattr(self._local, "version", None) != version:
             self._local.client, self._local.deadline = self._new_client(version, self._timeout_s)
             self._local.version = version
@@ -176,8 +177,10 @@ class DockerEngine:
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
         self._version, self._identity = "", None  # what answers next may be another engine
+        # the socket's own deadline comes as a plain TimeoutError in one of the wraps
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
+        # requests and urllib3 wrap what went wrong three times over, and their own words carry addresses of objects
         for cause in _causes(exc):
             if is_mistrust(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
@@ -261,6 +264,7 @@ class DockerEngine:
             client, deadline = self._new_client(_LEAST_API, limit)
         except _BROKEN as exc:
             raise self._away(exc) from exc
+        # a client of its own: the negotiated version is part of docker-py's clients, and this call is made to learn it
         with client:
             url = client._url("/version", versioned_api=False)  # noqa: SLF001 - as in _call
             status, body = self._exchange(client, deadline, "GET", url, timeout=limit)
@@ -347,9 +351,14 @@ class DockerEngine:
         found = self._get("/images/json", _images, params=params)
         if measures:
             return found
-        shared = {
-            image.id: image.shared for image in self._read(self._disk_usage(), lambda b: _images(b["Images"]))
-        }
+        try:
+            measured = self._read(self._disk_usage(), lambda b: _images(b["Images"]))
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:  # one damaged image or volume fails all of it, and only the sizes are lost
+            logger.warning("the sizes of images are not known: %s", exc)
+            return found
+        shared = {image.id: image.shared for image in measured}
         return tuple(replace(image, shared=shared.get(image.id)) for image in found)
 
     def list_image_users(self) -> dict[str, str]:
@@ -417,6 +426,7 @@ class DockerEngine:
         try:
             self._call("POST", f"/containers/{ref}/start")
         except EngineError as exc:
+            # only this refusal: to kill processes for another would be worse than not to start
             if not tells_of_leftover(str(exc)):
                 raise
             if not end_leftover(ref):
@@ -426,6 +436,7 @@ class DockerEngine:
 
     def stop(self, ref: str, timeout_s: int | None) -> None:
         params = {} if timeout_s is None else {"t": str(timeout_s)}
+        # the engine answers when the container has ended, its own stop time included
         limit = self._timeout_s + (timeout_s or 0)
         path = f"/containers/{ref}/stop"
         self._unless_gone("POST", path, lambda: self.inspect_container(ref), params=params, timeout_s=limit)
@@ -440,6 +451,7 @@ class DockerEngine:
         try:
             self._call("POST", f"/containers/{ref}/rename", params={"name": name})
         except EngineError:
+            # a rename whose answer was lost has been done: the second one is refused for the name that it already has
             seen = self.inspect_container(ref)
             if seen is None or seen.name != name:
                 raise
@@ -522,6 +534,7 @@ class DockerEngine:
         """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
         version = _version_text(self.api_version())
         try:
+            # its own connection, and no deadline: an idle engine sends nothing for days
             client, _ = self._new_client(version, None)
             response = client.request(
                 "GET",
@@ -556,6 +569,7 @@ class DockerEngine:
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
         finally:
+            # the engine may have been replaced by a newer one while we listened
             self._version = ""
 
 

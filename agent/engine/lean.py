@@ -10,73 +10,81 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 
-def load(name: str, without: Mapping[str, Mapping[str, Any]]) -> None:
-    """Imports a module. Who imports one of `without` meanwhile gets a module with these names only, unless the real one is
-    loaded already; a version of a library that needs more of it is loaded with all it wants.
+class _StandIn(ModuleType):
+    """A module with the names that it is given. Once another one is asked of it, it becomes the real module, so that a
+    library's next release finds whatever it needs.
     """
-    absent = without.keys() - sys.modules.keys()
-    for each in absent:
-        sys.modules[each] = ModuleType(each)
-        vars(sys.modules[each]).update(without[each])
-    try:
-        importlib.import_module(name)
-        return
-    except (ImportError, AttributeError):
-        pass
-    finally:
-        for each in absent:
-            del sys.modules[each]
-    importlib.import_module(name)
 
-
-class _Package(ModuleType):
-    """Its `__init__` runs once somebody asks for one of its names; modules within it are imported without that."""
+    def __init__(self, spec: ModuleSpec, names: Mapping[str, Any]) -> None:
+        super().__init__(spec.name)
+        self.__spec__, self.__loader__, self.__file__ = spec, spec.loader, spec.origin
+        if spec.submodule_search_locations is not None:
+            self.__path__ = (
+                spec.submodule_search_locations
+            )  # modules within it are imported without its `__init__`
+        vars(self).update(names)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name == "__path__":  # each `from ... import` asks whether it is a package
             raise AttributeError(name)
-        if importlib.util.find_spec(f"{self.__name__}.{name}"):
-            return importlib.import_module(f"{self.__name__}.{name}")
+        within = f"{self.__name__}.{name}"
+        if hasattr(self, "__path__") and importlib.util.find_spec(within):
+            return importlib.import_module(within)
+        real = sys.modules.setdefault(self.__name__, self)
         self.__class__ = ModuleType  # type: ignore[assignment]
-        if self.__spec__ is not None and self.__spec__.loader is not None:
-            self.__spec__.loader.exec_module(self)
+        if real is self:
+            importlib.reload(self)
+        else:  # loaded by someone else since
+            vars(self).update(vars(real))
         return getattr(self, name)
 
 
-def without_init(name: str) -> None:
-    """Modules of that package can be imported without what its `__init__` imports, unless that has run."""
-    spec = importlib.util.find_spec(name)
-    if name in sys.modules or spec is None or spec.submodule_search_locations is None:
-        return
-    package = _Package(name)
-    package.__spec__, package.__path__ = spec, spec.submodule_search_locations
-    package.__file__ = spec.origin
-    sys.modules[name] = package
-
-
-class _Utf8(ModuleType):
-    """As much of charset_normalizer as requests uses.
-
-    requests loads one with its first import (requests/compat.py) and asks it for the encoding of texts that name none. The
-    engine speaks JSON, which is UTF-8 (RFC 8259, 8.1).
+def stand_in(name: str, **names: Any) -> ModuleType | None:
+    """The module is imported as one with these names, and a package without what its `__init__` imports, until more is asked
+    of it. None where it is loaded already, or is not installed.
     """
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None:
+        return None
+    made = sys.modules[name] = _StandIn(spec, names)
+    parent, _, child = name.rpartition(".")
+    if parent:
+        vars(sys.modules[parent]).setdefault(child, made)
+    return made
 
-    __version__ = "3.0.0"  # requests checks that it is one it knows
 
-    @staticmethod
-    def detect(data: bytes) -> dict[str, object]:
-        del data
-        return {"encoding": "utf-8", "confidence": 1.0, "language": ""}
+def load(name: str, without: Mapping[str, Mapping[str, Any]]) -> None:
+    """Imports a module. Whatever imports one of `without` meanwhile gets a stand-in with these names."""
+    made = {each: stand_in(each, **names) for each, names in without.items()}
+    try:
+        importlib.import_module(name)
+        return
+    except Exception:  # noqa: BLE001, S110 - a release that uses those names in another way is loaded with the real ones
+        pass
+    finally:
+        for each, module in made.items():
+            # what has become real meanwhile stays
+            if module is not None and isinstance(sys.modules.get(each), _StandIn):
+                del sys.modules[each]
+    importlib.import_module(name)
 
 
-if "requests" not in sys.modules:
-    sys.modules.setdefault("charset_normalizer", _Utf8("charset_normalizer"))
-# docker-py's __init__ loads another client, of objects
-without_init("docker")
+def _is_utf8(data: bytes) -> dict[str, object]:
+    """What `detect` of chardet and charset_normalizer returns. The engine speaks JSON, which is UTF-8 (RFC 8259, 8.1)."""
+    del data
+    return {"encoding": "utf-8", "confidence": 1.0, "language": ""}
+
+
+# requests imports one of them (requests/compat.py) for texts that name no encoding, and checks its version
+for _name, _version in {"chardet": "5.0.0", "charset_normalizer": "3.0.0"}.items():
+    if "requests" not in sys.modules:
+        stand_in(_name, __version__=_version, detect=_is_utf8)
+stand_in("docker")  # its __init__ loads another client, of objects
 load(
     "docker.api.client",
     {

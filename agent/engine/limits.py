@@ -75,24 +75,19 @@ class TimedTlsSocket(ssl.SSLSocket):
 
 
 def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
+    # a pull must end when its section goes, however long the engine says nothing
     if deadline.meanwhile is not None:
         deadline.meanwhile()
-        while not _has_data(reader):
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        # what TLS has decrypted already is waiting here: the kernel has nothing more, and a poll would wait for ever
+        while not (isinstance(reader, ssl.SSLSocket) and reader.pending()) and not poll.poll(_ATTEND_MS):
             deadline.meanwhile()
     if deadline.at != math.inf:
         left = deadline.at - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         reader.settimeout(left)
-
-
-def _has_data(reader: socket.socket) -> bool:
-    """Waits for it, for a second at most."""
-    if isinstance(reader, ssl.SSLSocket) and reader.pending():
-        return True  # decrypted already: the kernel has nothing more
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    return bool(poll.poll(_ATTEND_MS))
 
 
 def keep_time(client: Any, deadline: Deadline) -> None:
@@ -126,21 +121,19 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
 
         def connected() -> None:
             connect()
-            if type(connection.sock) is socket.socket:
-                connection.sock = _on_time(connection.sock)
+            plain = connection.sock
+            if type(plain) is socket.socket:
+                # the same connection in a socket that looks at the clock before each read
+                limit = plain.gettimeout()
+                timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+                timed.settimeout(limit)
+                connection.sock = timed
             connection.sock.deadline = deadline
 
         connection.connect = connected
         return connection
 
     return made
-
-
-def _on_time(plain: socket.socket) -> _TimedSocket:
-    limit = plain.gettimeout()
-    timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-    timed.settimeout(limit)
-    return timed
 
 
 def read_body(response: Any) -> bytes:

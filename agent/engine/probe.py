@@ -10,12 +10,25 @@ import posixpath
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import quote
 
 _TIMEOUT_S = 10.0
 _FILTERS = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP on a unix socket. `timeout_s` None: it waits for ever."""
+
+    def __init__(self, path: str, timeout_s: float | None = None) -> None:
+        super().__init__("localhost")
+        self._path, self._timeout_s = path, timeout_s
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self._timeout_s)
+        self.sock.connect(self._path)
 
 
 class ReloadEvents:
@@ -49,7 +62,7 @@ class DaemonProbe:
     def answers(self) -> bool:
         """GET /_ping."""
         try:
-            with self._connected(2.0) as connection:
+            with closing(UnixConnection(self._path, 2.0)) as connection:
                 connection.request("GET", "/_ping")
                 return connection.getresponse().status == 200
         except (OSError, http.client.HTTPException):
@@ -101,46 +114,21 @@ class DaemonProbe:
     def reload_events(self, timeout_s: float) -> Iterator[ReloadEvents]:
         """GET /events, those of the daemon. `since` covers the moment between the answer's head and subscribing."""
         path = f"/events?since={time.time():.9f}&filters={_FILTERS}"
-        connection: http.client.HTTPConnection | None = None
         events = ReloadEvents(None, None)
-        try:
-            connection = self._open(timeout_s)
-            connection.request("GET", path)
-            link = connection.sock  # the response takes it over
-            events = ReloadEvents(connection.getresponse(), link)
-        except (OSError, http.client.HTTPException):
-            pass  # an engine that does not answer confirms nothing
-        try:
+        with closing(UnixConnection(self._path, timeout_s)) as connection:
+            try:
+                connection.request("GET", path)
+                link = connection.sock  # the response takes it over
+                events = ReloadEvents(connection.getresponse(), link)
+            except (OSError, http.client.HTTPException):
+                pass  # an engine that does not answer confirms nothing
             yield events
-        finally:
-            if connection is not None:
-                connection.close()
 
     def _json(self, path: str) -> Any:
         try:
-            with self._connected(_TIMEOUT_S) as connection:
+            with closing(UnixConnection(self._path, _TIMEOUT_S)) as connection:
                 connection.request("GET", path)
                 response = connection.getresponse()
                 return json.loads(response.read()) if response.status == 200 else None
         except (OSError, http.client.HTTPException, ValueError):
             return None
-
-    @contextmanager
-    def _connected(self, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
-        connection = self._open(timeout_s)
-        try:
-            yield connection
-        finally:
-            connection.close()
-
-    def _open(self, timeout_s: float) -> http.client.HTTPConnection:
-        link = socket.socket(socket.AF_UNIX)
-        link.settimeout(timeout_s)
-        try:
-            link.connect(self._path)
-        except OSError:
-            link.close()
-            raise
-        connection = http.client.HTTPConnection("docker")
-        connection.sock = link
-        return connection

@@ -211,22 +211,19 @@ async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -
     try:
         if not is_in_container(pid, container):
             return False
+        # as when a terminal is closed, and then without asking
         for number in (signal.SIGHUP, signal.SIGKILL):
-            _signal(pid, descriptor, number)
+            with contextlib.suppress(ProcessLookupError):
+                # an exec's process leads its own session, and so a process group; its jobs get the kernel's hangup
+                if os.getpgid(pid) == pid:
+                    os.killpg(pid, number)
+                else:
+                    signal.pidfd_send_signal(descriptor, number)
             if await _exited(descriptor, hangup_s):
                 break
         return True
     finally:
         os.close(descriptor)
-
-
-def _signal(pid: int, descriptor: int, number: signal.Signals) -> None:
-    """An exec's process leads its own session, and so a process group; its jobs get the kernel's hangup."""
-    with contextlib.suppress(ProcessLookupError):
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        else:
-            signal.pidfd_send_signal(descriptor, number)
 
 
 async def _exited(descriptor: int, limit_s: float) -> bool:
@@ -270,7 +267,13 @@ def end_leftover(container: str) -> bool:
         for descriptor in left:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        return bool(left) and _all_exited(left)
+        deadline = time.monotonic() + _LIMIT_S
+        for descriptor in left:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)  # readable once its process has ended
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return False
+        return bool(left)
     finally:
         for descriptor in left:
             os.close(descriptor)
@@ -292,22 +295,10 @@ def _open_member(pid: int, container: str) -> int | None:
 
 def _belongs(pid: int, container: str) -> bool:
     """It is in the container, or is the container's shim."""
-    return is_in_container(pid, container) or _is_shim(pid, container)
-
-
-def _is_shim(pid: int, container: str) -> bool:
+    if is_in_container(pid, container):
+        return True
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
     return b"containerd-shim" in words[0] and container.encode() in words
-
-
-def _all_exited(descriptors: list[int]) -> bool:
-    deadline = time.monotonic() + _LIMIT_S
-    for descriptor in descriptors:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)  # readable once its process has ended
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return False
-    return True

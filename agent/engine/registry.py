@@ -215,6 +215,7 @@ class RegistryClient:
     def _reply(self, method: str, name: ImageName, path: str) -> tuple[_Endpoint, _Reply]:
         """The first endpoint's that has it: mirrors come before Docker Hub, and none of them has the last word."""
         endpoints = self._endpoints_of(name.registry)
+        # a mirror that is down, full or behind never keeps an update from being found
         for endpoint in endpoints[:-1]:
             try:
                 reply = self._send(endpoint, method, name, path)
@@ -227,17 +228,17 @@ class RegistryClient:
     def _endpoints_of(self, registry: str) -> list[_Endpoint]:
         found = self._endpoints.get(registry)
         if found is None:
-            hosts = [] if registry != HUB else [self._mirror(url) for url in self._ways.mirrors]
+            hosts = []
+            for url in self._ways.mirrors if registry == HUB else ():
+                parts = urlsplit(url)
+                rest = f"{parts.netloc}{parts.path.rstrip('/')}"
+                hosts.append(_Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc)))
             main = _HUB_HOST if registry == HUB else registry
             insecure = self._is_insecure(main)
+            # as dockerd tries them
             schemes = ["https", "http"] if insecure else ["https"]
             found = self._endpoints[registry] = [*hosts, _Endpoint(registry, schemes, main, insecure)]
         return found
-
-    def _mirror(self, url: str) -> _Endpoint:
-        parts = urlsplit(url)
-        rest = f"{parts.netloc}{parts.path.rstrip('/')}"
-        return _Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc))
 
     def _is_insecure(self, registry: str) -> bool:
         """moby registry/config.go: by its name, or by its address."""
@@ -279,6 +280,7 @@ class RegistryClient:
         if reply.status != 401 or reply.moved:
             return reply
         found = wire.challenge(reply.headers.get("www-authenticate", ""))
+        # the same question after our answer: the login is wrong, and asking again would count as another attempt
         if found is None or (found == endpoint.challenge and header and found.scheme == "basic"):
             return reply
         endpoint.challenge = found
@@ -301,6 +303,7 @@ class RegistryClient:
 
     def _token(self, endpoint: _Endpoint, asked: wire.Challenge, repository: str) -> str:
         """Docker registry v2 authentication: a token for this repository, with the registry's login."""
+        # the registry names where the login goes
         if urlsplit(asked.realm).scheme != "https" and endpoint.schemes[0] == "https":
             raise RegistryError(f"{endpoint.registry} would have its login sent without TLS")
         query = {"scope": f"repository:{repository}:pull"} | (
@@ -332,12 +335,14 @@ class RegistryClient:
         for _ in range(_REDIRECTS + 1):
             moved = _origin(url) != origin
             headers = {"Accept": wire.ACCEPT, "Accept-Encoding": "identity", "User-Agent": "ucidockd"}
+            # blobs lie on servers of others, which must not get the login
             if authorization and not moved:
                 headers["Authorization"] = authorization
             status, found, body = self._exchange(endpoint, method, url, headers, limit)
             if status not in (301, 302, 303, 307, 308):
                 return _Reply(status, found, body, moved=moved)
             target = urljoin(url, found.get("location", ""))
+            # a redirect must not take the answer out of TLS: its digest is what we would update to
             if urlsplit(target).scheme not in ("http", "https") or (
                 urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
             ):
@@ -395,6 +400,7 @@ class RegistryClient:
         """The system's authorities, and what certs.d has for that registry; its authorization server and where it
         redirects to may be of the same authority (moby: registry/registry.go)."""
         context = ssl.create_default_context()
+        # its reads look at the deadline of the whole call
         context.sslsocket_class = TimedTlsSocket
         if endpoint.insecure:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -404,6 +410,7 @@ class RegistryClient:
             for file in files:
                 if file.suffix == ".crt":
                     context.load_verify_locations(file)
+                # the names that dockerd reads in certs.d; a key with a passphrase must not ask for it on a terminal
                 elif file.suffix == ".cert":
                     context.load_cert_chain(file, file.with_suffix(".key"), password="")
         except (OSError, ValueError) as exc:
@@ -442,9 +449,11 @@ def _is_direct(host: str, port: int | None, names: Sequence[str]) -> bool:
         ip = ipaddress.ip_address(host)
     except ValueError:
         ip = None
+    # a proxy could not reach it
     if host == "localhost" or (ip is not None and ip.is_loopback):
         return True
     for name in names:
+        # one colon is a port, more are an IPv6 address
         wanted, colon, number = name.rpartition(":") if name.count(":") == 1 else (name, "", "")
         if colon and number != str(port or ""):
             continue
@@ -484,6 +493,7 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 def _why(exc: BaseException) -> str:
     """The innermost cause, without the URL around it."""
+    # the outer ones only repeat the URL
     while (inner := _cause(exc)) is not None:
         exc = inner
     if isinstance(exc, ssl.SSLCertVerificationError):

@@ -233,22 +233,15 @@ Permit = Callable[[str, str], None]  # given method and path; raises for what mu
 Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # given method, path and query
 
 
-def _permit_all(method: str, path: str) -> None:
-    del method, path
-
-
-def _nothing_around(method: str, path: str, query: Pairs) -> AbstractAsyncContextManager[None]:
-    del method, path, query
-    return nullcontext()
-
-
 class DockerStream:
     """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted."""
 
     def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
         self.address = parse_engine_address(address) if isinstance(address, str) else address
-        self.permit: Permit = _permit_all
-        self.around: Around = _nothing_around  # from before a request until the head of its response is there
+        self.permit: Permit = lambda _method, _path: None
+        self.around: Around = lambda _method, _path, _query: (
+            nullcontext()
+        )  # from before a request until the head of its response is there
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
@@ -277,8 +270,13 @@ class DockerStream:
         SourceError where the body's source failed, or what `permit` raises.
         """
         self.permit(method, path)
+        # a prune must not begin before the names that it would lose are held
         async with self.around(method, path, query):
-            wire = await self._connect(piece_limit)
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    wire = await self._connected(self._buffer[:piece_limit])
+            except (OSError, TimeoutError) as exc:
+                raise self._lost(exc, "does not answer") from exc
             try:
                 return await self._exchange(
                     wire, method, path, query, headers, body, length, head_timeout_s, upgrade=upgrade
@@ -341,13 +339,6 @@ class DockerStream:
             raise EngineError(f"the engine answered {response.status} where a stream was asked for")
         return response.pipe()
 
-    async def _connect(self, piece_limit: int) -> Wire:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await self._connected(self._buffer[:piece_limit])
-        except (OSError, TimeoutError) as exc:
-            raise self._lost(exc, "does not answer") from exc
-
     async def _connected(self, buffer: memoryview) -> Wire:
         loop, where = asyncio.get_running_loop(), self.address
         if where.path:
@@ -389,6 +380,7 @@ class DockerStream:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
         target = f"{path}?{text}" if (text := urlencode(list(query))) else path
         connection = [("connection", "Upgrade"), ("upgrade", "tcp")] if upgrade else [("connection", "close")]
+        # one connection for each request: a stream that is given up can be ended only by closing it
         head = [("host", "docker"), ("user-agent", "ucidockd"), *connection, *headers]
         if isinstance(body, bytes):
             head.append(("content-length", str(len(body))))
@@ -410,7 +402,13 @@ class DockerStream:
                 if body is not None and not isinstance(body, bytes):
                     sender = asyncio.create_task(_send(wire, body, chunked=length is None))
                     if head_timeout_s is not None:
-                        sender.add_done_callback(lambda _: _start_clock(limit, head_timeout_s))
+
+                        def start_clock(_: asyncio.Task[None]) -> None:
+                            with contextlib.suppress(RuntimeError):  # the head is there already
+                                limit.reschedule(asyncio.get_running_loop().time() + head_timeout_s)
+
+                        # an upload may take hours: the engine's time to answer begins when it has all of it
+                        sender.add_done_callback(start_clock)
                 event = await _read_head(wire, http)
         except TimeoutError as exc:
             await _stop(sender)
@@ -440,6 +438,7 @@ def as_it_is(answer: Any) -> Any:
 async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
     """Sends the body. A connection that breaks is the reader's to report: an answer may have come before."""
     try:
+        # a thread moves a large body, as it is: it knows nothing of chunks
         if isinstance(body, Passing) and not chunked and (sink := await wire.lend_sink()) is not None:
             with sink:
                 await body.pass_into(sink)
@@ -453,11 +452,6 @@ async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> Non
     except Exception as exc:  # noqa: BLE001 - whatever the source raises fails this request
         error = exc if isinstance(exc, SourceError | EngineError) else SourceError(str(exc))
         wire.fail(error)
-
-
-def _start_clock(limit: asyncio.Timeout, seconds: float) -> None:
-    with contextlib.suppress(RuntimeError):  # the head is there already
-        limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 async def _stop(task: asyncio.Task[None] | None) -> None:
@@ -476,6 +470,7 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
                 http.receive_data(await wire.read())
             elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 interim += 1
+                # each one would prolong the wait for the answer
                 if interim > _INTERIM_LIMIT:
                     raise EngineInvalidError("the engine sends interim responses without end")
             elif isinstance(event, h11.Response | h11.InformationalResponse):

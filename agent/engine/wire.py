@@ -78,6 +78,7 @@ class Wire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._pieces.append(bytes(self._buffer[:nbytes]))
         self._unread += nbytes
+        # what is not read stays in the kernel: the other side slows down, memory does not grow
         if self._unread >= len(self._buffer) and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -151,6 +152,7 @@ class Wire(asyncio.BufferedProtocol):
             return None
         self._paused = True
         self._transport.pause_reading()
+        # what the loop has read already comes before what the thread will read
         first = b"".join(self._pieces)
         self._pieces.clear()
         return copy, first

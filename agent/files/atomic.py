@@ -6,25 +6,36 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def atomic_write(
     path: Path, data: bytes, *, mode: int | None = None, last_check: Callable[[], None] = lambda: None
 ) -> None:
+    """`atomic_file` with these bytes."""
+    with atomic_file(path, mode=mode, last_check=last_check) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(
+    path: Path, *, mode: int | None = None, last_check: Callable[[], None] = lambda: None
+) -> Iterator[BinaryIO]:
     """Temporary file, fsync, rename, fsync of the directory; symlinks are followed as `uci commit` does.
 
     `mode` None keeps the mode (and owner) of the file that is there, 0600 for a new one. `last_check` is called when
-    nothing is left but the rename, and prevents it by raising. Raises OSError; then the old file is as it was and no
-    temporary file is left.
+    nothing is left but the rename, and prevents it by raising. Raises OSError, and what the writer raises; then the old
+    file is as it was and no temporary file is left.
     """
     target = path.resolve()
     old = target.stat() if target.exists() else None
+    # in the same directory: a rename does not cross file systems
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.ucidockd-", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             os.fchmod(file.fileno(), mode if mode is not None else (old.st_mode & 0o7777 if old else 0o600))
             if old is not None and mode is None:
                 os.fchown(file.fileno(), old.st_uid, old.st_gid)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads the committed configuration into a Desired, with every mistake that is in it.
 
-A file that does not parse, or is missing although it was there, gives no Desired at all: what runs is left alone.
+Without a readable /etc/config/containers there is no Desired at all: what runs is left alone. Without a readable
+/etc/config/dockerd only dockerd's settings are unknown.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.errors import ConfigError
+from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
 from agent.files.user_paths import PATHS
 from agent.model.addresses import Listener
+from agent.model.dockerd.settings import DaemonSettings
 from agent.model.issues import Code, Given, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
@@ -31,12 +34,16 @@ from agent.uci.syntax import Package, Section, UciSyntaxError, parse, section_te
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """`desired` is None when a file could not be read as a whole; then `readable` has the agent section and dockerd's
-    settings of what could."""
+    """`desired` is None when /etc/config/containers could not be read; then `readable` has dockerd's settings and the
+    agent section, as far as it can be read or is remembered.
+
+    `agent`: the text of the agent section, to be remembered; "" where there is none.
+    """
 
     desired: Desired | None
     issues: tuple[Issue, ...] = ()
     readable: Desired = field(default_factory=Desired)
+    agent: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)  # of the container sections, by their names
 
 
@@ -48,7 +55,20 @@ def open_store(options: RuntimeOptions) -> UciStore:
 
 def load(options: RuntimeOptions) -> LoadResult:
     """Reads and validates. Never raises for what a user can write into the files."""
-    return _load(open_store(options))
+    return _load(open_store(options), remembered=_agent_file(options))
+
+
+def remember_agent(options: RuntimeOptions, text: str) -> None:
+    """Keeps the agent section for a start at which /etc/config/containers cannot be read: it says who starts dockerd, and
+    where the engine is. Raises OSError."""
+    path = _agent_file(options)
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write(path, text.encode(), mode=0o600)
+
+
+def _agent_file(options: RuntimeOptions) -> Path:
+    return options.state_dir / "agent.uci"
 
 
 def load_given(options: RuntimeOptions, given: Given, listeners: Sequence[Listener] = ()) -> LoadResult:
@@ -97,45 +117,61 @@ class _Given:
         return replayed(committed, changes), hashlib.sha256(f"{digest} {changes}".encode()).hexdigest()
 
 
-def _load(store: UciStore | _Given, listeners: Sequence[Listener] = ()) -> LoadResult:
+def _load(
+    store: UciStore | _Given, listeners: Sequence[Listener] = (), *, remembered: Path | None = None
+) -> LoadResult:
     packages: dict[str, Package] = {}
     hashes: list[str] = []
     issues: list[Issue] = []
     for name in PACKAGES:
         issues += _read(store, name, packages, hashes)
-    if issues and "containers" not in packages:
-        packages["containers"] = _agent_section(store)  # it says who starts dockerd, and where the engine is
+    unreadable = {issue.package for issue in issues}
+    for name in unreadable:
+        packages[name] = _rest_of(store, name, remembered if name == "containers" else None)
     paths = {name: str(store.source_path(name)) for name in packages}
     result = decode(packages, paths=paths, read_file=PATHS.read_text, listeners=listeners)
-    if issues:
-        found = result.desired
+    found = result.desired
+    if "dockerd" in unreadable:
+        found = replace(
+            found,
+            daemon=replace(found.daemon or DaemonSettings(), unreadable=True),
+            daemon_mistakes=(f"{paths['dockerd']} cannot be read",),
+        )
+    if "containers" in unreadable:
+        # not applied, but dockerd may start by it, and status can say where the engine is
         readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
         return LoadResult(desired=None, issues=_by_line(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
     return LoadResult(
-        desired=with_hashes(replace(result.desired, generation=generation)),
-        issues=_by_line(result.issues),
-        texts={s.name: section_text(s) for s in _containers(packages) if not s.anonymous},
+        desired=with_hashes(replace(found, generation=generation)),
+        issues=_by_line([*issues, *(i for i in result.issues if i.package not in unreadable)]),
+        texts={s.name: section_text(s) for s in _of_type(packages, "container") if not s.anonymous},
+        agent="".join(map(section_text, _of_type(packages, "agent"))),
     )
 
 
-def _agent_section(store: UciStore | _Given) -> Package:
-    """What can be read of it in a file that is not in UCI's syntax: there a line that is wrong costs that line."""
-    name = "containers"
+# sections that mean the same without the rest of their file
+_ALONE = {"containers": {"agent"}, "dockerd": {"firewall", "auth"}}
+
+
+def _rest_of(store: UciStore | _Given, name: str, remembered: Path | None) -> Package:
+    """What counts of a file that is not in UCI's syntax, where a line that is wrong costs that line; `remembered` in the
+    place of one that cannot be read at all."""
+    sections: tuple[Section, ...] = ()
     try:
         store.load_with_hash(name)
     except UciSyntaxError as exc:
         with contextlib.suppress(UciSyntaxError):
-            rest = parse(without(exc.text, mistakes_of(exc.text, package=name)), package=name)
-            return Package(name=name, sections=tuple(s for s in rest.sections if s.type == "agent"))
-    except ConfigError:
-        pass  # its issue says so
-    return Package(name=name)
+            sections = parse(without(exc.text, mistakes_of(exc.text, package=name)), package=name).sections
+    except ConfigError:  # its issue says so
+        with contextlib.suppress(OSError, UnicodeError, UciSyntaxError):
+            sections = parse(remembered.read_text(), package=name).sections if remembered is not None else ()
+    return Package(name=name, sections=tuple(s for s in sections if s.type in _ALONE[name]))
 
 
-def _containers(packages: Mapping[str, Package]) -> Iterable[Section]:
+def _of_type(packages: Mapping[str, Package], kind: str) -> Iterable[Section]:
     package = packages.get("containers")
-    return (s for s in package.sections if s.type == "container") if package is not None else ()
+    return (s for s in package.sections if s.type == kind) if package is not None else ()
 
 
 def _by_line(issues: Iterable[Issue]) -> tuple[Issue, ...]:
@@ -174,6 +210,7 @@ def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> 
         return []
     starts = [section.line for section in package.sections]
     lines = {mistake.line for mistake in found}
+    # a section with a broken line may lack what stands in that line
     torn = {bisect.bisect_right(starts, line) - 1 for line in lines}
     issues = decode({name: package}, paths={name: path}, read_file=None).issues
     return [

@@ -72,8 +72,10 @@ class History:
     def keep(self, section: str, text: str, *, at: float) -> None:
         """Notes what was applied, unless that is the newest version already."""
         with self._lock, _for_people():
+            # most passes change nothing: they must cost no read of the flash
             if self._newest.get(section) == hash(text):
                 return
+            # the number counts on also where older versions have gone
             known = self.versions(section)
             if not known or known[-1].text != text:
                 number = known[-1].number + 1 if known else 1

@@ -60,13 +60,12 @@ def read(raw: bytes) -> Values:
     finally:
         os.close(file)
     return {
-        section: {name: _as_read(value) for name, value in options.items()}
+        section: {
+            name: _bytes_again(value) if isinstance(value, str) else tuple(map(_bytes_again, value))
+            for name, value in options.items()
+        }
         for section, options in found.items()
     }
-
-
-def _as_read(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    return _bytes_again(value) if isinstance(value, str) else tuple(_bytes_again(item) for item in value)
 
 
 def _bytes_again(text: str) -> str:

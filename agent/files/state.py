@@ -111,6 +111,7 @@ class StateFile:
         def make(old: dict[str, Record]) -> dict[str, Record]:
             return {nonce: record for nonce, record in (old | changed).items() if nonce not in dropped}
 
+        # one-shot commands look while an agent runs: the file is that one's
         if keep:
             self._write(make)
         else:
@@ -164,6 +165,7 @@ class StateFile:
 
     def _write(self, make: Callable[[dict[str, Record]], dict[str, Record]], *, lasting: bool = True) -> None:
         change = _Change(make, lasting)
+        # appended before the lock is asked for: who has it takes all that wait, so one fsync serves many
         self._waiting.append(change)
         with self._lock:
             if not change.done:
@@ -184,6 +186,7 @@ class StateFile:
         try:
             self._save(records, lasting=any(change.lasting for change in batch))
         except StorageError as exc:
+            # a full disk may still have room for the smaller ones
             if len(batch) == 1:
                 batch[0].error = exc
             else:
@@ -261,6 +264,7 @@ class StateFile:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             seen = os.fstat(descriptor)
+            # a restored backup, or another agent: what we would append belongs to other records
             if (seen.st_ino, seen.st_size) != (place.inode, place.size):
                 raise _OtherFileError
             # of a file whose fsync failed a later one would lie: then a whole one is written
@@ -268,6 +272,7 @@ class StateFile:
             try:
                 _write_all(descriptor, line)
             except OSError:
+                # half a line at the end would make the next one unreadable too
                 os.ftruncate(descriptor, place.size)
                 self._place = place
                 raise

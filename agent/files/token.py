@@ -44,6 +44,7 @@ class TokenFile:
             return ""
         stamp = PATHS.ask(file_stamp, str(self._path))
         text = PATHS.ask(file_bytes, str(self._path)).decode("ascii", "replace")
+        # who could read it once may still know it
         if stamp.mode & 0o077:
             logger.warning("%s could be read by others, and is replaced", self._path)
             return ""

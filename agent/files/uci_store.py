@@ -104,6 +104,7 @@ class TextUciStore:
         data = _text(package)
         with _locked(path):
             found = _hash_of(path)
+            # what the change was made for is not what is in the file any more: the caller reads it and tries again
             if expected is not None and found != expected:
                 raise _changed(path)
 
@@ -112,6 +113,7 @@ class TextUciStore:
                     raise _changed(path)
 
             atomic_write(path, data, last_check=still_as_found)
+            # `uci` may have had its temporary file ready before ours: then its rename came last, and ours is gone
             if _wait_for_commit(path) and _hash_of(path) != _hash(data):
                 raise _changed(path)
 
@@ -134,7 +136,10 @@ class PyuciStore(TextUciStore):
                 ours,
                 sections=tuple(
                     # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
-                    _with_options(section, values[section.name])
+                    replace(
+                        section,
+                        options=tuple(_option(section, *each) for each in values[section.name].items()),
+                    )
                     if places[section.name] == number
                     else section
                     for number, section in enumerate(ours.sections)
@@ -142,10 +147,6 @@ class PyuciStore(TextUciStore):
             )
         except libuci.LibuciError as exc:
             raise libuci.LibuciError(f"{path}: {exc}") from exc
-
-
-def _with_options(section: Section, values: dict[str, str | tuple[str, ...]]) -> Section:
-    return replace(section, options=tuple(_option(section, name, value) for name, value in values.items()))
 
 
 def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option:
@@ -190,6 +191,17 @@ def _read(path: Path) -> bytes:
         if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
     raise UciMissing(f"there is no {path}")
+
+
+def load_for_edit(store: UciStore, package: str) -> tuple[Package, str]:
+    """As `load_with_hash`, for who is about to write. Raises UciMissing, ConfigError that says what to do first."""
+    try:
+        return store.load_with_hash(package)
+    except UciSyntaxError as exc:
+        raise ConfigError(
+            f"{exc.path or package} is not a valid UCI file, so nothing can be written to it: {exc}; `ucidockd check`"
+            " shows what to correct first"
+        ) from exc
 
 
 def read_text(path: Path) -> str:
@@ -249,14 +261,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _is_being_committed(path: Path) -> bool:
     """Whether `uci commit` is about to rename. What a crash left behind stays for ever and does not count."""
-    return any(_is_fresh(file) for file in path.parent.glob(f".{path.name}.uci-??????"))
-
-
-def _is_fresh(file: Path) -> bool:
-    try:
-        return abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S
-    except FileNotFoundError:
-        return False
+    for file in path.parent.glob(f".{path.name}.uci-??????"):
+        with contextlib.suppress(FileNotFoundError):  # it was renamed just now
+            if abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S:
+                return True
+    return False
 
 
 def _wait_for_commit(path: Path) -> bool:

@@ -200,6 +200,7 @@ class UserPaths:
     def answers(self, questions: Iterable[Question]) -> dict[Question, Any]:
         """The value of each, or the PathError."""
         with self._lock:
+            # what hung before is not asked again: each question would cost another thread
             stuck = frozenset(self._stuck)
         found: dict[Question, Any] = {}
         todo = []
@@ -211,18 +212,21 @@ class UserPaths:
         while todo:
             batch = _Batch(todo, self.hung(), self._batch_returned)
             batch.start()
+            # the deadline is for one question: a batch that moves may take longer
             while not batch.done.wait(self._deadline_s):
                 if not batch.moved():
                     break
             found.update(batch.leave())
             todo = [question for question in todo if question not in found]
             if todo:
+                # the thread stands in the first one that is not answered
                 question = todo.pop(0)
                 found[question] = self._blame(question, batch)
         return found
 
     def _blame(self, question: Question, batch: _Batch) -> PathError:
         """Finds the mount that hangs on the way to a path, and remembers it; else the question itself."""
+        # a thread of its own: the walk hangs where the question hangs
         walk = _Walk(question[1], self._walk_returned)
         walk.start()
         walk.join(self._deadline_s)
@@ -232,6 +236,7 @@ class UserPaths:
                 self._hung[mount] = walk
             elif not batch.returned:
                 self._stuck[question] = batch
+        # it was slow, not dead
         if not mount and batch.returned:
             self.woken()  # it answers just now
         else:
@@ -387,11 +392,7 @@ PATHS = UserPaths()
 # The file system that a path is on: proc_pid_mountinfo(5).
 
 
-_MOUNTS = Path("/proc/self/mountinfo")
-_ESCAPED = re.compile(r"\\([0-7]{3})")
-
-
-def file_system_of(path: str, mounts: Path = _MOUNTS) -> str:
+def file_system_of(path: str, mounts: Path = _MOUNTINFO) -> str:
     """Its type, such as ext4 or overlay, links followed; "" when that cannot be known. The path need not be there."""
     try:
         real = PurePosixPath(PATHS.ask(real_path, path))
@@ -404,7 +405,7 @@ def file_system_of(path: str, mounts: Path = _MOUNTS) -> str:
         return ""
     for line in lines:
         mount, _, system = line.partition(" - ")
-        point = PurePosixPath(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), mount.split()[4]))
+        point = PurePosixPath(_unescaped(mount.split()[4]))
         # of two mounts on one point the later one hides the other
         if len(point.parts) >= depth and real.is_relative_to(point):
             found, depth = system.split()[0], len(point.parts)

@@ -68,6 +68,7 @@ class FileWatcher:
         """Watches what appeared or was replaced. True when the files are not what they were at the last look."""
         with self._lock:
             wanted = self._wanted()
+            # a watch stays on the inode: of a directory that was replaced it would report nothing
             for path in [p for p in self._watches if self._watches[p].is_stale(wanted.get(p))]:
                 self._observer.unschedule(self._watches.pop(path).watch)
             self._refused = {path: reason for path, reason in self._refused.items() if path in wanted}
@@ -81,6 +82,7 @@ class FileWatcher:
         wanted: dict[Path, set[str]] = {}
         for directory in self._directories:
             for name in self._names:
+                # a symlink may be turned to another file, which is seen only where the link lies
                 for step in _links(directory / name):
                     wanted.setdefault(step.parent.resolve(), set()).add(step.name)
             for step in _links(directory):
@@ -114,6 +116,7 @@ class FileWatcher:
         return any(now - begun < UNSETTLED_LIMIT_S for begun in list(self._unsettled.values()))
 
     def _note(self, path: str, event_type: str) -> None:
+        # a rename brings a whole file, a write in place only its beginning
         if event_type == "modified" or (event_type == "created" and _is_being_written(path)):
             self._unsettled[path] = time.monotonic()
             return

@@ -42,6 +42,7 @@ def parse_listen(text: str) -> ListenAddress:
     """An address, in brackets when it is IPv6, and a port. Raises QuantityError."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
+    # brackets are asked for, not guessed: `::1:80` is an address of its own
     try:
         ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
@@ -70,7 +71,12 @@ class EngineAddress:
     @property
     def is_local(self) -> bool:
         """Whether the engine runs on this machine: its devices, paths and firewall are ours to look at."""
-        return bool(self.path) or self.host == "localhost" or _is_loopback(self.host)
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name: what it stands for is not known without asking
+            return False
 
     @property
     def netloc(self) -> str:
@@ -94,13 +100,6 @@ def parse_engine_address(text: str) -> EngineAddress:
     if parts.scheme == "tcp" and host and port and bare:
         return EngineAddress(host=host, port=port)
     raise QuantityError(f"{text!r} is not an address of an engine", _ENGINE_FORM)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 # UCI interfaces as netifd shows them, between names in `/etc/config` and devices of the kernel; the kernel's routes.
@@ -132,7 +131,7 @@ class Route:
 
 # The names and addresses that dockerd's certificate is valid for (subject alternative names, RFC 5280 4.2.1.6).
 #
-# Pure: the edge (`clients/local_names.py`) brings the host name and the addresses of the LAN.
+# Pure: the caller brings the host name and the addresses of the LAN.
 
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
@@ -178,7 +177,7 @@ def normal_name(text: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """An IPv4 or IPv6 address; one with a zone is none, it means nothing on another host."""
+    """Whether it is an IPv4 or IPv6 address without a zone: a zone means nothing on another host."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

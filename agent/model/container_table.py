@@ -35,7 +35,7 @@ from agent.model.entries import (
     parse_volume,
     parse_volumes_from,
 )
-from agent.model.kernel_names import check_security_option, parse_capability, parse_signal, sysctl_namespace
+from agent.model.kernel_names import parse_capability, parse_security_option, parse_signal, sysctl_namespace
 from agent.model.quantities import (
     QuantityError,
     parse_assignment,
@@ -52,7 +52,6 @@ from agent.model.resources import (
     Device,
     DeviceLimit,
     Endpoint,
-    Healthcheck,
     Mount,
     Port,
     RestartPolicy,
@@ -61,11 +60,8 @@ from agent.model.resources import (
 )
 
 Version = tuple[int, int]
-_DOCKER: dict[Version, str] = {
-    (1, 43): "24.0",
-    (1, 44): "25.0",
-    (1, 48): "28.0",
-}  # that brought a version of the API
+# which Docker brought a version of the API
+_DOCKER: dict[Version, str] = {(1, 43): "24.0", (1, 44): "25.0", (1, 48): "28.0"}
 
 
 class Level(StrEnum):
@@ -91,10 +87,6 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _or_none(value: Any) -> Any:
-    return value or None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
     """One value's languages: UCI's text, and the Engine API's JSON. `made` is what a record's JSON object stands for."""
@@ -102,7 +94,7 @@ class Codec:
     parse: Callable[[str], Any] = str
     text: Callable[[Any], str] = str
     to_engine: Callable[[Any], Any] = _same
-    from_engine: Callable[[Any], Any] = _or_none
+    from_engine: Callable[[Any], Any] = lambda value: value or None  # inspect shows "" or 0 for what is unset
     made: Callable[..., Any] | None = None
     order: Callable[[Any], Any] = _same
 
@@ -132,50 +124,11 @@ def _whole_seconds(text: str) -> int:
     return int(seconds)
 
 
-def _weight(text: str) -> int:
-    return parse_int(text, minimum=10, maximum=1000) if text != "0" else 0
-
-
 def parse_sysctl(text: str) -> tuple[str, str]:
     """`name=value` of a setting that belongs to a container's namespaces."""
     name, value = parse_assignment(text)
     sysctl_namespace(name)
     return name, value
-
-
-def _security_option(text: str) -> str:
-    check_security_option(text)
-    return text
-
-
-def _device(text: str) -> Device | None:
-    return None if is_cdi(text) else parse_device(text)
-
-
-def _cdi_device(text: str) -> str | None:
-    return text if is_cdi(text) else None
-
-
-def _percent(text: str) -> int:
-    return parse_int(text, maximum=100)
-
-
-def _quota(text: str) -> int:
-    """moby daemon/daemon_unix.go, verifyPlatformContainerResources: 1 ms at least; 0 and -1 are no limit."""
-    return int(text) if text in {"0", "-1"} else parse_int(text, minimum=1000, maximum=10**9)
-
-
-def _period(text: str) -> int:
-    """The same: 1 ms to 1 s; 0 is the kernel's default."""
-    return 0 if text == "0" else parse_int(text, minimum=1000, maximum=1_000_000)
-
-
-def _score(text: str) -> int:
-    return parse_int(text, minimum=-1000, maximum=1000)
-
-
-def _health_needs(check: Healthcheck) -> tuple[str, Version] | None:
-    return ("health_start_interval", (1, 44)) if check.start_interval_ns else None
 
 
 def _networks_need(endpoints: tuple[Endpoint, ...]) -> tuple[str, Version] | None:
@@ -193,13 +146,23 @@ _SIZE = Codec(parse=parse_size, text=entry_text.size)
 _SWAP = Codec(parse=parse_swap, text=entry_text.size)
 _CPUS = Codec(parse=parse_cpus, text=entry_text.cpus)
 _SHARES = Codec(parse=lambda text: parse_int(text, minimum=2, maximum=262144))
-_PERCENT = Codec(parse=_percent, from_engine=lambda value: None if value == -1 else value)
-_SCORE = Codec(parse=_score, from_engine=lambda value: value or 0)
-_PERIOD = Codec(parse=_period)
-_QUOTA = Codec(parse=_quota)
+_PERCENT = Codec(
+    parse=lambda text: parse_int(text, maximum=100),
+    from_engine=lambda value: None if value == -1 else value,
+)
+_SCORE = Codec(
+    parse=lambda text: parse_int(text, minimum=-1000, maximum=1000),
+    from_engine=lambda value: value or 0,
+)
+# moby daemon/daemon_unix.go, verifyPlatformContainerResources: a period of 1 ms to 1 s, 0 for the kernel's default; a
+# quota of 1 ms at least, 0 and -1 for no limit
+_PERIOD = Codec(parse=lambda text: 0 if text == "0" else parse_int(text, minimum=1000, maximum=1_000_000))
+_QUOTA = Codec(
+    parse=lambda text: int(text) if text in {"0", "-1"} else parse_int(text, minimum=1000, maximum=10**9)
+)
 _MICROSECONDS = Codec(parse=parse_int)
 _PIDS = Codec(parse=lambda text: parse_int(text, minimum=-1))
-_WEIGHT = Codec(parse=_weight)
+_WEIGHT = Codec(parse=lambda text: parse_int(text, minimum=10, maximum=1000) if text != "0" else 0)
 _SECONDS = Codec(parse=_whole_seconds, from_engine=_same)
 _RESTART = Codec(
     parse=parse_restart,
@@ -211,8 +174,10 @@ _RESTART = Codec(
 _PORTS = Codec(to_engine=engine_json.port_bindings, from_engine=engine_json.read_ports, made=Port)
 _MOUNT = Codec(parse=parse_volume, text=entry_text.mount, to_engine=engine_json.mount, made=Mount)
 _TMPFS = Codec(parse=parse_tmpfs, text=entry_text.tmpfs, made=Tmpfs, order=lambda entry: entry.target)
+# `list device` holds two kinds: a CDI name is the engine's to look up, and has a field and a place in the body apart
+_CDI_DEVICE = Codec(parse=lambda text: text if is_cdi(text) else None)
 _DEVICE = Codec(
-    parse=_device,
+    parse=lambda text: None if is_cdi(text) else parse_device(text),
     text=entry_text.device,
     to_engine=engine_json.device,
     from_engine=engine_json.read_device,
@@ -321,7 +286,14 @@ TABLE = (
     _one("userns", "HostConfig.UsernsMode"),
     _one("log_driver"),
     _one("publish_all", "HostConfig.PublishAllPorts", _FLAG),
-    _many(Shape.APART, "health_*", "Config.Healthcheck", _HEALTH, field="health", needs=_health_needs),
+    _many(
+        Shape.APART,
+        "health_*",
+        "Config.Healthcheck",
+        _HEALTH,
+        field="health",
+        needs=lambda check: ("health_start_interval", (1, 44)) if check.start_interval_ns else None,
+    ),
     _many(Shape.WORDS, "command", "Config.Cmd"),
     _many(Shape.WORDS, "entrypoint", "Config.Entrypoint"),
     _many(Shape.APART, "env", "Config.Env", _ENV),
@@ -330,7 +302,7 @@ TABLE = (
     _many(Shape.APART, "tmpfs", codec=_TMPFS),
     _many(Shape.APART, "network", field="endpoints", level=Level.RECONNECT, needs=_networks_need),
     _many(Shape.SET, "device", "HostConfig.Devices", _DEVICE, field="devices"),
-    _many(Shape.SET, "device", codec=Codec(parse=_cdi_device), field="cdi_devices"),
+    _many(Shape.SET, "device", codec=_CDI_DEVICE, field="cdi_devices"),
     _many(Shape.SET, "device_cgroup_rule", "HostConfig.DeviceCgroupRules", field="device_cgroup_rules"),
     _many(Shape.SET, "cap_add", "HostConfig.CapAdd", _CAPABILITY),
     _many(Shape.SET, "cap_drop", "HostConfig.CapDrop", _CAPABILITY),
@@ -343,7 +315,7 @@ TABLE = (
     _many(Shape.PAIRS, "label", codec=_PAIR, field="labels"),
     _many(Shape.PAIRS, "log_opt", codec=_PAIR, field="log_opts"),
     _many(Shape.SET, "group_add", "HostConfig.GroupAdd"),
-    _many(Shape.SET, "security_opt", codec=Codec(parse=_security_option)),
+    _many(Shape.SET, "security_opt", codec=Codec(parse=parse_security_option)),
     _many(Shape.APART, "security_opt", field="seccomp"),
     _one("cpu_period", "HostConfig.CpuPeriod", _PERIOD, level=Level.UPDATE),
     _one("cpu_quota", "HostConfig.CpuQuota", _QUOTA, level=Level.UPDATE),
@@ -403,39 +375,39 @@ def body_of(spec: ContainerSpec) -> dict[str, dict[str, Any]]:
         value = getattr(spec, row.field)
         # an empty command is one, an empty list of anything else is unset
         unset = value is None if row.shape is Shape.WORDS else value in (None, ())
-        if row.key and not unset:
-            part, _, key = row.key.partition(".")
-            made[part][key] = _to_engine(row, value)
+        if not row.key or unset:
+            continue
+        part, _, key = row.key.partition(".")
+        match row.shape:
+            case Shape.LIST | Shape.SET | Shape.WORDS:
+                made[part][key] = [row.codec.to_engine(item) for item in value]
+            case Shape.PAIRS:
+                made[part][key] = dict(value)
+            case _:
+                made[part][key] = row.codec.to_engine(value)
     return made
-
-
-def _to_engine(row: ContainerOption, value: Any) -> Any:
-    match row.shape:
-        case Shape.LIST | Shape.SET | Shape.WORDS:
-            return [row.codec.to_engine(item) for item in value]
-        case Shape.PAIRS:
-            return dict(value)
-    return row.codec.to_engine(value)
 
 
 def fields_of(inspect: Mapping[str, Any]) -> dict[str, Any]:
     """The fields whose rows have a key, of the body of GET /containers/{id}/json."""
-    found = {}
+    found: dict[str, Any] = {}
     for row in TABLE:
-        if row.key:
-            part, _, key = row.key.partition(".")
-            found[row.field] = _from_engine(row, (inspect.get(part) or {}).get(key))
+        if not row.key:
+            continue
+        part, _, key = row.key.partition(".")
+        value, codec = (inspect.get(part) or {}).get(key), row.codec
+        match row.shape:
+            case Shape.LIST:
+                found[row.field] = tuple(value or ())
+            case Shape.WORDS:
+                words = (value,) if isinstance(value, str) else tuple(value or ())
+                found[row.field] = words if value else None
+            case Shape.PAIRS:
+                found[row.field] = tuple(sorted((value or {}).items()))
+            case Shape.SET:
+                # sorted as decoding does: the engine keeps the order in which a client gave them
+                items = {codec.from_engine(item) for item in value or ()}
+                found[row.field] = tuple(sorted(items, key=codec.order))
+            case _:
+                found[row.field] = codec.from_engine(value)
     return found
-
-
-def _from_engine(row: ContainerOption, value: Any) -> Any:
-    match row.shape:
-        case Shape.LIST:
-            return tuple(value or ())
-        case Shape.WORDS:
-            return ((value,) if isinstance(value, str) else tuple(value)) if value else None
-        case Shape.PAIRS:
-            return tuple(sorted((value or {}).items()))
-        case Shape.SET:
-            return tuple(sorted({row.codec.from_engine(item) for item in value or ()}, key=row.codec.order))
-    return row.codec.from_engine(value)

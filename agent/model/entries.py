@@ -37,7 +37,7 @@ _VOLUME_FORM = (
 )
 _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name"
 _NETWORK_FORM = (
-    "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=key=value]"
+    "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=NAME=value]"
     "[,gw_priority=n]"
 )
 # as `docker run --network name=...,` writes them
@@ -79,7 +79,7 @@ _USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(
 
 
 def parse_image(text: str) -> str:
-    """An image's name or id (distribution/reference grammar): anything else the engine refuses even to look for."""
+    """An image's name or id (distribution/reference grammar): the engine refuses anything else."""
     found = _IMAGE.fullmatch(text) if len(text) <= _IMAGE_MAX else None
     if found is None or len(found[1]) > _IMAGE_PATH_MAX:
         digest = "@" in text and found is None and _IMAGE.fullmatch(text.partition("@")[0])
@@ -107,7 +107,7 @@ def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
 
 
 def same_address(one: str, other: str) -> bool:
-    """Whether two texts are one IP address; what is none equals nothing."""
+    """Whether two texts are the same IP address; False if one is not an address."""
     try:
         return ipaddress.ip_address(one) == ipaddress.ip_address(other)
     except ValueError:
@@ -120,7 +120,7 @@ def parse_server(text: str) -> str:
 
 
 def addresses_meet(one: str, other: str) -> bool:
-    """Whether one port cannot be published at both of two addresses of the host; "" is all of them."""
+    """Whether one port cannot be published on both addresses of the host at once; "" is every address."""
     if not one or not other or one == other:
         return True
     a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)
@@ -174,6 +174,7 @@ def parse_ports(text: str) -> tuple[Port, ...]:
 
 
 def _split_port(body: str) -> tuple[str, str, str]:
+    # brackets tell where an IPv6 address ends, as for docker: it has colons itself
     if body.startswith("["):
         address, bracket, rest = body[1:].partition("]")
         parts = rest.split(":")
@@ -325,6 +326,8 @@ def parse_gpus(text: str) -> Gpus:
     """One `gpus` entry (docker/cli opts/gpus.go); several values of `device`, `capabilities` or `options` need no quotes."""
     found: dict[str, list[str]] = {}
     key = ""
+    # docker reads CSV, in which several values of one key need quotes; here a part without a key goes on with the one
+    # before it
     for part in _fields(text, _GPUS_FORM):
         name, equals, value = part.partition("=")
         if equals and name in {"driver", "count", "device", "capabilities", "options"} and name not in found:
@@ -496,6 +499,7 @@ def parse_wait(text: str) -> WaitFor:
     """`mount:/path`, `file:/path`, `device:/dev/x`, `interface:name`, `clock`."""
     expected = "mount:/mnt/sda1, file:/mnt/sda1/.here, device:/dev/ttyUSB0, interface:wan or clock"
     kind, colon, target = text.partition(":")
+    # `clock` stands alone, all others name what they wait for
     if (
         kind not in set(WaitKind)
         or (kind == WaitKind.CLOCK) is bool(colon)

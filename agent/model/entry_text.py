@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 from agent.model.resources import (
+    Dependency,
+    DependsOn,
     Device,
     DeviceLimit,
     Endpoint,
@@ -16,6 +18,7 @@ from agent.model.resources import (
     RestartPolicy,
     Tmpfs,
     Ulimit,
+    WaitFor,
 )
 
 _UNITS = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))
@@ -172,3 +175,13 @@ def ulimit(limit: Ulimit) -> str:
     """A `ulimit` entry."""
     soft = f"{limit.name}={limit.soft}"
     return soft if limit.soft == limit.hard else f"{soft}:{limit.hard}"
+
+
+def wait(wanted: WaitFor) -> str:
+    """A `wait_for` entry."""
+    return f"{wanted.kind}:{wanted.target}" if wanted.target else str(wanted.kind)
+
+
+def dependency(wanted: Dependency) -> str:
+    """A `depends_on` entry."""
+    return wanted.section if wanted.condition is DependsOn.STARTED else f"{wanted.section}:{wanted.condition}"

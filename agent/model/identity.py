@@ -26,6 +26,10 @@ LABEL_COPY_OF = "ucidockd.copy-of"  # of a volume: the one that it is a copy for
 LABEL_SAVED = "ucidockd.saved"  # of such a copy that is kept: the key to put it back by
 OWNER = "ucidockd"
 
+# an id or name of a container, network or volume (moby, daemon/names); a section's name is one too
+ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
+ID_FORM = "letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
+
 
 class Key(str):
     """The name of a resource in plans, status, records and answers: `container:web`.

@@ -80,10 +80,17 @@ def parse_capability(text: str) -> str:
     return f"CAP_{name}"
 
 
+def sysctl_name(name: str) -> str:
+    """With dots: where a slash comes first, slashes are dots and dots slashes (sysctl.d(5), as runc reads it)."""
+    slash, dot = name.find("/"), name.find(".")
+    if slash == -1 or (dot != -1 and dot < slash):
+        return name
+    return name.translate(str.maketrans("./", "/."))
+
+
 def sysctl_namespace(name: str) -> str:
     """`net`, `ipc` or `uts`: the namespace that a sysctl belongs to. Raises QuantityError where it has none."""
-    slash, dot = name.find("/"), name.find(".")
-    dotted = name.translate(str.maketrans("./", "/.")) if slash != -1 and (dot == -1 or slash < dot) else name
+    dotted = sysctl_name(name)
     if dotted.startswith("net.") and _SYSCTL.fullmatch(dotted):
         return "net"
     if dotted in _SYSCTLS_IPC or dotted.startswith("fs.mqueue."):
@@ -96,10 +103,10 @@ def sysctl_namespace(name: str) -> str:
     )
 
 
-def check_security_option(text: str) -> None:
-    """Raises QuantityError for what no engine takes."""
+def parse_security_option(text: str) -> str:
+    """As it is. Raises QuantityError for what no engine takes."""
     if text == "no-new-privileges":
-        return
+        return text
     separator = "=" if "=" in text else ":"
     name, _, value = text.partition(separator)
     if name not in _SECURITY or not value:
@@ -120,6 +127,7 @@ def check_security_option(text: str) -> None:
         raise QuantityError(
             f"{value[:64]!r} is not a seccomp profile", "unconfined, or the absolute path of a JSON file"
         )
+    return text
 
 
 def is_systempaths(text: str) -> bool:

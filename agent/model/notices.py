@@ -97,7 +97,7 @@ class NotifySection:
         return f"NotifySection({self.section!r}, {self.type!r}, ***)"
 
     def secrets(self) -> list[str]:
-        """What a receiver may repeat and nobody may see, as the parts of the address and of headers."""
+        """Secrets that a receiver may echo: parts of the address and of headers. They must appear nowhere."""
         found = [self.password]
         for text in (self.url.partition("://")[2].partition("/")[2], *(value for _, value in self.headers)):
             found += [word for word in _PARTS.split(text) if len(word) >= _LEAST]

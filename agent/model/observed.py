@@ -116,12 +116,10 @@ class Record:
     spec_hash: str = ""
     image_id: str = ""
     failed_hash: str = ""  # spec hash whose swap was rolled back: not tried again
-    failed_meaning: str = (
-        ""  # beside it: what that spec meant, for a section that says the same in other words
-    )
-    failed_why: str = (
-        ""  # beside it, without secrets: the error, and the last lines that the new container printed
-    )
+    # beside it: what that spec meant, for a section that says the same in other words
+    failed_meaning: str = ""
+    # beside it, without secrets: the error, and the last lines that the new container printed
+    failed_why: str = ""
     failed_output: str = ""
     failed_digest: str = ""  # of the image that it was tried with
     removed_at: float | None = None  # wall clock, seconds: when its section vanished (grace period)
@@ -152,6 +150,7 @@ class Record:
     pinned: bool = False  # it was taken back to its image: stays there until its section changes, or an update is asked for
     held_at: float | None = None  # wall clock, seconds: since when `hold_cmd` puts its replacement off
     remark: str = ""  # what went wrong when it replaced the one before, and stopped nothing
+    hook_due: bool = False  # `post_start` has not succeeded since it was started
     newer: str = ""  # the digest, or the id, of a newer image that waits for its age, and since when (wall clock, seconds)
     newer_at: float | None = None
     saved: tuple[

@@ -185,14 +185,14 @@ def parse_pair(text: str) -> tuple[str, str]:
     """`key=value`, or `key` for an empty value. Never echoed: a value may be a secret."""
     key, _, value = text.partition("=")
     if not key.strip() or key != key.strip():
-        raise QuantityError("missing key before `=`", "key=value")
+        raise QuantityError("missing name before `=`", "NAME=value")
     return key, value
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
     """`key=value` where the value may not be left out."""
     if "=" not in text:
-        raise QuantityError("the entry has no `=`", "key=value")
+        raise QuantityError("the entry has no `=`", "NAME=value")
     return parse_pair(text)
 
 

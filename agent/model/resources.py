@@ -8,10 +8,12 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agent.errors import ConfigError
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.notices import NotifySection
@@ -20,7 +22,7 @@ from agent.model.updates import UpdateCheck, Window
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
 NO_NETWORKS = frozenset({"host", "none"})
-"""Names of networks that are none: they go with no other."""
+"""Network names that stand for a mode: they cannot be combined with another network."""
 
 
 class Pull(StrEnum):
@@ -103,6 +105,11 @@ class Port:
     def host_ports(self) -> range:
         """Those that it can have on the host, just 0 where any will do."""
         return range(self.host_port, (self.host_port_end or self.host_port) + 1)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only the router itself can reach it."""
+        return bool(self.host_ip) and ipaddress.ip_address(self.host_ip).is_loopback
 
     @property
     def host_text(self) -> str:
@@ -339,6 +346,11 @@ class ContainerPolicy:
     backup_before_update: bool | None = None
     webui: str | None = None  # with `[host]` and `[port:80]`
 
+    @property
+    def should_run(self) -> bool:
+        """Whether the section wants a running container."""
+        return self.enabled and self.state is RunState.RUNNING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
@@ -537,15 +549,25 @@ class Desired:
     notices: tuple[NotifySection, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
-    claimed: frozenset[str] = (
-        frozenset()
-    )  # kinds and Docker names of the objects that those are about: "container:web"
-    images: Mapping[str, str] = field(
-        default_factory=dict
-    )  # image -> a container section that names it, those with mistakes too
+    # kinds and Docker names of the objects that those are about: "container:web"
+    claimed: frozenset[str] = frozenset()
+    # image -> a container section that names it, those with mistakes too
+    images: Mapping[str, str] = field(default_factory=dict)
     daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
     daemon_mistakes: tuple[str, ...] = ()  # in those sections: what is wrong is left out
     generation: str = ""  # hash of the committed files
-    spec_hashes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot
+    # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot
+    spec_hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def container(self, name: str) -> Container:
+        """By its section, else by its Docker name. Raises ConfigError."""
+        found = next((c for c in self.containers if c.section == name), None)
+        found = found or next((c for c in self.containers if c.name == name), None)
+        if found is not None:
+            return found
+        if f"container:{name}" in self.broken:
+            raise ConfigError(f"section {name} has a mistake: `ucidockd check` shows it")
+        known = ", ".join(c.section for c in self.containers) or "none is declared"
+        raise ConfigError(
+            f"{name[:64]}: no container section has it; expected a section or a Docker name ({known})"
+        )

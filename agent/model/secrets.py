@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What hides secrets: `hidden` for JSON of the engine, `hidden_text` for one text. Pure; times are linear in the input.
+"""Hides secrets: `hidden` in JSON of the engine, `hidden_text` in one text. Pure; takes time linear in the input.
 
 Names tell (`DB_PASSWORD=`, `--token`, a label `...basicauth.users`), forms tell (`scheme://user:pass@`, `Bearer X`, hashes
 of passwords, private keys), and so do places, whatever stands there: variables of the environment, build arguments,
@@ -77,6 +77,7 @@ _TOKEN = re.compile(
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)")
 _WORD_LIKE = re.compile(r"[A-Za-z][a-z]*[.,:;!?)]?")
 _PLAIN_P = re.compile(r"[\d.:/,-]+(?:/?(?:tcp|udp|sctp))?|[/.=:].*|[a-z_-]+(?:=.*)?")
+_REDIS = ("requirepass", "masterauth", "masterpass")
 # programs, and their short options that take a secret
 _SHORT = {
     "p": ("mysql", "mariadb", "mongo", "sshpass", "docker login", "podman login", "nerdctl login", "rabbitmqadmin", "7z"),
@@ -93,9 +94,11 @@ _LOGIN = re.compile(rf"(--(?:proxy-)?user(?:\s++|=))({_VALUE})")
 
 
 def hidden_text(text: str) -> str:
-    """A text of whatever kind without its secrets: a command, a message, a line of output, a value."""
+    """Any text without its secrets: a command, a message, a line of output, a value."""
     if len(text) > TEXT_LIMIT:
         return MASK
+    # the order counts: a login inside of a URL is gone before `name=value` could cut the URL, and what is masked already
+    # is left alone. Most texts hold nothing, so the cheap tests come before the patterns
     if "PRIVATE KEY" in text:
         text = _PEM.sub(MASK, text)
     if "//" in text:
@@ -130,7 +133,10 @@ def hidden_words(words: Sequence[str]) -> list[str]:
     made: list[str] = []
     programs, before = "", ""
     for word in words:
-        if _takes_secret(before) and not word.startswith("--"):
+        # `--db-password VALUE` by its name; redis takes its passwords behind words without dashes
+        is_option = before.startswith("-") and "=" not in before
+        is_given = is_secret_name(before.lstrip("-")) if is_option else before.lower() in _REDIS
+        if is_given and not word.startswith("--"):
             shown = MASK
         elif before.startswith("-") and len(before) == 2 and _is_secret_option(programs, before[1]):
             shown = _short_value(before[1], word)
@@ -145,12 +151,6 @@ def hidden_words(words: Sequence[str]) -> list[str]:
         for found in _PROGRAM.findall(word[:4096]):
             programs = f"{programs} {found}".strip()[:256]
     return made
-
-
-def _takes_secret(word: str) -> bool:
-    if word.startswith("-") and "=" not in word:
-        return is_secret_name(word.lstrip("-"))
-    return word.lower() in ("requirepass", "masterauth", "masterpass")
 
 
 def _without_login(found: re.Match[str]) -> str:
@@ -258,6 +258,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
+        # an event of an exec has its whole command line behind the colon
         if name in ("Action", "status") and (found := _EXEC.match(value)):
             return f"{found[1]}: {MASK}"
         return _built(value) if name == "CreatedBy" else hidden_value(name, value)
@@ -274,7 +275,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
 
 
 def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:
-    """Which options of a driver are not secret in this place; None for what are not such options."""
+    """Which options of a driver are not secret here; None if these are not options of a driver."""
     if name == "Config" and "Type" in around and len(around) == 2:
         return _LOG_OPTIONS  # HostConfig.LogConfig
     if name == "Options" and ("Mountpoint" in around or ("Name" in around and len(around) == 2)):
@@ -287,16 +288,16 @@ def _option(name: str, value: Any, kept: frozenset[str]) -> Any:
         return hidden(value)
     if name not in kept:
         return MASK if value else value
-    if name == "o":  # mount(8): commas between them
-        return (
-            ",".join(_mount_option(part) for part in value.split(",")) if len(value) <= TEXT_LIMIT else MASK
-        )
-    return hidden_text(value)
-
-
-def _mount_option(part: str) -> str:
-    name, equals, value = part.partition("=")
-    return f"{name}={MASK}" if equals and value and is_secret_name(name) else hidden_text(part)
+    if name != "o":
+        return hidden_text(value)
+    if len(value) > TEXT_LIMIT:
+        return MASK
+    # mount(8): commas between them.
+    parts = []
+    for part in value.split(","):
+        option, _, given = part.partition("=")
+        parts.append(f"{option}={MASK}" if given and is_secret_name(option) else hidden_text(part))
+    return ",".join(parts)
 
 
 def _built(text: str) -> str:
@@ -304,39 +305,34 @@ def _built(text: str) -> str:
     if found := _BUILT.match(text):
         return f"{found[0]}{MASK}" if found[3] else found[0]
     if found := _ARGS.match(text):
+        # the arguments stand before the shell's command without any mark between them; a value may look like a shell
+        # too, so the last one counts
         rest = text[found.end() :]
-        at = _shell(rest)
-        return f"{found[0]}{MASK}{' ' + hidden_text(rest[at:]) if at is not None else ''}"
+        shells = list(re.finditer(r"(?<= )/\S+ (?:-\S+ )*-\w*c ", rest[:TEXT_LIMIT]))
+        return f"{found[0]}{MASK}{' ' + hidden_text(rest[shells[-1].start() :]) if shells else ''}"
     return hidden_text(text)
 
 
-def _shell(text: str) -> int | None:
-    """Where the command begins behind the arguments."""
-    found = list(re.finditer(r"(?<= )/\S+ (?:-\S+ )*-\w*c ", text[:TEXT_LIMIT]))
-    return found[-1].start() if found else None
-
-
 def _environment(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_variable(item) for item in value]
+    """Every variable is hidden, whatever its name."""
     if isinstance(value, dict):
         return {name: MASK if isinstance(inner, str) else inner for name, inner in value.items()}
-    return MASK if isinstance(value, str) else value
-
-
-def _variable(item: Any) -> Any:
-    if isinstance(item, dict):  # of a plugin: Name, Description, Value
-        return {
-            name: MASK if isinstance(inner, str) and name != "Name" else inner for name, inner in item.items()
-        }
-    if not isinstance(item, str):
-        return item
-    name, equals, _ = item.partition("=")
-    return f"{name}={MASK}" if equals else name
+    if not isinstance(value, list):
+        return MASK if isinstance(value, str) else value
+    shown: list[Any] = []
+    for item in value:
+        if isinstance(item, dict):  # of a plugin: Name, Description, Value
+            shown.append({k: MASK if isinstance(v, str) and k != "Name" else v for k, v in item.items()})
+        elif isinstance(item, str):
+            name, equals, _ = item.partition("=")
+            shown.append(f"{name}={MASK}" if equals else name)
+        else:
+            shown.append(item)
+    return shown
 
 
 def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
-    """Takes these very values out of a text, then what `hidden_text` finds. "1" or "yes" is not a secret."""
+    """Removes exactly these values from a text, then whatever `hidden_text` finds. "1" or "yes" is not a secret."""
     known = sorted({value for value in values if len(value) >= shortest}, key=len, reverse=True)
 
     def blot(text: str) -> str:

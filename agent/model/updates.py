@@ -108,7 +108,8 @@ def parse_image(reference: str) -> ImageName:
     """Any reference that `docker pull` takes; a tag of `latest` where it gives neither tag nor digest."""
     name, _, digest = reference.partition("@")
     first, slash, rest = name.partition("/")
-    if not (slash and ("." in first or ":" in first or first == "localhost")):
+    # a registry is told from a part of the name by what only a host can have (distribution/reference, normalize.go)
+    if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
         first, rest = HUB, name
     registry = HUB if first == "index.docker.io" else first
     path, colon, tag = rest.rpartition(":")

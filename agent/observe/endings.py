@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from agent.apply.ports import Engine, Records
+from agent.apply.ports import Engine, Records, only
 from agent.errors import EngineError, StorageError
+from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container
-from agent.observe.snapshot import only
 from agent.plan.applied import is_job, moment, unwitnessed, was_stopped
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Endings:
                 self._known.pop(seen.id, None)
                 self._completed.pop(seen.id, None)
                 continue
-            with only(container.section, unseen):
+            with only(Key("container", container.section), unseen):
                 if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
                     completed.add(seen.id)
                 if key in counted and self._end(seen, stale).stopped:

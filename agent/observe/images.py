@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.apply.images import look_at_image
-from agent.apply.ports import Engine, Records
+from agent.apply.ports import Engine, Records, only
 from agent.errors import EngineError, StorageError
 from agent.model.observed import Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Desired, Update
-from agent.observe.snapshot import only
 from agent.plan.container.image import digest_of, keeps_image, newer
 from agent.plan.container.meaning import image_defaults
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.apply.ports import Engine, Records, confirm
-from agent.errors import EngineError, EngineUnreachableError, StorageError
+from agent.apply.ports import Engine, Records, confirm, only
+from agent.errors import EngineError, StorageError
+from agent.model.identity import Key
 from agent.model.observed import (
     EngineIdentity,
     Observed,
@@ -29,8 +29,8 @@ class Snapshot:
     """What the engine shows, and what foreign containers sit on names that we want.
 
     Networks and volumes are all in it, ours and foreign ones: they are few, and those that were adopted have none of
-    our labels, since the labels of an object that exists cannot change. `unseen`: sections whose container the engine
-    cannot show, and why: that costs only these.
+    our labels, since the labels of an object that exists cannot change. `unseen`: keys of what the engine cannot show,
+    and why: that costs only these.
     """
 
     observed: Observed
@@ -52,26 +52,27 @@ def observe(
         kind: {r.object_id for r in records if r.kind == kind and r.object_id and not r.swap}
         for kind in ("container", "network", "volume")
     }
+    keys = {r.object_id: r.key for r in records if r.object_id}
+    unseen: dict[str, str] = {}
     containers: tuple[ObservedContainer, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
     # a list that misses what should be there is confirmed by id: an engine that is still loading lists too little
     if desired.containers or ids["container"]:
         containers = engine.list_containers(instance)
-        confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container)
+        _confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container, keys, unseen)
     if desired.networks or ids["network"]:
         networks = engine.list_networks()
-        confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network)
+        _confirm(ids["network"] - {n.id for n in networks}, engine.inspect_network, keys, unseen)
     if desired.volumes or ids["volume"]:
         volumes = engine.list_volumes()
-        confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume)
-    sections = {r.object_id: r.section for r in records if r.kind == "container"}
-    unseen: dict[str, str] = {}
+        _confirm(ids["volume"] - {v.name for v in volumes}, engine.inspect_volume, keys, unseen)
     looked = []
     for seen in containers:
         wanted = seen.id in ids["container"] and (deep is None or seen.id in deep)
-        with only(sections.get(seen.id, ""), unseen):
-            seen = _deepen(engine, seen) if wanted else seen
+        if wanted:
+            with only(keys[seen.id], unseen):
+                seen = _deepen(engine, seen)
         looked.append(seen)
     return Snapshot(
         observed=Observed(containers=tuple(looked), networks=networks, volumes=volumes),
@@ -80,16 +81,20 @@ def observe(
     )
 
 
-@contextmanager
-def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
-    """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
-    all: that is raised."""
-    try:
-        yield
-    except EngineUnreachableError:
-        raise
-    except EngineError as exc:
-        unseen[what] = str(exc)
+def _confirm(
+    missing: set[str],
+    inspect: Callable[[str], object | None],
+    keys: Mapping[str, Key],
+    unseen: dict[str, str],
+) -> None:
+    """As `confirm`; one that the engine cannot show may be there, so that its section is left alone."""
+
+    def shown(object_id: str) -> object | None:
+        with only(keys[object_id], unseen):
+            return inspect(object_id)
+        return None
+
+    confirm(missing, shown)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
@@ -123,7 +128,7 @@ def _foreign(
     found = {}
     # asked for by name, as lists hold our label's containers only
     for container in (c for c in odd if c.name in taken):
-        with only(container.section, unseen):
+        with only(Key("container", container.section), unseen):
             item = engine.inspect_container(container.name)
             own = item is None or item.id in ours or (container.section in held and item.id in names)
             if item is not None and item.name == container.name and not own:

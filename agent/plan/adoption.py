@@ -50,7 +50,7 @@ _IGNORED_CONFIG = frozenset({
 _READ_HOST = keys_of("HostConfig") | {
     "Binds", "Mounts", "Tmpfs", "NetworkMode", "LogConfig", "SecurityOpt", "DeviceRequests",
 }
-# of the client that made it, or looked at apart (`_host_notes`; AutoRemove by `agent.runtime.adopt`)
+# of the client that made it, or looked at apart (`_notes`; AutoRemove by `agent.runtime.adopt`)
 _IGNORED_HOST = frozenset({
     "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths",
 })
@@ -87,7 +87,18 @@ class Adoption:
 def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> Adoption:
     """`inspect`: body of GET /containers/{id}/json; `section`: the name of the container's section."""
     seen = read_spec(inspect, around.names)
-    spec, notes = _without_defaults(seen, inspect, around)
+    image, tags = around.image.get("Config") or {}, sorted(around.image.get("RepoTags") or ())
+    # made of an image's id it says nothing to people: by a tag, where the image has one
+    if tags and seen.image.startswith("sha256:"):
+        seen = replace(seen, image=tags[0])
+    spec = _without_image(_without_engine(seen, inspect, around.info), image)
+    labels, dropped = _labels(spec.labels, image.get("Labels") or {})
+    spec = replace(spec, labels=labels, platform=_platform(around))
+    notes: list[str] = []
+    if dropped:
+        notes.append(
+            "the labels com.docker.compose.* are left out: Compose would take the container for its own"
+        )
     taken = {*around.taken, section}
     networks, more = _networks(spec, around, taken)
     volumes = _volumes(spec, around, taken | {network.section for network in networks})
@@ -95,7 +106,7 @@ def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> 
     runs = status in {"running", "restarting", "paused"}
     policy = ContainerPolicy(adopt=True, state=RunState.RUNNING if runs else RunState.STOPPED)
     notes += [*more, *_notes(inspect, around, spec)]
-    notes += ["it is paused: the adopted one runs"] if status == "paused" else []
+    notes += ["it is paused: the adopted container will run"] if status == "paused" else []
     name = str(inspect.get("Name") or "").removeprefix("/")
     container = Container(section=section, name=name, spec=spec, policy=policy)
     return Adoption(container=container, networks=networks, volumes=volumes, notes=tuple(notes))
@@ -112,21 +123,6 @@ def section_name(name: str, taken: Collection[str] = (), *, suffix: str = "") ->
 # what differs from the defaults
 
 
-def _without_defaults(
-    seen: ContainerSpec, inspect: Mapping[str, Any], around: Surroundings
-) -> tuple[ContainerSpec, list[str]]:
-    image = around.image.get("Config") or {}
-    notes: list[str] = []
-    spec = _without_engine(_by_tag(seen, around.image), inspect, around.info)
-    spec = _without_image(spec, image)
-    labels, dropped = _labels(spec.labels, image.get("Labels") or {})
-    if dropped:
-        notes.append(
-            "the labels com.docker.compose.* are left out: Compose would take the container for its own"
-        )
-    return replace(spec, labels=labels, platform=_platform(around)), notes
-
-
 def _platform(around: Surroundings) -> str | None:
     """That of the image where it is not this machine's: the engine names a container's in no other way."""
     image, machine = around.image, str(around.info.get("Architecture") or "")
@@ -139,25 +135,19 @@ def _platform(around: Surroundings) -> str | None:
     return "/".join(filter(None, parts))
 
 
-def _by_tag(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSpec:
-    """A container that was made of an image's id says nothing to people: by a tag, where the image has one."""
-    tags = sorted(image.get("RepoTags") or ())
-    return replace(spec, image=tags[0]) if tags and spec.image.startswith("sha256:") else spec
-
-
 def _without_engine(
     spec: ContainerSpec, inspect: Mapping[str, Any], info: Mapping[str, Any]
 ) -> ContainerSpec:
-    """Without what the engine fills in by itself (facts: traps in desired against inspect)."""
+    """Without what the engine fills in by itself."""
     mode = spec.network_mode or ""
+    # the host name is the container's own only where it has a network of its own; unset it is the short id
     elsewhere = mode.startswith("container:")
     hosts = mode == "host" and str(info.get("Name") or "").startswith(spec.hostname or "")
     unnamed = elsewhere or hosts or spec.hostname == str(inspect.get("Id") or "")[:12]
-    labelled = spec.privileged or "host" in (
-        spec.ipc,
-        spec.pid,
-    )  # those switch SELinux labels off by themselves
+    # those switch SELinux labels off by themselves
+    labelled = spec.privileged or "host" in (spec.ipc, spec.pid)
     plain_log = not spec.log_opts and spec.log_driver == info.get("LoggingDriver", "json-file")
+    # without a limit for swap the engine sets twice the memory
     twice = spec.memory is not None and spec.memory_swap == 2 * spec.memory
     cgroupns = "private" if str(info.get("CgroupVersion") or "1") == "2" else "host"
     return replace(
@@ -242,7 +232,13 @@ def _networks(
         body = around.networks.get(name) or {}
         section = section_name(name, {*taken, *(n.section for n in found)}, suffix="net")
         found.append(adopt_network(body, name=name, section=section))
-        notes += [f"network {name}: {note}" for note in _network_notes(body)]
+        scope, ipam = body.get("Scope", "local"), body.get("IPAM") or {}
+        if scope != "local":
+            notes.append(f"network {name}: its scope is {scope}, sections know the local one only")
+        if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
+            notes.append(f"network {name}: the IPAM driver and its options cannot be expressed in UCI")
+        if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
+            notes.append(f"network {name}: configuration networks cannot be expressed in UCI")
     return tuple(found), notes
 
 
@@ -268,16 +264,6 @@ def _pool(item: Mapping[str, Any]) -> Pool:
         ip_range=str(item.get("IPRange") or ""),
         aux_addresses=tuple(sorted((item.get("AuxiliaryAddresses") or {}).items())),
     )
-
-
-def _network_notes(body: Mapping[str, Any]) -> Iterator[str]:
-    if body.get("Scope", "local") != "local":
-        yield f"its scope is {body['Scope']}, sections know the local one only"
-    ipam = body.get("IPAM") or {}
-    if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
-        yield "the IPAM driver and its options cannot be expressed in UCI"
-    if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
-        yield "configuration networks cannot be expressed in UCI"
 
 
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
@@ -309,26 +295,19 @@ def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec
     if around.image_id_now != inspect.get("Image"):
         what = "stands for another image now" if around.image_id_now else "is not there any more"
         yield f"the image {config.get('Image')} {what}: the adopted container is made of what it will stand for"
-    yield from _config_notes(config)
-    yield from _host_notes(host)
-    yield from _mount_notes(inspect)
-    yield from _endpoint_notes(inspect, spec.endpoints)
-
-
-def _config_notes(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(config, _READ_CONFIG | _IGNORED_CONFIG)
     removed = [entry for entry in config.get("Env") or () if "=" not in entry]
     if removed:
         yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be expressed in UCI"
-
-
-def _host_notes(host: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(host, _READ_HOST | _IGNORED_HOST)
+    # the client writes both lists, empty ones for `--security-opt systempaths=unconfined`
     if not host.get("Privileged") and [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")):
         yield "unmasked system paths (systempaths=unconfined): UCI has no option for it"
     for request in host.get("DeviceRequests") or ():
         if request.get("Driver") != "cdi" and not is_gpus(request):
             yield f"a device request of the driver {request.get('Driver') or '-'} cannot be expressed in UCI"
+    yield from _mount_notes(inspect)
+    yield from _endpoint_notes(inspect, spec.endpoints)
 
 
 def _unknown(values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
@@ -370,11 +349,8 @@ def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Sequence[Endpoint]) -
         if item.get("Links"):
             yield f"network {name}: Links cannot be expressed in UCI"
         mac = str(item.get("MacAddress") or "").lower()
-        if mac and name not in fixed and mac != _made_of(str(item.get("IPAddress") or "")):
+        # until 27 the engine makes one of the IPv4 address: 02:42 and its four bytes
+        parts = str(item.get("IPAddress") or "").split(".")
+        made = ":".join(["02", "42", *(f"{int(part):02x}" for part in parts)]) if len(parts) == 4 else ""
+        if mac and name not in fixed and mac != made:
             yield f"network {name}: the MAC address {mac} is not taken over; the engine does not say who chose it"
-
-
-def _made_of(address: str) -> str:
-    """The MAC address that the engine makes of an IPv4 address (until 27: 02:42 and its four bytes)."""
-    parts = address.split(".")
-    return "02:42:" + ":".join(f"{int(part):02x}" for part in parts) if len(parts) == 4 else ""

@@ -104,6 +104,22 @@ def is_job(container: Container) -> bool:
     return container.spec.restart.name in {"no", "on-failure"}
 
 
+def is_alive(seen: ObservedContainer) -> bool:
+    """Whether it has a process, or will get one again by itself."""
+    return seen.state in {"running", "restarting", "paused"}
+
+
+def is_completed(container: Container, seen: ObservedContainer, *, replaces: bool = False) -> bool:
+    """Whether one that was just started, and ended, did its job. `replaces`: one that ran has made room for it.
+
+    With `on-failure` it may be a service as well: one that ends at once, where the one before it ran on, is not a job.
+    """
+    if seen.exit_code != 0 or not is_job(container):
+        return False
+    restart = container.spec.restart
+    return not replaces or restart is None or restart.name == "no"
+
+
 def was_stopped(events: Iterable[Mapping[str, Any]], stop_signal: str = "") -> bool | None:
     """Whether the last run of a container was ended from outside; None where its events are not there any more.
 
@@ -153,7 +169,7 @@ def unwitnessed(record: Record, seen: ObservedContainer, engine_since: str) -> b
 
 
 def moment(text: str) -> float | None:
-    """Unix seconds of an RFC 3339 time; None for none."""
+    """Unix seconds of an RFC 3339 time; None for any other text."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except (ValueError, OverflowError):

@@ -40,7 +40,7 @@ class BackOff:
     def started_again(self, key: str, now: float, text: str = ENDED_AGAIN) -> None:
         """Notes a start and, for people, why the next one waits.
 
-        The first time that one is started again costs nothing, it may have been stopped by hand.
+        Starting it again for the first time costs nothing: a person may have stopped it.
         """
         before = self._starts.get(key)
         count = before.count + 1 if before and now < before.next_try + GOOD_RUN_S else 0

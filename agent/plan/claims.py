@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What only one container can have at a time: a host port, a fixed address, a MAC address.
 
-Who gives it up goes before who takes it. Who wants what another of ours keeps waits, and what it has runs on. Where
-works would wait for each other, a container is stopped first: stopped, it has nothing.
+A container that gives something up goes before the one that takes it. One that wants what another of ours keeps waits,
+and what it has keeps running. Where works would wait for each other, a container is stopped first: then it has nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from agent.model.entries import addresses_meet
 from agent.model.identity import SPEC_VERSION, Key, version_of
-from agent.model.observed import Record
-from agent.model.resources import DEFAULT_NETWORKS, Container, RunState
+from agent.model.resources import DEFAULT_NETWORKS, Container
 from agent.plan import operations as ops
-from agent.plan.container.plan import is_alive, needs_of
+from agent.plan.applied import is_alive
+from agent.plan.container.needs import needs_of
 from agent.plan.draft import Draft, Missing, desired_spec
 
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
@@ -27,7 +27,7 @@ _SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Claim:
-    """One such thing. `value` is an address: of the host that a port is published at, or in a network."""
+    """One such thing. `value` is an address: the host's where a port is published, or one in a network."""
 
     kind: str
     place: str
@@ -52,14 +52,18 @@ class _Stand:
 
 
 def settle(draft: Draft) -> dict[str, Missing]:
-    """Puts the works on containers in order by what they take and give up.
+    """Orders the works on containers by what they take and give up.
 
-    What cannot be done like that comes back, key -> why it has to wait or stop: with it in `turns` the plan is to be
-    made again.
+    Returns what cannot be ordered like that, key -> why it has to wait or stop: with that in `turns` the plan has to be
+    made once more.
     """
-    if not any(Key.parse(key).kind == "container" for key in draft.works):
+    working = [key for key in draft.works if Key.parse(key).kind == "container"]
+    if not working:
         return {}
-    stands = {key: _stand(draft, key) for key in _keys(draft)}
+    # those with work first, in the plan's order: of two that take the same the first one gets it
+    recorded = sorted(r.key for r in draft.context.records if r.kind == "container")
+    busy = sorted(draft.context.busy & draft.declared.keys())
+    stands = {key: _stand(draft, key) for key in dict.fromkeys([*working, *recorded, *busy])}
     given: dict[str, set[str]] = {}
     for taker, claim, holder in _taken(draft, stands):
         if any(claim.meets(kept) for kept in stands[holder].after):
@@ -68,9 +72,16 @@ def settle(draft: Draft) -> dict[str, Missing]:
             return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
         given.setdefault(taker, set()).add(holder)
         if _leads(draft, given, holder, taker):
-            if holder not in draft.declared:  # it ends, whatever waits for what it lends
-                _do_not_wait(draft, given, holder, taker)
+            if holder not in draft.declared:
+                # it ends, whatever waits for what it lends: it does not wait for the one that takes from it
+                work = draft.works[holder]
+                draft.works[holder] = replace(
+                    work,
+                    needs=frozenset(need for need in work.needs if not _leads(draft, given, need, taker)),
+                    after=frozenset(need for need in work.after if not _leads(draft, given, need, taker)),
+                )
                 continue
+            # a circle: stopped, the holder has nothing any more, and the others can begin
             return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
     for taker, holders in given.items():
         work = draft.works[taker]
@@ -80,12 +91,19 @@ def settle(draft: Draft) -> dict[str, Missing]:
 
 
 def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
-    """Who takes a fixed address starts before those of the same network to whom the engine gives any that is free.
+    """A container with a fixed address starts before those of its network that get any free one from the engine.
 
-    Only where that is soon: nobody waits for a pull or for the gate of a swap. Who comes first all the same moves out
-    of the way later (`agent.apply.networks`).
+    Only where that is soon: no container waits for a pull or for the gate of a swap. One that comes first all the same
+    moves out of the way later (`agent.apply.networks`).
     """
-    fixed = [key for key in draft.works if key in draft.declared and _is_quick(draft, key)]
+    image_ids = draft.context.image_ids
+    fixed = [
+        key
+        for key, work in draft.works.items()
+        if key in draft.declared
+        and not any(isinstance(operation, _SWAPS) for operation in work.operations)
+        and image_ids.get(draft.declared[key].spec.image)
+    ]
     for key, work in list(draft.works.items()):
         if key not in draft.declared or not any(isinstance(o, _GIVES_ADDRESS) for o in work.operations):
             continue
@@ -102,11 +120,6 @@ def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
                 draft.works[key] = replace(draft.works[key], after=draft.works[key].after | {other})
 
 
-def _is_quick(draft: Draft, key: str) -> bool:
-    swaps = any(isinstance(operation, _SWAPS) for operation in draft.works[key].operations)
-    return not swaps and bool(draft.context.image_ids.get(draft.declared[key].spec.image))
-
-
 def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
     """What a container of a canonical spec claims while it runs."""
     found = [Claim("host port", f"{p['host_port']}/{p['protocol']}", p["host_ip"]) for p in _ports(spec)]
@@ -121,14 +134,6 @@ def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if (spec.get("network_mode") or "") in DEFAULT_NETWORKS:
         # of a range the engine takes one that is free
         yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
-
-
-def _keys(draft: Draft) -> list[str]:
-    """Those with work first, in the plan's order: of two that take the same the first one gets it."""
-    records = [r.key for r in draft.context.records if r.kind == "container"]
-    working = [key for key in draft.works if Key.parse(key).kind == "container"]
-    busy = draft.context.busy & draft.declared.keys()
-    return list(dict.fromkeys([*working, *sorted(records), *sorted(busy)]))
 
 
 def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
@@ -149,18 +154,8 @@ def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Cl
 
 
 def _later(draft: Draft, key: str, reason: str) -> Missing:
-    """What there is may run meanwhile, unless that already takes what is not to be had."""
+    """What exists may run meanwhile, unless it already takes what another one has."""
     return Missing(reason=reason, keep=key not in draft.turns)
-
-
-def _do_not_wait(draft: Draft, given: Mapping[str, set[str]], key: str, other: str) -> None:
-    """Takes from a work what makes it wait for the other one."""
-    work = draft.works[key]
-    draft.works[key] = replace(
-        work,
-        needs=frozenset(need for need in work.needs if not _leads(draft, given, need, other)),
-        after=frozenset(need for need in work.after if not _leads(draft, given, need, other)),
-    )
 
 
 def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
@@ -197,7 +192,10 @@ def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) ->
 
 def _stand(draft: Draft, key: str) -> _Stand:
     record, declared = draft.record("container", Key.parse(key).section), draft.declared.get(key)
-    held = _recorded(record)
+    held: frozenset[Claim] = frozenset()
+    # the spec of a record that a later version of us wrote is not understood here
+    if record is not None and (not record.spec_hash or version_of(record.spec_hash) == SPEC_VERSION):
+        held = claims(record.spec)
     if key in draft.context.busy:  # half-way between the two
         both = held | _declared(declared)
         return _Stand(before=both, after=both)
@@ -216,13 +214,6 @@ def _stand(draft: Draft, key: str) -> _Stand:
     return _Stand(before=before, after=_declared(declared) if is_declared else held)
 
 
-def _recorded(record: Record | None) -> frozenset[Claim]:
-    """What a later version of us wrote is not understood here."""
-    if record is None or (record.spec_hash and version_of(record.spec_hash) != SPEC_VERSION):
-        return frozenset()
-    return claims(record.spec)
-
-
 def _declared(container: Container | None) -> frozenset[Claim]:
     return claims(desired_spec(container)) if container is not None else frozenset()
 
@@ -235,5 +226,5 @@ def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> b
         return False
     if has(*_SWAPS):
         policy = declared.policy if declared is not None else None
-        return policy is not None and policy.enabled and policy.state is RunState.RUNNING
+        return policy is not None and policy.should_run
     return alive or has(ops.StartContainer)

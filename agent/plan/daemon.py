@@ -41,10 +41,7 @@ from agent.plan.operations import Finding
 # Read in moby: daemon/graphdriver (up to 28), daemon/image_store_choice.go (29), graphdriver.HasPriorDriver.
 
 
-CONTAINERD_DEFAULT = (
-    29,
-    0,
-)  # the first version that keeps images in containerd's store unless told otherwise
+CONTAINERD_DEFAULT = (29, 0)  # the first that keeps images in containerd's store unless told otherwise
 # drivers of dockerd itself; the version that no longer has it
 _GONE = {"aufs": (24, 0), "overlay": (24, 0), "devicemapper": (25, 0)}
 GRAPH_DRIVERS = frozenset({"overlay2", "vfs", "fuse-overlayfs", "btrfs", "zfs", *_GONE})
@@ -136,7 +133,7 @@ def move_trouble(store: str, file_system: str) -> str:
     if kind in _IN_MEMORY:
         return f"{file_system} is in memory, and empty after a reboot: mount a disk there first"
     if kind in ("overlay", "squashfs"):
-        return f"{_named(file_system)} is no better place: mount a disk with ext4 or f2fs"
+        return f"{_named(file_system)} would have the same limits: mount a disk with ext4 or f2fs"
     return ""
 
 
@@ -242,7 +239,11 @@ def render(
     if document.get("ip6tables") and version < _IP6TABLES_STABLE:
         document["experimental"] = True
         warnings.append(f"ip6tables switches on experimental features: dockerd {_dotted(version)} wants that")
-    allowed, closed = _sort_out([host for host in settings.hosts if not host.is_unix], settings)
+    tcp = [host for host in settings.hosts if not host.is_unix]
+    # anyone who reaches a TCP host without a certificate controls this machine
+    may_open = settings.allow_insecure_tcp or (settings.tls is not None and settings.tls.verify)
+    allowed = [host for host in tcp if may_open or is_loopback(host)]
+    closed = [host for host in tcp if host not in allowed]
     if settings.tls is not None and identity is None:
         allowed = []
     opened = [host for host in allowed if host.text not in unavailable]
@@ -317,13 +318,6 @@ def _same(path: str) -> str:
     return path.replace("/var/run/", "/run/", 1) if path.startswith("/var/run/") else path
 
 
-def _sort_out(hosts: list[Host], settings: DaemonSettings) -> tuple[list[Host], list[Host]]:
-    """TCP hosts that may be opened, and those that may not: anyone who reaches one controls this machine."""
-    if settings.allow_insecure_tcp or (settings.tls is not None and settings.tls.verify):
-        return hosts, []
-    return [h for h in hosts if is_loopback(h)], [h for h in hosts if not is_loopback(h)]
-
-
 def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]) -> Finding:
     """The condition InsecureAPI: false when no one can get in from outside without a certificate."""
     verified = settings.tls is not None and settings.tls.verify
@@ -355,9 +349,10 @@ def classify(running: Target | None, target: Target) -> Change:
         return Change(effect=Effect.RESTART, causes=("it is not known what dockerd runs with",), stops=False)
     changed = changed_keys(running.document, target.document)
     causes = [_cause(key, running.document, target.document) for key in changed]
+    # dockerd reads certificates and arguments once: neither is a key whose effect the table could tell
     effects = [effect_of(key) for key in changed]
     if running.material != target.material and target.document.get("tls"):
-        causes.append("the certificates are other ones")
+        causes.append("the certificates changed")
         effects.append(Effect.RESTART)
     if running.arguments != target.arguments:
         causes.append("dockerd_args changed")

@@ -37,44 +37,33 @@ class Context:
 
     now: float  # wall clock, seconds
     records: tuple[Record, ...] = ()
-    foreign: Mapping[str, ObservedContainer] = field(
-        default_factory=dict
-    )  # containers that are not ours, by name
+    # containers that are not ours, by name
+    foreign: Mapping[str, ObservedContainer] = field(default_factory=dict)
     waiting: Mapping[str, Missing] = field(default_factory=dict)  # key -> what it waits for
-    backoff: Mapping[str, str] = field(
-        default_factory=dict
-    )  # key -> last error, while not to be tried again yet
-    changing: frozenset[str] = (
-        frozenset()
-    )  # of these, the keys whose change failed: what runs is looked after
-    held_back: Mapping[str, str] = field(
-        default_factory=dict
-    )  # key -> why its `hold_cmd` puts a replacement off
-    held: Mapping[str, str] = field(
-        default_factory=dict
-    )  # key -> the manual action that must not be undone, or COPY
-    image_ids: Mapping[str, str] = field(
-        default_factory=dict
-    )  # image -> local id ("" = none), where looked up
-    image_defaults: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # local image id -> what the image gives where a section says nothing, where looked up
-    image_digests: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # local image id -> by which registries know it: "repo@sha256:..."
-    offered: Mapping[str, Available] = field(
-        default_factory=dict
-    )  # key -> a newer image in its registry, by the last check
+    # key -> last error, while not to be tried again yet
+    backoff: Mapping[str, str] = field(default_factory=dict)
+    # of these, the keys whose change failed: what runs is looked after
+    changing: frozenset[str] = frozenset()
+    # key -> why its `hold_cmd` puts a replacement off
+    held_back: Mapping[str, str] = field(default_factory=dict)
+    # key -> the manual action that must not be undone, or COPY
+    held: Mapping[str, str] = field(default_factory=dict)
+    # image -> local id ("" = none), where looked up
+    image_ids: Mapping[str, str] = field(default_factory=dict)
+    # local image id -> what the image gives where a section says nothing, where looked up
+    image_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # local image id -> by which registries know it: "repo@sha256:..."
+    image_digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # key -> a newer image in its registry, by the last check
+    offered: Mapping[str, Available] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
-    orphaned_s: Mapping[str, float] = field(
-        default_factory=dict
-    )  # nonce -> seconds since its section was seen to be gone, by a clock that nobody sets
+    # nonce -> seconds since its section was seen to be removed, by a clock that cannot be set
+    orphaned_s: Mapping[str, float] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
     router_devices: frozenset[str] = frozenset()  # that carry its own addresses
     deletions_held: str = ""  # why nothing may be deleted: a rollback of LuCI may bring its section back
-    lost: Mapping[str, Missing] = field(
-        default_factory=dict
-    )  # key -> what is missing of that with which its container was applied
+    # key -> what is missing of that with which its container was applied
+    lost: Mapping[str, Missing] = field(default_factory=dict)
     completed: frozenset[str] = frozenset()  # ids of containers that did their job
     left_behind: frozenset[str] = frozenset()  # ids of those whose shared namespace is gone
     api: tuple[int, int] = (1, 41)  # the version that the engine speaks
@@ -142,9 +131,8 @@ class Draft:
     after: dict[str, set[str]] = field(default_factory=dict)  # key -> works that its own has to wait for
     declared: dict[str, Container] = field(init=False)  # by key
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
-    holders: dict[str, Record] = field(
-        init=False
-    )  # name on the engine -> record of the one of ours that has it
+    # name on the engine -> record of the one of ours that has it
+    holders: dict[str, Record] = field(init=False)
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
     volumes_declared: dict[str, str] = field(init=False)
     _records: dict[tuple[str, str], Record] = field(init=False)
@@ -178,6 +166,11 @@ class Draft:
     def record(self, kind: str, section: str) -> Record | None:
         """The record of a section's object."""
         return self._records.get((kind, section))
+
+    def container(self, section: str) -> ObservedContainer | None:
+        """What the engine shows of a section's container."""
+        record = self.record("container", section)
+        return self.containers_seen.get(record.object_id) if record is not None else None
 
     def spec_hash_of(self, key: str, resource: Container | Network | Volume) -> str:
         """The hash of a desired spec."""
@@ -258,15 +251,15 @@ class Draft:
             self.find(key, "Synced", status=False, reason="NewerVersion", message=message)
             return True
         error = self.context.backoff.get(key)
-        if error is not None:
-            self.find(key, "Synced", status=False, reason="BackOff", message=error)
-        return error is not None and (key not in self.context.changing or self._is_half_swapped(record))
-
-    def _is_half_swapped(self, record: Record | None) -> bool:
-        """Whether a swap waits to be undone: the new container may run, and never together with the old one."""
-        return record is not None and any(
+        if error is None:
+            return False
+        self.find(key, "Synced", status=False, reason="BackOff", message=error)
+        # what runs is looked after while its change is put off, except where a swap waits to be undone: the new container
+        # may run, and never together with the old one
+        half_swapped = record is not None and any(
             other.swap == "new" and other.partner == record.nonce for other in self.context.records
         )
+        return key not in self.context.changing or half_swapped
 
     def conflict(self, key: str, message: str) -> None:
         """Something foreign is in the way."""

@@ -65,7 +65,7 @@ def _number(tag: str) -> int:
 
 
 def visible(records: Iterable[Record], tags: Tags) -> list[Record]:
-    """The records of this engine. Where one section has a record with its tag, one without any is not it."""
+    """The records of this engine. If a section has a record with its tag, a record without a tag is not used."""
     mine = [record for record in records if tags.include(record)]
     sure = {(r.kind, r.section) for r in mine if r.engine and not r.swap}
     return [r for r in mine if r.engine or r.swap or (r.kind, r.section) not in sure]
@@ -85,7 +85,10 @@ def claims(records: Iterable[Record], tags: Tags, observed: Observed) -> Claims:
     comes = [r for r in known if r.nonce in here and r.engine != tags.of(r.kind)]
     changed = {r.nonce: replace(r, engine=tags.of(r.kind)) for r in comes}
     now = [changed.get(r.nonce, r) for r in known]
-    dropped = _doubled(now, tags, here) | _outdated(now, tags)
+    # the records of engines that came long before this one go: thrown away, they do not come back
+    others = sorted({record.engine for record in now if not tags.include(record)}, key=_number)
+    old = set(others[: -2 * _KEPT_ENGINES])  # each engine has two tags
+    dropped = _doubled(now, tags, here) | {record.nonce for record in now if record.engine in old}
     stay = tuple(record for nonce, record in changed.items() if nonce not in dropped)
     return Claims(changed=stay, dropped=tuple(sorted(dropped)))
 
@@ -118,10 +121,3 @@ def _doubled(records: list[Record], tags: Tags, here: set[str]) -> set[str]:
         chosen[record.kind, record.section] = record if loser is other else other
         dropped.add(loser.nonce)
     return dropped
-
-
-def _outdated(records: list[Record], tags: Tags) -> set[str]:
-    """Nonces of the records of engines that came long before this one."""
-    others = sorted({record.engine for record in records if not tags.include(record)}, key=_number)
-    old = set(others[: -2 * _KEPT_ENGINES])  # each engine has two tags
-    return {record.nonce for record in records if record.engine in old}

@@ -110,6 +110,13 @@ class StartContainer(Operation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareContainer(Operation):
+    """Runs its `post_start` again, which failed or was cut short."""
+
+    container: Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopContainer(Operation):
     record: Record
     stop_timeout_s: int | None = None
@@ -271,9 +278,8 @@ class Plan:
 
     works: tuple[Work, ...] = ()
     findings: tuple[Finding, ...] = ()
-    looked: frozenset[str] = (
-        frozenset()
-    )  # keys of containers that were compared in full, and may be worked on
+    # keys of containers that were compared in full, and may be worked on
+    looked: frozenset[str] = frozenset()
     defects: tuple[tuple[str, Exception], ...] = ()  # key -> what planning it raised, which is to be logged
 
     @property

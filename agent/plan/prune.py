@@ -15,6 +15,7 @@ from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages
 from agent.plan.applied import moment
 from agent.plan.container.image import split_word
+from agent.plan.container.meaning import is_same_image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Choice:
 def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]:
     """Image (a reference or an id) -> who needs it."""
     found: dict[str, str] = {}
+    # of several reasons the plainest is told: what sections name, then what runs, then what is only remembered
     for record in records:
         if record.kind != "container":
             continue
@@ -54,6 +56,11 @@ def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]
     for container in desired.containers:
         found[container.spec.image] = f"section {container.section} names it"
     return found
+
+
+def is_named(image: ObservedImage, name: str) -> bool:
+    """Whether the engine's list says that `name`, a reference or an id, is this image."""
+    return image.id == name or any(is_same_image(each, name) for each in (*image.tags, *image.digests))
 
 
 def choose(
@@ -78,6 +85,7 @@ def choose(
             stays[image.id] = "it has a name"
         elif limits.older_s and now - unused_since.get(image.id, now) < limits.older_s:
             stays[image.id] = "it has not been unused for long enough"
+    # the engine refuses to remove an image that another one is built on
     for image_id in tuple(stays):
         parent = known[image_id].parent
         while parent in known and parent not in stays:
@@ -87,10 +95,13 @@ def choose(
         (image for image in images if image.id not in stays),
         key=lambda image: (-_depth(image, known), unused_since.get(image.id, now), image.id),
     )
-    return Choice(
-        going=_enough(going, limits.enough),
-        kept=tuple((image, stays[image.id]) for image in images if image.id in stays),
-    )
+    chosen: list[ObservedImage] = []
+    for image in going:
+        if limits.enough is not None and sum(each.own for each in chosen) >= limits.enough:
+            break
+        chosen.append(image)
+    kept = tuple((image, stays[image.id]) for image in images if image.id in stays)
+    return Choice(going=tuple(chosen), kept=kept)
 
 
 def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
@@ -99,17 +110,6 @@ def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
     while image.parent in known and depth < len(known):
         image, depth = known[image.parent], depth + 1
     return depth
-
-
-def _enough(going: Sequence[ObservedImage], enough: int | None) -> tuple[ObservedImage, ...]:
-    if enough is None:
-        return tuple(going)
-    chosen: list[ObservedImage] = []
-    for image in going:
-        if sum(each.own for each in chosen) >= enough:
-            break
-        chosen.append(image)
-    return tuple(chosen)
 
 
 def still_unused(
@@ -128,9 +128,7 @@ def cache_of(entries: Iterable[Mapping[str, Any]], *, older: float) -> tuple[Map
     return tuple(
         entry
         for entry in entries
-        if not entry.get("InUse") and not entry.get("Shared") and _last_used(entry) <= older
+        if not entry.get("InUse")
+        and not entry.get("Shared")
+        and (moment(str(entry.get("LastUsedAt") or entry.get("CreatedAt") or "")) or 0.0) <= older
     )
-
-
-def _last_used(entry: Mapping[str, Any]) -> float:
-    return moment(str(entry.get("LastUsedAt") or entry.get("CreatedAt") or "")) or 0.0

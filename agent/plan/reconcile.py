@@ -17,16 +17,18 @@ from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Re
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan import operations as ops
+from agent.plan.applied import is_alive
 from agent.plan.claims import settle
 from agent.plan.container.difference import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
-from agent.plan.container.plan import is_alive, joined_keys, plan_container
+from agent.plan.container.needs import joined_keys
+from agent.plan.container.plan import plan_container
 from agent.plan.draft import Context, Draft, Missing, desired_spec
 from agent.plan.router.subnets import obstacle
 from agent.plan.written import OptionChange, network_changes
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
-# What runs, as the engine shows it: told of every container of ours, whatever can be planned for it.
+# What runs, as the engine shows it: for every container of ours, whatever can be planned for it.
 #
 # A section with a mistake, one that waits or is in back-off, and one that is gone have a container that runs or does not.
 
@@ -61,6 +63,9 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
         reason = "Completed"
     ended = seen.state in {"exited", "restarting", "dead"} and seen.last_exit_code is not None
     message = f"exited with {seen.last_exit_code}" if ended else ""
+    if container is not None and not container.policy.should_run and reason in ("Created", "Exited"):
+        # its exit code, 137 after a kill, would read like a fault
+        reason, message = "Stopped" if container.policy.enabled else "Disabled", ""
     draft.find(key, "Running", status=running, reason=reason, message=message, since=seen.since)
     if seen.health and running:
         draft.find(
@@ -78,7 +83,7 @@ _ORDER = {"container": 0, "network": 1, "volume": 2}
 
 
 def plan_orphans(draft: Draft) -> None:
-    """Goes through the records that have no section."""
+    """Plans for the records that have no section."""
     desired = draft.desired
     known: set[str] = {Key("container", c.section) for c in desired.containers}
     known |= {Key("network", n.section) for n in desired.networks}
@@ -105,11 +110,14 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
     # a router without a battery boots in the past: then the time of the removal says nothing
-    if _clock_was_set(record.removed_at, draft.context.now):
+    then, now = record.removed_at, draft.context.now
+    if then > now or (clock_is_set(now) and not clock_is_set(then)):
         cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
-    if _is_kept(draft, record, record.removed_at):
+    # by the clock on the wall and, as far as that was watched, by one that cannot be set: a jump forward deletes nothing
+    watched_s = draft.context.orphaned_s.get(record.nonce, math.inf)
+    if now < then + record.grace_s or watched_s < record.grace_s:
         message = f"section removed; the {record.kind} will be deleted {record.grace_s:.0f} s later"
         draft.find(key, "Synced", status=False, reason="Grace", message=message)
         return
@@ -134,17 +142,6 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     draft.add(key, [operation], users)
 
 
-def _is_kept(draft: Draft, record: Record, removed_at: float) -> bool:
-    """Whether its grace period is not over, by the clock on the wall and, as far as that was watched, by the other."""
-    by_wall = draft.context.now < removed_at + record.grace_s
-    return by_wall or draft.context.orphaned_s.get(record.nonce, math.inf) < record.grace_s
-
-
-def _clock_was_set(then: float, now: float) -> bool:
-    """Whether the two times do not tell how long ago it was."""
-    return then > now or (clock_is_set(now) and not clock_is_set(then))
-
-
 def _object_gone(draft: Draft, record: Record) -> bool:
     if record.kind == "container":
         return all(c.id != record.object_id for c in draft.observed.containers)
@@ -157,6 +154,8 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
     """The plan that makes `observed` match `desired`. Same input, same plan."""
     turns: dict[str, Missing] = {}
     left: dict[str, str] = {}
+    # who waits for whom is known once all is planned, and changes what is planned: so it is planned until nothing is new.
+    # Each turn adds a wait or gives a resource up, so this ends
     while True:
         draft = _draft(desired, observed, context, turns, left)
         found = settle(draft)
@@ -200,8 +199,9 @@ def _draft(
     turns: Mapping[str, Missing],
     left: Mapping[str, str],
 ) -> Draft:
-    """A plan but for the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
+    """A plan without the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
     draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
+    # networks and volumes before containers, and those before what needs them: each looks at what is planned already
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
         draft.attempt(Key("network", network.section), partial(plan_network, draft, network))
@@ -217,17 +217,16 @@ def _draft(
 def _by_dependency(draft: Draft, containers: Iterable[Container]) -> list[Container]:
     """Sorted by section, prerequisites first. Cycles were refused by validation; a rest is taken in order."""
     pending = {Key("container", c.section): c for c in sorted(containers, key=lambda c: c.section)}
+    needs: dict[str, set[str]] = {
+        key: {Key("container", wanted.section) for wanted in c.policy.depends_on} | {*joined_keys(draft, c)}
+        for key, c in pending.items()
+    }
     ordered: list[Container] = []
     while pending:
-        ready = [key for key, c in pending.items() if not _prerequisites(draft, c) & pending.keys()]
+        ready = [key for key in pending if not needs[key] & pending.keys()]
         for key in ready or list(pending):
             ordered.append(pending.pop(key))
     return ordered
-
-
-def _prerequisites(draft: Draft, container: Container) -> set[str]:
-    depends = {Key("container", wanted.section) for wanted in container.policy.depends_on}
-    return depends | set(joined_keys(draft, container))
 
 
 # Planning networks and volumes. Neither can change in place: a network is replaced, a volume is left alone.
@@ -251,7 +250,9 @@ def plan_network(draft: Draft, network: Network) -> None:
     if draft.is_as_recorded(record, network) and seen.name == network.name:
         draft.find(key, "Synced", status=True, reason="InSync")
         return
-    if _failed_before(draft, record, network):
+    same = record.failed_hash == draft.spec_hash_of(key, network)
+    meant = meaning_hash("network", desired_spec(network)) if record.failed_hash else ""
+    if same or (record.failed_hash and record.failed_meaning == meant):
         message = "the engine refused the change; tried again when its section changes, or on `reconcile`"
         draft.find_rolled_back(key, record, message)
         return
@@ -265,7 +266,7 @@ def plan_network(draft: Draft, network: Network) -> None:
 
 
 def _join_network(draft: Draft, key: str, network: Network, record: Record | None) -> None:
-    """One that others look after: there or not, nothing is done to it. One that was ours is let go of."""
+    """A network that others manage: nothing is done to it, whether it exists or not. One that was ours is released."""
     if record is not None:
         draft.add(key, [ops.Forget(key=key, cause="others look after it (`external`)", record=record)])
     seen = next((n for n in draft.observed.networks if n.name == network.name), None)
@@ -283,22 +284,14 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
         draft.find(key, "Synced", status=True, reason="InSync")
 
 
-def _failed_before(draft: Draft, record: Record, network: Network) -> bool:
-    same = record.failed_hash == draft.spec_hash_of(Key("network", network.section), network)
-    meant = bool(record.failed_hash) and record.failed_meaning == meaning_hash(
-        "network", desired_spec(network)
-    )
-    return same or meant
-
-
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
-    """What could not be made keeps those that need it from failing too."""
+    """Keeps back what needs a resource that could not be made, so that it does not fail as well."""
     if key in draft.context.backoff and not is_there:
         draft.withheld[key] = f"{key} could not be made"
 
 
 def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -> bool:
-    """Before 25.0 the engine makes two networks of one name, and then starts no container on either: hands off them."""
+    """Before 25.0 the engine makes two networks of one name, and then starts no container on either: leave them alone."""
     same = [n.id for n in draft.observed.networks if n.name == network.name and n.id != object_id]
     if same:
         message = (
@@ -310,7 +303,7 @@ def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -
 
 
 def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "") -> bool:
-    """Whether its subnet or its bridge is not to be had; what there is then stays as it is."""
+    """Whether its subnet or its bridge is taken; a network that exists then stays as it is."""
     found = obstacle(draft, network, object_id)
     if found is None:
         return False
@@ -337,6 +330,7 @@ def _replace(
 
 def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
     foreign = next((n for n in draft.observed.networks if n.name == network.name), None)
+    # one that exists has its subnet already, so only a new one can be in the way of something
     if foreign is None and _is_hindered(draft, key, network):
         return
     if foreign is None:
@@ -362,9 +356,18 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
         return
     seen = next((v for v in draft.observed.volumes if record and is_same_volume(v, record)), None)
     if record is None or seen is None:
-        _absent_volume(draft, key, volume, gone=record is not None)
+        foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
+        if foreign is None:
+            cause = "removed from the engine" if record is not None else "declared, does not exist yet"
+            draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
+        elif volume.adopt:
+            cause = f"takes over the volume {foreign.name}"
+            draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
+        else:
+            draft.conflict(key, f"a volume named {volume.name} exists and is not ours")
         return
     same = draft.is_as_recorded(record, volume) and record.name == volume.name
+    # replacing it would lose its data, so a volume that is there is never touched
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
     if record.lost and not same:
@@ -379,15 +382,3 @@ def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
     """
     ours = record.adopted or seen.labels.get(LABEL_NONCE) == record.nonce
     return seen.name == record.name and ours
-
-
-def _absent_volume(draft: Draft, key: str, volume: Volume, *, gone: bool) -> None:
-    foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
-    if foreign is None:
-        cause = "removed from the engine" if gone else "declared, does not exist yet"
-        draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
-    elif volume.adopt:
-        cause = f"takes over the volume {foreign.name}"
-        draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
-    else:
-        draft.conflict(key, f"a volume named {volume.name} exists and is not ours")

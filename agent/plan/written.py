@@ -54,6 +54,7 @@ def option_changes(field: str, old: Any, new: Any, level: Level) -> tuple[Option
     if row is not None and row.shape is Shape.PAIRS:
         return (_of_pairs(row.uci, old or [], new or [], level),)
     before, after = _options_of(row, field, old), _options_of(row, field, new)
+    # what looks the same once masked is told all the same, by name: a change without any would not be understood
     return tuple(
         OptionChange(
             option=name,

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError
-from agent.files.uci_store import UciMissing, UciStore, read_text
+from agent.files.uci_store import UciMissing, UciStore, load_for_edit, read_text
 from agent.files.user_paths import PATHS
 from agent.model.identity import Key
 from agent.model.observed import Record
@@ -92,7 +92,7 @@ class Adopter:
 
     def _package(self) -> tuple[Package, str]:
         try:
-            return self.store.load_with_hash(PACKAGE)
+            return load_for_edit(self.store, PACKAGE)
         except UciMissing:
             return Package(name=PACKAGE), ""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agent.files.atomic import atomic_write
 from agent.model.identity import Key, canonical, spec_hash
-from agent.model.resources import Container, Desired, RunState
+from agent.model.resources import Container, Desired
 from agent.plan.container.meaning import meaning
 from agent.plan.draft import COPY, desired_spec
 from agent.wire.record_lines import json_object
@@ -56,9 +56,7 @@ class Holds:
             self._before.pop(key, None)
             if key in held:
                 self._before[key] = held[key]
-            if action in _RUNNING_ACTIONS and (
-                container.policy.enabled and container.policy.state is RunState.RUNNING
-            ):
+            if action in _RUNNING_ACTIONS and container.policy.should_run:
                 if held.get(key, {}).get("action") in _STOPPING_ACTIONS:
                     del held[key]
             else:

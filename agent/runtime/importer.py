@@ -12,7 +12,7 @@ from agent.convert.conversion import PACKAGE
 from agent.convert.requests import ImportRequest, convert
 from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
-from agent.files.uci_store import UciMissing, UciStore
+from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS, file_bytes, mode_of
 from agent.runtime.adopt import lost_comments
 from agent.uci.decode import PACKAGES
@@ -65,7 +65,7 @@ class Importer:
         content_hash = ""
         for name in PACKAGES:
             try:
-                packages[name], found = self.store.load_with_hash(name)
+                packages[name], found = load_for_edit(self.store, name)
             except UciMissing:
                 continue
             content_hash = found if name == PACKAGE else content_hash

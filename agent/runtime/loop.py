@@ -27,7 +27,7 @@ from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.identity import Key
 from agent.model.issues import Given, issue_as_json
-from agent.model.resources import Desired, RegistryAuth
+from agent.model.resources import RegistryAuth
 from agent.router.mounts import MountWatch
 from agent.runtime.reconciler import Reconciler
 from agent.status.board import StatusBoard
@@ -316,11 +316,10 @@ class Loop:
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
     def images(self) -> frozenset[str]:
-        """The images, references and ids, that no clean-up may take."""
+        """The images, references and ids, that no clean-up may take. Raises ConfigError, ConflictError."""
         from agent.plan.prune import needed_images
 
-        desired = self.reconciler.desired or Desired()
-        return frozenset(needed_images(desired, self.reconciler.records.records()))
+        return frozenset(needed_images(self.reconciler.declared(), self.reconciler.records.records()))
 
     def auths(self) -> Sequence[RegistryAuth]:
         """The registry logins that UCI has now."""
@@ -346,10 +345,7 @@ class Loop:
         """Container sections as docker run lines or a compose file."""
         from agent.convert.requests import export  # as above
 
-        desired = self.reconciler.desired
-        if desired is None:
-            raise ConfigError("the configuration could not be read: `ucidockd check` says why")
-        return export(form, names, desired)
+        return export(form, names, self.reconciler.declared())
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """See `agent.storage.pruner`."""
@@ -357,6 +353,7 @@ class Loop:
 
         if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
+        self.reconciler.declared()
         request = PruneRequest(**{"images": self._upkeep.images(), **asked})
         return await asyncio.to_thread(self._upkeep.prune, request)
 
@@ -440,9 +437,7 @@ class Loop:
 
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, object]:
         """Asks the registries now; answers when they have been asked."""
-        desired = self.reconciler.desired
-        if desired is None:
-            raise ConfigError("the configuration could not be read: `ucidockd check` says why")
+        desired = self.reconciler.declared()
         # a section's name wins over the name that another one has in Docker
         by_name = {c.name: c.section for c in desired.containers}
         by_name |= {c.section: c.section for c in desired.containers}

@@ -30,7 +30,7 @@ from agent.engine.client import DockerEngine
 from agent.engine.remote_tls import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
-from agent.files.config import load, load_given, open_store
+from agent.files.config import load, load_given, open_store, remember_agent
 from agent.files.history import History
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
@@ -175,6 +175,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         records=StateFile(options.state_dir / "state.json"),
         board=board,
         load=lambda: load(options),
+        remember_agent=lambda text: remember_agent(options, text),
         load_given=lambda given: load_given(options, given, listeners(options, str(engine_at))),
         store=open_store(options),
         daemon=daemon,

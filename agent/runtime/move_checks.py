@@ -19,7 +19,7 @@ from agent.dockerd.target import prior_drivers
 from agent.errors import ConfigError, ConflictError, DataError, NoSpaceError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
-from agent.files.uci_store import UciMissing, UciStore
+from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS, file_system_of, is_read_only, real_path
 from agent.model.quantities import size_words
 from agent.model.resources import Desired
@@ -202,7 +202,7 @@ def _free(path: str) -> int:
 
 def with_data_root(store: UciStore, before: str, after: str) -> tuple[Package, str]:
     """The package with the other data_root, and the hash of the one that is there. Raises ConfigError, ConflictError."""
-    package, content_hash = store.load_with_hash(PACKAGE)
+    package, content_hash = load_for_edit(store, PACKAGE)
     section = next((each for each in package.sections if each.type == "globals"), None)
     if section is None:
         raise ConflictError(f"/etc/config/{PACKAGE} has no section globals")

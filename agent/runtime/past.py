@@ -14,7 +14,7 @@ from typing import Any
 from agent.convert.conversion import PACKAGE
 from agent.errors import ConfigError, ConflictError
 from agent.files.history import History, Version
-from agent.files.uci_store import UciMissing, UciStore
+from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS
 from agent.model.resources import Desired
 from agent.runtime.adopt import lost_comments
@@ -88,7 +88,7 @@ class Past:
 
     def _package(self) -> tuple[Package, str]:
         try:
-            return self.store.load_with_hash(PACKAGE)
+            return load_for_edit(self.store, PACKAGE)
         except UciMissing:
             return Package(name=PACKAGE), ""
 

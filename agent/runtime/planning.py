@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.steps import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
-from agent.errors import ConfigError, EngineError
+from agent.errors import EngineError
 from agent.files.config import LoadResult
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.identity import Key, canonical, masked
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, ContainerSpec, Desired, RunState, Update
+from agent.model.resources import Container, ContainerSpec, Desired, Update
 from agent.model.secrets import hidden_text, hidden_words
 from agent.plan import operations as ops
 from agent.plan.container.difference import FieldDifference, differences
@@ -24,8 +24,7 @@ from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import desired_spec
-from agent.plan.effects import SCHEMA, operations_as_json, summary_of
-from agent.plan.outlook import Entry, Outlook, text_of
+from agent.plan.outlook import SCHEMA, Entry, Outlook, operations_as_json, summary_of, text_of
 from agent.plan.written import OptionChange, option_changes
 from agent.status.board import Condition
 from agent.status.conditions import ConditionType, Level
@@ -45,6 +44,9 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
         found.append(Entry(key="configuration", state="invalid", level=Level.ERROR, message=message))
     if desired is None:
         return found
+    if loaded.desired is not None and loaded.desired.daemon is not None and loaded.desired.daemon.unreadable:
+        message = "/etc/config/dockerd cannot be read; dockerd keeps its settings"
+        found.append(Entry(key=DAEMON_KEY, state="invalid", level=Level.ERROR, message=message))
     for key in sorted(desired.broken):
         message = "the section has mistakes; what runs for it is left alone"
         found.append(Entry(key=key, state="invalid", level=Level.ERROR, message=message))
@@ -164,7 +166,7 @@ def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
 
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
-    container = find_container(reconciler, name)
+    container = reconciler.declared().container(name)
     key = Key("container", container.section)
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     record = next((r for r in records if r.section == container.section), None)
@@ -207,18 +209,6 @@ def _failed_output(reconciler: Reconciler, key: str) -> str:
     return next((c.details["output"] for c in standing if c is not None and "output" in c.details), "")
 
 
-def find_container(reconciler: Reconciler, name: str) -> Container:
-    """By its section or its Docker name. Raises ConfigError."""
-    declared = reconciler.desired.containers if reconciler.desired is not None else ()
-    for container in sorted(declared, key=lambda c: c.section != name):
-        if name in (container.section, container.name):
-            return container
-    broken = reconciler.desired is not None and Key("container", name) in reconciler.desired.broken
-    reason = "the section has a mistake, see `ucidockd check`" if broken else "no container section has it"
-    known = ", ".join(c.section for c in declared) or "none is declared"
-    raise ConfigError(f"{name}: {reason}; expected a section or a Docker name ({known})")
-
-
 def _outside(
     container: Container, record: Record | None, seen: ObservedContainer | None
 ) -> tuple[FieldDifference, ...]:
@@ -228,7 +218,7 @@ def _outside(
     rows = []
     if seen.name != container.name:
         rows.append(_row("name", container.name, record.name if record else "", seen.name))
-    runs = container.policy.enabled and container.policy.state is RunState.RUNNING
+    runs = container.policy.should_run
     if runs is not (seen.state in ("running", "restarting")):
         rows.append(_row("state", "running" if runs else "stopped", "", seen.state))
     return tuple(rows)
@@ -249,7 +239,7 @@ DIFF_SCHEMA = 1
 
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
-    container = find_container(reconciler, name)
+    container = reconciler.declared().container(name)
     key = Key("container", container.section)
     plan = reconciler.make_plan(deep=None)
     record = next(

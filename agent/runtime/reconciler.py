@@ -140,6 +140,7 @@ class Reconciler:
         ""
     )  # why they wait; asked only where something waits to be deleted
     settings_read: Callable[[AgentSettings], None] = lambda _: None
+    remember_agent: Callable[[str], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
     paused: str = ""  # why no container is to run for now
@@ -194,12 +195,38 @@ class Reconciler:
         if fresh is None:
             self._status.invalid(last.issues)
             return
+        if fresh.daemon is not None and fresh.daemon.unreadable:
+            fresh = self._with_dockerd_as_before(fresh)
         # an edit may be the cure for anything, also for what another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._status.config(fresh, last.issues)
+        self._remember_agent(last.agent)
+
+    def _with_dockerd_as_before(self, fresh: Desired) -> Desired:
+        """/etc/config/dockerd cannot be read: what it said before is in force, or what dockerd ran with last."""
+        before = self.desired
+        if before is not None:
+            return replace(fresh, daemon=before.daemon, auths=before.auths)
+        return self.daemon.as_before(fresh) if self.daemon is not None else fresh
+
+    def _remember_agent(self, text: str) -> None:
+        try:
+            self.remember_agent(text)
+        except (OSError, UnicodeError) as exc:
+            logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
+
+    def declared(self) -> Desired:
+        """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""
+        if self.desired is not None:
+            return self.desired
+        if self.last.issues:
+            raise ConfigError("the configuration cannot be read: `ucidockd check` shows every mistake")
+        raise ConflictError(
+            "the agent has just started and reads the configuration: try again in a few seconds"
+        )
 
     def is_incomplete(self) -> bool:
         """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
@@ -336,8 +363,7 @@ class Reconciler:
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
-        unseen = {**snapshot.unseen, **ends.unseen}
-        unmended = {**unmended, **{Key("container", section): why for section, why in unseen.items()}}
+        unmended = {**unmended, **snapshot.unseen, **ends.unseen}
         now = self.monotonic()
         self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
@@ -678,6 +704,8 @@ class Reconciler:
     def forget_failure(self, key: str) -> None:
         """It is tried again by the next pass."""
         self.backoff.succeeded(key)
+        self.backoff.succeeded(_MENDING + key)
+        self.backoff.stopped(key)  # one that ends again and again too
         self._changing.discard(key)
         self._held_back.pop(key, None)
 

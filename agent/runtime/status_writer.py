@@ -38,7 +38,8 @@ class StatusWriter:
     def config(self, desired: Desired, issues: tuple[Issue, ...]) -> None:
         """The sections that were accepted, and those that were not, with their mistakes."""
         self._drop_mended(desired)
-        config = "Accepted" if not desired.broken else "PartlyInvalid"
+        whole = not desired.broken and not any(issue.code in {"file", "syntax"} for issue in issues)
+        config = "Accepted" if whole else "PartlyInvalid"
         texts = [issue.text() for issue in issues]
         self.board.set_agent(config=config, config_issues=texts, desired_generation=desired.generation)
         for key, name in declared(desired).items():

@@ -16,10 +16,11 @@ from agent.plan.container.image import named
 from agent.plan.container.meaning import changed_fields
 from agent.plan.draft import desired_spec
 from agent.plan.outlook import Outlook
-from agent.runtime.planning import find_container
 
 if TYPE_CHECKING:
     from agent.runtime.reconciler import Reconciler
+
+_NOT_BEGUN = "it could not begin yet, and is tried again: `ucidockd status` says when"
 
 SCHEMA = 1
 """Of the answers: counts up when a field changes its meaning or goes."""
@@ -42,7 +43,8 @@ def ask(
 
     Raises ConfigError for an unknown name, ConflictError for one that cannot be, EngineError, StorageError. Blocking.
     """
-    containers = {c.section: c for c in (find_container(reconciler, name) for name in names)}
+    desired = reconciler.declared()
+    containers = {c.section: c for c in map(desired.container, names)}
     if not containers:
         raise ConfigError("name the containers to update")
     asked = tuple(
@@ -70,7 +72,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
     at_work = reconciler.at_work(key)
     if at_work:
         raise ConflictError(
-            f"{container.section} is being worked on ({at_work}); ask again once that is done"
+            f"{container.section} is being worked on ({at_work}); try again once that is done"
         )
     action = reconciler.holds.current(reconciler.desired, keep=True).get(key) if reconciler.desired else None
     if action is not None:
@@ -94,12 +96,15 @@ def _check_back(container: Container, record: Record, *, with_data: bool) -> Non
             " `option backup_before_update '1'` saves it before an update"
         )
     if not with_data and not record.previous:
-        why = "it is taken back already" if record.pinned else "it has had one image, or `keep_images` is 0"
+        why = "it has had one image, or `keep_images` is 0"
+        if record.pinned:
+            why = f"it is taken back already; `ucidockd update {container.section}` goes forward again"
         raise ConflictError(f"{container.section} has no earlier image to go back to: {why}")
     if changed_fields("container", record.spec, desired_spec(container)):
         raise ConflictError(
-            f"{container.section} does not run as its section says, so it is not clear what to go back to; `ucidockd diff"
-            f" {container.section}` shows the difference"
+            f"{container.section} does not run as its section says, so it is not clear what to go back to: `ucidockd diff"
+            f" {container.section}` shows the difference, and `ucidockd history {container.section}` the settings to go"
+            " back to first"
         )
 
 
@@ -138,7 +143,7 @@ def _row(
         return {**row, "outcome": "rolled back" if now.pinned else "updated"}
     if now.asked:
         waits = [e.message for e in found.entries if e.key == asked.key]
-        reason = "; ".join(waits) or reconciler.at_work(asked.key) or str(error or "it is not its turn yet")
+        reason = "; ".join(waits) or reconciler.at_work(asked.key) or str(error or _NOT_BEGUN)
         return {**row, "outcome": "waiting", "message": reason}
     if error is not None and not isinstance(error, SkippedError):
         output = error.output if isinstance(error, EngineError) else ""

@@ -16,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import InternalError
 from agent.model.dockerd.successors import successor_of
 from agent.model.issues import Code, Severity
 
@@ -45,31 +44,19 @@ class Mistake:
     expected: str = ""
 
 
-def read_schema(kind: str) -> dict[str, Any]:
-    """The schema of a section type, from a checkout or from the installed package."""
-    document = json.loads(_schema_text(kind))
-    if not isinstance(document, dict):
-        raise InternalError(f"the schema of {kind} sections is not an object")
-    return document
-
-
-def _schema_text(kind: str) -> str:
-    name = f"{kind}.schema.json"
-    path = Path(__file__).parents[2] / "schemas" / name
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
-
-
 _FOR_PEOPLE = ("title", "description", "x-effect", "x-tab")
 
 
 @functools.cache
 def _kept(kind: str) -> Mapping[str, Any]:
     """A schema without its texts for forms and manuals, which a running agent never shows."""
+    name = f"{kind}.schema.json"
+    try:  # in a checkout the schemas are a folder of their own, installed they lie beside this module
+        text = (Path(__file__).parents[2] / "schemas" / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
     found: Mapping[str, Any] = json.loads(
-        _schema_text(kind),
+        text,
         object_hook=lambda item: {
             key: value for key, value in item.items() if key not in _FOR_PEOPLE or isinstance(value, dict)
         },
@@ -105,6 +92,7 @@ def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
     known = properties(kind)
     instance = {name: _instance(kind, name, value) for name, value in values.items() if name in known}
     mistakes = [_unknown(kind, name) for name in values if name not in known]
+    # right sections, which are nearly all, never load jsonschema; it then finds the words for what is wrong
     is_whole = instance.keys() >= set(_kept(kind).get("required", ()))
     if not is_whole or not all(_is_right(known[name], instance[name]) for name in instance):
         for error in _validator(kind).iter_errors(instance):
@@ -135,6 +123,7 @@ def _unknown(kind: str, name: str) -> Mistake:
     import difflib  # only where there is a mistake
 
     successor = successor_of(name) if kind in DAEMON_KINDS else None
+    # what people bring along from docker and compose is told by its name; likeness alone would lead them astray
     meant = WORDS.get(kind, {}).get(name)
     if meant is not None:
         wrong, expected = f"is not an option of {kind} sections", meant
@@ -150,7 +139,7 @@ def _unknown(kind: str, name: str) -> Mistake:
         severity="warning",
         code="unknown-option",
         option=name,
-        wrong=f"unknown option of {_article(kind)} section",
+        wrong=f"unknown option of {'an' if kind[:1] in 'aeio' else 'a'} {kind} section",
         expected=expected,
     )
 
@@ -184,10 +173,6 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
         wrong=_wrong(kind, option, error),
         expected=_wish(error, kind, option),
     )
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[:1] in "aeio" else f"a {kind}"
 
 
 def _wrong(kind: str, option: str, error: ValidationError) -> str:

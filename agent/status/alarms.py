@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one place that finds changes in what the status board shows: what has become bad, and what has recovered.
+"""Finds what became bad and what recovered on the status board; nothing else does.
 
 A condition that comes and goes is one notice: it counts as over only when it was away for QUIET_S. What was so before the
 agent started is known from `told`, or, the first time, taken for known. Pure: times are seconds that the caller gives.
@@ -65,11 +65,9 @@ class Alarms:
     def __post_init__(self) -> None:
         for key, events in (self.told or {}).items():
             known = {Event(event) for event in events if event in set(Event)}
+            # they stand until their resource says otherwise
             self._alarms[key] = {
-                event: _Alarm(
-                    self.now, self.now, told=True, announced=True
-                )  # until its resource says otherwise
-                for event in known
+                event: _Alarm(self.now, self.now, told=True, announced=True) for event in known
             }
 
     def see(self, resource: Mapping[str, Any], now: float) -> None:
@@ -99,7 +97,7 @@ class Alarms:
         self._see("engine", found, now, speaks=True)
 
     def gone(self, key: str, now: float) -> None:
-        """A resource is off the board. That the agent's own are, means that they are fine."""
+        """A resource left the board. For one of the agent's own that means that it is fine."""
         if key.startswith(("agent:", "daemon:")):
             self._see(key, {}, now, speaks=True)
         else:
@@ -123,6 +121,7 @@ class Alarms:
             if not alarm.standing:
                 alarm.standing, alarm.onsets = True, alarm.onsets + 1
             alarm.last, alarm.news = now, news
+        # one that says nothing yet (before the first pass, while the engine is away) has not recovered
         for event, alarm in known.items():
             if event not in found and alarm.standing and speaks:
                 alarm.standing, alarm.last = False, now
@@ -138,8 +137,10 @@ class Alarms:
             known = self._alarms[key]
             for event in sorted(known, key=lambda event: event is Event.DEGRADED):  # the specific ones first
                 alarm = known[event]
-                if not alarm.told and self._is_ripe(event, alarm, now):
+                lasts = alarm.standing or alarm.onsets > 1
+                if not alarm.told and lasts and now >= self._ripe_at(event, alarm):
                     alarm.told = True
+                    # a specific event says what DEGRADED would only say again
                     explained = event is Event.DEGRADED and any(
                         known[e].told for e in known if e in _TROUBLE - {event}
                     )
@@ -156,11 +157,11 @@ class Alarms:
                 del self._alarms[key]
         return out
 
-    def _is_ripe(self, event: Event, alarm: _Alarm, now: float) -> bool:
+    def _ripe_at(self, event: Event, alarm: _Alarm) -> float:
+        """When it may be told: dockerd takes longer to settle, and comes up late."""
         is_daemon = event is Event.DAEMON
-        at = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
-        at = max(at, self.now + (DAEMON_START_S if is_daemon else START_S))
-        return now >= at and (alarm.standing or alarm.onsets > 1)
+        lasted = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
+        return max(lasted, self.now + (DAEMON_START_S if is_daemon else START_S))
 
     @staticmethod
     def _is_over(alarm: _Alarm, now: float) -> bool:
@@ -174,10 +175,7 @@ class Alarms:
                 if not alarm.standing:
                     times.append(alarm.last + QUIET_S)
                 if not alarm.told and (alarm.standing or alarm.onsets > 1):
-                    is_daemon = event is Event.DAEMON
-                    times.append(max(alarm.first + SETTLE_S, self.now + START_S, now))
-                    if is_daemon:
-                        times[-1] = max(alarm.first + DAEMON_SETTLE_S, self.now + DAEMON_START_S, now)
+                    times.append(max(self._ripe_at(event, alarm), now))
         return min(times, default=None)
 
     def memory(self) -> dict[str, list[str]]:
@@ -217,7 +215,7 @@ def _event_of(resource: Mapping[str, Any], condition: Mapping[str, Any]) -> Even
 
 
 def speaks(resource: Mapping[str, Any]) -> bool:
-    """Whether it says how it is: not before the first pass, and not while the engine is away."""
+    """Whether it shows its state: not before the first pass, and not while the engine is away."""
     reasons = {condition["type"]: condition["reason"] for condition in resource["conditions"]}
     needed = _NEEDED.get(str(resource["kind"]), ())
     return all(kind in reasons for kind in needed) and not _UNKNOWN & set(reasons.values())

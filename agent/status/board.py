@@ -117,7 +117,7 @@ class StatusBoard:
     """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams.
 
     `clock`: the time of day in unix seconds. `first`: where versions begin. A running agent takes another number at each
-    start, lest a reader of the one before it resumes in the middle of this one's changes.
+    start, so that a reader of an earlier run does not resume in the middle of this one's changes.
     """
 
     def __init__(self, clock: Callable[[], float], *, first: int = 0) -> None:
@@ -169,6 +169,7 @@ class StatusBoard:
             message = hidden_text(message)
             given = {name: hidden_text(value) for name, value in (details or {}).items()}
             began = old.since if same and old is not None else self.clock()
+            # the engine's own time of an event differs from ours by a moment: that is no change to tell of
             if since is not None and abs(since - began) >= _SAME_S:
                 same, began = False, since
             if same and old is not None and (old.message, old.details) == (message, given):
@@ -206,17 +207,13 @@ class StatusBoard:
 
     def reason(self, key: str, condition: ConditionType) -> Reason | Literal[""]:
         """The reason of a condition as it stands, "" without one."""
-        with self._lock:
-            found = self._resources.get(key)
-            standing = found.conditions.get(condition) if found is not None else None
-            return standing.reason if standing is not None else ""
+        found = self.standing(key, condition)
+        return found.reason if found is not None else ""
 
     def message(self, key: str, condition: ConditionType) -> str:
         """The message of a condition that is true, "" without one."""
-        with self._lock:
-            found = self._resources.get(key)
-            standing = found.conditions.get(condition) if found is not None else None
-            return standing.message if standing is not None and standing.status else ""
+        found = self.standing(key, condition)
+        return found.message if found is not None and found.status else ""
 
     def clear(self, key: str, condition: ConditionType) -> bool:
         """Takes a condition off."""
@@ -314,6 +311,7 @@ class StatusBoard:
         With `after` where it is not the first page, and with `next` where there is more: the `after` of the next page.
         """
         with self._lock:
+            # pages follow keys and not places: one that comes or goes meanwhile moves no other from one page to the next
             keys = sorted(key for key in self._resources if key > after)
             head = {
                 "version": self.version,

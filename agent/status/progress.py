@@ -20,6 +20,9 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _STEP = re.compile(r"Step ([0-9]{1,4})/([0-9]{1,4}) :")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 
+# categories of Unicode: control, direction and half characters, and ends of lines
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
 _MOVING = frozenset({"Downloading", "Pushing", "Loading layer"})
 _MOVED = frozenset({"Download complete", "Verifying Checksum", "Pushed"})
 _UNPACKING = frozenset({"Extracting"})
@@ -144,26 +147,19 @@ class Progress:
         return self._percent
 
     def _grow(self) -> None:
-        share = self._estimate()
+        sums = self._sums
+        share = 0.0 if sums.unknown else None
+        if sums.known:
+            # a layer whose size is not known yet counts as one of average size
+            work = sums.total * (1 + sums.unknown / sums.known)
+            share = ((sums.moved + sums.unpacked) / 2 if self._unpacks else sums.moved) / work
+        if self._body_total:
+            sent = min(1.0, self._body / self._body_total)
+            share = sent if self._plain else (sent + (share or 0.0)) / 2
+        if self._share:  # of a build, whose layers say nothing about the steps to come
+            share = self._share
         if share is not None and not self._succeeded:
             self._percent = max(self._percent or 0, min(99, int(share * 100)))
-
-    def _estimate(self) -> float | None:
-        if self._share:
-            return self._share
-        layers = self._layers_share()
-        if not self._body_total:
-            return layers
-        sent = min(1.0, self._body / self._body_total)
-        return sent if self._plain else (sent + (layers or 0.0)) / 2
-
-    def _layers_share(self) -> float | None:
-        """Layers of unknown size count as one of average size."""
-        sums = self._sums
-        if not sums.known:
-            return 0.0 if sums.unknown else None
-        work = sums.total * (1 + sums.unknown / sums.known)
-        return ((sums.moved + sums.unpacked) / 2 if self._unpacks else sums.moved) / work
 
     def as_json(self) -> dict[str, Any]:
         """What a status shows; `percent` is null while nothing is known."""
@@ -210,11 +206,8 @@ def clean(value: object, limit: int = TEXT_LIMIT) -> str:
     """Text of the engine for eyes: one line, no terminal sequences, no control or direction marks, not too long."""
     if not isinstance(value, str):
         return ""
+    # cut before it is looked through: a line of megabytes costs no more than one that fits
     text = _ESCAPE.sub("", value[: limit * 8])
-    kept = "".join(" " if c in "\r\n\t" else c for c in text if c in "\r\n\t" or _visible(c))
-    kept = kept.strip()
+    shown = (" " if c in "\r\n\t" else c for c in text)
+    kept = "".join(c for c in shown if unicodedata.category(c) not in _INVISIBLE).strip()
     return kept if len(kept) <= limit else kept[: limit - 3] + "..."
-
-
-def _visible(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")

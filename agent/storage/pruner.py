@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.apply.ports import ImageEngine, Records
+from agent.apply.ports import ImageEngine, Records, only
 from agent.errors import EngineError, EngineUnreachableError
 from agent.files.atomic import atomic_write
 from agent.model.observed import ObservedImage
 from agent.model.quantities import size_words
 from agent.model.resources import Desired, PruneImages
-from agent.plan.prune import PruneLimits, cache_of, choose, needed_images, still_unused
+from agent.plan.prune import PruneLimits, cache_of, choose, is_named, needed_images, still_unused
 
 logger = logging.getLogger(__name__)
 
@@ -51,24 +51,27 @@ class Pruner:
 
     def run(self, request: PruneRequest) -> dict[str, Any]:
         """What goes, or went, with bytes and names, and what stays and why. Raises EngineError."""
+        failed: dict[str, str] = {}
         images = self.engine.list_images()
-        needed, used = self._needed(), self.engine.list_image_users()
+        needed, used = self._needed(images), self.engine.list_image_users()
         choice = choose(
             images,
             needed=needed,
             used=used,
-            unused_since=self._unused_since(images, {*needed, *used}),
+            unused_since=self._unused_since(images, {*needed, *used}, keep=not request.dry_run),
             limits=PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough),
             now=self.now(),
         )
-        cache = self.engine.list_build_cache() if request.build_cache else ()
+        cache: tuple[dict[str, Any], ...] = ()
+        if request.build_cache:
+            with only("build cache", failed):
+                cache = self.engine.list_build_cache()
         old = cache_of(cache, older=self.now() - request.older_s)
         cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
         parents = {image.parent for image in images}
         removed: Sequence[ObservedImage] = choice.going
-        failed: dict[str, str] = {}
         if not request.dry_run:
-            removed, failed = self._remove(choice.going)
+            removed = self._remove(images, choice.going, failed)
             if old:
                 try:
                     cache_bytes = self.engine.prune_build_cache(request.older_s)
@@ -89,21 +92,31 @@ class Pruner:
             "failed": [{"name": name, "error": why} for name, why in failed.items()],
         }
 
-    def _needed(self) -> dict[str, str]:
-        """Image id -> why it stays. What the engine does not have is not there to be kept."""
+    def _needed(self, images: Iterable[ObservedImage]) -> dict[str, str]:
+        """Image id -> why it stays. What the engine does not have is not there to be kept; what it has and cannot show
+        stays by its name in the list."""
         named = needed_images(self.desired(), self.records.records())
         if named != self._named:  # it is asked for before each removal, and costs a call for each image
-            bodies = ((self.engine.inspect_image(image), why) for image, why in named.items())
-            self._ids = {str(body["Id"]): why for body, why in bodies if body is not None}
-            self._named = named
+            found, unseen = dict[str, str](), dict[str, str]()
+            for name, why in named.items():
+                with only(name, unseen):
+                    body = self.engine.inspect_image(name)
+                    if body is not None:
+                        found[str(body["Id"])] = why
+            for name, trouble in unseen.items():
+                logger.warning("image %s cannot be looked at, and is kept: %s", name, trouble)
+                found |= {image.id: named[name] for image in images if is_named(image, name)}
+            self._ids, self._named = found, named
         return self._ids
 
-    def _remove(self, going: Iterable[ObservedImage]) -> tuple[list[ObservedImage], dict[str, str]]:
-        removed, failed = [], dict[str, str]()
+    def _remove(
+        self, images: Iterable[ObservedImage], going: Iterable[ObservedImage], failed: dict[str, str]
+    ) -> list[ObservedImage]:
+        removed = []
         for image in going:
             try:
                 # a section may have come, or a container been made, since the choice
-                if image.id in self._needed() or image.id in self.engine.list_image_users():
+                if image.id in self._needed(images) or image.id in self.engine.list_image_users():
                     continue
                 # by its names first: the engine refuses to remove one by its id while it has several
                 for name in (*image.tags, *image.digests, image.id):
@@ -116,12 +129,14 @@ class Pruner:
             else:
                 removed.append(image)
                 logger.info("image %s is removed: nothing needs it (%s)", image.title, size_words(image.own))
-        return removed, failed
+        return removed
 
-    def _unused_since(self, images: Iterable[ObservedImage], stays: Iterable[str]) -> Mapping[str, float]:
+    def _unused_since(
+        self, images: Iterable[ObservedImage], stays: Iterable[str], *, keep: bool
+    ) -> Mapping[str, float]:
         known = self._remembered()
         found = still_unused(known, images, stays, self.now())
-        if found != known:
+        if keep and found != known:
             with contextlib.suppress(OSError):  # a disk that is full is what one prunes for
                 self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 atomic_write(self.memory, json.dumps({"unused_since": found}).encode(), mode=0o600)

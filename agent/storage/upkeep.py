@@ -134,27 +134,31 @@ class Upkeep:
         for condition in (ConditionType.ENGINE_STORAGE_LOST, ConditionType.ENGINE_CHANGED):
             if why := self.board.message(DAEMON_KEY, condition):
                 raise ConflictError(f"nothing is removed: {why}")
+        pruner = Pruner(
+            engine=self.engine,
+            records=self.records,
+            desired=lambda: self.desired() or desired,
+            memory=self.memory,
+            now=self.clock.wall,
+        )
+        if request.dry_run:  # removes nothing and writes nothing: it is in nobody's way
+            return {**pruner.run(request), "space": self._space()}
         if not self._lock.acquire(blocking=False):
-            raise ConflictError("a clean-up is under way")
+            raise ConflictError("a clean-up is under way: try again when it is done")
         try:
-            pruner = Pruner(
-                engine=self.engine,
-                records=self.records,
-                desired=lambda: self.desired() or desired,
-                memory=self.memory,
-                now=self.clock.wall,
-            )
             answer = pruner.run(request)
         finally:
             self._lock.release()
-        if not request.dry_run:
-            done = {"at": self.clock.wall(), "images": len(answer["going"]), "bytes": answer["bytes"]}
-            self.board.set_agent(prune={**done, "failed": len(answer["failed"])})
+        done = {"at": self.clock.wall(), "images": len(answer["going"]), "bytes": answer["bytes"]}
+        self.board.set_agent(prune={**done, "failed": len(answer["failed"])})
+        return {**answer, "space": self._space()}
+
+    def _space(self) -> dict[str, int] | None:
         try:
             found = self.space(self.engine.identity().root) if self.is_here else None
         except PathError:
             found = None
-        return {**answer, "space": {"free": found.free, "total": found.total} if found else None}
+        return {"free": found.free, "total": found.total} if found else None
 
     def images(self) -> PruneImages:
         """What a clean-up that says nothing else is about: what the configuration says, else images without a name."""

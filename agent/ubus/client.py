@@ -173,6 +173,7 @@ class UbusClient:
                 self._tasks = tasks
                 delays = self._delays()
                 while True:
+                    # an ubusd that is up but refuses us must not be asked in a tight loop
                     if await self._one_connection():
                         delays = self._delays()
                     await asyncio.sleep(next(delays))
@@ -193,6 +194,7 @@ class UbusClient:
             logger.debug("ubus: %s", exc)
             return False
         self._link = link
+        # beside the reading: its answers come through the loop below
         setup = self._spawn(self._set_up(link), "ubus-setup")
         try:
             while messages := await link.read():
@@ -203,6 +205,7 @@ class UbusClient:
         finally:
             was_ready = self.ready.is_set()
             setup.cancel()
+            # ubusd forgets all our objects with the connection
             self._forget(link)
         return was_ready
 
@@ -229,6 +232,7 @@ class UbusClient:
             async with deadline(TIMEOUT_S, "set-up"):
                 listeners = list(self._listeners)
                 if any(listener.target for listener in listeners):
+                    # first: an object that appears while we subscribe to it would be missed
                     listeners.insert(0, _Listener(self._on_object_added, pattern=_OBJECT_ADDED))
                 for listener in listeners:
                     listener.subscribed = False
@@ -240,30 +244,27 @@ class UbusClient:
                         data = encoded({"object": where, "pattern": listener.pattern})
                         await link.invoke(EVENT_OBJECT, "register", data)
             warned: set[str] = set()
-            while taken := await self._publish_all(link):
+            while True:
+                taken = set()
+                for owned in list(self._objects):
+                    try:
+                        await self._publish(link, owned)
+                    except BusError as exc:
+                        if exc.status != Status.INVALID_ARGUMENT:  # ubusd's word for a name that is taken
+                            raise
+                        taken.add(owned.name)
                 self.ready.set()
+                if not taken:
+                    return
                 if taken - warned:
                     logger.warning("ubus: another process already publishes %s", ", ".join(sorted(taken)))
                 warned |= taken
                 await asyncio.sleep(_TAKEN_RETRY_S)
-            self.ready.set()
         except BusError as exc:
             logger.debug("ubus: set-up: %s", exc)
             link.abort()
 
     # publishing
-
-    async def _publish_all(self, link: Link) -> set[str]:
-        """The names that could not be had."""
-        taken = set()
-        for owned in list(self._objects):
-            try:
-                await self._publish(link, owned)
-            except BusError as exc:
-                if exc.status != Status.INVALID_ARGUMENT:  # ubusd's word for a name that is taken
-                    raise
-                taken.add(owned.name)
-        return taken
 
     async def _publish(self, link: Link, owned: BusObject) -> None:
         async with self._publishing, deadline(TIMEOUT_S, f"publish {owned.name}"):
@@ -327,6 +328,7 @@ class UbusClient:
                     logger.debug("ubus: a broken notification: %s", exc)
                 if message.peer:  # an event has no sender
                     link.answer(message, Status.OK)
+            # a flood of calls costs memory for each; the caller hears at once that it is too many
             elif self._calls >= CALLS:
                 logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
                 link.answer(message, Status.NO_MEMORY)

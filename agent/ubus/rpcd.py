@@ -68,18 +68,15 @@ class Rpcd:
         try:
             answer = await self._bus.call("session", "access", args, timeout_s=DEADLINE_S)
         except BusError as exc:
-            if exc.status == Status.NOT_FOUND and await self._is_there():
-                return False
-            raise
-        return answer.get("access") is True
-
-    async def _is_there(self) -> bool:
-        """Whether "not found" was rpcd's own word about the session."""
-        try:
-            await self._bus.lookup("session")
-        except BusError:
+            if exc.status != Status.NOT_FOUND:
+                raise
+            # "not found" is rpcd's own word about the session, or ubusd's about rpcd: then no one has decided
+            try:
+                await self._bus.lookup("session")
+            except BusError:
+                raise exc from None
             return False
-        return True
+        return answer.get("access") is True
 
     async def grant(self, session: str, rights: Rights) -> None:
         """Gives rights to one session, until it ends or they are revoked. Raises BusError."""

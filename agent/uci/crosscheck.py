@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from agent.model.addresses import Listener, webui_ports
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
@@ -26,7 +25,6 @@ from agent.model.resources import (
     Endpoint,
     Mount,
     Network,
-    Pool,
     Port,
     RegistryAuth,
     Volume,
@@ -36,8 +34,6 @@ from agent.uci.reader import SectionReader
 
 _SHARED_BY = ("container:", "service:")
 _RESERVED, _UNPRIVILEGED, _PORT_MAX = 1024, 8000, 65535
-
-R = TypeVar("R", Container, Network, Volume)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,15 +53,26 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = ()) -> None:
     """Report every mistake between sections and resolve names. `listeners`: others that have ports of this machine."""
     for reader, _ in draft.agents[1:]:
         reader.report("there is another agent section", expected="one agent section")
-    _check_docker_names(draft.containers)
-    _check_docker_names(draft.networks)
-    _check_docker_names(draft.volumes)
-    _check_bridge_names(draft)
+    items: Sequence[tuple[SectionReader, Container | Network | Volume]]
+    for items in (draft.containers, draft.networks, draft.volumes):
+        _check_unique(
+            [(reader, resource.name) for reader, resource in items],
+            message="the Docker name {name!r} is that of section {others} too",
+            option="name",
+            expected="its own name",
+        )
+    _check_unique(
+        [(reader, dict(network.spec.options).get(BRIDGE_NAME, "")) for reader, network in draft.networks],
+        message="the bridge {name} is that of network {others} too",
+        option="opt",
+        expected=f"another section name, or `list opt {BRIDGE_NAME}=...`",
+    )
     for reader, container in draft.containers:
         _check_endpoints(reader, container, draft)
         _check_network_mode(reader, container)
         _check_volume_driver(reader, container, draft)
     _check_platforms(draft)
+    # from here on names are Docker's: the checks above show what the user wrote, those below what the engine will see
     draft.containers = [
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
@@ -87,41 +94,26 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = ()) -> None:
     _check_listeners(draft, listeners)
 
 
-def _check_docker_names(items: list[tuple[SectionReader, R]]) -> None:
+def _check_unique(
+    items: Iterable[tuple[SectionReader, str]], *, message: str, option: str, expected: str
+) -> None:
+    """Report each section whose name is another's too; a section without a name has none to share."""
     by_name: dict[str, list[SectionReader]] = {}
-    for reader, resource in items:
-        by_name.setdefault(resource.name, []).append(reader)
+    for reader, name in items:
+        if name:
+            by_name.setdefault(name, []).append(reader)
     for name, readers in by_name.items():
         if len({reader.name for reader in readers}) < 2:
             continue  # one section, or one section name in two packages: reported already
         for reader in readers:
             others = ", ".join(sorted({other.name for other in readers} - {reader.name}))
-            reader.report(
-                f"the Docker name {name!r} is that of section {others} too",
-                option="name",
-                expected="its own name",
-            )
-
-
-def _check_bridge_names(draft: Draft) -> None:
-    by_bridge: dict[str, list[SectionReader]] = {}
-    for reader, network in draft.networks:
-        bridge = dict(network.spec.options).get(BRIDGE_NAME)
-        if bridge:
-            by_bridge.setdefault(bridge, []).append(reader)
-    for bridge, readers in by_bridge.items():
-        for reader in readers if len({reader.name for reader in readers}) > 1 else ():
-            others = ", ".join(sorted({other.name for other in readers} - {reader.name}))
-            reader.report(
-                f"the bridge {bridge} is that of network {others} too",
-                option="opt",
-                expected=f"another section name, or `list opt {BRIDGE_NAME}=...`",
-            )
+            reader.report(message.format(name=name, others=others), option=option, expected=expected)
 
 
 def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) -> None:
     networks = {network.section: (source, network) for source, network in draft.networks}
     seen: set[str] = set()
+    # entries and endpoints go side by side: decoding left out the same refused ones
     for position, (index, written) in enumerate(reader.parsed_items("network", parse_endpoint)):
         endpoint = container.spec.endpoints[position]
         if endpoint.network in seen:
@@ -153,13 +145,16 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
             )
     alone = seen & NO_NETWORKS
     if alone and len(seen) > 1:
-        reader.report(f"{min(alone)} goes with no other network", option="network", expected="one of them")
+        reader.report(
+            f"{min(alone)} cannot be combined with another network", option="network", expected="one of them"
+        )
 
 
 def _check_addresses(
     reader: SectionReader, endpoint: Endpoint, written: Endpoint, index: int, network: Network
 ) -> None:
     subnets = [pool.subnet for pool in network.spec.pools]
+    # an address stands in the entry or, for the first network, in an option of its own: the mistake is shown there
     for option, address, in_entry in (("ip", endpoint.ip, written.ip), ("ip6", endpoint.ip6, written.ip6)):
         if address and not any(contains(subnet, address) for subnet in subnets):
             reader.report(
@@ -181,42 +176,38 @@ def _check_addresses(
 def _check_pools(draft: Draft) -> None:
     """Warns of fixed addresses that the engine may give to another container, or keeps from all of them."""
     networks = {network.name: network for source, network in draft.networks if not source.failed}
-    for reader, container in draft.containers:
-        for endpoint in container.spec.endpoints:
-            network = networks.get(endpoint.network)
-            for address in filter(None, (endpoint.ip, endpoint.ip6)):
-                if network is not None:
-                    _check_pool(reader, network, address)
-
-
-def _check_pool(reader: SectionReader, network: Network, address: str) -> None:
-    pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
-    if pool is None:
-        return  # said already
-    reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
-    if reserved is not None or same_address(pool.gateway, address):
-        what = f"aux_address {reserved}" if reserved is not None else "gateway"
-        reader.warn(
-            f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
-            option="network",
-            expected="another address",
-        )
-    elif not pool.ip_range or contains(pool.ip_range, address):
-        reader.warn(
-            f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
-            option="network",
-            expected=f"`list ip_range` in that network that leaves it out{_example(pool, address)}",
-        )
-
-
-def _example(pool: Pool, address: str) -> str:
-    """The half of the subnet that the address is not in."""
-    subnet = ipaddress.ip_network(pool.subnet)
-    if subnet.prefixlen >= subnet.max_prefixlen - 2:
-        return ""
-    halves = subnet.subnets(prefixlen_diff=1)
-    other = next(half for half in halves if ipaddress.ip_address(address) not in half)
-    return f", such as {other}"
+    fixed = [
+        (reader, networks[endpoint.network], address)
+        for reader, container in draft.containers
+        for endpoint in container.spec.endpoints
+        if endpoint.network in networks
+        for address in filter(None, (endpoint.ip, endpoint.ip6))
+    ]
+    for reader, network, address in fixed:
+        pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
+        if pool is None:
+            continue  # that it lies in no subnet was reported already
+        reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
+        if reserved is not None or same_address(pool.gateway, address):
+            what = f"aux_address {reserved}" if reserved is not None else "gateway"
+            reader.warn(
+                f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
+                option="network",
+                expected="another address",
+            )
+        elif not pool.ip_range or contains(pool.ip_range, address):
+            subnet = ipaddress.ip_network(pool.subnet)
+            example = ""
+            # half of a subnet of four addresses or fewer would leave nothing to hand out
+            if subnet.prefixlen < subnet.max_prefixlen - 2:
+                halves = subnet.subnets(prefixlen_diff=1)
+                other = next(half for half in halves if ipaddress.ip_address(address) not in half)
+                example = f", such as {other}"
+            reader.warn(
+                f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
+                option="network",
+                expected=f"`list ip_range` in that network that leaves it out{example}",
+            )
 
 
 def _check_network_mode(reader: SectionReader, container: Container) -> None:
@@ -229,6 +220,8 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
     if reader.has("network"):
         reader.report("does not go with `list network`", option="network_mode", expected="one of the two")
     _check_published(reader, spec, mode)
+    # names and name servers are those of the network's owner: the engine refuses them here (moby runconfig,
+    # validateNetContainerMode)
     if mode.startswith(_SHARED_BY):
         for option in ("hostname", "domainname", "dns", "dns_search", "dns_opt", "extra_host"):
             if reader.has(option):
@@ -240,6 +233,7 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
 
 
 def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:
+    # with `host` the container listens on the router itself, so a link may name any port
     if mode != "host":
         inner = {port.container_port for port in spec.ports if port.protocol == "tcp"}
         for number in sorted(webui_ports(reader.text("webui") or "") - inner):
@@ -295,6 +289,7 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
     spec = container.spec
     endpoints = tuple(replace(e, network=networks.get(e.network, e.network)) for e in spec.endpoints)
     mode = spec.network_mode
+    # people write `list network 'host'`; to the engine that is a mode, and no network
     if mode is None and endpoints and endpoints[0].network in NO_NETWORKS:
         mode, endpoints = endpoints[0].network, ()
     implied: list[Dependency] = []
@@ -382,6 +377,7 @@ def _check_dependencies(draft: Draft) -> None:
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
             )
+            # what is shared is a dependency too: the mistake is shown at whatever option there is
             options = ("depends_on", "network_mode", "ipc", "pid", "volumes_from")
             option = next((name for name in options if reader.has(name)), "network_mode")
             reader.report(
@@ -412,13 +408,16 @@ def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
     used = _used(draft, listeners)
     clashes: dict[tuple[str, int | None], tuple[SectionReader, set[str], str]] = {}
+    # one message for each `list port` line: a range that meets another one would fill pages otherwise
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):
         for reader, port in users:
-            for name in _rivals(reader, port, users):
-                place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
-                free = _free(number, protocol, used)
-                _, words, _ = clashes.setdefault(place, (reader, set(), free))
-                words.add(f"{number}/{protocol} ({name})")
+            for other, theirs in users:
+                if theirs is not port and addresses_meet(port.host_ip, theirs.host_ip):
+                    name = other.name if other is not reader else "this one"
+                    place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
+                    free = _free(number, protocol, used)
+                    _, words, _ = clashes.setdefault(place, (reader, set(), free))
+                    words.add(f"{number}/{protocol} ({name})")
     for (_, index), (reader, words, free) in clashes.items():
         reader.report(
             f"host ports taken by other containers: {', '.join(sorted(words))}",
@@ -442,7 +441,16 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
         if not container.policy.enabled or (container.spec.network_mode or "") not in DEFAULT_NETWORKS:
             continue
         for port in container.spec.ports if listeners else ():
-            found = next(filter(None, (_listener_at(n, port, listeners) for n in port.host_ports)), None)
+            found = next(
+                (
+                    each
+                    for number in port.host_ports
+                    for each in listeners
+                    if (each.port, each.protocol) == (number, port.protocol)
+                    and addresses_meet(port.host_ip, each.ip)
+                ),
+                None,
+            )
             if found is not None:
                 reader.warn(
                     found.said,
@@ -450,17 +458,6 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
                     index=_entry_of(reader, port),
                     expected=f"another host port or address{_free(port.host_port, port.protocol, used)}",
                 )
-
-
-def _listener_at(number: int, port: Port, listeners: Iterable[Listener]) -> Listener | None:
-    return next(
-        (
-            each
-            for each in listeners
-            if (each.port, each.protocol) == (number, port.protocol) and addresses_meet(port.host_ip, each.ip)
-        ),
-        None,
-    )
 
 
 def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
@@ -478,11 +475,3 @@ def _free(number: int, protocol: str, used: frozenset[tuple[int, str]]) -> str:
     first = number + _UNPRIVILEGED if number < _RESERVED else number + 1
     free = next((each for each in range(first, _PORT_MAX + 1) if (each, protocol) not in used), 0)
     return f"; {free} is free" if free else ""
-
-
-def _rivals(reader: SectionReader, port: Port, users: Iterable[tuple[SectionReader, Port]]) -> set[str]:
-    return {
-        other.name if other is not reader else "this one"
-        for other, theirs in users
-        if theirs is not port and addresses_meet(port.host_ip, theirs.host_ip)
-    }

@@ -67,16 +67,17 @@ def decode_backup(reader: SectionReader) -> Backup:
         stop=reader.flag("stop") or False,
     )
     if not (backup.sections or backup.volumes):
-        reader.report("it names nothing to save", expected="`list section` or `list volume`")
+        reader.report("the backup names nothing to save", expected="`list section` or `list volume`")
     if bool(backup.target) is bool(backup.command):
         reader.report(
-            "a backup has one place to go", expected="`option target`, a folder, or `option exec`, a command"
+            "a backup has exactly one destination",
+            expected="`option target`, a folder, or `option exec`, a command",
         )
     return backup
 
 
 def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup:
-    """By their Docker names, and with those that its containers mount."""
+    """The backup with the Docker names of its volumes, and with the volumes that its containers mount."""
     containers = {container.section: container for _, container in draft.containers}
     docker_names = {volume.section: volume.name for _, volume in draft.volumes}
     found = [docker_names.get(name, name) for name in backup.volumes]
@@ -106,6 +107,7 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
 
 def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
+    # no mistake in here may keep the agent from running: it is the one that shows the mistake
     base = AgentSettings()
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
     load_history = reader.flag("load_history")
@@ -170,7 +172,7 @@ def _prune(reader: SectionReader) -> PruneSettings:
                 option=name,
                 expected="`option prune_images 'dangling'` or `'unused'`, or `option prune_build_cache '1'`",
             )
-            break
+            break  # the others have no effect for the same reason
     return found
 
 
@@ -184,7 +186,7 @@ def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
     """Warns of a way to the engine that is not what it seems."""
     address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
     if encrypted and address.path:
-        reader.warn("it is not used: a unix socket does not use TLS", option="docker_cert_path")
+        reader.warn("has no effect: a unix socket does not use TLS", option="docker_cert_path")
     if not encrypted and not address.is_local:
         reader.warn(
             "the connection to this engine is not encrypted: anyone on the network path can read it and control the engine",
@@ -198,7 +200,7 @@ PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` g
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeResult:
-    """What is wanted, and everything that is wrong with the way it was said."""
+    """The desired resources, and every mistake in the files."""
 
     desired: Desired
     issues: tuple[Issue, ...]
@@ -237,6 +239,7 @@ def decode(
         if name in packages
         for line in packages[name].swallowed
     ]
+    # dockerd's sections have their own decoder and no part in the names and references that are checked here
     daemon = [reader for reader in readers if reader.kind in DAEMON_KINDS]
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
@@ -265,13 +268,26 @@ def _reader(section: Section, *, package: str, file: str) -> SectionReader:
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    kinds = (
-        KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
-    )  # the agent's own is ours alone
+    # the agent's own is ours alone
+    kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
     if section.type in kinds:
         return True
+    # luci-app-dockerman keeps settings of the daemon in a section of its own: each is told which option has its part
     if package == "dockerd" and section.type == "dockerman" and section.options:
-        stray += [_of_dockerman(section, option, file) for option in section.options]
+        stray += [
+            Issue(
+                severity="warning",
+                code="unknown-option",
+                package="dockerd",
+                section=section.name,
+                option=option.name,
+                file=file,
+                line=option.lines[0] if option.lines else section.line,
+                message="luci-app-dockerman's, not in force",
+                expected=of_dockerman(option.name).text,
+            )
+            for option in section.options
+        ]
         return False
     stray.append(
         Issue(
@@ -298,7 +314,7 @@ _OTHER_TYPES = {
 
 
 def _type_meant(word: str, kinds: Sequence[str]) -> str:
-    """What to write in the place of a section type that there is not."""
+    """What to write instead of an unknown section type."""
     import difflib  # only where there is a mistake
 
     near = [
@@ -309,26 +325,14 @@ def _type_meant(word: str, kinds: Sequence[str]) -> str:
     return f"`config {meant} 'NAME'`" if meant else "one of " + ", ".join(kinds)
 
 
-def _of_dockerman(section: Section, option: Option, file: str) -> Issue:
-    return Issue(
-        severity="warning",
-        code="unknown-option",
-        package="dockerd",
-        section=section.name,
-        option=option.name,
-        file=file,
-        line=option.lines[0] if option.lines else section.line,
-        message="luci-app-dockerman's, not in force",
-        expected=of_dockerman(option.name).text,
-    )
-
-
 def _check_names(readers: list[SectionReader]) -> None:
-    """Identities: resources have names, and each name is there once."""
+    """Each resource needs a lasting name, and names are unique."""
     by_key: dict[str, list[SectionReader]] = {}
     for reader in readers:
+        # a login is known by its server, and of the agent's section there is one
         if reader.kind in {"auth", "agent"}:
             continue
+        # libuci names an anonymous section by its place in the file: after an edit above it, the name is another's
         if reader.section.anonymous and not reader.text("name"):
             reader.report(
                 f"an anonymous {reader.kind} section has no lasting identity",
@@ -336,7 +340,13 @@ def _check_names(readers: list[SectionReader]) -> None:
             )
             continue
         if not reader.has("name") and reader.kind not in {"backup", "notify"}:
-            _check_docker_name(reader)
+            # the section's name is the Docker name then, and UCI allows more of it: `_db`, or one letter.
+            # Of all kinds volumes have the strictest form
+            strict = VOLUME_NAME.fullmatch(reader.name)
+            for mistake in () if strict else validate(reader.kind, {"name": reader.name}):
+                if mistake.option == "name":
+                    wish = f"{mistake.expected}, or `option name`"
+                    reader.report("Docker does not accept its name", expected=wish)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
         for reader in same if len(same) > 1 else ():
@@ -344,15 +354,6 @@ def _check_names(readers: list[SectionReader]) -> None:
             reader.report(
                 f"the section is in package {', '.join(others)} too", expected="one section of this name"
             )
-
-
-def _check_docker_name(reader: SectionReader) -> None:
-    """Without `option name` the section's is the Docker name, and UCI allows more: `_db`, or one letter."""
-    if VOLUME_NAME.fullmatch(reader.name):  # of all kinds the strictest
-        return
-    for mistake in validate(reader.kind, {"name": reader.name}):
-        if mistake.option == "name":
-            reader.report("Docker does not accept its name", expected=f"{mistake.expected}, or `option name`")
 
 
 def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:
@@ -376,6 +377,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
                 draft.agents.append((reader, decode_agent(reader)))
+    # in this order: a stack completes its containers, and a backup saves the volumes that they mount
     join_stacks(draft, stacks)
     draft.backups = [(reader, _with_volumes(reader, backup, draft)) for reader, backup in draft.backups]
     return draft
@@ -383,6 +385,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
 
 def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
     accepted = [c for reader, c in draft.containers if not reader.failed]
+    # one that others wait for to end has to be kept after it has ended
     awaited = {
         wanted.section
         for container in accepted
@@ -404,10 +407,11 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         volumes=tuple(sorted(volumes, key=lambda v: v.section)),
         auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
         notices=tuple(notice for reader, notice in draft.notices if not reader.failed),
-        # a wrong option of the agent's own section costs that option, not the others
+        # a wrong option in the agent's own section costs that option, not the others
         backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
+        # of broken sections too: what they name is still wanted, and must not be cleaned up
         images={
             c.spec.image: c.section
             for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
@@ -453,7 +457,11 @@ def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> 
     declared = {network.section for _, network in draft.networks}
     for name, (source, stack) in needed.items():
         if name not in declared:
-            _add_network(draft, stack, source)
+            # as if a `config network` section of that name were written where the stack is, or its first container
+            options = (Option(name="zone", value=stack.zone), Option(name="subnet", value=stack.subnets))
+            section = Section(type="network", name=stack.name, options=options, line=source.section.line)
+            network = SectionReader(section, package=source.package, file=source.file)
+            draft.networks.append((network, decode_network(network)))
     members = {container.stack for _, container in draft.containers}
     for name, (reader, _) in by_name.items():
         if name not in members:
@@ -473,11 +481,3 @@ def _joined(container: Container, stack: Stack) -> Container:
         aliases = () if container.name == container.section else (container.section,)
         spec = replace(spec, endpoints=(Endpoint(network=stack.name, aliases=aliases),))
     return replace(container, spec=spec, unread=(*container.unread, *stack.unread))
-
-
-def _add_network(draft: Draft, stack: Stack, source: SectionReader) -> None:
-    """As if a `config network` section of that name were written where the stack is, or its first container."""
-    options = (Option(name="zone", value=stack.zone), Option(name="subnet", value=stack.subnets))
-    section = Section(type="network", name=stack.name, options=options, line=source.section.line)
-    reader = SectionReader(section, package=source.package, file=source.file)
-    draft.networks.append((reader, decode_network(reader)))

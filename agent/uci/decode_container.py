@@ -67,7 +67,7 @@ PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `
 
 
 def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Container:
-    """The section as far as it can be read; whether it may be used, `reader.failed` says."""
+    """The section as far as it can be read. `reader.failed` says whether it may be used."""
     values = {row.field: _value(reader, row) for row in TABLE if row.shape is not Shape.APART}
     spec = ContainerSpec(
         **values | {"image": values["image"] or "", "labels": labels(reader)},
@@ -80,12 +80,12 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
+    # an option that was refused is unset in the spec, so none of these finds a second mistake in it
     _check_targets(reader)
     _check_limits(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
-    _check_handover(reader, spec, policy)
-    _check_free_first(reader, policy)
+    _check_strategy(reader, spec, policy)
     return Container(
         section=reader.name,
         name=reader.docker_name,
@@ -111,7 +111,7 @@ def _value(reader: SectionReader, row: ContainerOption) -> Any:
 
 
 def _with_profile(reader: SectionReader, spec: ContainerSpec, read_file: ReadFile | None) -> ContainerSpec:
-    """The engine wants the profile itself: `seccomp=/file` is docker's own word, and the file lies here."""
+    """The engine wants the profile itself: `seccomp=/file` is read by docker's command line, and here by us."""
     profile = None
     for index, text in reader.items("security_opt"):
         path = seccomp_file(text)
@@ -130,10 +130,11 @@ def _read(
     path: str,
     parse: Callable[[str], T],
 ) -> T | None:
-    """What a file named in an option says, None where it cannot be had: a mistake of the option, unless it may come."""
+    """What a file named in an option says; None if it cannot be read: a mistake of the option, unless the file may come."""
     if read_file is None:
         reader.warn("the file was not read", option=option, index=index)
         return None
+    # a disk may be mounted later than the agent starts: the section is right, and its container waits for the file
     try:
         return parse(read_file(path))
     except PathAwayError as exc:
@@ -152,7 +153,7 @@ def _read(
 
 
 def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
-    """Where a namespace is the router's, its settings are not to be set for one container (runc, validator)."""
+    """A container in a namespace of the router cannot set that namespace's settings (runc, validator)."""
     shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": spec.uts == "host"}
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
     for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
@@ -174,6 +175,7 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
 def _ports(reader: SectionReader) -> tuple[Port, ...]:
     found: set[Port] = set()
     total = 0
+    # one entry at a time: a few ranges of 65,535 ports would fill a router's memory before they could be refused
     for index, ports in reader.each_item("port", parse_ports):
         total += len(ports)
         if total > PORTS_MAX:
@@ -232,23 +234,19 @@ def _parse_health_time(text: str) -> int:
 
 def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
     """`env_file` and `env` of a section, sorted by name; later ones win."""
-    found = _env_files(reader, read_file)
+    found: dict[str, str] = {}
+    for index, path in reader.items("env_file"):
+        found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
     for index, entry in reader.items("env"):
         key, equals, value = entry.partition("=")
         if equals:
             found[key] = value
         elif key not in found:
+            # docker takes the value from the shell that runs it; the agent has no such environment
             reader.warn(
                 "a bare name that no `env_file` sets is left out", option="env", index=index, expected="K=V"
             )
     return tuple(sorted(found.items()))
-
-
-def _env_files(reader: SectionReader, read_file: ReadFile | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for index, path in reader.items("env_file"):
-        found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
-    return found
 
 
 def parse_env_file(text: str) -> dict[str, str]:
@@ -268,6 +266,7 @@ def parse_env_file(text: str) -> dict[str, str]:
 
 def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
     """The `network` entries; top-level addresses go to the first."""
+    # `docker run --ip` and friends are about the first network as well
     own = {
         "ip": reader.parsed("ip", lambda text: parse_address(text, version=4)),
         "ip6": reader.parsed("ip6", lambda text: parse_address(text, version=6)),
@@ -278,9 +277,13 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
         if value is None:
             continue
         if not endpoints:
-            reader.report("there is no network it could apply to", option=option, expected="a `list network`")
+            reader.report(
+                "the container has no network that it could apply to",
+                option=option,
+                expected="a `list network`",
+            )
         elif getattr(endpoints[0], option):
-            reader.report("the first network entry gives one too", option=option, expected="one of the two")
+            reader.report("the first network entry sets it as well", option=option, expected="one of the two")
     if endpoints:
         endpoints[0] = replace(
             endpoints[0],
@@ -292,6 +295,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
 
 
 def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
+    # all of this the engine would refuse too, but only when the container is made, and without the option's name
     memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
     if memory is not None and 0 < memory < MEMORY_MIN:
         text = reader.text("memory") or ""
@@ -312,11 +316,14 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
                 "does not go with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
             )
     if spec.oom_kill_disable and not memory:
-        reader.warn("has no limit to go with", option="oom_kill_disable", expected="`memory` as well")
+        reader.warn(
+            "has no effect without a memory limit", option="oom_kill_disable", expected="`memory` as well"
+        )
 
 
 def _policy(reader: SectionReader) -> ContainerPolicy:
     base = ContainerPolicy()
+    # of these False and 0 are answers, so `or` would lose them
     enabled, rollback = reader.flag("enabled"), reader.flag("rollback")
     gate, grace = reader.parsed("gate", parse_seconds), reader.parsed("grace", parse_seconds)
     return ContainerPolicy(
@@ -353,19 +360,17 @@ def _hook(reader: SectionReader, option: str) -> tuple[str, ...]:
     return (*SHELL, text) if text is not None else reader.texts(option)
 
 
-def _check_free_first(reader: SectionReader, policy: ContainerPolicy) -> None:
+def _check_strategy(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:
+    # free-first removes the old container and its image before it pulls: there is no moment for a backup
     if policy.strategy is Strategy.FREE_FIRST and policy.backup_before_update:
         reader.report(
             "with `free-first` no copy of the volumes is made before an update",
             option="strategy",
             expected="`swap`, or no `option backup_before_update`",
         )
-
-
-def _check_handover(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:
-    """Both run at the same time for a while."""
     if policy.strategy is not Strategy.HANDOVER:
         return
+    # with handover both run at the same time for a while: what only one of them can have, or both would write to
     shared = ["port"] * any(port.host_port and not port.host_port_end for port in spec.ports)
     shared += ["network"] * any(e.ip or e.ip6 or e.mac_address for e in spec.endpoints)
     shared += ["network_mode"] * (spec.network_mode == "host")

@@ -59,7 +59,7 @@ _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A value that is taken, at its place after tidying, and how it should be written."""
+    """A value that is accepted, its place after tidying, and how it should be written."""
 
     option: str
     index: int | None
@@ -68,7 +68,7 @@ class Note:
 
 
 def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
-    """The section in the form that the schema knows, and what was written in another one that the stock script takes.
+    """The section in the form of the schema, with notes on what was written in another form that the stock script accepts.
 
     Spaces around values, several values in one entry, one value as a `list`, capitals in words.
     """
@@ -85,7 +85,10 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     entries: list[str] = []
     lines: list[int] = []
     for index, text in enumerate(given):
-        bare = _unquoted(text.strip())
+        bare = text.strip()
+        # people copy values from a daemon.json with their quotation marks; none of the options has its own
+        if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'":
+            bare = bare[1:-1].strip()
         parts = [part.strip() for part in _split(kind, option.name, bare)]
         if bare != text:
             what = "a space" if bare == text.strip() else "a quotation mark"
@@ -109,11 +112,6 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     return replace(option, value=_word(option.name, entries[0], schema, notes), lines=tuple(lines))
 
 
-def _unquoted(text: str) -> str:
-    """Without the quotation marks of a daemon.json, as in `'"https://mirror.example"'`; none of the values has its own."""
-    return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
-
-
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
     if kind == "globals" and name in _SPLIT:
         return _SPLIT[name](text) or [text]
@@ -121,7 +119,7 @@ def _split(kind: str, name: str, text: str) -> Sequence[str]:
 
 
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
-    """A word of a choice as it is to be written; dockerd does not mind capitals in most of them."""
+    """A word of a choice as it should be written; dockerd accepts capitals in most of them."""
     choices = schema.get("enum", ())
     word = _ALIASES.get((name, text.lower()), text.lower())
     if text in choices or word not in choices:
@@ -146,13 +144,12 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
             _read(reader, row, values)
     main = by_kind["globals"]
     hosts = _hosts(main) if main else ()
+    # dockerd starts with all of its settings or not at all: what does not go together is taken out here, and told
     if main is not None:
         _check_bridge(main, values)
         _check_pools(main, values)
         _check_logging(main, values)
-        _check_compressed(main, values)
-        _check_rules(main, values)
-        _check_store(main, values)
+        _check_exclusive(main, values)
     return DaemonSettings(
         values=values,
         left_out=frozenset(
@@ -172,7 +169,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
 
 
 def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
-    """The section that counts: as for the stock script the one that is named like its type, else the first."""
+    """The section that counts: as in the stock script the one named like its type, otherwise the first."""
     mine = [reader for reader in readers if reader.kind == kind]
     mine.sort(key=lambda reader: reader.section.name != kind)
     for reader in mine[1:]:
@@ -200,6 +197,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if not entries:
         return
     if row.pairs:
+        # options of their own may be members of the same object: `containerd_snapshotter` is one of `features`
         pairs = dict(entry for _, entry in entries if isinstance(entry, tuple))
         group = values.get(row.key)
         put(values, row.key, {**(group if isinstance(group, dict) else {}), **dict(sorted(pairs.items()))})
@@ -213,7 +211,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
 def _plain(
     reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Odd
 ) -> Json | tuple[str, Json] | Host:
-    """The value itself; of an odd one the user hears how it is to be written."""
+    """The value itself; if it is an odd one, the user is told how to write it."""
     if not isinstance(found, Odd):
         return found
     reader.warn(found.wrong, option=option, index=index, expected=found.better)
@@ -283,10 +281,8 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
-
-
-def _check_compressed(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd starts, and no container does (moby daemon/logger, jsonfilelog and local, New)."""
+    # dockerd starts with `compress` on a log that is never rotated, but then no container does
+    # (moby daemon/logger, jsonfilelog and local, New)
     given, driver = values.get("log-opts"), values.get("log-driver") or "json-file"
     if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
         return
@@ -301,17 +297,15 @@ def _check_compressed(reader: SectionReader, values: dict[str, Json]) -> None:
         values["log-opts"] = {name: value for name, value in given.items() if name != "compress"}
 
 
-def _check_rules(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd does not start with it (moby daemon/daemon_unix.go, verifyDaemonSettings)."""
+def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
+    """Pairs of settings with which dockerd does not start."""
+    # moby daemon/daemon_unix.go, verifyDaemonSettings
     if values.get("icc") is False and values.get("iptables") is False:
         reader.report(
             "without iptables nothing separates containers", option="icc", expected="iptables 1, or icc 1"
         )
         del values["icc"]
-
-
-def _check_store(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd does not start with both (moby cmd/dockerd, setPlatformOptions)."""
+    # moby cmd/dockerd, setPlatformOptions
     if values.get("userns-remap") and value_at(values, _STORE) is True:
         reader.report(
             "containerd's image store does not go with userns_remap",
@@ -326,6 +320,7 @@ def _check_store(reader: SectionReader, values: dict[str, Json]) -> None:
 def _hosts(reader: SectionReader) -> tuple[Host, ...]:
     """The hosts in order, each once; two on one port with a wildcard cannot both be opened."""
     found: list[Host] = []
+    # dockerd ends where it cannot open one of its hosts, so a pair that cannot both be opened costs the second one
     for index, given in reader.parsed_items("hosts", parse_host):
         host = _plain(reader, "hosts", index, given)
         if not isinstance(host, Host):
@@ -405,7 +400,7 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
             )
         if settings.renew_days >= settings.days:
             reader.report(
-                "it would be renewed at once, over and over",
+                "the certificate would be renewed again and again",
                 option="renew_days",
                 expected=f"less than days ({settings.days})",
             )

@@ -58,7 +58,7 @@ def decode_volume(reader: SectionReader) -> Volume:
 
 
 def _external(reader: SectionReader) -> Network:
-    """A network that others look after: what it is made of is theirs to say."""
+    """A network that others manage: its settings are theirs."""
     for option in sorted(properties("network").keys() - {"name", "external"}):
         if reader.has(option):
             reader.report("does not go with `external`", option=option, expected="one of the two")
@@ -110,6 +110,8 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     parent, mode = reader.text("parent"), reader.text("mode")
     modes = _MODES.get(driver)
+    # the engine would name the bridge after the network's id, which changes with each replacement: firewall zones and
+    # the router's `network` package need a name that lasts
     if driver == "bridge":
         found[BRIDGE_NAME] = f"br-{reader.name}"[:INTERFACE_NAME_MAX]
     if parent and modes is None:
@@ -187,6 +189,7 @@ def _place(
     put: Callable[[Pool, tuple[str, str]], Pool],
 ) -> None:
     taken: set[int] = set()
+    # UCI has flat lists, the engine wants each value at its subnet: it goes to the one that it lies in
     for index, entry in entries:
         at = next((n for n, pool in enumerate(pools) if contains(pool.subnet, entry[1])), None)
         if at is None:
@@ -213,7 +216,7 @@ def _place(
 
 
 def reserved_address(subnet: str, address: str) -> str:
-    """What an address is where no host may have it, "" where one may: the engine keeps both ends of a subnet.
+    """What an address is if no host may have it, otherwise "". The engine keeps both ends of a subnet.
 
     Of IPv6 only the first one (RFC 4291, subnet-router anycast); subnets of one or two addresses have none.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A `config notify` section. What is wrong with a secret option is said without its value."""
+"""Decodes a `config notify` section. A mistake in a secret option is reported without its value."""
 
 from __future__ import annotations
 

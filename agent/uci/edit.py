@@ -32,7 +32,7 @@ class UciEditError(ConfigError):
 
 
 class Kind(StrEnum):
-    """What a change does. The value is our word, `uci changes` has signs of its own."""
+    """What a change does. The words are ours; `uci changes` prints signs."""
 
     ADD = "add"
     SET = "set"
@@ -292,8 +292,14 @@ def _replayed(staged: Staged, change: Change) -> Staged | None:
     if change.option is None:
         edited = _edited(section, change)
         return None if edited is _NO_FIT else _with_section(staged, section, edited)
-    options = _edited_options(section, change)
-    return None if options is None else _with_section(staged, section, replace(section, options=options))
+    old = section.get(change.option)
+    new = _edited_option(change.option, old, change)
+    if old is None and new is None:
+        return None
+    # a new option goes to the end, as libuci's does
+    options = (new if each is old else each for each in section.options)
+    kept = [each for each in options if each is not None] + ([new] if old is None and new else [])
+    return _with_section(staged, section, replace(section, options=tuple(kept)))
 
 
 def _with_new_section(staged: Staged, change: Change) -> Staged | None:
@@ -335,24 +341,17 @@ def _edited(section: Section, change: Change) -> Section | None:
     return _NO_FIT
 
 
-def _edited_options(section: Section, change: Change) -> tuple[Option, ...] | None:
-    name, old = change.option or "", section.get(change.option or "")
-    new = _edited_option(name, old, change)
-    if old is None:
-        return (*section.options, new) if new is not None else None
-    kept = (new if each is old else each for each in section.options)
-    return tuple(each for each in kept if each is not None)
-
-
 def _edited_option(name: str, old: Option | None, change: Change) -> Option | None:
     """The option after the change; None if it is removed, or was not there to be changed."""
     value = change.value or ""
     if change.kind is Kind.SET:
         return Option(name=name, value=value, lines=(0,))
-    if change.kind is Kind.LIST_ADD:
-        return _with_item(name, old, value)
     if old is None:
-        return None
+        return Option(name=name, value=(value,), lines=(0,)) if change.kind is Kind.LIST_ADD else None
+    if change.kind is Kind.LIST_ADD:
+        items = (old.value,) if isinstance(old.value, str) else old.value
+        # line 0 stands for a value that is in no file yet
+        return replace(old, value=(*items, value), lines=(*_lines(old, len(items)), 0))
     if change.kind is Kind.RENAME:
         return replace(old, name=value)
     if change.kind is Kind.LIST_DEL and isinstance(old.value, tuple):
@@ -360,14 +359,6 @@ def _edited_option(name: str, old: Option | None, change: Change) -> Option | No
     if change.kind is Kind.REMOVE and change.value is not None and isinstance(old.value, tuple):
         return _with_items(old, [number for number in range(len(old.value)) if number != int(value)])
     return old if change.kind is Kind.LIST_DEL else None
-
-
-def _with_item(name: str, old: Option | None, value: str) -> Option:
-    """Line 0 stands for a value that is in no file yet."""
-    if old is None:
-        return Option(name=name, value=(value,), lines=(0,))
-    items = (old.value,) if isinstance(old.value, str) else old.value
-    return replace(old, value=(*items, value), lines=(*_lines(old, len(items)), 0))
 
 
 def _with_items(old: Option, numbers: Sequence[int]) -> Option:

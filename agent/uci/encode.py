@@ -13,17 +13,14 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from agent.model.container_table import TABLE, ContainerOption, Shape
-from agent.model.entry_text import age, duration, endpoint, ports, seconds
+from agent.model.entry_text import age, dependency, duration, endpoint, ports, seconds, wait
 from agent.model.resources import (
     Container,
     ContainerPolicy,
     ContainerSpec,
-    Dependency,
-    DependsOn,
     Healthcheck,
     Network,
     Volume,
-    WaitFor,
 )
 from agent.uci.decode_container import SHELL
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
@@ -62,6 +59,7 @@ def encode_network(network: Network) -> Section:
     if network.external:
         return _section("network", network.section, {**_name(network.section, network.name), "external": "1"})
     spec = network.spec
+    # decoding gives this name to every bridge that states none
     own = {BRIDGE_NAME: f"br-{network.section}"[:INTERFACE_NAME_MAX]} if spec.driver == "bridge" else {}
     entries = [pair for pair in spec.options if pair not in own.items()]
     pools = spec.pools
@@ -184,6 +182,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options["strategy"] = str(policy.strategy)
     if policy.hold_limit_s is not None:
         options["hold_limit"] = age(policy.hold_limit_s)
+    # a line for the container's shell is an option, a program with its arguments a list: decoding tells them apart so
     for option in ("hold_cmd", "pre_stop", "post_start"):
         command: tuple[str, ...] = getattr(policy, option)
         if command:
@@ -193,8 +192,8 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         if limit is not None:
             options[option] = seconds(limit)
     lists = {
-        "wait_for": [_wait(wanted) for wanted in policy.wait_for],
-        "depends_on": [_dependency(wanted) for wanted in policy.depends_on],
+        "wait_for": map(wait, policy.wait_for),
+        "depends_on": map(dependency, policy.depends_on),
     }
     return options | _filled(lists)
 
@@ -204,11 +203,3 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
 
 def _maybe(value: T | None, text: Callable[[T], str] = str) -> str | None:
     return None if value is None else text(value)
-
-
-def _wait(wanted: WaitFor) -> str:
-    return f"{wanted.kind}:{wanted.target}" if wanted.target else str(wanted.kind)
-
-
-def _dependency(wanted: Dependency) -> str:
-    return wanted.section if wanted.condition is DependsOn.STARTED else f"{wanted.section}:{wanted.condition}"

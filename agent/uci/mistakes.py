@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The mistakes of a UCI file in words: what is wrong with a line, and what to write instead.
+"""The mistakes of a UCI file in plain words: what is wrong with a line, and what to write instead.
 
 libuci knows a dozen words for them and stops at the first. Values are never shown: they may be secrets.
 """
@@ -27,17 +27,20 @@ class FileMistake:
 
 
 def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
-    """All mistakes of a file that libuci refuses, 50 at most. Of one in another syntax, just that."""
+    """All mistakes of a file that libuci refuses, at most 50. If the file is not UCI at all, only that."""
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             other = _other_syntax(line, package)
             if other is not None:
                 return (FileMistake(line=number, wrong=other[0], expected=other[1]),)
+            # the first line that says anything decides: a `docker run` further down may be part of a value
             break
-    return tuple(
-        _mistake(fault, lines[fault.line - 1], package) for fault in faults(text, package=package, most=_MOST)
-    )
+    found: list[FileMistake] = []
+    for fault in faults(text, package=package, most=_MOST):
+        wrong, expected = _words(fault, lines[fault.line - 1], package)
+        found.append(FileMistake(line=fault.line, wrong=wrong, expected=expected))
+    return tuple(found)
 
 
 def without(text: str, found: tuple[FileMistake, ...]) -> str:
@@ -51,7 +54,7 @@ def without(text: str, found: tuple[FileMistake, ...]) -> str:
 
 
 def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
-    """What a first line is of that people know from Docker."""
+    """Which of Docker's formats a file is in, judged by its first line; None if it may be UCI."""
     made = "`config container 'NAME'` sections, which `ucidockd import compose FILE` makes of a compose file"
     if package == "dockerd":
         made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
@@ -67,13 +70,9 @@ def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
     return None
 
 
-def _mistake(fault: Fault, line: str, package: str) -> FileMistake:
-    wrong, expected = _words(fault, line, package)
-    return FileMistake(line=fault.line, wrong=wrong, expected=expected)
-
-
 def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
     verb, _, first = fault.head.partition(" ")
+    # editors of other systems leave these two; libuci would only call the command or the name invalid
     if line.startswith(_BOM):
         return "the file begins with a byte order mark", "UTF-8 without BOM"
     if any(letter in line for letter in _TYPOGRAPHIC):
@@ -98,9 +97,11 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
         case "invalid character in name field":
             shown = fault.word[:64]
             plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
+            # libuci says "name field" of section and option names alike
             if verb != "config" and verb in _FORMS:
                 return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
             wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
+            # only our sections have `option name`; those of dockerd's own file are known by their type
             named = f" and `option name '{shown}'`" if package == "containers" else ""
             return f"section names may hold letters, digits and `_` only, unlike `{shown}`", wish + named
         case "invalid character in type field":
@@ -116,7 +117,7 @@ _FORMS = {
 
 
 def _unknown_command(line: str) -> tuple[str, str]:
-    """A word is shown only where it is nearly one of the commands: it may be a piece of a value."""
+    """The word is shown only if it is close to a command: otherwise it may be part of a secret value."""
     import difflib  # only where there is a mistake
 
     word = line.split(maxsplit=1)[0] if line.split() else ""

@@ -17,7 +17,7 @@ from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
 from agent.model.resources import Unread
 from agent.schema.validate import is_list, is_secret, validate
-from agent.uci.syntax import Option, Section
+from agent.uci.syntax import Section
 
 T = TypeVar("T")
 _ARRAY = re.compile(r"\[\S.*\]")  # as in compose files; the program `[` has a space behind it
@@ -81,7 +81,16 @@ class SectionReader:
                         expected="text in UTF-8",
                         code="encoding",
                     )
-            self._check_overwritten(option)
+            if option.overwritten:
+                lines = _in_words((*option.overwritten, *option.lines))
+                many = is_list(self.kind, option.name)
+                self.warn(
+                    f"is set in {lines}: only the last value counts",
+                    option=option.name,
+                    expected=f"one `list {option.name}` line for each value" if many else "one line",
+                    code="repeated",
+                )
+        # libuci merges sections of one name without a word: people who copied a section see it change silently
         if self.section.repeats:
             lines = _in_words((self.section.line, *self.section.repeats))
             self.warn(
@@ -99,18 +108,6 @@ class SectionReader:
                 code=mistake.code,
             )
 
-    def _check_overwritten(self, option: Option) -> None:
-        if not option.overwritten:
-            return
-        lines = _in_words((*option.overwritten, *option.lines))
-        many = is_list(self.kind, option.name)
-        self.warn(
-            f"is set in {lines}: only the last value counts",
-            option=option.name,
-            expected=f"one `list {option.name}` line for each value" if many else "one line",
-            code="repeated",
-        )
-
     def report(
         self,
         wrong: str,
@@ -123,6 +120,7 @@ class SectionReader:
     ) -> None:
         """Keep a mistake; an option refused once is not refused again."""
         place = (option, index)
+        # the schema and a parser often refuse the same value: the first message is enough
         if severity == "error" and option:
             if place in self._refused:
                 return
@@ -154,7 +152,7 @@ class SectionReader:
         self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
     def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
-        """Keep that a file which an entry names is not there yet: no mistake, what the section says waits for it."""
+        """Note that a file named by an entry does not exist yet. That is not a mistake: the container waits for the file."""
         self.away.append(Unread(field=field, reason=f"{option} {wrong}"))
         self.warn(f"{wrong}; the container waits for it", option=option, index=index, expected=expected)
 

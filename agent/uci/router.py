@@ -38,7 +38,7 @@ class Zone:
 
     @property
     def is_wan(self) -> bool:
-        """Whether strangers come in by it: it takes no input, and hides what is behind or is called wan."""
+        """Whether the internet is behind it: it accepts no input, and masquerades or is called wan."""
         return self.input != "ACCEPT" and (self.masq or self.name.startswith("wan"))
 
 
@@ -63,9 +63,9 @@ class Forwarding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firewall:
-    """`redirected`: zones from which everything passes that was redirected, by whomever (firewall4, ruleset.uc).
+    """`redirected`: zones from which all redirected packets pass, whoever redirected them (firewall4, ruleset.uc).
 
-    `forward`: what becomes of a packet that no zone decides about. `has_includes`: there are rules for forwarded packets
+    `forward`: what happens to a packet that no zone decides about. `has_includes`: there are rules for forwarded packets
     that UCI only names the file of.
     """
 
@@ -112,6 +112,7 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
             continue
         named = (*words(section, "device"), *words(section, "ifname"))
         found |= {word for word in named if _DEVICE.match(word)}
+        # `@wan` is on whatever device that interface has
         aliases = {word[1:] for word in named if word[:1] == "@"} - seen
         left += sorted(aliases)
         seen |= aliases
@@ -149,6 +150,7 @@ def read_firewall(package: Package) -> Firewall:
             for name in _lets_redirected_pass(section, zones)
         ),
         forward=policies["forward"],
+        # a snippet in the chain of forwarded packets may let pass or refuse anything: nothing can be told for sure then
         has_includes=any(
             section.type == "include"
             and text(section, "type") == "nftables"

@@ -178,6 +178,8 @@ class _Buffer:
 
     def _read(self, offset: int) -> None:
         self._bytes[offset:] = b"\0"
+        # uci_getln: fgets into what is left of the buffer, doubled until the line ends; strlen then finds a zero byte of
+        # the file, and what fgets read behind it is lost
         if offset >= self._size - 1:
             self._size *= 2
         while text := self._piece(self._size - len(self._bytes)).partition(b"\0")[0]:
@@ -221,16 +223,17 @@ class _Buffer:
         return found[1].decode("utf-8", "surrogateescape") if found is not None else ""
 
     def pass_verb(self, verb: str, detail: str) -> None:
-        """Goes on behind the verb and one blank. Raises UciSyntaxError(detail) where the file ends with it."""
+        """Moves past the verb and one blank. Raises UciSyntaxError(detail) if the file ends there."""
         after = self._bytes.index(verb.encode("utf-8", "surrogateescape"), self._at) + len(verb) + 1
         if after > self._filled:
             raise self.error(detail)
         self._at = after
 
     def word(self) -> int:
-        """Unquotes the next word; gives the place where it begins, an empty word stands for none."""
+        """Unquotes the next word and returns where it begins. If there is none, the word there is empty."""
         self._skip_space()
         start = self._at
+        # a `;` before any word ends the command: the zero byte put there makes the word empty
         if self._here() == _SEMICOLON:
             self._bytes[self._at] = 0
             self._at += 1
@@ -271,7 +274,7 @@ class _Buffer:
         return target
 
     def _move(self, run: re.Pattern[bytes], target: int) -> int:
-        """Moves one byte, whatever it is, and the plain ones that follow to `target`; gives the place behind them."""
+        """Moves one byte of any kind and the plain bytes after it to `target`; returns the place behind them."""
         found = run.match(self._bytes, self._at + 1)
         end = found.end() if found is not None else self._at + 1
         del found  # it would keep the buffer from growing
@@ -281,7 +284,7 @@ class _Buffer:
         return target + size
 
     def _escaped(self) -> bool:
-        """Passes a backslash; False if it stood at the end of a line, which the next line then takes the place of."""
+        """Skips a backslash; False at the end of a line: the next line then continues this one."""
         self._at += 1
         if self._here() not in b"\0\n" and self._bytes[self._at : self._at + 3] != b"\r\n\0":
             return True
@@ -290,6 +293,8 @@ class _Buffer:
 
 
 class _Parser:
+    _refuses_swallowed = False  # libuci takes a quote that goes over a line which looks like a command
+
     def __init__(self, text: str, package: str) -> None:
         self._buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
         self._package_name = package
@@ -303,15 +308,14 @@ class _Parser:
         while self._buffer.next_line():
             while (verb := self._buffer.verb()) and not verb.startswith("#"):
                 self._command(verb)
-            self._line_read()
+            if self._buffer.swallowed and self._refuses_swallowed:
+                raise self._buffer.error(_UNTERMINATED)
+            self._swallowed += self._buffer.swallowed
         return Package(
             name=self._package_name,
             sections=tuple(draft.section() for draft in self._drafts),
             swallowed=tuple(self._swallowed),
         )
-
-    def _line_read(self) -> None:
-        self._swallowed += self._buffer.swallowed
 
     def _command(self, verb: str) -> None:
         self._verb, self._word = verb, ""
@@ -345,7 +349,7 @@ class _Parser:
             raise self._buffer.error("too many arguments")
 
     def _package(self, verb: str) -> None:
-        """libuci checks the name and then keeps that of the file."""
+        """libuci checks the name, and then uses the file's name anyway."""
         self._buffer.pass_verb(verb, "package without name")
         self._argument(required=True, valid=_PACKAGE)
         self._end()
@@ -357,6 +361,7 @@ class _Parser:
         name_at = self._argument(valid=_NAME)
         self._end()
         section_type, name = self._buffer.text(type_at), self._buffer.text(name_at)
+        # two `config` lines of one name are one section to libuci, if their types agree
         known = self._named.get(name) if name else None
         if known is None:
             generated = generated_name(len(self._drafts) + 1, section_type)
@@ -413,12 +418,10 @@ class Fault:
 
 
 class _Recovering(_Parser):
-    """Goes on behind a mistake, where libuci gives up."""
+    """Continues after a mistake, where libuci gives up."""
 
-    def _line_read(self) -> None:
-        """Two quotes that lack their other half close each other, and hide all that is between them."""
-        if self._buffer.swallowed:
-            raise self._buffer.error(_UNTERMINATED)
+    # two quotes that lack their other half close each other, and hide all that is between them
+    _refuses_swallowed = True
 
     def faults(self, text: str) -> Iterator[Fault]:
         data = text.encode("utf-8", "surrogateescape")
@@ -435,8 +438,9 @@ class _Recovering(_Parser):
                 yield fault
 
     def _fault(self, exc: UciSyntaxError, lines: list[bytes]) -> tuple[Fault, int]:
-        """And the line to go on behind."""
+        """The mistake, and the line after which reading continues."""
         buffer, detail = self._buffer, exc.detail
+        # people have to be shown where a quote was opened; libuci tells the line at which it gave up
         opened = buffer.swallowed[0] if buffer.swallowed else 0
         if not opened and detail.startswith(_UNTERMINATED):
             opened = buffer.quote
@@ -456,7 +460,7 @@ class _Recovering(_Parser):
 
 
 def faults(text: str, *, package: str, most: int) -> tuple[Fault, ...]:
-    """What is wrong with a file that `parse` refuses, the first `most`."""
+    """The first `most` mistakes of a file that `parse` refuses."""
     return tuple(itertools.islice(_Recovering("", package).faults(text), most))
 
 

@@ -81,7 +81,7 @@ def blob(number: int, payload: bytes, *, extended: bool = False) -> bytes:
 
 
 def split(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
-    """The blobs one after the other as (id, extended, payload). Raises BlobError for what is none."""
+    """The blobs one after the other as (id, extended, payload). Raises BlobError for anything else."""
     position = 0
     while position < len(data):
         head = int.from_bytes(data[position : position + HEADER], "big")

@@ -32,6 +32,7 @@ def head_problem(data: bytes) -> str | None:
     """What is wrong with the head that `data` starts with; a head that is not complete yet is judged so far."""
     end = data.find(END)
     head = data if end < 0 else data[:end]
+    # all of this before the parser sees it: what two programs read differently is where requests are smuggled
     if len(head) > HEAD_LIMIT:
         return _LONG
     if _BARE.search(head):
@@ -54,19 +55,14 @@ def path_problem(raw: bytes) -> str | None:
     control characters and what a second decoding or tidying would change.
     """
     path = unquote_to_bytes(raw)
-    plain = (
-        _has_names_only(path)
-        if path.startswith(_NAMED)
-        else (_PATH.fullmatch(path) is not None and _STRANGE.search(path) is None)
-    )
+    if path.startswith(_NAMED):
+        try:
+            plain = _STRANGE_IN_NAMES.search(path.decode()) is None
+        except UnicodeDecodeError:
+            plain = False
+    else:
+        plain = _PATH.fullmatch(path) is not None and _STRANGE.search(path) is None
     return None if plain else "the path has a character or a segment that is not taken"
-
-
-def _has_names_only(path: bytes) -> bool:
-    try:
-        return _STRANGE_IN_NAMES.search(path.decode()) is None
-    except UnicodeDecodeError:
-        return False
 
 
 def _problem(lines: list[bytes]) -> str | None:

@@ -29,7 +29,7 @@ from typing import Any
 from agent.model.identity import SPEC_VERSION, spec_hash, version_of
 from agent.model.observed import ASKED, SWAPS, Record
 
-# JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or edited by hand.
+# JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or a person may have edited them.
 #
 # What cannot be written again as it was read (NaN, half of a surrogate pair, an endless number, nesting without end) is
 # refused here, once, for all readers.
@@ -95,6 +95,7 @@ def change_line(before: Mapping[str, Record], after: Mapping[str, Record]) -> by
 
 def read(data: bytes) -> Contents:
     """What the bytes of a state file say. Raises ValueError where the document, or a whole line, is not ours."""
+    # the document ends where its last line says so: what follows may be cut short, and must not cost the document
     end = data.find(_END)
     size = folded = end + len(_END) if end >= 0 else 0
     found = json_object(data[:folded] if folded else data)
@@ -108,6 +109,7 @@ def read(data: bytes) -> Contents:
     for number, line in enumerate(lines):
         changes = _changes(line)
         if changes is None:
+            # at the end that is what a power cut leaves; whole changes behind it are lost for another reason
             damaged = any(_changes(later) is not None for later in lines[number + 1 :])
             break
         _apply(items, changes)
@@ -178,18 +180,14 @@ def _record(item: Mapping[str, Any]) -> Record:
         if not _HASH.fullmatch(values.get(name, "")):
             raise ValueError(f"{name} of a record: expected v<version>:<hash>")
     record = Record(**values)
-    if _is_damaged(record):
+    # planning believes a spec, so it has to be the one that was written; one of another version of us is not read at all
+    stated = record.spec_hash
+    is_ours = bool(stated) and version_of(stated) == SPEC_VERSION
+    if (is_ours and spec_hash(record.spec) != stated) or (record.spec and not stated):
         raise ValueError(
             f"the spec of {record.kind} {record.section} is not the one that its hash was made of"
         )
     return record
-
-
-def _is_damaged(record: Record) -> bool:
-    """Planning believes a spec; one that another version of us wrote is not read at all."""
-    if not record.spec_hash:
-        return bool(record.spec)
-    return version_of(record.spec_hash) == SPEC_VERSION and spec_hash(record.spec) != record.spec_hash
 
 
 def _is_number(value: object) -> bool:

@@ -117,8 +117,13 @@ class TarReader:
         self._skip = 0 if entry.kind in _WITHOUT_CONTENT else _padded(size)
         self._map = entry.kind == _SPARSE and bool(block[_IS_EXTENDED])
         self.members += 1
+        # GNU's own form has other fields where ustar has the prefix
         prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
         name = _text(block[:100])
+        try:
+            modified = float(said.get("mtime", ""))
+        except ValueError:
+            modified = float(_number(block[136:148]))
         return Member(
             name=said.get("path", f"{prefix}/{name}" if prefix else name),
             kind=entry.kind if entry.kind not in "\x007" else "0",
@@ -126,7 +131,7 @@ class TarReader:
             mode=_number(block[100:108]),
             uid=_stated(said, "uid", block[108:116]),
             gid=_stated(said, "gid", block[116:124]),
-            modified=_seconds(said.get("mtime", ""), block[136:148]),
+            modified=modified,
             link=said.get("linkpath", _text(block[157:257])),
         )
 
@@ -138,7 +143,10 @@ def folder_archive(folder: Member, name: str) -> bytes:
     fields = {100: (8, folder.mode), 108: (8, folder.uid), 116: (8, folder.gid), 124: (12, 0)}
     fields[136] = (12, max(0, int(folder.modified)))
     for at, (width, value) in fields.items():
-        head[at : at + width] = _octal(value, width)
+        # octal digits, or binary with the highest bit set where they do not suffice (GNU, star)
+        octal = b"%0*o\0" % (width - 1, value)
+        binary = b"\x80" + value.to_bytes(width - 1, "big")
+        head[at : at + width] = octal if len(octal) == width else binary
     head[156:157] = _FOLDERS.encode()
     head[257:265] = b"ustar\x0000"
     head[148:156] = b" " * 8  # the checksum counts its own field as blanks
@@ -171,22 +179,9 @@ def _number(data: bytes) -> int:
         raise TarError("the archive is damaged: a header holds a number that is not one") from exc
 
 
-def _octal(value: int, width: int) -> bytes:
-    if value < 8 ** (width - 1):
-        return b"%0*o\0" % (width - 1, value)
-    return b"\x80" + value.to_bytes(width - 1, "big")
-
-
 def _stated(said: dict[str, str], name: str, data: bytes) -> int:
     text = said.get(name, "")
     return int(text) if text.isdigit() else _number(data)
-
-
-def _seconds(text: str, data: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float(_number(data))
 
 
 def _pax(data: bytes) -> dict[str, str]:

@@ -47,14 +47,14 @@ _ucidockd() {
 	-w|--workdir) COMPREPLY=(); return ;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume move-data backup restore help version --help --version" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune volume move-data backup restore notify run render uci tls help version --help --version" -- "$word")
 		return
 	fi
 	case "$first $COMP_CWORD" in
 	"import 2") words="run compose" ;;
 	"export 2") words="run compose" ;;
-	"tls 2") words="client" ;;
 	"volume 2") words="ls get put" ;;
+	"tls 2") words="client" ;;
 	*)
 		case "$first ${COMP_WORDS[2]-}" in
 		check\ *) words="--strict --offline --staged --config-dir --override-dir --save-dir --json --help" files=-f ;;
@@ -79,18 +79,18 @@ _ucidockd() {
 		update\ *) words="--check -y --yes --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		rollback\ *) words="--with-data --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --json --no-agent --help $(_ucidockd_names)" ;;
 		prune\ *) words="--images --older --build-cache --dry-run -y --yes --config-dir --override-dir --socket --json --help" ;;
-		notify\ *) words="--test --config-dir --override-dir --socket --json --help" ;;
-		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
-		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
-		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
-		tls\ client) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
 		volume\ ls) words="--config-dir --override-dir --socket --json --help $(_ucidockd_names)" ;;
 		volume\ get) words="--path --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
 		volume\ put) words="--path --replace --create --stop --config-dir --override-dir --socket --help $(_ucidockd_names)" ;;
 		move-data\ *) words="--check -y --yes --config-dir --override-dir --socket --json --help" ;;
 		backup\ *) words="--list --config-dir --override-dir --socket --json --help" ;;
 		restore\ *) words="--volume --from --into --config-dir --override-dir --socket --json --help" ;;
-		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune notify run render uci tls volume move-data backup restore help version" ;;
+		notify\ *) words="--test --config-dir --override-dir --socket --json --help" ;;
+		run\ *) words="--log-level --ubus-socket --config-dir --override-dir --save-dir --state-dir --socket --docker-host --docker-cert-path --help" ;;
+		render\ *) words="--diff --config-dir --override-dir --state-dir --socket --docker-host --docker-cert-path --json --help" ;;
+		uci\ *) words="--store --config-dir --override-dir --help show export" ;;
+		tls\ client) words="--out --days --config-dir --override-dir --state-dir --json --help" ;;
+		help\ *) words=" --help check plan reconcile diff history adopt import export status describe wait start stop restart exec logs pull update rollback prune volume move-data backup restore notify run render uci tls help version" ;;
 		version\ *) words=" --help" ;;
 		esac
 		;;

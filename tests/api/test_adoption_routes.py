@@ -26,7 +26,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a switch that is a word": ({"container": "a", "commit": "yes"}, "commit: expected true or false"),
     "an unknown name": ({"container": "a", "comit": True}, "'comit' is not known"),
     "a control character": ({"container": "a", "section": "a\nb"}, "section: expected text"),
-    "a list": ([], "the body is not JSON object"),
+    "a list": ([], "the body is not a JSON object"),
 }
 
 

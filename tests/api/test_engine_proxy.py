@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from agent.api.engine_calls import ENGINE_CALLS
 from agent.api.engine_requests import for_readers
-from agent.api.problems import ID
 from agent.errors import EngineError
+from agent.model.identity import ID
 from tests.support.controller import Controller, serving
 from tests.support.scripted_engine import ScriptedEngine, until_gone
 from tests.support.tcp import READ, WRITE, TcpController

@@ -93,6 +93,16 @@ MISTAKES = {
     "rollout undo web": "`ucidockd update` and `ucidockd rollback NAME`",
     "volumes": "`ucidockd volume ls`",
     "help nosuch": "`ucidockd --help` lists the commands",
+    "prune --volumes": "volumes are never removed",
+    "status --load --watch": "leave out --watch, or --load",
+    "logs --tail ten web": "--tail ten: expected a number of lines",
+    "logs --grep ( web": "not a regular expression",
+    "logs --since yesterday web": "--since yesterday: expected a duration",
+    "logs -f --until 5m web": "use only one of them",
+    "volume put data /x.tar --replace --create": "--replace and --create do not go together",
+    "volume ls a/b": "`a/b` is not a name",
+    "restore /x.tar": "`/x.tar` is not a name",
+    "describe web%2f": "`web%2f` is not a name",
 }
 
 

@@ -142,6 +142,9 @@ def test_extends_and_include_of_other_files_are_read_where_they_can_be() -> None
 def test_a_circle_of_extends_is_refused() -> None:
     with pytest.raises(ConfigError, match="it extends itself"):
         convert("services: {a: {extends: b}, b: {extends: a}}")
+    file = "services: {a: {extends: {file: /srv/more.yml, service: a}}}"
+    with pytest.raises(ConfigError, match=r"a\.extends: it extends itself through a and /srv/more\.yml: a"):
+        convert(file, read_file=lambda path: file)
 
 
 def test_profiles_are_a_choice() -> None:

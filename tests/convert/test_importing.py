@@ -201,7 +201,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "containers").touch()
     for words, part in (
         (("import", "compose", str(tmp_path / "none.yml")), "none.yml"),
-        (("export", "run", "nobody"), "there is no container section 'nobody'"),
+        (("export", "run", "nobody"), "nobody: no container section has it"),
         (("export", "compose"), "no container is declared"),
     ):
         done = ucidockd(tmp_path, *words)

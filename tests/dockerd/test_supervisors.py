@@ -16,7 +16,7 @@ import pytest
 from agent.dockerd.supervisor import ChildSupervisor, ProcdSupervisor, engine_version, stop_process
 from agent.engine import process as daemon_process
 from agent.errors import DaemonError
-from agent.files.config import load
+from agent.files.config import load, remember_agent
 from agent.model.dockerd.settings import Process
 from agent.model.dockerd.table import DaemonOption
 from agent.plan import daemon as plan_daemon
@@ -149,24 +149,35 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     assert lab.conditions()["Accepted"] == (False, "Invalid")
 
 
-@pytest.mark.parametrize("broken", ["containers", "dockerd"])
+@pytest.mark.parametrize("broken", ["containers", "dockerd", "both", "containers missing", "dockerd too big"])
 @pytest.mark.parametrize("kind", ["child", "procd"])
 def test_a_first_boot_on_a_configuration_that_cannot_be_read_has_a_dockerd(
     lab: DaemonLab, monkeypatch: pytest.MonkeyPatch, broken: str, kind: str
 ) -> None:
-    """As the stock package would have one: with the options that can be read, else without any."""
+    """As the stock package would have one: with the options that can be read, else without any. A `child` dockerd is
+    remembered, should an earlier start have read that."""
     script = StockScript.make(lab)
     lab.tools = {"init_script": script.path, "default_file": lab.root / "etc-docker-daemon.json"}
     lab.restart_agent()
     lab.write(f"option alt_config_file '{lab.daemon_json}'\noption debug '1'\n", kind=kind)
-    file = lab.root / "config" / broken
-    file.write_text(f"{file.read_text()}\toption x 'unclosed\n")
-    if broken == "containers":
-        monkeypatch.setattr("agent.dockerd.runner.on_openwrt", lambda: kind == "procd")
+    remember_agent(lab.options, load(lab.options).agent)
+    for name in ("containers", "dockerd") if broken == "both" else (broken.partition(" ")[0],):
+        file = lab.root / "config" / name
+        if broken.endswith("missing"):
+            file.unlink()
+        elif broken.endswith("too big"):  # as an I/O error, nothing of it can be read
+            os.truncate(file, 9 << 20)
+        else:
+            file.write_text(f"{file.read_text()}\toption x 'unclosed\n")
+    monkeypatch.setattr("agent.dockerd.runner.on_openwrt", lambda: kind == "procd")
     loaded = load(lab.options)
-    assert loaded.desired is None
-    lab.stage.keep_up(loaded.readable)
+    if loaded.desired is None:
+        assert "dockerd" not in broken
+        lab.stage.keep_up(loaded.readable)
+    else:
+        lab.stage.reconcile(lab.stage.as_before(loaded.desired), busy=False)
     assert lab.probe.answers()
+    assert lab.info()["Debug"] is (broken.startswith("containers"))
     script.end()
 
 

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from agent.engine.lean import load
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 
@@ -79,3 +81,45 @@ def test_libraries_without_their_unused_parts_are_whole_for_who_asks() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert shown.stdout.strip() == "DockerClient run &lt; True"
+
+
+# what the next release of a library may do with a module that it gets a stand-in for: at its import, and later in use()
+USES = {
+    "another name": ("from {part} import other", "other()"),
+    "another name of the module": ("import {part}", "{part}.other()"),
+    "a module within": ("import {part}.within", "{part}.within.other()"),
+    "a module within of a name": ("from {part} import within", "within.other()"),
+    "a class of what is none": ("import {part}\nclass Mine({part}.known): ...", "Mine.other()"),
+    "another argument": ("from {part} import known\nknown.other(new=1)", "known.other(new=1)"),
+    "everything": ("from {part} import *", "other()"),
+    "whether it is there": ("import {part}\nassert hasattr({part}, 'other')", "{part}.other()"),
+    "its version": ("import {part}", "{part}.__version__"),
+}
+
+
+@pytest.mark.parametrize("part", ["part", "outer.part"])
+@pytest.mark.parametrize("use", USES)
+def test_a_library_that_needs_more_of_a_stand_in_gets_the_real_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, use: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    before = sys.modules.keys() | {"library"}
+    folder = tmp_path / part.replace(".", "/")
+    folder.mkdir(parents=True)
+    body = "__version__ = 'real'\ndef other(new=0): return 'real'\n"
+    (folder / "__init__.py").write_text(
+        f"{body}class known:\n\tother = staticmethod(other)\nknown.known = known\n"
+    )
+    (folder / "within.py").write_text(f"from . import known\n{body}")
+    if part != "part":
+        (tmp_path / "outer/__init__.py").touch()
+    at_import, later = (text.format(part=part) for text in USES[use])
+    (tmp_path / "library.py").write_text(f"{at_import}\ndef use():\n\treturn {later}\n")
+    try:
+        load("library", {part: {"known": lambda: "fake"}})
+        assert sys.modules["library"].use() == "real"
+        kept = sys.modules.get(part)
+        assert kept is None or kept.known.known, "a stand-in is left"
+    finally:
+        for name in sys.modules.keys() - before | {"library"}:
+            del sys.modules[name]

@@ -18,7 +18,6 @@ from agent.model.addresses import normal_name, parse_listen
 from agent.model.dockerd import urls as daemon_urls
 from agent.model.dockerd import values as daemon_values
 from agent.model.quantities import QuantityError
-from agent.uci import encode
 from tests.fuzz.target import Target
 
 MESSAGE_LIMIT = 1024  # characters: a mistake goes into log, status and replies
@@ -141,10 +140,10 @@ ENTRIES = target(
     Language(
         entries.parse_endpoint, entry_text.endpoint, ("lan", "lan,alias=a,alias=b,ip=10.0.0.2,ip6=fd00::2")
     ),
-    Language(entries.parse_dependency, encode._dependency, ("db", "db:healthy", "db:completed")),
+    Language(entries.parse_dependency, entry_text.dependency, ("db", "db:healthy", "db:completed")),
     Language(
         entries.parse_wait,
-        encode._wait,
+        entry_text.wait,
         ("mount:/mnt/sda1", "device:/dev/ttyUSB0", "device:usb:0658:0200:X", "interface:wan", "clock"),
     ),
     Language(quantities.parse_pair, _pair, ("a=b", "a", "a=b=c")),

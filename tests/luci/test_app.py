@@ -32,8 +32,9 @@ from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.table import TABLE
-from agent.schema.validate import DAEMON_KINDS, read_schema
+from agent.schema.validate import DAEMON_KINDS
 from tests.support.controller import QuietAgent
+from tests.support.policies import read_schema
 
 PROJECT = Path(__file__).parents[2]
 LUCI = PROJECT / "luci"

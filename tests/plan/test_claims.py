@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from agent.plan import operations as ops
-from agent.plan.container.plan import attempt_of
+from agent.plan.container.image import attempt_of
 from tests.support.plans import NOW, World, a_world
 
 LAN = "config network 'lan'\n\tlist subnet '10.1.0.0/24'\n\tlist subnet 'fd01::/64'\n"

@@ -7,9 +7,8 @@ import dataclasses
 
 import pytest
 
-from agent.model.dockerd.blame import suspects
-from agent.model.dockerd.settings import DaemonSettings, Effect, Json, Target, TlsSettings
-from agent.model.dockerd.table import TABLE
+from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Json, Target, TlsSettings
+from agent.model.dockerd.table import TABLE, suspects
 from agent.model.dockerd.values import parse_host
 from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
 
@@ -211,3 +210,20 @@ def test_dockerds_words_name_the_option_that_they_are_about(key: str, value: Jso
     assert suspects(document, f"dockerd did not start: failed to start daemon: {words}") == (
         (key,) if key else ()
     )
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (
+            {"storage-driver": "overlay2", "storage-opts": ["size=10G"]},
+            "error initializing graphdriver: overlay2: unknown option size: overlay2",
+        ),
+        (
+            {"log-driver": "local", "log-opts": {"foo": "bar"}},
+            "failed to set log opts: unknown log opt 'foo' for local log driver",
+        ),
+    ],
+)
+def test_an_entry_is_to_blame_before_the_driver_that_it_is_for(document: Document, words: str) -> None:
+    assert suspects(document, words)[0] == list(document)[1]

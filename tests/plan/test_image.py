@@ -13,8 +13,7 @@ from agent.model import entry_text
 from agent.model.quantities import parse_age
 from agent.model.updates import Available
 from agent.plan import operations as ops
-from agent.plan.container.image import digest_of
-from agent.plan.container.plan import failure_of
+from agent.plan.container.image import digest_of, failure_of
 from tests.support.plans import World, a_world
 
 OLD, NEW = "sha256:nginx:1", "sha256:fresh"

@@ -355,7 +355,7 @@ def test_a_spec_of_another_form_means_itself(odd: Any) -> None:
 
 
 def test_rolled_back_and_held_sections_stay_so(tmp_path: Path) -> None:
-    from agent.plan.container.plan import failure_of
+    from agent.plan.container.image import failure_of
     from agent.runtime.holds import Holds
 
     def failed(world: World) -> None:

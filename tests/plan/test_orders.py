@@ -12,7 +12,7 @@ import pytest
 
 from agent.plan import operations as ops
 from agent.plan import reconcile as planning
-from agent.plan.container.plan import attempt_of
+from agent.plan.container.image import attempt_of
 from agent.plan.draft import Draft, Missing
 from agent.uci.decode import decode
 from agent.uci.syntax import parse

@@ -110,6 +110,26 @@ def test_a_crash_loop_is_told_although_nothing_is_to_be_done() -> None:
     assert not found.ok
 
 
+@pytest.mark.parametrize("state", ["created", "exited"])
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        (WEB, "Created Exited"),
+        (WEB + "\toption state 'stopped'\n", "Stopped"),
+        (WEB + "\toption enabled '0'\n", "Disabled"),
+    ],
+)
+def test_what_is_to_be_off_is_off_and_not_ended_with_an_exit_code(
+    section: str, reason: str, state: str
+) -> None:
+    world = a_world(WEB, section)
+    world.see("web", state=state, last_exit_code=137 if state == "exited" else None)
+    (running,) = [f for f in world.plan().findings if f.type == "Running"]
+    assert not running.status
+    assert running.reason == (reason if " " not in reason else state.capitalize())
+    assert ("137" in running.message) == (running.reason == "Exited")
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_nothing_to_do_is_said_only_where_nothing_is_out_of_sync(name: str) -> None:
     row = ROWS[name]

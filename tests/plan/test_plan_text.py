@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.plan.container.plan import attempt_of
+from agent.plan.container.image import attempt_of
 from agent.plan.draft import Missing
 from tests.support.plans import NOW, World, a_world, text_of
 

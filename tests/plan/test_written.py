@@ -13,8 +13,7 @@ from agent.api.ubus.agent import AgentMethods
 from agent.errors import UcidockdError
 from agent.model.issues import Given
 from agent.plan import operations as ops
-from agent.plan.effects import Kind, kind_of, operations_as_json, summary_of
-from agent.plan.outlook import Entry, Outlook, outlook
+from agent.plan.outlook import Entry, Kind, Outlook, kind_of, operations_as_json, outlook, summary_of
 from agent.status.conditions import Level
 from agent.ubus.objects import SESSION, TABLE
 from agent.uci.edit import UciEditError, with_sections

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agent.model.container_table import TABLE, Level
-from agent.schema.validate import DAEMON_KINDS, KINDS, _is_right, properties, read_schema, validate
+from agent.model.secrets import hidden_text
+from agent.schema.validate import DAEMON_KINDS, KINDS, _is_right, properties, validate
+from tests.support.policies import read_schema
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
@@ -75,6 +77,17 @@ def test_secret_values_are_not_shown() -> None:
 
 KEYWORDS = {"type", "items", "enum", "pattern", "minLength"}
 WORDS_ONLY = {"title", "description", "default", "examples", "writeOnly"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_to_write_instead_is_not_taken_for_a_secret(kind: str) -> None:
+    """A status masks whole messages: `expected key=value` would become `key=***`."""
+    for name, option in properties(kind).items():
+        for part in (option, option.get("items", {})):
+            hint = part.get("x-expected", "")
+            assert (
+                hidden_text(f"expected {hint} (/etc/config/x:1)") == f"expected {hint} (/etc/config/x:1)"
+            ), name
 
 
 def test_options_use_no_keyword_that_the_quick_check_does_not_know() -> None:

@@ -4,6 +4,9 @@
 `python -m tests.setup.dependencies [SET ...] [-- PYTEST_ARGUMENT ...]`; `make test-versions` runs all sets. A set is a
 file of `versions/`, which pip takes as constraints; `newest` has none. Its first line names the Python that belongs to it:
 where that is not on PATH, this one is taken, and said. The virtual environments are kept in `.versions/`.
+
+`--lowest-libraries` only installs the lowest versions of what the agent answers clients with into `LOWEST`, for one test of
+`make test`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 NEWEST = "newest"
 SETS = (*sorted(path.stem for path in (HERE / "versions").glob("*.txt")), NEWEST)
+LOWEST = PROJECT / ".versions/lowest-libraries"
 _LIMIT_S = 1800  # for one set
 
 
@@ -63,6 +67,8 @@ def _environment(name: str) -> Path:
 
 def main(words: list[str]) -> int:
     """The number of sets that failed."""
+    if words == ["--lowest-libraries"]:
+        return _install_lowest()
     at = words.index("--") if "--" in words else len(words)
     names, arguments = words[:at], words[at + 1 :]
     unknown = set(names) - set(SETS)
@@ -73,6 +79,28 @@ def main(words: list[str]) -> int:
     for name, outcome in results.items():
         print(f"{name}: {outcome}")
     return sum(outcome != "passed" for outcome in results.values())
+
+
+def _install_lowest() -> int:
+    """pip's exit code. The folder is put in place whole."""
+    new = LOWEST.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
+    named = [
+        "-c",
+        str(constraints("lowest")),
+        "docker",
+        "requests",
+        "starlette",
+        "uvicorn",
+        "h11",
+        "websockets",
+    ]
+    code = subprocess.run([*pip, "--target", str(new), *named], check=False, timeout=_LIMIT_S).returncode
+    if code == 0:
+        shutil.rmtree(LOWEST, ignore_errors=True)
+        new.rename(LOWEST)
+    return code
 
 
 def _run(name: str, arguments: list[str]) -> str:

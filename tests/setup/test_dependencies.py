@@ -4,8 +4,16 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 
-from tests.setup.dependencies import NEWEST, PROJECT, SETS, pins
+import httpx
+import pytest
+from websockets.sync.client import unix_connect
+
+from tests.api.console_client import Screen
+from tests.setup.dependencies import LOWEST, NEWEST, PROJECT, SETS, pins
+from tests.support.agent_process import Agent, running, wait_for
+from tests.support.box import Box
 
 FOR_TESTS = ("dev", "openwisp")
 
@@ -38,3 +46,31 @@ def test_no_set_is_below_the_bounds() -> None:
             if library in pins(name):
                 assert version(pins(name)[library]) >= version(bound), (name, library)
     assert NEWEST in SETS and len(SETS) == 4
+
+
+@pytest.fixture
+def agent(box: Box) -> Iterator[Agent]:
+    made = Agent(box)
+    made.commit(
+        "config container 'web'\n\toption image 'IMAGE'\n\toption command 'sleep 1000'\n"
+        "\toption stop_timeout '0'\n\toption gate '0'\n"
+    )
+    yield made
+    made.close()
+
+
+@pytest.mark.skipif(not LOWEST.exists(), reason="`make lowest-if-possible` installs the lowest versions")
+def test_the_agent_answers_with_the_lowest_versions(agent: Agent, box: Box) -> None:
+    agent.start(PYTHONPATH=str(LOWEST))
+    assert agent.process is not None
+    wait_for(lambda: running(box, "web"))
+    socket = str(box.options.socket)
+    with httpx.Client(transport=httpx.HTTPTransport(uds=socket), base_url="http://agent") as client:
+        assert client.get("/v1/status").json()["agent"]["engine"]["reachable"]
+        assert client.get("/v1/nothing").json()["error"]["code"] == "http-404"
+        assert client.get("/docker/containers/json").json()[0]["Names"] == ["/web"]
+        console = client.post("/v1/containers/web/exec", json={"command": ["echo", "hello"]}).json()["id"]
+        with unix_connect(socket, f"ws://agent/v1/exec/{console}/ws", compression=None) as web_socket:
+            assert Screen(web_socket).end()["code"] == 0
+        with client.stream("GET", "/v1/status/stream") as stream:
+            next(stream.iter_lines())

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli import parser
-from agent.cli.commands import COMMANDS, COMMON, GROUPS, Argument, Command
+from agent.cli.commands import COMMANDS, GROUPS
+from agent.cli.commands.row import COMMON, Argument, Command
 from agent.convert import docker_flags
 from tests.support import reference
 

@@ -8,8 +8,7 @@ from typing import Any
 from agent.model.container_table import Level as Cost
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.updates import UpdateState
-from agent.plan.effects import SCHEMA, Kind
-from agent.plan.outlook import STATES
+from agent.plan.outlook import SCHEMA, STATES, Kind
 from agent.status.conditions import Level, Remedy
 
 

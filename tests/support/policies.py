@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The options of a container section that are not settings of the container: what the agent does with it."""
+"""The schemas with their texts for people, and the options of a container section that say what the agent does with it."""
 
 from __future__ import annotations
 
-from agent.schema.validate import read_schema
+import json
+from pathlib import Path
+from typing import Any
+
+_SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 # the form shows these where they are looked for, and all others under the subject `policy`
 _ELSEWHERE = {"enabled", "state", "pull", "depends_on", "stack", "remove_volumes"}
+
+
+def read_schema(kind: str) -> dict[str, Any]:
+    """The schema of a section type as its file has it."""
+    found: dict[str, Any] = json.loads((_SCHEMAS / f"{kind}.schema.json").read_text())
+    return found
 
 
 def policies() -> set[str]:

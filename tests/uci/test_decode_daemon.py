@@ -180,7 +180,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list default_address_pools '10.10.0.0/16,8'", "8 is out of range"),
         ("list default_ulimits 'nofile=9:1'", "is above the hard one"),
         ("list labels 'a=b'\nlist labels 'a=c'", "globals.labels[1]: label 'a' has two values"),
-        ("list labels 'a'", "globals.labels[0]: 'a' is not valid here, expected key=value"),
+        ("list labels 'a'", "globals.labels[0]: 'a' is not valid here, expected NAME=value"),
         ("list default_address_pools 'fd00::/48,64'", "there is no pool of IPv4 addresses"),
         ("list insecure_registries '-r.lan'", "is not a registry"),
         ("list registry_mirrors 'https://a\\\\b'", "is not a host"),

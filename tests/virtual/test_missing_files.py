@@ -112,3 +112,32 @@ def test_what_cannot_be_opened_may_be_later(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path / "none" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(PathAwayError):
             PATHS.read_text(str(path))
+
+
+@pytest.mark.parametrize("damage", ["torn", "too big"])
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "at a start"])
+def test_a_dockerd_file_that_cannot_be_read_costs_only_its_settings(
+    world: World, damage: str, known: bool
+) -> None:
+    file = world.config / "dockerd"
+    text = "config globals 'globals'\n\toption log_driver 'local'\n"
+    text += "\nconfig auth\n\toption serveraddress 'r.example'\n\toption username 'me'\n\toption password 'p4ss'\n"
+    file.write_text(text)
+    if known:
+        declare(world, WEB.format(line=""))
+    damaged = text + "\toption x 'open\n" if damage == "torn" else "\0" * (9 << 20)
+    if not known:
+        world.kill_agent()
+    file.write_text(damaged)
+    declare(world, WEB.format(line="option memory '64m'"))
+    world.rest(20)
+    web = world.engine.find("web")
+    assert web is not None and web.state == "running"
+    assert world.agent is not None
+    desired, agent = world.agent.reconciler.desired, world.snapshot()["agent"]
+    assert desired is not None and desired.daemon is not None
+    assert (desired.daemon.values.get("log-driver") == "local") is known, "what it said before is in force"
+    assert bool(desired.auths) is (known or damage == "torn")
+    assert agent["config"] == "PartlyInvalid"
+    assert any("config/dockerd" in text for text in agent["config_issues"])
+    assert "/etc/config/dockerd cannot be read" in world.plan_text()

@@ -3,11 +3,11 @@
 
 import sys
 
-from agent.engine.lean import load, without_init
+from agent.engine.lean import load, stand_in
 
 # before any module here imports them: uvicorn without its command line and its files that set logging up, starlette without
 # its pages for developers
-without_init("uvicorn")
+stand_in("uvicorn")
 load(
     "uvicorn.server",
     {

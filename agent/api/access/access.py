@@ -62,6 +62,7 @@ class Failures:
         found = self._sources.get(client)
         if found is None or found.since + FAILURES_WINDOW_S <= now:
             self._sources.pop(client, None)
+            # an attacker with an IPv6 /64 has as many addresses as he likes
             if len(self._sources) >= _SOURCES_LIMIT:
                 del self._sources[next(iter(self._sources))]
             found = self._sources[client] = _Source(since=now)
@@ -97,25 +98,23 @@ class Tickets:
 
     def issue(self, *, session: str, path: str, client: str) -> str:
         """A new ticket: 128 bits as 32 hexadecimal digits."""
-        self._sweep()
+        now = self._clock()
+        for over in [secret for secret, ticket in self._open.items() if ticket.ends_at <= now]:
+            del self._open[over]
         while len(self._open) >= _TICKETS_LIMIT:
             del self._open[next(iter(self._open))]
         secret = secrets.token_hex(16)
-        ends_at = self._clock() + TICKET_LIFE_S
+        ends_at = now + TICKET_LIFE_S
         self._open[secret] = _Ticket(session=session, path=path, client=client, ends_at=ends_at)
         return secret
 
     def redeem(self, secret: str, *, path: str, client: str) -> str | None:
         """The session it stands for. It is used up even when it is shown in the wrong place: then it has leaked."""
+        # taken out before anything is compared
         ticket = self._open.pop(secret, None)
         if ticket is None or ticket.ends_at <= self._clock():
             return None
         return ticket.session if (ticket.path, ticket.client) == (path, client) else None
-
-    def _sweep(self) -> None:
-        now = self._clock()
-        for secret in [secret for secret, ticket in self._open.items() if ticket.ends_at <= now]:
-            del self._open[secret]
 
 
 # What a browser says about where a request comes from (`Origin`) and goes to (`Host`): exact comparison, nothing else.
@@ -134,12 +133,10 @@ _MAX_AGE_S = 600
 
 def normal_origins(configured: Iterable[str]) -> frozenset[str]:
     """The configured origins as browsers write them: lower case, without the scheme's own port."""
-    return frozenset(_normal(text) for text in configured)
-
-
-def _normal(origin: str) -> str:
-    scheme, _, rest = origin.lower().partition("://")
-    return f"{scheme}://{rest.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}"
+    parts = (origin.lower().partition("://") for origin in configured)
+    return frozenset(
+        f"{scheme}://{rest.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}" for scheme, _, rest in parts
+    )
 
 
 def host_name(header: str) -> str:
@@ -157,6 +154,7 @@ def host_allowed(header: str, *, local: str, names: Collection[str]) -> bool:
     if not name:
         return False
     try:
+        # as addresses, not as text: ::1 has many spellings
         return ipaddress.ip_address(name) == ipaddress.ip_address(local)
     except ValueError:
         return name in names
@@ -285,6 +283,8 @@ class Access:
 
     async def check_way(self, incoming: Incoming) -> None:
         """What a request must be before any session counts. Raises AccessError 421, 403 or 503."""
+        # the order is that of docs/security.md: what a page or a container must not do is refused before rpcd is asked
+        # anything, so that neither can use us to try sessions
         if not incoming.control:
             names = own_names(self._hostname(), self._settings.allowed_host)
             if not host_allowed(incoming.headers.get("host", ""), local=incoming.local, names=names):
@@ -293,6 +293,7 @@ class Access:
                     status=421,
                 )
             if not self._settings.allow_container_clients:
+                # a container reaches the router by its gateway, whatever session it has stolen or been given
                 is_container = await self.subnets.holds(incoming.client)
                 if is_container is None:
                     raise AccessError(
@@ -324,6 +325,8 @@ class Access:
 
     async def check(self, caller: Caller, grant: Grant) -> None:
         """Lets the caller in who has that right. Raises AccessError 401, 403, 429, and 503 when rpcd does not answer."""
+        # failed logins lock out an address, which many may share (NAT): who was let in lately is not locked out with
+        # the others
         known = caller.session in self._good
         if not known and (wait_s := self._failures.wait_s(caller.client)):
             raise too_many(wait_s)
@@ -333,6 +336,7 @@ class Access:
                 del self._good[next(iter(self._good))]
             self._good[caller.session] = None
             return
+        # a session that may at least read is a real one: refusing it is no failed login
         if await _answered(caller.may(READER)):
             raise AccessError("this session may not do that", status=403)
         self._good.pop(caller.session, None)

@@ -109,12 +109,14 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
         """
         if not has_room() or not uvicorn_compat.fits(self):
             return 0
+        # what uvicorn has read ahead comes to `first` below
         left -= uvicorn_compat.held(self)
         if left < LEAST or not uvicorn_compat.may_lend(self):
             return 0
         source = socket_of(self.transport)
         if source is None:
             return 0
+        # from here on only the thread reads: two readers of a socket would tear the body apart
         first += uvicorn_compat.stop_reading(self, kept=_KEPT)
         body = Counted(len(first) + left - _KEPT)
         pump = Pump(source, sink, body, first=first, source_stall_s=stall_s)
@@ -128,6 +130,8 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
             self.transport.abort()
             raise SourceError(str(exc)) from exc
         finally:
+            # an engine may refuse a body half-way and keep the connection: the rest is dropped as it comes, or h11
+            # would take it for the next request
             self._unwanted = left - _KEPT - pump.taken
             if not self.transport.is_closing():
                 self.transport.resume_reading()
@@ -246,6 +250,7 @@ class GuardedProtocol(LendingProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.client_address = "" if self.door.control else address_of(transport.get_extra_info("peername"))
+        # the mode of the socket keeps other users out, not a container that has it by a bind mount
         if self.door.control and not from_our_root(transport.get_extra_info("socket")):
             logger.warning("control socket: a peer that is not root, or runs in a container, was turned away")
             transport.abort()
@@ -253,6 +258,7 @@ class GuardedProtocol(LendingProtocol):
         if not self.place.take(self.client_address):
             transport.abort()
             return
+        # a connection that sends no head holds a place in the door: ten seconds, then it is cut
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -272,7 +278,12 @@ class GuardedProtocol(LendingProtocol):
 
     def switch(self, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
         """The connection as a raw stream, and the head that goes first. It keeps its place, and can be cut as before."""
-        _keep_alive(self.transport.get_extra_info("socket"))
+        link: socket.socket = self.transport.get_extra_info("socket")
+        if link.family != socket.AF_UNIX:
+            # a raw stream may be silent for hours: the kernel asks whether the client is still there (tcp(7))
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_S)
         return uvicorn_compat.switch(self, headers)
 
     def cut(self) -> None:
@@ -281,6 +292,8 @@ class GuardedProtocol(LendingProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # the clock runs while a head is incomplete, also that of the second request on a connection; not while it is
+        # idle between two
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._arm()
         elif self.conn.their_state is not h11.IDLE:
@@ -288,6 +301,8 @@ class GuardedProtocol(LendingProtocol):
 
     def handle_events(self) -> None:
         if self.conn.their_state is h11.IDLE:
+            # before h11 sees it: it accepts heads that a proxy in front of us may read in another way (request
+            # smuggling)
             problem = head_problem(self.conn.trailing_data[0])
             if problem is not None:
                 self.send_400_response(problem)
@@ -296,6 +311,8 @@ class GuardedProtocol(LendingProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        # a client that was answered early (413, say) may send its body for ever: it is read for a while, so that it
+        # sees the answer, then cut
         if self.conn.their_state is h11.SEND_BODY and self._unread_timer is None:
             self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_unread)
 
@@ -311,6 +328,7 @@ class GuardedProtocol(LendingProtocol):
         status, reason = (
             (431, b"Request Header Fields Too Large") if msg in TOO_LARGE else (400, b"Bad Request")
         )
+        # uvicorn says it in plain text and without the headers that forbid framing and sniffing
         body = json.dumps(http_body(f"http-{status}", msg)).encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -348,15 +366,6 @@ class GuardedProtocol(LendingProtocol):
     def _too_slow(self) -> None:
         self._head_timer = None
         self.transport.abort()
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    """A raw stream may be silent for hours: the kernel asks whether the client is still there (tcp(7))."""
-    if connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_S)
 
 
 def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:

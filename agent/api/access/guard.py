@@ -63,14 +63,17 @@ class Guard:
             client=connection.client_address,
             headers=headers,
         )
+        # before anything can log the target
         ticket = take_ticket(scope)
         if not incoming.control or "origin" in headers:
+            # also answers that refuse: without the headers a page cannot read why
             send = self._marked(incoming, send)
         try:
             await self._access.check_way(incoming)
             if scope["type"] == "http" and is_preflight(scope["method"], headers):
                 await leave(incoming)(scope, receive, send)
                 return
+            # the right belongs to the route that will run: Starlette does not look for it again
             rule = matching_rule(scope)
             grant = WRITER if rule is None else rule.grant  # what is no route is a writer's to know
             caller = await self._let_in(scope, incoming, ticket, grant)
@@ -84,6 +87,7 @@ class Guard:
             await self._watched(scope, receive, send, caller, grant)
 
     async def _let_in(self, scope: Scope, incoming: Incoming, ticket: str, grant: Grant) -> Caller:
+        # on the control socket the peer was checked when it connected
         access = self._access
         if incoming.control:
             return Caller(client=incoming.client, sessions=access.sessions, is_root=True)
@@ -114,6 +118,7 @@ class Guard:
     async def _watched(
         self, scope: Scope, receive: Receive, send: Send, caller: Caller, grant: Grant
     ) -> None:
+        # a stream may last for days, and must not outlive its session
         watcher = asyncio.create_task(self._watch(scope, send, caller, grant), name="session-watch")
         try:
             await self._app(scope, receive, send)
@@ -137,6 +142,7 @@ class Guard:
         if scope["type"] != "websocket":
             connection.cut()
             return
+        # a browser shows the reason of a close frame; one that does not take it is cut all the same
         asyncio.get_running_loop().call_later(_FAREWELL_S, connection.cut)
         with contextlib.suppress(OSError, RuntimeError):  # it may be closing already, or not yet be accepted
             await send({"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"})
@@ -149,6 +155,7 @@ def take_ticket(scope: Scope) -> str:
         return ""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "ticket"]).encode()
+    # two tickets: two parts of the system could look at different ones
     tickets = [value for name, value in pairs if name == "ticket"]
     return tickets[0] if len(tickets) == 1 else ""
 

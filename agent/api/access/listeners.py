@@ -96,10 +96,12 @@ class Listeners:
                 # a defect here must not end the agent, nor keep the next change from being followed
                 logger.exception("the listeners could not be changed")
             with contextlib.suppress(TimeoutError):
+                # an address may appear later (an interface comes up), and a port may become free
                 async with asyncio.timeout(RETRY_S if self._wanted.listen else None):
                     await self._wake.wait()
 
     async def _follow(self, settings: AgentSettings) -> None:
+        # first the rules, then the doors: a new listener must not serve under the old `cors_origin` for a moment
         self._access.settings = settings
         await self._close_all_but(settings.listen)
         states = tuple([await self._one(address, settings) for address in dict.fromkeys(settings.listen)])
@@ -112,6 +114,7 @@ class Listeners:
         self._states = states
 
     async def _one(self, address: ListenAddress, settings: AgentSettings) -> ListenState:
+        # asked at each look: an address may become one of WAN while it is listened on
         exposed = await self._exposure(address)
         if exposed and not settings.allow_exposed:
             await self._close(address)
@@ -119,7 +122,9 @@ class Listeners:
             return ListenState(address=str(address), state=EXPOSED, message=message)
         try:
             tls = await asyncio.to_thread(self._tls, address, settings)
+            # a server that is there already takes the new pair for its next connections
             self._open(address, tls)
+        # outside of loopback nothing is served without TLS: a session in clear text is root for whoever reads along
         except ConfigError as exc:
             await self._close(address)
             return ListenState(address=str(address), state=NO_CERTIFICATE, message=str(exc))
@@ -138,6 +143,7 @@ class Listeners:
             return ""
         nets = await self._access.subnets.nets()
         try:
+            # netifd may take its time to answer, and other requests must not wait for it
             wan = await asyncio.to_thread(self._wan)
         except ConfigError as exc:
             return f"cannot tell whether this is a WAN address: {exc}"

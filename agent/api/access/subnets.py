@@ -58,12 +58,14 @@ class Subnets:
             wanted = ipaddress.ip_address(text)
         except ValueError:
             return False
+        # a dual-stack socket shows an IPv4 client as ::ffff:a.b.c.d, which is in no IPv4 net
         mapped = wanted.ipv4_mapped if wanted.version == 6 else None
         wanted = mapped or wanted
         known = await self._current()
         if not known.told:
             return False if wanted.is_loopback else None
         if wanted.version == 6 and wanted.is_link_local:
+            # fe80::/64 is on every interface: only the interface tells a container from the LAN
             return interface in known.interfaces
         return any(wanted in net for net in known.nets)
 
@@ -74,6 +76,7 @@ class Subnets:
     async def _current(self) -> Known:
         """A slow engine does not delay requests for long: the last answer is used meanwhile."""
         if self._clock() - self._known.at > FRESH_S and self._refreshing is None:
+            # one for all that ask at once
             self._refreshing = asyncio.create_task(self._refresh(), name="docker-subnets")
         if self._refreshing is not None:
             first = self._known.at == float("-inf")
@@ -85,6 +88,7 @@ class Subnets:
             networks, containers = await self._ask()
         except EngineError as exc:
             logger.debug("the networks of the engine are not known: %s", exc)
+            # asked again in a while only: an engine that is away would be asked for each request
             self._known = replace(self._known, at=self._clock())
             return
         finally:
@@ -97,6 +101,7 @@ class Subnets:
         networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)
         shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
         containers: Any = ()
+        # the list of containers is large, and most engines have no network that shares its subnet with others
         if shared:
             containers = await self._engine.call(
                 "GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is
@@ -110,6 +115,8 @@ def container_nets(networks: Any, containers: Any) -> Iterator[Net]:
     for network in _dicts(networks):
         if _driver(network) in _SHARED_DRIVERS:
             shared.add(str(network.get("Id", "")))
+        # a macvlan has the subnet of the LAN: the whole of it would lock the LAN out, so only what is set aside for
+        # containers counts, and each container by its own address
         field = "IPRange" if _driver(network) in _SHARED_DRIVERS else "Subnet"
         ipam = network.get("IPAM")
         for config in _dicts(ipam.get("Config") if isinstance(ipam, dict) else None):

@@ -61,6 +61,7 @@ class TlsFiles:
 
     def context(self) -> ssl.SSLContext:
         """For a new connection. Blocks: the files may be anywhere. Raises ConfigError when there never was a usable pair."""
+        # with a deadline: a certificate on a dead mount must not hold up the event loop's threads
         view = PATHS.view((file_stamp, str(path)) for path in self.paths)
         try:
             stamp = tuple(view(file_stamp, str(path)) for path in self.paths)
@@ -80,6 +81,7 @@ class TlsFiles:
         except (OSError, PathError, PemError) as exc:  # an SSLError is an OSError
             self._failed(f"{cert} and {key} cannot be used: {exc}", stamp)
             return
+        # the first time there is nothing to tell
         if self._seen is not None:
             logger.info("certificate %s was loaded again", cert)
         self._seen, self._problem = stamp, ""
@@ -97,6 +99,7 @@ def _read(path: Path) -> bytes:
 def _context(cert: bytes, key: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # each renegotiation costs us far more than the client that asks for it
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     # OpenSSL wants files; this one is in memory, and holds just what was read
@@ -143,8 +146,10 @@ class TcpServer:
         # with the protocol named, or asyncio does not see that its connections are TCP, and leaves Nagle's delay on
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
+            # a restart must not fail on connections of the last run in TIME_WAIT
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if version6:
+                # `0.0.0.0` and `[::]` may both be listed, and both have to bind
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.settimeout(0)
             listener.bind((str(self.address.ip), self.address.port))
@@ -170,6 +175,7 @@ class TcpServer:
             self._listener = None
         for task in self._opening:
             task.cancel()
+        # first politely: a request that is being answered gets its answer
         for connection in list(self._state.connections):
             connection.shutdown()
         if await self._ended_within(TCP_STOP_S):
@@ -194,6 +200,7 @@ class TcpServer:
             await asyncio.sleep(0.02)
 
     def _accept(self) -> None:
+        # several for one wake-up, but not without end: the loop has other work
         for _ in range(_BACKLOG):
             if self._listener is None:
                 return
@@ -219,6 +226,7 @@ class TcpServer:
             connection.close()
             return
         connection.settimeout(0)
+        # the kernel alone notices a client that acknowledges nothing while data waits for it (tcp(7))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
         task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
         self._opening.add(task)
@@ -227,6 +235,7 @@ class TcpServer:
     async def _open(self, connection: socket.socket, place: Place) -> None:
         protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
         protocol.place = place
+        # the files may have been replaced since the last connection
         context = await asyncio.to_thread(self.tls.context) if self.tls is not None else None
         await self._loop.connect_accepted_socket(
             lambda: protocol,
@@ -242,6 +251,7 @@ class TcpServer:
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
+        # else each handshake that fails would take a place for ever
         place.give_back()
         connection.close()
         if isinstance(error, OSError | ConfigError):
@@ -322,6 +332,7 @@ def make_config(app: ASGIApp, door: Door) -> Config:
     quieten_logs()
     return Config(
         app,
+        # our heads, limits and doors; what uvicorn guesses from proxies and logs of strangers is off
         http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
         ws=make_web_socket if has_websockets() else "none",  # type: ignore[arg-type]
         log_config=None,

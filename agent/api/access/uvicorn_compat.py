@@ -101,6 +101,7 @@ def _warn(found: tuple[str, ...]) -> None:
 
 async def drained(protocol: H11Protocol) -> None:
     """Returns once everything that was written has gone to the socket."""
+    # `drain` waits only above the high-water mark: with 0 it waits until the buffer is empty
     protocol.transport.set_write_buffer_limits(high=0)
     await protocol.flow.drain()
     protocol.transport.set_write_buffer_limits()
@@ -158,15 +159,19 @@ def switch(protocol: H11Protocol, headers: Iterable[tuple[str, str]]) -> tuple[W
     """
     head = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     answer = protocol.conn.send(h11.InformationalResponse(status_code=101, headers=head, reason=b"UPGRADED"))
+    # uvicorn would answer 500 once the handler returns without an answer of its own
     protocol.cycle.response_started = True
     buffer = memoryview(bytearray(_RAW_PIECE))
     wire, transport = Wire(buffer), protocol.transport
     if transport.get_extra_info("sslcontext") is not None:
+        # asyncio decrypts for its own protocol: below it the TLS object and its two buffers are taken over as they are,
+        # with what they have read already
         tls: Any = operator.attrgetter("_ssl_protocol")(transport)
         wire = TlsWire(buffer, tls._sslobj, tls._incoming, tls._outgoing)  # noqa: SLF001
         transport = tls._transport  # noqa: SLF001
         tls._state = type(tls._state).UNWRAPPED  # noqa: SLF001 - it has nothing to say at the end
     wire.on_lost = protocol.connection_lost
+    # a client may send its first keys together with the request
     wire.unread(bytes(protocol.conn.trailing_data[0]))
     transport.set_protocol(wire)
     wire.connection_made(transport)

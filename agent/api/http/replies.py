@@ -56,6 +56,7 @@ async def with_heartbeat(
     step: asyncio.Future[bytes] | None = None
     try:
         while True:
+            # the same step is waited for again after a heartbeat: cancelling it would close the generator
             step = step or asyncio.ensure_future(anext(source))
             done, _ = await asyncio.wait({step}, timeout=every_s)
             if not done:
@@ -175,6 +176,7 @@ async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
     try:
         async with asyncio.timeout(JSON_TIMEOUT_S):
             async for piece in inbox:
+                # while it comes: Content-Length may be missing or lie
                 if inbox.size > limit:
                     raise RequestError(
                         f"the body is longer than {limit} bytes", status=413, headers={"connection": "close"}
@@ -197,13 +199,15 @@ async def read_json(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise RequestError(f"the body is not JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise RequestError("the body is not JSON object")
+        raise RequestError("the body is not a JSON object")
+    # what walks through it later recurses
     if _depth(value) > JSON_DEPTH:
         raise RequestError(f"the body is nested deeper than {JSON_DEPTH} levels")
     return value
 
 
 def _depth(value: Any) -> int:
+    # without recursion, which is what the depth must not break
     deepest, todo = 0, [(value, 1)]
     while todo:
         item, level = todo.pop()
@@ -289,17 +293,20 @@ class StreamReply(Response):
             StreamReply.open -= 1
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Starlette would send into the void until the source ends; the engine's request must end with its client
         gone = asyncio.create_task(self._gone(receive))
         pump = asyncio.create_task(self._pump(scope, send))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             error = await _finish(pump)
+            # status 200 has gone out long ago: only a connection that breaks tells the client that this is not all
             if error is not None and not gone.done():
                 logger.info("%s %s: %s", scope["method"], scope["path"], error)
                 connection = _connection(scope)
                 if connection is None:
                     raise EngineError("the stream broke, and the server gives no way to say so")
                 connection.cut()
+                # a handler that returns before uvicorn has noticed would be logged as a defect
                 await asyncio.wait({gone}, timeout=_CUT_S)
         finally:
             for task in (pump, gone):
@@ -320,6 +327,7 @@ class StreamReply(Response):
     async def _pump(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with Deadline(self._stall_s) as deadline:
+            # large bodies by a thread (`engine.body_pump`)
             if not await self._passed(scope):
                 async for piece in self._pieces:
                     deadline.begin()
@@ -387,6 +395,7 @@ async def _finish(pump: asyncio.Task[None]) -> Exception | None:
         return RequestError("the client does not read")
     if isinstance(error, UcidockdError | SourceError | OSError):
         return error
+    # anything else is a defect of ours: the server logs it with its trace
     raise error
 
 
@@ -416,6 +425,7 @@ def attachment(name: str) -> dict[str, str]:
     """Headers of a download: never shown by the browser, whatever is in it. A name in other letters comes encoded beside
     its plain form (RFC 6266).
     """
+    # a quote, a path or a line break in a name must not reach the header
     safe = (
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).lstrip(".")
         or "download"

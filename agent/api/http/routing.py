@@ -65,24 +65,19 @@ def matching_socket(scope: Scope, path: str) -> Rule | None:
     return matching_rule({"type": "websocket", "path": path, "root_path": "", "app": scope["app"]})
 
 
-def _other_methods(router: Router, scope: Scope) -> list[str]:
-    """The methods that routes of that path have (RFC 9110 section 15.5.6)."""
-    return sorted(
-        {
-            route.rule.method
-            for route in router.routes
-            if isinstance(route, RuledRoute) and route.matches(scope)[0] is not Match.NONE
-        }
-    )
-
-
 def run_found(router: Router) -> None:
     """Lets `router` run the route that `matching_rule` found, without a second search (a regex for each route)."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        # the guard has found none: a method that the path does not have, or a path that is none
         if _FOUND not in scope:
-            if scope["type"] == "http" and (allowed := _other_methods(router, scope)):
-                raise HTTPException(405, headers={"allow": ", ".join(allowed)})
+            of_path = [
+                route.rule.method
+                for route in router.routes
+                if isinstance(route, RuledRoute) and route.matches(scope)[0] is not Match.NONE
+            ]
+            if scope["type"] == "http" and of_path:  # RFC 9110 section 15.5.6
+                raise HTTPException(405, headers={"allow": ", ".join(sorted(set(of_path)))})
             await router.app(scope, receive, send)
             return
         route, child = scope[_FOUND]
@@ -149,12 +144,14 @@ async def run_both(
 
 
 async def _close(socket: WebSocket, error: BaseException | None) -> None:
+    # the client has closed it by itself
     if isinstance(error, WebSocketDisconnect):
         return
     if isinstance(error, TimeoutError):  # it does not read: it would not read a close frame either
         socket.scope["state"]["connection"].cut()
         return
     if error is not None and not isinstance(error, UcidockdError):
+        # the log shall have the trace of a defect
         raise error
     try:
         async with asyncio.timeout(STALL_S):

@@ -129,6 +129,7 @@ def _import(body: Mapping[str, object], auths: Auths) -> JobSpec:
     """POST /images/create with `fromSrc`: a file system as tar, which the engine fetches."""
     del auths
     source, image = text(body, "source"), checked_image(text(body, "image"))
+    # the engine takes `-` for the body of the request, which has none
     if not source.startswith(("https://", "http://")):
         raise RequestError("source: expected an address that starts with https:// or http://")
     if "@" in image:
@@ -160,11 +161,14 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         if (value := text(body, name))
     ]
     query += [(name, "1") for name in ("nocache", "pull") if switch(body, name)]
+    # containers of steps stay behind otherwise: on a router they only take space
     query += [("rm", "1"), ("forcerm", "1")]
     if arguments := _texts(body, "buildargs"):
         query.append(("buildargs", json.dumps(arguments)))
     if remote:
         query.append(("remote", remote))
+    # reversed: of several sections for one registry the first counts, as for a pull. A base image may come from any of
+    # them
     logins = {_server_of(auth): _credentials(auth) for auth in reversed(auths)}
     return JobSpec(
         kind=JobKind.BUILD,
@@ -172,6 +176,7 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         path="/build",
         query=tuple(query),
         headers=(("x-registry-config", _encoded(logins)), ("content-type", "application/x-tar")),
+        # what the engine repeats of these in its output is hidden; short arguments would blot out half of it
         secrets=(
             *_secrets(*auths),
             *_userinfo(remote),
@@ -213,11 +218,13 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
     filters: dict[str, list[str]] = {}
     query: list[tuple[str, str]] = []
     if what in ("containers", "networks", "volumes"):
+        # images have no label of ours: those that sections need are kept by `KeptNames`
         filters["label!"] = [_OURS]
     if switch(body, "all"):
         if what == "build":
             query.append(("all", "1"))
         elif what in ("images", "volumes"):
+            # dockerd calls the same wish by three names
             filters |= {"dangling": ["false"]} if what == "images" else {"all": ["true"]}
         else:
             raise RequestError("all: only images, volumes and build know it")
@@ -266,24 +273,21 @@ def _login(body: Mapping[str, object], image: str, auths: Auths) -> tuple[Pairs,
 
     Without any the header is sent too: engines before 23 refuse a push that has none.
     """
-    auth = _given_auth(body) or auth_for(image, auths)
-    header = ("x-registry-auth", _encoded(_credentials(auth) if auth is not None else {}))
-    return (header,), _secrets(auth) if auth is not None else ()
-
-
-def _given_auth(body: Mapping[str, object]) -> RegistryAuth | None:
     given = body.get("auth")
     if given is None:
-        return None
-    if not isinstance(given, Mapping):
+        auth = auth_for(image, auths)
+    elif not isinstance(given, Mapping):
         raise RequestError("auth: expected an object with username, password or token, and serveraddress")
-    _only(given, frozenset({"username", "password", "token", "serveraddress"}))
-    return RegistryAuth(
-        server=text(given, "serveraddress"),
-        username=text(given, "username"),
-        password=text(given, "password"),
-        token=text(given, "token"),
-    )
+    else:
+        _only(given, frozenset({"username", "password", "token", "serveraddress"}))
+        auth = RegistryAuth(
+            server=text(given, "serveraddress"),
+            username=text(given, "username"),
+            password=text(given, "password"),
+            token=text(given, "token"),
+        )
+    header = ("x-registry-auth", _encoded(_credentials(auth) if auth is not None else {}))
+    return (header,), _secrets(auth) if auth is not None else ()
 
 
 def _credentials(auth: RegistryAuth) -> dict[str, str]:

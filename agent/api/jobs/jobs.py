@@ -110,6 +110,7 @@ class Job:
         """
         sent = after if after is not None and after <= self.version else 0
         while True:
+            # a reader that was away for longer than the ring lasts learns that it missed something
             if sent < self._dropped:
                 sent = self._dropped
                 yield "gap", {}, sent
@@ -124,6 +125,7 @@ class Job:
                 return
             await self._news.wait()
             if not self.is_over:
+                # a pull reports each layer many times a second: readers get the newest of a tenth of a second
                 await asyncio.sleep(COALESCE_S)
 
     # what the registry does with it
@@ -135,10 +137,12 @@ class Job:
 
     def take(self, line: Mapping[str, Any]) -> None:
         """One line of the engine's stream. Raises EngineError for an error line: status 200 was said long ago."""
-        wrong = _error_in(line)
-        if wrong:
-            raise EngineError(self._hide(wrong))
+        detail = line.get("errorDetail")
+        wrong = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
+        if wrong is not None:
+            raise EngineError(self._hide(clean(wrong, 1024) or "the engine reported an error without words"))
         before = self.progress.work
+        # an engine may send the same line over and over: that is news to no reader, and no proof of progress
         is_new = self.progress.feed(line)
         aux = line.get("aux")
         if isinstance(aux, Mapping):
@@ -149,6 +153,7 @@ class Job:
             self.result["digest"] = status.removeprefix("Digest: ")
         elif pushed := _PUSHED.fullmatch(status):
             self.result.setdefault("digest", pushed[1])
+        # POST /images/load tells what it has loaded in words only
         for prefix in _LOADED:
             if stream.startswith(prefix):
                 images = self.result.get("images", [])
@@ -175,6 +180,7 @@ class Job:
         self.error = error and {**error, "message": self._hide(clean(error["message"], 1024))}
         if state is JobState.SUCCEEDED:
             self.progress.succeed()
+        # a hundred ended jobs are kept, and few of them are read again
         while len(self._messages) > MESSAGES_ENDED:
             self._dropped = self._messages.popleft()[0]
         self.body_taken.set()
@@ -198,6 +204,7 @@ class Job:
         self.version += 1
         if worked and self._stall is not None and not self._stall.expired():
             self._stall.reschedule(asyncio.get_running_loop().time() + self._stall_s)
+        # a new event for the next change: a reader that is woken must not clear it under the others
         self._news.set()
         self._news = asyncio.Event()
 
@@ -234,6 +241,7 @@ class Jobs:
         Raises ConflictError when too many are running, StorageLostError while the engine's data is away.
         """
         if work is None:
+            # now, not in the task: the client gets an error instead of a job that fails
             self._engine.permit("POST", spec.path)
         if len(self._tasks) >= RUNNING_LIMIT:
             raise ConflictError(f"{RUNNING_LIMIT} jobs are running; wait for one to end, or cancel one")
@@ -245,6 +253,7 @@ class Jobs:
         task = asyncio.create_task(self._run(job, upload, work), name=f"job-{spec.kind}-{job.id[:8]}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._left(job))
+        # of those that are over only: a running job must stay reachable to be cancelled
         over = [number for number, job in self._jobs.items() if job.is_over]
         for number in over[: max(0, len(self._jobs) - KEPT)]:
             del self._jobs[number]
@@ -312,6 +321,7 @@ class Jobs:
 
     async def _limited(self, job: Job, work: Awaitable[None]) -> None:
         stall_s = self._stall_s[job.spec.kind]
+        # two limits: none for a slow line that moves, one for an engine that reports without ever ending
         whole, stall = asyncio.timeout(LIMIT_S), asyncio.timeout(stall_s)
         try:
             async with whole, stall:
@@ -333,6 +343,7 @@ class Jobs:
                 raise EngineError(
                     f"{spec.kind} of {spec.title} takes an engine of API {least} or newer, this one has {text[:16]}"
                 )
+        # no deadline for the head: with the containerd store a pull says nothing until its first MiB is there
         response = await self._engine.open(
             "POST",
             spec.path,
@@ -382,11 +393,3 @@ class _Upload:
         del note
         if isinstance(self._body, Passing):
             await self._body.pass_into(sink, self._job.sent)
-
-
-def _error_in(line: Mapping[str, Any]) -> str:
-    detail = line.get("errorDetail")
-    found = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
-    if found is None:
-        return ""
-    return clean(found, 1024) or "the engine reported an error without words"

@@ -187,6 +187,7 @@ class Download(Transfer):
             self._begun.set()
             async for piece in response.chunks():
                 async with self._news:
+                    # back-pressure: what the client does not fetch stays with the engine
                     await self._news.wait_for(lambda: self._window.end - self._wanted < AHEAD)
                     self._window.add(piece)
                     self._digest.update(piece)
@@ -238,6 +239,7 @@ class Download(Transfer):
 
     async def _next(self, turn: int, offset: int, limit: int) -> bytes:
         async with self._news:
+            # a part that is asked for again must not move the mark back, or reading stops too early
             self._wanted = max(self._wanted, offset)
             self._news.notify_all()
             await self._news.wait_for(
@@ -272,6 +274,7 @@ class Window:
             return
         self._pieces.append(piece)
         self.end += len(piece)
+        # whole pieces only: cutting one would copy it
         while self.end - self.start - len(self._pieces[0]) >= self._limit:
             self.start += len(self._pieces.popleft())
 

@@ -140,6 +140,7 @@ class Transfers:
             self._forget(transfer)
             return
         self._touched(transfer)
+        # a transfer that waits for the engine is not idle: a large image is packed for minutes
         if transfer.is_waiting:
             why = IdleError(f"no part of the transfer was requested for {self._idle_s:g} s")
             task = asyncio.create_task(transfer.abort(why), name=f"idle-{transfer.id[:8]}")

@@ -104,6 +104,7 @@ class Upload(Transfer):
         self.check_error()
         if self.state is not State.OPEN:
             raise ConflictError("the transfer has been ended")
+        # a gap cannot be filled later, since nothing is kept of what has gone to the engine
         if offset > self._taken:
             headers = {"x-transfer-offset": str(self._taken)}
             raise RequestError(
@@ -114,6 +115,7 @@ class Upload(Transfer):
         position = offset
         try:
             async for piece in pieces:
+                # a part that hangs may still be putting its last piece when the next part takes over
                 async with self._one:
                     self._check(turn)
                     await self._add(piece[max(0, self._taken - position) :])
@@ -136,6 +138,7 @@ class Upload(Transfer):
         try:
             await self.pipe.put(piece)
         except SourceError:
+            # the engine knows better why than "the pipe broke"
             await self._settled()
             if self.error is not None:
                 raise self.error from None
@@ -149,6 +152,7 @@ class Upload(Transfer):
         self.check_error()
         if self.state is State.OPEN and size is not None and size != self._taken:
             raise RequestError(f"{self._taken} bytes came, not {size}", status=409)
+        # a part that is still open belongs to a client that has given up on it
         self._begin()
         async with self._one:
             if self.state is State.OPEN:

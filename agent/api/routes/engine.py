@@ -3,17 +3,14 @@
 
 Nothing of the client's request line reaches the engine: the path is built again from the table's pattern and checked
 parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
-answer. Where the engine makes a connection a raw stream (attach, exec), so do we, and it is never HTTP again: no second
-request can pass unseen behind one.
+answer. Where the engine makes a connection a raw stream (attach, exec), so do we: `raw_streams`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
-import logging
 import re
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import ExitStack
@@ -23,13 +20,11 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from agent.api.access.access import may_write
-from agent.api.access.connection import GuardedProtocol
 from agent.api.archives import HEAD_TIMEOUT_S, safe_archive
-from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall, Output
+from agent.api.engine_calls import BUILDKIT_CALLS, ENGINE_CALLS, EngineCall
 from agent.api.engine_requests import (
     READER_LIMIT,
     EngineVersions,
@@ -39,26 +34,23 @@ from agent.api.engine_requests import (
     manual_action,
     masked_json,
 )
-from agent.api.http.replies import STALL_S, ClientGoneError, EngineReply, Inbox, StreamReply, read_body
+from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamReply
 from agent.api.http.routing import refuse
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError, checked_container, checked_id, checked_image, checked_network
 from agent.api.routes.consoles import attach
+from agent.api.routes.raw_streams import RawReply, starts_terminal, wanted_raw
 from agent.api.rules import WEBSOCKET, Need, Rule
 from agent.api.streams.consoles import Consoles
 from agent.api.streams.engine_streams import has_terminal, json_lines
-from agent.engine.stream import LIVE_PIECE_LIMIT, Body, DockerStream, EnginePipe, EngineResponse
-from agent.engine.wire import Wire
+from agent.engine.stream import LIVE_PIECE_LIMIT, Body, DockerStream, EngineResponse
 from agent.errors import EngineError, UcidockdError
 from agent.wire.bodies import JSON_LINES
 from agent.wire.http_head import natural
 
-logger = logging.getLogger(__name__)
-
 PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
 _CHECKS = {"image": checked_image, "network": checked_network}
-_LOOK_S = 2.0
 _WITH_SLASHES = re.compile(r"\{(image|network)\}|(?<=^/containers/)\{(id)\}")
 # the engine's own words for what is not there (moby, errdefs): clients look for some of them
 _NOT_THERE = {
@@ -144,6 +136,7 @@ class EngineRoutes:
         if "upgrade" in request.headers:
             return await self._raw(call, request)
         path = await self._path(call.path, request)
+        # a reader is asked about only where it makes a difference
         writer = call.need is Need.WRITE or await may_write(request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
         container = str(request.path_params.get("id", ""))
@@ -152,11 +145,12 @@ class EngineRoutes:
         body: Body = inbox
         if call.takes_tar and inbox is not None:
             body = await safe_archive(self._engine, inbox)
+        # nothing is sent yet: `carry_out` and `_while_there` decide what happens around it
         opening = self._engine.open(
             call.verb,
             path,
             query=query,
-            headers=[(name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers],
+            headers=_passed_on(request),
             body=b"" if body is None else body,
             length=_length(request.headers),
             head_timeout_s=None if call.endless or call.manual else HEAD_TIMEOUT_S,
@@ -176,35 +170,26 @@ class EngineRoutes:
 
     async def _raw(self, call: EngineCall, request: Request) -> Response:
         """The connection as a raw stream to and from the engine, or its answer where it gives another one."""
-        connection: GuardedProtocol = request.scope["state"]["connection"]
-        body = await read_body(request) if call.hijacks else b""  # to its end: what follows is no HTTP
-        if not call.hijacks or not _asks_for_tcp(request.headers) or not connection.may_switch():
-            raise RequestError(
-                "such an upgrade is not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
-                status=501,
-                headers={"connection": "close"},
-            )
+        body = await wanted_raw(call, request)
         path = await self._path(call.path, request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=True)
         with ExitStack() as stack:
+            # before the engine is asked: its 101 cannot be taken back
             stack.enter_context(self._consoles.place())
             response = await self._engine.open(
                 call.verb,
                 path,
                 query=query,
-                headers=[
-                    (name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers
-                ],
+                headers=_passed_on(request),
                 body=body,
                 piece_limit=LIVE_PIECE_LIMIT,
                 upgrade=True,
             )
             if response.status != 101:
                 return EngineReply(response, status=response.status, headers=_shown(response))
-            exec_id = (
-                str(request.path_params["id"]) if call.output is Output.EXEC and _with_terminal(body) else ""
-            )
-            return _RawReply(response, stack.pop_all(), self._consoles, exec_id)
+            # no one can reach a shell again whose terminal is gone, and the engine would let it run for ever
+            hang_up = functools.partial(self._consoles.hang_up, str(request.path_params["id"]))
+            return RawReply(response, stack.pop_all(), hang_up if starts_terminal(call, body) else None)
 
     async def _path(self, pattern: str, connection: HTTPConnection) -> str:
         parts = connection.path_params
@@ -236,96 +221,6 @@ class EngineRoutes:
         await attach(socket, pipe, tty=tty)
 
 
-class _RawReply(Response):
-    """A raw stream both ways until the engine ends it or its client is gone. `place` is given back then.
-
-    `exec_id`: of an exec with a terminal, whose process ends when its client leaves it.
-    """
-
-    def __init__(self, response: EngineResponse, place: ExitStack, consoles: Consoles, exec_id: str) -> None:
-        super().__init__()
-        self._response = response
-        self._place = place
-        self._consoles = consoles
-        self._exec = exec_id
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive, send
-        with self._place:
-            connection: GuardedProtocol = scope["state"]["connection"]
-            kind = self._response.headers.get("content-type", "")
-            headers = [("connection", "Upgrade"), ("upgrade", "tcp")]
-            client, head = connection.switch([*headers, ("content-type", kind)] if kind else headers)
-            pipe = self._response.pipe()
-            try:
-                complete, client_first = await _both_ways(client, pipe, head)
-            finally:
-                pipe.close()
-            await (client.finish(STALL_S) if complete else client.drop())
-            if client_first and self._exec:
-                await self._consoles.hang_up(self._exec)
-
-
-async def _both_ways(client: Wire, pipe: EnginePipe, head: bytes) -> tuple[bool, bool]:
-    """Whether all that the engine had to say came out, and whether the client was the first to end its side."""
-    inward = asyncio.create_task(_inward(client, pipe), name="raw-in")
-    outward = asyncio.create_task(_outward(client, pipe, head), name="raw-out")
-    gone = asyncio.create_task(_gone(client, inward), name="raw-gone")
-    try:
-        await asyncio.wait({outward, gone}, return_when=asyncio.FIRST_COMPLETED)
-        complete = outward.done() and outward.result()
-        return complete, inward.done() or not complete
-    finally:
-        for task in (inward, outward, gone):
-            task.cancel()
-        await asyncio.wait({inward, outward, gone})
-
-
-async def _inward(client: Wire, pipe: EnginePipe) -> None:
-    with contextlib.suppress(OSError, EngineError):  # what became of the stream, the way out tells
-        while piece := await client.read():
-            await pipe.write(piece)
-        pipe.write_eof()
-
-
-async def _outward(client: Wire, pipe: EnginePipe, head: bytes) -> bool:
-    """Whether all came out."""
-    try:
-        piece = head
-        while piece:
-            async with asyncio.timeout(STALL_S):
-                await client.write(piece)
-            piece = await pipe.read()
-    except (OSError, EngineError) as exc:  # TimeoutError is an OSError
-        logger.debug("a raw stream broke: %s", exc)
-        return False
-    return True
-
-
-async def _gone(client: Wire, inward: asyncio.Task[None]) -> None:
-    while not client.lost.is_set():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK_S):
-                await client.lost.wait()
-        if inward.done() and client.has_gone():
-            return
-
-
-def _asks_for_tcp(headers: Headers) -> bool:
-    """As the command `docker` does (Engine API, "Attach to a container")."""
-    tokens = {token.strip().lower() for token in headers.get("connection", "").split(",")}
-    return "upgrade" in tokens and headers.getlist("upgrade") == ["tcp"]
-
-
-def _with_terminal(body: bytes) -> bool:
-    """Of `POST /exec/{id}/start`."""
-    try:
-        wanted = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(wanted, dict) and wanted.get("Tty") is True
-
-
 async def _while_there(
     request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
 ) -> EngineResponse:
@@ -348,6 +243,10 @@ async def _left(request: Request) -> None:
         pass
 
 
+def _passed_on(request: Request) -> list[tuple[str, str]]:
+    return [(name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers]
+
+
 def _has_body(request: Request) -> bool:
     """Where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there."""
     if request.method not in ("POST", "PUT"):
@@ -366,6 +265,7 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
         headers["builder-version"] = (
             "1"  # BuildKit needs /session: the command `docker build` asks for the other one then
         )
+    # what is shown as HTML in our origin could act with the reader's session
     if kind or response.status not in (204, 304):
         headers["content-type"] = kind if _TYPES.fullmatch(kind) else "application/octet-stream"
     return headers
@@ -376,6 +276,7 @@ async def _masked(response: EngineResponse, *, lines: bool) -> Response:
     if lines and response.status < 400:
         headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
         return StreamReply(_masked_lines(response), headers=headers)
+    # all of it in memory: what is secret is only seen in the whole of an object
     async with response:
         try:
             body = await response.read(READER_LIMIT)

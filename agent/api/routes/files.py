@@ -254,10 +254,12 @@ class TransferRoutes:
             raise _not_allowed("this is an upload: use PUT", "PUT")
         picked(request, ("length",))
         offset, length = _offset(request), _length(request.query_params)
+        # before status 200 is said
         found.check(offset)
         if length is None and not offset:
             found.use_link()
         headers = {**attachment(found.title), "x-transfer-offset": str(offset)}
+        # browsers show how far a download is
         if length is None and found.total is not None:
             headers["content-length"] = str(found.total - offset)
         return StreamReply(found.part(offset, length), headers=headers)
@@ -269,6 +271,7 @@ class TransferRoutes:
         body = await read_json(request)
         size = number(body, "size", low=0, high=_SIZE_LIMIT, default=0) if "size" in body else None
         await found.end(sha256=text(body, "sha256"), size=size)
+        # a load may take minutes after its last byte: its client follows the job instead
         if found.job is None:
             await found.over(_WAIT_S)
         if found.error is not None:
@@ -310,6 +313,7 @@ class TransferRoutes:
         wanted = ("since", "until", "tail", "grep")
         options = log_options({"timestamps": True} | {name: body[name] for name in wanted if name in body})
 
+        # opened as the engine's answers are: an error that comes at once is the answer to this request
         async def opened() -> Body:
             if several is None:
                 return Body(

@@ -195,6 +195,8 @@ async def _merged(
 
     unsubscribe = board.subscribe(on_change)
     engine_step = asyncio.ensure_future(anext(source))
+    # two sources in one stream: the one that is not done keeps its step, since cancelling an `anext` would close the
+    # engine's generator
     board_step = asyncio.ensure_future(changed.wait())
     changed.set()
     try:
@@ -204,6 +206,7 @@ async def _merged(
                 changed.clear()
                 board_step = asyncio.ensure_future(changed.wait())
                 missed = board.events_after(sent)
+                # the reader was away for longer than the board remembers: it has to read the status again
                 if missed is None:
                     sent = board.version
                     yield replies.sse_event("gap", {"version": sent}, f"{seen_ns}-{sent}")
@@ -217,6 +220,7 @@ async def _merged(
                     return
                 engine_step = asyncio.ensure_future(anext(source))
                 stamp = item.get("timeNano", 0)
+                # `since` is inclusive: the engine gives the last event again
                 if not isinstance(stamp, int) or (seen_ns and stamp <= seen_ns):
                     continue
                 seen_ns = stamp

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from agent.api.problems import ID, RequestError, number, text
+from agent.api.problems import RequestError, number, text
 from agent.api.streams.engine_streams import decoded
 from agent.api.streams.output_buffer import Item, OutputBuffer
 from agent.engine.process import end_process
 from agent.engine.stream import DockerStream, EnginePipe
 from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
+from agent.model.identity import ID
 from agent.wire.bodies import FrameDecoder
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ Allowed = Callable[[], Awaitable[bool]]
 
 AWAY_S = 60.0
 INPUT_S = 60.0
-LIMIT = 32
+LIMIT = 32  # consoles and raw streams together
 _WATCH_S = 1.0
 _CLOSE_S = 5.0
 _SETTLE_S = 3.0  # for the engine to notice that a process has ended
@@ -92,6 +93,8 @@ class Console:
 
         A new reader takes the console over: the one before it gets ConflictError.
         """
+        # a browser that lost its connection comes back before the server has noticed: the newest reader is the right
+        # one
         reader = self._reader = object()
         self._news.set()
         try:
@@ -111,6 +114,7 @@ class Console:
                     continue
                 yield item
                 if self._reader is reader:
+                    # after it was sent: a reader that goes in the middle gets it again
                     self._buffer.take(item)
                     self._room.set()
         finally:
@@ -120,6 +124,7 @@ class Console:
     async def input(self, data: bytes) -> None:
         """Returns when there is room for more. Raises ConflictError after the end, EngineError."""
         try:
+            # two requests with input at once must not mix their bytes
             async with asyncio.timeout(INPUT_S), self._writing:
                 self._check_running()
                 await self._pipe.write(data)
@@ -142,6 +147,7 @@ class Console:
 
     async def end(self, reason: str) -> None:
         """Kills the process, where it can be reached, and ends the output with `reason`."""
+        # first the pump: it must not report an end of its own while the process is being killed
         self._task.cancel()
         await asyncio.wait({self._task})
         if self._ended:
@@ -262,7 +268,7 @@ class Consoles:
         self._engine = engine
         self._away_s = away_s
         self._open: dict[str, Console] = {}
-        self._opening = 0
+        self._lent = 0  # places of raw streams, and of consoles that are being opened
         self._closed = False
         self._watcher: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -273,6 +279,7 @@ class Consoles:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # from here on none is opened
         self._closed = True
         if self._watcher is not None:
             self._watcher.cancel()
@@ -310,13 +317,21 @@ class Consoles:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """One of the places, for a raw stream that a client of the Engine API opens. Raises ConflictError."""
-        self._check_room()
-        self._opening += 1
+        """One of the LIMIT places, for a console being opened or a raw stream of the Engine API. Raises ConflictError."""
+        if self._closed:
+            raise ConflictError("the agent stops")
+        # consoles that are over are kept for clients that come back, and only while no new one needs their place
+        over = (console for console in list(self._open.values()) if console.ended and console.away_s())
+        while len(self._open) + self._lent >= LIMIT:
+            console = next(over, None)
+            if console is None:
+                raise ConflictError(f"{LIMIT} consoles are open: end one of them first")
+            del self._open[console.id]
+        self._lent += 1
         try:
             yield
         finally:
-            self._opening -= 1
+            self._lent -= 1
 
     async def hang_up(self, exec_id: str) -> None:
         """Ends the process of an exec whose terminal has gone with its client: the engine would let it run for ever."""
@@ -330,22 +345,12 @@ class Consoles:
             note = f"its process may still run: {exc or 'it does not die'}"
         logger.info("exec %s has lost its terminal; %s", exec_id[:12], note)
 
-    def _check_room(self) -> None:
-        """Those that are over make room for a new one. Raises ConflictError."""
-        if self._closed:
-            raise ConflictError("the agent stops")
-        for console in [console for console in self._open.values() if console.ended and console.away_s()]:
-            if len(self._open) + self._opening < LIMIT:
-                return
-            del self._open[console.id]
-        if len(self._open) + self._opening >= LIMIT:
-            raise ConflictError(f"{LIMIT} consoles are open: end one of them first")
-
     async def _start(self, container: str, spec: ExecSpec, allowed: Allowed | None) -> Console:
         exec_id = await self._engine.call(
             "POST",
             f"/containers/{container}/exec",
             body={
+                # all three also where nothing is typed: what is left out here cannot be attached later
                 "AttachStdin": True,
                 "AttachStdout": True,
                 "AttachStderr": True,
@@ -378,20 +383,19 @@ class Consoles:
         """Ends consoles that are not read, or whose session has ended, forgets those that were over before."""
         for console in list(self._open.values()):
             away = console.away_s() >= self._away_s
-            if console.ended and away:
-                self._open.pop(console.id, None)
-            elif not console.ended and not await _is_allowed(console):
+            if console.ended:
+                if away:
+                    self._open.pop(console.id, None)
+                continue
+            try:
+                allowed = console.allowed is None or await console.allowed()
+            except BusError:
+                allowed = False  # silence counts as no
+            if not allowed:
                 self._open.pop(console.id, None)
                 await console.end("its session has ended")
-            elif not console.ended and away:
+            elif away:
                 await console.end(f"no client read it for {self._away_s:g} s")
-
-
-async def _is_allowed(console: Console) -> bool:
-    try:
-        return console.allowed is None or await console.allowed()
-    except BusError:
-        return False  # silence counts as no
 
 
 def _now() -> float:

@@ -42,6 +42,7 @@ async def primed(source: AsyncGenerator[A, None], wait_s: float = FIRST_WAIT_S) 
     Raises what the source raises within `wait_s` seconds: an error of the engine becomes its own answer, not a
     broken stream. Output may come later.
     """
+    # a future and no await: where nothing comes in time, the step goes on inside of the generator that is given back
     step = asyncio.ensure_future(anext(source))
     done, _ = await asyncio.wait({step}, timeout=wait_s)
     if done and step.exception() is not None and not isinstance(step.exception(), StopAsyncIteration):
@@ -87,6 +88,7 @@ async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, An
     rest = bytearray()
     async for piece in pieces:
         rest += piece
+        # split only where there is an end: a line in many pieces would be searched again for each
         if b"\n" in piece:
             *lines, rest = rest.split(b"\n")
             for line in lines:
@@ -119,6 +121,7 @@ async def logs(
     `query` is the engine's: follow, since, until, tail, timestamps, stdout, stderr (GET /containers/{id}/logs). `tty`:
     whether it has a terminal, where that is known.
     """
+    # the content type tells it from API 1.42 on, older engines do not say
     if tty is None:
         tty = await has_terminal(engine, container)
     response = await engine.open(

@@ -78,6 +78,7 @@ def log_options(asked: Mapping[str, Any], *, follow: bool = False) -> LogOptions
     One of stdout and stderr alone leaves the other out. Raises RequestError.
     """
     flags = {name: _flag(name, asked[name]) for name in _FLAGS if name in asked}
+    # the engine gives nothing where neither is said; here both are meant
     if "stdout" in flags or "stderr" in flags:
         flags = {"stdout": False, "stderr": False} | flags
     texts = {name: _text(name, asked[name]) for name in ("since", "until", "tail", "grep") if name in asked}
@@ -125,9 +126,13 @@ async def logs(
 
     `container` is an id, a name, or the name of a section. With `follow` it ends when the container has ended for good.
     """
+    # a search that follows has no end, and so no limit of what it may read: it begins near the end instead
     if options.grep and options.follow and options.tail == "all":
         options = replace(options, tail=SEARCH_LINES)
-    source = (_followed if options.follow else _once)(engine, board, container, options)
+    if options.follow:
+        source = _followed(engine, board, container, options)
+    else:
+        source = _output(engine, await _find(engine, board, container), options)
     if options.grep:
         source = _searched(source, options)
     async with aclosing(source):
@@ -185,14 +190,6 @@ async def _find(engine: DockerStream, board: StatusBoard, container: str) -> _Se
         return await _look(engine, owner["object_id"])
 
 
-async def _once(
-    engine: DockerStream, board: StatusBoard, container: str, options: LogOptions
-) -> AsyncGenerator[tuple[str, bytes], None]:
-    async with aclosing(_output(engine, await _find(engine, board, container), options)) as output:
-        async for piece in output:
-            yield piece
-
-
 def _output(
     engine: DockerStream, seen: _Seen, options: LogOptions
 ) -> AsyncGenerator[tuple[str, bytes], None]:
@@ -211,12 +208,14 @@ async def _followed(
         async with aclosing(_output(engine, seen, options)) as output:
             async for piece in output:
                 yield piece
+        # what came before `until` has come: no successor can add to it
         if options.until:
             return
         before, seen_up_to = seen, await _end_of(engine, seen)
         seen = await _successor(engine, board, before)
         if seen is not None:
             since = (seen_up_to or parse_moment(seen.finished, 0)) if seen.id == before.id else ""
+            # from the very next line on: `tail` was for the beginning only
             options = replace(options, since=since, tail="all")
 
 
@@ -242,7 +241,15 @@ async def _end_of(engine: DockerStream, seen: _Seen) -> str:
 
 async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) -> _Seen | None:
     """The same container when it runs again, or the one that has its place; None once neither is to be expected."""
-    owner = next((key for key in board.keys() if _is_of(board.resource(key), before)), "")  # noqa: SIM118 - no dict
+    on_board = ((key, board.resource(key)) for key in board.keys())  # noqa: SIM118 - no dict
+    containers = [
+        (key, found) for key, found in on_board if found is not None and found["kind"] == "container"
+    ]
+    # by its id, or by its name: a swap has given the name to another one already
+    of_this = (
+        key for key, found in containers if found["object_id"] == before.id or found["name"] == before.name
+    )
+    owner = next(of_this, "")
     left_s = _PATIENCE_S
     while left_s > 0:
         resource = board.resource(owner)
@@ -253,23 +260,13 @@ async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) ->
         other = await _look_if_there(engine, candidate) if candidate and candidate != before.id else None
         if other is not None and other.id != before.id:
             return other
-        busy = (now is not None and now.restarting) or (resource is not None and _is_in_progress(resource))
+        conditions = () if resource is None else resource["conditions"]
+        synced = next((one for one in conditions if one["type"] == "Synced"), None)
+        in_progress = synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
+        busy = in_progress or (now is not None and now.restarting)
         left_s = _PATIENCE_S if busy else left_s - _POLL_S
         await asyncio.sleep(_POLL_S)
     return None
-
-
-def _is_of(resource: Mapping[str, Any] | None, seen: _Seen) -> bool:
-    return (
-        resource is not None
-        and resource["kind"] == "container"
-        and (resource["object_id"] == seen.id or resource["name"] == seen.name)
-    )
-
-
-def _is_in_progress(resource: Mapping[str, Any]) -> bool:
-    synced = next((one for one in resource["conditions"] if one["type"] == "Synced"), None)
-    return synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
 
 
 # Searching and merging need lines.
@@ -329,6 +326,7 @@ async def merged(
     asked = replace(options, timestamps=True)
     readers = [_Reader(name, logs(engine, board, name, asked), changed) for name in containers]
     try:
+        # a name that is wrong becomes the answer, not an end in the middle
         await _begun(readers)
         while True:
             await _let_come(readers, changed, quiet_s=_QUIET_S if options.follow else None)
@@ -339,6 +337,7 @@ async def merged(
                 changed.clear()
                 await changed.wait()
                 continue
+            # RFC 3339 with nanoseconds in UTC sorts as text
             oldest = min(ready, key=lambda reader: reader.lines[0].time)
             line = oldest.lines.popleft()
             oldest.room.set()
@@ -379,6 +378,7 @@ async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[st
     """
     given = {name: asked[name] for name in ("since", "until", "tail", "grep") if name in asked}
     options = log_options(given or {"tail": _ANSWER_TAIL})
+    # a search has a limit of its own
     if not options.grep and (options.tail == "all" or int(options.tail) > _ANSWER_LINES):
         options = replace(options, tail=str(_ANSWER_LINES))
     source = merged(engine, board, checked_containers(asked.get("containers", [])), options)
@@ -390,6 +390,7 @@ async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[st
                 shown = line.as_json()
                 found.append((len(json.dumps(shown)), shown))
                 size += found[-1][0]
+                # the newest count: ubus carries 1 MiB at most
                 while size > _ANSWER_BYTES or len(found) > _ANSWER_LINES:
                     size -= found.popleft()[0]
                     left_out += 1

@@ -151,16 +151,13 @@ def _query(args: Args, allowed: tuple[str, ...]) -> list[tuple[str, str]]:
     for name in args:
         if name not in allowed and name != "container":
             raise RequestError(f"{name[:64]!r} is not known; known: {', '.join(allowed)}")
-    given = ((name, args[name]) for name in allowed if name in args)
-    return [(name, checked_value(name, _as_text(name, value))) for name, value in given]
-
-
-def _as_text(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, str | int):
-        return str(value)
-    raise RequestError(f"{name}: expected text, a number or a boolean")
+    query = []
+    for name in (name for name in allowed if name in args):
+        value = args[name]
+        if not isinstance(value, str | int):
+            raise RequestError(f"{name}: expected text, a number or a boolean")
+        query.append((name, checked_value(name, str(int(value) if isinstance(value, bool) else value))))
+    return query
 
 
 def _container(args: Args) -> str:
@@ -183,10 +180,12 @@ async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
             if name != "status":
                 yield json_item(name, data)
                 continue
+            # the agent's own facts come with the first page only
             if "after" not in data:
                 yield json_item("status", {"version": data["version"], "agent": data["agent"]})
             for resource in data["resources"]:
                 yield json_item("resource", resource)
+            # the last page: from here on a reader can resume
             if version is not None:
                 yield json_item("synced", {"version": version})
     finally:
@@ -254,11 +253,8 @@ def _open(consoles: Consoles, args: Args) -> ConsoleSource:
     name = args.get("container")
     if not isinstance(name, str):
         raise RequestError("container: expected a name or an id")
-    return ConsoleSource(consoles, checked_id(name), exec_spec(_without_container(args)))
-
-
-def _without_container(args: Args) -> Mapping[str, object]:
-    return {name: value for name, value in args.items() if name != "container"}
+    spec = exec_spec({name: value for name, value in args.items() if name != "container"})
+    return ConsoleSource(consoles, checked_id(name), spec)
 
 
 class ConsoleSource:
@@ -276,6 +272,7 @@ class ConsoleSource:
         try:
             console = self._console = await self._consoles.open(self._container, self._spec)
         finally:
+            # also where it could not be opened: who types waits for this
             self._opened.set()
         try:
             yield json_item("open", {"tty": console.tty})

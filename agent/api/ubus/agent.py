@@ -95,13 +95,45 @@ def explaining(handler: Handler) -> Handler:
     return handle
 
 
+def _body(args: Arguments) -> dict[str, Any]:
+    """The arguments as the body of a request would have them: the session is rpcd's addition."""
+    return {name: value for name, value in args.items() if name != SESSION}
+
+
+class _Patience:
+    """Answers in time: work that takes longer continues, and status tells its outcome.
+
+    On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s.
+    """
+
+    def __init__(self) -> None:
+        self._going_on: set[asyncio.Task[dict[str, Any]]] = (
+            set()
+        )  # a task without a reference may be collected
+
+    async def soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
+        """The answer, None while it takes longer."""
+        task = asyncio.create_task(work, name=name)
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
+        if done:
+            return task.result()
+        self._going_on.add(task)
+        task.add_done_callback(self._ended)
+        return None
+
+    def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._going_on.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.warning("%s: %s", task.get_name(), exc)
+
+
 class AgentMethods:
     """`hotplug(subsystem, variables)` hears of what a hotplug script sends: a hint, never more."""
 
     def __init__(self, agent: AgentPort, hotplug: Callable[[str, Mapping[str, Any]], None]) -> None:
         self._agent = agent
         self._hotplug = hotplug
-        self._going_on: set[asyncio.Task[dict[str, Any]]] = set()
+        self._soon = _Patience().soon
 
     def methods(self) -> dict[str, Method]:
         """To be published."""
@@ -141,7 +173,7 @@ class AgentMethods:
         )
 
     async def _preview(self, args: Arguments) -> Reply:
-        given = given_of({name: value for name, value in args.items() if name != SESSION})
+        given = given_of(_body(args))
         if session := args.get(SESSION):  # its right was asked for, so that it is the id of one
             given = replace(given, save_dir=f"{_RPCD_SAVE_DIR}{session}")
         return await self._agent.plan(given)
@@ -152,7 +184,7 @@ class AgentMethods:
         return answer or {**await self._agent.plan(), "operations": [], "failed": [], "under_way": True}
 
     async def _prune(self, args: Arguments) -> Reply:
-        asked = prune_request_of({name: value for name, value in args.items() if name != SESSION})
+        asked = prune_request_of(_body(args))
         return await self._soon(self._agent.prune(asked), "prune") or {"under_way": True}
 
     async def _notify_test(self, args: Arguments) -> Reply:
@@ -162,22 +194,6 @@ class AgentMethods:
             "error": "no answer yet; the status shows the outcome",
             "under_way": True,
         }
-
-    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
-        """The answer, None while it takes longer: it continues. On HTTP one waits for as long as it takes; callers on
-        ubus, LuCI among them, give up after 20 to 30 s."""
-        task = asyncio.create_task(work, name=name)
-        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
-        if done:
-            return task.result()
-        self._going_on.add(task)
-        task.add_done_callback(self._went_on)
-        return None
-
-    def _went_on(self, task: asyncio.Task[dict[str, Any]]) -> None:
-        self._going_on.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("%s: %s", task.get_name(), exc)
 
     async def _on_hotplug(self, args: Arguments) -> Reply:
         self._hotplug(args.get("subsystem", ""), args.get("env", {}))
@@ -277,7 +293,7 @@ class JobMethods:
         }
 
     async def _start(self, args: Arguments) -> Reply:
-        asked = {name: value for name, value in args.items() if name != SESSION}
+        asked = _body(args)
         return {"job": self._jobs.start(parse_job(asked, self._agent.auths())).as_json()}
 
     async def _status(self, args: Arguments) -> Reply:
@@ -291,11 +307,11 @@ class JobMethods:
         return {"job": (await self._jobs.cancel(text(args, "id"))).as_json()}
 
     async def _move(self, args: Arguments) -> Reply:
-        asked = {name: value for name, value in args.items() if name != SESSION}
+        asked = _body(args)
         return start_move(self._agent, self._jobs, asked)
 
     async def _look_at_move(self, args: Arguments) -> Reply:
-        asked = {name: value for name, value in args.items() if name != SESSION}
+        asked = _body(args)
         return await self._agent.look_at_move(move_target_of(asked))
 
     async def _validate(self, args: Arguments) -> Reply:
@@ -366,7 +382,7 @@ class AdoptionMethods:
         )
 
     async def _import(self, args: Arguments) -> Reply:
-        asked = {name: value for name, value in args.items() if name != SESSION}
+        asked = _body(args)
         return await self._agent.import_text(import_request_of(asked))
 
     async def _export(self, args: Arguments) -> Reply:
@@ -434,7 +450,7 @@ class UpdateMethods:
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
-        self._going_on: set[asyncio.Task[dict[str, Any]]] = set()
+        self._soon = _Patience().soon
 
     def methods(self) -> dict[str, Method]:
         """To be published."""
@@ -462,25 +478,6 @@ class UpdateMethods:
         return await self._soon(self._agent.rollback(name, with_data=with_data), "rollback") or {
             "under_way": True
         }
-
-    async def _soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
-        """The answer, None while it takes longer than callers wait: it continues, and status tells its outcome."""
-        task = asyncio.create_task(work, name=name)
-        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
-        if done:
-            return task.result()
-        self._going_on.add(task)
-        task.add_done_callback(self._ended)
-        return None
-
-    def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
-        self._going_on.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            logger.warning("%s: %s", task.get_name(), exc)
-
-
-def _body(args: Arguments) -> dict[str, Any]:
-    return {name: value for name, value in args.items() if name != SESSION}
 
 
 # dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.

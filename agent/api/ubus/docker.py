@@ -61,13 +61,12 @@ def deadline_s(call: EngineCall) -> float:
 
 def signature(call: EngineCall) -> dict[str, Type]:
     """The method's arguments with their types."""
-    return {name: _type(call, name) for name in (call.args or "").split()}
-
-
-def _type(call: EngineCall, name: str) -> Type:
     # JSON carries no bytes: an archive comes as base64, and the options of an exec as dockerman's views send them
-    as_text = name in ("id", "name") or call.takes_tar or call.output is Output.EXEC
-    return STRING if as_text and name != "query" else TABLE
+    all_text = call.takes_tar or call.output is Output.EXEC
+    return {
+        name: STRING if name in ("id", "name") or (all_text and name != "query") else TABLE
+        for name in (call.args or "").split()
+    }
 
 
 def call_target(call: EngineCall, args: Mapping[str, Any]) -> str:
@@ -260,6 +259,7 @@ class DockerObjects:
         except RequestError as exc:
             return failure(exc.status, str(exc))
         try:
+            # a call on ubus holds a place until it is answered, whatever the engine does
             async with asyncio.timeout(deadline_s(call)):
                 target = call_target(call, args)
                 version = await self._versions.wanted(self._agent.api_version())
@@ -301,6 +301,7 @@ class DockerObjects:
             async for _, piece in output:
                 parts.append(piece)
                 size += len(piece)
+                # looked at while it is read: a log may be gigabytes
                 if size > MESSAGE_LIMIT:
                     return _OVERSIZE
         text = b"".join(parts).decode("utf-8", "replace")

@@ -304,6 +304,7 @@ class Tab:
             if first is not None:
                 await self._put(number, first)
             await self._copy(number, items)
+            # the reader learns how each stream ended: the tab itself goes on with the others
             await self._put(number, json_item("end", {}))
         except UcidockdError as exc:
             await self._put(number, json_item("error", body_of(exc)["error"]))
@@ -326,6 +327,7 @@ class Tab:
         except blobmsg.BlobError as exc:
             entry = {"stream": number, **json_item("error", {"code": "too-large", "message": str(exc)})}
             size = len(blobmsg.encode(entry))
+        # the lock is fair, the event is not: all that wait would wake up and the fastest would win
         async with self._turn:
             while not self._outbox.has_room(size):
                 self._room.clear()
@@ -357,6 +359,7 @@ class Tab:
         return unsent[0] if unsent else self._outbox.pack()
 
     async def _notify(self, packet: Packet) -> None:
+        # noted before it is sent: the answer may come after a change of readers
         self._sent, reader = packet.seq, self._readers
         try:
             readers = await self._bus.notify(self.object, "data", packet.as_json(), answer_s=_NOTIFY_S)
@@ -380,6 +383,7 @@ class Tab:
 
     def _overdue(self, now: float) -> str:
         """Why it is over; "" when it is not."""
+        # ubusd drops a subscriber whose connection ends; a page that fetches is only seen while it does
         attended = self.object.subscribed or self._fetching > 0
         if not attended:
             return "no reader" if now - self._attended_at > IDLE_S else ""
@@ -396,6 +400,7 @@ class Tab:
         """Asks every SESSION_S. One silence is asked about again at once, a second one is as good as a no."""
         if time.monotonic() - self._checked_at < SESSION_S:
             return ""
+        # rpcd may be restarting just now
         for _ in range(2):
             try:
                 allowed = await self._still_allowed()

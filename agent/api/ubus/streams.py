@@ -84,6 +84,7 @@ class Streams:
         owner, tag = (args.get(name, "") for name in ("owner", "tag"))
         if max(len(owner), len(tag)) > NAME_LIMIT:
             raise RequestError(f"owner, tag: expected at most {NAME_LIMIT} characters")
+        # the right is asked for before anything is made: a tab that is refused its first stream would stay
         source = await self._source(session, args)
         tab = self._tab(args) if args.get("id") else await self._new_tab(session)
         reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
@@ -91,6 +92,7 @@ class Streams:
             return reply
         tabs = self._tabs.values()
         limits = [(SOURCES_OF_ALL, "", list(tabs))]
+        # sessions that may only read must not take what a writer needs to act
         if not tab.writes:
             limits += [
                 (
@@ -114,6 +116,7 @@ class Streams:
         tab = self._tab(args)
         async with tab.moving:
             tab.check()
+            # another name: uhttpd keeps the old subscription for ever (docs/uhttpd.md)
             fresh = tab.make_object(secrets.token_hex(16))
             await self._publish(tab.session, fresh)
             before = tab.move(fresh)
@@ -210,6 +213,7 @@ class Streams:
         tab = Tab(
             secrets.token_hex(16), session, self._bus, lambda: self._still_allowed(session), writes=writes
         )
+        # counted before it is published, which takes a moment: others must not slip through the limit meanwhile
         self._tabs[tab.id] = tab
         try:
             await self._publish(session, tab.object)
@@ -230,6 +234,7 @@ class Streams:
             logger.debug("stream %s ended: %s", tab.id[:8], tab.reason)
         finally:
             self._tabs.pop(tab.id, None)
+            # a move that is under way has two objects, and the right one of them must go
             async with tab.moving:
                 with contextlib.suppress(BusError):
                     await tab.say_goodbye()

@@ -53,11 +53,13 @@ class Ttyd:
             words = _exec_words(container, args)
         except RequestError as exc:
             return {"error": str(exc)}
+        # `--once`: it ends with its client, and its port with it
         listen = [program, "-q", "--once", "--writable", "-i", _DEVICE, "-p", str(port)]
         return await self._start(container, [*listen, docker, *self._engine, "exec", "-it", *words])
 
     async def _start(self, container: str, argv: list[str]) -> Reply:
         self._running = {c: p for c, p in self._running.items() if p.returncode is None}
+        # a client that lost its page would find the port taken by the shell it left
         if container in self._running:
             await _end(self._running.pop(container))
         if len(self._running) >= _LIMIT:
@@ -70,6 +72,7 @@ class Ttyd:
             return {"error": f"ttyd does not start: {exc.strerror}"}
         self._running[container] = process
         try:
+            # ttyd says nothing when it is ready, but ends at once where it cannot listen
             async with asyncio.timeout(_START_S):
                 code = await process.wait()
         except TimeoutError:

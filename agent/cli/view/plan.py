@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plans and what became of them, for people: a block for each object, its changed options below it, a sum, what to do next.
 
-Drawn from the JSON that every door gives (`agent.plan.effects`), to the width of the terminal.
+Drawn from the JSON that every door gives (`agent.plan.outlook`), to the width of the terminal.
 """
 
 from __future__ import annotations

@@ -117,14 +117,14 @@ def state_words(resource: Mapping[str, Any], now: float) -> str:
     if resource["level"] == "ok" or told is None or told["type"] in ("Running", "Healthy"):
         notes = (label for kind, label in _NOTES.items() if _stands(resource, kind))
         return ", ".join([does, *notes]) + _next_try(resource, now)
-    why = _why(told, now) + _next_try(resource, now)
+    why = _why(told) + _next_try(resource, now)
     running = _condition(resource, "Running")
     runs = running is not None and (running["status"] or running["reason"] in ("CrashLoop", "Paused"))
     if not runs and resource["level"] != "warning":
         return why
     waiting = _condition(resource, "Waiting")
     if not runs and waiting is not None and waiting["status"]:
-        does = _why(waiting, now)  # a warning about something else does not hide it
+        does = _why(waiting)  # a warning about something else does not hide it
     return f"{does}; {why}"
 
 
@@ -178,7 +178,7 @@ _WHY = {
 }
 
 
-def _why(told: Mapping[str, Any], now: float) -> str:
+def _why(told: Mapping[str, Any]) -> str:
     message = str(told["message"])
     if told["reason"] == "Pending":
         doing = told.get("details", {}).get("operations", "").replace(" ", ", ")
@@ -186,7 +186,6 @@ def _why(told: Mapping[str, Any], now: float) -> str:
     word = _WHY.get(told["reason"], "")
     if told["type"] == "Waiting":
         word = "waiting"
-    del now
     return f"{word}: {message}" if word and message else message or word or str(told["reason"])
 
 

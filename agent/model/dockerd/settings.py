@@ -71,7 +71,7 @@ class DaemonSettings:
     """All that UCI says about dockerd.
 
     `values` holds the options of the table (`agent.model.dockerd.table`) by their daemon.json key, ready for JSON;
-    `left_out` are keys of the table whose options are wrong: what dockerd runs with goes on there.
+    `left_out` are keys of the table whose options are wrong: dockerd keeps the value that it runs with.
     `unreadable`: the file cannot be read, so what runs is left as it is.
     `api_version` is what LuCI asks the engine in, "" for its newest; dockerd itself does not know of it.
     """

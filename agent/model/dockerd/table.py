@@ -9,7 +9,8 @@ OpenWrt's stock /etc/init.d/dockerd.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.model.dockerd.settings import Document, Effect, Json
@@ -327,3 +328,67 @@ def without_key(document: Document, key: str) -> dict[str, Json]:
     if dot and isinstance(group, dict):
         left[outer] = {name: value for name, value in group.items() if name != inner}
     return left
+
+
+# Which option dockerd's last words are about, when it does not start with settings that it has never run with.
+#
+# `dockerd --validate` knows few mistakes, and none before 23.0: a storage option of another driver, an unknown log option, a
+# user that does not exist are found only by starting (`agent.dockerd.change`).
+
+
+_PARTS = re.compile(r"[a-z0-9]+")
+# words of dockerd for what an option sets (moby daemon/graphdriver)
+_TOPICS = {"storage-driver": "graphdriver", "storage-opts": "graphdriver"}
+_SHORTEST = 3  # characters of a value that says something
+
+
+def suspects(document: Document, words: str) -> tuple[str, ...]:
+    """Keys of the table whose value or name appears in the words, the likeliest first.
+
+    Of two alike one entry of a list comes before what governs them all: each error about a storage option begins with the
+    driver's name.
+    `data-root` never counts: most of what dockerd says contains it, and without it another engine would run.
+    """
+    said = words.lower()
+    found = {
+        row.key: (-weight, not row.many)
+        for row in TABLE
+        if row.key != "data-root"
+        and value_at(document, row.key) not in (None, row.default)
+        and (weight := _weight(row, value_at(document, row.key), said))
+    }
+    return tuple(sorted(found, key=found.__getitem__))
+
+
+def without(document: Document, key: str) -> dict[str, Json]:
+    """The document as if UCI did not have that option."""
+    left = without_key(document, key)
+    put(left, key, next(row.default for row in TABLE if row.key == key))
+    return left
+
+
+def _weight(row: DaemonOption, value: Json, said: str) -> int:
+    by_value = any(len(text) >= _SHORTEST and _has(said, text.lower()) for text in _texts(value))
+    topic = _TOPICS.get(row.key, "")
+    parts = [part.rstrip("s") for part in _PARTS.findall(row.key.rpartition(".")[2]) if part != "default"]
+    by_name = (topic and topic in said) or all(part in said for part in parts)
+    return 2 * by_value + bool(by_name)
+
+
+def _has(said: str, text: str) -> bool:
+    return re.search(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])", said) is not None
+
+
+def _texts(value: Json) -> Iterator[str]:
+    """The words of a value, those of `key=value` and `user:group` apart."""
+    match value:
+        case str():
+            yield value
+            yield from (part for part in re.split("[=:]", value) if not part.isdecimal())
+        case list():
+            for item in value:
+                yield from _texts(item)
+        case dict():
+            for name, item in value.items():
+                yield str(name)
+                yield from _texts(item)

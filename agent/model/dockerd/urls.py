@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
@@ -31,8 +32,11 @@ def parse_mirror(text: str) -> Json | Odd:
     parts = _url(text)
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         host = re.sub(r"^https?:?/*", "", text, flags=re.IGNORECASE)
-        better = f"https://{host}" if "://" not in host and _is_url(f"https://{host}") else form
-        raise QuantityError("the mirror does not start with http:// or https://", better)
+        # what is proposed has to be right itself, and shows no login
+        fixed = _url(f"https://{host}") if "://" not in host else None
+        is_right = fixed is not None and bool(fixed.hostname) and fixed.username is None
+        wish = f"https://{host}" if is_right else form
+        raise QuantityError("the mirror does not start with http:// or https://", wish)
     if parts.username is not None or parts.query or parts.fragment:
         raise QuantityError("the mirror has more than a host, a port and a path", form)
     if not _URL_HOST.fullmatch(parts.netloc):
@@ -43,11 +47,6 @@ def parse_mirror(text: str) -> Json | Odd:
 def mirror_needs(mirror: Json) -> tuple[int, int]:
     """The first version of dockerd that takes it: one with a path needs 24.0 (tried; 23.0 refuses to start)."""
     return (24, 0) if urlsplit(str(mirror)).path not in {"", "/"} else (0, 0)
-
-
-def _is_url(text: str) -> bool:
-    parts = _url(text)
-    return parts is not None and bool(parts.hostname) and parts.username is None
 
 
 def _url(text: str) -> SplitResult | None:
@@ -65,8 +64,10 @@ def parse_registry(text: str) -> Json | Odd:
     if "/" in name:
         found = parse_any_subnet(name)
     else:
-        if _is_bare_six(name):
-            return Odd(f"{name}/128", f"{text!r} is an IPv6 address without brackets", f"{name}/128")
+        with contextlib.suppress(ValueError):
+            # as host:port its last part would be taken for a port
+            if ipaddress.ip_address(name).version == 6:
+                return Odd(f"{name}/128", f"{text!r} is an IPv6 address without brackets", f"{name}/128")
         match = _REGISTRY.fullmatch(name)
         if match is None:
             raise QuantityError(f"{text!r} is not a registry", "host[:port] or a subnet, without http://")
@@ -77,13 +78,6 @@ def parse_registry(text: str) -> Json | Odd:
         value = found.value if isinstance(found, Odd) else found
         return Odd(value, f"{text!r} is more than a registry's name", str(value))
     return found
-
-
-def _is_bare_six(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == 6
-    except ValueError:
-        return False
 
 
 def parse_proxy(text: str) -> Json | Odd:
@@ -104,5 +98,5 @@ def parse_no_proxy(text: str) -> Json | Odd:
     """Names and subnets separated by commas; Go drops spaces around them."""
     names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
     if not names:
-        raise QuantityError("there is no name in it", "names and subnets separated by commas")
+        raise QuantityError("it holds no name", "names and subnets separated by commas")
     return names if names == text else Odd(names, "the names are not separated by commas alone", names)

@@ -68,7 +68,7 @@ _ULIMITS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Odd:
-    """A value that is taken although it should be written otherwise: `value` is used, the rest tells the user."""
+    """A value that is accepted but should be written differently: `value` is used, the rest is for the user."""
 
     value: Json | Host | tuple[str, Json]
     wrong: str
@@ -90,7 +90,7 @@ def split_log_opts(text: str) -> tuple[str, ...]:
 
 
 def parse_host(text: str) -> Host | Odd:
-    """One of `hosts`. Schemes that other programs know are refused by the name of ours."""
+    """One of `hosts`. For a scheme of other programs, the error names the right one."""
     for scheme in _WRONG_SCHEMES:
         if text.startswith(scheme):
             form = "tcp://[address]:port" if "6" in scheme else "tcp://address:port"
@@ -144,7 +144,7 @@ def _listening(text: str, version: int) -> str:
 
 
 def is_loopback(host: Host) -> bool:
-    """Whether only the router itself can come to this host."""
+    """Whether only the router itself can reach this host."""
     return host.is_unix or ipaddress.ip_address(host.address).is_loopback
 
 
@@ -236,7 +236,7 @@ def parse_pool(text: str) -> Json | Odd:
     else says the two."""
     match = _POOL.fullmatch(text) or _POOL_BACKWARDS.fullmatch(text)
     if match is None:
-        if _is_subnet(text):
+        if _has_host_bits(text) or re.fullmatch(r"[0-9A-Fa-f:.]+/\d{1,3}", text, re.ASCII):
             raise QuantityError(
                 f"{text!r} does not say how large a network is",
                 f"subnet,prefix such as {text},{'64' if ':' in text else '24'}",
@@ -251,10 +251,6 @@ def parse_pool(text: str) -> Json | Odd:
     if text != f"{match['base']},{match['size']}":
         return Odd(pool, "this is another way to write a pool", f"{network},{size}")
     return pool
-
-
-def _is_subnet(text: str) -> bool:
-    return _has_host_bits(text) or re.fullmatch(r"[0-9A-Fa-f:.]+/\d{1,3}", text, re.ASCII) is not None
 
 
 def parse_mtu(text: str) -> Json | Odd:

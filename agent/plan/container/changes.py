@@ -171,6 +171,11 @@ def change_of(
     )
 
 
+def describe(changes: Iterable[FieldChange]) -> str:
+    """Changes in words: `memory 1 -> 2; restart no -> always`."""
+    return "; ".join(f"{option_of(change.field)} {change.old} -> {change.new}" for change in changes)
+
+
 def options_of(changes: Iterable[FieldChange]) -> tuple[OptionChange, ...]:
     """All of them, option by option."""
     return tuple(replace(option, level=change.level) for change in changes for option in change.options)

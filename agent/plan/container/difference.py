@@ -15,7 +15,7 @@ from typing import Any
 from agent.model.container_table import BY_FIELD, Level
 from agent.model.identity import canonical, fingerprint, masked
 from agent.model.observed import Record
-from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Mount, Network, Volume
+from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Network, Volume
 from agent.plan.applied import as_applied
 from agent.plan.container.changes import LIMITS, FieldChange, is_same_limit, level_of, option_of, words
 from agent.plan.container.endpoints import endpoint_drift
@@ -138,7 +138,15 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
         case "env" | "labels" | "log_opts":
             return set(want) <= set(have)
         case "mounts":
-            return all(any(_is_mounted(mount, other) for other in have) for mount in want)
+            # a mount without a source is an anonymous volume: the engine chose its name
+            shown = [(other.target, other.read_only, other.source) for other in have]
+            return all(
+                any(
+                    (target, read_only) == (mount.target, mount.read_only) and mount.source in ("", source)
+                    for target, read_only, source in shown
+                )
+                for mount in want
+            )
         case "health":
             return all(
                 getattr(want, part.name) in (None, (), getattr(have, part.name, None))
@@ -155,11 +163,6 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
     if field in LIMITS:
         return is_same_limit(field, want, have, seen.memory)
     return bool(want == have) or (want is False and have is None)
-
-
-def _is_mounted(wanted: Mount, seen: Mount) -> bool:
-    same = (wanted.target, wanted.read_only) == (seen.target, seen.read_only)
-    return same and wanted.source in ("", seen.source)
 
 
 # What changed on a container outside of ucidockd.
@@ -202,6 +205,7 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             old, new = words(field, seen, wanted)
             options = option_changes(field, seen, wanted, level)
             changes.append(FieldChange(field=field, old=old, new=new, level=level, options=options))
+    # not among the limits: to the engine it is an object, of which it leaves out what is zero
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
@@ -229,6 +233,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
         "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
     }
     differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
+    # of lists only what the section says is compared: its creator may have set more
     if not set(spec.options) <= set(network_options(inspect).items()):
         differing.append("options")
     if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):

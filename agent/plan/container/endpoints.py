@@ -175,8 +175,10 @@ def _is_connected(
     if seen is None or (running and not seen.get("EndpointID")):
         return False
     aliases = set(seen.get("Aliases") or ())
-    more = aliases - set(wanted.aliases)
-    if not set(wanted.aliases) <= aliases or not all(_is_engines_own(alias, inspect) for alias in more):
+    # before API 1.45 the short id is among them; other engines add the name, maybe the one it was made under in a swap
+    own = {str(inspect.get("Id") or "")[:12], str(inspect.get("Name") or "").removeprefix("/")}
+    more = {alias for alias in aliases - own - set(wanted.aliases) if _OURS not in alias}
+    if more or not set(wanted.aliases) <= aliases:
         return False
     ipam = seen.get("IPAMConfig") or {}
     addresses = ((wanted.ip, ipam.get("IPv4Address")), (wanted.ip6, ipam.get("IPv6Address")))
@@ -186,12 +188,6 @@ def _is_connected(
         return False
     stated = tuple(pair for pair in wanted.driver_opts if pair[0] != ENDPOINT_SYSCTLS)
     return stated == driver_opts(seen) and (wanted.gw_priority or 0) == (seen.get("GwPriority") or 0)
-
-
-def _is_engines_own(alias: str, inspect: Mapping[str, Any]) -> bool:
-    """Before API 1.45 the short id is among the aliases; other engines add the name, maybe the one it was made under."""
-    name = str(inspect.get("Name") or "").removeprefix("/")
-    return alias in (str(inspect.get("Id") or "")[:12], name) or _OURS in alias
 
 
 def _is_of_old_network(name: str, endpoint: Mapping[str, Any], known: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which image a container is made of: the one that it runs, until its section names another or an update is wanted.
 
-A tag that moves, by a pull or a `docker tag` of whomever, replaces nothing by itself. What a reference names now counts
+A tag that moves, by anyone's pull or `docker tag`, replaces nothing by itself. What a reference names now counts
 when a container is made for the first time, when `image` or `platform` changes, and in an update: one that was asked for,
 or one of `update auto` in its window.
 """
@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
+from agent.model.identity import Key, spec_hash
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
 from agent.model.quantities import clock_is_set, size_words
-from agent.model.resources import Container, Pull, Update
+from agent.model.resources import Container, Pull, Strategy, Update
 from agent.model.updates import Available, Window, parse_image, short_digest
-from agent.plan.container.meaning import is_same_image
-from agent.plan.draft import Context
+from agent.plan.container.meaning import is_same_image, meaning_hash
+from agent.plan.draft import Context, Draft, desired_spec, plugged_words
 
 DEFAULT_WINDOW = Window(2 * 3600, 5 * 3600)
 DEFAULT_AGE_S = 3 * 86400.0
@@ -127,6 +129,7 @@ def newer(
     """What the reference of a section names here, or in its registry by the last check (`offered`), and what its
     container was not made of."""
     reference = container.spec.image
+    # a digest names one image for good
     if "@" in reference or not keeps_image(container, record):
         return None
     local = image_ids.get(reference, "")
@@ -151,6 +154,7 @@ def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
 ) -> Choice:
     """`found`: what is newer; `tried`: whether an update to that was rolled back."""
+    # what a person asked for goes first, then what the section says, then what comes by itself
     if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)
@@ -200,3 +204,107 @@ def _span(seconds: float) -> str:
     if seconds >= 86400:
         return f"{seconds / 86400:.0f} d"
     return f"{seconds / 3600:.0f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"
+
+
+def attempt_of(container: Container, image_id: str) -> str:
+    """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
+    return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
+
+
+def failure_of(container: Container, image_id: str) -> dict[str, Any]:
+    """What a record keeps of an attempt that was rolled back."""
+    meant = meaning_hash("container", desired_spec(container))
+    return {
+        "failed_hash": attempt_of(container, image_id),
+        "failed_meaning": "@".join((meant, image_id, *plugged_words(container))),
+    }
+
+
+class ContainerImage:
+    """The image of one container in a plan: `choice` is what it is to be made of."""
+
+    def __init__(self, draft: Draft, container: Container, record: Record | None) -> None:
+        self.choice = Choice()
+        self._draft, self._container, self._record = draft, container, record
+        self._key = Key("container", container.section)
+        self._newer: Newer | None = None
+        self._is_tried = False
+        if record is not None:
+            context = draft.context
+            offered = context.offered.get(self._key)
+            found = newer(container, record, context.image_ids, context.image_digests, offered)
+            self._newer = found
+            self._is_tried = found is not None and (
+                is_tried(record, found) or self._has_failed_with(record, found.image_id)
+            )
+            self.choice = choose(container, record, context, found, tried=self._is_tried)
+
+    def tell(self) -> None:
+        """Notes that it was taken back to an older image, and that there is a newer one."""
+        draft, record, found = self._draft, self._record, self._newer
+        if record is None:
+            return
+        reference, context = self._container.spec.image, draft.context
+        digest = record.digest or digest_of(record.image_id, reference, context.image_digests)
+        runs = named(record.image_id, digest)
+        if record.pinned:
+            until = "until its section changes or `ucidockd update` is asked for"
+            message = f"taken back to image {runs}, and stays on it {until}"
+            draft.find(self._key, "Pinned", status=True, reason="Pinned", message=message)
+        policy = self._container.policy.update or Update.NOTIFY
+        if found is None or policy is Update.OFF:
+            return
+        message = f"{reference} is now {found.text}, the container runs {runs}"
+        # what was rolled back, and what a person went back to, is not replaced again unasked
+        if policy is Update.AUTO and not (record.pinned or self._is_tried):
+            later = put_off(self._container, record, found, context)
+            message += f"; updated {later}" if later else ""
+        else:
+            message += f"; `ucidockd update {self._container.section}` replaces it"
+        draft.find(
+            self._key, "UpdateAvailable", status=True, reason="NewerImage", message=message, since=found.since
+        )
+
+    def show(self) -> None:
+        """Notes whether the image that its reference names is on the engine."""
+        draft, image = self._draft, self._container.spec.image
+        local = draft.context.image_ids.get(image)
+        if local:
+            draft.find(self._key, "ImageReady", status=True, reason="Present")
+        elif local is not None and (recorded := self._recorded()):
+            short = recorded.removeprefix("sha256:")[:12]
+            message = f"{image} is no longer local under this name; its image {short} is used"
+            draft.find(self._key, "ImageReady", status=True, reason="Untagged", message=message)
+        elif local is not None and self._key not in draft.context.backoff:  # else the pull said more
+            never = self._container.policy.pull is Pull.NEVER
+            how = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
+            message = f"{image} is not there; {how}"
+            draft.find(self._key, "ImageReady", status=False, reason="Missing", message=message)
+
+    def has_failed(self, record: Record) -> bool:
+        """Whether what would be tried now was rolled back. What is asked for is tried whatever happened before."""
+        local = self._draft.context.image_ids.get(self._container.spec.image, "")
+        return not record.asked and self._has_failed_with(
+            record, self.choice.keep or local or self._recorded()
+        )
+
+    def update_failed(self, record: Record) -> bool:
+        """Whether the image that its reference names now was tried, and rolled back."""
+        if self._newer is None and self._container.policy.strategy is Strategy.FREE_FIRST:
+            # what failed was removed again, so nothing here shows that there is something newer
+            meant = meaning_hash("container", desired_spec(self._container))
+            return record.failed_meaning.partition("@")[0] == meant
+        return self._is_tried
+
+    def _has_failed_with(self, record: Record, image_id: str) -> bool:
+        tried = failure_of(self._container, image_id)
+        return bool(record.failed_hash) and (
+            record.failed_hash == tried["failed_hash"] or record.failed_meaning == tried["failed_meaning"]
+        )
+
+    def _recorded(self) -> str:
+        """The image that its reference stood for when it was applied, where that is still local."""
+        record = self._record
+        if record is None or not is_same_image(record.spec.get("image"), self._container.spec.image):
+            return ""
+        return self._draft.context.image_ids.get(record.image_id, "")

@@ -8,6 +8,7 @@ names ...). It holds what the image and the engine filled in as well: `agent.pla
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -29,6 +30,10 @@ def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> Container
     mode, endpoints = _networks(inspect, names)
     logging = host.get("LogConfig") or {}
     found = fields_of(inspect)
+    requests = host.get("DeviceRequests") or ()
+    cdi = (item for item in requests if item.get("Driver") == "cdi")
+    # the engine exposes what it publishes by itself
+    published = engine_json.read_exposed(host.get("PortBindings"))
     apart = {
         "image": str(config.get("Image") or ""),
         "labels": tuple(sorted((config.get("Labels") or {}).items())),
@@ -40,11 +45,9 @@ def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> Container
         "endpoints": endpoints,
         "mounts": tuple(sorted(_mounts(inspect), key=lambda mount: (mount.target, mount.source))),
         "tmpfs": tuple(sorted(_tmpfs(host), key=lambda entry: entry.target)),
-        "cdi_devices": _cdi(host),
-        "gpus": tuple(
-            map(engine_json.read_gpus, filter(engine_json.is_gpus, host.get("DeviceRequests") or ()))
-        ),
-        "expose": tuple(port for port in found["expose"] if port not in _published(host)),
+        "cdi_devices": _sorted(name for item in cdi for name in item.get("DeviceIDs") or ()),
+        "gpus": tuple(map(engine_json.read_gpus, filter(engine_json.is_gpus, requests))),
+        "expose": tuple(port for port in found["expose"] if port not in published),
         "volumes_from": tuple(_lender(entry, names) for entry in host.get("VolumesFrom") or ()),
         **_security(host),
     }
@@ -53,21 +56,13 @@ def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> Container
 
 def _security(host: Mapping[str, Any]) -> dict[str, Any]:
     options = _sorted(host.get("SecurityOpt"))
-    profiles = (option.partition("=")[2] for option in options if option.startswith("seccomp={"))
+    profile = next((option.partition("=")[2] for option in options if option.startswith("seccomp={")), None)
+    if profile is not None:
+        with contextlib.suppress(QuantityError):  # of another client, which the engine took all the same
+            profile = parse_profile(profile)
     if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == []:
         options = _sorted([*options, "systempaths=unconfined"])
-    return {"security_opt": options, "seccomp": next(map(_profile, profiles), None)}
-
-
-def _profile(text: str) -> str:
-    try:
-        return parse_profile(text)
-    except QuantityError:
-        return text
-
-
-def _published(host: Mapping[str, Any]) -> tuple[str, ...]:
-    return engine_json.read_exposed(host.get("PortBindings"))
+    return {"security_opt": options, "seccomp": profile}
 
 
 def _lender(entry: str, names: Mapping[str, str]) -> str:
@@ -75,11 +70,6 @@ def _lender(entry: str, names: Mapping[str, str]) -> str:
     other, _, mode = entry.partition(":")
     found = names.get(other, other)
     return f"{found}:ro" if "ro" in mode.split(",") else found
-
-
-def _cdi(host: Mapping[str, Any]) -> tuple[str, ...]:
-    asked = (item for item in host.get("DeviceRequests") or () if item.get("Driver") == "cdi")
-    return _sorted(name for item in asked for name in item.get("DeviceIDs") or ())
 
 
 def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
@@ -177,7 +167,7 @@ def shared(mode: str | None, names: Mapping[str, str]) -> str | None:
 def _networks(
     inspect: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[str | None, tuple[Endpoint, ...]]:
-    """The mode where there are no networks to speak of, else the endpoints, the one of the mode first.
+    """The network mode if it leaves no choice of networks, otherwise the endpoints, the one of the mode first.
 
     The mode keeps the name of a network that the container was disconnected from: the endpoints decide.
     """

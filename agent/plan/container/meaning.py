@@ -21,7 +21,9 @@ from typing import Any
 
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.identity import spec_hash
+from agent.model.kernel_names import sysctl_name
 from agent.model.quantities import parse_size
+from agent.model.updates import parse_image
 
 _NS_PER_S = 1_000_000_000
 _EVERYWHERE = "0.0.0.0"
@@ -80,28 +82,17 @@ _CAPABILITIES = frozenset(
 )
 # signals that have one number on all architectures that Linux runs on
 _SIGNALS = {
-    "1": "HUP",
-    "2": "INT",
-    "3": "QUIT",
-    "4": "ILL",
-    "6": "ABRT",
-    "8": "FPE",
-    "9": "KILL",
-    "11": "SEGV",
-} | {
-    "13": "PIPE",
-    "14": "ALRM",
-    "15": "TERM",
-}
+    "1": "HUP", "2": "INT", "3": "QUIT", "4": "ILL", "6": "ABRT", "8": "FPE", "9": "KILL", "11": "SEGV",
+    "13": "PIPE", "14": "ALRM", "15": "TERM",
+}  # fmt: skip
 _TMPFS_DEFAULTS = ("rw", "noexec", "nosuid", "nodev", "exec=0", "suid=0", "dev=0")
-_TMPFS_FLAGS = {"ro": "rw", "noexec": "exec", "nosuid": "suid", "nodev": "dev", "noatime": "atime"} | {
-    "nodiratime": "diratime",
-    "async": "sync",
-}
+_TMPFS_FLAGS = {
+    "ro": "rw", "noexec": "exec", "nosuid": "suid", "nodev": "dev", "noatime": "atime",
+    "nodiratime": "diratime", "async": "sync",
+}  # fmt: skip
 _NETWORK_TRUE = ("com.docker.network.bridge.enable_icc", "com.docker.network.bridge.enable_ip_masquerade")
 _TRUE_WORDS = ("1", "t", "T", "true", "TRUE", "True")  # Go: strconv.ParseBool
 _NETWORK_OPTIONS = {"macvlan_mode": "bridge", "ipvlan_mode": "l2"} | dict.fromkeys(_NETWORK_TRUE, "true")
-_HUB = ("docker.io/", "index.docker.io/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +156,7 @@ def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> d
     if kind != "container":
         return dict(spec)
     found = {name: _means(name, value) for name, value in spec.items()}
+    # single fields first: what two of them say together is told by their plain forms
     for name, default in defaults.engine.items():
         if found.get(name) == default:
             del found[name]
@@ -204,17 +196,9 @@ def image_reference(text: str) -> str:
     """
     if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", text):
         return text.removeprefix("sha256:")
-    name, at, digest = text.partition("@")
-    first, slash, rest = name.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        first, rest = "docker.io", name
-    if f"{first}/" in _HUB:
-        first = "docker.io"
-        rest = rest if "/" in rest else f"library/{rest}"
-    repository, colon, tag = rest.partition(":")
-    if at:
-        return f"{first}/{repository}@{digest.lower()}"
-    return f"{first}/{repository}:{tag if colon else 'latest'}"
+    name = parse_image(text)
+    repository = f"{name.registry}/{name.repository}"
+    return f"{repository}@{name.digest.lower()}" if name.digest else f"{repository}:{name.tag}"
 
 
 def is_same_image(one: object, other: object) -> bool:
@@ -254,10 +238,6 @@ def _path(text: str) -> str:
 
 def _process_limit(value: int) -> int:
     return max(value, 0)  # -1 and 0 are no limit
-
-
-def _shm_size(value: int) -> int:
-    return value or 64 << 20
 
 
 def _health(value: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -321,23 +301,6 @@ def _rules(value: list[str]) -> list[str]:
     return sorted({" ".join([*rule.split()[:-1], "".join(sorted(rule.split()[-1]))]) for rule in value})
 
 
-def _sysctls(value: list[list[str]]) -> list[list[str]]:
-    return sorted([sysctl_name(name), setting] for name, setting in value)
-
-
-def sysctl_name(name: str) -> str:
-    """With dots: where a slash comes first, slashes are dots and dots slashes (sysctl.d(5), as runc reads it)."""
-    slash, dot = name.find("/"), name.find(".")
-    if slash == -1 or (dot != -1 and dot < slash):
-        return name
-    return name.translate(str.maketrans("./", "/."))
-
-
-def _extra_hosts(value: list[str]) -> list[str]:
-    """Of one name the first address is the first, whatever stands between."""
-    return sorted(value, key=lambda entry: entry.partition(":")[0])
-
-
 def _security(value: list[str]) -> list[str]:
     found = (security_option(entry) for entry in value)
     return sorted({option for option in found if option != "no-new-privileges=false"})
@@ -363,7 +326,7 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "cpuset_mems": _cpuset,
     "cpu_quota": _process_limit,
     "pids_limit": _process_limit,
-    "shm_size": _shm_size,
+    "shm_size": lambda size: size or 64 << 20,
     "stop_signal": signal_name,
     "network_mode": lambda mode: "bridge" if mode == "default" else mode,
     "health": _health,
@@ -373,15 +336,16 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "devices": _devices,
     "device_cgroup_rules": _rules,
     "expose": sorted,
-    "sysctls": _sysctls,
+    "sysctls": lambda pairs: sorted([sysctl_name(name), setting] for name, setting in pairs),
     "dns_opt": sorted,
-    "extra_hosts": _extra_hosts,
+    # of one name the first address is the first, whatever stands between
+    "extra_hosts": lambda entries: sorted(entries, key=lambda entry: entry.partition(":")[0]),
     "group_add": sorted,
     "security_opt": _security,
 }
 
 
-# several fields that say one thing together: each of them means the whole
+# several fields that mean one thing together
 
 
 def _drop_address(spec: dict[str, Any], address: str) -> None:
@@ -445,6 +409,7 @@ def _add_image(spec: dict[str, Any], image: Mapping[str, Any] | None) -> None:
 
 def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     own = spec.pop("health", None) or {}
+    # the engine merges part by part: a test of one's own keeps the image's interval (moby daemon/commit.go, merge)
     kind, *words = theirs.get("Test") or ("",)
     test = [own["cmd"]] if own.get("cmd") else {"": [], "NONE": ["none"]}.get(kind, [kind, *words])
     test = ["CMD", *own["argv"]] if own.get("argv") else test

@@ -62,20 +62,22 @@ def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, An
     """The HostConfig object. `plugged`: `usb:` name -> path of the device."""
     devices = tuple(replace(device, host=plugged.get(device.host, device.host)) for device in spec.devices)
     mounts = [engine_json.mount(mount) for mount in spec.mounts]
+    # `VolumeDriver` alone is for Binds and for volumes that the image asks for
     for mount in mounts if spec.volume_driver else ():
-        if (
-            mount["Type"] == "volume"
-        ):  # `VolumeDriver` alone is for Binds and for volumes that the image asks for
-            mount["VolumeOptions"] = mount.get("VolumeOptions", {}) | {
-                "DriverConfig": {"Name": spec.volume_driver}
-            }
+        if mount["Type"] == "volume":
+            driver = {"DriverConfig": {"Name": spec.volume_driver}}
+            mount["VolumeOptions"] = mount.get("VolumeOptions", {}) | driver
+    logging: dict[str, Any] = {"Config": dict(spec.log_opts)}
+    if spec.log_driver is not None:
+        logging["Type"] = spec.log_driver
     values: dict[str, Any] = {
+        # the first network is joined at create: a container that is connected only later starts on the default bridge
         "NetworkMode": spec.endpoints[0].network if spec.endpoints else spec.network_mode,
         "Mounts": mounts or None,
         "Tmpfs": {item.target: item.options for item in spec.tmpfs} or None,
         **_security(spec),
         "DeviceRequests": _requests(spec) or None,
-        "LogConfig": _log_config(spec),
+        "LogConfig": logging if spec.log_driver is not None or spec.log_opts else None,
     }
     found = body_of(replace(spec, devices=devices))["HostConfig"]
     return found | {name: value for name, value in values.items() if value is not None}
@@ -109,15 +111,6 @@ def update_body(spec: ContainerSpec, changed: Collection[str]) -> dict[str, Any]
         # the engine set swap to twice the old memory by itself and refuses memory above it (moby#39541)
         body["MemorySwap"] = spec.memory_swap or 2 * spec.memory
     return body
-
-
-def _log_config(spec: ContainerSpec) -> dict[str, Any] | None:
-    if spec.log_driver is None and not spec.log_opts:
-        return None
-    config: dict[str, Any] = {"Config": dict(spec.log_opts)}
-    if spec.log_driver is not None:
-        config["Type"] = spec.log_driver
-    return config
 
 
 def endpoint_body(endpoint: Endpoint) -> dict[str, Any]:
@@ -161,7 +154,7 @@ def network_body(network: Network, labels: Mapping[str, str]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "Name": network.name,
         "Driver": spec.driver,
-        "CheckDuplicate": True,
+        "CheckDuplicate": True,  # before 25.0 the engine makes a second network of the name without it
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "EnableIPv6": spec.ipv6,

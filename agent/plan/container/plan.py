@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from agent.errors import Reason
 from agent.model.container_table import Level, too_new
-from agent.model.identity import Key, canonical, spec_hash
+from agent.model.identity import Key, canonical
 from agent.model.observed import ObservedContainer, Record
-from agent.model.resources import Container, DependsOn, OnDrift, OnUnhealthy, Pull, RunState, Strategy, Update
+from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Strategy
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied, is_job, waits_of
-from agent.plan.container.changes import FieldChange, change_of, classify, option_of, options_of
+from agent.plan.applied import as_applied, is_alive, waits_of
+from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import Choice, Newer, choose, digest_of, is_tried, named, newer, put_off
+from agent.plan.container.image import Choice, ContainerImage, keeps_image
 from agent.plan.container.inspected import read_spec, volumes_of
-from agent.plan.container.meaning import is_same_image, meaning_hash, newly_stated
+from agent.plan.container.meaning import newly_stated
+from agent.plan.container.needs import joined_keys, missing_of, needs_of
 from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
     COPY,
@@ -45,15 +45,17 @@ class _Planner:
         self.record = draft.record("container", container.section)
         self.needs = needs_of(draft, container)
         self.reported: list[str] = []  # drift that is not to be repaired
-        self.image = Choice()
+        self.image = ContainerImage(draft, container, self.record)
+        self.choice = self.image.choice
 
     def plan(self) -> None:
         draft = self.draft
-        self._choose_image()
+        self.image.tell()
+        # from what forbids to act at all to what only puts it off: the first that holds is what people are told
         if draft.hands_off(self.key, self.record):
             return
-        seen = _seen(draft, self.container.section)
-        self._show_image()
+        seen = draft.container(self.container.section)
+        self.image.show()
         action = draft.context.held.get(self.key)
         if action is not None:
             self._find(
@@ -75,7 +77,7 @@ class _Planner:
             if self.record is not None and seen is not None:
                 self._look_after(self.record, seen)
             return
-        missing = self._missing()
+        missing = missing_of(draft, self.container, self.record, self.needs)
         if missing is not None:
             self._wait(missing, seen)
             return
@@ -113,19 +115,6 @@ class _Planner:
     ) -> None:
         self.draft.find(self.key, kind, status=status, reason=reason, message=message, since=since)
 
-    # what it waits for
-
-    def _missing(self) -> Missing | None:
-        turn = self.draft.turns.get(self.key)
-        if turn is not None and turn.stop:
-            return turn
-        waiting = self.draft.context.waiting.get(self.key)
-        if waiting is not None:
-            lost = self.draft.context.lost.get(self.key)
-            stop, keep = lost is not None and lost.stop, lost is None and (turn is None or turn.keep)
-            return Missing(reason=waiting.reason, stop=stop, keep=keep)
-        return turn or self._dependency_missing()
-
     def _wait(self, missing: Missing, seen: ObservedContainer | None) -> None:
         self.draft.find(
             self.key, "Waiting", status=True, reason="Waiting", message=missing.reason, once=missing.once
@@ -134,7 +123,12 @@ class _Planner:
         record = self.record
         if seen is None or record is None:
             return
-        pending = self._is_pending(record, seen)
+        # whether the section says something that has not been applied yet
+        pending = bool(
+            self._edited(record, seen)
+            or (record.waits_known and record.waits != waits_of(self.container))
+            or self._outside_change(record, ())
+        )
         if pending:
             self._find(
                 "Synced", status=False, reason="Waiting", message=f"the change waits: {missing.reason}"
@@ -146,22 +140,15 @@ class _Planner:
             )
             self.draft.add(self.key, [stop], partial=pending)
         elif self.key in self.draft.turns and not missing.keep:
-            return  # whatever it did could take what is another's
+            return  # anything it did could take what another one has
         else:
             todo = self._as_applied(record, seen, start=missing.keep)
             self.draft.add(self.key, todo, self.needs, partial=pending)
 
-    def _is_pending(self, record: Record, seen: ObservedContainer) -> bool:
-        """Whether the section says something that has not been applied yet."""
-        if self._edited(record, seen):
-            return True
-        waits = record.waits_known and record.waits != waits_of(self.container)
-        return waits or bool(self._outside_change(record, ()))
-
     def _as_applied(
         self, record: Record, seen: ObservedContainer, *, start: bool = True
     ) -> list[ops.Operation]:
-        """Looks after what runs by what it was applied with: a change of its section waits, or was refused."""
+        """Keeps what runs as it was applied, while a change of its section waits or after it was refused."""
         self._note_look(seen)
         container = as_applied(self.container, record)
         changes: tuple[FieldChange, ...] = ()
@@ -174,46 +161,6 @@ class _Planner:
         running = self._running(record, seen)
         starts = [o for o in running if isinstance(o, ops.StartContainer)]
         return [*todo, *(o for o in running if start or o not in starts), *self._renaming(record, seen)]
-
-    def _dependency_missing(self) -> Missing | None:
-        for key in self.needs:
-            if key in self.draft.withheld and not self._is_satisfied(key):
-                reason, once = self.draft.withheld[key], f"{key.partition(':')[2]} is ready"
-                keep = key in self.draft.unchanged or self._is_new_need(key)
-                return Missing(reason=reason, once=once, keep=keep)
-        for wanted in self.container.policy.depends_on:
-            if self.draft.context.assume_met:
-                break
-            if not _condition_met(self.draft, wanted.section, wanted.condition):
-                state = f"{wanted.section} is {wanted.condition}"
-                keep = self._is_new_need(Key("container", wanted.section))
-                return Missing(
-                    reason=f"{wanted.section} is not {wanted.condition} yet", once=state, keep=keep
-                )
-        return None
-
-    def _is_new_need(self, key: str) -> bool:
-        """Whether what runs was applied without it, and so can do without."""
-        record = self.record
-        if record is None or not record.waits_known:
-            return False
-        kind, _, section = key.partition(":")
-        if kind == "container":
-            before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
-            sharing = {Key("container", c.section) for c in self.draft.desired.containers} & set(
-                joined_keys(self.draft, self.container)
-            )
-            return section not in before and key not in sharing
-        applied = as_applied(self.container, record)
-        return applied is not None and key not in needs_of(self.draft, applied)
-
-    def _is_satisfied(self, key: str) -> bool:
-        """A prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now."""
-        return any(
-            key == Key("container", wanted.section)
-            and _condition_met(self.draft, wanted.section, wanted.condition, planned=False)
-            for wanted in self.container.policy.depends_on
-        )
 
     # not there
 
@@ -236,7 +183,16 @@ class _Planner:
             self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
             return
         # taking a container over stops it: what failed once is not tried again until the section or the image changes
-        failed = self._failed_adoption(foreign) if foreign is not None else None
+        failed = next(
+            (
+                record
+                for record in self.draft.context.records
+                if foreign is not None
+                and (record.swap, record.object_id) == ("foreign", foreign.id)
+                and self.image.has_failed(record)
+            ),
+            None,
+        )
         if failed is not None:
             self.draft.find_rolled_back(self.key, failed, _NOT_AGAIN)
             return
@@ -245,15 +201,16 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause = "declared, does not exist yet" if self.record is None else "removed outside of ucidockd"
+        cause, image = "declared, does not exist yet", self.choice
+        if self.record is not None:
+            cause = "removed outside of ucidockd"
+            if self.record.asked and keeps_image(container, self.record):
+                # as it was; what was asked for follows as a replacement
+                image = Choice(keep=self.record.image_id)
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(
-                key=self.key,
-                cause=cause,
-                container=container,
-                keep=self.image.keep,
-                fresh=self.image.fresh,
+                key=self.key, cause=cause, container=container, keep=image.keep, fresh=image.fresh
             ),
         ]
         if container.policy.state is RunState.RUNNING:
@@ -272,15 +229,6 @@ class _Planner:
         )
         self.draft.add(self.key, [swap], self.needs)
 
-    def _failed_adoption(self, foreign: ObservedContainer) -> Record | None:
-        """What is remembered of an attempt to take it over that failed."""
-        tried = (
-            record
-            for record in self.draft.context.records
-            if record.swap == "foreign" and record.object_id == foreign.id and self._failed_before(record)
-        )
-        return next(tried, None)
-
     # there
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
@@ -292,41 +240,23 @@ class _Planner:
             self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
             return
         if seen.name != self.container.name and self.container.name in self.draft.context.foreign:
-            self._nameless(record, seen)
+            # a swap or a renaming would fail half-way, so what runs is left as it is
+            todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
+            self.draft.add(self.key, todo, self.needs, partial=True)
+            message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
+            self._find("Synced", status=False, reason="Conflict", message=message)
             return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
-        if (why or changes) and self._failed_before(record):
-            self._rolled_back(record, seen)
+        if (why or changes) and self.image.has_failed(record):
+            # only a new spec or image is worth a new try; until then the old one is looked after as it was applied
+            self._look_after(record, seen)
+            self.draft.find_rolled_back(self.key, record, "; ".join((_NOT_AGAIN, *self.reported)))
             return
         if why or any(change.level is Level.RECREATE for change in changes):
-            held_back = self.draft.context.held_back.get(self.key)
-            if held_back is not None:
-                self._hold_back(record, seen, held_back)
-                return
-            room = self._make_room()
-            if room is None:
-                return
-            frees = self._frees(changes)
-            swap = ops.ReplaceContainer(
-                key=self.key,
-                cause=_joined(describe(changes), why, "the old image is removed first" if frees else ""),
-                changes=options_of(changes),
-                besides=why,
-                container=self.container,
-                record=record,
-                runs=is_alive(seen),
-                keep=self.image.keep,
-                digest=self.image.digest,
-                fresh=self.image.fresh,
-                pin=self.image.pin,
-                only_image=why == self.image.why and not changes,
-                restores=self.image.restores,
-                frees=frees,
-            )
-            self.draft.add(self.key, [*room, swap], self.needs)
+            self._replace(record, seen, why, changes)
             return
-        # that it runs does not hang on its name, which somebody may have taken
+        # the name comes last: another container may have it, and that must not decide whether this one runs
         todo = [
             *self._in_place(record, seen, changes, self.container),
             *self._running(record, seen),
@@ -334,39 +264,52 @@ class _Planner:
         ]
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
-        elif seen.inspect is not None and not todo and not self._update_failed(record):
+        elif seen.inspect is not None and not todo and not self.image.update_failed(record):
             self._find("Degraded", status=False, reason="Recovered")
         if todo:
             self.draft.add(self.key, todo, self.needs)
-        elif self._update_failed(record):
+        elif self.image.update_failed(record):
             message = f"the update was rolled back; `ucidockd update {self.container.section}` tries again"
             self.draft.find_rolled_back(self.key, record, message)
         else:
             self._find("Synced", status=True, reason="InSync", message=_remarks(record))
 
-    def _frees(self, changes: tuple[FieldChange, ...]) -> bool:
-        """Whether another image comes, and the old one is to go first."""
-        other = bool(self.image.why) or any(change.field in ("image", "platform") for change in changes)
-        return self.container.policy.strategy is Strategy.FREE_FIRST and other and not self.image.restores
-
-    def _hold_back(self, record: Record, seen: ObservedContainer, why: str) -> None:
-        """Its own command asks for time; what runs is looked after as it was applied."""
-        self._find("Waiting", status=True, reason="Waiting", message=why)
-        self._find("Synced", status=False, reason="Waiting", message=f"the replacement waits: {why}")
-        self.draft.unchanged.add(self.key)
-        self._look_after(record, seen)
-
-    def _nameless(self, record: Record, seen: ObservedContainer) -> None:
-        """Another container has its name: a swap or a renaming would fail half-way. What runs is left as it is."""
-        todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
-        self.draft.add(self.key, todo, self.needs, partial=True)
-        message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
-        self._find("Synced", status=False, reason="Conflict", message=message)
-
-    def _rolled_back(self, record: Record, seen: ObservedContainer) -> None:
-        """Only a new spec or image is worth a new try; until then the old one is looked after as it was applied."""
-        self._look_after(record, seen)
-        self.draft.find_rolled_back(self.key, record, "; ".join((_NOT_AGAIN, *self.reported)))
+    def _replace(
+        self, record: Record, seen: ObservedContainer, why: str, changes: tuple[FieldChange, ...]
+    ) -> None:
+        held_back = self.draft.context.held_back.get(self.key)
+        if held_back is not None:
+            # its own command (`hold_cmd`) asks for time: what runs is looked after as it was applied
+            self._find("Waiting", status=True, reason="Waiting", message=held_back)
+            message = f"the replacement waits: {held_back}"
+            self._find("Synced", status=False, reason="Waiting", message=message)
+            self.draft.unchanged.add(self.key)
+            self._look_after(record, seen)
+            return
+        room = self._make_room()
+        if room is None:
+            return
+        choice = self.choice
+        # the old image goes first only where another one comes, and never before its own data is back
+        other = bool(choice.why) or any(change.field in ("image", "platform") for change in changes)
+        frees = self.container.policy.strategy is Strategy.FREE_FIRST and other and not choice.restores
+        swap = ops.ReplaceContainer(
+            key=self.key,
+            cause=_joined(describe(changes), why, "the old image is removed first" if frees else ""),
+            changes=options_of(changes),
+            besides=why,
+            container=self.container,
+            record=record,
+            runs=is_alive(seen),
+            keep=choice.keep,
+            digest=choice.digest,
+            fresh=choice.fresh,
+            pin=choice.pin,
+            only_image=why == choice.why and not changes,
+            restores=choice.restores,
+            frees=frees,
+        )
+        self.draft.add(self.key, [*room, swap], self.needs)
 
     def _look_after(self, record: Record, seen: ObservedContainer) -> None:
         """Keeps what runs as it was applied, for as long as that with which it was is there."""
@@ -385,100 +328,19 @@ class _Planner:
 
     def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
         """What asks for a new container although the section does not: image, shared namespace, USB device."""
-        other_image = any(change.field == "image" for change in changes)
-        image = "" if other_image else self.image.why
-        return _joined(image, self._joined_change(record), self._plugged_change(record))
-
-    def _failed_before(self, record: Record) -> bool:
-        """Whether what would be tried now was rolled back. What is asked for is tried whatever happened before."""
-        return not record.asked and self._has_failed_with(record, self.image.keep or self._local_image())
-
-    def _update_failed(self, record: Record) -> bool:
-        """Whether the image that its reference names now was tried, and rolled back."""
-        found = self._newer(record)
-        if found is None and self.container.policy.strategy is Strategy.FREE_FIRST:
-            # what failed was removed again, so nothing here shows that there is something newer
-            return record.failed_meaning.partition("@")[0] == meaning_hash(
-                "container", desired_spec(self.container)
-            )
-        return found is not None and self._is_tried(record, found)
-
-    def _is_tried(self, record: Record, found: Newer) -> bool:
-        return is_tried(record, found) or self._has_failed_with(record, found.image_id)
-
-    def _has_failed_with(self, record: Record, image_id: str) -> bool:
-        tried = failure_of(self.container, image_id)
-        return bool(record.failed_hash) and (
-            record.failed_hash == tried["failed_hash"] or record.failed_meaning == tried["failed_meaning"]
-        )
-
-    def _choose_image(self) -> None:
-        """Decides which image it is to be made of, and tells of a newer one."""
-        record, context = self.record, self.draft.context
-        if record is None:
-            return
-        found = self._newer(record)
-        tried = found is not None and self._is_tried(record, found)
-        self.image = choose(self.container, record, context, found, tried=tried)
-        policy = self.container.policy.update or Update.NOTIFY
-        if record.pinned:
-            text = f"taken back to image {named(record.image_id, self._digest())}"
-            message = f"{text}, and stays on it until its section changes or `ucidockd update` is asked for"
-            self._find("Pinned", status=True, reason="Pinned", message=message)
-        if found is None or policy is Update.OFF:
-            return
-        runs = named(record.image_id, self._digest())
-        message = f"{self.container.spec.image} is now {found.text}, the container runs {runs}"
-        if policy is Update.AUTO and not (record.pinned or tried):
-            later = put_off(self.container, record, found, context)
-            message += f"; updated {later}" if later else ""
-        else:
-            message += f"; `ucidockd update {self.container.section}` replaces it"
-        self._find("UpdateAvailable", status=True, reason="NewerImage", message=message, since=found.since)
-
-    def _newer(self, record: Record) -> Newer | None:
-        context = self.draft.context
-        offered = context.offered.get(self.key)
-        return newer(self.container, record, context.image_ids, context.image_digests, offered)
-
-    def _digest(self) -> str:
-        record = self.record
-        if record is None:
-            return ""
-        digests = self.draft.context.image_digests
-        return record.digest or digest_of(record.image_id, self.container.spec.image, digests)
-
-    def _local_image(self) -> str:
-        """The id of the image that its reference names now, "" = it has to be pulled first."""
-        local = self.draft.context.image_ids.get(self.container.spec.image, "")
-        return local or self._recorded_image()
-
-    def _recorded_image(self) -> str:
-        """The image that its reference stood for when it was applied, where that is still local."""
-        record = self.record
-        if record is None or not is_same_image(record.spec.get("image"), self.container.spec.image):
-            return ""
-        return self.draft.context.image_ids.get(record.image_id, "")
-
-    def _joined_change(self, record: Record) -> str:
-        """In the namespace of one that is replaced a container is lost, and with its volumes it may miss new ones."""
-        if not lending_names(self.container):
-            return ""
-        replaced = [
-            key
-            for key in joined_keys(self.draft, self.container)
-            if key in self.draft.works
-            and any(isinstance(o, _NEW_OBJECT) for o in self.draft.works[key].operations)
-        ]
-        ids = joined_ids(self.draft.context.records, self.container)
-        if replaced or (record.joined and ids and record.joined != ids):
-            what = "namespace it shares" if shared_names(self.container) else "volumes it mounts"
-            return f"the container whose {what} was replaced"
-        return ""
-
-    def _plugged_change(self, record: Record) -> str:
-        moved = sorted(set(plugged_words(self.container)) - set(record.plugged))
-        return "; ".join(f"{name} is {path} now" for name, _, path in (m.partition("=") for m in moved))
+        draft, container = self.draft, self.container
+        why = [] if any(change.field == "image" for change in changes) else [self.choice.why]
+        # in the namespace of one that is replaced a container is lost, and with its volumes it may miss new ones
+        if lending_names(container):
+            works = (draft.works[key] for key in joined_keys(draft, container) if key in draft.works)
+            replaced = any(isinstance(o, _NEW_OBJECT) for work in works for o in work.operations)
+            ids = joined_ids(draft.context.records, container)
+            if replaced or (record.joined and ids and record.joined != ids):
+                what = "namespace it shares" if shared_names(container) else "volumes it mounts"
+                why.append(f"the container whose {what} was replaced")
+        moved = sorted(set(plugged_words(container)) - set(record.plugged))
+        why += [f"{name} is {path} now" for name, _, path in (word.partition("=") for word in moved)]
+        return _joined(*why)
 
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
         api = self.draft.context.api
@@ -515,6 +377,7 @@ class _Planner:
             for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
             if change.field not in unread
         )
+        # a default that is stated now may be what dockerd gave all along: only the container itself can tell
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
@@ -535,7 +398,7 @@ class _Planner:
         *,
         again: bool = False,
     ) -> list[ops.Operation]:
-        """`container` says what it is to be; with `again` that is what it was applied with, None where nobody knows."""
+        """`container` says what it should be; with `again` what it was applied with, None if that is not known."""
         key = self.key
         todo: list[ops.Operation] = []
         policy = self.container.policy
@@ -611,7 +474,7 @@ class _Planner:
         ]
 
     def _make_room(self) -> list[ops.Operation] | None:
-        """What gets its Docker name free, where another of ours has it; None while an earlier plan is at that one."""
+        """Frees its Docker name if another of ours has it; None while an earlier plan works on that one."""
         draft, name = self.draft, self.container.name
         holder = draft.holders.get(name)
         if holder is None or (holder.section == self.container.section):
@@ -641,18 +504,21 @@ class _Planner:
 
     def _running(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         container = self.container
-        wanted = container.policy.enabled and container.policy.state is RunState.RUNNING
+        wanted = container.policy.should_run
         if not wanted and is_alive(seen):
             cause = "disabled" if not container.policy.enabled else "wanted: stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
+        is_done = seen.id in self.draft.context.completed
         # a job that is switched off and on again runs once more
-        if not wanted and seen.id in self.draft.context.completed and record.completed:
+        if not wanted and is_done and record.completed:
             cause = "its job must be done again"
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]
-        if not wanted or (self._is_completed(seen) and not self._has_changed(record, seen)):
+        # one whose section says something new does it again
+        changed = is_done and self._edited(record, seen) and not self.image.has_failed(record)
+        if not wanted or (is_done and not changed):
             return []
         # the engine refuses to start a paused container
         if seen.state == "paused":
@@ -671,6 +537,9 @@ class _Planner:
                     key=self.key, cause=cause, container=container, record=record, unhealthy=True
                 )
             ]
+        if record.hook_due and container.policy.post_start and seen.state == "running":
+            cause = "`post_start` has not succeeded since it was started"
+            return [ops.PrepareContainer(key=self.key, cause=cause, container=container)]
         return []
 
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
@@ -683,29 +552,6 @@ class _Planner:
         works = (self.draft.works.get(key) for key in sharing)
         return any(isinstance(o, _STARTS) for work in works if work is not None for o in work.operations)
 
-    def _is_completed(self, seen: ObservedContainer) -> bool:
-        return seen.id in self.draft.context.completed
-
-    def _has_changed(self, record: Record, seen: ObservedContainer) -> bool:
-        """A job whose section says something new does it again."""
-        return bool(self._edited(record, seen)) and not self._failed_before(record)
-
-    def _show_image(self) -> None:
-        image = self.container.spec.image
-        local = self.draft.context.image_ids.get(image)
-        if local:
-            self._find("ImageReady", status=True, reason="Present")
-        elif local is not None and (recorded := self._recorded_image()):
-            short = recorded.removeprefix("sha256:")[:12]
-            message = f"{image} is no longer local under this name; its image {short} is used"
-            self._find("ImageReady", status=True, reason="Untagged", message=message)
-        elif local is not None and self.key not in self.draft.context.backoff:  # else the pull said more
-            never = self.container.policy.pull is Pull.NEVER
-            message = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
-            self._find(
-                "ImageReady", status=False, reason="Missing", message=f"{image} is not there; {message}"
-            )
-
 
 _NOT_AGAIN = (
     "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
@@ -714,79 +560,6 @@ _ENDING = frozenset({"dead", "removing"})  # the engine starts such a container 
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
-
-
-def _seen(draft: Draft, section: str) -> ObservedContainer | None:
-    record = draft.record("container", section)
-    return draft.containers_seen.get(record.object_id) if record else None
-
-
-def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
-    """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
-    work = draft.works.get(Key("container", section))
-    if condition is DependsOn.STARTED and planned and work is not None:
-        return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
-    seen = _seen(draft, section)
-    if seen is None:
-        return False
-    if condition is DependsOn.HEALTHY:
-        return seen.health == "healthy"
-    completed = seen.id in draft.context.completed
-    return completed or (condition is DependsOn.STARTED and seen.state == "running")
-
-
-def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the resources that have to be in place first, of broken sections too."""
-    needs: list[str] = [Key("container", wanted.section) for wanted in container.policy.depends_on]
-    needs += joined_keys(draft, container)
-    networks, volumes = draft.networks_declared, draft.volumes_declared
-    needs += [Key("network", networks.get(e.network, e.network)) for e in container.spec.endpoints]
-    sources = [m.source for m in container.spec.mounts if m.source and not m.is_bind]
-    needs += [Key("volume", volumes.get(source, source)) for source in sources]
-    return tuple(dict.fromkeys(needs))
-
-
-def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the managed containers whose namespaces or volumes a container shares."""
-    names = lending_names(container)
-    if not names:
-        return ()
-    return tuple(Key("container", c.section) for c in draft.desired.containers if c.name in names)
-
-
-def attempt_of(container: Container, image_id: str) -> str:
-    """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
-    return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
-
-
-def failure_of(container: Container, image_id: str) -> dict[str, Any]:
-    """What a record keeps of an attempt that was rolled back."""
-    meant = meaning_hash("container", desired_spec(container))
-    return {
-        "failed_hash": attempt_of(container, image_id),
-        "failed_meaning": "@".join((meant, image_id, *plugged_words(container))),
-    }
-
-
-def is_alive(seen: ObservedContainer) -> bool:
-    """Whether it has a process, or will have one again without anybody's doing."""
-    return seen.state in {"running", "restarting", "paused"}
-
-
-def is_completed(container: Container, seen: ObservedContainer, *, replaces: bool = False) -> bool:
-    """Whether one that was just started, and ended, did its job. `replaces`: one that ran has made room for it.
-
-    With `on-failure` a service may mean itself too: then it is none that ends at once where another ran on.
-    """
-    if seen.exit_code != 0 or not is_job(container):
-        return False
-    restart = container.spec.restart
-    return not replaces or restart is None or restart.name == "no"
-
-
-def describe(changes: Iterable[FieldChange]) -> str:
-    """Changes in words: `memory 1 -> 2; restart no -> always`."""
-    return "; ".join(f"{option_of(change.field)} {change.old} -> {change.new}" for change in changes)
 
 
 def _remarks(record: Record) -> str:

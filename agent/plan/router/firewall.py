@@ -115,6 +115,7 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
             continue
         for interface in section.blocked_interfaces:
             found = resolve(interface)
+            # one that is down may come up with any device: that is a problem to show, and no reason to open what is closed
             if found.unknown:
                 problems.append(f"blocked interface {interface} is neither a UCI interface nor a device here")
             devices = {device for device in found.devices if _DEVICE.match(device)}
@@ -199,7 +200,7 @@ class Listing:
 
 
 def parse_listing(printed: str) -> Listing:
-    """What `iptables -S` printed; lines that are no rules are left out."""
+    """What `iptables -S` printed; lines that are not rules are left out."""
     chains: set[str] = set()
     rules: list[Words] = []
     for line in printed.splitlines():
@@ -207,22 +208,18 @@ def parse_listing(printed: str) -> Listing:
         if kind in {"-N", "-P"}:
             chains.add(rest.split()[0])
         elif kind == "-A":
-            rules.append(_split_rule(rest))
+            try:
+                words = shlex.split(rest)
+            except ValueError:  # a foreign rule may have a comment that cannot be split
+                words = rest.split()
+            rules.append(tuple(words))
     return Listing(chains=frozenset(chains), rules=tuple(rules))
-
-
-def _split_rule(text: str) -> Words:
-    """The words of a rule; a foreign rule may have a comment that cannot be split."""
-    try:
-        return tuple(shlex.split(text))
-    except ValueError:
-        return tuple(text.split())
 
 
 def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:
     """The iptables commands that bring the chains to `wanted`, none when they are there. `keep`: none is taken away.
 
-    What is new comes in before what is old goes: there is no moment without either.
+    New rules are inserted before old ones are deleted, so one of them is in force at any moment.
     """
     rules = listing.of(CHAIN)
     marks = [_mark_of(rule) for rule in rules]
@@ -244,7 +241,7 @@ def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Word
 
 
 def _way_in(listing: Listing) -> tuple[Words, ...]:
-    """FORWARD has to ask our chain before anything that lets packets pass to a container."""
+    """FORWARD must jump to our chain before any rule that lets packets pass to a container."""
     todo: tuple[Words, ...] = () if CHAIN in listing.chains else (("-N", CHAIN),)
     forward = listing.of("FORWARD")
     jump = ("-j", CHAIN)
@@ -409,6 +406,7 @@ def script(listed: str, rules: Sequence[Rule], family: str, *, keep: bool) -> st
         return f"delete table {table}\n" if listed and not keep else ""
     if not missing and (keep or not stale):
         return ""
+    # `add` of what is there does nothing, so the first run and a later one are the same script
     lines = [
         f"add table {table}",
         f"add chain {table} {_CHAIN} {{ type filter hook forward priority {_BEFORE_OTHERS}; policy accept; }}",

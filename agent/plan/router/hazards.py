@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a container may do to the router by its own section, and what the router's web server lets pages do. Pure.
 
-Nothing here is refused: it is the user's to decide. Comes after agent.uci.decode; `agent.router.hazards` shows it.
+Nothing is refused: that is the user's decision. Comes after agent.uci.decode; `agent.router.hazards` shows it.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from posixpath import commonpath
 
 from agent.model.quantities import TRUE_WORDS
-from agent.model.resources import Container, ContainerSpec, Port, Volume, VolumeSpec
+from agent.model.resources import Container, Volume, VolumeSpec
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
@@ -64,17 +63,24 @@ def host_control(
     precious: Mapping[str, tuple[str, bool]],
     resolve: Callable[[str], str],
 ) -> tuple[str, ...]:
-    """What gives the container control of the router, as `/var/run/docker.sock (the engine's socket)`, `privileged`.
+    """What gives the container control of the router, such as `/var/run/docker.sock (the engine's socket)`, `privileged`.
 
     `precious`: resolved path -> what it is, and whether to read it is enough. `resolve` follows links.
     """
     spec = container.spec
     found = ["privileged"] if spec.privileged else []
-    found += _by_capability(spec)
+    has = frozenset(spec.cap_add)
+    found += [name for name in _CAPABILITIES if name in has]
+    # these two reach the router's own processes or network only where the container shares them
+    if spec.pid == "host":
+        found += [f"pid host with {name}" for name in _BESIDE_PID_HOST if name in has]
+    if spec.network_mode == "host" and "CAP_NET_ADMIN" in has:
+        found.append("network_mode host with CAP_NET_ADMIN (the router's network and firewall)")
     declared = {name: volume.spec for volume in volumes for name in (volume.section, volume.name)}
     for mount in spec.mounts:
         source, read_only = mount.source, mount.read_only
         if not mount.is_bind:
+            # a volume of the driver local may be a bind in disguise: type none, o=bind, device=/
             source, is_read_only = _bound(declared.get(source))
             read_only = read_only or is_read_only
         if source and (what := _reached(resolve(source), precious, read_only=read_only)):
@@ -94,18 +100,8 @@ def looked_at(container: Container, volumes: Iterable[Volume]) -> tuple[str, ...
     return tuple(path for path in (*bound, *mounts, *devices) if path)
 
 
-def _by_capability(spec: ContainerSpec) -> list[str]:
-    has = frozenset(spec.cap_add)
-    found = [name for name in _CAPABILITIES if name in has]
-    if spec.pid == "host":
-        found += [f"pid host with {name}" for name in _BESIDE_PID_HOST if name in has]
-    if spec.network_mode == "host" and "CAP_NET_ADMIN" in has:
-        found.append("network_mode host with CAP_NET_ADMIN (the router's network and firewall)")
-    return found
-
-
 def _bound(volume: VolumeSpec | None) -> tuple[str, bool]:
-    """The folder that a volume is a bind of, "" where it is none, and whether it is read-only (mount(8))."""
+    """The folder that a volume binds, "" if it is not a bind, and whether it is read-only (mount(8))."""
     if volume is None or volume.driver != "local":
         return "", False
     options = dict(volume.options)
@@ -136,7 +132,8 @@ def plain_luci(uhttpd: Package) -> bool:
 
 def shared_origin(container: Container) -> tuple[str, ...]:
     """Its ports on the router's own addresses that a browser can open."""
-    return tuple(dict.fromkeys(_name(port) for port in container.spec.ports if _is_open(port)))
+    ports = (port for port in container.spec.ports if port.protocol == "tcp" and not port.is_local)
+    return tuple(dict.fromkeys(f"{port.host_text}/tcp" for port in ports))
 
 
 def open_to_pages(uhttpd: Package) -> tuple[str, ...]:
@@ -150,13 +147,3 @@ def open_to_pages(uhttpd: Package) -> tuple[str, ...]:
 
 def _is_on(section: Section, option: str) -> bool:
     return text(section, option) in TRUE_WORDS
-
-
-def _is_open(port: Port) -> bool:
-    if port.protocol != "tcp":
-        return False
-    return not port.host_ip or not ipaddress.ip_address(port.host_ip).is_loopback
-
-
-def _name(port: Port) -> str:
-    return f"{port.host_text}/tcp"

@@ -78,22 +78,18 @@ def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surrounding
     named = members(zone, around)
     if not named and not zone.subnets:
         return False
-    by_device = not named or _among(device, named)
+    # all that begin with `!` have to be others; of the rest one has to fit
+    refused = [name[1:].strip() for name in named if name.startswith("!")]
+    taken = [name for name in named if not name.startswith("!")]
+    if any(is_named(device, name) for name in refused):
+        return False
+    by_device = not taken or any(is_named(device, name) for name in taken)
     return by_device and (not zone.subnets or _inside(subnets, zone.subnets))
 
 
 def members(zone: Zone, around: Surroundings) -> frozenset[str]:
-    """What stands for its devices; each may end in `+` or begin with `!`."""
+    """The names of its devices; each may end in `+` or begin with `!`."""
     return frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
-
-
-def _among(device: str, named: Collection[str]) -> bool:
-    """All that begin with `!` have to be others; of the rest one has to fit."""
-    refused = [name[1:].strip() for name in named if name.startswith("!")]
-    if any(is_named(device, name) for name in refused):
-        return False
-    taken = [name for name in named if not name.startswith("!")]
-    return not taken or any(is_named(device, name) for name in taken)
 
 
 def is_named(device: str, name: str) -> bool:
@@ -102,7 +98,7 @@ def is_named(device: str, name: str) -> bool:
 
 
 def _inside(subnets: Collection[IPv4], given: Collection[str]) -> bool:
-    """Whether they may be meant. Subnets that are not known yet may be any."""
+    """Whether a zone of the `given` subnets may mean these. Subnets that are not known yet may be any."""
     taken: list[IPv4] = []
     refused: list[IPv4] = []
     for text in given:
@@ -136,6 +132,7 @@ def passes(
     """
     asked = tuple(sources)
     inward = {"*", *(zone.name for zone in targets)}
+    # fw4 writes rules of any source before the chains of the zones
     if _may("*", inward, firewall, protocol, port):
         return True
     for zone in asked:
@@ -143,6 +140,7 @@ def passes(
             return True
         if redirected and zone.name in firewall.redirected:
             return True
+        # the policy ends the zone's chain, so a later zone of the same device is not asked any more
         if zone in targets:
             return zone.forward == "ACCEPT"
     return firewall.forward == "ACCEPT"
@@ -186,7 +184,10 @@ def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
 
 def zones_reaching(container: Container, around: Surroundings) -> dict[str, list[str]]:
     """The zones of the firewall that reach each published port, without those of its own networks: {"8080/tcp": ["lan"]}."""
-    bridges = _exposed_bridges(container, around)
+    # a network that is not ours to know has a bridge without a device: it is in no zone that we could tell
+    names = [name for name in networks_of(container) if name not in around.without_bridge]
+    found = [around.bridges.get(name, Bridge(device="")) for name in names]
+    bridges = [bridge for bridge in found if not bridge.internal and not bridge.routed]
     own = {zone for each in bridges if each.device for zone in zones_with(each.device, each.subnets, around)}
     return {
         f"{port.host_text}/{port.protocol}": [
@@ -199,14 +200,6 @@ def zones_reaching(container: Container, around: Surroundings) -> dict[str, list
         ]
         for port in container.spec.ports
     }
-
-
-def _exposed_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...]:
-    """The bridges that it is on; one without a device for a network that is not ours to know."""
-    unknown = Bridge(device="")
-    names = [name for name in networks_of(container) if name not in around.without_bridge]
-    found = [around.bridges.get(name, unknown) for name in names]
-    return tuple(bridge for bridge in found if not bridge.internal and not bridge.routed)
 
 
 def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
@@ -222,15 +215,22 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
 
 def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
     """Whether nothing on the way stops it, to any of the bridges."""
+    # without iptables a program of dockerd's listens on the router: nothing is forwarded, a rule for input decides
     if not around.forwards:
         return any(
             permitted(around.firewall, zone.name, {""}, port.protocol, number) for number in port.host_ports
         )
-    return any(
-        not _blocked(zone, bridge.device, around)
-        and (around.docker_first or _forwarded(port, zone, bridge, around))
-        for bridge in bridges
-    )
+    for bridge in bridges:
+        if _blocked(zone, bridge.device, around):
+            continue
+        # fw3 is asked after dockerd's own rules, which accept; fw4 decides about what dockerd redirected
+        if around.docker_first:
+            return True
+        targets = zones_with(bridge.device, bridge.subnets, around) if bridge.device else ()
+        inner, protocol = port.container_port, port.protocol
+        if passes([zone], targets, around.firewall, protocol=protocol, port=inner, redirected=True):
+            return True
+    return False
 
 
 def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
@@ -239,7 +239,7 @@ def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
     for rule in around.rules:
         if is_named(bridge, rule.device) and _is_whole(rule):
             closed = closed.union(*(around.devices(name) for name in rule.blocked_interfaces))
-    comes_by = frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
+    comes_by = members(zone, around)
     return bool(comes_by) and comes_by <= closed
 
 
@@ -254,19 +254,6 @@ def _is_whole(rule: FirewallRule) -> bool:
         return not extra
     only_of_connections = {word for word in extra if word.startswith("-")} <= _OF_CONNECTIONS
     return only_of_connections and len(states) == 1 and ("NEW" in states[0]) is not ("!" in extra)
-
-
-def _forwarded(port: Port, zone: Zone, bridge: Bridge, around: Surroundings) -> bool:
-    """Whether fw4 lets what dockerd redirected go from the zone to the bridge."""
-    targets = zones_with(bridge.device, bridge.subnets, around) if bridge.device else ()
-    return passes(
-        [zone],
-        targets,
-        around.firewall,
-        protocol=port.protocol,
-        port=port.container_port,
-        redirected=True,
-    )
 
 
 # Finds the containers that the firewall's zones cut off: ports that no zone may reach, and no way to the internet. Pure.
@@ -287,9 +274,9 @@ class CutOff:
 
 
 def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
-    """The published ports that no zone may reach, in words; None when there are none, or it cannot be told."""
+    """The published ports that no zone may reach, in words; None if there are none, or if UCI cannot tell."""
     bridges = _blocked_bridges(container, around)
-    published = [port for port in container.spec.ports if not _is_local(port)]
+    published = [port for port in container.spec.ports if not port.is_local]
     open_to = [bridge for bridge in bridges or () if not bridge.internal and not bridge.routed]
     if not published or not open_to or not _is_sure(around):
         return None
@@ -298,14 +285,24 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
         return None
     if not around.forwards:
         return _unheard(published, zones, around)
-    closed = [port for port in published if not _is_reached(port, zones, open_to, around)]
+    targets = [zones_with(bridge.device, bridge.subnets, around) for bridge in open_to]
+    closed = [
+        f"{port.host_port or port.container_port}/{port.protocol}"
+        for port in published
+        for inner, protocol in [(port.container_port, port.protocol)]
+        if not any(
+            passes([zone], each, around.firewall, protocol=protocol, port=inner, redirected=True)
+            for zone in zones
+            for each in targets
+        )
+    ]
     if not closed:
         return None
-    ports = ", ".join(
-        dict.fromkeys(f"{port.host_port or port.container_port}/{port.protocol}" for port in closed)
-    )
+    ports = ", ".join(dict.fromkeys(closed))
     home = _zone_name(open_to, around)
-    local = _local_zone(zones)
+    # the zone to propose is that of the router's own network: opening it to strangers is never what we suggest
+    trusted = [zone.name for zone in zones if zone.input == "ACCEPT" and not zone.is_wan]
+    local = "lan" if "lan" in trusted else next(iter(trusted), "")
     if not home:
         text = f"{open_to[0].device} is in no firewall zone, so no zone may reach {ports}: add it to one"
         return CutOff(reason="NoZone", message=text)
@@ -321,10 +318,16 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
 
 
 def no_internet(container: Container, around: Surroundings) -> CutOff | None:
-    """That the container has no way out, in words; None when it has one, wants none, or it cannot be told."""
+    """That the container has no internet, in words; None if it has, wants none, or if UCI cannot tell."""
     bridges = _blocked_bridges(container, around)
     outward = [bridge for bridge in bridges or () if not bridge.internal]
-    ways = _uplinks(around)
+    # the zones of each interface with a default route; the wan zones while there is none
+    ours = {bridge.device for bridge in around.bridges.values()}
+    ways = [
+        zones_with(each.l3_device or each.device, (), around)
+        for each in around.interfaces.values()
+        if each.is_uplink and (each.l3_device or each.device) not in ours
+    ] or [(zone,) for zone in around.firewall.zones if zone.is_wan]
     if not outward or not ways or not _is_sure(around):
         return None
     for bridge in outward:
@@ -356,10 +359,6 @@ def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge
     return tuple(around.bridges[name] for name in names)
 
 
-def _is_local(port: Port) -> bool:
-    return bool(port.host_ip) and ipaddress.ip_address(port.host_ip).is_loopback
-
-
 def _has_others(zone: Zone, around: Surroundings) -> bool:
     """Whether anything but containers is in the zone."""
     if zone.implied and not around.docker_first:
@@ -370,17 +369,6 @@ def _has_others(zone: Zone, around: Surroundings) -> bool:
         return any(name not in ours for name in named)
     return bool(zone.subnets) and not any(
         zone in zones_with(bridge.device, bridge.subnets, around) for bridge in around.bridges.values()
-    )
-
-
-def _is_reached(port: Port, zones: Iterable[Zone], bridges: Iterable[Bridge], around: Surroundings) -> bool:
-    targets = [zones_with(bridge.device, bridge.subnets, around) for bridge in bridges]
-    return any(
-        passes(
-            [zone], each, around.firewall, protocol=port.protocol, port=port.container_port, redirected=True
-        )
-        for zone in zones
-        for each in targets
     )
 
 
@@ -404,23 +392,6 @@ def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundi
     return CutOff(reason="NoRule", message=text)
 
 
-def _uplinks(around: Surroundings) -> tuple[tuple[Zone, ...], ...]:
-    """The zones of each interface with a default route; the wan zones while there is none."""
-    ours = {bridge.device for bridge in around.bridges.values()}
-    found = [
-        zones_with(each.l3_device or each.device, (), around)
-        for each in around.interfaces.values()
-        if each.is_uplink and (each.l3_device or each.device) not in ours
-    ]
-    return tuple(found) or tuple((zone,) for zone in around.firewall.zones if zone.is_wan)
-
-
 def _zone_name(bridges: Iterable[Bridge], around: Surroundings) -> str:
     found = (zone.name for bridge in bridges for zone in zones_with(bridge.device, bridge.subnets, around))
     return next(found, "")
-
-
-def _local_zone(zones: Iterable[Zone]) -> str:
-    """The zone of the router's own network."""
-    trusted = [zone.name for zone in zones if zone.input == "ACCEPT" and not zone.is_wan]
-    return "lan" if "lan" in trusted else next(iter(trusted), "")

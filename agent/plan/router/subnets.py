@@ -3,7 +3,7 @@
 
 The engine refuses a subnet that overlaps another network's, and only says that. It takes one that overlaps the
 router's own, which is then cut off, and a bridge that is the router's own, whose address it takes away. So all of these
-are looked at before anything is taken down, and whose it is can be said.
+are checked before anything is taken down, and the message can say whose subnet or bridge it is.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[Reaso
 def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
     others = [n for n in draft.observed.networks if n.inspect.get("Scope", "local") == "local"]
     known = {subnet for other in others for subnet in _subnets(other.inspect)}
+    bridge = dict(network.spec.options).get(BRIDGE_NAME)
+    # its own bridge may be there before it: it outlives an engine that was killed or lost its data
+    routes = [route for route in draft.context.routes if route.device != bridge]
+    if network.spec.driver in _ON_THE_LAN:
+        routes = []
     for pool in network.spec.pools:
         mine = ipaddress.ip_network(pool.subnet)
         for other in others:
@@ -47,21 +52,13 @@ def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
             )
             if met is not None:
                 return f"subnet {mine} overlaps {met} of the network {other.name}"
-        for route in _routes(draft, network):
+        for route in routes:
             subnet = ipaddress.ip_network(route.subnet)
             # what lies behind a router or a tunnel may well be a part of a larger route: the smaller one wins
             hides = route.direct or subnet.prefixlen >= mine.prefixlen
             if subnet not in known and hides and _overlap(mine, subnet):
                 return f"subnet {mine} overlaps {subnet}, which the router itself reaches by {route.device}"
     return ""
-
-
-def _routes(draft: Draft, network: Network) -> list[Route]:
-    """Those that are none of its own: a bridge outlives an engine that was killed or lost its data."""
-    if network.spec.driver in _ON_THE_LAN:
-        return []
-    bridge = dict(network.spec.options).get(BRIDGE_NAME)
-    return [route for route in draft.context.routes if route.device != bridge]
 
 
 def _overlap(one: _Subnet, other: _Subnet) -> bool:
@@ -123,13 +120,14 @@ def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[s
         met = next(_meeting(base, theirs), None) if base is not None else None
         if base is None or met is None:
             kept.append(pool)
-        elif _covers(met, base):
-            left_out.append(f"default_address_pools is not applied: {_overlap_words(str(base), met)}")
+            continue
+        words, other = _overlap_words(str(base), met), ipaddress.ip_network(met.subnet)
+        # dockerd takes only pieces that overlap no route, and of this pool none is left
+        if other.prefixlen <= base.prefixlen and base.network_address in other:
+            left_out.append(f"default_address_pools is not applied: {words}")
         else:
             kept.append(pool)
-            warnings.append(
-                f"default_address_pools: {_overlap_words(str(base), met)}; dockerd passes over that part of the pool"
-            )
+            warnings.append(f"default_address_pools: {words}; dockerd passes over that part of the pool")
     values = {**settings.values, _POOLS: kept} if left_out else settings.values
     if not kept and left_out:
         values = {key: value for key, value in values.items() if key != _POOLS}
@@ -147,11 +145,6 @@ def _meeting(subnet: _Subnet, routes: Iterable[Route]) -> Iterator[Route]:
         hides = route.direct or other.prefixlen >= subnet.prefixlen
         if hides and other.version == subnet.version and other.overlaps(subnet):
             yield route
-
-
-def _covers(route: Route, subnet: _Subnet) -> bool:
-    other = ipaddress.ip_network(route.subnet)
-    return other.prefixlen <= subnet.prefixlen and subnet.network_address in other
 
 
 def _overlap_words(subnet: str, route: Route) -> str:

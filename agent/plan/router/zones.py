@@ -80,10 +80,25 @@ def with_zones(
             sections.append(section)
             continue
         wanted = places.pop(text(section, "name"), [])
-        changed = _with_networks(section, [] if _is_by_subnet(section) else wanted, kept)
+        # an interface would narrow a zone of subnets to what comes from there and from the subnet
+        by_address = any(section.get(option) for option in ("subnet", "extra", "extra_src", "extra_dest"))
+        if by_address and not any(section.get(option) for option in ("network", "device")):
+            wanted = []
+        before = networks_of(section)
+        after = [name for name in before if not name.startswith(PREFIX) or name in wanted or name in kept]
+        after += [name for name in wanted if name not in before]
+        changed = section if after == list(before) else _set(section, "network", tuple(after))
+        # a zone of ours whose last network goes would take the interface of its own name: it goes too
         if not _is_ours(section, "zone") or networks_of(changed) != words(changed, "name"):
             sections.append(changed)
-    sections += [_new_zone(zone, interfaces) for zone, interfaces in sorted(places.items())]
+    for name, interfaces in sorted(places.items()):
+        zone = Section(type="zone", name=PREFIX + re.sub(r"[^A-Za-z0-9_]", "_", name))
+        for option, value in (
+            ("name", name),
+            *dict.fromkeys(("input", "output", "forward"), "ACCEPT").items(),
+        ):
+            zone = _set(zone, option, value)
+        sections.append(_set(zone, "network", tuple(interfaces)))
     return replace(firewall, sections=tuple(sections))
 
 
@@ -108,26 +123,6 @@ def _interface(bridge: BridgeInUci, there: Section | None) -> Section:
     for name, value in (("device", bridge.device), ("proto", "none"), ("auto", "0")):
         section = _set(section, name, value)
     return section
-
-
-def _with_networks(zone: Section, wanted: list[str], kept: Collection[str]) -> Section:
-    before = networks_of(zone)
-    after = [name for name in before if not name.startswith(PREFIX) or name in wanted or name in kept]
-    after += [name for name in wanted if name not in before]
-    return zone if after == list(before) else _set(zone, "network", tuple(after))
-
-
-def _is_by_subnet(zone: Section) -> bool:
-    """Then an interface would narrow it to what comes from there and from the subnet."""
-    by_address = any(zone.get(option) for option in ("subnet", "extra", "extra_src", "extra_dest"))
-    return by_address and not any(zone.get(option) for option in ("network", "device"))
-
-
-def _new_zone(name: str, interfaces: list[str]) -> Section:
-    section = Section(type="zone", name=PREFIX + re.sub(r"[^A-Za-z0-9_]", "_", name))
-    for option, value in (("name", name), ("input", "ACCEPT"), ("output", "ACCEPT"), ("forward", "ACCEPT")):
-        section = _set(section, option, value)
-    return _set(section, "network", tuple(interfaces))
 
 
 def _set(section: Section, name: str, value: str | tuple[str, ...]) -> Section:

@@ -173,7 +173,7 @@ class World:
             engine=reconciler.engine,
             records=reconciler.records,
             board=reconciler.board,
-            desired=lambda: reconciler.desired,
+            desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
             memory=self.options.state_dir.parent / "prune.json",
             is_here=False,
             clock=Clock(wall=self.time.wall, monotonic=self.time.monotonic, sleep=self.time.sleep),
