@@ -7,7 +7,10 @@ import contextlib
 import errno
 import functools
 import os
+import pwd
+import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +21,7 @@ from agent.dockerd.identity import ServerIdentities
 from agent.dockerd.runner import Runner, version_of
 from agent.dockerd.supervisor import validate
 from agent.errors import DaemonError, PathAwayError, PathError
-from agent.files.user_paths import PATHS, file_bytes
+from agent.files.user_paths import PATHS, file_bytes, mode_of
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
@@ -32,6 +35,7 @@ from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 _VALIDATES = (23, 0)
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
+_REMAPPED = "dockremap"  # the user that dockerd means by `userns-remap` default
 _CLEAR = {
     errno.EADDRINUSE: "the port is in use",
     errno.EADDRNOTAVAIL: "this machine does not have the address",
@@ -176,16 +180,17 @@ class Renderer:
             **(running.document if running is not None else {}),
         }
         read_before = running.document if lives and running is not None else {}
-        away = _files_away(fitted.settings, read_before)
-        drivers = fitted.settings.values.get("exec-opts")
-        if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
-            # dockerd starts with it, and no container does
-            away["exec-opts"] = (
-                "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
-            )
+        root = fitted.settings.values.get("data-root") or kept.get("data-root")
+        away = _not_here(fitted.settings) | _files_away(fitted.settings, read_before)
+        remap = fitted.settings.values.get("userns-remap")
+        if (
+            remap
+            and remap != read_before.get("userns-remap")
+            and (why := not_mappable(str(remap), str(root or "")))
+        ):
+            away["userns-remap"] = why
         # `kept` stands in for what is left out, but not with the very file that is away
         kept = functools.reduce(without_key, away, kept)
-        root = fitted.settings.values.get("data-root") or kept.get("data-root")
         rendered = render(
             fitted.settings,
             version=version_of(runner.program),
@@ -227,6 +232,55 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
         except QuantityError as exc:
             found[key] = f"{path}: {exc.wrong}, so no container could start"
     return found
+
+
+def _not_here(settings: DaemonSettings) -> dict[str, str]:
+    """Keys with which dockerd starts on this machine, and no container does."""
+    drivers = settings.values.get("exec-opts")
+    if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
+        why = "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        return {"exec-opts": why}
+    return {}
+
+
+def not_mappable(remap: str, root: str) -> str:
+    """Why dockerd would not start with that `userns-remap` and data_root here, "" where nothing is known against it.
+
+    It wants ranges of ids for the user and the group (moby user.LoadIdentityMapping), and that users of these can pass
+    every folder above its data (moby daemon, setupDaemonRoot).
+    """
+    name, _, group = remap.partition(":")
+    if name == "default":
+        name = group = _REMAPPED
+    try:
+        user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        if name == _REMAPPED and not any(map(shutil.which, ("useradd", "adduser"))):
+            return (
+                f"there is no user {name}, and dockerd cannot add it: this system has no useradd or adduser"
+            )
+        return ""  # dockerd adds its own, and refuses another
+    groups = {group or user.pw_name, user.pw_name, str(user.pw_uid)}
+    for path, names in (("/etc/subuid", {user.pw_name, str(user.pw_uid)}), ("/etc/subgid", groups)):
+        if not names & with_ranges(Path(path)):
+            return f"{path} has no range for {name}: add the line `{name}:100000:65536`"
+    for folder in Path(root).parents if root else ():
+        try:
+            mode = PATHS.ask(mode_of, str(folder))
+        except PathError:
+            return ""
+        if mode is not None and not mode & stat.S_IXOTH:
+            return f"users of the range cannot pass {folder}, which holds {root}: `chmod o+x {folder}`"
+    return ""
+
+
+def with_ranges(path: Path) -> set[str]:
+    """The users in /etc/subuid or /etc/subgid (subuid(5))."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {line.partition(":")[0] for line in lines if line.count(":") == 2}
 
 
 def prior_drivers(root: str) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class Issue:
     expected: str = ""
 
     def __post_init__(self) -> None:
+        # here, as every mistake passes through: a message may quote a value, which may hold a password
         object.__setattr__(self, "message", hidden_text(self.message))
 
     @property

@@ -67,6 +67,7 @@ def parse_int(text: str, *, minimum: int = 0, maximum: int = _INT64_MAX) -> int:
     bounds = f"a whole number of at least {minimum}" + (
         f", at most {maximum}" if maximum != _INT64_MAX else ""
     )
+    # before `int`, which takes minutes for a number of a million digits
     if not _INTEGER.fullmatch(text) or len(text) > 20:
         raise QuantityError(f"{text!r} is not a whole number", bounds)
     value = int(text)
@@ -107,6 +108,7 @@ def parse_duration(text: str) -> int:
     if text == "0":
         return 0
     expected = "a duration with units such as 30s, 1m30s or 500ms"
+    # Go refuses a bare number; people who write one mean seconds
     if _NUMBER.fullmatch(text):
         raise QuantityError(f"{text!r} has no unit", f"{expected} (did you mean {text}s?)")
     if len(text) > _NUMBER_MAX:

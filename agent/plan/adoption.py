@@ -268,6 +268,7 @@ def _pool(item: Mapping[str, Any]) -> Pool:
 
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
     found: list[Volume] = []
+    # anonymous volumes have no section: they move from one container to the next
     for name in sorted({m.source for m in spec.mounts if m.source and not m.is_bind}):
         if Key("volume", name) in around.sections or is_anonymous(name):
             continue

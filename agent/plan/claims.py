@@ -160,6 +160,7 @@ def _later(draft: Draft, key: str, reason: str) -> Missing:
 
 def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
     """Whether the holder keeps it only because its change, which gives it up, waits for the taker and for nothing else."""
+    # a circle over a dependency: the holder's change waits for the taker, which waits for what that change gives up
     turn, declared = draft.turns.get(holder), draft.declared.get(holder)
     waits = holder in draft.withheld and holder not in draft.unchanged and holder not in draft.context.waiting
     if declared is None or not waits or holder in draft.context.busy or (turn is not None and turn.stop):

@@ -55,6 +55,7 @@ _STORE = "features.containerd-snapshotter"
 
 def driver_trouble(values: Document, version: Version, prior: Collection[str] = ()) -> str:
     """Why this dockerd does not have the storage driver that is asked for; "" when it does."""
+    # dockerd says such things too, but only by not starting, and then the last settings come back
     driver = str(values.get("storage-driver") or "")
     gone = _GONE.get(driver)
     if gone is not None and version >= gone:
@@ -121,6 +122,7 @@ def move_trouble(store: str, file_system: str) -> str:
     """Why an engine's data cannot be copied to a file system of that type; "" when it can. `store`: what keeps images and
     containers, as the engine names it."""
     kind = "fuse" if file_system.startswith("fuse") else file_system
+    # btrfs and zfs keep layers as subvolumes and snapshots, devicemapper in a pool: a copy of the files has none of them
     driver = store.removeprefix("containerd's ").partition(" ")[0]
     if driver not in _COPIED_AS_FILES:
         return f"the storage driver {driver or '(not known)'} does not keep layers as files, which could be copied"

@@ -234,6 +234,7 @@ class Draft:
         operations, wanted = tuple(todo), frozenset(needs) | self.after.get(key, set())
         if all(isinstance(operation, ops.StopContainer) for operation in operations):
             wanted = frozenset()  # it takes nothing, and keeps whatever name it has
+        # a work of this plan can be waited for, one of an earlier plan cannot: the next pass comes when that has ended
         unfinished = sorted(wanted & self.context.busy)
         if unfinished and operations:
             self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")
@@ -246,6 +247,7 @@ class Draft:
         """Whether nothing may be planned for a resource now."""
         if key in self.context.busy:
             return True
+        # after a downgrade: what a spec of that version asks for cannot be told, so nothing of it may be changed
         if record is not None and record.spec_hash and version_of(record.spec_hash) > SPEC_VERSION:
             message = "a newer version of ucidockd made it: this one only looks"
             self.find(key, "Synced", status=False, reason="NewerVersion", message=message)

@@ -137,6 +137,7 @@ def outlook(
             continue
         if finding.type == ConditionType.SYNCED and finding.reason == "Waiting":
             continue  # what it waits for is its own finding
+        # what it waits for is in this plan too: people want to know what follows, not that it waits
         if finding.once and finding.key in coming:
             message, op = f"once {finding.once}", coming[finding.key]
             found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))

@@ -91,6 +91,7 @@ def plan_orphans(draft: Draft) -> None:
     known |= desired.broken
     for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
         key = record.key
+        # what a swap left is for the swap to finish or undo
         if key in known or record.swap or draft.hands_off(key, record):
             continue
         if Key(record.kind, record.name) in desired.claimed:
@@ -241,6 +242,7 @@ def plan_network(draft: Draft, network: Network) -> None:
     if network.external:
         _join_network(draft, key, network, record)
         return
+    # by its id: a network of that name may be one that someone made after ours was removed
     seen = next((n for n in draft.observed.networks if record and n.id == record.object_id), None)
     if record is None or seen is None:
         _absent_network(draft, key, network, gone=record is not None)

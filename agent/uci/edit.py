@@ -10,13 +10,13 @@ Comes after agent.uci.syntax; agent.files.uci_store writes the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent.errors import ConfigError
 from agent.model.issues import GivenSection
-from agent.uci.syntax import Option, Package, Section, arguments, generated_name
+from agent.uci.syntax import Option, Package, Section, arguments
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _TYPE = re.compile(r"[\x21-\x7e]+\Z")
@@ -157,72 +157,6 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
             return staged
         return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option, value=number[1]))
     return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option))
-
-
-def add_list(staged: Staged, where: str, value: str) -> Staged:
-    """`uci add_list`: a further item; what was a single option becomes the first item of a list."""
-    _check_value(where, value)
-    target, section = _edited_section(staged, where)
-    return _note(staged, Change(kind=Kind.LIST_ADD, section=section, option=target.option, value=value))
-
-
-def del_list(staged: Staged, where: str, value: str) -> Staged:
-    """`uci del_list`: removes every item equal to `value`; a single option is left alone."""
-    _check_value(where, value)
-    target, section = _edited_section(staged, where)
-    if target.found_option is None or isinstance(target.found_option.value, str):
-        return staged
-    return _note(staged, Change(kind=Kind.LIST_DEL, section=section, option=target.option, value=value))
-
-
-def rename(staged: Staged, where: str, name: str) -> Staged:
-    """`uci rename`: a section or an option. libuci does not mind if the name is taken."""
-    _check_value(where, name)
-    target, section = _existing(staged, where)
-    return _note(staged, Change(kind=Kind.RENAME, section=section, option=target.option, value=name))
-
-
-def reorder(staged: Staged, where: str, position: str) -> Staged:
-    """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is not a number for 0."""
-    _check_value(where, position)
-    _, section = _edited_section(staged, where)
-    number = _INTEGER.match(position)
-    change = Change(kind=Kind.REORDER, section=section, value=str(max(int(number[1]), 0) if number else 0))
-    moved = _replayed(staged, change)
-    return staged if moved is None or moved.package == staged.package else _note(staged, change)
-
-
-def add(staged: Staged, package: str, section_type: str) -> tuple[Staged, str]:
-    """`uci add`: an anonymous section at the end; also returns its generated name."""
-    if package != staged.package.name:
-        raise UciEditError(f"{package}: expected {staged.package.name}")
-    name = generated_name(staged.numbered + 1, section_type)
-    return _note(staged, Change(kind=Kind.ADD, section=name, value=section_type)), name
-
-
-def run(staged: Staged, command: Sequence[str]) -> Staged:
-    """One command line of `uci` (without `uci` itself). Raises UciEditError."""
-    match command:
-        case ["add", package, section_type]:
-            return add(staged, package, section_type)[0]
-        case ["delete", where]:
-            place, _, value = where.partition("=")
-            return delete(staged, place, value)
-        case [verb, assignment] if verb in _WITH_VALUE:
-            place, equals, value = assignment.partition("=")
-            if not equals:
-                raise UciEditError(f"{assignment}: {verb} needs =value")
-            return _WITH_VALUE[verb](staged, place, value)
-    raise UciEditError(f"unknown command: {' '.join(command)}")
-
-
-_WITH_VALUE: dict[str, Callable[[Staged, str, str], Staged]] = {
-    "set": set_value,
-    "add_list": add_list,
-    "del_list": del_list,
-    "rename": rename,
-    "reorder": reorder,
-}
 
 
 def replayed(package: Package, changes: Iterable[Change]) -> Package:

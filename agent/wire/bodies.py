@@ -13,6 +13,7 @@ LIMIT = 1024  # characters: a body may echo what it was sent
 
 def error_message(body: bytes, status: int, *, who: str = "the engine", limit: int = LIMIT) -> str:
     """Its `message`, or a body that is not JSON (a proxy's) as it is, cut to `limit` characters; else the bare status."""
+    # a proxy before the engine answers in HTML or plain text, which says more than a bare status
     try:
         found = json.loads(body)
         text = str(found.get("message", "")) if isinstance(found, dict) else ""

@@ -63,6 +63,7 @@ class Manifest:
 def challenge(header: str) -> Challenge | None:
     """RFC 7235, and the token specification of the Docker registry; Bearer where both are offered."""
     found = None
+    # anyone can stand behind a registry's name, and the patterns take the square of a header's length
     if len(header) > _HEADER_MAX:
         return None
     for part in re.split(r"(?:^|,)\s*(?=(?:bearer|basic)(?:\s|$))", header, flags=re.IGNORECASE):
@@ -95,6 +96,7 @@ def limit(headers: Mapping[str, str]) -> Limit | None:
 def retry_after(headers: Mapping[str, str], now: float) -> float:
     """Seconds to wait after status 429: Retry-After in either form (RFC 9110), or an hour."""
     said = headers.get("retry-after", "").strip()
+    # a registry may send nonsense: it is neither asked at once again nor never
     seconds = RETRY_S
     if said.isascii() and said.isdigit():
         seconds = float(said[:9])

@@ -87,6 +87,7 @@ class TarReader:
             entry, self._records = self._records, None
             self._note(entry, block[: entry.size])
             return []
+        # the end is two blocks of zeros; what follows the first one means nothing
         if not any(block):
             self.ended = True
             return []
@@ -112,6 +113,7 @@ class TarReader:
 
     def _member(self, block: bytes, entry: Entry) -> Member:
         said, self._said = self._said, {}
+        # octal digits end at 8 GiB: pax records have the true size then
         stated = said.get("size", "")
         size = int(stated) if stated.isdigit() else entry.size
         self._skip = 0 if entry.kind in _WITHOUT_CONTENT else _padded(size)

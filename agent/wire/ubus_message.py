@@ -124,6 +124,7 @@ class Message:
 def encode_message(message: Message) -> bytes:
     """Header and blob, attributes in the order of the mapping. Raises MessageError past MESSAGE_LIMIT."""
     parts = b"".join([_encode_attr(attr, value) for attr, value in message.attributes.items()])
+    # ubusd would drop the connection, and with it every object of ours
     if HEADER + len(parts) > MESSAGE_LIMIT:
         raise MessageError(f"a message of {HEADER + len(parts)} bytes: expected {MESSAGE_LIMIT} at most")
     head = bytes((0, message.kind)) + message.seq.to_bytes(2, "big") + message.peer.to_bytes(4, "big")

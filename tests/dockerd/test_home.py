@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
+from agent.dockerd import target
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.dockerd.identity import MARK, EngineHome
 from agent.dockerd.status import DaemonStatus
@@ -82,3 +86,39 @@ def test_another_data_root_is_another_engine(tmp_path: Path) -> None:
     house.other()
     (tmp_path / "elsewhere").mkdir()
     assert "data_root was" in house.home.other(str(tmp_path / "elsewhere"), accepted=False)
+
+
+@pytest.mark.parametrize(
+    ("remap", "ranges", "adds", "mode", "said"),
+    [
+        ("root", {"root"}, True, 0o711, ""),
+        ("0:0", {"0"}, True, 0o711, ""),
+        ("root", set(), True, 0o711, "/etc/subuid has no range for root: add the line"),
+        ("root", {"root"}, True, 0o700, "chmod o+x"),
+        ("default", set(), False, 0o711, "no useradd or adduser"),
+        ("default", set(), True, 0o711, ""),  # dockerd adds both
+        ("nosuchuser", set(), False, 0o711, ""),  # dockerd says so itself
+    ],
+)
+def test_ids_that_cannot_be_mapped_are_named_before_dockerd_is_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+    remap: str,
+    ranges: set[str],
+    adds: bool,  # whether users can be added
+    mode: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(target, "with_ranges", lambda _: ranges)
+    monkeypatch.setattr(target, "_REMAPPED", "nosuchdockremap")
+    monkeypatch.setattr(shutil, "which", lambda _: "/bin/adduser" if adds else None)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(mode)
+        why = target.not_mappable(remap, f"{folder}/docker")
+    assert said in why and bool(said) is bool(why)
+
+
+def test_ranges_of_ids_are_read_as_subuid_has_them(tmp_path: Path) -> None:
+    file = tmp_path / "subuid"
+    assert target.with_ranges(file) == set()
+    file.write_text("dockremap:100000:65536\n1000:200000:65536\n\n# one:2\n")
+    assert target.with_ranges(file) == {"dockremap", "1000"}

@@ -108,7 +108,13 @@ def test_the_image_store_is_the_one_that_is_asked_for(new: DaemonLab, settings: 
 def test_a_remapped_engine_is_another_one(new: DaemonLab) -> None:
     if "dockremap" not in Path("/etc/subuid").read_text():
         pytest.skip("/etc/subuid has no range for dockremap")
-    new.root.chmod(0o711)  # as dockerd asks of every folder above its data
+    new.apply("option userns_remap 'default'\n")
+    assert new.conditions()["Synced"] == (False, "LeftOut")
+    assert f"chmod o+x {new.root}" in new.message("Synced")
+    assert new.conditions()["Running"] == (True, "Running")
+    assert not any("did not start" in str(c) for c in new.conditions().values())
+    new.root.chmod(0o711)
+    new.stage.accept_engine()
     assert new.apply("")
     new.settle()
     assert not new.apply("option userns_remap 'default'\n")

@@ -41,9 +41,9 @@ class Agent:
         self.words += [f"--docker-host={options.docker_host}"]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "agent", "run", *self.words], stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "agent", "run", *self.words, *more], stderr=subprocess.DEVNULL
         )
         wait_for(lambda: Path(str(self.lab.options.socket)).exists())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""In place of uhttpd, which Debian does not have: files, calls on ubus as JSON-RPC, and subscriptions as events.
+"""In place of uhttpd, which Debian does not have: files, calls on ubus as JSON-RPC, subscriptions, and LuCI's bridge.
 
 With its limits (100 connections, 60 s a call) and its defect (docs/uhttpd.md): a subscription keeps its place for ever. A
 request that finds no place waits for one, as a connection does that uhttpd does not accept.
@@ -16,16 +16,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.errors import BusError
 from agent.ubus.client import UbusClient
+from agent.uci import syntax
 from agent.wire.ubus_message import Status
 from tests.support.bus import running
 
@@ -35,7 +37,11 @@ _DENIED = {"code": -32002, "message": "Access denied"}
 
 
 class Web:
-    """Serves `folders` (URL prefix -> folder) and what is on the bus at `bus`."""
+    """Serves `folders` (URL prefix -> folder) and what is on the bus at `bus`.
+
+    With `config` (a /etc/config) pages may read and write UCI as by rpcd's `uci`; with `socket`, the agent's, their files
+    go through as by LuCI's bridge. `page` is what each address of the app gives.
+    """
 
     def __init__(self, bus: Path, folders: Mapping[str, Path]) -> None:
         self._bus = bus
@@ -45,7 +51,13 @@ class Web:
         self.reads: dict[asyncio.Future[None], tuple[str, str]] = {}  # those under way: session and object
         self._calls: Counter[str] = Counter()
         files = [Mount(prefix, StaticFiles(directory=folder)) for prefix, folder in folders.items()]
+        self.config: Path | None = None
+        self.socket = ""
+        self.page: Path | None = None
+        app = "/admin/services/ucidockd"
         routes = [
+            Route(f"{app}/transfer{{path:path}}", self._transfer, methods=["GET", "POST", "PUT", "DELETE"]),
+            Route(f"{app}/{{path:path}}", self._page),
             Route("/ubus", self._call, methods=["POST"]),
             Route("/ubus/subscribe/{name}", self._subscribe),
         ]
@@ -107,10 +119,30 @@ class Web:
             return False
 
     async def _call(self, request: Request) -> Response:
-        session, name, method, args = (await request.json())["params"]
+        """One call, or several that the page sends together."""
+        calls = await request.json()
+        if isinstance(calls, list):
+            return JSONResponse(await asyncio.gather(*map(self._answer, calls)))
+        answer = await self._answer(calls)
+        return Response(status_code=502) if answer is None else JSONResponse(answer)
+
+    async def _answer(self, call: dict[str, Any]) -> dict[str, Any] | None:
+        """None where the connection was cut."""
+        head = {"jsonrpc": "2.0", "id": call["id"]}
+        if call["method"] == "list":
+            found = {name: await self._caller.lookup(name) for name in call["params"]}
+            return {**head, "result": {name: one[name] for name, one in found.items() if name in one}}
+        session, name, method, args = call["params"]
         self._calls[session] += 1
         if not await self._may(session, name, method):
-            return JSONResponse({"jsonrpc": "2.0", "id": 1, "error": _DENIED})
+            return {**head, "error": _DENIED}
+        if name == "uci":
+            return {**head, "result": [Status.OK, self._uci(method, args)]}
+        return await self._on_bus(head, session, name, method, args)
+
+    async def _on_bus(
+        self, head: dict[str, Any], session: str, name: str, method: str, args: dict[str, Any]
+    ) -> dict[str, Any] | None:
         call = asyncio.ensure_future(
             self._caller.call(name, method, {**args, "ubus_rpc_session": session}, timeout_s=_CALL_S)
         )
@@ -120,14 +152,52 @@ class Web:
         try:
             await asyncio.wait({call, broken}, return_when=asyncio.FIRST_COMPLETED)
             if broken.done():
-                return Response(status_code=502)
+                return None
             result = [Status.OK, call.result()]
         except BusError as exc:
             result = [Status.UNKNOWN_ERROR if exc.status is None else exc.status]
         finally:
             self.reads.pop(broken, None)
             call.cancel()
-        return JSONResponse({"jsonrpc": "2.0", "id": 1, "result": result})
+        return {**head, "result": result}
+
+    def _uci(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        """`get` of a whole file, and `put`, which stands for all changes, `commit` and `apply`."""
+        assert self.config
+        path = self.config / args["config"]
+        if method == "put":
+            sections = [_section(name, values) for name, values in args["values"].items()]
+            temporary = path.with_name(f".{path.name}.uci-x")
+            package = syntax.Package(name=path.name, sections=tuple(sections))
+            temporary.write_text(syntax.format_file(package))
+            temporary.replace(path)
+            return {}
+        text = path.read_text() if path.exists() else ""
+        return {"values": {one.name: _values(one) for one in syntax.parse(text, package=path.name).sections}}
+
+    async def _page(self, _: Request) -> Response:
+        return FileResponse(self.page) if self.page else Response(status_code=404)
+
+    async def _transfer(self, request: Request) -> Response:
+        """As luci/ucode/controller/ucidockd.uc, but for rights and parts."""
+        transport = httpx.AsyncHTTPTransport(uds=self.socket)
+        client = httpx.AsyncClient(transport=transport, base_url="http://agent", timeout=_CALL_S)
+        query = f"?{request.url.query}" if request.method == "GET" else ""
+        target = f"/v1/transfers{request.path_params['path']}{query}"
+        kept = {name: value for name, value in request.headers.items() if name == "content-type"}
+        asked = client.build_request(request.method, target, content=await request.body(), headers=kept)
+        answer = await client.send(asked, stream=True)
+        passed = ("content-type", "content-length", "content-disposition")
+        headers = {name: answer.headers[name] for name in passed if name in answer.headers}
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                async for piece in answer.aiter_raw():
+                    yield piece
+            finally:
+                await client.aclose()
+
+        return StreamingResponse(body(), answer.status_code, headers)
 
     async def _subscribe(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -146,3 +216,24 @@ class Web:
             while True:
                 kind, data = await heard.get()
                 yield f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def _values(section: syntax.Section) -> dict[str, Any]:
+    own = {".type": section.type, ".name": section.name, ".anonymous": section.anonymous}
+    return {
+        **own,
+        **{
+            one.name: list(one.value) if isinstance(one.value, tuple) else one.value
+            for one in section.options
+        },
+    }
+
+
+def _section(name: str, values: Mapping[str, Any]) -> syntax.Section:
+    options = tuple(
+        syntax.Option(name=key, value=tuple(value) if isinstance(value, list) else str(value))
+        for key, value in values.items()
+        if not key.startswith(".")
+    )
+    anonymous = bool(values.get(".anonymous"))
+    return syntax.Section(type=values[".type"], name=name, anonymous=anonymous, options=options)

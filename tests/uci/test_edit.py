@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.uci.edit import Change, Kind, Staged, UciEditError, run, stage
+from agent.uci.edit import Change, Kind, Staged, UciEditError, stage
 from agent.uci.syntax import format_file, parse, quote
+from tests.support.uci_commands import run
 
 CORPUS = Path(__file__).parents[1] / "data" / "uci-corpus" / "edit.jsonl"
 CASES = [json.loads(line) for line in CORPUS.read_text().splitlines()]

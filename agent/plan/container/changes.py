@@ -26,6 +26,7 @@ def option_of(field: str) -> str:
 
 def words(field: str, old: Any, new: Any) -> tuple[str, str]:
     """Two values of a field. Of environment variables the names say enough, and only of those that differ."""
+    # values of variables are hashes in records, and secrets in sections: neither is for people
     if field != "env":
         return _words(field, old), _words(field, new)
     mine, other = dict(map(tuple, old or [])), dict(map(tuple, new or []))
@@ -164,6 +165,7 @@ def change_of(
 ) -> FieldChange:
     """One change; `before` and `after` are the meanings: a limit of 0 is taken away as one that is unset."""
     old_text, new_text = words(field, old, new)
+    # only for limits the meaning decides: of a list `level_of` needs the entries as they are written
     in_place = LEVELS.get(field) is Level.UPDATE
     level = level_of(field, before.get(field), after.get(field)) if in_place else level_of(field, old, new)
     return FieldChange(

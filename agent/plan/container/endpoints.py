@@ -58,6 +58,7 @@ def network_ids(networks: Iterable[ObservedNetwork], records: Iterable[Record]) 
     for network in networks:
         named.setdefault(network.name, []).append(network.id)
     known = {}
+    # a wrong guess would move a container into another network, so an unclear name is left out
     for name, ids in named.items():
         meant = ids if len(ids) == 1 else [each for each in ids if each in ours]
         if len(meant) == 1:

@@ -232,6 +232,7 @@ class _Planner:
     # there
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
+        # neither a start nor a swap works on it; whether that ends is the engine's to decide
         if seen.state in _ENDING:
             message = (
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
@@ -262,6 +263,7 @@ class _Planner:
             *self._running(record, seen),
             *self._renaming(record, seen),
         ]
+        # that it recovered can only be said after a look at the container itself, of which the list shows little
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
         elif seen.inspect is not None and not todo and not self.image.update_failed(record):
@@ -290,7 +292,7 @@ class _Planner:
         if room is None:
             return
         choice = self.choice
-        # the old image goes first only where another one comes, and never before its own data is back
+        # the old image goes first only where another one comes, and not where its saved data is put back
         other = bool(choice.why) or any(change.field in ("image", "platform") for change in changes)
         frees = self.container.policy.strategy is Strategy.FREE_FIRST and other and not choice.restores
         swap = ops.ReplaceContainer(
@@ -345,6 +347,7 @@ class _Planner:
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
         api = self.draft.context.api
         edited = with_mac_level(self._edited(record, seen), record.spec, self.container, api)
+        # an edit comes first: what drifted is set right with it, or found in the next pass
         if edited:
             return edited
         if seen.inspect is None:
@@ -545,6 +548,7 @@ class _Planner:
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
         if seen.id in self.draft.context.left_behind:
             return True
+        # its namespace is that of a process which has ended: it runs, and nothing reaches it
         names = shared_names(self.container)
         sharing = (
             key for key in joined_keys(self.draft, self.container) if self.draft.declared[key].name in names

@@ -52,6 +52,7 @@ class _Moves:
     hands_off: set[str] = field(init=False)  # sections that are being worked on
 
     def __post_init__(self) -> None:
+        # in the middle of a swap or of a create nothing tells for sure whose object is whose
         open_sections = {r.section for r in self.records if r.swap or not r.object_id}
         free = [
             r
@@ -76,6 +77,7 @@ class _Moves:
         return meaning_hash(self.kind, record.spec) == meaning_hash(self.kind, wanted)
 
     def find(self) -> list[Record]:
+        # a move that falls away can take the ground from another one, so until none does
         wanted = {s: r for s in self.declared if (r := self._wanted(s)) is not None}
         while bad := [s for s, record in wanted.items() if not self._may_take(s, record, wanted)]:
             for section in bad:

@@ -2,18 +2,25 @@
 // Pages in one Chromium. Each line on stdin is [verb, argument, ...] as JSON and is about the tab chosen last, each answer one on stdout.
 // usage: node drive.mjs PLAYWRIGHT
 import { createRequire } from 'node:module';
+import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 
 const { chromium } = createRequire(import.meta.url)(process.argv[2]);
 const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: [ '--no-sandbox' ] });
-const context = await browser.newContext();
+const context = await browser.newContext({ acceptDownloads: true });
 const tabs = new Map(), errors = [];
-let page;
+let page, clicks = [], requests = [];
+
+// Clicks of a mouse, with what they met. A label hands its click on to its field: the second one has no detail.
+await context.exposeBinding('clicked', (_source, what) => clicks.push(what));
+await context.addInitScript(() => document.addEventListener('click', ({ isTrusted, detail, target }) =>
+	isTrusted && detail && window.clicked((target.innerText || target.ariaLabel || target.tagName).trim().slice(0, 30)), true));
 
 async function choose(name) {
 	if (!tabs.has(name)) {
 		const made = await context.newPage();
 		made.setDefaultTimeout(45000);
+		made.on('request', request => requests.push(`${request.method()} ${new URL(request.url()).pathname} ${request.postData() ?? ''}`));
 		made.on('pageerror', error => errors.push(error.stack));
 		tabs.set(name, made);
 	}
@@ -39,6 +46,29 @@ const verbs = {
 	},
 	show: (name, options, begin) => page.evaluate(args => window.show(...args), [ name, options, begin ]),
 	view: (name, id) => page.evaluate(args => window.view(...args), [ name, id ]),
+	// a page of the app, once it is drawn
+	visit: async url => {
+		await page.goto('about:blank');
+		clicks = [];
+		requests = [];
+		await page.goto(url);
+		await page.waitForFunction(() => window.ready);
+	},
+	// clicks and requests since the last `visit`
+	clicks: async () => clicks,
+	requests: async () => requests,
+	touch: selector => page.click(selector),
+	// clicks; gives the file that comes of it, as {name, text}
+	download: async selector => {
+		const [ download ] = await Promise.all([ page.waitForEvent('download'), page.click(selector) ]);
+		return { name: download.suggestedFilename(), text: await readFile(await download.path(), 'latin1') };
+	},
+	// clicks, and chooses the file at `path`
+	upload: async (selector, path) => {
+		const [ chooser ] = await Promise.all([ page.waitForEvent('filechooser'), page.click(selector) ]);
+		await chooser.setFiles(path);
+	},
+	shot: path => page.screenshot({ path, fullPage: true }),
 	click: text => page.click(`button:has-text("${text}")`),
 	fill: (selector, text) => page.fill(selector, text),
 	type: text => page.keyboard.type(text),

@@ -2,9 +2,12 @@
 // In place of LuCI: its loader, elements and calls, as much as the modules use. `show` puts one of them on the page.
 import { baseclass, instanceOf, needsOf } from '../standin.mjs';
 
-const SESSION = new URLSearchParams(location.search).get('session');
+const IN_APP = location.pathname.startsWith('/admin/'); // a page of the app at its own address, on the router's own files
+const SESSION = new URLSearchParams(location.search).get('session') ?? sessionStorage.session;
 const HOSTILE = new URLSearchParams(location.search).has('hostile');
 const RESOURCES = '/luci-static/resources';
+
+sessionStorage.session = SESSION;
 
 globalThis.L = {
 	env: { token: 'none' },
@@ -36,7 +39,7 @@ const E = globalThis.E = (name, attributes, children) => {
 };
 
 // What a stranger could have written in an answer: markup in every text, but for the words that pages decide by.
-const WORDS = new Set([ 'Id', 'ID', 'ImageID', 'id', 'object', 'object_id', 'section', 'kind', 'status', 'verdict', 'state', 'State', 'Type', 'level' ]);
+const WORDS = new Set([ '.type', '.name', 'Id', 'ID', 'ImageID', 'id', 'object', 'object_id', 'section', 'kind', 'status', 'verdict', 'state', 'State', 'Type', 'level' ]);
 const NAMES = new Set([ 'Labels', 'Attributes', 'Networks' ]);
 let marks = 0;
 
@@ -54,9 +57,31 @@ function hostile(value, key) {
 	return Object.fromEntries(Object.entries(value).map(([ name, one ]) => [ NAMES.has(key) ? marked(name) : name, hostile(one, name) ]));
 }
 
-async function call(object, method, params) {
-	const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'call', params: [ SESSION, object, method, params ] });
-	const { result, error } = await (await fetch('/ubus', { method: 'POST', body })).json();
+async function post(body) {
+	return (await fetch('/ubus', { method: 'POST', body: JSON.stringify(body) })).json();
+}
+
+// what is asked for before the next frame goes out in one request, but for what a call says to send alone, as in LuCI's rpc.js
+let waiting = null;
+
+function together(message) {
+	if (!waiting) {
+		const messages = [], answers = new Promise((done, failed) => requestAnimationFrame(() => {
+			waiting = null;
+			post(messages).then(done, failed);
+		}));
+
+		waiting = { messages, answers };
+	}
+
+	const place = waiting.messages.push(message) - 1;
+
+	return waiting.answers.then(all => all[place]);
+}
+
+async function call(object, method, params, alone = true) {
+	const message = { jsonrpc: '2.0', id: 1, method: 'call', params: [ SESSION, object, method, params ] };
+	const { result, error } = await (alone ? post(message) : together(message));
 	if (error)
 		throw Object.assign(new Error('Login session is expired'), { name: 'SessionError' });
 	if (result[0] !== 0)
@@ -65,18 +90,40 @@ async function call(object, method, params) {
 }
 
 window.config = {}; // /etc/config, by file and section
+const written = new Set(); // files that are not saved yet
+
+function changed(config) {
+	written.add(config);
+	return window.config[config];
+}
+
+// in the app the router's own files are read and written; else what a test has put into `config`
+async function loadFile(name) {
+	window.config[name] = (await call('uci', 'get', { config: name }, false)).values;
+}
+
+async function apply() {
+	window.applied = (window.applied ?? 0) + 1;
+	if (!IN_APP)
+		return;
+	await Promise.all([ ...written ].map(config => call('uci', 'put', { config, values: window.config[config] })));
+	location.replace(location.pathname);
+}
 
 const GIVEN = {
 	baseclass,
 	view: baseclass,
 	uci: {
-		load: async () => {},
+		load: async names => {
+			if (IN_APP)
+				await Promise.all([ names ].flat().filter(name => !(name in window.config)).map(loadFile));
+		},
 		get: (config, id, option) => option === undefined ? window.config[config]?.[id] ?? null : window.config[config]?.[id]?.[option] ?? null,
 		sections: (config, type) => Object.values(window.config[config] ?? {}).filter(one => !type || one['.type'] === type),
-		add: (config, type, id) => (window.config[config] ??= {})[id] = { '.type': type, '.name': id },
-		set: (config, id, option, value) => window.config[config][id][option] = value,
-		unset: (config, id, option) => delete window.config[config][id][option],
-		remove: (config, id) => delete window.config[config][id],
+		add: (config, type, id) => (window.config[config] ??= {}) && (changed(config)[id] = { '.type': type, '.name': id }),
+		set: (config, id, option, value) => changed(config)[id][option] = value,
+		unset: (config, id, option) => delete changed(config)[id][option],
+		remove: (config, id) => delete changed(config)[id],
 		save: async () => {}
 	},
 	ui: {
@@ -93,14 +140,15 @@ const GIVEN = {
 			window.dialogues = (window.dialogues ?? 0) + 1;
 			return dialogue;
 		},
-		changes: { init: async () => {}, apply: async () => window.applied = (window.applied ?? 0) + 1 },
+		changes: { init: async () => {}, apply },
 		hideModal: () => document.getElementById('modal').replaceChildren(),
 	},
 	rpc: {
 		getSessionID: () => SESSION,
 		getBaseURL: () => '/ubus',
-		declare: ({ object, method, params }) => (...values) => call(object, method, Array.isArray(params)
-			? Object.fromEntries(params.map((name, index) => [ name, values[index] ])) : values[0] ?? {})
+		list: async name => (await post({ jsonrpc: '2.0', id: 1, method: 'list', params: [ name ] })).result,
+		declare: ({ object, method, params, nobatch }) => (...values) => call(object, method, Array.isArray(params)
+			? Object.fromEntries(params.map((name, index) => [ name, values[index] ])) : values[0] ?? {}, nobatch)
 	}
 };
 
@@ -143,11 +191,27 @@ window.put = async (name, method, ...values) => {
 	document.getElementById('view').replaceChildren(await instance(name)[method](...values));
 };
 
-/** Puts a page of the app on the page; `id` is the last word of its address. */
-window.view = async (name, id) => {
-	history.replaceState(null, '', `/pages/${id}${location.search}`);
+async function draw(name) {
 	await fetchSources(`view.ucidockd.${name}`);
 	const shown = window.shown = instance(`view.ucidockd.${name}`);
 	document.getElementById('view').replaceChildren(shown.render(await shown.load()));
+}
+
+/** Puts a page of the app on the page; `id` is the last word of its address. */
+window.view = async (name, id) => {
+	history.replaceState(null, '', `/pages/${id}${location.search}`);
+	await draw(name);
 };
+
+// LuCI's menu of the app, and the page that the address names
+async function drawApp() {
+	const menu = Object.entries(await (await fetch('/menu.d/luci-app-ucidockd.json')).json()).filter(([ , entry ]) => entry.title && entry.action.type === 'view');
+	document.getElementById('menu').replaceChildren(...menu.map(([ path, { title } ]) => E('a', { 'href': `/${path}` }, [ title ])));
+	await draw(location.pathname.split('/')[4]);
+}
+
+let isLeft = false; // what is still fetched then fails
+addEventListener('beforeunload', () => isLeft = true);
+if (IN_APP)
+	await drawApp().catch(error => isLeft || Promise.reject(error));
 window.ready = true;

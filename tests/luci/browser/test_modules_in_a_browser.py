@@ -22,7 +22,7 @@ import pytest
 from tests.api.conftest import Containers, containers
 from tests.api.test_jobs_on_engine import context
 from tests.browser.test_reverse_proxy import PLAYWRIGHT, why_no_browser
-from tests.support.agent_process import Agent
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.controller import LoopThread
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
@@ -36,6 +36,8 @@ __all__ = ["containers"]
 HERE = Path(__file__).parent
 RESOURCES = HERE.parents[2] / "luci/htdocs/luci-static/resources"
 SCHEMAS = HERE.parents[2] / "schemas"
+MENU = HERE.parents[2] / "luci/root/usr/share/luci/menu.d"
+APP = "/admin/services/ucidockd"
 BIG = 4 * 1024 * 1024
 
 pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
@@ -64,7 +66,7 @@ class Browser:
 
     def until_text(self, pattern: str, selector: str = "#view") -> str:
         """The text of the element, once it matches."""
-        found = f"document.querySelector({json.dumps(selector)}).textContent"
+        found = f"document.querySelector({json.dumps(selector)})?.textContent"
         try:
             return str(self.do("until", f"new RegExp({json.dumps(pattern)}).test({found}) && {found}"))
         except AssertionError as exc:
@@ -108,9 +110,13 @@ class Router:
 
 
 @asynccontextmanager
-async def a_router(bus: Path) -> AsyncIterator[Router]:
-    folders = {"/luci-static/resources/ucidockd/schemas": SCHEMAS, "/luci-static/resources": RESOURCES}
-    web = Web(bus, {"/tests": HERE.parent, **folders})
+async def a_router(
+    bus: Path, config: Path, socket: str, resources: Path = RESOURCES
+) -> AsyncIterator[Router]:
+    """`config`: what is /etc/config; `socket`: the agent's."""
+    folders = {"/luci-static/resources/ucidockd/schemas": SCHEMAS, "/luci-static/resources": resources}
+    web = Web(bus, {"/tests": HERE.parent, "/menu.d": MENU, **folders})
+    web.config, web.socket, web.page = config, socket, HERE / "page.html"
     async with FakeUbusd(bus), FakeRpcd(bus) as rpcd, web.serving():
         yield Router(web, rpcd)
 
@@ -119,10 +125,11 @@ async def a_router(bus: Path) -> AsyncIterator[Router]:
 def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("pages")
     loop, client = LoopThread(), docker.DockerClient(base_url=engine.host, version="auto")
-    router = a_router(folder / "ubus.sock")
+    box = Box.make(folder, engine, client)
+    router = a_router(folder / "ubus.sock", box.config, str(box.options.socket))
     made = loop.run(router.__aenter__())
-    made.box = Box.make(folder, engine, client)
-    agent = Agent(made.box, ubus=folder / "ubus.sock")
+    made.box = box
+    agent = Agent(box, ubus=folder / "ubus.sock")
     browser = Browser()
     try:
         agent.start()
@@ -322,3 +329,48 @@ def test_progress_survives_leaving_the_page_and_a_job_can_be_cancelled(
 
 # of the newest job's bar, in percent
 WIDTH = "parseInt(document.querySelector('.cbi-progressbar > div')?.style.width ?? '0')"
+
+
+DAILY = """
+config container 'daily'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option stop_signal 'KILL'
+	option network_mode 'none'
+
+config container 'crash'
+	option image 'IMAGE'
+	option command 'sh -c "echo starting; echo oops: no configuration; exit 3"'
+	option network_mode 'none'
+	option gate '1'
+"""
+
+
+def test_a_problem_its_log_and_a_limit_take_few_clicks(pages: Pages) -> None:
+    """All other daily tasks: test_clicks."""
+    box, browser = pages.router.box, pages.open()
+    assert box
+    box.write(DAILY)
+    wait_for(lambda: running(box, "daily"))
+    browser.do("visit", f"{pages.router.web.address}{APP}/overview?session={ADMIN}")
+    browser.until_text("crash[^]*oops: no configuration")
+    assert browser.do("clicks") == []
+    browser.do("touch", ".ucidockd-problem:has-text('crash') >> a:text-is('Logs')")
+    browser.do("until", "window.ready && location.hash === '#logs'")
+    browser.do("fill", "input[aria-label=Search]", "oops")
+    browser.until_text("^(?![^]*starting)[^]*oops", "pre")
+    got = browser.do("download", "button:has-text('Download'):visible")
+    assert got["name"] == "crash.log" and "oops: no configuration" in got["text"]
+    assert len(browser.do("clicks")) == 2, browser.do("clicks")
+    browser.do("visit", f"{pages.router.web.address}{APP}/containers?session={ADMIN}")
+    browser.do("touch", "tr:has(a:text-is('daily')) >> a:text-is('Edit')")
+    browser.do("until", "document.activeElement.closest('[data-option=image]') && true")
+    browser.do("touch", "[data-option=memory] input")
+    browser.do("type", "48m")
+    browser.until_text("daily", ".ucid-bar")
+    browser.do("touch", "button:has-text('Save & Apply')")
+    wait_for(lambda: box.get("daily").attrs["HostConfig"]["Memory"] == 48 << 20)
+    assert len(browser.do("clicks")) == 3, browser.do("clicks")
+    box.write("")
+    for name in ("daily", "crash"):
+        box.get(name).remove(force=True)

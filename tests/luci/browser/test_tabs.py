@@ -217,7 +217,7 @@ def test_two_users_in_one_browser_share_nothing(pages: Pages, log: str, tabs: li
     wait_for(
         lambda: "SessionError" in reader.text("body") or "expired" in reader.text("body") or reader.text()
     )
-    assert "#" not in reader.text(".xterm-rows")
+    assert "/ #" not in reader.text(".xterm-rows")
     pages.router.rpcd.rights[READER] = set()
 
 

@@ -192,6 +192,7 @@ class FakeEngine:
             host=host,
             networks=endpoints_of(body),
             mounts=[],
+            image_number=image.number,
         )
         container.mounts = self._mounts(config, host)
         self.containers[container.id] = container
@@ -653,7 +654,16 @@ class FakeEngine:
     def _detach(self, container: FakeContainer) -> None:
         self.networks.detach(container, list(container.networks))
 
+    def users_of(self, volume: str) -> int:
+        """How many containers have it."""
+        return len(self._users(volume))
+
     def _tell(self, container: FakeContainer, action: str) -> None:
+        if action == "start":
+            for mount in container.mounts:
+                if mount["Type"] == "volume" and mount["RW"] and mount["Name"] in self.volumes:
+                    found = self.volumes[mount["Name"]]
+                    found.data = max(found.data, container.image_number)
         self._say("container", action, container.id, {"name": container.name, "image": container.image})
 
     def _signal(self, container: FakeContainer, number: str) -> None:

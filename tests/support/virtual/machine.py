@@ -18,9 +18,12 @@ from typing import Any
 from agent.apply.ports import Engine
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
+from agent.model.notices import Event
 from agent.model.observed import ObservedContainer
 from agent.plan.container.renames import name_outside
+from agent.status.alarms import alarms_of
 from tests.support.virtual.ground import Ground
+from tests.support.virtual.objects import FakeImage
 from tests.support.virtual.promises import Promises
 from tests.support.virtual.sections import (
     CONTAINERS,
@@ -33,6 +36,7 @@ from tests.support.virtual.sections import (
     Config,
 )
 from tests.support.virtual.taps import Fault
+from tests.support.virtual.world import World
 
 DECOY = "decoy"
 _TRIES = 3  # swaps of one section within 15 minutes without a fault
@@ -344,6 +348,23 @@ class Machine:
         assert ground.state_files() == ["state.json"], ground.state_files()
         assert ground.exceptions() == [], ground.exceptions()[0]
         assert SECRET not in ground.everything_said()
+        if isinstance(ground, World):
+            self._check_notices(ground)
+            known = {record["saved"][0] for record in ground.records() if record["saved"]}
+            assert ground.saved.copies.keys() <= known, "a copy of data is left that nothing needs"
+            assert not ground.saved.lent, "the data of before is still lent"
+
+    def _check_notices(self, ground: World) -> None:
+        """Of what ended well nobody is left with bad news, and nobody hears of an end without a beginning."""
+        standing: dict[str, list[str]] = {}
+        for news in ground.notices:
+            if news.event is Event.RECOVERED:
+                assert standing.pop(news.key, None), f"{news.key} recovered from nothing: {ground.notices}"
+            elif news.event in _TROUBLE:
+                standing.setdefault(news.key, []).append(news.event.value)
+        well = [r["key"] for r in ground.snapshot()["resources"] if not _TROUBLE & alarms_of(r).keys()]
+        left = standing.keys() & set(well)
+        assert not left, f"nobody was told that it is over: { {key: standing[key] for key in left} }"
 
     def _check_objects(self) -> None:
         engine = self.ground.raw
@@ -466,6 +487,7 @@ def _is_held_up(condition: dict[str, Any]) -> bool:
     return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
+_TROUBLE = set(Event) - {Event.RECOVERED, Event.UPDATE, Event.WAITING, Event.TEST}
 _MEMORY = {"64m": 64 << 20, "128m": 128 << 20, "0": 0}
 _ON_OBJECTS = frozenset(
     f"engine.{name}"
@@ -698,6 +720,65 @@ def _renew(machine: Machine, choice: _Choice) -> None:
     machine.ground.renew(section, back=choice.below(3) == 0)
 
 
+def _upgrade(machine: Machine, choice: _Choice) -> None:
+    """An update of a section whose data is saved first: a bad one leaves what the old one had, a good one is taken back
+    with it where that is asked for."""
+    config, ground = machine.config, machine.ground
+    section = choice.of(config.containers or CONTAINERS)
+    if not isinstance(ground, World) or not machine.is_quiet(section) or not config.is_plain(section):
+        return
+    options, engine = config.containers[section], ground.engine
+    image, volume = str(options["image"]), str(*(options["volume"] or ("",))[:1]).partition(":")[0]
+    if image not in _TAGS or volume not in VOLUMES or engine.users_of(volume) != 1 or ground.plan.hidden:
+        return
+    before = dict(options)
+    options |= {"backup_before_update": "1", "post_start": "true", "gate": "1", "enabled": None}
+    options |= dict.fromkeys(("pre_stop", "hold_cmd", "strategy", "update", "rollback"))
+    ground.lose_events("hear")
+    machine.commit(told=True)
+    ground.rest(5)
+    seen = machine.whole(section)
+    if seen is None or seen.state != "running" or not machine.is_quiet(section):
+        return
+    data, bad, with_data = engine.volumes[volume].data, choice.below(2), choice.below(2)
+    new = _move_tag(machine, image)
+    engine.failing |= {new.id} if bad else set()
+    machine.promises.renewed(section)
+    ground.renew(section, back=False)
+    ground.rest(60)
+    expected = (seen.image_id, data) if bad else (new.id, new.number)
+    _check_data(machine, section, volume, expected, "after a bad update" if bad else "after an update")
+    if bad:
+        _move_tag(machine, image)
+    else:
+        ground.renew(section, back=True, with_data=bool(with_data))
+        ground.rest(60)
+        expected = (seen.image_id, data if with_data else new.number)
+        _check_data(machine, section, volume, expected, "taken back" + " with its data" * with_data)
+    config.containers[section] = before
+    machine.commit(told=True)
+
+
+_TAGS = ("app:1", "app:2")  # those that move
+
+
+def _move_tag(machine: Machine, ref: str) -> FakeImage:
+    machine.note_tags()
+    machine.promises.retagged()
+    machine.ground.retag(ref, gone=False)
+    assert isinstance(machine.ground, World)
+    return machine.ground.engine.images[ref]
+
+
+def _check_data(machine: Machine, section: str, volume: str, expected: tuple[str, int], when: str) -> None:
+    """What runs, and which image its data is of."""
+    seen = machine.whole(section)
+    assert isinstance(machine.ground, World)
+    found = machine.ground.engine.volumes[volume].data
+    assert seen is not None and seen.state == "running", f"{section} does not run {when}"
+    assert (seen.image_id, found) == expected, f"{section} has data of {found} {when}, not {expected}"
+
+
 # what is done behind our back
 
 
@@ -796,7 +877,7 @@ def _drive_out(machine: Machine, choice: _Choice) -> None:
 def _retag(machine: Machine, choice: _Choice) -> None:
     machine.note_tags()
     machine.promises.retagged()
-    machine.ground.retag(choice.of(("app:1", "app:2")), gone=choice.below(4) == 0)
+    machine.ground.retag(choice.of(_TAGS), gone=choice.below(4) == 0)
 
 
 def _unplug(machine: Machine, choice: _Choice) -> None:
@@ -927,6 +1008,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "manual": _by_our_door,
     "reconcile": _reconcile,
     "renew": _renew,
+    "upgrade": _upgrade,
     "meddle": _meddle,
     "rmnet": _remove_network,
     "rmvol": _remove_volume,
@@ -954,6 +1036,7 @@ _WEIGHTS = {
     "reword": 2,
     "attempt": 4,
     "renew": 3,
+    "upgrade": 3,
     "add": 3,
     "remove": 3,
     "meddle": 12,

@@ -11,10 +11,12 @@ KILLED_CODE = 137
 
 @dataclass(slots=True, kw_only=True)
 class FakeImage:
-    """`config` is what containers inherit: Cmd, Entrypoint, Env, Labels, Volumes ..."""
+    """`config` is what containers inherit: Cmd, Entrypoint, Env, Labels, Volumes ... `number`: newer images have higher
+    ones."""
 
     id: str
     config: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
 
     def body(self, tags: list[str]) -> dict[str, Any]:
         """GET /images/{ref}/json."""
@@ -23,10 +25,13 @@ class FakeImage:
 
 @dataclass(slots=True, kw_only=True)
 class FakeVolume:
+    """`data`: the number of the newest image that ran on it, which converts its data for good."""
+
     name: str
     driver: str
     labels: dict[str, str]
     options: dict[str, str]
+    data: int = 0
 
     def body(self) -> dict[str, Any]:
         """GET /volumes/{name}."""
@@ -88,6 +93,7 @@ class FakeContainer:
     host: dict[str, Any]
     networks: dict[str, dict[str, Any]]
     mounts: list[dict[str, Any]]
+    image_number: int = 0
     state: str = "created"
     exit_code: int = 0
     oom_killed: bool = False

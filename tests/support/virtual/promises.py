@@ -42,9 +42,9 @@ class Promises:
         default_factory=dict
     )  # section -> the shortest grace that it ever had, seconds
     clock_is_set: bool = False
-    _untrue: dict[str, tuple[bool, bool, float]] = field(
+    _untrue: dict[str, tuple[tuple[bool, bool, float], float]] = field(
         default_factory=dict
-    )  # key -> what status says of it, what is so, since when
+    )  # key -> what status says of it, what is so and when status last changed its mind; since when
 
     # what happened
 
@@ -165,12 +165,13 @@ class Promises:
         running = {self.machine.section_of(c) for c in ours if c.state == "running"}
         untrue = {}
         for resource in ground.snapshot()["resources"]:
-            said = next((c["status"] for c in resource["conditions"] if c["type"] == "Running"), None)
+            shown = next((c for c in resource["conditions"] if c["type"] == "Running"), None)
             key, actual = resource["key"], resource["section"] in running
-            if said is not None and said is not actual and resource["kind"] == "container":
-                before = self._untrue.get(key)
-                since = before[2] if before is not None and before[:2] == (said, actual) else ground.now()
-                untrue[key] = (said, actual, since)
+            if shown is not None and shown["status"] is not actual and resource["kind"] == "container":
+                said = shown["status"]
+                lie, before = (said, actual, shown["since"]), self._untrue.get(key)
+                since = before[1] if before is not None and before[0] == lie else ground.now()
+                untrue[key] = (lie, since)
                 limit = _PASS_S + _RESYNC_S * self.deaf
                 assert ground.now() - since < limit, (
                     f"{key}: status says {said} for {ground.now() - since:.0f} s"

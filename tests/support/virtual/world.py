@@ -25,12 +25,14 @@ from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
+from agent.model.notices import News
 from agent.model.resources import PruneImages
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
+from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
 from agent.storage.upkeep import Upkeep
 from tests.support.state import open_records, sections_of, state_of
@@ -65,8 +67,8 @@ class SavedVolumes:
 
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
-        self.copies: dict[str, frozenset[str]] = {}  # key -> volumes
-        self.lent: set[str] = set()
+        self.copies: dict[str, dict[str, int]] = {}  # key -> the data of volumes
+        self.lent: dict[str, dict[str, int]] = {}  # key -> what it was exchanged for
 
     def check(self, names: Iterable[str]) -> None:
         for name in names:
@@ -77,23 +79,32 @@ class SavedVolumes:
         wanted = frozenset(names)
         self._engine.time.sleep(2.0)
         self.check(wanted)
-        self.copies[key] = wanted
+        self.copies[key] = {name: self._engine.volumes[name].data for name in wanted}
 
     def lend(self, key: str) -> None:
         self._engine.list_volumes()  # it must be there
         if key not in self.copies:
             raise DataError("the data that was saved is gone")
-        self.lent.add(key)
+        if key not in self.lent:
+            self.lent[key] = self._exchange(self.copies[key])
 
     def take_back(self, key: str) -> None:
         self._engine.list_volumes()
-        self.lent.discard(key)
+        self._exchange(self.lent.pop(key, {}))
 
     def keep_only(self, keys: Callable[[], Collection[str]]) -> None:
         self._engine.list_volumes()
         kept = keys()
-        self.copies = {key: names for key, names in self.copies.items() if key in kept}
-        self.lent &= self.copies.keys()
+        self.copies = {key: data for key, data in self.copies.items() if key in kept}
+        self.lent = {key: data for key, data in self.lent.items() if key in kept}
+
+    def _exchange(self, data: dict[str, int]) -> dict[str, int]:
+        """What was there."""
+        volumes = self._engine.volumes
+        before = {name: volumes[name].data for name in data if name in volumes}
+        for name in before:
+            volumes[name].data = data[name]
+        return before
 
 
 class World:
@@ -123,6 +134,9 @@ class World:
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._begin_again_at = 0.0
+        self._images = 0
+        self.notices: list[News] = []  # what would have been sent
+        self._alarms = Alarms(0.0)
         self._sections: tuple[object, dict[str, str]] = (
             None,
             {},
@@ -137,7 +151,8 @@ class World:
             self.plug(what, there=True)
 
     def an_image(self, **config: Any) -> FakeImage:
-        return FakeImage(id=f"sha256:{self.engine.new_id()}", config=config)
+        self._images += 1
+        return FakeImage(id=f"sha256:{self.engine.new_id()}", config=config, number=self._images)
 
     # the agent
 
@@ -147,6 +162,7 @@ class World:
         self.loop.group = process
         engine = tap(self.engine, "engine", process=process, plan=self.plan, before=self._before)
         state = StateFile(self.options.state_dir / "state.json")
+        self._alarms = Alarms(self.time.now, self._alarms.memory())
         records = tap(state, "records", process=process, plan=self.plan)
         jitter = self.time.random
         reconciler = Reconciler(
@@ -256,16 +272,28 @@ class World:
             raise AssertionError("the agent ended by itself") from task.exception()
         if self.faults:
             raise self.faults[0]
+        if self.agent is not None:
+            self._see_alarms()
+
+    def _see_alarms(self) -> None:
+        """As the notifier does, but at the end of each rest only."""
+        snapshot, now = self.snapshot(), self.time.now
+        self._alarms.see_agent(snapshot["agent"], now)
+        for resource in snapshot["resources"]:
+            self._alarms.see(resource, now)
+        if now >= self._alarms.now + DAEMON_START_S:  # by then the board shows all that there is
+            self._alarms.keep([resource["key"] for resource in snapshot["resources"]], now)
+        self.notices += self._alarms.due(now)
 
     def reconcile(self) -> None:
         """`ucidockd reconcile`, as the controller does it; its end is not waited for."""
         if self.agent is not None:
             self._ending.add(self.loop.create_task(_told(self.agent.reconcile())))
 
-    def renew(self, name: str, *, back: bool) -> None:
+    def renew(self, name: str, *, back: bool, with_data: bool = False) -> None:
         """`ucidockd update` or `rollback`; its end is not waited for."""
         if self.agent is not None:
-            call = self.agent.rollback(name) if back else self.agent.update([name])
+            call = self.agent.rollback(name, with_data=with_data) if back else self.agent.update([name])
             self._ending.add(self.loop.create_task(_told(call)))
 
     def prune(self) -> None:
@@ -377,6 +405,9 @@ class World:
     def is_held(self, key: str) -> bool:
         path = Path(self.options.socket or "").parent / "holds.json"
         return path.exists() and key in json.loads(path.read_text())
+
+    def records(self) -> list[dict[str, Any]]:
+        return list(state_of(self.options.state_dir)["records"])
 
     def open_records(self) -> list[str]:
         return open_records(self.options.state_dir, self.engine)

@@ -2,7 +2,6 @@
 // Moves Docker's data to another folder: what that means first, then a job of the agent, which is followed.
 'use strict';
 'require baseclass';
-'require ui';
 'require ucidockd.browse as browse';
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
@@ -32,11 +31,9 @@ return baseclass.extend({
 			return D.attempt(() => this.look(target));
 
 		const field = D.el('input', { 'type': 'text', 'placeholder': '/mnt/sda1/docker', 'aria-label': _('New folder') });
-		const browser = D.el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => browse.folder(field.value || '/mnt', path => D.attempt(() => this.look(path))) }, _('Browse'));
+		const browser = D.always('neutral', _('Browse'), () => browse.folder(field.value || '/mnt', path => D.attempt(() => this.look(path))));
 
-		return D.dialogue(_('Move the data'), [ D.el('p', {}, _('An empty folder on the new disk, which needs ext4 or f2fs:')), D.el('p', {}, field, ' ', browser) ],
-			D.el('div', { 'class': 'right' }, D.el('button', { 'class': 'btn', 'click': () => ui.hideModal() }, _('Cancel')), ' ',
-				D.el('button', { 'class': 'btn cbi-button-apply', 'click': ui.createHandlerFn(this, () => D.attempt(() => this.look(field.value.trim()))) }, _('Continue'))));
+		return D.ask(_('Move the data'), [ D.el('p', {}, _('An empty folder on the new disk, which needs ext4 or f2fs:')), D.el('p', {}, field, ' ', browser) ], _('Continue'), () => this.look(field.value.trim()));
 	},
 
 	async look(target) {
@@ -48,12 +45,12 @@ return baseclass.extend({
 	async move(target) {
 		const place = D.el('p', { 'aria-live': 'polite' }), started = await calls.agent.move_data(target);
 
-		D.dialogue(_('Moving the data'), [ place, D.el('p', {}, _('This goes on if you leave the page; see Activity.')) ], D.el('div', { 'class': 'right' },
-			D.el('button', { 'class': 'btn cbi-button-negative', 'click': () => D.attempt(() => calls.agent.job_cancel(started.job.id)) }, _('Cancel the move'))));
-
+		const close = D.dialogue(_('Moving the data'), [ place, D.el('p', {}, _('This goes on if you leave the page; see Activity.')) ], [
+			D.el('button', { 'type': 'button', 'class': 'btn', 'click': () => close() }, _('Close')), D.always('negative', _('Cancel the move'), () => calls.agent.job_cancel(started.job.id))
+		]);
 		const job = await jobs.finished(started, step => D.fill(place, jobs.words(step)));
 
-		ui.hideModal();
+		close();
 
 		if (job.state !== 'succeeded')
 			return D.notify('error', _('%s; the old data is in use as before.').format(job.error?.message ?? job.state));

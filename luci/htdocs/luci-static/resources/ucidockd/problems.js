@@ -102,7 +102,7 @@ function remedyOf(resource, condition) {
 	case 'use-engine':
 		return [
 			askFirst(_('Use this Docker engine'), _('Everything in your settings is created on the engine that runs now. It starts without the old containers, images and volumes; they stay where they were.'), _('Use this engine'), reconcile),
-			' ', D.page('settings', _('Move the data'), 'set-general', 'btn cbi-button')
+			' ', way('settings', _('Move the data'), 'set-general')
 		];
 	case 'restore-volume':
 		return [

@@ -62,8 +62,11 @@ return view.extend({
 	},
 
 	take(item) {
-		if (item.name === 'begin')
+		// the jobs in the request that opens the stream
+		if (item.name === 'begin') {
 			this.events = [];
+			this.lookAtJobs();
+		}
 
 		if (item.name === 'event') {
 			this.events.unshift(item.json);
@@ -98,7 +101,6 @@ return view.extend({
 		this.span = D.select(_('Since'), [ [ 3600, _('last hour') ], [ 86400, _('last day') ], [ 7 * 86400, _('last week') ] ], () => this.follow());
 		this.follow();
 		live.follow('status', {}, item => this.model.take(item) && this.soon());
-		this.lookAtJobs();
 		window.setInterval(() => this.lookAtJobs(), JOBS_MS);
 
 		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Activity')), D.bar(this.filter, this.source, this.span), this.list);

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands of `uci` that the agent itself does not need, on what `agent.uci.edit` replays.
+
+With them a corpus of commands of the real `uci` holds the replay of changes against libuci.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from agent.uci import edit
+from agent.uci.syntax import generated_name
+
+
+def add_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
+    """`uci add_list`: a further item; what was a single option becomes the first item of a list."""
+    edit._check_value(where, value)
+    target, section = edit._edited_section(staged, where)
+    return edit._note(
+        staged, edit.Change(kind=edit.Kind.LIST_ADD, section=section, option=target.option, value=value)
+    )
+
+
+def del_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
+    """`uci del_list`: removes every item equal to `value`; a single option is left alone."""
+    edit._check_value(where, value)
+    target, section = edit._edited_section(staged, where)
+    if target.found_option is None or isinstance(target.found_option.value, str):
+        return staged
+    return edit._note(
+        staged, edit.Change(kind=edit.Kind.LIST_DEL, section=section, option=target.option, value=value)
+    )
+
+
+def rename(staged: edit.Staged, where: str, name: str) -> edit.Staged:
+    """`uci rename`: a section or an option. libuci does not mind if the name is taken."""
+    edit._check_value(where, name)
+    target, section = edit._existing(staged, where)
+    return edit._note(
+        staged, edit.Change(kind=edit.Kind.RENAME, section=section, option=target.option, value=name)
+    )
+
+
+def reorder(staged: edit.Staged, where: str, position: str) -> edit.Staged:
+    """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is not a number for 0."""
+    edit._check_value(where, position)
+    _, section = edit._edited_section(staged, where)
+    number = edit._INTEGER.match(position)
+    change = edit.Change(
+        kind=edit.Kind.REORDER, section=section, value=str(max(int(number[1]), 0) if number else 0)
+    )
+    moved = edit._replayed(staged, change)
+    return staged if moved is None or moved.package == staged.package else edit._note(staged, change)
+
+
+def add(staged: edit.Staged, package: str, section_type: str) -> tuple[edit.Staged, str]:
+    """`uci add`: an anonymous section at the end; also returns its generated name."""
+    if package != staged.package.name:
+        raise edit.UciEditError(f"{package}: expected {staged.package.name}")
+    name = generated_name(staged.numbered + 1, section_type)
+    return edit._note(staged, edit.Change(kind=edit.Kind.ADD, section=name, value=section_type)), name
+
+
+def run(staged: edit.Staged, command: Sequence[str]) -> edit.Staged:
+    """One command line of `uci` (without `uci` itself). Raises edit.UciEditError."""
+    match command:
+        case ["add", package, section_type]:
+            return add(staged, package, section_type)[0]
+        case ["delete", where]:
+            place, _, value = where.partition("=")
+            return edit.delete(staged, place, value)
+        case [verb, assignment] if verb in _WITH_VALUE:
+            place, equals, value = assignment.partition("=")
+            if not equals:
+                raise edit.UciEditError(f"{assignment}: {verb} needs =value")
+            return _WITH_VALUE[verb](staged, place, value)
+    raise edit.UciEditError(f"unknown command: {' '.join(command)}")
+
+
+_WITH_VALUE: dict[str, Callable[[edit.Staged, str, str], edit.Staged]] = {
+    "set": edit.set_value,
+    "add_list": add_list,
+    "del_list": del_list,
+    "rename": rename,
+    "reorder": reorder,
+}
