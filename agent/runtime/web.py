@@ -8,7 +8,6 @@ socket is there and the kernel keeps its clients waiting; `runtime.listeners` do
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import socket
 from dataclasses import dataclass
@@ -116,11 +115,16 @@ class Web:
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # some tenths of a second, in which a pass may want to continue
-        await asyncio.to_thread(importlib.import_module, "agent.runtime.listeners")
+        await asyncio.to_thread(
+            _import_doors
+        )  # some tenths of a second, in which a pass may want to continue
         from agent.runtime.listeners import make_doors
 
         server, self._listeners = make_doors(self._parts, self._settings, listener, self._path)
         async with server, self._listeners:
             await self._closing.wait()
             server.close_soon()
+
+
+def _import_doors() -> None:
+    import agent.runtime.listeners  # noqa: F401
