@@ -183,7 +183,7 @@ class StatusWriter:
             self._finding(finding)
         told = {(finding.key, finding.type) for finding in plan.findings}
         for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
-            for kind in NOTES:
+            for kind in (*NOTES, ConditionType.HEALTHY):  # one that is not checked, or does not run, has none
                 if (key, kind) not in told:
                     self.board.clear(key, kind)
 
