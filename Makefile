@@ -138,11 +138,12 @@ clean:
 
 # --- packages: dist/ with .ipk, .apk, .deb, the indexes of a feed and checksums; `make dist`: the source, its hash, and the
 # packages for a feed that takes it from URL
-# keys: USIGN_KEY=secret of `usign -G`, APK_KEY=RSA key in PEM; URL=where the feed will be
+# keys: USIGN_KEY=secret of `usign -G`, APK_KEY=RSA key in PEM; URL=where the feed will be; MAINTAINER='NAME <ADDRESS>', else
+# the author in pyproject.toml
 .PHONY: packages dist
 packages: venv
 	$(BIN)/python package/build/build.py $(if $(URL),--url '$(URL)') $(if $(USIGN_KEY),--usign-key '$(USIGN_KEY)') \
-		$(if $(APK_KEY),--apk-key '$(APK_KEY)')
+		$(if $(APK_KEY),--apk-key '$(APK_KEY)') $(if $(MAINTAINER),--maintainer '$(MAINTAINER)')
 
 dist: venv
-	$(BIN)/python package/build/build.py --source $(if $(URL),--url '$(URL)')
+	$(BIN)/python package/build/build.py --source $(if $(URL),--url '$(URL)') $(if $(MAINTAINER),--maintainer '$(MAINTAINER)')

@@ -195,9 +195,19 @@ class _Project:
 
     # top-level parts
 
+    def _described(self, part: str, name: str) -> tuple[dict[str, Any], bool, str]:
+        """The settings of a network or volume, whether others made it, and the Docker name that they state."""
+        settings = self.document[part][name] or {}
+        if not isinstance(settings, dict):
+            self.conversion.unknown(f"{part}.{name}", "expected settings such as driver below it")
+            settings = {}
+        external = settings.get("external")
+        # old files have the name below `external`
+        older = external.get("name") if isinstance(external, dict) else ""
+        return settings, bool(external), str(settings.get("name") or older or "")
+
     def _network(self, name: str, chosen: Mapping[str, Any]) -> None:
         where = f"networks.{name}"
-        settings = self.document["networks"][name] or {}
         users = [
             s
             for s in chosen.values()
@@ -207,13 +217,7 @@ class _Project:
         if not users:
             self.conversion.left_out(where, "no service uses it")
             return
-        if not isinstance(settings, dict):
-            self.conversion.unknown(where, "expected settings such as driver below it")
-            settings = {}
-        external = settings.get("external")
-        own_name = str(
-            settings.get("name") or (external.get("name") if isinstance(external, dict) else "") or ""
-        )
+        settings, external, own_name = self._described("networks", name)
         docker = own_name or (
             name if external else self.project if name == "default" else f"{self.project}_{name}"
         )
@@ -283,14 +287,7 @@ class _Project:
 
     def _volume(self, name: str) -> None:
         where = f"volumes.{name}"
-        settings = self.document["volumes"][name] or {}
-        if not isinstance(settings, dict):
-            self.conversion.unknown(where, "expected settings such as driver below it")
-            settings = {}
-        external = settings.get("external")
-        own_name = str(
-            settings.get("name") or (external.get("name") if isinstance(external, dict) else "") or ""
-        )
+        settings, external, own_name = self._described("volumes", name)
         docker = own_name or (name if external else f"{self.project}_{name}")
         self.volumes[name] = docker
         self.conversion.taken(where)

@@ -193,12 +193,18 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
             inner = {"driver": value} if option == "log_driver" else {"options": _pairs(value)}
             service.setdefault("logging", {}).update(inner)
         elif option.startswith(("blkio_", "device_read", "device_write")):
-            service.setdefault("blkio_config", {}).update(_blkio(option, value))
+            blkio = service.setdefault("blkio_config", {})
+            if option == "blkio_weight":
+                blkio["weight"] = value
+            else:
+                kind, word = (option, "rate") if option.startswith("device") else ("weight_device", "weight")
+                split = (item.rpartition(":") for item in _items(value))
+                blkio[kind] = [{"path": path, word: amount} for path, _, amount in split]
         elif option not in _OURS:
             service.setdefault(OWN, {})[option] = value if isinstance(value, str) else list(value)
     if not container.spec.endpoints and container.spec.network_mode is None:
         service["network_mode"] = "bridge"  # compose would make a network
-    # compose refuses a MAC address of the service beside one of a network
+    # `option mac_address` is that of the first network, and compose has a place for it there
     if "mac_address" in options and service.get("networks"):
         first = next(iter(service["networks"]))
         settings = service["networks"][first] or {}
@@ -224,14 +230,6 @@ def _health(option: str, value: str | tuple[str, ...]) -> dict[str, Any]:
     if value == "none":
         return {"test": ["NONE"]}
     return {"test": ["CMD-SHELL", value] if isinstance(value, str) else ["CMD", *value]}
-
-
-def _blkio(option: str, value: str | tuple[str, ...]) -> dict[str, Any]:
-    if option == "blkio_weight":
-        return {"weight": value}
-    name, word = ("weight_device", "weight") if option == "blkio_weight_device" else (option, "rate")
-    split = (item.rpartition(":") for item in _items(value))
-    return {name: [{"path": path, word: amount} for path, _, amount in split]}
 
 
 def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:

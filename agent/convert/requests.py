@@ -13,7 +13,7 @@ from agent.convert.conversion import PACKAGE, Conversion
 from agent.convert.export import export_compose, export_run
 from agent.convert.run_line import import_run
 from agent.errors import ConfigError
-from agent.model.resources import Container, Desired
+from agent.model.resources import Desired, prerequisites_first
 from agent.uci.syntax import Package, Section
 
 FORMS = ("run", "compose")
@@ -95,9 +95,15 @@ def export(form: str, names: Sequence[str], desired: Desired) -> str:
     """
     if form not in FORMS:
         raise ConfigError(f"{form[:64]!r} is not a format; expected run or compose")
-    containers = _in_order([desired.container(name) for name in names] if names else desired.containers)
-    if not containers:
+    chosen = [desired.container(name) for name in names] if names else desired.containers
+    if not chosen:
         raise ConfigError("no container is declared")
+    # docker makes them one after the other: one that shares another's network has to find it
+    by_section = {container.section: container for container in chosen}
+    order = prerequisites_first(
+        {section: {d.section for d in c.policy.depends_on} for section, c in by_section.items()}
+    )
+    containers = [by_section[section] for section in order]
     used_networks = {endpoint.network for c in containers for endpoint in c.spec.endpoints}
     used_volumes = {mount.source for c in containers for mount in c.spec.mounts}
     networks = [network for network in desired.networks if network.name in used_networks]
@@ -107,14 +113,3 @@ def export(form: str, names: Sequence[str], desired: Desired) -> str:
     stacks = {container.stack for container in containers}
     project = stacks.pop() if len(stacks) == 1 else ""
     return export_compose(containers, networks, volumes, project=project.lower())
-
-
-def _in_order(containers: Sequence[Container]) -> list[Container]:
-    """What others depend on comes first; a circle is refused when sections are read."""
-    left = {container.section: container for container in containers}
-    ordered: list[Container] = []
-    while left:
-        ready = [c for c in left.values() if not any(d.section in left for d in c.policy.depends_on)]
-        for container in ready or list(left.values()):
-            ordered.append(left.pop(container.section))
-    return ordered

@@ -9,7 +9,7 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -401,6 +401,21 @@ class Stack:
     unread: tuple[Unread, ...] = ()  # files of `env` that are not there yet
     zone: str = "docker"
     subnets: tuple[str, ...] = ()
+
+
+def prerequisites_first(needs: Mapping[str, Set[str]]) -> list[str]:
+    """The names, each after those that it needs, otherwise in the given order.
+
+    Circles are refused when sections are read; the names of one come as they are given.
+    """
+    left = dict(needs)
+    ordered: list[str] = []
+    while left:
+        ready = [name for name, wanted in left.items() if not wanted & left.keys()]
+        for name in ready or list(left):
+            ordered.append(name)
+            del left[name]
+    return ordered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,8 @@ def hidden_text(text: str) -> str:
         text = _FLAG.sub(_without_argument, text)
         text = _short_options(text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
-    text = _BASIC.sub(_without_basic, text)
+    # `Basic dXNlcjpwYXNz`, but not `basic settings`
+    text = _BASIC.sub(lambda found: found[0] if _WORD_LIKE.fullmatch(found[2]) else found[1] + MASK, text)
     text = _SAID.sub(_without_said, text)
     text = _SQL.sub(rf"\1\2'{MASK}'", text)
     return _TOKEN.sub(MASK, text)
@@ -185,11 +186,6 @@ def _without_said(found: re.Match[str]) -> str:
     if goes_on and _WORD_LIKE.fullmatch(found[2]):
         return found[0]
     return found[1] + MASK
-
-
-def _without_basic(found: re.Match[str]) -> str:
-    """`Basic dXNlcjpwYXNz`, but not `basic settings`."""
-    return found[0] if _WORD_LIKE.fullmatch(found[2]) else found[1] + MASK
 
 
 def _short_options(text: str) -> str:

@@ -7,7 +7,7 @@ and what it has keeps running. Where works would wait for each other, a containe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,27 +167,29 @@ def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> b
         return False
     if any(claim.meets(other) for other in _declared(declared)):
         return False
-    todo, seen = [holder], set()
-    while todo:
-        key = todo.pop()
-        if key == taker:
-            return True
-        if key not in seen and key in draft.declared:
-            seen.add(key)
-            todo += needs_of(draft, draft.declared[key])
-    return False
+    known = draft.declared
+    return _reaches(holder, taker, lambda key: needs_of(draft, known[key]) if key in known else ())
 
 
 def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) -> bool:
-    """Whether the work on `start` waits, over whatever others, for that on `end`."""
+    """Whether the work on `start` waits, directly or through others, for that on `end`."""
+
+    def waits_for(key: str) -> Iterable[str]:
+        work = draft.works.get(key)
+        return (*work.needs, *work.after, *given.get(key, ())) if work is not None else ()
+
+    return _reaches(start, end, waits_for)
+
+
+def _reaches(start: str, end: str, following: Callable[[str], Iterable[str]]) -> bool:
     todo, seen = [start], set()
     while todo:
         key = todo.pop()
         if key == end:
             return True
-        if key not in seen and key in draft.works:
+        if key not in seen:
             seen.add(key)
-            todo += [*draft.works[key].needs, *draft.works[key].after, *given.get(key, ())]
+            todo += following(key)
     return False
 
 

@@ -8,14 +8,14 @@ labels say. Differences are three-way: what was last applied (the record), what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from agent.errors import Reason
 from agent.model.identity import LABEL_NONCE, Key
 from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Record
 from agent.model.quantities import clock_is_set
-from agent.model.resources import Container, Desired, Network, Volume
+from agent.model.resources import Container, Desired, Network, Volume, prerequisites_first
 from agent.plan import operations as ops
 from agent.plan.applied import is_alive
 from agent.plan.claims import settle
@@ -208,26 +208,18 @@ def _draft(
         draft.attempt(Key("network", network.section), partial(plan_network, draft, network))
     for volume in sorted(desired.volumes, key=lambda item: item.section):
         draft.attempt(Key("volume", volume.section), partial(plan_volume, draft, volume))
-    for container in _by_dependency(draft, desired.containers):
-        draft.attempt(Key("container", container.section), partial(plan_container, draft, container))
+    containers: dict[str, Container] = {
+        Key("container", c.section): c for c in sorted(desired.containers, key=lambda c: c.section)
+    }
+    needs: dict[str, set[str]] = {
+        key: {Key("container", wanted.section) for wanted in c.policy.depends_on} | {*joined_keys(draft, c)}
+        for key, c in containers.items()
+    }
+    for key in prerequisites_first(needs):
+        draft.attempt(key, partial(plan_container, draft, containers[key]))
     plan_orphans(draft)
     show_states(draft)
     return draft
-
-
-def _by_dependency(draft: Draft, containers: Iterable[Container]) -> list[Container]:
-    """Sorted by section, prerequisites first. Cycles were refused by validation; a rest is taken in order."""
-    pending = {Key("container", c.section): c for c in sorted(containers, key=lambda c: c.section)}
-    needs: dict[str, set[str]] = {
-        key: {Key("container", wanted.section) for wanted in c.policy.depends_on} | {*joined_keys(draft, c)}
-        for key, c in pending.items()
-    }
-    ordered: list[Container] = []
-    while pending:
-        ready = [key for key in pending if not needs[key] & pending.keys()]
-        for key in ready or list(pending):
-            ordered.append(pending.pop(key))
-    return ordered
 
 
 # Planning networks and volumes. Neither can change in place: a network is replaced, a volume is left alone.

@@ -108,20 +108,6 @@ def _target(package: Package, where: str) -> _Target:
     )
 
 
-def _edited_section(staged: Staged, where: str) -> tuple[_Target, str]:
-    target = _target(staged.package, where)
-    if target.found is None:
-        raise UciEditError(f"{where}: there is no such section")
-    return target, target.found.name
-
-
-def _existing(staged: Staged, where: str) -> tuple[_Target, str]:
-    target, section = _edited_section(staged, where)
-    if not target.complete:
-        raise UciEditError(f"{where}: there is no such option")
-    return target, section
-
-
 def _check_value(where: str, value: str) -> None:
     if _CONTROL.search(value):
         raise UciEditError(f"{where}: control character in the value")
@@ -150,7 +136,11 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
     number = _INTEGER.match(value)
     if value.strip(" \t\n\r") and number is None:
         raise UciEditError(f"{where}: {value!r} is not an item number")
-    target, section = _existing(staged, where)
+    target = _target(staged.package, where)
+    if target.found is None or not target.complete:
+        what = "section" if target.found is None else "option"
+        raise UciEditError(f"{where}: there is no such {what}")
+    section = target.found.name
     items = target.found_option.value if target.found_option is not None else ""
     if value and isinstance(items, tuple):
         if number is None or not 0 <= int(number[1]) < len(items):

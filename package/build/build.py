@@ -21,8 +21,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,13 +82,14 @@ def main() -> int:
         "--wheels", type=Path, help="folder with the wheels of wheels.txt; downloaded without it"
     )
     parser.add_argument("--release", default="1", help="of the same version, to build it again")
+    parser.add_argument("--maintainer", default=author(), help="NAME <ADDRESS>, of all packages")
     parser.add_argument("--source", action="store_true", help="the source tarball and its hash, nothing else")
     args = parser.parse_args()
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct"))
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.source:
-        print(source(args.output, args.url))
+        print(source(args.output, args.url, args.maintainer))
         return 0
     for stale in args.output.iterdir():
         if stale.suffix in {".ipk", ".apk", ".deb"} or stale.name.startswith(
@@ -94,20 +98,22 @@ def main() -> int:
             stale.unlink()
     with tempfile.TemporaryDirectory() as work:
         packages = [
-            from_makefile("ucidockd", Path(work), args.release),
-            from_makefile("luci-app-ucidockd", Path(work), args.release),
-            from_makefile("luci-i18n-ucidockd", Path(work), args.release),
+            *(
+                package
+                for name in ("ucidockd", "luci-app-ucidockd", "luci-i18n-ucidockd")
+                for package in from_makefile(PROJECT / "package" / name, Path(work), args.release)
+            ),
             libraries(Path(work), args.wheels, args.release),
         ]
-        for package in packages:
-            for kind in ("ipk", "apk"):
-                archive(package, kind, args.output, Path(work), epoch)
-        debian = for_debian(packages[0], Path(work))
-        archive(debian, "deb", args.output, Path(work), epoch)
+        packages = [replace(package, maintainer=args.maintainer) for package in packages]
         bundle = replace(
             packages[-1], depends=["python3-requests", "python3-urllib3", "python3-idna", "python3-click"]
         )
-        archive(bundle, "deb", args.output, Path(work), epoch)
+        wanted = [(package, kind) for package in packages for kind in ("ipk", "apk")]
+        wanted += [(for_debian(packages[0], Path(work)), "deb"), (bundle, "deb")]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for done in [pool.submit(archive, *each, args.output, Path(work), epoch) for each in wanted]:
+                done.result()
     opkg_index(args.output, args.usign_key)
     apk_index(args.output, args.apk_key, epoch)
     checksums(args.output)
@@ -123,7 +129,11 @@ def git(*words: str) -> str:
     ).stdout.strip()
 
 
-def source(output: Path, url: str) -> str:
+def author() -> str:
+    return str(tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["authors"][0]["name"])
+
+
+def source(output: Path, url: str, maintainer: str) -> str:
     """The tarball of the last commit; `feed/`, the packages for a feed that takes it from `url`."""
     version = (PROJECT / "agent/__init__.py").read_text().partition('__version__ = "')[2].partition('"')[0]
     name = f"ucidockd-{version}"
@@ -139,11 +149,11 @@ def source(output: Path, url: str) -> str:
     for makefile in sorted((PROJECT / "package").glob("*ucidockd/Makefile")):
         copied = output / "feed" / makefile.parent.name
         shutil.copytree(makefile.parent, copied)
-        (copied / "Makefile").write_text(for_feed(makefile.read_text(), url, digest))
+        (copied / "Makefile").write_text(for_feed(makefile.read_text(), url, digest, maintainer))
     return f"{output / name}.tar.gz\nPKG_HASH:={digest}\n{output / 'feed'}"
 
 
-def for_feed(makefile: str, url: str, digest: str) -> str:
+def for_feed(makefile: str, url: str, digest: str, maintainer: str) -> str:
     """The Makefile that builds from the release in place of the checkout that it is in."""
     release = (
         "PKG_SOURCE:=ucidockd-$(PKG_VERSION).tar.gz\n"
@@ -153,6 +163,7 @@ def for_feed(makefile: str, url: str, digest: str) -> str:
     )
     text = makefile.replace("UCIDOCKD_SOURCE:=$(abspath $(CURDIR)/../..)\n", release)
     text = re.sub(r"define Build/Prepare\n.*?\nendef\n\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"(?m)^PKG_MAINTAINER:=.*", lambda _: f"PKG_MAINTAINER:={maintainer}", text)
     return re.sub(r"#\n# [^\n]* (?:checkout that this file is in)[^\n]*\n", "", text)
 
 
@@ -163,42 +174,33 @@ def packed(data: bytes) -> bytes:
 # the files
 
 
-def from_makefile(name: str, work: Path, release: str) -> Package:
-    """By the Makefile's own install recipe."""
-    folder = PROJECT / "package" / name
-    words = [
-        "make",
-        "-s",
-        f"TOPDIR={HERE / 'sdk'}",
-        f"WORK={work / name}",
-        f"DESTINATION={work / name / 'root'}",
-        f"PKG_RELEASE={release}",
-    ]
-    subprocess.run([*words, f"install-{name}"], cwd=folder, check=True)
-    said = subprocess.run(
-        [*words, f"about-{name}"], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout
-    about = dict(line.split("=", 1) for line in said.splitlines())
-    scripts = {script.name: script.read_text() for script in (work / name / "scripts").iterdir()}
-    depends = [word.lstrip("+") for word in about["depends"].split()]
-    libraries_of_ours = {line.partition("==")[0] for line in wheel_lines()}
-    private = [f"python3-{name}" for name in libraries_of_ours]
-    if any(word in private for word in depends):
-        depends = [word for word in depends if word not in private] + ["ucidockd-python"]
-    return Package(
-        name=name,
-        version=about["version"],
-        release=about["release"],
-        title=about["title"],
-        root=work / name / "root",
-        depends=depends,
-        conflicts=about["conflicts"].split(),
-        conffiles=about["conffiles"].split(),
-        scripts=scripts,
-        license=about["license"],
-        maintainer=about["maintainer"],
-        section=about["section"],
-    )
+def from_makefile(folder: Path, work: Path, release: str) -> Iterator[Package]:
+    """Its packages, by its own install recipes."""
+    make = ["make", "-s", "-C", str(folder), f"TOPDIR={HERE / 'sdk'}", f"PKG_RELEASE={release}"]
+    names = subprocess.run([*make, "names"], check=True, capture_output=True, text=True).stdout.split()
+    private = {f"python3-{line.partition('==')[0]}" for line in wheel_lines()}
+    for name in names:
+        root = work / name / "root"
+        subprocess.run([*make, f"WORK={work / name}", f"DESTINATION={root}", f"install-{name}"], check=True)
+        said = subprocess.run([*make, f"about-{name}"], check=True, capture_output=True, text=True).stdout
+        about = dict(line.split("=", 1) for line in said.splitlines())
+        scripts = {script.name: script.read_text() for script in (work / name / "scripts").iterdir()}
+        depends = [word.lstrip("+") for word in about["depends"].split()]
+        if private & set(depends):
+            depends = [word for word in depends if word not in private] + ["ucidockd-python"]
+        yield Package(
+            name=name,
+            version=about["version"],
+            release=about["release"],
+            title=about["title"],
+            root=root,
+            depends=depends,
+            conflicts=about["conflicts"].split(),
+            conffiles=about["conffiles"].split(),
+            scripts=scripts,
+            license=about["license"],
+            section=about["section"],
+        )
 
 
 def wheel_lines() -> list[str]:
@@ -364,7 +366,7 @@ def archive(package: Package, kind: str, output: Path, work: Path, epoch: int) -
         "version": package.version,
         "release": f"r{package.release}" if kind == "ipk" else package.release,
         "section": package.section,
-        "maintainer": package.maintainer or "ucidockd developers <ucidockd@localhost>",
+        "maintainer": package.maintainer,
         "description": package.title,
         "license": package.license,
         "mtime": when,

@@ -149,6 +149,7 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     assert lab.conditions()["Accepted"] == (False, "Invalid")
 
 
+@pytest.mark.variants(3)
 @pytest.mark.parametrize("broken", ["containers", "dockerd", "both", "containers missing", "dockerd too big"])
 @pytest.mark.parametrize("kind", ["child", "procd"])
 def test_a_first_boot_on_a_configuration_that_cannot_be_read_has_a_dockerd(

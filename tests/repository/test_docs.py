@@ -23,10 +23,19 @@ def test_every_path_that_the_docs_name_is_there() -> None:
     assert gone == []
 
 
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_every_link_of_the_docs_leads_somewhere() -> None:
     broken = []
     for page in pages():
-        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                broken.append(f"{page.name}: {target}")
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+            if "://" in target:
+                continue
+            to = page.parent / target if target else page
+            if not to.exists() or (anchor and anchor not in anchors(to)):
+                broken.append(f"{page.name}: {target}#{anchor}")
     assert broken == []

@@ -27,8 +27,13 @@ def build(folder: Path, package: str) -> Path:
     """The root directory that the package's files end up in."""
     root = folder / "root"
     words = ["make", "-s", f"TOPDIR={SDK}", f"WORK={folder}", f"DESTINATION={root}", f"install-{package}"]
-    subprocess.run(words, cwd=PACKAGES / package, check=True)
+    subprocess.run(words, cwd=PACKAGES / source_of(package), check=True)
     return root
+
+
+def source_of(package: str) -> str:
+    """The folder whose Makefile builds it."""
+    return "luci-i18n-ucidockd" if package.startswith("luci-i18n-") else package
 
 
 def modes(root: Path) -> dict[str, int]:
@@ -129,18 +134,20 @@ def test_each_part_of_the_standard_library_is_depended_on(package: str, module: 
     assert wanted - named - brought == set()
 
 
-@pytest.mark.parametrize("package", ["ucidockd", "luci-app-ucidockd", "luci-i18n-ucidockd"])
+@pytest.mark.parametrize("package", ["ucidockd", "luci-app-ucidockd", "luci-i18n-ucidockd-ru"])
 def test_the_feeds_makefiles_build_the_same_from_the_release(package: str, tmp_path: Path) -> None:
     """What `make dist` writes for a feed: OpenWrt unpacks the tarball into PKG_BUILD_DIR."""
+    source = PACKAGES / source_of(package)
     makefile = packages.load().for_feed(
-        (PACKAGES / package / "Makefile").read_text(), "https://example.org", "0" * 64
+        (source / "Makefile").read_text(), "https://example.org", "0" * 64, "A B <a@example.org>"
     )
     assert "UCIDOCKD_SOURCE" not in makefile and "checkout" not in makefile
     assert "PKG_HASH:=" + "0" * 64 in makefile
+    assert "PKG_MAINTAINER:=A B <a@example.org>\n" in makefile
     copied = tmp_path / "feed" / package
-    shutil.copytree(PACKAGES / package, copied)
+    shutil.copytree(source, copied)
     (copied / "Makefile").write_text(makefile)
-    unpacked = tmp_path / "work" / package / "ucidockd-0.1.0"
+    unpacked = tmp_path / "work" / source.name / "ucidockd-0.1.0"
     unpacked.mkdir(parents=True)
     for name in ("agent", "schemas", "init.d", "hotplug.d", "uci-defaults", "luci", "LICENSE"):
         subprocess.run(["cp", "-a", PROJECT / name, unpacked], check=True)
@@ -173,3 +180,23 @@ def test_what_the_feed_lacks_is_brought_along_in_a_version_that_the_agent_takes(
     assert version and least
     assert int(version[1]) >= int(least[1])
     assert re.search(r"^PKG_HASH:=[0-9a-f]{64}$", text, re.MULTILINE)
+
+
+def test_all_packages_have_the_author_of_the_project_as_their_maintainer() -> None:
+    author = packages.load().author()
+    makefiles = list(PACKAGES.glob("*/Makefile"))
+    assert {re.findall(r"(?m)^PKG_MAINTAINER:=(.*)", path.read_text())[0] for path in makefiles} == {author}
+    assert "localhost" not in author and len(makefiles) == 5
+
+
+def test_each_language_has_a_package_that_luci_finds(tmp_path: Path) -> None:
+    text = (PACKAGES / "luci-i18n-ucidockd/Makefile").read_text()
+    folders = dict(re.findall(r"call Translation,([a-z-]+),(\w+),", text))
+    assert set(folders.values()) == {path.parent.name for path in (PROJECT / "luci/po").glob("*/*.po")}
+    root = build(tmp_path, "luci-i18n-ucidockd-zh-cn")
+    assert set(modes(root)) == {
+        "usr/lib/lua/luci/i18n/ucidockd.zh-cn.lmo",
+        "etc/uci-defaults/luci-i18n-ucidockd-zh-cn",
+    }
+    said = (root / "etc/uci-defaults/luci-i18n-ucidockd-zh-cn").read_text()
+    assert said == "uci set luci.languages.zh_cn='简体中文 (Simplified Chinese)'; uci commit luci\n"

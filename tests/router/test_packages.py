@@ -49,7 +49,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def made(keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("packages")
     for name in ("one", "two"):
-        packages.make(folder / name, "--usign-key", str(keys["usign"]), "--apk-key", str(keys["rsa"]))
+        signed = ("--usign-key", str(keys["usign"]), "--apk-key", str(keys["rsa"]))
+        packages.make(folder / name, *signed, "--maintainer", "A B <a@example.org>")
     return folder / "one", folder / "two"
 
 
@@ -64,6 +65,7 @@ def test_opkgs_package_holds_what_openwrts_build_adds(made: tuple[Path, Path]) -
     assert control["conffiles"][1].split() == [b"/etc/config/containers"]
     assert b"default_postinst" in control["postinst"][1] and b"default_prerm" in control["prerm"][1]
     assert b"Architecture: all" in control["control"][1]
+    assert b"\nMaintainer: A B <a@example.org>\n" in control["control"][1]
     assert data["usr/bin/ucidockd"][0] == data["usr/lib/ucidockd/leave"][0] == 0o755
     assert data["lib/upgrade/keep.d/ucidockd"][1] == b"/etc/ucidockd/\n"
     assert not any("__pycache__" in name or "site-packages" in name for name in data)
@@ -76,7 +78,7 @@ def test_the_scripts_of_each_makefile_are_in_its_packages(made: tuple[Path, Path
             re.findall(r"^define Package/.*/(?:pre|post)(?:inst|rm)$", makefile.read_text(), re.MULTILINE)
             == []
         )
-        name = makefile.parent.name
+        name = makefile.parent.name.replace("i18n-ucidockd", "i18n-ucidockd-de")
         outer = members((made[0] / f"{name}_0.1.0-r1_all.ipk").read_bytes())
         control = members(outer["control.tar.gz"][1])
         for script in (makefile.parent / "files").glob("p*"):

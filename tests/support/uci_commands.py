@@ -12,10 +12,24 @@ from agent.uci import edit
 from agent.uci.syntax import generated_name
 
 
+def _edited_section(staged: edit.Staged, where: str) -> tuple[edit._Target, str]:
+    target = edit._target(staged.package, where)
+    if target.found is None:
+        raise edit.UciEditError(f"{where}: there is no such section")
+    return target, target.found.name
+
+
+def _existing(staged: edit.Staged, where: str) -> tuple[edit._Target, str]:
+    target, section = _edited_section(staged, where)
+    if not target.complete:
+        raise edit.UciEditError(f"{where}: there is no such option")
+    return target, section
+
+
 def add_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
     """`uci add_list`: a further item; what was a single option becomes the first item of a list."""
     edit._check_value(where, value)
-    target, section = edit._edited_section(staged, where)
+    target, section = _edited_section(staged, where)
     return edit._note(
         staged, edit.Change(kind=edit.Kind.LIST_ADD, section=section, option=target.option, value=value)
     )
@@ -24,7 +38,7 @@ def add_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
 def del_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
     """`uci del_list`: removes every item equal to `value`; a single option is left alone."""
     edit._check_value(where, value)
-    target, section = edit._edited_section(staged, where)
+    target, section = _edited_section(staged, where)
     if target.found_option is None or isinstance(target.found_option.value, str):
         return staged
     return edit._note(
@@ -35,7 +49,7 @@ def del_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
 def rename(staged: edit.Staged, where: str, name: str) -> edit.Staged:
     """`uci rename`: a section or an option. libuci does not mind if the name is taken."""
     edit._check_value(where, name)
-    target, section = edit._existing(staged, where)
+    target, section = _existing(staged, where)
     return edit._note(
         staged, edit.Change(kind=edit.Kind.RENAME, section=section, option=target.option, value=name)
     )
@@ -44,7 +58,7 @@ def rename(staged: edit.Staged, where: str, name: str) -> edit.Staged:
 def reorder(staged: edit.Staged, where: str, position: str) -> edit.Staged:
     """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is not a number for 0."""
     edit._check_value(where, position)
-    _, section = edit._edited_section(staged, where)
+    _, section = _edited_section(staged, where)
     number = edit._INTEGER.match(position)
     change = edit.Change(
         kind=edit.Kind.REORDER, section=section, value=str(max(int(number[1]), 0) if number else 0)

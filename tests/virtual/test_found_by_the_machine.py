@@ -514,3 +514,21 @@ def test_what_the_engine_cannot_show_costs_its_own_section_only(world: World, wh
     assert (world.plan_text(), world.exceptions()) == ("nothing to do", [])
     now = world.engine.find("web")
     assert now is seen if what != "not listed" else now is not None and now.state == "running"
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["stopped", "removed while the engine was away"])
+def test_without_a_health_check_nothing_is_said_of_one(world: World, *, away: bool) -> None:
+    checked = WEB + "\toption health_cmd 'false'\n\toption health_interval '1s'\n\toption rollback '0'\n"
+    declare(world, checked, 60)
+    assert conditions(world, "container:web")["Healthy"] == (False, "Unhealthy")
+    if away:
+        world.stop_engine(live_restore=True)
+        world.rest(40)
+        assert conditions(world, "container:web")["Healthy"] == (False, "Unknown")
+        world.write(WEB)
+        world.start_engine()
+        world.tell()
+        world.rest(60)
+    else:
+        declare(world, checked + "\toption state 'stopped'\n", 60)
+    assert "Healthy" not in conditions(world, "container:web")

@@ -67,6 +67,7 @@ class FakeEngine:
         self.exit_codes: dict[str, int | None] = {"false": 1}
         self.failing: set[str] = set()  # ids of images in which each command exits with 3
         self.registry: dict[str, FakeImage] = {}
+        self.no_registry = ""  # why pulls fail
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
         self.root = "data"
@@ -468,6 +469,8 @@ class FakeEngine:
         for status in ("Pulling fs layer", "Download complete", "Pull complete"):
             self.time.sleep(_PULL_S / 3)
             self._check_up()
+            if self.no_registry:
+                raise EngineError(f"cannot pull {image}: {self.no_registry}", status=500, retryable=True)
             if image not in self.registry and image not in self.pushed:
                 raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
             meanwhile()

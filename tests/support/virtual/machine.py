@@ -18,7 +18,6 @@ from typing import Any
 from agent.apply.ports import Engine
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
-from agent.model.notices import Event
 from agent.model.observed import ObservedContainer
 from agent.plan.container.renames import name_outside
 from agent.status.alarms import alarms_of
@@ -36,7 +35,7 @@ from tests.support.virtual.sections import (
     Config,
 )
 from tests.support.virtual.taps import Fault
-from tests.support.virtual.world import World
+from tests.support.virtual.world import TROUBLE, World
 
 DECOY = "decoy"
 _TRIES = 3  # swaps of one section within 15 minutes without a fault
@@ -355,16 +354,10 @@ class Machine:
             assert not ground.saved.lent, "the data of before is still lent"
 
     def _check_notices(self, ground: World) -> None:
-        """Of what ended well nobody is left with bad news, and nobody hears of an end without a beginning."""
-        standing: dict[str, list[str]] = {}
-        for news in ground.notices:
-            if news.event is Event.RECOVERED:
-                assert standing.pop(news.key, None), f"{news.key} recovered from nothing: {ground.notices}"
-            elif news.event in _TROUBLE:
-                standing.setdefault(news.key, []).append(news.event.value)
-        well = [r["key"] for r in ground.snapshot()["resources"] if not _TROUBLE & alarms_of(r).keys()]
-        left = standing.keys() & set(well)
-        assert not left, f"nobody was told that it is over: { {key: standing[key] for key in left} }"
+        """Of what is well nobody is left with bad news."""
+        well = [r["key"] for r in ground.snapshot()["resources"] if not TROUBLE & alarms_of(r).keys()]
+        left = {key: ground.bad_news[key] for key in ground.bad_news.keys() & set(well)}
+        assert not left, f"nobody was told that it is over: {left}"
 
     def _check_objects(self) -> None:
         engine = self.ground.raw
@@ -487,7 +480,6 @@ def _is_held_up(condition: dict[str, Any]) -> bool:
     return condition["reason"] == "RolledBack" or (waits and by_others)
 
 
-_TROUBLE = set(Event) - {Event.RECOVERED, Event.UPDATE, Event.WAITING, Event.TEST}
 _MEMORY = {"64m": 64 << 20, "128m": 128 << 20, "0": 0}
 _ON_OBJECTS = frozenset(
     f"engine.{name}"
@@ -735,6 +727,7 @@ def _upgrade(machine: Machine, choice: _Choice) -> None:
     options |= {"backup_before_update": "1", "post_start": "true", "gate": "1", "enabled": None}
     options |= dict.fromkeys(("pre_stop", "hold_cmd", "strategy", "update", "rollback"))
     ground.lose_events("hear")
+    engine.no_registry = ""
     machine.commit(told=True)
     ground.rest(5)
     seen = machine.whole(section)
@@ -972,6 +965,20 @@ def _exchange_engine(machine: Machine, choice: _Choice) -> None:
             _reconcile(machine, choice)
 
 
+def _lose_registry(machine: Machine, choice: _Choice) -> None:
+    """The registry is away, takes no more pulls for a while or wants another login; or is there again."""
+    if isinstance(machine.ground, World):
+        machine.ground.engine.no_registry = choice.of(_NO_REGISTRY)
+
+
+_NO_REGISTRY = (
+    "",
+    'Get "https://registry.example/v2/": dial tcp: i/o timeout',
+    "toomanyrequests: You have reached your pull rate limit",
+    "pull access denied, repository does not exist or may require authorization",
+)
+
+
 def _lose_events(machine: Machine, choice: _Choice) -> None:
     how = choice.of(("cut", "mute", "hear"))
     machine.promises.deaf = machine.promises.deaf or how == "mute"
@@ -1025,6 +1032,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "engine": _stop_engine,
     "root": _exchange_engine,
     "events": _lose_events,
+    "registry": _lose_registry,
     "clock": _set_clock,
     "wait": _wait,
 }

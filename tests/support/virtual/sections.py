@@ -269,7 +269,7 @@ class Config:
         """Whether another section wants the same port or address."""
         value = self.containers[section][option]
         others = (o[option] for name, o in self.containers.items() if name != section)
-        return _is_scarce(value) and value in others
+        return any(_scarce_of(value) & _scarce_of(other) for other in others)
 
     def is_to_run(self, section: str) -> bool:
         options = self.containers[section]
@@ -279,17 +279,16 @@ class Config:
         """What a user does who wants everything to run: the good value for each bad one."""
         self.wrong.clear()
         self.adopts_volumes = True  # one whose section was gone for the grace period is nobody's
-        scarce: set[Value] = set()  # a host port and a fixed address are for one
+        scarce: set[str] = set()  # a host port and a fixed address are for one
         for section, options in self.containers.items():
             if not self.is_good(section):
                 options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
                 options |= {"device": (), "wait_for": (), "volume": ()}
             options |= {"on_drift": None, "pull": None, "hold_cmd": None, "post_start": None}
             for name in SCARCE:
-                if options[name] in scarce:
+                if _scarce_of(options[name]) & scarce:
                     options[name] = ()
-                elif _is_scarce(options[name]):
-                    scarce.add(options[name])
+                scarce |= _scarce_of(options[name])
         for section in self.containers:
             for before in self.dependencies(section):
                 self.containers[before] |= {"enabled": None, "state": None}
@@ -304,8 +303,9 @@ class Config:
         self.volumes = list(VOLUMES)
 
 
-def _is_scarce(value: Value) -> bool:
-    return isinstance(value, tuple) and any(":" in item or "ip=" in item for item in value)
+def _scarce_of(value: Value) -> set[str]:
+    """The entries that are for one section at a time."""
+    return {item for item in value if ":" in item or "ip=" in item} if isinstance(value, tuple) else set()
 
 
 def _quoted(value: str) -> str:

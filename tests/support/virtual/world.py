@@ -25,7 +25,7 @@ from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
-from agent.model.notices import News
+from agent.model.notices import Event
 from agent.model.resources import PruneImages
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
@@ -44,6 +44,7 @@ from tests.support.virtual.taps import CHANGING, Plan, Process, tap
 from tests.support.virtual.threads import GuestEvent, GuestPool
 
 RESPAWN_S = 5.0
+TROUBLE = set(Event) - {Event.RECOVERED, Event.UPDATE, Event.WAITING, Event.TEST}
 _CALL_S = (0.001, 0.03)  # what a call to the engine takes
 
 
@@ -135,7 +136,7 @@ class World:
         self._ending: set[asyncio.Task[None]] = set()
         self._begin_again_at = 0.0
         self._images = 0
-        self.notices: list[News] = []  # what would have been sent
+        self.bad_news: dict[str, list[Event]] = {}  # key -> what was told of it and is not over
         self._alarms = Alarms(0.0)
         self._sections: tuple[object, dict[str, str]] = (
             None,
@@ -185,14 +186,7 @@ class World:
         self._task = self.loop.create_task(self._live(reconciler, process))
 
     async def _live(self, reconciler: Reconciler, process: Process) -> None:
-        self.agent = Loop(
-            reconciler,
-            watch=(),
-            watch_mounts=lambda trigger: contextlib.nullcontext(),
-            begin_thread=lambda run: self.time.spawn(run, process),
-            jitter=self.time.random.random,
-        )
-        self.agent.upkeep = Upkeep(
+        upkeep = Upkeep(
             engine=reconciler.engine,
             records=reconciler.records,
             board=reconciler.board,
@@ -200,6 +194,14 @@ class World:
             memory=self.options.state_dir.parent / "prune.json",
             is_here=False,
             clock=Clock(wall=self.time.wall, monotonic=self.time.monotonic, sleep=self.time.sleep),
+        )
+        self.agent = Loop(
+            reconciler,
+            watch=(),
+            watch_mounts=lambda trigger: contextlib.nullcontext(),
+            begin_thread=lambda run: self.time.spawn(run, process),
+            jitter=self.time.random.random,
+            upkeep=upkeep,
         )
         await self.agent.run()
 
@@ -281,8 +283,14 @@ class World:
         for resource in snapshot["resources"]:
             self._alarms.see(resource, now)
         if now >= self._alarms.now + DAEMON_START_S:  # by then the board shows all that there is
-            self._alarms.keep([resource["key"] for resource in snapshot["resources"]], now)
-        self.notices += self._alarms.due(now)
+            keys = {resource["key"] for resource in snapshot["resources"]}
+            self._alarms.keep(keys, now)
+            self.bad_news = {k: v for k, v in self.bad_news.items() if k in keys or k == "engine"}
+        for news in self._alarms.due(now):
+            if news.event is Event.RECOVERED:
+                assert self.bad_news.pop(news.key, None), f"{news.key} recovered from nothing"
+            elif news.event in TROUBLE:
+                self.bad_news.setdefault(news.key, []).append(news.event)
 
     def reconcile(self) -> None:
         """`ucidockd reconcile`, as the controller does it; its end is not waited for."""
@@ -379,6 +387,7 @@ class World:
             self.engine.exchange("data")
             self.engine.start_engine()
         self.engine.mute = False
+        self.engine.no_registry = ""
         self.set_clock(0)
         for what in ("bind", "device"):
             self.plug(what, there=True)
