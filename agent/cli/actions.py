@@ -113,6 +113,7 @@ def _outcome(engine: Engine, target: Target, action: str) -> str:
     done = _DONE[action]
     if action == "stop":
         return done
+    # a program that cannot start ends within a moment of its start
     time.sleep(_LOOK_S)
     try:
         state = engine.call("GET", f"/containers/{target.name}/json")["State"]
@@ -273,6 +274,7 @@ def wait(args: argparse.Namespace) -> int:
             f"{foreign} is not declared, so it is never in sync; `--for healthy` waits for its health"
         )
     keys = [Key("container", t.section) for t in found]
+    # else the status could still be about the files as they were before the last commit
     if why := catch_up(args, args.timeout):
         return _told(args, {"configuration": why})
     return _told(args, _until(args.timeout, lambda: out_of_sync(args, keys)))

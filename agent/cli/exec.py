@@ -194,6 +194,7 @@ def _raw_terminal(*, wanted: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        # also when it fails: a terminal that is left raw shows nothing that is typed
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 
