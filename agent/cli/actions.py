@@ -22,6 +22,7 @@ from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.identity import Key
 from agent.model.issues import plain
 from agent.model.quantities import TRUE_WORDS
+from agent.status.conditions import runs
 
 LOOK_S = 0.2
 TIMED_OUT = 5
@@ -86,7 +87,7 @@ def _declared(
     if not changed:
         if engine.status is None:
             return _on_engine(engine, args, target, action)
-        if action == "start" and target.resource and not _runs(target.resource):
+        if action == "start" and target.resource and not runs(target.resource):
             # it is to run and does not: it was stopped with docker, has ended, or failed
             if why := _reconcile(args, target.section) or settled(args, target.section, args.timeout):
                 raise EngineError(f"{why}; see `ucidockd status`")
@@ -113,16 +114,13 @@ def _outcome(engine: Engine, target: Target, action: str) -> str:
     done = _DONE[action]
     if action == "stop":
         return done
+    # a program that cannot start ends within a moment of its start
     time.sleep(_LOOK_S)
     try:
         state = engine.call("GET", f"/containers/{target.name}/json")["State"]
     except UcidockdError:
         return done  # a job that removes itself
     return f"{done}, and ended with exit code {state['ExitCode']}" if state["Status"] == "exited" else done
-
-
-def _runs(resource: dict[str, Any]) -> bool:
-    return any(c["type"] == "Running" and c["status"] for c in resource["conditions"])
 
 
 def _reconcile(args: argparse.Namespace, section: str) -> str:
@@ -273,6 +271,7 @@ def wait(args: argparse.Namespace) -> int:
             f"{foreign} is not declared, so it is never in sync; `--for healthy` waits for its health"
         )
     keys = [Key("container", t.section) for t in found]
+    # else the status could still be about the files as they were before the last commit
     if why := catch_up(args, args.timeout):
         return _told(args, {"configuration": why})
     return _told(args, _until(args.timeout, lambda: out_of_sync(args, keys)))

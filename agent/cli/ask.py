@@ -295,6 +295,7 @@ def created(engine: Engine, target: Target) -> str:
     """The engine's id or name. Raises ConfigError where the container is not there yet, with the reason."""
     if target.ref:
         return target.ref
+    # a container that is missing has its reason in the status; while the engine is away that is the reason
     seen = (engine.status or {"agent": {}})["agent"].get("engine") or {}
     if not seen:  # the agent has not asked it yet
         return target.name

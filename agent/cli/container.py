@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd diff`, `history` and `adopt`: commands about one container."""
+"""`ucidockd describe`, `diff`, `history` and `adopt`: commands about one container."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.cli.ask import ask_or_do
-from agent.cli.output import Style, columns, output_lines, print_sections, wrapped
+from agent.cli.output import Style, age_words, columns, output_lines, print_sections, wrapped
 from agent.errors import UsageError
 from agent.model.identity import ID, ID_FORM
 from agent.model.issues import plain
-
-_LINE_END = re.compile(r"\r+\n")
+from agent.model.updates import short_digest
+from agent.status.conditions import NOTES
 
 
 def route_name(name: str) -> str:
@@ -156,3 +157,175 @@ def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
     else:
         print("a preview: --commit writes it, environment values included", file=sys.stderr)
     return 0
+
+
+# describe
+
+
+_UPDATES = {
+    "current": "it is what the reference names here",
+    "newer": "the reference names a newer image here",
+    "untagged": "the reference names no image here any more",
+    "local": "not used yet",
+    "not pulled": "not pulled yet",
+}
+_FINE = {
+    "Accepted": "The section has no mistakes.",
+    "Waiting": "Nothing that it needs is missing.",
+    "ImageReady": "Its image is here.",
+    "Synced": "The container is as declared.",
+    "Running": "The container is running.",
+    "Healthy": "Its health check passes.",
+}
+_COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": ""}
+
+
+def describe(args: argparse.Namespace) -> int:
+    """`ucidockd describe`."""
+    request = ("GET", f"/v1/containers/{route_name(args.name)}/describe")
+    answer = ask_or_do(args, request, lambda single: single.describe(args.name), changes=False)
+    print(json.dumps(answer, indent=1) if args.json else describe_text(answer, Style.of(sys.stdout)))
+    return 0
+
+
+def describe_text(answer: Mapping[str, Any], style: Style, *, now: float | None = None) -> str:
+    """`now`: wall clock, seconds, by which ages are told."""
+    lines = wrapped(f"{answer['key']}, Docker name {answer['name']}", style, bold=True)
+    for title, body in _parts(answer, style, time.time() if now is None else now):
+        if body:
+            lines += ["", style("head", title), *body]
+    return "\n".join(lines)
+
+
+def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tuple[str, list[str]]]:
+    yield "State", _state(answer, style)
+    yield "Conditions", [line for each in answer["conditions"] for line in _condition(each, style, now)]
+    pending = [f"in progress: {answer['in_progress']}"] if answer["in_progress"] else []
+    pending += [f"{each['op']}: {each['cause']}" for each in answer["pending"]]
+    if answer["retry_at"] and answer["retry_at"] > now:
+        pending.append(f"the next try is in {age_words(answer['retry_at'] - now)}")
+    yield "To be done", _texts(pending, style)
+    done = []
+    for note in reversed(answer["operations"]):
+        took = f" ({note['took_s']:.1f} s)" if note.get("took_s") else ""
+        failed = "" if note["ok"] else f" failed: {note['error']}"
+        done.append(f"{age_words(now - note['at'])} ago: {note['op']}{took}{failed}, because {note['cause']}")
+    yield "Last operations", _texts(done, style)
+    yield "Image", _image(answer["image"], style, now)
+    yield (
+        "Networks",
+        columns(
+            ("NETWORK", "ADDRESS", "MAC"),
+            [
+                (n["name"], ", ".join(filter(None, (n["ip"], n["ip6"]))), n["mac_address"])
+                for n in answer["networks"]
+            ],
+            style,
+        ),
+    )
+    yield (
+        "Ports",
+        columns(("PORT", "CONTAINER", "REACHED FROM"), [_port(each) for each in answer["ports"]], style),
+    )
+    yield "Web page", _texts([answer["webui"]], style) if answer["webui"] else []
+    yield (
+        "Mounts",
+        columns(
+            ("TARGET", "SOURCE", "KIND"),
+            [
+                (m["target"], m["source"], m["type"] + (", read-only" if m["read_only"] else ""))
+                for m in answer["mounts"]
+            ],
+            style,
+        ),
+    )
+    yield (
+        "Options",
+        columns(
+            ("OPTION", "VALUE", "FROM"),
+            [
+                (row["option"], value, row["from"])
+                for row in answer["options"]
+                for value in (row["value"] if isinstance(row["value"], list) else [row["value"] or ""])
+            ],
+            style,
+        ),
+    )
+    yield "Its failed container printed last", output_lines(answer["output"]) if answer["output"] else []
+
+
+def _texts(texts: list[str], style: Style) -> list[str]:
+    return [line for text in texts for line in wrapped(text, style, indent=2)]
+
+
+def _state(answer: Mapping[str, Any], style: Style) -> list[str]:
+    state = answer["state"]
+    if state["status"] == "absent":
+        return _texts(["there is no container"], style)
+    health = f", {state['health']}" if state["health"] else ""
+    since = f" since {state['started_at'][:19].replace('T', ' ')} UTC" if state["status"] == "running" else ""
+    code = f" with {state['exit_code']}" if state["status"] == "exited" else ""
+    restarts = f"; the engine restarted it {state['restarts']} times" if state["restarts"] else ""
+    return _texts(
+        [f"{state['status']}{code}{since}{health}{restarts}", f"id {answer['object_id'][:12]}"], style
+    )
+
+
+def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[str]:
+    sentence = condition["message"]
+    if condition["level"] == "ok" and condition["type"] not in NOTES:
+        sentence = _FINE.get(condition["type"], sentence)
+        if not sentence:
+            return []  # one of the many things that are not wrong
+    age = f" (for {age_words(now - condition['since'])})" if condition["since"] else ""
+    text = f"{sentence}{age}"
+    if condition["level"] != "ok":  # by these it is found in the documents
+        names = dict.fromkeys((condition["type"], condition["reason"]))
+        text = f"{', '.join(names)}{age}: {sentence}"
+    colour = _COLOURS.get(condition["level"], "bad")
+    return [style(colour, line) for line in wrapped(text, style, indent=2)]
+
+
+def _checked(check: Mapping[str, Any], now: float) -> str:
+    """What its registry said last."""
+    words = {
+        "up-to-date": "up to date",
+        "update": f"it has {short_digest(check['digest'])}",
+        "unknown": "not known whether it has something newer",
+        "failed": "could not be asked",
+        "rate-limited": "limits requests",
+    }[check["state"]]
+    ago = f", asked {age_words(now - check['checked_at'])} ago" if check["checked_at"] else ""
+    again = f", again in {age_words(check['retry_at'] - now)}" if check["retry_at"] else ""
+    return f"in its registry: {words}{ago}{again}" + (f": {check['why']}" if check["why"] else "")
+
+
+def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
+    rows = [image["reference"]]
+    rows += [f"digest {image['digest']}"] if image["digest"] else []
+    rows += [f"id {image['id'].removeprefix('sha256:')[:12]}"] if image["id"] else []
+    rows.append(f"{_UPDATES.get(image['update'], image['update'])}; pulled: {image['pull']}")
+    rows.append(f"updates: {image['policy']}")
+    rows += [_checked(image["check"], now)] if image["check"] else []
+    rows += ["pinned: it was taken back to this image"] * image["pinned"]
+    rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
+    rows += [f"data saved: of {image['saved']}, for `rollback --with-data`"] if image["saved"] else []
+    return _texts(rows, style)
+
+
+def _port(port: Mapping[str, Any]) -> tuple[str, str, str]:
+    address = port["address"]
+    shown = f"[{address}]" if ":" in address else address
+    return f"{shown}:{port['port']}", port["container_port"], _reached(address, port["zones"])
+
+
+def _reached(address: str, zones: list[str] | None) -> str:
+    if address.startswith("127.") or address == "::1":
+        return "this router only"
+    if zones:
+        return f"zone {', '.join(zones)}"
+    if zones is not None:
+        return "no zone of the firewall"
+    return (
+        "wherever the firewall lets in" if address in ("0.0.0.0", "::") else f"anyone who can reach {address}"
+    )

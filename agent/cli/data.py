@@ -198,6 +198,7 @@ def _foreseen(found: dict[str, Any]) -> list[str]:
 
 def _followed(path: str, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     """Tells each step, and on a terminal how far the copy is; the job once it is over."""
+    # the line with the percentage is written over itself, which a pipe cannot
     step, shows = "", sys.stderr.isatty() and not quiet
     while True:
         job = call(path, "GET", f"/v1/jobs/{job['id']}")["job"]

@@ -225,6 +225,7 @@ def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[t
 
 def _let_come(readers: list[_Reader], changed: threading.Condition) -> None:
     """Waits for a line of each, but not for those that have been silent."""
+    # one that has been silent for a while is only asked for when it speaks: else it would hold all others up
     awaited = [r for r in readers if not (r.lines or r.ended or r.quiet)]
     if not awaited or changed.wait_for(lambda: all(r.lines or r.ended for r in awaited), timeout=_QUIET_S):
         return

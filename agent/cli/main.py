@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -33,7 +35,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, args = parser.parse(words)
     except UsageError as exc:
         return _wrong_usage(exc, exc.command)
+    if argv is None and command.name == "check":
+        return _by_child(lambda: call(command.handler, args))
     return call(command.handler, args)
+
+
+def _by_child(work: Callable[[], int]) -> int:
+    """The exit code of what looks at users' paths, which a child does.
+
+    While another process looks up a name on a mount that does not answer, a thread that looks up the same name cannot
+    even be killed, and its process never ends. The child may then stay; who called us goes on.
+    """
+    ours, its = os.pipe()
+    if not os.fork():
+        code = work()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # its reader is gone
+                stream.flush()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):  # whoever reads them waits for their end
+            os.dup2(nothing, descriptor)
+        os.write(its, bytes([code]))
+        os._exit(code)
+    os.close(its)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has got it as well, and says so
+    told = os.read(ours, 1)
+    return told[0] if told else 1
 
 
 def run(args: argparse.Namespace) -> int:

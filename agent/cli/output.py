@@ -111,6 +111,7 @@ def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> 
     line = ""
     for word in _SPACE.split(plain(text)):
         while room and len(word) > room:
+            # a word that fits in no line (an id, a path) begins on this one, unless only a shred of it would fit
             space = room - len(line) - 1 if line else room
             if space < room // 3:
                 lines.append(line)

@@ -95,6 +95,7 @@ def help_for(words: Sequence[str]) -> str:
 
 def _find(words: Sequence[str]) -> tuple[Command, int]:
     """The command that the words begin with, and how many words its name has."""
+    # names of two words come before their first word could be taken for another command
     for command in COMMANDS:
         name = command.name.split()
         if list(words[: len(name)]) == name:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent reads and cleans up, and help: `check`, `render`, `uci`, `prune`, `notify`,
+"""What the agent reads and cleans up, certificates, and help: `check`, `render`, `uci`, `prune`, `notify`, `tls client`,
 `help`, `version`."""
 
 from __future__ import annotations
@@ -7,19 +7,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.cli.output import Style, agreed, columns
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, UsageError
-from agent.files.config import load_given
+from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
-from agent.model.addresses import Listener
+from agent.model.addresses import Listener, is_address
 from agent.model.issues import Given, issue_as_json, plain
+
+if TYPE_CHECKING:
+    from agent.tls.certificates import ClientBundle
 
 
 def render(args: argparse.Namespace) -> int:
@@ -191,7 +197,6 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _listeners(options: RuntimeOptions) -> tuple[Listener, ...]:
-    from agent.files.config import load
     from agent.router.listening import listeners
 
     loaded = load(options)
@@ -207,6 +212,7 @@ def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     texts: dict[str, str] = {}
     paths: dict[str, str] = {}
     for name in files:
+        # its content does not say which package a UCI file is
         package = "dockerd" if Path(name).name == "dockerd" else "containers"
         if package in texts:
             raise UsageError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
@@ -230,3 +236,54 @@ def _read(name: str) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}" if number else ""
+
+
+# `ucidockd tls client NAME`: writes a client's certificates and says how to use them
+
+
+_PORT = 2376  # what docker takes for TLS, and where no host is configured yet
+
+
+def tls_client(args: argparse.Namespace) -> int:
+    """Raises what `Certificates.make_client` raises."""
+    from agent.model.dockerd.values import is_loopback
+    from agent.tls.certificates import Certificates
+
+    options = runtime_options(args)
+    desired = load(options).desired
+    # what UCI says about dockerd, where that can be read; a port that other hosts reach before one of the router only
+    hosts = desired.daemon.hosts if desired and desired.daemon else ()
+    tcp = sorted((host for host in hosts if not host.is_unix), key=is_loopback)
+    target = Path(args.out or args.name).absolute()
+    maker = Certificates(options.state_dir / "tls")
+    bundle = maker.make_client(args.name, target, days=args.days, now=time.time())
+    if args.json:
+        print(json.dumps(asdict(bundle), default=str, indent=1))
+    else:
+        print(_text(bundle, tcp[0].port if tcp else _PORT))
+    return 0
+
+
+def _text(bundle: ClientBundle, port: int) -> str:
+    end = datetime.fromtimestamp(bundle.expires, UTC).strftime("%Y-%m-%d")
+    return "\n".join(
+        [
+            f"{bundle.directory}: certificate of client {bundle.name}, valid until {end}",
+            "Whoever has this folder is root on this router. Move it to the client, and there:",
+            f"  export DOCKER_HOST=tcp://{_host(bundle.server_names)}:{port}",
+            "  export DOCKER_TLS_VERIFY=1",
+            f"  export DOCKER_CERT_PATH=/path/to/{bundle.directory.name}",
+            "  docker version",
+            "dockerd's certificate is valid for: " + (", ".join(bundle.server_names) or "nothing yet"),
+        ]
+    )
+
+
+def _host(names: tuple[str, ...]) -> str:
+    """An address or name of the router that works from another host, as far as one is known."""
+    local = {"localhost", "127.0.0.1", "::1"}
+    known = [name for name in names if name not in local and not name.startswith("*")]
+    known.sort(key=lambda name: (":" in name, not is_address(name)))
+    if not known:
+        return "ROUTER"
+    return f"[{known[0]}]" if ":" in known[0] else known[0]

@@ -296,7 +296,11 @@ class DockerEngine:
         if (last.instance, last.body) == (instance, body):
             return last.containers
         items = self._decoded(body)
-        containers = self._read(items, _consistent)
+        containers = self._read(items, lambda found: tuple(map(_listed, found)))
+        ids = [container.id for container in containers]
+        # no engine gives such a list: nothing may follow from it, least of all that something is gone
+        if len(set(ids)) < len(ids) or not all(map(_ID.fullmatch, ids)):
+            raise self._invalid()
         self._last_list = _ListReply(instance=instance, body=body, containers=containers)
         return containers
 
@@ -628,15 +632,6 @@ def _listed(item: dict[str, Any]) -> ObservedContainer:
         last_exit_code=_exit_code(status),
         status_text=status,
     )
-
-
-def _consistent(items: Any) -> tuple[ObservedContainer, ...]:
-    """The containers of a list. Raises ValueError for one that no engine gives: nothing may follow from it."""
-    found = tuple(_listed(item) for item in items)
-    ids = [container.id for container in found]
-    if len(set(ids)) < len(ids) or not all(map(_ID.fullmatch, ids)):
-        raise ValueError("ids of containers are unique, and 64 hexadecimal digits")
-    return found
 
 
 def _exit_code(status: str) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
 import socket
 import ssl
 import time
@@ -25,7 +26,8 @@ import urllib3.exceptions
 from agent.apply.images import auth_for
 from agent.apply.ports import Engine
 from agent.engine.limits import Deadline, TimedTlsSocket, keep_pools_in_time
-from agent.errors import UcidockdError
+from agent.errors import PathError, UcidockdError
+from agent.files.user_paths import PATHS, file_stamp
 from agent.model.resources import Desired, RegistryAuth
 from agent.model.updates import HUB, Answer, ImageName
 from agent.wire import registry as wire
@@ -405,15 +407,19 @@ class RegistryClient:
         if endpoint.insecure:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         folder = self._ways.certificates and self._ways.certificates / endpoint.registry
-        files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
         try:
-            for file in files:
-                if file.suffix == ".crt":
+            for name in PATHS.ask(_names_in, str(folder)) if folder else ():
+                file = f"{folder}/{name}"
+                key = f"{file.removesuffix('.cert')}.key"
+                kind = os.path.splitext(name)[1]
+                for each in {".crt": (file,), ".cert": (file, key)}.get(kind, ()):
+                    PATHS.ask(file_stamp, each)  # OpenSSL would wait for ever at a FIFO
+                if kind == ".crt":
                     context.load_verify_locations(file)
                 # the names that dockerd reads in certs.d; a key with a passphrase must not ask for it on a terminal
-                elif file.suffix == ".cert":
-                    context.load_cert_chain(file, file.with_suffix(".key"), password="")
-        except (OSError, ValueError) as exc:
+                elif kind == ".cert":
+                    context.load_cert_chain(file, key, password="")
+        except (OSError, ValueError, PathError) as exc:
             raise RegistryError(f"a certificate in {folder} cannot be used: {exc}") from exc
         return context
 
@@ -425,6 +431,10 @@ class RegistryClient:
         if urlsplit(url).password == _MASKED:
             raise RegistryError("dockerd's proxy wants a password: write it into `config proxies` as well")
         return url
+
+
+def _names_in(folder: str) -> list[str]:
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def _proxied(url: str, context: ssl.SSLContext) -> Any:

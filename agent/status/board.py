@@ -28,6 +28,7 @@ from agent.status.conditions import (
     sentence_of,
     verdict,
 )
+from agent.status.ring import Ring
 
 RING = 256
 NOTES = 10
@@ -126,7 +127,7 @@ class StatusBoard:
         self._resources: dict[str, _Resource] = {}
         self._agent: dict[str, Any] = {}
         # as JSON text: a tenth of the memory of the same in dicts, and few are ever read
-        self._ring: deque[tuple[int, str]] = deque(maxlen=RING)
+        self._ring: Ring[str] = Ring(first)
         self._subscribers: list[Callable[[], None]] = []
         self.version = first
 
@@ -342,11 +343,10 @@ class StatusBoard:
     def events_after(self, version: int) -> list[dict[str, Any]] | None:
         """The changes after `version`; None when the ring does not reach back so far."""
         with self._lock:
-            oldest = self._ring[0][0] - 1 if self._ring else self.version
-            if not oldest <= version <= self.version:
+            if not self._ring.lost <= version <= self.version:
                 return None
-            found = [text for number, text in self._ring if number > version]
-        return [json.loads(text) for text in found]
+            found = self._ring.after(version)
+        return [json.loads(text) for _, text in found]
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` on each change, in the changing thread. Returns the way to end that."""
@@ -364,7 +364,8 @@ class StatusBoard:
 
     def _event(self, event: dict[str, Any]) -> None:
         self.version += 1
-        self._ring.append((self.version, json.dumps({"id": self.version, **event})))
+        self._ring.add(json.dumps({"id": self.version, **event}), self.version)
+        self._ring.keep(RING)
         for callback in list(self._subscribers):
             callback()
 

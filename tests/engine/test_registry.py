@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -346,3 +348,13 @@ def test_the_ways_are_those_that_the_engine_shows() -> None:
     assert found.no_proxy == ("a", ".b")
     assert "S3CRET" not in repr(found)
     assert ways_of({"RegistryConfig": None}).insecure == frozenset()
+
+
+def test_certificates_that_cannot_be_read_are_told_and_hold_nothing_up(front: Front, tmp_path: Path) -> None:
+    """A FIFO would keep OpenSSL waiting for ever."""
+    folder = tmp_path / front.address
+    folder.mkdir()
+    os.mkfifo(folder / "ca.crt")
+    with client(replace(LOCAL, certificates=tmp_path)) as asking, pytest.raises(RegistryError) as caught:
+        asking.ask(name_at(front.address))
+    assert "ca.crt is not a regular file" in str(caught.value)

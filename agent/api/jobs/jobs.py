@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from enum import StrEnum
 from socket import socket
@@ -25,6 +25,7 @@ from agent.engine.stream import DockerStream, SourceError
 from agent.errors import ConflictError, EngineError, UcidockdError
 from agent.model.secrets import blotter
 from agent.status.progress import Progress, clean
+from agent.status.ring import Ring
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,7 @@ class Job:
         )
         self.version = 1  # what there is now is news to every reader
         self.body_taken = asyncio.Event()  # the upload was read to its end, or will not be read any more
-        self._messages: deque[tuple[int, str]] = deque()
-        self._dropped = 0
+        self._messages: Ring[str] = Ring()
         self._blot = blotter(spec.secrets, shortest=1)
         self._news = asyncio.Event()
         self._stall: asyncio.Timeout | None = None
@@ -111,10 +111,10 @@ class Job:
         sent = after if after is not None and after <= self.version else 0
         while True:
             # a reader that was away for longer than the ring lasts learns that it missed something
-            if sent < self._dropped:
-                sent = self._dropped
+            if sent < self._messages.lost:
+                sent = self._messages.lost
                 yield "gap", {}, sent
-            for number, message in [item for item in self._messages if item[0] > sent]:
+            for number, message in self._messages.after(sent):
                 sent = number
                 yield "message", {"text": message}, number
             if self.version > sent:
@@ -181,8 +181,7 @@ class Job:
         if state is JobState.SUCCEEDED:
             self.progress.succeed()
         # a hundred ended jobs are kept, and few of them are read again
-        while len(self._messages) > MESSAGES_ENDED:
-            self._dropped = self._messages.popleft()[0]
+        self._messages.keep(MESSAGES_ENDED)
         self.body_taken.set()
         self._changed()
 
@@ -191,9 +190,8 @@ class Job:
         if not text:
             return False
         self.version += 1
-        self._messages.append((self.version, text))
-        if len(self._messages) > MESSAGES:
-            self._dropped = self._messages.popleft()[0]
+        self._messages.add(text, self.version)
+        self._messages.keep(MESSAGES)
         return True
 
     def _hide(self, text: str) -> str:

@@ -401,9 +401,11 @@ class TicketRoutes:
         if caller.is_root:
             raise RequestError("the control socket needs no ticket")
         path = text(await read_json(request), "path")
+        # a ticket is good for a WebSocket alone: everywhere else a header can be set
         rule = matching_socket(request.scope, path)
         if rule is None:
             raise RequestError("path: expected that of a WebSocket, such as /v1/exec/<id>/ws", status=404)
+        # the right of the route, not of this one: a reader must not get into a console by a ticket
         if not await caller.may(rule.grant):
             raise AccessError("this session may not do that", status=403)
         ticket = self._access.tickets.issue(session=caller.session, path=path, client=caller.client)

@@ -112,6 +112,7 @@ class ConsoleRoutes:
     async def input(self, request: Request) -> Response:
         console = self._console(request)
         picked(request, ("eof",))
+        # piece by piece: a file that is sent to a program must not be held in memory
         async for piece in Inbox(request):
             await console.input(piece)
         if flag(request.query_params, "eof"):
@@ -227,6 +228,7 @@ async def _attach_output(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> N
     decoder = FrameDecoder()
     while piece := await pipe.read():
         for _, data in [("stdout", piece)] if tty else decoded(decoder, piece):
+            # a browser shows nothing of a frame before all of it is there
             for start in range(0, len(data), _FRAME):
                 await send_bytes(socket, data[start : start + _FRAME])
 

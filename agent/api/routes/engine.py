@@ -112,6 +112,7 @@ class EngineRoutes:
         return [self._rule(call) for call in BUILDKIT_CALLS]
 
     def _rule(self, call: EngineCall) -> Rule:
+        # one row of the table is one route: what HTTP, ubus and the access list grant cannot differ
         handler = self._attach if call.verb == WEBSOCKET else functools.partial(self._pass, call)
         return Rule(
             method=call.verb,
@@ -141,7 +142,9 @@ class EngineRoutes:
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
         container = str(request.path_params.get("id", ""))
         action = await manual_action(self._engine, call, query, container)
-        inbox = Inbox(request) if _has_body(request) else None
+        # where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there
+        has_body = "transfer-encoding" in request.headers or bool(_length(request.headers))
+        inbox = Inbox(request) if has_body and request.method in ("POST", "PUT") else None
         body: Body = inbox
         if call.takes_tar and inbox is not None:
             body = await safe_archive(self._engine, inbox)
@@ -196,6 +199,7 @@ class EngineRoutes:
         asked = str(parts["version"]).removeprefix("/v")
         version = await self._versions.prefix(asked) if asked else ""
 
+        # the engine knows a linked container by `web/db` too; no other object has a slash in its id
         check = checked_container if pattern.startswith("/containers/") else checked_id
 
         def checked(found: re.Match[str]) -> str:
@@ -213,6 +217,7 @@ class EngineRoutes:
         try:
             path = await self._path("/containers/{id}/attach", socket)
             query = checked_query(path, socket.query_params.multi_items(), writer=True)
+            # before the socket is accepted: an error can still be an HTTP status then
             tty = await has_terminal(self._engine, checked_container(str(socket.path_params["id"])))
             pipe = await self._engine.hijack(path, query=query)
         except UcidockdError as exc:
@@ -247,13 +252,6 @@ def _passed_on(request: Request) -> list[tuple[str, str]]:
     return [(name, request.headers[name]) for name in _REQUEST_HEADERS if name in request.headers]
 
 
-def _has_body(request: Request) -> bool:
-    """Where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there."""
-    if request.method not in ("POST", "PUT"):
-        return False
-    return "transfer-encoding" in request.headers or bool(_length(request.headers))
-
-
 def _length(headers: Headers) -> int | None:
     return natural(headers.get("content-length", ""))
 
@@ -273,6 +271,7 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
 
 async def _masked(response: EngineResponse, *, lines: bool) -> Response:
     """For a reader. `lines`: JSON without end, an object a line."""
+    # an error is a JSON object and ends, also where the answer would have been a stream
     if lines and response.status < 400:
         headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
         return StreamReply(_masked_lines(response), headers=headers)
@@ -281,6 +280,7 @@ async def _masked(response: EngineResponse, *, lines: bool) -> Response:
         try:
             body = await response.read(READER_LIMIT)
         except EngineError as exc:
+            # the engine went away; the other error is an answer that is larger than we look through
             if exc.retryable:
                 raise
             raise RequestError(

@@ -233,6 +233,7 @@ class TransferRoutes:
 
     async def show(self, request: Request) -> Response:
         found = self._found(request)
+        # who asks how far it is has not given it up
         found.on_touch()
         return _answer(found)
 
@@ -311,6 +312,7 @@ class TransferRoutes:
         several = body.get("containers")
         names = checked_containers(several if isinstance(several, list) else [body.get("container")])
         wanted = ("since", "until", "tail", "grep")
+        # a file has no other way to tell when something was printed
         options = log_options({"timestamps": True} | {name: body[name] for name in wanted if name in body})
 
         # opened as the engine's answers are: an error that comes at once is the answer to this request
@@ -346,6 +348,7 @@ class TransferRoutes:
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise RequestError("names: expected a list of images")
         query = [("names", checked_image(name)) for name in names]
+        # the file's name on the client, where a slash would be a folder
         title = names[0].replace("/", "_") if len(names) == 1 else "images"
         return await self._down(f"{title}.tar", "/images/get", query)
 

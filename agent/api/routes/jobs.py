@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -121,7 +120,10 @@ class JobRoutes:
         options["tags"] = [value for name, value in pairs if name == "t"]
         options |= {name: flag(request.query_params, name) for name in _BUILD_FLAGS}
         if arguments := request.query_params.get("buildargs"):
-            options["buildargs"] = _json_query("buildargs", arguments)
+            try:
+                options["buildargs"] = json.loads(arguments)
+            except (ValueError, RecursionError) as exc:
+                raise RequestError("query buildargs: expected JSON") from exc
         return await self._upload(request, build_upload(options, self._auths()))
 
     async def _upload(self, request: Request, spec: JobSpec) -> Response:
@@ -136,13 +138,6 @@ class JobRoutes:
             return self._jobs.get(str(request.path_params["id"]))
         except UnknownJobError as exc:
             raise RequestError(str(exc), status=404) from exc
-
-
-def _json_query(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise RequestError(f"query {name}: expected JSON") from exc
 
 
 def _answer(job: Job, *, status: int = 200) -> Response:

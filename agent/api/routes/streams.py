@@ -149,7 +149,11 @@ class StreamRoutes:
 
     async def events(self, request: Request) -> Response:
         pairs = picked(request, ("since", "until", "filters"))
-        seen_ns, version = _cursors(request.headers.get("last-event-id", ""))
+        # the id has two cursors, `<engine's nanoseconds>-<board's version>`: one without the other is none of ours
+        engine, _, changes = request.headers.get("last-event-id", "").partition("-")
+        seen_ns, version = natural(engine), natural(changes)
+        if seen_ns is None or version is None:
+            seen_ns, version = 0, None
         if seen_ns:
             pairs = [(name, value) for name, value in pairs if name != "since"]
             pairs.append(("since", f"{seen_ns // 10**9}.{seen_ns % 10**9:09d}"))
@@ -174,13 +178,6 @@ def _format(request: Request, known: Sequence[str] = _FORMATS, default: str = "t
 
 def _line(value: Any) -> bytes:
     return json.dumps(value).encode() + b"\n"
-
-
-def _cursors(last: str) -> tuple[int, int | None]:
-    """The two cursors of an event id `<engine's nanoseconds>-<board's version>`."""
-    engine, _, board = last.partition("-")
-    seen_ns, version = natural(engine), natural(board)
-    return (0, None) if seen_ns is None or version is None else (seen_ns, version)
 
 
 async def _merged(

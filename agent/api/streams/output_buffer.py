@@ -7,9 +7,10 @@ taken is kept up to `keep`, so that a reader that lost its connection resumes af
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from agent.status.ring import Ring
 
 WINDOW = 64 * 1024
 KEEP = 256 * 1024
@@ -44,8 +45,7 @@ class OutputBuffer:
     def __init__(self, *, window: int = WINDOW, keep: int = KEEP) -> None:
         self._window = window
         self._keep = keep
-        self._items: deque[Item] = deque()
-        self.last = 0  # number of the newest item
+        self._items: Ring[Item] = Ring()
         self._taken = 0  # number of the last item that the reader took
         self._unread_cost = 0
         self._kept_cost = 0
@@ -53,7 +53,12 @@ class OutputBuffer:
     @property
     def first(self) -> int:
         """The oldest number that is still here, or the next one when nothing is."""
-        return self._items[0].number if self._items else self.last + 1
+        return self._items.lost + 1
+
+    @property
+    def last(self) -> int:
+        """The number of the newest item."""
+        return self._items.last
 
     @property
     def has_room(self) -> bool:
@@ -74,27 +79,25 @@ class OutputBuffer:
 
     def next(self) -> Item | None:
         """The item after the last one taken."""
-        position = self._taken + 1 - self.first
-        return self._items[position] if position < len(self._items) else None
+        return self._items.next(self._taken)
 
     def take(self, item: Item) -> None:
         """The reader has it. Forgets the oldest of what was taken beyond `keep`."""
         self._taken = item.number
         self._unread_cost -= _cost(item)
         self._kept_cost += _cost(item)
-        while self._kept_cost > self._keep and self._items[0].number < self._taken:
-            self._kept_cost -= _cost(self._items.popleft())
+        while self._kept_cost > self._keep and self.first < self._taken:
+            self._kept_cost -= _cost(self._items.forget())
 
     def rewind(self, after: int) -> bool:
         """Lets the next reader begin after number `after`; False when some of that is gone: it begins at `first`."""
         self._taken = min(max(after, self.first - 1), self.last)
-        self._kept_cost = sum(_cost(item) for item in self._items if item.number <= self._taken)
-        self._unread_cost = sum(_cost(item) for item in self._items) - self._kept_cost
+        self._unread_cost = sum(_cost(item) for _, item in self._items.after(self._taken))
+        self._kept_cost = sum(_cost(item) for _, item in self._items.after(0)) - self._unread_cost
         return after >= self.first - 1
 
     def _append(self, item: Item) -> None:
-        self._items.append(item)
-        self.last = item.number
+        self._items.add(item)
         self._unread_cost += _cost(item)
 
 

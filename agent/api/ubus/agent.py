@@ -74,6 +74,7 @@ def guarded(sessions: Sessions, name: str, method: str, handler: Handler) -> Han
 
     async def handle(args: Arguments) -> Reply | None:
         session = args.get(SESSION)
+        # uhttpd and rpcd have asked already, but another process on ubus may pass any session on
         if session is not None and not await sessions.allowed(session, name, method):
             raise BusError("the session may not do that", status=Status.PERMISSION_DENIED)
         return await handler(args)
@@ -87,6 +88,7 @@ def explaining(handler: Handler) -> Handler:
     async def handle(args: Arguments) -> Reply | None:
         try:
             return await handler(args)
+        # libubus' callers look at the status of these
         except BusError:
             raise
         except UcidockdError as exc:
@@ -241,6 +243,7 @@ class StatusNotifier:
                 await self._changed.wait()
                 await asyncio.sleep(FIRST_S)
                 self._changed.clear()
+                # without a subscriber ubusd would get a message for no one, on every change
                 if self._source.subscribed and self._board.version != sent:
                     sent = await self._notify(sent)
                     await asyncio.sleep(NEXT_S - FIRST_S)

@@ -110,7 +110,15 @@ def call_headers(args: Mapping[str, Any]) -> Pairs:
 def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, str]:
     """The request's body and its type; None for none. Raises RequestError."""
     if call.takes_tar:
-        return _archive(args.get("body", "")), "application/x-tar"
+        try:
+            data = base64.b64decode(args.get("body", ""), validate=True)
+        except (binascii.Error, ValueError) as exc:
+            raise RequestError("body: expected a tar archive in base64") from exc
+        if not is_plain_tar(data):
+            raise RequestError(
+                "body: expected a plain tar archive; a compressed one is not taken", status=415
+            )
+        return data, "application/x-tar"
     if call.output is Output.EXEC:
         return json.dumps(exec_body(args.get("body", ""))).encode(), "application/json"
     for name in _BODIES:
@@ -140,17 +148,6 @@ def exec_body(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError("body: expected a JSON object")
     return value
-
-
-def _archive(text: str) -> bytes:
-    """A tar archive: JSON carries no bytes, so it comes in base64. Raises RequestError."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise RequestError("body: expected a tar archive in base64") from exc
-    if not is_plain_tar(data):
-        raise RequestError("body: expected a plain tar archive; a compressed one is not taken", status=415)
-    return data
 
 
 # Places that writers and readers share: readers, however many sessions they open, never take all of them.
@@ -233,6 +230,7 @@ class DockerObjects:
         ]
         for owned in made:
             if owned.name == "docker.container":
+                # not in the table of Engine API calls: it runs a program of ours, and only dockerman knows it
                 start = Method(
                     handler=guarded(self._sessions, owned.name, "ttyd_start", self._ttyd.start),
                     args=TTYD_ARGS,
@@ -255,6 +253,7 @@ class DockerObjects:
         session = args.get(SESSION, "")
         writer = SESSION not in args or await self._may_write(session)
         try:
+            # places first: who has none must not cost the engine anything
             self._shares.take(session, writer=writer)
         except RequestError as exc:
             return failure(exc.status, str(exc))
@@ -311,6 +310,7 @@ class DockerObjects:
 async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> dict[str, Any]:
     """The envelope of an answer. Raises EngineError."""
     made: dict[str, Any] = {"code": response.status, "headers": dict(response.headers)}
+    # JSON carries no bytes, and base64 of an archive would not fit
     if response.status < 400 and call.output is Output.TAR:
         raise RequestError(_TAR_REFUSED, status=501)
     try:

@@ -22,6 +22,7 @@ from typing import Any
 from agent.api.problems import RequestError, body_of
 from agent.api.streams.stream_sources import Item, OutputOnly, Source, json_item
 from agent.errors import BusError, UcidockdError
+from agent.status.ring import Ring
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import BusObject
 from agent.wire import blobmsg
@@ -60,10 +61,17 @@ class Outbox:
     def __init__(self, *, window: int = WINDOW) -> None:
         self._window = window
         self._waiting: deque[tuple[Mapping[str, Any], int]] = deque()
-        self._unacknowledged: deque[Packet] = deque()
+        self._unacknowledged: Ring[Packet] = Ring()
         self._size = 0
-        self.last = 0
-        self.acknowledged = 0
+
+    @property
+    def last(self) -> int:
+        """The number of the newest packet."""
+        return self._unacknowledged.last
+
+    @property
+    def acknowledged(self) -> int:
+        return self._unacknowledged.lost
 
     def has_room(self, size: int) -> bool:
         """Whether an item of that many bytes may come. An empty outbox takes one of any size."""
@@ -89,9 +97,8 @@ class Outbox:
             item, item_size = self._waiting.popleft()
             items.append(item)
             size += item_size
-        self.last += 1
-        packet = Packet(seq=self.last, items=tuple(items), size=size)
-        self._unacknowledged.append(packet)
+        packet = Packet(seq=self.last + 1, items=tuple(items), size=size)
+        self._unacknowledged.add(packet)
         return packet
 
     def acknowledge(self, seq: int) -> bool:
@@ -100,14 +107,13 @@ class Outbox:
             raise ValueError(f"seq {seq}: expected 0 to {self.last}")
         if seq <= self.acknowledged:
             return False
-        while self._unacknowledged and self._unacknowledged[0].seq <= seq:
-            self._size -= self._unacknowledged.popleft().size
-        self.acknowledged = seq
+        while self.acknowledged < seq:
+            self._size -= self._unacknowledged.forget().size
         return True
 
     def after(self, seq: int) -> list[Packet]:
         """The packets after `seq` that are not acknowledged."""
-        return [packet for packet in self._unacknowledged if packet.seq > seq]
+        return [packet for _, packet in self._unacknowledged.after(seq)]
 
 
 def _joined(last: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -237,6 +243,7 @@ class Tab:
 
         Raises RequestError.
         """
+        # a fetch says what the one before it has brought: nothing else needs to be sent
         self.acknowledge(after)
         self._fetch += 1
         mine = self._fetch
@@ -250,6 +257,7 @@ class Tab:
                     await self._news.wait()
             # whether none of its streams takes input, whose echo is waited for
             if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
+                # each fetch is an HTTP request of the browser: news in a burst come in one
                 await asyncio.sleep(GATHER_S)
                 packets = self._packed(after)
         except TimeoutError:
@@ -284,6 +292,7 @@ class Tab:
         try:
             await self._end.wait()
         finally:
+            # its streams end with it: their requests to the engine would go on unread
             tasks += [task for _, task, _ in self._sources.values()]
             for task in tasks:
                 task.cancel()

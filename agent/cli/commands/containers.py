@@ -66,7 +66,7 @@ COMMANDS = (
         ),
         examples=(("ucidockd describe web", "All that is known of section `web`."),),
         exit_codes=USUAL,
-        handler="agent.cli.describe:describe",
+        handler="agent.cli.container:describe",
         arguments=(NAME._replace(help="a container section, or its Docker name"),),
         common=EITHER,
     ),

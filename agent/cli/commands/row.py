@@ -89,6 +89,7 @@ def _address(text: str) -> str:
 
 
 def number(text: str) -> int:
+    # `int` takes `1_000`, ` 7` and digits of every script
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         import argparse
 

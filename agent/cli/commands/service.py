@@ -111,7 +111,7 @@ COMMANDS = (
         ),
         examples=(("ucidockd tls client laptop", "Write ./laptop with ca.pem, cert.pem and key.pem."),),
         exit_codes=USUAL,
-        handler="agent.cli.tls:tls_client",
+        handler="agent.cli.system:tls_client",
         arguments=(argument("NAME", dest="name", help="letters, digits and . _ @ -"),),
         options=(
             option("--out", metavar="DIR", help="folder to be made (./NAME)"),
