@@ -215,7 +215,7 @@ class RegistryClient:
         return RegistryError(f"{name.registry} answers with status {reply.status}{tail}")
 
     def _reply(self, method: str, name: ImageName, path: str) -> tuple[_Endpoint, _Reply]:
-        """The first endpoint's that has it: mirrors come before Docker Hub, and none of them has the last word."""
+        """From the first endpoint that has it. Mirrors come before Docker Hub, which has the last word."""
         endpoints = self._endpoints_of(name.registry)
         # a mirror that is down, full or behind never keeps an update from being found
         for endpoint in endpoints[:-1]:

@@ -90,7 +90,7 @@ class EngineResponse:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the request, whatever is still on its way."""
+        """Ends the request and drops what is still on its way."""
         self._wire.abort()
         if self._sender is not None:
             await _stop(self._sender)

@@ -389,7 +389,7 @@ def _offset(request: Request) -> int:
 
 
 def _length(query: Mapping[str, str]) -> int | None:
-    """WINDOW unless asked otherwise: a part of that length can be asked for again as a whole. `all`: to the end."""
+    """WINDOW by default: a part of that length can be requested again as a whole. `all`: to the end."""
     asked = query.get("length", str(WINDOW))
     return None if asked == "all" else _natural("length", asked)
 
