@@ -250,7 +250,7 @@ class DockerEngine:
             deadline.end()
 
     def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
-        """A call that is done when its object is gone. "Not found" is believed only after a second look: records go with it."""
+        """A call that is done when its object is gone. "Not found" counts after a second look only: records go with it."""
         try:
             self._call(method, path, **args)
         except EngineError as exc:
@@ -656,6 +656,7 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         state=state.get("Status", ""),
         labels=config.get("Labels") or {},
         health="" if health == "none" else health,
+        # the engine says 0 of one that runs, which would read as a success
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
         started_at=str(state.get("StartedAt") or ""),

@@ -251,6 +251,7 @@ def _locked(path: Path) -> Iterator[None]:
         except FileNotFoundError:
             descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
+            # the lock is on the file that is open, and a rename may have put another one in its place while we waited
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not _wait_for_commit(path) and _still_there(descriptor, path):
                 yield

@@ -206,6 +206,7 @@ class TransferRoutes:
     async def create(self, request: Request) -> Response:
         body = await read_json(request)
         direction, target = text(body, "direction"), text(body, "target")
+        # one method each: what a target needs is checked where it is used
         makers = {
             ("up", "archive"): self._archive_up,
             ("up", "load"): self._load,

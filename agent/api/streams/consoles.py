@@ -417,6 +417,7 @@ def exec_spec(body: Mapping[str, Any]) -> ExecSpec:
     env = _words(body, "env", ())
     if any("=" not in item[1:] for item in env):
         raise RequestError("env: expected a list of NAME=value")
+    # a console without a command is a shell
     command = _words(body, "command", ExecSpec().command)
     if not command or not command[0]:
         raise RequestError("command: expected a list of at least one word")
