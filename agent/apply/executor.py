@@ -16,11 +16,11 @@ from functools import partial, singledispatchmethod
 from typing import Any
 
 from agent.apply.failures import without_secrets
-from agent.apply.hooks import Hooks
 from agent.apply.images import History, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records, SavedData
-from agent.apply.swap import SupersededError, Swap, forget_copies, kept_policy, restart_body
+from agent.apply.steps import Hooks, SupersededError
+from agent.apply.swap import Swap, forget_copies, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.errors import (
@@ -295,42 +295,45 @@ class Executor:
 
     @_do.register
     def _start(self, operation: ops.StartContainer) -> None:
-        self._start_now(operation)
+        object_id = self._start_now(operation.key, operation.container)
         if operation.container.policy.post_start:
-            self.records.change(self._current(operation.key).nonce, hook_due=True)
-            self._run_hook(operation.container, self._current(operation.key))
+            record = self._current(operation.key)
+            self.records.change(record.nonce, hook_due=True)
+            self._run_hook(operation.container, record.nonce, object_id)
 
     @_do.register
     def _prepare(self, operation: ops.PrepareContainer) -> None:
-        self._run_hook(operation.container, self._current(operation.key))
+        record = self._current(operation.key)
+        self._run_hook(operation.container, record.nonce, record.object_id)
 
-    def _run_hook(self, container: Container, record: Record) -> None:
+    def _run_hook(self, container: Container, nonce: str, object_id: str) -> None:
         """Where it fails the container keeps running, and the next pass after a back-off tries again."""
-        self._hooks().post_start(container, record.object_id)
-        self.records.change(record.nonce, hook_due=False)
+        self._hooks().post_start(container, object_id)
+        self.records.change(nonce, hook_due=False)
 
-    def _start_now(self, operation: ops.StartContainer) -> None:
-        with self._starting(operation.container):
-            object_id = self._current(operation.key).object_id
+    def _start_now(self, key: str, container: Container) -> str:
+        """The id of what runs then: another one, where the engine could no longer start it."""
+        with self._starting(container):
+            object_id = self._current(key).object_id
             try:
                 start = partial(self._start_or_free, object_id)
-                with_addresses(self.engine, self.records, operation.container.spec, object_id, start)
+                with_addresses(self.engine, self.records, container.spec, object_id, start)
             except LeftoverError:
-                if not self._never_ran(object_id):
-                    raise
-                logger.warning("%s: created again, because the engine can no longer start it", operation.key)
+                seen = self.engine.inspect_container(object_id)
+                if seen is None or seen.state != "created":
+                    raise  # it ran: what it wrote would be lost
+                logger.warning("%s: created again, because the engine can no longer start it", key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
                 # those that went with a container that never ran: nothing was in them
-                record = self._current(operation.key)
+                record = self._current(key)
                 kept = tuple(
                     word for word in record.volumes if self.engine.inspect_volume(*names([word])) is not None
                 )
                 self.records.change(record.nonce, volumes=kept)
-                cause, container = operation.cause, operation.container
-                self._create_container(
-                    ops.CreateContainer(key=operation.key, cause=cause, container=container)
-                )
-                self.engine.start(self._current(operation.key).object_id)
+                self._create_container(ops.CreateContainer(key=key, cause="", container=container))
+                object_id = self._current(key).object_id
+                self.engine.start(object_id)
+        return object_id
 
     def _start_or_free(self, object_id: str) -> None:
         """One that was connected by hand to a network that is gone now starts no more until it is freed of that."""
@@ -340,11 +343,6 @@ class Executor:
             if exc.status != 404 or not disconnect_from_gone(self.engine, object_id):
                 raise
             self.engine.start(object_id)
-
-    def _never_ran(self, object_id: str) -> bool:
-        """Nothing can be lost with such a container."""
-        seen = self.engine.inspect_container(object_id)
-        return seen is not None and seen.state == "created"
 
     def _starting(self, container: Container) -> AbstractContextManager[None]:
         """One after the other where the engine picks host ports: it does not do that atomically (moby#50054).
@@ -473,7 +471,6 @@ class Executor:
         from agent.apply.free_first import FreeFirst  # few ask for it
 
         container, key = operation.container, operation.key
-        start = ops.StartContainer(key=key, cause=operation.cause, container=container)
         steps = FreeFirst(
             engine=self.engine,
             records=self.records,
@@ -482,10 +479,9 @@ class Executor:
             hooks=self._hooks(),
             current=lambda: self._current(key),
             create=partial(self._make, key),
-            start=lambda: self._start_now(start),
+            start=partial(self._start_now, key, container),
             leave=self._swap().leave,
             waiting=self.pool.elsewhere,
-            clock=self.clock,
         )
         try:
             if operation.runs and not before.freed:
@@ -552,7 +548,6 @@ class Executor:
             data=self.data,
             restores=restores,
             history=self._history(pin=pin),
-            hooks=self._hooks(),
             engine=self.engine,
             records=self.records,
             api=self.api,

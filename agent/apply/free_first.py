@@ -14,21 +14,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.apply.failures import last_output, without_secrets
-from agent.apply.hooks import Hooks
 from agent.apply.images import History, Images, look_at_image
-from agent.apply.ports import Clock, Engine, Records
-from agent.apply.swap import GateError, SupersededError, gate
+from agent.apply.ports import Engine, Records
+from agent.apply.steps import ORDER, Hooks, Step, SupersededError, failed_fields, prove
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.observed import Record
-from agent.model.resources import Container, RunState
+from agent.model.resources import Container, Strategy
 from agent.plan import operations as ops
-from agent.plan.container.image import Freed, failure_of, split_word
+from agent.plan.container.image import Freed, split_word
 
 logger = logging.getLogger(__name__)
 
-_WHY_LIMIT = 512  # characters of an error that a record keeps
+_FAILED = ("failed_hash", "failed_meaning", "failed_why", "failed_output", "failed_digest")
+_KEPT = ("digest", "previous", "pinned", "saved", "freed", "failed_hash", "failed_meaning", "failed_why")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +43,9 @@ class FreeFirst:
     hooks: Hooks
     current: Callable[[], Record]
     create: Callable[..., None]
-    start: Callable[[], None]
+    start: Callable[[], str]
     leave: Callable[[Container], None]
     waiting: Callable[[], AbstractContextManager[None]]
-    clock: Clock
 
     def run(self, operation: ops.ReplaceContainer) -> None:
         """Begins, or goes on. Raises what went wrong: the old image is back then, or tried again by the next pass."""
@@ -59,14 +57,26 @@ class FreeFirst:
         failure: EngineError | None = None
         if not freed.goes_back:
             try:
-                self._forward(container, freed)
+                for step in ORDER[Strategy.FREE_FIRST]:
+                    self._do(step, container, freed)
+                self.records.change(self.current().nonce, freed=(), asked="")
                 return
             except (EngineUnreachableError, SkippedError, SupersededError):
                 raise
             except EngineError as exc:
                 failure = exc
                 logger.warning("%s: %s; going back to %s", container.name, exc, freed.digest)
-        self._back(container, freed, failure)
+        record = self.current()
+        failed: dict[str, Any] = {name: getattr(record, name) for name in _FAILED}
+        if failure is not None:
+            tried = record.image_id if record.image_id != freed.image_id else ""
+            failed = failed_fields(container, tried, failure, digest=record.digest if tried else "")
+            if tried:  # whatever happens now, it is not tried again
+                freed = replace(freed, goes_back=True)
+                self.records.change(record.nonce, freed=freed.words, **failed)
+        for step in reversed(ORDER[Strategy.FREE_FIRST]):
+            self._undo(step, container, freed, failed)
+        self.records.change(self.current().nonce, freed=(), asked="", **failed)
         if failure is not None:
             failure.rolled_back = True
             raise failure
@@ -99,49 +109,70 @@ class FreeFirst:
         self.records.change(record.nonce, freed=freed.words, digest=digest)
         return freed
 
-    def _forward(self, container: Container, freed: Freed) -> None:
+    def _do(self, step: Step, container: Container, freed: Freed) -> None:
         record = self.current()
-        if record.image_id == freed.image_id:
-            self._remove(container, record)
-            image_id = self.images.ensure(
-                container,
-                keep=freed.keep,
-                digest=freed.keep_digest,
-                fresh=not freed.keep,
-                running=freed.image_id,
-            )
-            fields = replace(self.history, pin=freed.pin).after(record, container, image_id)
-            if image_id == freed.image_id:  # the registry has nothing else
-                fields |= {"pinned": record.pinned}
-            self.create(container, image_id, **fields, freed=freed.words)
-        elif self.engine.inspect_container(record.object_id) is None:
-            self.create(container, self.images.ensure(container, keep=record.image_id), **self._kept(record))
-        if container.policy.state is RunState.RUNNING and container.policy.enabled:
-            self._prove(container)
-        self.records.change(self.current().nonce, freed=(), asked="")
-
-    def _kept(self, record: Record) -> dict[str, Any]:
-        names = (
-            "digest",
-            "previous",
-            "pinned",
-            "saved",
-            "freed",
-            "failed_hash",
-            "failed_meaning",
-            "failed_why",
-        )
-        return {name: getattr(record, name) for name in names}
-
-    def _remove(self, container: Container, record: Record) -> None:
-        """The container and its image; its volumes stay for the next one."""
         seen = self.engine.inspect_container(record.object_id)
-        if seen is not None:
-            if seen.state == "running":
-                self.hooks.pre_stop(container, record.object_id)
-                self.engine.stop(record.object_id, container.spec.stop_timeout_s)
-            self.engine.remove_container(record.object_id, volumes=False, force=True)
-        self._remove_image(record.image_id)
+        is_old = record.image_id == freed.image_id
+        match step:
+            case Step.STOP:
+                if is_old and seen is not None and seen.state == "running":
+                    self.hooks.pre_stop(container, record.object_id)
+                    self.engine.stop(record.object_id, container.spec.stop_timeout_s)
+            case Step.SET_ASIDE:
+                if is_old:
+                    if seen is not None:  # its volumes stay for the next one
+                        self.engine.remove_container(record.object_id, volumes=False, force=True)
+                    self._remove_image(record.image_id)
+            case Step.CREATE:
+                if is_old:
+                    self._create(container, record, freed)
+                elif seen is None:
+                    image_id = self.images.ensure(container, keep=record.image_id)
+                    self.create(container, image_id, **{name: getattr(record, name) for name in _KEPT})
+            case Step.PROVE:
+                if container.policy.should_run:
+                    prove(container, self.start, hooks=self.hooks, waiting=self.waiting, leave=self.leave)
+            case Step.MOVE_DATA:
+                raise AssertionError("a section that frees its image first has no data moved")
+
+    def _create(self, container: Container, record: Record, freed: Freed) -> None:
+        image_id = self.images.ensure(
+            container,
+            keep=freed.keep,
+            digest=freed.keep_digest,
+            fresh=not freed.keep,
+            running=freed.image_id,
+        )
+        fields = replace(self.history, pin=freed.pin).after(record, container, image_id)
+        if image_id == freed.image_id:  # the registry has nothing else
+            fields |= {"pinned": record.pinned}
+        self.create(container, image_id, **fields, freed=freed.words)
+
+    def _undo(self, step: Step, container: Container, freed: Freed, failed: dict[str, Any]) -> None:
+        """Raises where the old image cannot be had now: then it is tried again. `failed`: fields of the record."""
+        record = self.current()
+        seen = self.engine.inspect_container(record.object_id)
+        is_old = record.image_id == freed.image_id
+        match step:
+            case Step.CREATE:
+                if not is_old:
+                    if seen is not None:
+                        self.engine.remove_container(record.object_id, volumes=False, force=True)
+                    self._remove_image(record.image_id)
+            case Step.SET_ASIDE:
+                if not is_old or seen is None:  # else it was never removed, or is made again already
+                    image_id = self.images.ensure(
+                        container, keep=freed.image_id, digest=freed.digest, only=True
+                    )
+                    spec = replace(container.spec, image=freed.reference or container.spec.image)
+                    previous = tuple(w for w in record.previous if split_word(w)[0] != freed.image_id)
+                    fields = {"digest": freed.digest, "previous": previous, "freed": freed.words, **failed}
+                    self.create(replace(container, spec=spec), image_id, **fields)
+            case Step.STOP:
+                if container.policy.should_run:
+                    self.start()
+            case Step.PROVE | Step.MOVE_DATA:
+                pass
 
     def _remove_image(self, image_id: str) -> None:
         """With all its names. What another container uses stays, and takes its place on the disk."""
@@ -161,53 +192,3 @@ class FreeFirst:
                     raise
                 logger.warning("image %s stays: %s", image_id[:19], exc)
                 return
-
-    def _prove(self, container: Container) -> None:
-        self.start()
-        object_id = self.current().object_id
-        try:
-            self.hooks.post_start(container, object_id)
-            with self.waiting():
-                gate(self.engine, container, object_id, leave=self.leave, clock=self.clock)
-        except GateError as exc:
-            exc.output = exc.output or last_output(self.engine, object_id, container)
-            raise
-
-    def _back(self, container: Container, freed: Freed, failure: EngineError | None) -> None:
-        """A container of the old image. Raises where that cannot be had now: then it is tried again."""
-        record = self.current()
-        failed: dict[str, Any] = {
-            name: getattr(record, name)
-            for name in ("failed_hash", "failed_meaning", "failed_why", "failed_output", "failed_digest")
-        }
-        if failure is not None:
-            made = record.image_id if record.image_id != freed.image_id else ""
-            failed = {
-                **failure_of(container, made),
-                "failed_why": str(without_secrets(failure, container))[:_WHY_LIMIT],
-                "failed_output": failure.output,
-                "failed_digest": record.digest if made else "",
-            }
-            if made:  # it was tried: whatever happens now, it is not tried again
-                freed = replace(freed, goes_back=True)
-                self.records.change(record.nonce, freed=freed.words, **failed)
-        if record.image_id != freed.image_id:
-            if self.engine.inspect_container(record.object_id) is not None:
-                self.engine.remove_container(record.object_id, volumes=False, force=True)
-            self._remove_image(record.image_id)
-        elif self.engine.inspect_container(record.object_id) is not None:
-            # the old one is made again already, or was never removed
-            self._end(container, record, failed)
-            return
-        image_id = self.images.ensure(container, keep=freed.image_id, digest=freed.digest, only=True)
-        before = replace(
-            container, spec=replace(container.spec, image=freed.reference or container.spec.image)
-        )
-        previous = tuple(word for word in record.previous if split_word(word)[0] != freed.image_id)
-        self.create(before, image_id, digest=freed.digest, previous=previous, freed=freed.words, **failed)
-        self._end(container, self.current(), failed)
-
-    def _end(self, container: Container, record: Record, failed: dict[str, Any]) -> None:
-        if container.policy.state is RunState.RUNNING and container.policy.enabled:
-            self.start()
-        self.records.change(record.nonce, freed=(), asked="", **failed)

@@ -1,16 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Replacing a container without losing it: a swap that a crash at any step cannot break.
 
-The steps, and what undoes each, in the order in which that is done (`Swap.undo`):
-
-    create the new one under a temporary name, rename and start it   remove it
-    save the volumes, or give them the data of before                the data is as it was when the old one stopped
-    rename the old one to its backup name                            rename it back
-    disable its restart policy (else a restart of the engine         its restart policy
-    would start both)
-    stop it                                                          start it
-
-Undoing what was not done does nothing. With `strategy handover` the new one is started and proven before the old one stops.
+The steps are those of `agent.apply.steps`. With `strategy handover` the new container is started and proven before the old
+one stops; the undo is the same.
 Until the commit in state.json the old container is the right one: whatever fails or crashes before, `undo` puts it
 back. After the commit the new one is right and only the old one's removal is left. So the names on the engine never
 need to be understood: two words in state.json ("new", "retired") say all.
@@ -21,40 +13,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from agent.apply.failures import is_refusal, last_output, without_secrets
-from agent.apply.hooks import Hooks
+from agent.apply.failures import is_refusal, without_secrets
 from agent.apply.images import History, create_from
 from agent.apply.networks import with_addresses
 from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for
+from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, prove
 from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Strategy
-from agent.plan.applied import is_alive, is_completed, waits_of
-from agent.plan.container.image import failure_of
+from agent.plan.applied import is_alive, waits_of
 from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
 from agent.plan.container.payload import container_body, extra_endpoints
 from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
 
 logger = logging.getLogger(__name__)
-
-_POLL_S = 0.2
-_HEALTH_LIMIT_S = 300.0
-_WHY_LIMIT = 512  # characters of an error that a record keeps
-
-
-class GateError(EngineError):
-    """The new container did not start, did not stay up, or did not become healthy."""
-
-    code = "gate"
 
 
 class DataNotMovedError(EngineError):
@@ -63,10 +44,15 @@ class DataNotMovedError(EngineError):
     code = "data"
 
 
-class SupersededError(EngineError):
-    """The new container is no longer wanted; nothing is wrong with it."""
+@dataclass(slots=True, kw_only=True)
+class _Exchange:
+    """What the steps of one swap work on. `new`: the record of the new container as it is by now."""
 
-    code = "superseded"
+    container: Container
+    old: Record
+    new: Record
+    before: ObservedContainer
+    saves: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +65,6 @@ class Swap:
     records: Records
     api: tuple[int, int]
     history: History | None = None
-    hooks: Hooks | None = None
     data: SavedData | None = None
     restores: str = ""
     stopping: Callable[[], bool] = lambda: False
@@ -102,29 +87,28 @@ class Swap:
         nonce = secrets.token_hex(8)
         self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
         new = self._announce(container, old, image_id, nonce)
+        under_way = _Exchange(container=container, old=old, new=new, before=before, saves=saves)
         try:
-            new = self._create(container, new, before)
-            new = self._switch(container, old, new, before, saves)
-            self._commit(old, new)
+            self._do(Step.CREATE, under_way)
+            # both ways create first: whether the two may run at once shows in the volumes of what was created
+            strategy = Strategy.HANDOVER if self._may_overlap(under_way) else Strategy.SWAP
+            for step in ORDER[strategy][1:]:
+                self._do(step, under_way)
+            self._commit(old, under_way.new)
         except (EngineError, StorageError) as exc:
-            if isinstance(exc, GateError) and not exc.output:
-                exc.output = last_output(self.engine, new.object_id, container)
+            new = under_way.new
             unmoved = isinstance(exc, DataNotMovedError)
-            rejected = unmoved or _is_rejection(exc)
+            # An engine that went away or failed while the old one was put aside says nothing about the new one
+            refused = isinstance(exc, EngineError) and is_refusal(exc)
+            rejected = unmoved or refused or isinstance(exc, GateError)
             # undo the restored data in any case: a failed container must not cost what was written since the update
             undone = container.policy.rollback or unmoved or bool(new.restores)
             if undone or not rejected or not new.object_id:
                 self._roll_back(new)
                 exc.rolled_back = True
                 if rejected and self.records.get(old.nonce) is not None:
-                    told = without_secrets(exc, container)
-                    self.records.change(
-                        old.nonce,
-                        **failure_of(container, image_id),
-                        failed_why=str(told)[:_WHY_LIMIT],
-                        failed_output=exc.output if isinstance(exc, EngineError) else "",
-                        failed_digest=new.digest if image_id != old.image_id else "",
-                    )
+                    digest = new.digest if image_id != old.image_id else ""
+                    self.records.change(old.nonce, **failed_fields(container, image_id, exc, digest=digest))
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)
@@ -189,6 +173,39 @@ class Swap:
         self.records.put(new, old)
         return new
 
+    def _do(self, step: Step, under_way: _Exchange) -> None:
+        container, old, new = under_way.container, under_way.old, under_way.new
+        match step:
+            case Step.CREATE:
+                under_way.new = self._create(container, new, under_way.before)
+            case Step.STOP:
+                remark = self._hooks().pre_stop(container, old.object_id) if old.running else ""
+                if remark:
+                    under_way.new = self.records.change(new.nonce, lasting=False, remark=remark)
+                self._disable_restarts(old)
+                self.engine.stop(old.object_id, container.spec.stop_timeout_s)
+            case Step.MOVE_DATA:
+                if under_way.saves:
+                    self._move(lambda data: data.save(under_way.saves, new.nonce))
+                    saved = (new.nonce, f"{old.image_id}={old.digest}")
+                    under_way.new = self.records.change(new.nonce, saved=saved)
+                if new.restores:
+                    self._move(lambda data: data.lend(new.restores))
+            case Step.SET_ASIDE:
+                self.engine.rename(old.object_id, swap_name(under_way.before.name, "old", new.nonce))
+                self.engine.rename(new.object_id, container.name)
+            case Step.PROVE:
+                if container.policy.should_run:
+                    start = partial(self._start, container, new)
+                    prove(
+                        container,
+                        start,
+                        hooks=self._hooks(),
+                        waiting=self.waiting,
+                        leave=self.leave,
+                        replaces=old.running,
+                    )
+
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
         mounted = anonymous_volumes(before.inspect or {})
@@ -210,22 +227,16 @@ class Swap:
             self.engine.connect(network, object_id, endpoint)
         return new
 
-    def _switch(
-        self,
-        container: Container,
-        old: Record,
-        new: Record,
-        before: ObservedContainer,
-        saves: Sequence[str],
-    ) -> Record:
-        """The new one runs under the name, and passed its gate; its record, with what went wrong on the way."""
-        early = self._is_handover(container, old, new) and not (saves or new.restores)
-        if early:
-            self._prove(container, old, new)
-        if self.hooks is not None and old.running:
-            remark = self.hooks.pre_stop(container, old.object_id)
-            if remark:
-                new = self.records.change(new.nonce, lasting=False, remark=remark)
+    def _may_overlap(self, under_way: _Exchange) -> bool:
+        """Whether the new one starts while the old one runs. Not with volumes of the image that go from one to the other:
+        sections do not name them, and both would write. Nor with data to move, which must rest meanwhile."""
+        policy, new = under_way.container.policy, under_way.new
+        wanted = policy.should_run and under_way.old.running
+        moves = under_way.saves or new.restores
+        return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes and not moves
+
+    def _disable_restarts(self, old: Record) -> None:
+        """Of a stopped container too: an engine that restarts in the middle of the swap would start both."""
         try:
             self.engine.update(old.object_id, restart_body("no"))
         except EngineError:
@@ -234,56 +245,15 @@ class Swap:
             if seen is None or is_alive(seen):
                 raise
             self.engine.update(old.object_id, restart_body("no"))
-        self.engine.stop(old.object_id, container.spec.stop_timeout_s)
-        if saves:
-            self._move(lambda data: data.save(saves, new.nonce))
-            new = self.records.change(new.nonce, saved=(new.nonce, f"{old.image_id}={old.digest}"))
-        if new.restores:
-            self._move(lambda data: data.lend(new.restores))
-        self.engine.rename(old.object_id, swap_name(before.name, "old", new.nonce))
-        self.engine.rename(new.object_id, container.name)
-        if not early and container.policy.should_run:
-            self._prove(container, old, new)
-        return new
 
-    def _is_handover(self, container: Container, old: Record, new: Record) -> bool:
-        """Whether the new one starts while the old one runs. Not with volumes of the image that go from one to the other:
-        sections do not name them, and both would write."""
-        policy = container.policy
-        wanted = policy.should_run and old.running
-        return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes
+    def _start(self, container: Container, new: Record) -> str:
+        with self.starting(container):
+            start = partial(self.engine.start, new.object_id)
+            with_addresses(self.engine, self.records, container.spec, new.object_id, start)
+        return new.object_id
 
-    def _prove(self, container: Container, old: Record, new: Record) -> None:
-        """Starts the new one, and waits until it passed its gate."""
-        self._start(container, new)
-        if self.hooks is not None:
-            try:
-                self.hooks.post_start(container, new.object_id)
-            except EngineUnreachableError:
-                raise
-            except EngineError as exc:
-                failed = GateError(str(exc))
-                failed.output = exc.output
-                raise failed from exc
-        with self.waiting():
-            gate(
-                self.engine,
-                container,
-                new.object_id,
-                replaces=old.running,
-                leave=self.leave,
-                clock=self.clock,
-            )
-
-    def _start(self, container: Container, new: Record) -> None:
-        try:
-            with self.starting(container):
-                start = partial(self.engine.start, new.object_id)
-                with_addresses(self.engine, self.records, container.spec, new.object_id, start)
-        except EngineError as exc:
-            if exc.status:
-                raise GateError(str(exc), status=exc.status) from exc
-            raise
+    def _hooks(self) -> Hooks:
+        return Hooks(engine=self.engine, records=self.records, clock=self.clock)
 
     def leave(self, container: Container) -> None:
         """Raises SupersededError when there is no point in waiting for the new one."""
@@ -322,26 +292,52 @@ class Swap:
         Once the old one has its name and restart policy again, starting it is a matter for any pass.
         """
         old = self.records.get(new.partner)
-        object_id = new.object_id or self._created_unseen(new)
+        made = None if new.object_id else made_for(self.engine, self.records, new)
+        object_id = made.id if made is not None else new.object_id  # its creation may not have been answered
         seen = self.engine.inspect_container(old.object_id) if old is not None else None
         if object_id and old is not None and seen is None:
             self._commit(old, replace(new, object_id=object_id))
             self.finish(replace(old, swap="retired"), volumes=False)
             return
-        if object_id:
-            # what was carried over is named to the engine, and stays: only what was made for this one goes
-            self.engine.remove_container(object_id, volumes=True, force=True)
-        self._take_data_back(new)
-        if old is None or seen is None:
+        new = replace(new, object_id=object_id)
+        failed: EngineError | None = None
+        for step in reversed(ORDER[Strategy.SWAP]):
+            try:
+                self._undo(step, new, old, seen)
+            except EngineError as exc:
+                # not beside the new one, nor on its data
+                if step in {Step.PROVE, Step.MOVE_DATA}:
+                    raise
+                failed = exc
+        if failed is None:
             self.records.drop(new.nonce)
-            return
-        try:
-            self._give_name_back(old, seen)
-            self._give_policy_back(old)
-            self.records.drop(new.nonce)
-        finally:  # that it runs again matters most, whatever its name is
-            if old.running and not is_alive(seen):
-                self.engine.start(old.object_id)
+        # that it runs again matters most, whatever its name and its restart policy are
+        if old is not None and seen is not None and old.running and not is_alive(seen):
+            self.engine.start(old.object_id)
+        if failed is not None:
+            raise failed
+
+    def _undo(self, step: Step, new: Record, old: Record | None, seen: ObservedContainer | None) -> None:
+        """`seen`: the old container, None where it is gone."""
+        match step:
+            case Step.PROVE:
+                # It goes first, as it holds ports, addresses and volumes that the old one needs. To the engine, volumes
+                # that were carried over are named ones, and stay: only what was made for this one goes
+                if new.object_id:
+                    self.engine.remove_container(new.object_id, volumes=True, force=True)
+            case Step.MOVE_DATA:
+                self._take_data_back(new)
+            case Step.SET_ASIDE:
+                if old is not None and seen is not None:
+                    self._give_name_back(old, seen)
+            case Step.STOP:
+                # starting it is left to `undo`, after the record of the swap is dropped: from then on any pass does
+                if old is not None and seen is not None:
+                    policy = old.spec.get("restart") or {}
+                    body = restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
+                    self.engine.update(old.object_id, body)
+            case Step.CREATE:
+                pass  # it went with PROVE
 
     def _take_data_back(self, new: Record) -> None:
         """The data of before is lent for as long as it is not committed; what was saved is what the old one left."""
@@ -355,11 +351,6 @@ class Swap:
             logger.warning("%s: its data stays as the new container left it: %s", new.name, exc)
             self._move(lambda data: data.take_back(new.nonce))
 
-    def _created_unseen(self, new: Record) -> str:
-        """The id of a container whose creation was not answered."""
-        seen = made_for(self.engine, self.records, new)
-        return seen.id if seen is not None else ""
-
     def _give_name_back(self, old: Record, seen: ObservedContainer) -> None:
         """Where it came so far as to lose it. One of ours can do without it for a while, as any pass gives it back when it
         is free; a foreign one cannot."""
@@ -372,19 +363,6 @@ class Swap:
             if exc.status != 409 or old.swap == "foreign":
                 raise
             logger.warning("%s: its name is taken: %s", old.name, exc)
-
-    def _give_policy_back(self, old: Record) -> None:
-        policy = old.spec.get("restart") or {}
-        body = restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
-        self.engine.update(old.object_id, body)
-
-
-def _is_rejection(exc: EngineError | StorageError) -> bool:
-    """Whether it was the new container that failed, so that trying the same again is pointless.
-
-    An engine that went away or failed while the old one was put aside says nothing about the new one.
-    """
-    return isinstance(exc, GateError) or (isinstance(exc, EngineError) and is_refusal(exc))
 
 
 def kept_policy(container: Container) -> dict[str, Any]:
@@ -402,71 +380,6 @@ def kept_policy(container: Container) -> dict[str, Any]:
 def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
     """Body of POST /containers/{id}/update that sets the restart policy alone."""
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
-
-
-def gate(
-    engine: Engine,
-    container: Container,
-    object_id: str,
-    *,
-    replaces: bool = False,
-    leave: Callable[[Container], None],
-    clock: Clock,
-) -> None:
-    """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
-
-    Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
-    gate or the health check takes; runs in a thread.
-    """
-    begun = well_since = clock.monotonic()
-    while True:
-        seen = engine.inspect_container(object_id)
-        now = clock.monotonic()
-        if seen is not None and _health(seen) == "starting":
-            well_since = now
-        if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
-            return
-        leave(container)
-        clock.sleep(_POLL_S)
-
-
-def _health(seen: ObservedContainer) -> str:
-    state = (seen.inspect or {}).get("State", {})
-    return str((state.get("Health") or {}).get("Status") or "")
-
-
-def _judge(
-    container: Container,
-    seen: ObservedContainer | None,
-    *,
-    replaces: bool,
-    elapsed_s: float,
-    well_s: float,
-) -> bool:
-    if seen is None:
-        raise GateError("the new container was removed")
-    state: dict[str, Any] = (seen.inspect or {}).get("State", {})
-    if state.get("Status") != "running":
-        if is_completed(container, seen, replaces=replaces):
-            return True
-        if state.get("ExitCode") == 0:
-            text = f"the new container ended with 0 after {elapsed_s:.1f} s, but a service must keep running"
-            raise GateError(f"{text}; a job says `restart no`")
-        killed = " (OOMKilled: out of memory)" if state.get("OOMKilled") else ""
-        raise GateError(
-            f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
-        )
-    restarts = (seen.inspect or {}).get("RestartCount", 0)
-    if state.get("Restarting") or restarts > 0:  # it runs again: its last exit code is not shown any more
-        raise GateError(f"the new container ended and was restarted ({restarts}x) within {elapsed_s:.1f} s")
-    health = _health(seen)
-    if health == "unhealthy":
-        raise GateError("the new container is unhealthy")
-    if health == "starting":
-        if elapsed_s > _HEALTH_LIMIT_S:
-            raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
-        return False
-    return well_s >= container.policy.gate_s
 
 
 # Finishes or undoes what a crash cut short, before anything is planned: state.json says where it stood.

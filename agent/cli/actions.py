@@ -22,6 +22,7 @@ from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
 from agent.model.identity import Key
 from agent.model.issues import plain
 from agent.model.quantities import TRUE_WORDS
+from agent.status.conditions import runs
 
 LOOK_S = 0.2
 TIMED_OUT = 5
@@ -86,7 +87,7 @@ def _declared(
     if not changed:
         if engine.status is None:
             return _on_engine(engine, args, target, action)
-        if action == "start" and target.resource and not _runs(target.resource):
+        if action == "start" and target.resource and not runs(target.resource):
             # it is to run and does not: it was stopped with docker, has ended, or failed
             if why := _reconcile(args, target.section) or settled(args, target.section, args.timeout):
                 raise EngineError(f"{why}; see `ucidockd status`")
@@ -120,10 +121,6 @@ def _outcome(engine: Engine, target: Target, action: str) -> str:
     except UcidockdError:
         return done  # a job that removes itself
     return f"{done}, and ended with exit code {state['ExitCode']}" if state["Status"] == "exited" else done
-
-
-def _runs(resource: dict[str, Any]) -> bool:
-    return any(c["type"] == "Running" and c["status"] for c in resource["conditions"])
 
 
 def _reconcile(args: argparse.Namespace, section: str) -> str:

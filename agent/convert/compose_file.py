@@ -200,6 +200,7 @@ def parse_env(text: str) -> dict[str, str]:
         if not equals or line.startswith("#") or not _NAME.fullmatch(name.strip()):
             continue
         value = value.strip()
+        # as in a shell: in single quotes nothing is replaced, and without quotes ` #` begins a comment
         if value[:1] in ("'", '"') and (end := value.find(value[0], 1)) > 0:
             value = value[1:end] if value[0] == "'" else _unescaped(value[1:end])
         else:
@@ -273,6 +274,7 @@ def merge(base: Any, over: Any, key: str = "") -> Any:
         }
         return {**base, **joined}
     if key in _JOINED and isinstance(base, list) and isinstance(over, list):
+        # two things cannot be at one place of the container: the later one takes it
         if key in ("volumes", "devices"):
             targets = {_target(item) for item in over}
             base = [item for item in base if _target(item) not in targets]

@@ -91,6 +91,7 @@ class Sheet:
             return next((w for (o, _), w in self.sources.items() if o == option), "")
         where = self.sources.get((option, index), "")
         del items[index]
+        # the items behind it move up, and so does where they came from
         rest = [self.sources.get((option, at), "") for at in range(len(items) + 1) if at != index]
         self.sources = {place: w for place, w in self.sources.items() if place[0] != option}
         self.sources |= {(option, at): w for at, w in enumerate(rest)}

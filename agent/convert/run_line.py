@@ -267,6 +267,7 @@ class _Container:
             else:
                 self.conversion.left_out(where, flag.reason)
             return
+        # what is written alike in a section needs no more than its row in the table of flags
         special = _SPECIAL.get(flag.name)
         if special is not None:
             special(self, where, word.text)
@@ -476,6 +477,7 @@ def mount_entry(
     """
     values: dict[str, str] = {}
     lost: list[str] = []
+    # the command line and compose say the same with other names for some of it
     for key, text in fields:
         key = _MOUNT_NAMES.get(key, key)
         if key in (

@@ -113,6 +113,7 @@ class _Splitter:
                 self._add(self.text[self.at])
                 self.at += 1
                 return
+            # nothing is run, but `$(pwd)` is the folder, which may be known
             value = self.variables.get("PWD") if (found[1] or found[2] or "").strip() == "pwd" else None
         self.at = found.end()
         self._add(found[0] if value is None else value)
@@ -126,6 +127,7 @@ def split_commands(text: str, variables: Mapping[str, str]) -> list[list[Word]]:
     Assignments on lines of their own (`TZ=Europe/Berlin`) hold for the commands after them.
     """
     known = dict(variables)
+    # one variable may be made of another: until no new one is found
     while True:
         commands = _Splitter(text, known).run()
         new = {

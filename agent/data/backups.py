@@ -163,6 +163,7 @@ class Backups:
 
     def _is_due(self, section: Backup) -> bool:
         result, now = self._known().get(section.name), self._wall()
+        # not in every look: a backup that fails stops its containers each time. A clock that was set back does not count
         if result is not None and result.message and 0 <= now - result.ended < RETRY_S:
             return False
         local = time.localtime(now)
@@ -217,6 +218,7 @@ class Backups:
     async def _make(self, section: Backup) -> dict[str, Archive]:
         target = FolderTarget(section.target) if section.target else CommandTarget(section.command)
         await target.look()
+        # before any container is stopped
         if section.target:
             await self._check_space(section)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))
@@ -229,6 +231,7 @@ class Backups:
                 made[volume] = await self._save(
                     section, volume, target, f"{section.name}-{volume}-{stamp}.tar"
                 )
+        # older ones go only once all new ones are whole
         if isinstance(target, FolderTarget):
             await target.keep_only(section.name, section.volumes, section.keep)
         return made

@@ -107,6 +107,7 @@ def listing(place: Path, inside: str) -> Listing:
 @contextlib.contextmanager
 def _opened(place: Path, inside: str) -> Iterator[int]:
     descriptors = []
+    # folder by folder, so that a link that a container puts into the path leads nowhere
     try:
         descriptors.append(os.open(place, _FOLDER))
         for part in rooted(inside).split("/") if inside else ():
@@ -227,6 +228,7 @@ def put_right(copy: Volume) -> None:
     if not (copy.is_plain and copy.copy_of and old.is_dir()):
         return
     place = copy.place.parent.parent / copy.copy_of / _DATA
+    # files that are in place are newer or the same; a volume that was removed since wants none
     if place.exists() or not place.parent.is_dir():
         return
     old.rename(place)

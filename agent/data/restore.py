@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from agent.data import places
 from agent.data.places import Volume
-from agent.data.volumes import Pause, Volumes, finished
+from agent.data.volumes import Volumes, finished
 from agent.errors import ConflictError, DataError
 from agent.model.identity import LABEL_SAVED
 
@@ -57,7 +57,12 @@ class Restores:
 
     def check(self, names: Iterable[str]) -> None:
         """Raises DataError for a volume that could not be put back: not of the local driver, or of an engine elsewhere."""
-        self._wait(self._check(names))
+
+        async def check() -> None:
+            for name in names:
+                await self._exchangeable(name)
+
+        self._wait(check())
 
     def save(self, names: Iterable[str], key: str) -> None:
         """Copies volumes, under a key that is new. Whoever wants a database whole has stopped it.
@@ -76,15 +81,26 @@ class Restores:
 
     def take_back(self, key: str) -> None:
         """Undoes `lend`, also one that a killed agent did not complete. Raises DataError, EngineError."""
-        self._wait(self._take_back(key))
+
+        async def take_back() -> None:
+            for copy, volume in await self._pairs(key):
+                await asyncio.to_thread(places.take_back, copy, volume)
+
+        self._wait(take_back())
 
     def keep_only(self, keys: Callable[[], Collection[str]]) -> None:
         """Removes what was saved under other keys; they are asked for once it is known what there is. Raises EngineError."""
-        self._wait(self._keep_only(keys))
 
-    async def _check(self, names: Iterable[str]) -> None:
-        for name in names:
-            await self._exchangeable(name)
+        async def keep_only() -> None:
+            # in this order: what a swap saves between the two is named by a record by then
+            found = await self.volumes.all_saved()
+            kept = keys()
+            for copy in found:
+                unused = copy.labels.get(LABEL_SAVED) not in kept
+                if unused and await asyncio.to_thread(places.settle, copy):
+                    await self.volumes.discard(copy.name)
+
+        self._wait(keep_only())
 
     async def _save(self, names: Iterable[str], key: str) -> None:
         made: list[str] = []
@@ -109,20 +125,8 @@ class Restores:
             for copy, volume in pairs:
                 await asyncio.to_thread(places.lend, copy, volume)
 
-    async def _take_back(self, key: str) -> None:
-        for copy, volume in await self._pairs(key):
-            await asyncio.to_thread(places.take_back, copy, volume)
-
     async def _pairs(self, key: str) -> Pairs:
         return [(copy, await self._exchangeable(copy.copy_of)) for copy in await self.volumes.saved(key)]
-
-    async def _keep_only(self, keys: Callable[[], Collection[str]]) -> None:
-        found = await self.volumes.all_saved()
-        kept = keys()
-        for copy in found:
-            unused = copy.labels.get(LABEL_SAVED) not in kept
-            if unused and await asyncio.to_thread(places.settle, copy):
-                await self.volumes.discard(copy.name)
 
     def _wait(self, work: Coroutine[object, object, Value]) -> Value:
         if self.loop is None:
@@ -153,19 +157,15 @@ class Restores:
             self._busy -= mine
 
     async def _exchange_stopped(self, pairs: Pairs) -> None:
+        """Where a container does not start with the new files, the old ones come back."""
         names = [volume.name for _, volume in pairs]
         async with self.volumes.stopped(names, all_of_them=True) as pause:
             await self._exchange(pairs)
-            await self._start(pause, pairs)
-
-    async def _start(self, pause: Pause, pairs: Pairs) -> None:
-        """With the new files; where a container does not start with them, with the old ones."""
-        containers = pause.containers
-        if not (wrong := await pause.start()):
-            return
-        await pause.stop(containers)
-        await self._exchange(pairs)
-        raise DataError(f"{wrong[0]}; the old files are back")
+            containers = pause.containers
+            if wrong := await pause.start():
+                await pause.stop(containers)
+                await self._exchange(pairs)
+                raise DataError(f"{wrong[0]}; the old files are back")
 
     async def _exchange(self, pairs: Pairs) -> None:
         done: list[tuple[Volume, Volume]] = []

@@ -130,12 +130,13 @@ class FolderTarget:
             with _Files() as files:
                 for each in old:
                     await files.do(_remove, each.path)
-        with _Files() as files:
-            await files.do(self._remove_partial, backup)
 
-    def _remove_partial(self, backup: str) -> None:
-        for left in self._folder.glob(f".{backup}-*{_PARTIAL}"):
-            left.unlink(missing_ok=True)
+        def remove_partial() -> None:
+            for left in self._folder.glob(f".{backup}-*{_PARTIAL}"):
+                left.unlink(missing_ok=True)
+
+        with _Files() as files:
+            await files.do(remove_partial)
 
     async def verify(self, path: Path) -> None:
         """Compares an archive with the sha256 beside it, where there is one. Raises DataError, PathError."""
@@ -197,6 +198,7 @@ class CommandTarget:
                     digest.update(piece)
                     size += len(piece)
                     process.stdin.write(piece)
+                    # only as fast as it takes it: nothing of a volume is kept in our memory
                     await asyncio.wait_for(process.stdin.drain(), self._stall_s)
                 process.stdin.close()
                 await asyncio.wait_for(process.stdin.wait_closed(), self._stall_s)
@@ -205,7 +207,7 @@ class CommandTarget:
         except TimeoutError as exc:
             raise DataError(f"the command did nothing for {self._stall_s:g} s") from exc
         finally:
-            if process.returncode is None:
+            if process.returncode is None:  # with all that it started: it leads its own session
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             reading.cancel()
@@ -290,19 +292,19 @@ def _synced(file: BinaryIO) -> None:
 async def _digest(files: _Files, path: Path) -> str:
     """From the disk and not from memory, as far as the kernel lets go of it."""
     digest = hashlib.sha256()
-    file: BinaryIO = await files.do(_opened_cold, path)
+
+    def opened_cold() -> BinaryIO:
+        file = path.open("rb")
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return file
+
+    file: BinaryIO = await files.do(opened_cold)
     try:
         while piece := await files.do(file.read, _PIECE):
             digest.update(piece)
     finally:
         await files.do(file.close)
     return digest.hexdigest()
-
-
-def _opened_cold(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return file
 
 
 def _sum_file(path: Path) -> Path:

@@ -91,7 +91,8 @@ class Volumes:
         return await self._open(name, f"/{_AT}/{inside}" if inside else f"/{_AT}/.", stop=stop)
 
     async def _open(self, name: str, query: str, *, stop: bool = False) -> EngineResponse:
-        await self.inspect(name)  # the engine makes a volume that a new container mounts
+        # asked for first: the engine makes each volume that a new container mounts, also one that nobody has
+        await self.inspect(name)
         ending = contextlib.AsyncExitStack()
         try:
             if stop:
@@ -141,7 +142,11 @@ class Volumes:
         reader = TarReader()
         async with await self._open(name, f"/{_AT}/{inside}/.") as response:
             async for piece in response.chunks():
-                for member in _fed(reader, piece):
+                try:
+                    members = reader.feed(piece)
+                except TarError as exc:
+                    raise EngineError(f"the engine sent a damaged archive: {exc}") from exc
+                for member in members:
                     entry = rooted(member.name)
                     if entry and "/" not in entry and len(found) <= places.LISTED:
                         found[entry] = member
@@ -213,6 +218,7 @@ class Volumes:
         """
         names = frozenset(volumes)
         async with self._one_pause:
+            # passes are told first: they would take a container that was stopped here for drift, and start it
             keys = await self._manual.begin_copy(names)
             pause = Pause(self._engine, self._journal)
             try:
@@ -252,6 +258,7 @@ class Volumes:
     async def _helper(self, volume: str, *, read_only: bool) -> AsyncIterator[str]:
         """The id of a container that has the volume at `/volume`."""
         async with self._helper_image() as image:
+            # never started, so it needs no program: the engine mounts the volume for each archive that is asked for
             mount = {
                 "Type": "volume",
                 "Source": volume,
@@ -280,6 +287,7 @@ class Volumes:
 
     @asynccontextmanager
     async def _helper_image(self) -> AsyncIterator[str]:
+        # shared by all copies under way, and gone with the last
         async with self._one_image:
             self._image = self._image or await self._import()
             self._helpers += 1
@@ -400,13 +408,14 @@ class Pause:
         ids = [*containers]
         if not ids:
             return
+        # noted before the first stop: an agent that is killed leaves none down for good
         await asyncio.to_thread(self._note, ids)
         self.containers = ids
         for container in ids:
             response = await self._engine.open(
                 "POST", f"/containers/{container}/stop", head_timeout_s=_HEAD_S
             )
-            if response.status in (304, 404):
+            if response.status in (304, 404):  # it has stopped, or was removed, meanwhile
                 await response.close()
                 continue
             async with await response.checked():
@@ -489,13 +498,6 @@ def checked_path(path: str) -> str:
     if len(path) > _NAME_LIMIT or "\0" in path or ".." in path.split("/"):
         raise DataError("path: expected a path in the volume, without `..`")
     return rooted(path)
-
-
-def _fed(reader: TarReader, piece: bytes) -> list[Member]:
-    try:
-        return reader.feed(piece)
-    except TarError as exc:
-        raise EngineError(f"the engine sent a damaged archive: {exc}") from exc
 
 
 def _names(answer: Any) -> dict[str, str]:

@@ -90,6 +90,7 @@ class DaemonChange:
             logger.error("dockerd's new settings are refused: %s", exc)
             self.refused = target
             self._note(failed=target.digest, why=str(exc), fallback=False)
+            # one that runs is left as it is; without any, something must run
             if self.supervisor.find() is None:
                 self._roll_back(target, exc, way_back=False)
             return
@@ -229,6 +230,7 @@ class DaemonChange:
         words = self.supervisor.last_words(process)
         why = f"dockerd did not confirm the reload{_tail(words)}"
         logger.error("%s; it keeps its old settings", why)
+        # the file must say what dockerd follows, or its next start would be with what it has not confirmed
         if self.record.running is not None:
             self.store.write_current(self.record.running.text)
             self.supervisor.reload(process)
@@ -256,6 +258,7 @@ class DaemonChange:
         process = self.supervisor.find()
         if process is not None:
             self._end(process, self.record.running or target)
+        # from here on no dockerd runs: an agent that is killed now leaves it to the next one to start it
         self._note(step=Step.START, process=None)
         self._start()
 
@@ -279,6 +282,7 @@ class DaemonChange:
                 raise DaemonError(
                     f"dockerd does not answer on {self.socket} after {seconds}", reason="NoAnswer"
                 )
+        # live-restore was on for the restart alone: off again only once containers were found again
         if self.record.held and not target.document.get("live-restore"):
             self.store.write_current(target.text)
             if not self._confirmed(process, target.document) and not self.record.fallback:
@@ -333,7 +337,9 @@ class DaemonChange:
                 self._restart(replace(failed, document=rest), held=not self.record.swarm, fallback=True)
             except (DaemonError, OSError) as exc:
                 logger.error("dockerd does not come up without %s either: %s", key, exc)
-                if str(exc)[-_SAME:] == words[-_SAME:]:
+                if (
+                    str(exc)[-_SAME:] == words[-_SAME:]
+                ):  # the same failure: that option was not to blame, and stays
                     cleared.add(key)
                     continue
                 document, dropped[key], words = rest, words, str(exc)
@@ -382,20 +388,16 @@ def _agrees(value: Json, said: str) -> bool:
         case bool():
             return said == str(value).lower()
         case list():
-            return set(map(str, value)) <= _strings(said)
+            # the engine prints lists as JSON; its own loopback range is always among the insecure registries
+            try:
+                items = json.loads(said)
+            except ValueError:
+                return not value
+            return set(map(str, value)) <= set(map(str, items if isinstance(items, list) else ()))
         case dict():
             return True  # objects are shown in forms of the engine's own
         case _:
             return said == str(value)
-
-
-def _strings(said: str) -> set[str]:
-    """The engine prints lists as JSON; its own loopback range is always among the insecure registries."""
-    try:
-        items = json.loads(said)
-    except ValueError:
-        return set()
-    return set(map(str, items)) if isinstance(items, list) else set()
 
 
 def _tail(words: str) -> str:

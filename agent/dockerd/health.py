@@ -76,14 +76,13 @@ class DaemonHealth:
         return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
 
     def _lost(self, process: Process, goal: Target) -> str:
-        bridge = lost_bridge(goal.document, goal.arguments, network_devices(process.pid))
-        return bridge or self._stale(process, goal)
-
-    def _stale(self, process: Process, goal: Target) -> str:
+        if bridge := lost_bridge(goal.document, goal.arguments, network_devices(process.pid)):
+            return bridge
+        # its open files are on the old mount while paths lead to the new one. None: the kernel does not tell
         root = data_root(goal.document)
-        if not self._needs_mount(root) or has_files_on(process.pid, root) is not False:
-            return ""
-        return f"the file system of {root} was mounted again under dockerd"
+        if self._needs_mount(root) and has_files_on(process.pid, root) is False:
+            return f"the file system of {root} was mounted again under dockerd"
+        return ""
 
 
 def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset[str] | None) -> str:

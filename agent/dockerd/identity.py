@@ -53,7 +53,8 @@ class ServerIdentities:
         except UcidockdError as exc:
             kept = _kept(last_good)
             text = str(exc) if kept else f"{exc}; TCP hosts stay closed"
-            return kept, DaemonError(text, reason=_reason(exc))
+            reason: Reason = "ClockNotSet" if isinstance(exc, ClockNotSetError) else "Certificate"
+            return kept, DaemonError(text, reason=exc.reason if isinstance(exc, DaemonError) else reason)
 
     def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
         if self.certificates is None:
@@ -79,13 +80,6 @@ def _kept(document: Mapping[str, object]) -> Identity | None:
     except PathError:
         return None
     return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
-
-
-def _reason(exc: UcidockdError) -> Reason:
-    """The word for the condition."""
-    if isinstance(exc, DaemonError):
-        return exc.reason
-    return "ClockNotSet" if isinstance(exc, ClockNotSetError) else "Certificate"
 
 
 # Whether the engine that runs keeps the data that the containers were meant for: the same data_root, on the same disk,
@@ -128,6 +122,7 @@ class EngineHome:
         now = EngineData(data_root=root, mark=found, store=store)
         self.mark = found
         what, reason = _difference(meant, now, disk=disk)
+        # a person said so; or it is the first engine, and the one that UCI names; or its data was only moved elsewhere
         if accepted or (not meant.data_root and asked) or (meant.data_root and what and has_ours()):
             self.mark = (found or _new_mark(root)) if disk else ""
             self._files.write_engine(replace(now, mark=self.mark, store=store or meant.store))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import shutil
@@ -136,13 +137,8 @@ def _read(path: Path) -> Document:
         "bridge": str,
     }
     values = {name: document[name] for name, kind in kinds.items() if isinstance(document.get(name), kind)}
-    if _is_address(document.get("bip")):
-        values["bip"] = document["bip"]
+    bip = document.get("bip")
+    with contextlib.suppress(ValueError):  # dockerd does not start with it
+        if isinstance(bip, str) and ipaddress.ip_interface(bip):
+            values["bip"] = bip
     return values
-
-
-def _is_address(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(ipaddress.ip_interface(value))
-    except ValueError:
-        return False

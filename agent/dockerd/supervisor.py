@@ -56,6 +56,7 @@ class ChildSupervisor:
         """dockerd with these arguments and no others."""
         try:
             self._log.write_bytes(b"")
+            # to append, so that `tidy` may cut it; a session of its own, so that our signals and our end do not reach it
             with self._log.open("ab") as log:
                 self._child = subprocess.Popen(
                     [self._program, *arguments],
@@ -84,19 +85,15 @@ class ChildSupervisor:
         """How it ended, and the last line of its log."""
         code = self._reap(process)
         ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        return ", ".join(part for part in (ended, _telling(self._end_of_log())) if part)
+        lines: list[str] = []
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+        return ", ".join(part for part in (ended, _telling(lines)) if part)
 
     def runs(self) -> bool:
         """Whether the dockerd that we started last still runs."""
         return self._child is not None and self._child.poll() is None
-
-    def _end_of_log(self) -> list[str]:
-        try:
-            with self._log.open("rb") as log:
-                log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
-                return log.read().decode(errors="replace").splitlines()
-        except OSError:
-            return []
 
     def tidy(self) -> None:
         """Keeps the log small: /var/run is memory. dockerd appends, so cutting it is safe."""

@@ -64,6 +64,7 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
     Nothing where dockerd cannot validate (before 23.0), and where no single key is to blame. Raises DaemonError.
     """
     wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
+    # what it says does not always name the option: it is asked once without each
     for row in TABLE if wrong else ():
         if value_at(target.document, row.key) in (None, row.default):
             continue
@@ -168,9 +169,12 @@ class Renderer:
         good = self.files.last_good()
         identity, trouble = self.identities.get(settings.tls, good.document if good is not None else {})
         opened = running.document.get("hosts") if running is not None else None
+        # those that the running dockerd serves are taken, by itself
         new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
         unavailable = unavailable_hosts(new) if probe else {}
-        fitted = fit(settings, self.routes() if _has_subnets(settings) else (), bridges)
+        # the routing table is read only where it matters
+        has_subnets = any(settings.values.get(key) for key in SUBNET_KEYS)
+        fitted = fit(settings, self.routes() if has_subnets else (), bridges)
         kept = {
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
@@ -185,6 +189,7 @@ class Renderer:
             and (why := not_mappable(str(remap), str(root or "")))
         ):
             away["userns-remap"] = why
+        # `kept` stands in for what is left out, but not with the very file that is away
         kept = functools.reduce(without_key, away, kept)
         rendered = render(
             fitted.settings,
@@ -278,20 +283,14 @@ def with_ranges(path: Path) -> set[str]:
     return {line.partition(":")[0] for line in lines if line.count(":") == 2}
 
 
-def _has_subnets(settings: DaemonSettings) -> bool:
-    return any(settings.values.get(key) for key in SUBNET_KEYS)
-
-
 def prior_drivers(root: str) -> tuple[str, ...]:
     """Storage drivers of dockerd itself that have left data in this data_root."""
-    return tuple(sorted(name for name in GRAPH_DRIVERS if _has_entries(Path(root, name))))
-
-
-def _has_entries(folder: Path) -> bool:
-    try:
-        return any(folder.iterdir())
-    except OSError:
-        return False
+    found = set()
+    for name in GRAPH_DRIVERS:
+        with contextlib.suppress(OSError):
+            if any(Path(root, name).iterdir()):
+                found.add(name)
+    return tuple(sorted(found))
 
 
 def target_of(document: Document, runner: Runner) -> Target:

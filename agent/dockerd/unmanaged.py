@@ -226,7 +226,7 @@ class OwnDockerd:
             if waits := self._why_not_started(supervisor, own, given):
                 return waits
             self.acting(lambda: self._start(supervisor, own))
-        process = supervisor.find()
+        process = supervisor.find()  # it may have been started or restarted above
         change.let_go(process)
         self.manual.begun()
         self.status.own_runs(process)
@@ -258,6 +258,7 @@ class OwnDockerd:
         self.manual.begun(DaemonAction.RESTART)
         self.status.synced("Pending", BY_HAND)
 
+        # with what the containers get, and as long again for dockerd itself
         def again() -> None:
             supervisor.stop(process, own.shutdown_s + _SHUTDOWN_S)
             supervisor.start(own.arguments)

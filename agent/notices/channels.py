@@ -29,6 +29,7 @@ _ANSWER = 300  # bytes of a receiver's answer to an error that are told
 _OUTPUT = 4096  # bytes of a command's output that are looked at
 _RETRY_AFTER_MAX_S = 600.0
 _SCRIPT_S = 30.0
+_TLS_WORDS = ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure")
 
 
 def send(section: NotifySection, news: News) -> None:
@@ -83,12 +84,19 @@ def post(section: NotifySection, news: News) -> None:
                     stream=True,
                     allow_redirects=False,
                 ) as response:
+                    # followed here and not by requests, which would send the headers, a token among them, to any host
                     if not response.is_redirect:
                         _check(response, host)
                         return
                     url = _followed(url, str(response.headers["location"]), host)
         except requests.exceptions.SSLError as exc:
-            raise NoticeError(f"{host}: no TLS: {_tls_words(exc)}") from exc
+            # OpenSSL's reason, without the address that requests puts before it: that may be a secret
+            text = str(exc)
+            word = next(
+                (each for each in _TLS_WORDS if each in text.lower()), "the connection cannot be encrypted"
+            )
+            tail = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+            raise NoticeError(f"{host}: no TLS: {word}" + (f": {tail}" if tail else "")) from exc
         except requests.exceptions.Timeout as exc:
             raise NoticeError(f"{host} did not answer within {section.timeout_s:g} s") from exc
         except (requests.exceptions.RequestException, OSError, ValueError) as exc:
@@ -108,6 +116,7 @@ def _use_own_tls(session: Any, cacert: str) -> None:
         raise NoticeError(str(exc)) from exc
     except ssl.SSLError as exc:
         raise NoticeError(f"{cacert} is not a certificate", retryable=False) from exc
+    # a receiver that sends a byte from time to time would keep a plain socket's time-out from ever coming
     context.sslsocket_class = TimedTlsSocket
 
     class Encrypted(HTTPAdapter):
@@ -139,22 +148,15 @@ def _check(response: Any, host: str) -> None:
     after = response.headers.get("retry-after", "")
     raise NoticeError(
         f"{host} answered with status {status}: {plain(' '.join(said.split()))}".rstrip(": "),
+        # time-out, too early, too many: the only ones of 4xx that may pass by themselves (RFC 9110, 8470, 6585)
         retryable=status >= 500 or status in (408, 425, 429),
         after_s=min(float(after), _RETRY_AFTER_MAX_S) if after.isascii() and after.isdigit() else 0.0,
     )
 
 
-def _tls_words(exc: BaseException) -> str:
-    """OpenSSL's reason, without the address that requests puts before it."""
-    text = str(exc)
-    for word in ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure"):
-        if word in text.lower():
-            tail = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
-            return f"{word}: {tail}" if tail else word
-    return "the connection cannot be encrypted"
-
-
 def _words(exc: BaseException, timeout_s: float) -> str:
+    # requests and urllib3 wrap what happened several times, and their words hold the whole address: only the system's
+    # own error inside of them is passed on
     found: BaseException | None = exc
     while found is not None:
         if isinstance(found, TimeoutError):

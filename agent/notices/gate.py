@@ -29,7 +29,12 @@ class Notices:
     def want(self, sections: Sequence[NotifySection], broken: Collection[str]) -> None:
         """The sections that the configuration has now, and the keys of those with mistakes."""
         self._sections, self._broken = sections, broken
-        if self._notifier is not None or sections or self._has_scripts():
+        try:
+            has_scripts = bool(os.listdir(self._scripts))
+        except OSError:
+            has_scripts = False
+        # once it is loaded it has to hear of the last section that goes, too
+        if self._notifier is not None or sections or has_scripts:
             self._loaded().want(sections, broken)
 
     def test(self, name: str) -> dict[str, Any]:
@@ -42,12 +47,6 @@ class Notices:
         """No more notices."""
         if self._notifier is not None:
             self._notifier.stop()
-
-    def _has_scripts(self) -> bool:
-        try:
-            return bool(os.listdir(self._scripts))
-        except OSError:
-            return False
 
     def _loaded(self) -> Notifier:
         with self._lock:

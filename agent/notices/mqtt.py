@@ -46,7 +46,12 @@ def publish(section: NotifySection, news: News) -> None:
         if address.scheme == "mqtts":
             client.tls_set(ca_certs=section.cacert or None)
         client.connect(host, address.port or _PORTS[address.scheme], keepalive=_KEEPALIVE_S)
-        topic = filled(section.topic, {name: _level(text) for name, text in news.values().items()})
+        # what stands for a placeholder of a topic is no more than one level of it, and has no wildcards
+        levels = {
+            name: "".join("_" if letter in "/+# \t\n\0" else letter for letter in text) or "_"
+            for name, text in news.values().items()
+        }
+        topic = filled(section.topic, levels)
         message: Any = None
         # paho's own thread (loop_start) is not used: the time-out has to end everything
         while time.monotonic() < deadline and not refused:
@@ -62,12 +67,8 @@ def publish(section: NotifySection, news: News) -> None:
         raise NoticeError(f"{host}: {why}") from exc
     if refused:
         raise NoticeError(f"{host} refused: {refused[0]}", retryable=False)
+    # the loop ends early only where paho's did
     broke = time.monotonic() < deadline
     raise NoticeError(
         f"{host} closed the connection" if broke else f"{host} did not answer within {section.timeout_s:g} s"
     )
-
-
-def _level(text: str) -> str:
-    """What stands for a placeholder of a topic: no more than one level of it, and no wildcards."""
-    return "".join("_" if letter in "/+# \t\n\0" else letter for letter in text) or "_"

@@ -98,6 +98,7 @@ class Notifier:
         """
         wanted = {section.section: section for section in sections}
         with self._lock:
+            # a typo must not cost the notices that would tell of the next fault
             wanted |= {name: old for name, old in self._sections.items() if f"notify:{name}" in broken}
             for name in self._sections.keys() - wanted.keys():
                 self._take_off(name)
@@ -116,6 +117,7 @@ class Notifier:
         if not section.enabled:
             self._take_off(name)
             return
+        # the same outlet with other settings: what waits in it, and its cool-down, stay
         outlet = self._outlets.setdefault(
             name, _Outlet(lambda _: None, section.events, section.cooldown_s, key)
         )
@@ -188,6 +190,7 @@ class Notifier:
         """Takes in what changed, and sends what is due; seconds until it may be due again."""
         now = self._monotonic()
         changes = self._board.events_after(self._seen) if self._seen else None
+        # None: the board keeps only so many changes, and we were away for too long
         if changes is None or now >= self._complete_at:
             self._look_at_all(now)
             changes = None
@@ -212,6 +215,7 @@ class Notifier:
         self._alarms.see_agent(status["agent"], now)
         for resource in status["resources"]:
             self._alarms.see(resource, now)
+        # before all resources are on the board, one that is missing has not gone: it would be told as gone and come back
         if now >= self._complete_at or self._complete_at == math.inf:
             self._complete_at = math.inf
             self._alarms.keep({resource["key"] for resource in status["resources"]}, now)
@@ -221,7 +225,7 @@ class Notifier:
 
     def _remember(self) -> None:
         told = self._alarms.memory()
-        if told == self._told:
+        if told == self._told:  # spares the flash
             return
         self._told = told
         with contextlib.suppress(OSError):  # then a restart may tell of it again
@@ -252,15 +256,18 @@ class Notifier:
             outlet.held_back += 1
             self._count(outlet)
             return
+        # put at the end again: the oldest is the one that goes
         outlet.last.pop(key, None)
         outlet.last[key] = now
         if len(outlet.last) > _NAMES:
             del outlet.last[next(iter(outlet.last))]
+        # a receiver that is away for days gets the latest, not the first
         if len(outlet.queue) >= QUEUE:
             outlet.queue.popleft()
             outlet.dropped += 1
             self._count(outlet)
         outlet.queue.append(news)
+        # a thread of its own for each, and only while it has something to send: one that hangs holds up no other
         if not outlet.busy:
             outlet.busy = True
             threading.Thread(target=self._work, args=(outlet,), name=f"notice-{name}", daemon=True).start()
@@ -281,8 +288,11 @@ class Notifier:
             except NoticeError as exc:
                 if exc.retryable and pause_s is not None:
                     self._show(outlet, delivered=False, message=f"{exc}; it is tried again")
-                    if self._end.wait(max(pause_s, exc.after_s)) or not self._is_wanted(outlet):
+                    if self._end.wait(max(pause_s, exc.after_s)):
                         return
+                    with self._lock:  # its section may have gone meanwhile
+                        if outlet not in self._outlets.values():
+                            return
                     continue
                 self._failed(outlet, exc)
             except Exception as exc:
@@ -291,10 +301,6 @@ class Notifier:
             else:
                 self._succeeded(outlet, news)
             return
-
-    def _is_wanted(self, outlet: _Outlet) -> bool:
-        with self._lock:
-            return outlet in self._outlets.values()
 
     def _succeeded(self, outlet: _Outlet, news: News) -> None:
         outlet.sent += 1

@@ -95,15 +95,17 @@ class Endings:
             verdict = known[1]
         else:
             stopped = self._end(seen, stale).stopped
-            verdict = not stopped if stopped is not None else self._guess(record, seen, at)
+            if stopped is not None:
+                verdict = not stopped
+            else:
+                # the engine keeps 256 events and none over a restart; its own start shows as that of its bridge
+                bridge = self.engine.inspect_network("bridge")
+                since = str(bridge.inspect.get("Created") or "") if bridge is not None else ""
+                found = self._inspected(seen)
+                as_it_ended = found if found is not None and found.finished_at == at else seen
+                verdict = unwitnessed(record, as_it_ended, since)
         self._completed[seen.id] = (at, verdict)
         return verdict
-
-    def _guess(self, record: Record, seen: ObservedContainer, at: str) -> bool:
-        bridge = self.engine.inspect_network("bridge")
-        since = str(bridge.inspect.get("Created") or "") if bridge is not None else ""
-        found = self._inspected(seen)
-        return unwitnessed(record, found if found is not None and found.finished_at == at else seen, since)
 
     def _when(self, seen: ObservedContainer, stale: Collection[str]) -> str:
         """FinishedAt, which a list does not tell: asked for once, until something is heard of that container."""
@@ -124,6 +126,7 @@ class Endings:
         if found is None:
             return _End("", None)
         if known is None or known.at != found.finished_at:
+            # events are asked for up to the engine's own now: its clock and ours may differ
             now = moment(str(self.engine.info().get("SystemTime") or "")) or 0.0
             config = (found.inspect or {}).get("Config") or {}
             try:
@@ -264,28 +267,24 @@ class Sharing:
                     )
 
     def _look(self, seen: ObservedContainer) -> None:
-        others = [self.engine.inspect_container(ref) for ref in _shares_with(seen)]
+        host = (seen.inspect or {}).get("HostConfig") or {}
+        modes = [str(host.get(mode) or "") for mode in _MODES]
+        # names or ids, as the container was created with them
+        refs = sorted({mode.removeprefix("container:") for mode in modes if mode.startswith("container:")})
+        others = [self.engine.inspect_container(ref) for ref in refs]
         if any(other is None or other.state != "running" for other in others):
             return  # once it runs again there is something to follow
         starts = tuple(other.started_at for other in others if other is not None)
         before = self._looks.get(seen.id)
-        newer = any(_is_before(seen.started_at, start) for start in starts)
-        if before is None:
+        own = moment(seen.started_at)
+        begun = [moment(start) for start in starts]
+        newer = any(own is not None and each is not None and own < each for each in begun)
+        if before is None:  # only the clock can tell, and it may have jumped
             stale = newer
-        elif before.started == seen.started_at:
+        elif (
+            before.started == seen.started_at
+        ):  # it is the same process: any change of the others left it behind
             stale = before.stale or before.others != starts
-        else:
+        else:  # it was started again: it joined what was there by then
             stale = newer and before.others != starts
         self._looks[seen.id] = _Look(seen.started_at, starts, stale)
-
-
-def _shares_with(seen: ObservedContainer) -> list[str]:
-    """Names or ids, as the container was created with them."""
-    host = (seen.inspect or {}).get("HostConfig") or {}
-    modes = (str(host.get(mode) or "") for mode in _MODES)
-    return sorted({mode.removeprefix("container:") for mode in modes if mode.startswith("container:")})
-
-
-def _is_before(one: str, other: str) -> bool:
-    first, second = moment(one), moment(other)
-    return first is not None and second is not None and first < second

@@ -22,6 +22,7 @@ from agent.engine.stream import DockerStream
 from agent.errors import ConfigError, EngineError
 from agent.model.identity import Key
 from agent.status.board import StatusBoard
+from agent.status.conditions import runs
 from agent.status.load import CONTAINERS_MAX, STEP_S, Counters, History, load_between, load_metrics
 from agent.status.metrics import Metric
 
@@ -122,8 +123,9 @@ class Loads:
     async def _sample(self) -> dict[str, Counters]:
         """By section, of those that run."""
         running = {
-            s: r["object_id"] for s, r in sorted(self._containers().items()) if r["object_id"] and _runs(r)
+            s: r["object_id"] for s, r in sorted(self._containers().items()) if r["object_id"] and runs(r)
         }
+        # a router's memory: what is kept of each is bounded, so their number has to be as well
         running = dict(list(running.items())[:CONTAINERS_MAX])
         self._files = {key: value for key, value in self._files.items() if key in running.values()}
         found = await asyncio.to_thread(self._read_files, running) if self._is_here else {}
@@ -154,6 +156,7 @@ class Loads:
     async def _ask(self, object_id: str) -> Counters:
         """Finds its files where that was not tried yet, else asks the engine."""
         if self._is_here and object_id not in self._files:
+            # the engine is asked for the process once; from then on the kernel's files do without it
             pid = await self._engine.call(
                 "GET", f"/containers/{object_id}/json", read=lambda inspect: int(inspect["State"]["Pid"])
             )
@@ -169,10 +172,6 @@ class Loads:
         return counters_of_stats(object_id, stats)
 
 
-def _runs(resource: Mapping[str, Any]) -> bool:
-    return any(c["type"] == "Running" and c["status"] for c in resource["conditions"])
-
-
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 1)
 
@@ -185,6 +184,7 @@ def files_of(pid: int) -> _Files:
     for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines():
         _, names, path = line.split(":", 2)
         groups |= {name: path.strip("/") for name in names.split(",")}
+    # with the network of the host its devices count what the whole router moves
     own_network = os.stat(f"/proc/{pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
     network = Path(f"/proc/{pid}/net/dev") if own_network else None
     if "memory" in groups and "cpuacct" in groups:
@@ -198,6 +198,7 @@ def files_of(pid: int) -> _Files:
             network,
         )
     group = _CGROUPS / groups[""]
+    # its cgroup namespace is not ours, or the kernel has none for it: the root's numbers are the router's
     if group == _CGROUPS:
         raise ValueError("the group of all")
     return _Files(
@@ -214,6 +215,7 @@ def counters_of(object_id: str, files: _Files) -> Counters:
     """Raises OSError, ValueError when it has ended."""
     usage, stat = _pairs(files.usage), _pairs(files.stat)
     cpu_ns = int(usage["usage_usec"]) * 1000 if "usage_usec" in usage else int(next(iter(usage)))
+    # as `docker stats` does: what the kernel can drop at once is not what a container needs. v1 has the `total_` names
     cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
     limit = files.limit.read_text(encoding="ascii").strip()
     bounded = int(limit) if limit != "max" and int(limit) < _UNLIMITED else 0

@@ -57,6 +57,7 @@ def observe(
     containers: tuple[ObservedContainer, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
+    # a list that misses what should be there is confirmed by id: an engine that is still loading lists too little
     if desired.containers or ids["container"]:
         containers = engine.list_containers(instance)
         _confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container, keys, unseen)
@@ -125,6 +126,7 @@ def _foreign(
     taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
     ours = {r.object_id for r in records if r.kind == "container" and r.swap != "foreign"}
     found = {}
+    # asked for by name, as lists hold our label's containers only
     for container in (c for c in odd if c.name in taken):
         with only(Key("container", container.section), unseen):
             item = engine.inspect_container(container.name)
@@ -158,6 +160,7 @@ class Standing:
         if on == self._on and not thoroughly:
             return False
         everywhere = self.records.everywhere()
+        # the lists are looked at only where a record does not name this engine: that is rare, and costs three calls
         tags = tags_of(everywhere, *on)
         strange = any(record.engine != tags.of(record.kind) for record in everywhere)
         found = claims(everywhere, tags, self._lists() if strange else Observed())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Looks for what containers wait for: mounts, files, devices, interfaces, the clock, and their own bind sources.
 
-A missing bind source is never created: on a router it would end up on the flash (facts: user pain 2 and 11).
+A missing bind source is never created: on a router it would end up on the flash.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeVar
 
 from agent.errors import PathError
@@ -74,6 +75,7 @@ def lost(
     found: dict[str, Missing] = {}
     for container in desired.containers:
         key = Key("container", container.section)
+        # an edit that names other disks must not stop what runs well with the ones it has
         before = _applied(desired, container, own.get(container.section))
         item = missing.get(key) if before is None else _missing(before, looked)
         if item is not None:
@@ -153,16 +155,16 @@ def _questions(container: Container, usb: Mapping[str, Plugged]) -> Iterator[Que
 
 def _missing(container: Container, looked: _Looked) -> Missing | None:
     """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
-    return next((item for item in _all_missing(container, looked) if item is not None), None)
-
-
-def _all_missing(container: Container, looked: _Looked) -> Iterator[Missing | None]:
     waits = container.policy.wait_for
-    yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK)
-    yield from (_device(device.host, looked) for device in container.spec.devices)
-    yield from (_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK)
-    yield from (_bind(mount.source, looked) for mount in container.spec.mounts if mount.is_bind)
-    yield from (Missing(reason=each.reason) for each in container.unread)
+    # the first one is shown and decides whether what runs is stopped, so those that stop it come first
+    found = chain(
+        (_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK),
+        (_device(device.host, looked) for device in container.spec.devices),
+        (_wait_for(wanted, looked) for wanted in waits if wanted.kind is WaitKind.CLOCK),
+        (_bind(mount.source, looked) for mount in container.spec.mounts if mount.is_bind),
+        (Missing(reason=each.reason) for each in container.unread),
+    )
+    return next((item for item in found if item is not None), None)
 
 
 def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:

@@ -48,7 +48,7 @@ class UsbDevices:
         if path != found.path:
             since = now
         self._seen[name] = (found.path, since)
-        if not found.path:
+        if not found.path:  # at once: the container must not go on with a node that another stick may get
             self._settled.pop(name, None)
             return found
         if self._settled.get(name) != found.path and now - since < SETTLE_S:
@@ -73,6 +73,7 @@ def find_usb(name: str, *, sysfs: Path, dev: Path) -> Plugged:
     ]
     if not fitting:
         return Plugged(reason=f"{name} is not plugged in", gone=True)
+    # which of two equal sticks is meant cannot be guessed: ports and numbers change with each plugging
     if len(fitting) > 1:
         serials = ", ".join(_read(folder, "serial") or "none" for folder in fitting)
         wish = "" if serial else f": add a serial number ({serials})"
@@ -101,13 +102,11 @@ def _nodes(folder: Path, dev: Path) -> Iterator[Path]:
             if "dev" in files:
                 kind = Path(place, "subsystem").resolve().name
                 rank = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
-                found.append((rank, len(found), dev / (_uevent_name(Path(place)) or Path(place).name)))
+                # drivers may name a node otherwise than its folder, below a folder of /dev too (snd/pcmC0D0p)
+                lines = _read(Path(place), "uevent").splitlines()
+                names = [line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")]
+                found.append((rank, len(found), dev / (names[0] if names else Path(place).name)))
     yield from (path for _, _, path in sorted(found))
     bus, number = _read(folder, "busnum"), _read(folder, "devnum")
     if bus.isdigit() and number.isdigit():
         yield dev / f"bus/usb/{int(bus):03}/{int(number):03}"
-
-
-def _uevent_name(place: Path) -> str:
-    lines = _read(place, "uevent").splitlines()
-    return next((line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")), "")

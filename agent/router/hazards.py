@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import re
@@ -17,7 +18,7 @@ from agent.errors import PathError, Reason, UcidockdError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciStore
-from agent.files.user_paths import PATHS, View, is_read_only, real_path
+from agent.files.user_paths import PATHS, is_read_only, real_path
 from agent.model.addresses import IpAddress
 from agent.model.dockerd.settings import Document
 from agent.model.identity import Key
@@ -59,7 +60,8 @@ class Hazards:
 
     def show(self, desired: Desired) -> None:
         """Blocks. Nothing is raised: the router's files are not ours."""
-        # empty where there is none, or its file cannot be read
+        # the hash first: this comes in every pass, and a file that is as it was need not be parsed.
+        # Empty where there is no web server of OpenWrt, or its file cannot be read.
         try:
             digest = self.store.content_hash(_WEB_SERVER)
             if digest != self._read[0]:
@@ -71,6 +73,7 @@ class Hazards:
         if self._shown[0] is desired and self._shown[1] is uhttpd:
             return
         self._shown = (desired, uhttpd)
+        # all paths in one look, with one deadline: a dead mount costs 2 s once, not for each container
         paths = [path for container in desired.containers for path in looked_at(container, desired.volumes)]
         view = PATHS.view([(real_path, path) for path in (*HOST_PATHS, *self.folders, *paths)])
 
@@ -157,8 +160,11 @@ def show_missing_addresses(
     """
     for container in desired.containers:
         key = Key("container", container.section)
-        wanted = _published_at(container, str(values.get("ip") or "")) if container.policy.enabled else ()
-        missing = [address for address in wanted if not has_address(address)]
+        # a port without an address is published at dockerd's `ip`; loopback and all addresses are always there
+        default = str(values.get("ip") or "")
+        wanted = dict.fromkeys(port.host_ip or default for port in container.spec.ports)
+        own = (a for a in wanted if a and container.policy.enabled and not _is_always_there(a))
+        missing = [address for address in own if not has_address(address)]
         there = ", ".join(f"{address} ({device})" for device, address in addresses() if _counts(device))
         text = (
             f"a port is published at {', '.join(missing)}, which this router does not have; it has {there or 'none'};"
@@ -168,17 +174,10 @@ def show_missing_addresses(
         board.flag(key, ConditionType.ADDRESS_MISSING, "NotHere", found, name=container.name)
 
 
-def _published_at(container: Container, default: str) -> tuple[str, ...]:
-    """Each address once; loopback and all addresses together are always there."""
-    found = dict.fromkeys(port.host_ip or default for port in container.spec.ports)
-    return tuple(address for address in found if address and _is_own(address))
-
-
-def _is_own(text: str) -> bool:
+def _is_always_there(text: str) -> bool:
     address = ipaddress.ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    plain = mapped or address
-    return not plain.is_unspecified and not plain.is_loopback
+    return (mapped or address).is_unspecified or (mapped or address).is_loopback
 
 
 def _counts(device: str) -> bool:
@@ -200,16 +199,13 @@ def show_read_only(desired: Desired, board: StatusBoard) -> None:
     look = PATHS.view((is_read_only, path) for paths in sources.values() for path in paths)
     for container in desired.containers:
         key = Key("container", container.section)
-        found = [path for path in sources.get(container.section, ()) if _is_read_only(look, path)]
+        found = []
+        for path in sources.get(container.section, ()):
+            with contextlib.suppress(PathError):  # `Waiting` says that it is not known
+                if look(is_read_only, path):
+                    found.append(path)
         text = (
             f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"
         )
         shown = text if found else None
         board.flag(key, ConditionType.STORAGE_READ_ONLY, "ReadOnly", shown, name=container.name)
-
-
-def _is_read_only(look: View, path: str) -> bool:
-    try:
-        return look(is_read_only, path)
-    except PathError:
-        return False  # `Waiting` says that it is not known

@@ -18,7 +18,7 @@ from agent.plan.router.firewall import TABLE, Listing, Rule, parse_listing, scri
 
 logger = logging.getLogger(__name__)
 
-# Puts the rules of `agent.plan.router.firewall` into the kernel, by iptables as dockerd uses it (the first on PATH).
+# By iptables, as dockerd uses it (the first on PATH).
 #
 # That may be iptables-nft or iptables-legacy: both print and take the same. Words go to it as they are, never through a
 # shell. `--wait` sits out who else holds the lock (iptables(8)).
@@ -242,12 +242,13 @@ class KernelEvents:
 
     def _run(self) -> None:
         while self._wait(None):
+            # a reload of the firewall sends message after message, and the rules must be back soon all the same
             deadline = time.monotonic() + _AT_MOST_S
             quiet = False
             while not quiet and time.monotonic() < deadline:
                 self._drain()
                 quiet = not self._wait(_QUIET_S)
-            if self._stopped():
+            if select.select([self._stopping], [], [], 0)[0]:
                 return
             self._changed()
 
@@ -255,9 +256,6 @@ class KernelEvents:
         """Whether a message came; False as well when it is to end."""
         ready, _, _ = select.select([*self._sockets, self._stopping], [], [], timeout_s)
         return bool(ready) and self._stopping not in ready
-
-    def _stopped(self) -> bool:
-        return bool(select.select([self._stopping], [], [], 0)[0])
 
     def _drain(self) -> None:
         for each in self._sockets:

@@ -30,19 +30,18 @@ def host_routes(proc: Path = _PROC) -> tuple[Route, ...]:
 
 def _without_tunnels(routes: list[Route]) -> Iterator[Route]:
     """What is sent into a tunnel (WireGuard, PPP) is on no link, whatever the route's flags say."""
+    tunnels = set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        tunnels = {device for device in {route.device for route in routes} if _is_tunnel(asked, device)}
+        for device in {route.device for route in routes}:
+            try:
+                answer = fcntl.ioctl(asked, _GET_FLAGS, struct.pack("16sh14x", device.encode(), 0))
+            except OSError:  # it went in this moment
+                continue
+            (flags,) = struct.unpack_from("16xH", answer)
+            if flags & _POINT_TO_POINT:
+                tunnels.add(device)
     for route in routes:
         yield replace(route, direct=False) if route.device in tunnels else route
-
-
-def _is_tunnel(asked: socket.socket, device: str) -> bool:
-    try:
-        answer = fcntl.ioctl(asked, _GET_FLAGS, struct.pack("16sh14x", device.encode(), 0))
-    except OSError:  # it went in this moment
-        return False
-    (flags,) = struct.unpack_from("16xH", answer)
-    return bool(flags & _POINT_TO_POINT)
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -95,15 +94,9 @@ def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
             except OSError:  # no such device, or no address
                 continue
             found.add(ipaddress.IPv4Address(answer[20:24]))
-    return frozenset(found) | _device_ipv6(names)
-
-
-def _device_ipv6(names: frozenset[str]) -> frozenset[IpAddress]:
-    try:
-        rows = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
-    except FileNotFoundError:  # a kernel without IPv6
-        return frozenset()
-    return frozenset(ipaddress.IPv6Address(int(row[0], 16)) for row in rows if row[-1] in names)
+    # the ioctl knows IPv4 alone
+    rows = _rows(_PROC / "if_inet6")
+    return frozenset(found) | {ipaddress.IPv6Address(int(row[0], 16)) for row in rows if row[-1] in names}
 
 
 def has_address(text: str) -> bool:

@@ -77,6 +77,7 @@ class Adopter:
         seen = self.engine.inspect_container(ref) if ref else None
         if seen is None or seen.inspect is None:
             raise EngineError(f"there is no container {ref}; `docker ps -a` or LuCI lists them", status=404)
+        # only a record says that it is ours: labels prove nothing
         owner = next((r for r in self.records if r.kind == "container" and r.object_id == seen.id), None)
         if owner is not None:
             raise ConfigError(f"{seen.name} is managed already, by the section {owner.section}")
@@ -203,8 +204,16 @@ def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Sect
 def _proved(resource: Container | Network | Volume, section: Section, notes: list[str]) -> Section:
     """The section without what does not decode, and a note for each thing that does not come back as it was."""
     dropped: set[str] = set()
-    while True:
-        reader, decoded = _decode_one(section)
+    while True:  # what is left out may be what another option needs
+        reader = SectionReader(section, package=PACKAGE, file="")
+        decoded: Container | Network | Volume
+        match section.type:
+            case "network":
+                decoded = decode_network(reader)
+            case "volume":
+                decoded = decode_volume(reader)
+            case _:
+                decoded = decode_container(reader, read_file=None)
         errors = [issue for issue in reader.issues if issue.severity == "error"]
         if not errors:
             break
@@ -217,16 +226,6 @@ def _proved(resource: Container | Network | Volume, section: Section, notes: lis
         if was != now and not dropped:
             notes.append(f"{section.name}: {field.name} cannot be written exactly as it is; look at it")
     return section
-
-
-def _decode_one(section: Section) -> tuple[SectionReader, Container | Network | Volume]:
-    reader = SectionReader(section, package=PACKAGE, file="")
-    match section.type:
-        case "network":
-            return reader, decode_network(reader)
-        case "volume":
-            return reader, decode_volume(reader)
-    return reader, decode_container(reader, read_file=None)
 
 
 def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
@@ -278,12 +277,8 @@ def _masked_option(option: Option) -> Option:
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
     if option.name in {"label", "log_opt", "opt", "annotation", "storage_opt"}:
-        return replace(option, value=tuple(_masked_entry(item) for item in option.value))
+        pairs = (item.partition("=") for item in option.value)
+        return replace(option, value=tuple(hidden_pair(key, value) for key, _, value in pairs))
     if option.name in {"command", "entrypoint", "health_cmd"}:
         return replace(option, value=tuple(hidden_words(option.value)))
     return option
-
-
-def _masked_entry(entry: str) -> str:
-    key, _, value = entry.partition("=")
-    return hidden_pair(key, value)

@@ -14,13 +14,12 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agent.apply.ports import Engine
 from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError, EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
@@ -95,6 +94,10 @@ class Loop:
         watch_mounts: Callable[[Callable[[], None]], AbstractContextManager[object]] = MountWatch,
         begin_thread: Callable[[Callable[[], None]], None] = begin_thread,
         jitter: Callable[[], float] = random.random,
+        upkeep: Upkeep | None = None,
+        loads: Loads | None = None,
+        notices: Notices | None = None,
+        make_mover: Callable[[Loop], Mover] | None = None,
     ) -> None:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
@@ -113,10 +116,8 @@ class Loop:
         self._last_end = self._last_pass
         self._retries: dict[bool, asyncio.TimerHandle] = {}
         self.parked = False
-        self.upkeep: Upkeep | None = None
-        self.loads: Loads | None = None
-        self.make_mover: Callable[[], Mover] | None = None
-        self.notices: Notices | None = None
+        self._upkeep, self._loads, self._notices = upkeep, loads, notices
+        self._make_mover = functools.cache(make_mover) if make_mover is not None else None
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.work_ended = self.trigger_threadsafe
         if reconciler.daemon is not None:
@@ -137,14 +138,15 @@ class Loop:
 
     async def settled_pass(self) -> None:
         """A full pass, and the end of what was under way before and of what it began. Raises EngineError."""
-        await self._ended()
-        await self.in_pass(self._whole_pass)
-        await self._ended()
 
-    def _whole_pass(self) -> None:
-        with self._counted():
-            self._read_config()
-            self.reconciler.begin_pass(deep=None)
+        def whole_pass() -> None:
+            with self._counted():
+                self._read_config()
+                self.reconciler.begin_pass(deep=None)
+
+        await self._ended()
+        await self.in_pass(whole_pass)
+        await self._ended()
 
     # triggers
 
@@ -179,13 +181,14 @@ class Loop:
         if given is not None:
             return await self._plan_of(given)
         await self._settled_files()
-        async with self._one_pass:
-            found = await self._in_pass(self._plan_now)
-        return plan_answer(found, self.config_issues())
 
-    def _plan_now(self) -> Outlook:
-        self._read_config()
-        return self.reconciler.foresee()
+        def plan_now() -> Outlook:
+            self._read_config()
+            return self.reconciler.foresee()
+
+        async with self._one_pass:
+            found = await self._in_pass(plan_now)
+        return plan_answer(found, self.config_issues())
 
     async def _plan_of(self, given: Given) -> dict[str, Any]:
         from agent.runtime.planning import plan_answer
@@ -204,11 +207,20 @@ class Loop:
         """
         from agent.runtime.planning import reconcile_answer
 
+        def reconcile_now() -> None:
+            with self._counted():
+                self.reconciler.forget_failures()
+                self._read_config()
+                # what a person asks for is meant for the engine that is there
+                if self.reconciler.daemon is not None:
+                    self.reconciler.daemon.accept_engine()
+                self.reconciler.begin_pass(deep=None)
+
         self.reconciler.holds.clear()
         await self._settled_files()
         with self.reconciler.collecting() as outcomes:
             async with self._one_pass:
-                await self._in_pass(self._reconcile_now)
+                await self._in_pass(reconcile_now)
             found = await self._until_idle(outcomes, settle_s)
             return reconcile_answer(found, outcomes, self.config_issues())
 
@@ -221,6 +233,7 @@ class Loop:
             await self._ended()
             async with self._one_pass:
                 found = await self._in_pass(self._go_on)
+            # what was begun may end well and be gone a second later (a service that exits): `settle_s` is that second
             waves += self.reconciler.is_busy()
             if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
                 return found
@@ -251,14 +264,6 @@ class Loop:
                 asked = await self._in_pass(begin)
             found = await self._until_idle(outcomes)
             return answer(self.reconciler, asked, found, outcomes)
-
-    def _reconcile_now(self) -> None:
-        with self._counted():
-            self.reconciler.forget_failures()
-            self._read_config()
-            if self.reconciler.daemon is not None:
-                self.reconciler.daemon.accept_engine()
-            self.reconciler.begin_pass(deep=None)
 
     def _go_on(self) -> Outlook:
         """Begins what can be done by now. What it gives counts when nothing is."""
@@ -295,19 +300,15 @@ class Loop:
         loaded = await asyncio.to_thread(self.reconciler.load_given, Given(texts=texts))
         return [issue_as_json(issue) for issue in loaded.issues]
 
-    def wants_load(self) -> bool:
-        """`agent.load_history`."""
-        return self.reconciler.desired is None or self.reconciler.desired.agent.load_history
-
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
         """What all containers take now, or one of them in the last hours."""
-        if self.loads is None:
+        if self._loads is None:
             raise ConflictError("this agent measures no load")
-        return self.loads.of(name, hours=hours) if name else await self.loads.now()
+        return self._loads.of(name, hours=hours) if name else await self._loads.now()
 
     def load_metrics(self) -> list[Metric]:
         """What containers took at the last sample."""
-        return self.loads.metrics() if self.loads is not None else []
+        return self._loads.metrics() if self._loads is not None else []
 
     def api_version(self) -> str:
         """`dockerd.globals.api_version`."""
@@ -350,39 +351,41 @@ class Loop:
         """See `agent.storage.pruner`."""
         from agent.storage.pruner import PruneRequest  # few need it
 
-        if self.upkeep is None:
+        if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
         self.reconciler.declared()
-        request = PruneRequest(**{"images": self.upkeep.images(), **asked})
-        return await asyncio.to_thread(self.upkeep.prune, request)
+        request = PruneRequest(**{"images": self._upkeep.images(), **asked})
+        return await asyncio.to_thread(self._upkeep.prune, request)
 
     async def notify_test(self, name: str) -> dict[str, Any]:
         """Sends a test notice through one section."""
-        if self.notices is None:
+        if self._notices is None:
             raise ConflictError("this agent sends no notices")
-        return await asyncio.to_thread(self.notices.test, name)
+        return await asyncio.to_thread(self._notices.test, name)
 
     async def diff(self, name: str) -> dict[str, object]:
         """One container section against what the engine shows."""
+
+        def diff_now() -> dict[str, object]:
+            from agent.runtime.planning import diff
+
+            self.reconciler.read_config()
+            return diff(self.reconciler, name)
+
         async with self._one_pass:
-            return await self._in_pass(lambda: self._diff_now(name))
-
-    def _diff_now(self, name: str) -> dict[str, object]:
-        from agent.runtime.planning import diff
-
-        self.reconciler.read_config()
-        return diff(self.reconciler, name)
+            return await self._in_pass(diff_now)
 
     async def describe(self, name: str) -> dict[str, object]:
         """Everything about one container section."""
+
+        def describe_now() -> dict[str, object]:
+            from agent.runtime.planning import describe
+
+            self.reconciler.read_config()
+            return describe(self.reconciler, name)
+
         async with self._one_pass:
-            return await self._in_pass(lambda: self._describe_now(name))
-
-    def _describe_now(self, name: str) -> dict[str, object]:
-        from agent.runtime.planning import describe
-
-        self.reconciler.read_config()
-        return describe(self.reconciler, name)
+            return await self._in_pass(describe_now)
 
     async def history(self, name: str) -> dict[str, object]:
         """The settings that a container section had."""
@@ -427,27 +430,21 @@ class Loop:
 
     async def updates(self) -> dict[str, object]:
         """What the last checks of images found."""
-        return await asyncio.to_thread(self._updates_now)
-
-    def _updates_now(self) -> dict[str, object]:
         desired, checks = self.reconciler.desired, self.reconciler.updates
         if desired is None or checks is None:
             return {"checked_at": None, "checking": False, "containers": [], "registries": []}
-        return checks.answer(desired)
+        return await asyncio.to_thread(checks.answer, desired)
 
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, object]:
         """Asks the registries now; answers when they have been asked."""
-        under_way = await asyncio.to_thread(self._check_now, names)
+        desired = self.reconciler.declared()
+        # a section's name wins over the name that another one has in Docker
+        by_name = {c.name: c.section for c in desired.containers}
+        by_name |= {c.section: c.section for c in desired.containers}
+        keys = [Key("container", by_name.get(name, name)) for name in names]
+        under_way = await asyncio.to_thread(lambda: self.reconciler.update_checks().check(desired, keys))
         await asyncio.wrap_future(under_way)
         return await self.updates()
-
-    def _check_now(self, names: Sequence[str]) -> Future[None]:
-        desired = self.reconciler.declared()
-        by_name = {c.name: c.section for c in desired.containers} | {
-            c.section: c.section for c in desired.containers
-        }
-        keys = [Key("container", by_name.get(name, name)) for name in names]
-        return self.reconciler.update_checks().check(desired, keys)
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
         """A client's bundle, one at a time: each takes a child process. It is written nowhere."""
@@ -468,16 +465,17 @@ class Loop:
 
     async def look_at_move(self, target: str) -> dict[str, Any]:
         """What a move of dockerd's data there would do."""
-        return await self._mover().look(target)
+        return await self.mover().look(target)
 
     async def move_data(self, target: str, told: Told) -> None:
         """Moves dockerd's data there."""
-        await self._mover().move(target, told)
+        await self.mover().move(target, told)
 
-    def _mover(self) -> Mover:
-        if self.make_mover is None:
+    def mover(self) -> Mover:
+        """What moves dockerd's data. Raises ConflictError where this agent does not run dockerd."""
+        if self._make_mover is None:
             raise ConflictError("this agent does not run dockerd")
-        return self.make_mover()
+        return self._make_mover(self)
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
@@ -498,8 +496,8 @@ class Loop:
                 await self._run()
         finally:
             self._watcher.stop()
-            if self.notices is not None:
-                self.notices.stop()
+            if self._notices is not None:
+                self._notices.stop()
             self._pass_thread.shutdown(wait=False)
             if self.reconciler.router is not None:
                 self.reconciler.router.stop()
@@ -510,7 +508,7 @@ class Loop:
             timers = group.create_task(self._timers(), name="timers")
             watchdog = group.create_task(self._watch_passes(), name="watchdog")
             passes = group.create_task(self._passes(), name="passes")
-            sampling = group.create_task(self.loads.run(), name="load") if self.loads is not None else None
+            sampling = group.create_task(self._loads.run(), name="load") if self._loads is not None else None
             await self._stop.wait()
             if sampling is not None:
                 sampling.cancel()
@@ -527,19 +525,17 @@ class Loop:
             except TimeoutError:
                 self.parked = True
                 logger.warning("something is still in progress: the next start continues it")
-            await asyncio.to_thread(self._fold)
-
-    def _fold(self) -> None:
-        try:
-            self.reconciler.records.fold()
-        except StorageError as exc:  # the next start reads what there is
-            logger.warning("%s", exc)
+            try:
+                await asyncio.to_thread(self.reconciler.records.fold)
+            except StorageError as exc:  # the next start reads what there is
+                logger.warning("%s", exc)
 
     async def _passes(self) -> None:
         while True:
             await self._wake.wait()
             if self._stop.is_set():
                 return
+            # an editor writes several files, and an engine sends several events for one change
             await asyncio.sleep(COALESCE_S)
             self._wake.clear()
             if self._stop.is_set():  # it woke us up to end, and that must not get lost in the line above
@@ -593,8 +589,9 @@ class Loop:
         if dirty.config or self.reconciler.is_incomplete():
             self._read_config()
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
-        if self.upkeep is not None:
-            self.upkeep.tick()
+        if self._upkeep is not None:
+            self._upkeep.tick()
+        # a device that was just plugged in counts only once it stayed: nothing else would ask for that look
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
             delay_s = settles_in
@@ -605,8 +602,8 @@ class Loop:
         self._look_at_files()
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
-            if self.notices is not None and self.reconciler.desired is not None:
-                self.notices.want(self.reconciler.desired.notices, self.reconciler.desired.broken)
+            if self._notices is not None and self.reconciler.desired is not None:
+                self._notices.want(self.reconciler.desired.notices, self.reconciler.desired.broken)
         if self._watcher.unsettled():
             self._later(UNSETTLED_LIMIT_S, config=True)
 
@@ -618,14 +615,14 @@ class Loop:
         return changed
 
     def _later(self, delay_s: float, *, config: bool) -> None:
-        tell(self._loop, lambda: self._put_off(delay_s, config=config))
+        def put_off() -> None:
+            # one of a kind: each pass that fails asks for another, and those that others trigger would multiply
+            before = self._retries.pop(config, None)
+            if before is not None:
+                before.cancel()
+            self._retries[config] = self._loop.call_later(delay_s, lambda: self.trigger(config=config))
 
-    def _put_off(self, delay_s: float, *, config: bool) -> None:
-        """One of a kind: each pass that fails asks for another, and those that others trigger would multiply."""
-        before = self._retries.pop(config, None)
-        if before is not None:
-            before.cancel()
-        self._retries[config] = self._loop.call_later(delay_s, lambda: self.trigger(config=config))
+        tell(self._loop, put_off)
 
     async def _timers(self) -> None:
         """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""
@@ -636,7 +633,7 @@ class Loop:
                 async with asyncio.timeout(max(0.0, due - self.reconciler.monotonic())):
                     await self._pass_ended.wait()  # which may have moved everything
             now = self.reconciler.monotonic()
-            if now < due:
+            if now < due:  # a pass ended and moved what is due
                 continue
             files = self._look_at_files()
             deep = now >= self._last_deep + self._settings()[1]
@@ -661,7 +658,7 @@ class Loop:
         """Blocks in its own thread: the engine drops subscribers that do not read within 100 ms."""
         while not self._stop.is_set():
             try:
-                stream = self._engine().events(None)
+                stream = self.reconciler.engine.events(None)
                 self.trigger_threadsafe(deep=True)  # whatever happened while the stream was down
                 try:
                     for event in stream:
@@ -675,17 +672,16 @@ class Loop:
             if not self._stop.is_set():
                 self.reconciler.stopping.wait(RECONNECT_S * (0.5 + self._jitter()))
 
-    def _engine(self) -> Engine:
-        return self.reconciler.engine
-
     def _on_event(self, event: dict[str, object]) -> None:
         action = str(event.get("Action") or event.get("status") or "")
         if event.get("Type") not in _INTERESTING or action.startswith(_NOISE):
             return
         actor = event.get("Actor")
         object_id = str(actor.get("ID", "")) if isinstance(actor, dict) else ""
+        # an event of a network names the network: the container that was connected or not is an attribute
         if event.get("Type") == "network" and isinstance(actor, dict):
             object_id = str((actor.get("Attributes") or {}).get("container", ""))
+        # a tag that moves or an image that is gone may concern any container
         self.trigger_threadsafe(deep=event.get("Type") == "image", object_id=object_id)
         if action == "die":  # the engine says so before all that it shows is up to date
             tell(

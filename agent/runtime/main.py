@@ -53,7 +53,6 @@ from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
-    from agent.dockerd.stage import DaemonStage
     from agent.engine.registry import RegistryClient
     from agent.runtime.moving import Mover
     from agent.runtime.update_checks import UpdateChecks
@@ -234,12 +233,6 @@ def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
     return Room(engine=reconciler.engine, client=client, freeable=freeable, sized=sized)
 
 
-def _make_mover(agent: Loop, stage: DaemonStage, memory: Path, options: RuntimeOptions) -> Mover:
-    from agent.runtime.moving import Mover  # who moves dockerd's data does so once
-
-    return Mover(agent, stage, options, memory)
-
-
 def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
     """What watches the disk of the engine's data. A configuration that cannot be read has nothing removed."""
     return Upkeep(
@@ -306,40 +299,59 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
-    agent = Loop(make_reconciler(options, settings), watch=(options.config_dir, options.override_dir))
-    agent.upkeep = make_upkeep(agent.reconciler, options)
-    agent.notices = Notices(
-        agent.board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir
-    )
-    agent.board.set_agent(options=options.given(settings))
     loop = asyncio.get_running_loop()
     engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
-    agent.loads = Loads(engine, agent.board, wanted=agent.wants_load, is_here=agent.reconciler.engine_is_here)
+    reconciler = make_reconciler(options, settings)
+    move = options.state_dir / "move.json"
+
+    def make_mover(agent: Loop) -> Mover:
+        from agent.runtime.moving import Mover  # few move dockerd's data, and they do so once
+
+        assert reconciler.daemon is not None
+        return Mover(agent, reconciler.daemon, options, move)
+
+    agent = Loop(
+        reconciler,
+        watch=(options.config_dir, options.override_dir),
+        upkeep=make_upkeep(reconciler, options),
+        loads=Loads(
+            engine,
+            reconciler.board,
+            wanted=lambda: reconciler.desired is None or reconciler.desired.agent.load_history,
+            is_here=reconciler.engine_is_here,
+        ),
+        notices=Notices(
+            reconciler.board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir
+        ),
+        make_mover=make_mover if reconciler.daemon is not None else None,
+    )
+    agent.board.set_agent(options=options.given(settings))
     engine.permit = StorageGuard(agent.board)
     engine.around = KeptNames(engine, agent.images)
     jobs = Jobs(engine)
     consoles = Consoles(engine)
-    records = agent.reconciler.records
     data = Data(
         engine,
         agent,
         agent.board,
-        instance=lambda: records.instance,
-        desired=lambda: agent.reconciler.desired,
+        instance=lambda: reconciler.records.instance,
+        desired=lambda: reconciler.desired,
         run_dir=socket.parent,
         state_dir=options.state_dir,
     )
-    agent.reconciler.restores = data.restores
-    move = options.state_dir / "move.json"
-    if agent.reconciler.daemon is not None:
-        mover = functools.partial(_make_mover, agent, agent.reconciler.daemon, move, options)
-        agent.make_mover = functools.cache(mover)
+    reconciler.restores = data.restores
     bus = Bus(options.ubus_socket)
-    bus.kinds |= {"console": console_kind(consoles), **job_kinds(jobs)}
-    bus.methods |= JobMethods(agent, jobs).methods() | AdoptionMethods(agent).methods()
-    bus.methods |= DaemonMethods(agent).methods() | UpdateMethods(agent).methods()
-    bus.methods |= log_methods(agent, engine)
-    bus.methods |= DataMethods(data).methods()
+    methods = {
+        **JobMethods(agent, jobs).methods(),
+        **AdoptionMethods(agent).methods(),
+        **DaemonMethods(agent).methods(),
+        **UpdateMethods(agent).methods(),
+        **log_methods(agent, engine),
+        **DataMethods(data).methods(),
+    }
+    serving = bus.serving(
+        agent, engine, kinds={"console": console_kind(consoles), **job_kinds(jobs)}, methods=methods
+    )
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
     parts = Parts(
         options=options,
@@ -360,9 +372,9 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
     moving: AbstractAsyncContextManager[None] = contextlib.nullcontext()
-    if agent.make_mover is not None and move.exists():  # an agent was killed while it moved data
-        moving = agent.make_mover().running()
-    async with data.running(), moving, web, consoles, bus.serving(agent, engine):
+    if reconciler.daemon is not None and move.exists():  # an agent was killed while it moved data
+        moving = agent.mover().running()
+    async with data.running(), moving, web, consoles, serving:
         logger.info("ready on %s", socket)
         tell_service_manager()
         await agent.run()

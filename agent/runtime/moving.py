@@ -24,27 +24,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.api.port import Told
-from agent.dockerd.stage import DaemonStage, Home
-from agent.dockerd.target import prior_drivers
+from agent.dockerd.stage import DaemonStage
 from agent.engine.probe import DaemonProbe
-from agent.errors import ConfigError, ConflictError, DataError, NoSpaceError, UcidockdError
+from agent.errors import ConflictError, DataError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
-from agent.files.uci_store import UciMissing, load_for_edit
-from agent.files.user_paths import PATHS, file_system_of, is_read_only, real_path
 from agent.model.quantities import size_words
-from agent.model.resources import Desired
-from agent.plan.daemon import move_trouble, store_trouble
-from agent.router.mounts import missing_mount
-from agent.storage.copying import MARGIN_S, NOTE, Contents, TreeCopy, measure, unfit, written
-from agent.uci import edit
-from agent.uci.decode import PACKAGES, decode
-from agent.uci.syntax import Package
+from agent.runtime.move_checks import Move, check_room, checked_move, foreseen, with_data_root, write_note
+from agent.storage.copying import MARGIN_S, NOTE, TreeCopy, measure, written
 from agent.wire.record_lines import json_object
 
 if TYPE_CHECKING:
@@ -54,16 +45,10 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-PACKAGE, OPTION = "dockerd", "data_root"
-RESERVE = 64 * 1024**2  # stays free on the new disk
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_MEASURE_S = 10.0  # of a look; the move itself takes the time that it needs
 _LOOK_S = 0.5
 _END_S = 5.0  # for a copy that is to end; a disk that hangs may keep it
 _PROVE_S, _PROVE_AGAIN_S = 60.0, 0.5
 _RECOVER_S, _RECOVER_AGAIN_S = 300.0, 2.0
-_RESTART_S = 15.0  # of an engine, about
-_LOOKS = 4  # as often the copy is gone through while containers are stopped: both trees, copied and counted
 
 
 class Passes(Protocol):
@@ -78,21 +63,6 @@ class Passes(Protocol):
         """A full pass, and the end of all that is under way. Raises EngineError."""
 
     def trigger(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Move:
-    home: Home
-    target: str
-    resumes: bool  # a copy that was cut is there
-    since: float  # unix seconds: what changed from then on is copied again
-    thorough: bool  # the copy may have lost some of what it had
-    file_system: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def source(self) -> str:
-        return self.home.root
 
 
 class _CutError(UcidockdError):
@@ -113,132 +83,18 @@ class Mover:
     async def look(self, target: str) -> dict[str, Any]:
         """What a move there would do. Raises ConflictError, ConfigError where it cannot be made."""
         move = await self._checked(target)
-        return await asyncio.to_thread(self._foreseen, move)
+        return await asyncio.to_thread(foreseen, move)
 
-    def _foreseen(self, move: _Move) -> dict[str, Any]:
-        begin = time.monotonic()
-
-        def check() -> None:
-            if time.monotonic() - begin > _MEASURE_S:
-                raise TimeoutError
-
-        found: Contents | None = None
-        with contextlib.suppress(TimeoutError):
-            found = measure(Path(move.source), check, live=True)
-        free = _free(move.target)
-        if found is not None:
-            self._check_room(move, found)
-        taken_s = time.monotonic() - begin
-        return {
-            "source": move.source,
-            "target": move.target,
-            "file_system": move.file_system,
-            "resumes": move.resumes,
-            "entries": found.entries if found is not None else None,
-            "bytes": found.size if found is not None else None,
-            "free": free,
-            "containers": list(move.home.probe.running()),
-            "down_s": round(_LOOKS * taken_s + _RESTART_S) if found is not None else None,
-            "notes": list(move.notes),
-        }
-
-    async def _checked(self, target: str) -> _Move:
+    async def _checked(self, target: str) -> Move:
         if self._under_way:
             raise ConflictError(f"the data is being moved to {self._under_way} already")
         reconciler = self._passes.reconciler
         if not reconciler.engine_is_here:
             raise ConflictError("the engine is on another machine: its data is moved there")
         home = await self._passes.in_pass(lambda: self._stage.home(reconciler.desired))
-        return await asyncio.to_thread(self._check, home, target, reconciler.desired)
-
-    def _check(self, home: Home, asked: str, desired: Desired | None) -> _Move:
-        """All that can be known before. Raises ConflictError, ConfigError, DataError."""
-        target = os.path.normpath(asked) if asked.startswith("/") else ""
-        if not target.strip("/"):
-            raise ConfigError(f"{asked or 'the target'}: expected an absolute path, such as /mnt/sda1/docker")
-        _, package, _ = self._edited(home.root, target)
-        self._check_config(package)
-        try:
-            notes = self._check_place(home, target)
-            note = PATHS.ask(_note_in, target)
-        except OSError as exc:  # PathError says by itself what
-            raise DataError(f"{target} cannot be used: {exc.strerror}") from exc
-        resumes = note is not None and note.get("source") == home.root
-        if note is None and (names := PATHS.ask(_names_in, target)):
-            raise ConflictError(f"{target} is not empty: it has {', '.join(names[:3])}; give an empty folder")
-        if note is not None and not resumes:
-            raise ConflictError(
-                f"{target} has a part of {note.get('source')}, of another move: empty it first"
-            )
-        if desired is not None:
-            notes += _binds_below(desired, home.root)
-        return _Move(
-            home=home,
-            target=target,
-            resumes=resumes,
-            since=float(note["since"]) if note is not None else time.time() - MARGIN_S,
-            thorough=note is not None and note.get("boot") != _boot(),
-            file_system=file_system_of(target),
-            notes=notes,
+        return await asyncio.to_thread(
+            checked_move, home, target, reconciler.desired, reconciler.store, self._options
         )
-
-    def _check_place(self, home: Home, target: str) -> tuple[str, ...]:
-        source, place = PATHS.ask(real_path, home.root), PATHS.ask(real_path, target)
-        if place == source:
-            raise ConflictError(f"Docker's data is in {target} already")
-        if place.startswith(f"{source}/") or source.startswith(f"{place}/"):
-            raise ConflictError(
-                f"{target} and {home.root}: one is inside of the other; give a folder beside it"
-            )
-        if mount := missing_mount(target, self._options):
-            raise ConflictError(f"nothing is mounted on {mount}: mount the disk first")
-        if not PATHS.ask(os.path.isdir, os.path.dirname(place)):
-            raise ConflictError(
-                f"there is no folder {os.path.dirname(target)}: mount the disk first, or create it"
-            )
-        if PATHS.ask(is_read_only, target):
-            raise ConflictError(f"the file system of {target} is mounted read-only")
-        kind = file_system_of(target)
-        if trouble := move_trouble(home.store, kind):
-            raise ConflictError(f"{target}: {trouble}")
-        driver = home.store.removeprefix("containerd's ").partition(" ")[0]
-        document = {**home.document, "data-root": target, "storage-driver": driver}
-        if trouble := store_trouble(document, home.version, file_system=kind, prior=prior_drivers(home.root)):
-            raise ConflictError(trouble)
-        PATHS.ask(_make_folder, target)
-        if trouble := PATHS.ask(unfit, target):
-            raise ConflictError(f"Docker's data cannot be in {target}: {trouble}")
-        return self._notes(home, target)
-
-    def _notes(self, home: Home, target: str) -> tuple[str, ...]:
-        found = []
-        if PATHS.ask(_device_of, target) == PATHS.ask(_device_of, home.root):
-            found.append(f"{target} is on the same file system as {home.root}")
-        links = [name for name in PATHS.ask(os.listdir, home.root) if os.path.islink(f"{home.root}/{name}")]
-        if links:
-            raise ConflictError(f"{home.root}/{links[0]} is a link to somewhere else: move its data yourself")
-        if home.store.startswith("containerd's") and not os.path.isdir(f"{home.root}/containerd"):
-            found.append(
-                "images and containers are kept by another containerd, and stay where that keeps them"
-            )
-        return tuple(found)
-
-    def _check_room(self, move: _Move, found: Contents) -> None:
-        """Raises NoSpaceError. What a cut copy holds counts as free."""
-        need, free = found.size + RESERVE, _free(move.target)
-        if move.resumes:
-            free += measure(Path(move.target)).size
-        place = os.statvfs(move.target)
-        if need > free:
-            raise NoSpaceError(
-                f"{move.target} has {size_words(free)} free, and {size_words(need)} are needed:"
-                f" {size_words(need - free)} are missing"
-            )
-        if place.f_files and not move.resumes and place.f_favail < found.entries:
-            raise NoSpaceError(
-                f"the file system of {move.target} has room for {place.f_favail} files, and there are {found.entries}:"
-                " format it with more inodes (mkfs.ext4 -i 8192)"
-            )
 
     # the move
 
@@ -251,13 +107,13 @@ class Mover:
         finally:
             self._under_way = ""
 
-    async def _move(self, move: _Move, told: Told) -> None:
+    async def _move(self, move: Move, told: Told) -> None:
         source, begin = Path(move.source), time.time()
         _say(told, f"counting what is in {move.source}")
         contents = await _in_thread(lambda check: measure(source, check, live=True))
-        await asyncio.to_thread(self._check_room, move, contents)
+        await asyncio.to_thread(check_room, move, contents)
         told.expect(contents.size)
-        await asyncio.to_thread(_write_note, move)
+        await asyncio.to_thread(write_note, move)
         _say(told, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
         await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
         first_s = time.time() - begin
@@ -287,7 +143,9 @@ class Mover:
         finally:
             self._stage.unproven = ""
             self._passes.trigger(config=True, deep=True)
-        await asyncio.to_thread(self._done, move)
+        await asyncio.to_thread(self._forget)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(Path(move.target, NOTE).unlink, missing_ok=True)
         told.result = {
             "source": move.source,
             "target": move.target,
@@ -299,7 +157,7 @@ class Mover:
         _say(told, f"done; the old data is still there, and is removed with: {removal(move.source)}")
 
     async def _copy(
-        self, move: _Move, told: Told, *, since: float, live: bool = False, thorough: bool = False
+        self, move: Move, told: Told, *, since: float, live: bool = False, thorough: bool = False
     ) -> None:
         copy = TreeCopy(
             source=Path(move.source), target=Path(move.target), since=since, live=live, thorough=thorough
@@ -326,7 +184,7 @@ class Mover:
                 f"the data cannot be copied to {move.target}: {exc.strerror} ({exc.filename})"
             ) from exc
 
-    async def _compare(self, move: _Move) -> None:
+    async def _compare(self, move: Move) -> None:
         source = await _in_thread(lambda check: measure(Path(move.source), check))
         target = await _in_thread(lambda check: measure(Path(move.target), check))
         if (source.entries, source.files, source.digest) != (target.entries, target.files, target.digest):
@@ -335,7 +193,7 @@ class Mover:
                 f" {source.files} files"
             )
 
-    async def _stop(self, move: _Move, told: Told) -> tuple[str, frozenset[str]]:
+    async def _stop(self, move: Move, told: Told) -> tuple[str, frozenset[str]]:
         """Containers, then dockerd. Returns the engine's id, and those of the containers that have to come back."""
         known = await asyncio.to_thread(move.home.probe.inventory)
         folder = await asyncio.to_thread(move.home.probe.root)
@@ -351,7 +209,7 @@ class Mover:
             raise ConflictError("dockerd did not end")
         return known[0], known[1] - await asyncio.to_thread(_removed_by_themselves, folder, known[1])
 
-    async def _prove(self, move: _Move, known: tuple[str, frozenset[str]]) -> None:
+    async def _prove(self, move: Move, known: tuple[str, frozenset[str]]) -> None:
         """Raises DataError where the engine is not the one that it was."""
         deadline, why = time.monotonic() + _PROVE_S, ""
         while time.monotonic() < deadline:
@@ -361,7 +219,7 @@ class Mover:
             await asyncio.sleep(_PROVE_AGAIN_S)
         raise DataError(f"the engine that came up is not the same: {why}")
 
-    async def _go_back(self, move: _Move, *, committed: bool) -> None:
+    async def _go_back(self, move: Move, *, committed: bool) -> None:
         """The old data is used again."""
         try:
             if committed:
@@ -376,46 +234,14 @@ class Mover:
         except UcidockdError as exc:
             logger.error("after a move that failed: %s", exc)
 
-    def _done(self, move: _Move) -> None:
-        self._forget()
-        with contextlib.suppress(OSError):
-            Path(move.target, NOTE).unlink(missing_ok=True)
-
-    # the setting
-
-    def _edited(self, before: str, after: str) -> tuple[Package, Package, str]:
-        """The package as it is and with the other data_root, and its content hash. Raises ConfigError, ConflictError."""
-        store = self._passes.reconciler.store
-        package, content_hash = load_for_edit(store, PACKAGE)
-        section = next((each for each in package.sections if each.type == "globals"), None)
-        if section is None:
-            raise ConflictError(f"/etc/config/{PACKAGE} has no section globals")
-        option = section.get(OPTION)
-        if option is not None and os.path.normpath(str(option.value)) != os.path.normpath(before):
-            raise ConflictError(
-                f"data_root is {option.value} in UCI, and dockerd uses {before}: apply that first"
-            )
-        where = f"{PACKAGE}.{section.name}.{OPTION}"
-        return package, edit.set_value(edit.stage(package), where, after).package, content_hash
-
-    def _check_config(self, package: Package) -> None:
-        """Raises ConfigError for what the option does not take."""
-        packages = {PACKAGE: package}
-        for other in PACKAGES:
-            if other != PACKAGE:
-                with contextlib.suppress(UciMissing):
-                    packages[other] = self._passes.reconciler.store.load(other)
-        for issue in decode(packages, paths={}, read_file=PATHS.read_text).issues:
-            if issue.severity == "error" and issue.option == OPTION:
-                raise ConfigError(issue.text())
-
     def _commit(self, before: str, after: str) -> None:
-        _, package, content_hash = self._edited(before, after)
-        self._passes.reconciler.store.commit(package, expected=content_hash)
+        store = self._passes.reconciler.store
+        package, content_hash = with_data_root(store, before, after)
+        store.commit(package, expected=content_hash)
 
     # what a new agent finds
 
-    def _remember(self, move: _Move, known: tuple[str, frozenset[str]]) -> None:
+    def _remember(self, move: Move, known: tuple[str, frozenset[str]]) -> None:
         found = {"source": move.source, "target": move.target, "id": known[0], "containers": sorted(known[1])}
         self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic_write(self._memory, json.dumps(found).encode(), mode=0o600)
@@ -537,54 +363,3 @@ def _removed_by_themselves(folder: str, containers: frozenset[str]) -> frozenset
             if settings.get("AutoRemove"):
                 found.add(container)
     return frozenset(found)
-
-
-def _binds_below(desired: Desired, root: str) -> tuple[str, ...]:
-    found = sorted(
-        f"{container.section} mounts {mount.source}: change that to the new folder afterwards"
-        for container in desired.containers
-        for mount in container.spec.mounts
-        if mount.is_bind and f"{mount.source}/".startswith(f"{root.rstrip('/')}/")
-    )
-    return tuple(found)
-
-
-def _make_folder(path: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o710)  # as dockerd makes it
-
-
-def _device_of(path: str) -> int:
-    return os.stat(path).st_dev
-
-
-def _names_in(path: str) -> list[str]:
-    return sorted(name for name in os.listdir(path) if name not in ("lost+found", NOTE))
-
-
-def _free(path: str) -> int:
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
-
-
-def _boot() -> str:
-    with contextlib.suppress(OSError):
-        return _BOOT.read_text().strip()
-    return ""
-
-
-def _note_in(path: str) -> dict[str, Any] | None:
-    """What a move that was cut has noted in its target."""
-    try:
-        with open(os.path.join(path, NOTE), "rb") as file:
-            found = json_object(file.read(65536))
-        return {**found, "since": float(found["since"])}
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return {"source": "something unknown", "since": 0.0}
-
-
-def _write_note(move: _Move) -> None:
-    note = {"source": move.source, "since": move.since, "boot": _boot()}
-    atomic_write(Path(move.target, NOTE), json.dumps(note).encode(), mode=0o600)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.swap import SupersededError
+from agent.apply.steps import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError
 from agent.files.config import LoadResult
@@ -300,7 +300,12 @@ def _options(
     bare = Container(section=container.section, name=container.name, spec=ContainerSpec(image="-"))
     policy = encode_container(replace(bare, policy=container.policy))
     found += [
-        {"option": each.name, "value": _hidden(each.value), "from": "section"}
+        # hooks are commands, and may hold a password
+        {
+            "option": each.name,
+            "value": hidden_words(each.value) if isinstance(each.value, tuple) else hidden_text(each.value),
+            "from": "section",
+        }
         for each in policy.options
         if each.name not in ("name", "image")
     ]
@@ -323,11 +328,6 @@ def _written(name: str, value: Any) -> tuple[OptionChange, ...]:
 
 def _option(change: OptionChange, source: str) -> dict[str, Any]:
     return {"option": change.option, "value": change.as_json()["after"], "from": source}
-
-
-def _hidden(value: str | tuple[str, ...]) -> str | list[str]:
-    """Hooks are commands, and may hold a password."""
-    return hidden_words(value) if isinstance(value, tuple) else hidden_text(value)
 
 
 def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.executor import Executor
 from agent.apply.failures import LastOutputs
-from agent.apply.hooks import HeldBackError
 from agent.apply.images import Images, MakeRoom
 from agent.apply.ports import Clock, Engine, Records
+from agent.apply.steps import HeldBackError
 from agent.apply.swap import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
@@ -197,6 +197,7 @@ class Reconciler:
             return
         if fresh.daemon is not None and fresh.daemon.unreadable:
             fresh = self._with_dockerd_as_before(fresh)
+        # an edit may be the cure for anything, also for what another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
         self.desired = fresh
@@ -265,6 +266,7 @@ class Reconciler:
         extra = entries_of(loaded, desired, holding)
         if desired is None or not desired.agent.enabled:
             return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        # dockerd first, as in a pass: a restart of it comes before what is done to containers
         before: tuple[ops.ChangeDaemon, ...] = ()
         if self.daemon is not None and not holding:
             before, failed = foreseen(self.daemon, desired)
@@ -274,6 +276,7 @@ class Reconciler:
         plan = reconcile(look.desired, look.observed, look.context)
         if committed:
             plan = self._with_outputs(plan, desired)
+        # what waits for a disk or a network is shown with what is done once that is there
         later = plan
         if any(finding.once for finding in plan.findings):
             later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
@@ -314,6 +317,8 @@ class Reconciler:
             return ops.Plan()
         look = self._look(desired, deep, unmended, committed=True)
         self._status.restarts(look.observed.containers)
+        # A shallow look at which nothing was heard of is the rule on an idle router: the same question again is not planned
+        # again. Times are left out of the question, as they always differ.
         if look.ids != frozenset():
             return self._told(reconcile(look.desired, look.observed, look.context))
         timeless = replace(look.context, now=0.0, orphaned_s={})
@@ -359,6 +364,8 @@ class Reconciler:
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unmended = {**unmended, **snapshot.unseen, **ends.unseen}
+        now = self.monotonic()
+        self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
@@ -385,7 +392,7 @@ class Reconciler:
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
             changing=frozenset(self._changing),
             held=held,
-            held_back=self._held_back_now() if committed else {},
+            held_back={key: why for key, (_, why) in self._held_back.items()} if committed else {},
             completed=ends.completed,
             left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
             image_ids=images.ids,
@@ -420,11 +427,6 @@ class Reconciler:
             if key in counted and container.id in ends.stopped:
                 self.backoff.stopped(key)
         return ends
-
-    def _held_back_now(self) -> dict[str, str]:
-        now = self.monotonic()
-        self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
-        return {key: reason for key, (_, reason) in self._held_back.items()}
 
     def _left_behind(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
@@ -519,22 +521,27 @@ class Reconciler:
             self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
+        # before dockerd's stage: what is to be blocked must be so before dockerd opens the published ports
         if self.router is not None:
             self.router.reconcile(desired)
         if self.hazards is not None:
             self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
+        # and after it: a dockerd that starts makes its chains again
         if self.router is not None:
             self.router.put_rules_back()
         if not ready:
             self._show_why_not(desired)
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
+        # the pass after a failure inspects every container: a work that failed half-way is not in the engine's lists
         unsure, self._unsure = self._unsure or deep is None, False
         try:
             api = self.engine.api_version()
             plan = self._plan_here(desired, None if unsure else frozenset(self._to_look))
-            if _brings_new(plan) and self.standing.is_another():
+            # an engine that lacks everything may be another one, with another data_root: look before filling it
+            brings_new = any(isinstance(operation, _NEW_OPERATIONS) for operation in plan.operations)
+            if brings_new and self.standing.is_another():
                 plan = self._plan_here(desired, None)
         except UcidockdError:
             self._unsure = self._unsure or unsure
@@ -558,6 +565,7 @@ class Reconciler:
             unreached = self._busy or self.backoff.any() or _is_unreached(plan)
             self._status.nothing_to_do(None if unreached else desired.generation)
             return plan, None
+        # before it begins: a work may end, and take itself out, before `begin` returns
         self._busy |= {work.key: work for work in plan.works}
         run = self._executor(desired, api).begin(plan)
         self._runs = [*(each for each in self._runs if not each.ended()), run]
@@ -633,19 +641,21 @@ class Reconciler:
     def _with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
         """With what the containers printed last that end again and again."""
         blocked = self.backoff.blocked(self.monotonic())
-        findings = tuple(
-            replace(finding, output=self._outputs.of(finding.key, desired, now=self.monotonic()))
-            if _is_failing(finding, blocked)
-            else finding
-            for finding in plan.findings
-        )
-        return replace(plan, findings=findings)
+        findings = list(plan.findings)
+        for i, finding in enumerate(findings):
+            # one that ended once says nothing of a loop; what is in back-off has failed before
+            ended = finding.reason == "Exited" and finding.key in blocked
+            if finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended):
+                output = self._outputs.of(finding.key, desired, now=self.monotonic())
+                findings[i] = replace(finding, output=output)
+        return replace(plan, findings=tuple(findings))
 
     def _show_why_not(self, desired: Desired) -> None:
         """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
         if self.daemon is None:
             return
         if self.daemon.other_engine:
+            # ids of the engine before would make every object look removed: the board shows what is held instead
             self._status.held(desired, self.daemon.other_engine)
             self._settled, self._unsure = None, True
         elif not self.daemon.finds_dockerd():
@@ -743,7 +753,12 @@ class Reconciler:
             stopping=self.stopping.is_set,
             wanted=self._is_image_wanted,
             waiting=pool.elsewhere,
-            pulling=self._show_pulling,
+            pulling=lambda container, percent: self._status.image(
+                container,
+                status=False,
+                reason="Pulling",
+                message=f"pulling {container.spec.image}: {percent} %",
+            ),
             pulled=self._show_pulled,
             clock=self.monotonic,
             room=self.room,
@@ -756,7 +771,7 @@ class Reconciler:
             pool=pool,
             clock=Clock(wall=self.wall, monotonic=self.monotonic, sleep=self.sleep),
             stopping=self.stopping.is_set,
-            current=self._is_current,
+            current=lambda container: self.desired is None or container in self.desired.containers,
             report=self._report,
             ended=self._work_ended,
             api=api,
@@ -764,16 +779,9 @@ class Reconciler:
             data=self.restores,
         )
 
-    def _is_current(self, container: Container) -> bool:
-        return self.desired is None or container in self.desired.containers
-
     def _is_image_wanted(self, container: Container) -> bool:
         declared = self.desired.containers if self.desired is not None else (container,)
         return any((c.section, c.spec.image) == (container.section, container.spec.image) for c in declared)
-
-    def _show_pulling(self, container: Container, percent: int) -> None:
-        message = f"pulling {container.spec.image}: {percent} %"
-        self._status.image(container, status=False, reason="Pulling", message=message)
 
     def _show_pulled(self, container: Container, image_id: str, reason: Reason) -> None:
         """The pull ended; with "" there is no image."""
@@ -788,6 +796,7 @@ class Reconciler:
                 self._changing.discard(work.key)
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
+            # what has to be started again and again is started later and later, also where each start works
             if any(isinstance(operation, _STARTS) for operation in work.operations):
                 healing = any(isinstance(o, ops.RestartContainer) and o.unhealthy for o in work.operations)
                 self.backoff.started_again(
@@ -805,6 +814,7 @@ class Reconciler:
         self._status.ids()
         self._status.losses()
         self._settled = None  # the board has moved on from what that look showed
+        # after the board: who sees that nothing is under way reads there what came of it
         self._busy.pop(work.key, None)
         self.work_ended()
 
@@ -854,13 +864,3 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
         if newly_stated(record.spec, desired_spec(container)):
             found.add(record.object_id)
     return frozenset(found)
-
-
-def _brings_new(plan: ops.Plan) -> bool:
-    """Whether it is about what the engine does not have: another engine lacks everything."""
-    return any(isinstance(operation, _NEW_OPERATIONS) for operation in plan.operations)
-
-
-def _is_failing(finding: ops.Finding, blocked: Mapping[str, str]) -> bool:
-    ended = finding.reason == "Exited" and finding.key in blocked
-    return finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended)

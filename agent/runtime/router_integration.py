@@ -22,7 +22,7 @@ from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciMissing, UciStore
 from agent.model.addresses import Interface, IpAddress, parse_engine_address
-from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, Document, FirewallRule
+from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, FirewallRule
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired, Network
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
@@ -134,7 +134,12 @@ class RouterIntegration:
         self._block(desired, settings, packages, interfaces)
         if packages is not None:
             packages = self._zones(desired, packages)
-            self._owe_what_was_cut_short(packages, interfaces)
+            # an agent before us may have been killed between its commit and the reload
+            if interfaces is not None and not self._compared:
+                self._compared = True
+                if our_interfaces(packages.network) - interfaces.keys():
+                    self._owed.setdefault("network", self._tools.netifd.reload_network)
+                    self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
             self._show_reach(desired, settings, packages, interfaces)
         self._reload()
         show_read_only(desired, self._board)
@@ -169,6 +174,7 @@ class RouterIntegration:
     def _packages(self) -> _Packages | None:
         """None off OpenWrt, and while the router's files cannot be read."""
         try:
+            # parsing them in each pass would be most of its work; their hashes are cheap
             if self._read is not None and all(
                 self._store.content_hash(name) == known for name, known in self._read.hashes.items()
             ):
@@ -212,7 +218,14 @@ class RouterIntegration:
         sections = desired.daemon.firewall if desired.daemon is not None else ()
         values, managed = settings.values, settings.managed
         self._enforced = tuple(rule for rule in sections if is_enforced(rule, values, managed=managed))
-        self._say("enforced", _not_enforced(sections, self._enforced, managed=managed))
+        ignored = any(s.blocked_interfaces and s not in self._enforced for s in sections)
+        why = (
+            "dockerd makes no rules (iptables 0)"
+            if managed
+            else "dockerd's settings are in a file of your own"
+        )
+        text = f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` blocks anyway"
+        self._say("enforced", text if ignored else "")
         wanted = wanted_rules(self._enforced, lambda name: self._resolve(name, packages, interfaces))
         self._by_nftables = values.get("firewall-backend") == "nftables"
         for tables in (self._tools.ipv4, self._tools.ipv6):
@@ -225,7 +238,7 @@ class RouterIntegration:
         in_sections = (text for text, option in places if option in _FIREWALL_OPTIONS)
         self._problems = (*wanted.problems, *in_sections)
         self._watch()
-        # a section with a mistake in it may be the one that a rule came from
+        # a section with a mistake in it may be the one that a rule came from: what it blocked stays blocked
         keep = bool(wanted.problems or desired.daemon_mistakes)
         failed = self._put(self._rules, keep=keep)
         self._in_force = not failed
@@ -307,17 +320,6 @@ class RouterIntegration:
         logger.info("%s: interfaces and zones of the managed bridges were changed", after.name)
         self._owed[after.name] = reload
 
-    def _owe_what_was_cut_short(
-        self, packages: _Packages, interfaces: Mapping[str, Interface] | None
-    ) -> None:
-        """An agent before us may have been killed between its commit and the reload. Looked at once."""
-        if interfaces is None or self._compared:
-            return
-        self._compared = True
-        if our_interfaces(packages.network) - interfaces.keys():
-            self._owed.setdefault("network", self._tools.netifd.reload_network)
-            self._owed.setdefault("firewall", self._tools.netifd.reload_firewall)
-
     def _show_zones(self, bridges: Sequence[BridgeInUci], problem: str) -> None:
         for bridge in bridges:
             text = f"{bridge.device} is not in zone {bridge.zone}: {problem}" if problem else None
@@ -375,24 +377,26 @@ class RouterIntegration:
     ) -> Surroundings:
         devices = {bridge.section: bridge.device for bridge in bridges_of(desired.networks)}
         known = [network for network in desired.networks if network.section in devices]
+        default = str(settings.values.get("bridge") or DEFAULT_BRIDGE)
+        bip = settings.values.get("bip")
         return Surroundings(
             firewall=read_firewall(packages.firewall),
             rules=self._enforced if self._in_force else (),
             devices=lambda name: self._resolve(name, packages, interfaces).devices,
             bridges={
-                "bridge": self._default_bridge(settings.values),
+                "bridge": Bridge(
+                    device=default,
+                    subnets=self._subnets(default, (str(bip),) if bip else ()),
+                    internal=default == "none",
+                ),
                 **{network.name: self._bridge(network, devices[network.section]) for network in known},
             },
             without_bridge=frozenset(n.name for n in desired.networks if n.section not in devices),
             interfaces=interfaces or {},
             values=settings.values,
+            # fw3 writes into the chains of iptables that dockerd puts its own rules in front of
             docker_first=not self._tools.has_fw4() and not self._by_nftables,
         )
-
-    def _default_bridge(self, values: Document) -> Bridge:
-        device, bip = str(values.get("bridge") or DEFAULT_BRIDGE), values.get("bip")
-        subnets = (str(bip),) if bip else ()
-        return Bridge(device=device, subnets=self._subnets(device, subnets), internal=device == "none")
 
     def _bridge(self, network: Network, device: str) -> Bridge:
         subnets = [pool.subnet for pool in network.spec.pools]
@@ -411,15 +415,6 @@ class RouterIntegration:
             ipaddress.ip_interface(address).network for address in self._tools.addresses(device)
         ]
         return tuple(subnet for subnet in given if isinstance(subnet, ipaddress.IPv4Network))
-
-
-def _not_enforced(
-    sections: Sequence[FirewallRule], enforced: Sequence[FirewallRule], *, managed: bool
-) -> str:
-    if not any(section.blocked_interfaces and section not in enforced for section in sections):
-        return ""
-    why = "dockerd makes no rules (iptables 0)" if managed else "dockerd's settings are in a file of your own"
-    return f"blocked_interfaces are not enforced, since {why}; `option enforce '1'` blocks anyway"
 
 
 def make_router(

@@ -121,6 +121,7 @@ class StatusWriter:
         reason = exc.reason if isinstance(exc, EngineUnreachableError) else EngineUnreachableError.reason
         engine = {"reachable": False, "reason": reason, "error": str(exc), "retryable": retry}
         message = "the engine does not answer"
+        # ids, images and what was applied stay: they will be right again when it is back
         self.board.set_agent(engine=engine)
         for key in sorted(self.board.keys()):  # what runs is not known before it answers
             for kind in (ConditionType.RUNNING, ConditionType.HEALTHY):
@@ -170,6 +171,7 @@ class StatusWriter:
 
     def plan(self, plan: ops.Plan) -> None:
         """What is to be done, and why, and what was found."""
+        # works before findings: what planning found of a resource is the last word on it
         for work in plan.works:
             if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
                 self.board.clear(work.key, ConditionType.DEGRADED)  # this is another try
@@ -246,7 +248,7 @@ class StatusWriter:
             self.board.clear(key, condition)
             return
         if finding.reason == "RolledBack" and self.board.reason(key, condition) == "RolledBack":
-            return  # what is there says why
+            return  # what is there says why, which planning does not know
         in_sync = condition is ConditionType.SYNCED and finding.status
         # drift is seen by a deep look alone, so only that can tell that it is over
         if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:

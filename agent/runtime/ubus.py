@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent.api.port import Sessions
@@ -38,13 +39,11 @@ _AFTER_DEFECT_S = 5.0
 
 
 class Bus:
-    """`socket` is ubusd's. Other parts may add their `kinds` of streams, and before `serving` their `methods`."""
+    """`socket` is ubusd's."""
 
     def __init__(self, socket: str) -> None:
         self.client = UbusClient(socket)
         self.rpcd = Rpcd(self.client)
-        self.kinds: dict[str, Kind] = {}
-        self.methods: dict[str, Method] = {}  # of the object `ucidockd`
         self._folder = Path(socket).parent
         self._asking_again = False
 
@@ -57,13 +56,20 @@ class Bus:
         return self.rpcd if self.has_ubus() else token
 
     @asynccontextmanager
-    async def serving(self, agent: Loop, engine: DockerStream) -> AsyncIterator[None]:
-        """Publishes, listens and triggers until the block ends."""
-        self.kinds |= our_kinds(agent.board, engine)
-        streams = Streams(self.client, self.rpcd, self.kinds)
+    async def serving(
+        self,
+        agent: Loop,
+        engine: DockerStream,
+        *,
+        kinds: Mapping[str, Kind] = MappingProxyType({}),
+        methods: Mapping[str, Method] = MappingProxyType({}),
+    ) -> AsyncIterator[None]:
+        """Publishes, listens and triggers until the block ends. `kinds`: more kinds of streams; `methods`: more of
+        the object `ucidockd`."""
+        streams = Streams(self.client, self.rpcd, {**kinds, **our_kinds(agent.board, engine)})
         ttyd = Ttyd(engine.docker_words())
         basic = AgentMethods(agent, _on_hotplug(agent)).methods()
-        ours = make_agent_object(self.rpcd, basic, streams.methods(), self.methods)
+        ours = make_agent_object(self.rpcd, basic, streams.methods(), methods)
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
             await self.client.add_object(owned)
         self._trigger(agent)
@@ -116,8 +122,19 @@ class Bus:
         except TimeoutError:  # the agent is ending
             asked.cancel()
             return "the agent is ending"
+
+        def ask_again() -> None:
+            # there is no event when a rollback is confirmed
+            if not self._asking_again:
+                self._asking_again = True
+                loop.call_later(_ASK_AGAIN_S, asked_again)
+
+        def asked_again() -> None:
+            self._asking_again = False
+            agent.trigger()
+
         if pending:
-            tell(loop, self._ask_again, agent, loop)
+            tell(loop, ask_again)
         return pending
 
     async def _rollback_pending(self) -> str:
@@ -128,16 +145,6 @@ class Bus:
                 return ""
             return f"rpcd cannot be asked whether LuCI may roll the change back ({exc})"
         return "LuCI may still roll the change back" if left_s > 0 else ""
-
-    def _ask_again(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> None:
-        """There is no event when a rollback is confirmed, so ask again."""
-        if not self._asking_again:
-            self._asking_again = True
-            loop.call_later(_ASK_AGAIN_S, self._asked_again, agent)
-
-    def _asked_again(self, agent: Loop) -> None:
-        self._asking_again = False
-        agent.trigger()
 
 
 def _on_hotplug(agent: Loop) -> Callable[[str, Mapping[str, Any]], None]:

@@ -23,7 +23,7 @@ from agent.errors import ClockNotSetError, ConfigError, InternalError, UcidockdE
 from agent.files.atomic import atomic_write
 from agent.model.identity import Key
 from agent.model.quantities import clock_is_set
-from agent.model.resources import Container, Desired, Pull, Update
+from agent.model.resources import Desired, Pull, Update
 from agent.model.updates import (
     Answer,
     Available,
@@ -202,9 +202,11 @@ class UpdateChecks:
         if wait_s == 0:
             self.check(desired)
         elif wait_s is not None and self._is_open(settings.update_check_window):
-            again = self._again(now) & {look.reference for look in self._looks(desired)}
-            if again:
-                self._begin(desired, again)
+            # only the tags whose registry had enough, or was away: the others have been answered
+            with self._lock:
+                due = {r for r, f in self._failures.items() if f.retry_at is not None and f.retry_at <= now}
+            if due := due & {look.reference for look in self._looks(desired)}:
+                self._begin(desired, due)
 
     def _is_open(self, window: Window | None) -> bool:
         return window is None or not window.wait_s(self.time.second_of_day())
@@ -220,7 +222,13 @@ class UpdateChecks:
         if unknown := sorted(set(keys) - declared.keys()):
             raise ConfigError(f"there is no section {unknown[0].partition(':')[2]!r}")
         looks = [look for look in self._looks(desired) if not keys or look.key in keys]
-        done = self._note_check if not keys else _nothing
+
+        def note_check() -> None:
+            self.last = self.time.wall()
+            self._write(self.run_file, {"checked_at": self.last})
+
+        # only a check of all moves the next one
+        done = note_check if not keys else _nothing
         return self._begin(desired, {look.reference for look in looks}, done=done)
 
     def _begin(
@@ -336,18 +344,14 @@ class UpdateChecks:
         with self._lock:
             self._failures[reference] = _Failure(state=state, why=why, at=self.time.wall(), retry_at=retry_at)
 
-    def _again(self, now: float) -> set[str]:
-        """The tags whose registry had enough, or was away, and may be asked again."""
-        with self._lock:
-            return {r for r, f in self._failures.items() if f.retry_at is not None and f.retry_at <= now}
-
     def _looks(self, desired: Desired) -> list[_Look]:
         """What is compared: containers that exist, of images that may be pulled."""
         records = {r.section: r for r in self.records.records() if r.kind == "container" and not r.swap}
         return [
             _Look(key=Key("container", c.section), reference=c.spec.image, image_id=record.image_id)
             for c in desired.containers
-            if (record := records.get(c.section)) is not None and record.image_id and _is_checked(c)
+            if c.policy.pull is not Pull.NEVER and c.policy.update is not Update.OFF
+            if (record := records.get(c.section)) is not None and record.image_id
         ]
 
     def _result(self, look: _Look) -> CheckResult:
@@ -410,15 +414,21 @@ class UpdateChecks:
         except (OSError, ValueError, KeyError, TypeError):
             self.last = None
 
-    def _note_check(self) -> None:
-        self.last = self.time.wall()
-        self._write(self.run_file, {"checked_at": self.last})
-
     def _remember(self, desired: Desired) -> None:
         """Writes what is newer than what runs, where that changed."""
         references = {available.reference for available in self.offered(desired).values()}
         with self._lock:
-            tags = {name: _as_item(known) for name, known in self._known.items() if name in references}
+            tags = {
+                name: {
+                    "digest": known.answer.digest,
+                    "index": known.answer.is_index,
+                    "members": list(known.answer.members),
+                    "first_seen": round(known.first_seen),
+                    "size": known.size,
+                }
+                for name, known in self._known.items()
+                if name in references
+            }
         if tags != self._written:
             self._write(self.memory, {"version": 1, "tags": tags})
             self._written = tags
@@ -431,10 +441,6 @@ class UpdateChecks:
             logger.warning("%s cannot be written: %s", path, exc.strerror)
 
 
-def _is_checked(container: Container) -> bool:
-    return container.policy.pull is not Pull.NEVER and container.policy.update is not Update.OFF
-
-
 def _running(image_id: str, body: Mapping[str, Any]) -> RunningImage:
     """From GET /images/{name}/json. Only the containerd store tells what the digests are of (`Descriptor`, API 1.48)."""
     media_type = str((body.get("Descriptor") or {}).get("mediaType") or "")
@@ -443,16 +449,6 @@ def _running(image_id: str, body: Mapping[str, Any]) -> RunningImage:
         digests=tuple(str(each) for each in body.get("RepoDigests") or ()),
         is_index=any(word in media_type for word in _INDEX_WORDS) if media_type else None,
     )
-
-
-def _as_item(known: Known) -> dict[str, Any]:
-    return {
-        "digest": known.answer.digest,
-        "index": known.answer.is_index,
-        "members": list(known.answer.members),
-        "first_seen": round(known.first_seen),
-        "size": known.size,
-    }
 
 
 def _known_of(item: Mapping[str, Any]) -> Known:

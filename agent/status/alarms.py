@@ -114,6 +114,7 @@ class Alarms:
         known = self._alarms.setdefault(key, {})
         for event, news in found.items():
             alarm = known.get(event)
+            # the very first start tells nothing of what was so before: it is no news to anyone
             if alarm is None:
                 old = self.told is None and now < self.now + START_S and key not in self._heard
                 known[event] = _Alarm(now, now, news=news, old=old)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from agent.errors import Reason
 
@@ -387,3 +388,8 @@ def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType
     if ConditionType.DELIVERED in levels:
         return Level.OK, ConditionType.DELIVERED
     return (Level.OK if ConditionType.SYNCED in levels else Level.WAITING), ConditionType.SYNCED
+
+
+def runs(resource: Mapping[str, Any]) -> bool:
+    """Whether a container runs, as the status JSON shows it."""
+    return any(c["type"] == ConditionType.RUNNING and c["status"] for c in resource["conditions"])

@@ -111,6 +111,7 @@ class Progress:
         moving = status in _OF_LAYERS or status.startswith(_MOUNTED)
         layer = self._layers.get(name)
         if layer is None:
+            # lines about the tag look like those of a layer, and an engine could invent layers without end
             if not moving or len(self._layers) >= LAYERS_LIMIT:
                 self.step = f"{name[:12]}: {status}" if moving else status
                 return

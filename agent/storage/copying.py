@@ -46,18 +46,21 @@ class Contents:
 def measure(root: Path, check: Callable[[], None] = lambda: None, *, live: bool = False) -> Contents:
     """Counts. `live`: containers may change it meanwhile; `check` is called often and may raise. Raises OSError."""
     found, seen = Contents(), set[tuple[int, int]]()
-    for path, entry in _walk(os.fsencode(root), live=live):
-        check()
-        found.entries += 1
-        size = entry.st_size if stat.S_ISREG(entry.st_mode) else 0
-        words = (path, entry.st_mode, entry.st_uid, entry.st_gid, size, _device(entry))
-        found.digest ^= int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest())
-        if stat.S_ISDIR(entry.st_mode) or (entry.st_dev, entry.st_ino) in seen:
-            continue
-        if entry.st_nlink > 1:
-            seen.add((entry.st_dev, entry.st_ino))
-        found.files += 1
-        found.size += _taken(entry)
+    with _opened(os.fsencode(root), None) as top:
+        for path, entry in _below(top, "", os.fstat(top).st_dev, 0, live=live):
+            check()
+            found.entries += 1
+            # a folder's own size is its file system's affair, and differs in a copy that is complete
+            size = entry.st_size if stat.S_ISREG(entry.st_mode) else 0
+            words = (path, entry.st_mode, entry.st_uid, entry.st_gid, size, _device(entry))
+            # by XOR: the order in which a folder lists its names differs as well
+            found.digest ^= int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest())
+            if stat.S_ISDIR(entry.st_mode) or (entry.st_dev, entry.st_ino) in seen:
+                continue
+            if entry.st_nlink > 1:
+                seen.add((entry.st_dev, entry.st_ino))
+            found.files += 1
+            found.size += _taken(entry)
     return found
 
 
@@ -70,16 +73,10 @@ def _taken(entry: os.stat_result) -> int:
     return min(entry.st_size, entry.st_blocks * 512) if stat.S_ISREG(entry.st_mode) else 0
 
 
-def _walk(root: bytes, *, live: bool) -> Iterator[tuple[str, os.stat_result]]:
-    """Relative path and look of all that is below, folders first."""
-    with _opened(root, None) as top:
-        device = os.fstat(top).st_dev
-        yield from _below(top, "", device, 0, live=live)
-
-
 def _below(
     folder: int, path: str, device: int, depth: int, *, live: bool
 ) -> Iterator[tuple[str, os.stat_result]]:
+    """Relative path and look of all that is below, folders first."""
     for name in _names(folder, top=not depth):
         inside = f"{path}/{name}" if path else name
         try:
@@ -91,7 +88,7 @@ def _below(
                 _check_depth(inside, depth)
                 with _opened(name, folder) as child:
                     yield from _below(child, inside, device, depth + 1, live=live)
-        except OSError as exc:
+        except OSError as exc:  # containers remove, exchange and rename what we have just listed
             if not (live and exc.errno in _GONE):
                 raise
 
@@ -157,6 +154,7 @@ class TreeCopy:
 
     def _folder(self, source: int, target: int, path: str, depth: int) -> None:
         names = _names(source, top=not depth)
+        # what went since the first copy must not come back with the new engine
         for name in {*_names(target, top=not depth)} - {*names}:
             _remove(name, target)
         for name in names:
@@ -171,6 +169,7 @@ class TreeCopy:
                 else:
                     self._entry(name, entry, source, target, inside)
             except OSError as exc:
+                # an error that says "gone" may be about the copy: only what is gone from the source is left out
                 if self.live and exc.errno in _GONE and not os.path.lexists(f"/proc/self/fd/{source}/{name}"):
                     continue
                 raise OSError(
@@ -186,6 +185,7 @@ class TreeCopy:
         if there is not None and not stat.S_ISDIR(there.st_mode):
             _remove(name, target)
             there = None
+        # closed to others until all of it is there: its own mode comes last, and so do its times, which each file changes
         if there is None:
             os.mkdir(name, 0o700, dir_fd=target)
         with _opened(name, source) as below, _opened(name, target) as copy:
@@ -220,9 +220,16 @@ class TreeCopy:
         self, name: str, entry: os.stat_result, there: os.stat_result, source: int, target: int
     ) -> bool:
         """Whether the copy has it already. No program can set a ctime, so that tells of every change."""
-        if entry.st_ctime >= self.since or not _looks_same(entry, there):
+        looks = ("st_mode", "st_uid", "st_gid", "st_size")
+        unit = 1 if there.st_mtime_ns % 10**9 else 10**9  # some file systems keep whole seconds
+        if (
+            entry.st_ctime >= self.since
+            or any(getattr(entry, name) != getattr(there, name) for name in looks)
+            or entry.st_mtime_ns // unit != there.st_mtime_ns // unit
+            or _device(entry) != _device(there)
+        ):
             return False
-        if entry.st_nlink == 1 and there.st_nlink > 1:
+        if entry.st_nlink == 1 and there.st_nlink > 1:  # they were one file, and are not any more
             return False
         if stat.S_ISLNK(entry.st_mode):
             return os.readlink(name, dir_fd=source) == os.readlink(name, dir_fd=target)
@@ -296,6 +303,7 @@ class TreeCopy:
 
 @contextlib.contextmanager
 def _reading(name: str, folder: int) -> Iterator[int]:
+    # a container may put a pipe or a device in the file's place: opening that must neither hang nor do anything
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=folder)
     try:
@@ -311,16 +319,6 @@ def _look(name: str, folder: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _looks_same(entry: os.stat_result, there: os.stat_result) -> bool:
-    same = all(
-        getattr(entry, name) == getattr(there, name) for name in ("st_mode", "st_uid", "st_gid", "st_size")
-    )
-    coarse = not there.st_mtime_ns % 10**9  # some file systems keep whole seconds
-    unit = 10**9 if coarse else 1
-    same = same and entry.st_mtime_ns // unit == there.st_mtime_ns // unit
-    return same and _device(entry) == _device(there)
 
 
 def _remove(name: str, folder: int) -> None:
@@ -415,6 +413,7 @@ def unfit(folder: str) -> str:
         path = os.path.join(trial, "file")
         with open(path, "wb"):
             pass
+        # tried and not looked up: mount options, FUSE and network file systems decide as well as the kind of file system
         for what, step in steps:
             try:
                 step(path)

@@ -21,7 +21,7 @@ from agent.files.atomic import atomic_write
 from agent.model.observed import ObservedImage
 from agent.model.quantities import size_words
 from agent.model.resources import Desired, PruneImages
-from agent.plan.prune import Choice, PruneLimits, cache_of, choose, is_named, needed_images, still_unused
+from agent.plan.prune import PruneLimits, cache_of, choose, is_named, needed_images, still_unused
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,15 @@ class Pruner:
         """What goes, or went, with bytes and names, and what stays and why. Raises EngineError."""
         failed: dict[str, str] = {}
         images = self.engine.list_images()
-        choice = self._choose(images, request)
+        needed, used = self._needed(images), self.engine.list_image_users()
+        choice = choose(
+            images,
+            needed=needed,
+            used=used,
+            unused_since=self._unused_since(images, {*needed, *used}, keep=not request.dry_run),
+            limits=PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough),
+            now=self.now(),
+        )
         cache: tuple[dict[str, Any], ...] = ()
         if request.build_cache:
             with only("build cache", failed):
@@ -65,7 +73,14 @@ class Pruner:
         if not request.dry_run:
             removed = self._remove(images, choice.going, failed)
             if old:
-                cache_bytes = self._remove_cache(request, failed)
+                try:
+                    cache_bytes = self.engine.prune_build_cache(request.older_s)
+                    logger.info("build cache: %s are removed", size_words(cache_bytes))
+                except EngineUnreachableError:
+                    raise
+                except EngineError as exc:
+                    cache_bytes, failed["build cache"] = 0, str(exc)
+                    logger.warning("the build cache cannot be cleaned up: %s", exc)
         return {
             "dry_run": request.dry_run,
             "images": request.images.value,
@@ -77,17 +92,11 @@ class Pruner:
             "failed": [{"name": name, "error": why} for name, why in failed.items()],
         }
 
-    def _choose(self, images: Sequence[ObservedImage], request: PruneRequest) -> Choice:
-        needed, used = self._needed(images), self.engine.list_image_users()
-        unused = self._unused_since(images, {*needed, *used}, keep=not request.dry_run)
-        limits = PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough)
-        return choose(images, needed=needed, used=used, unused_since=unused, limits=limits, now=self.now())
-
     def _needed(self, images: Iterable[ObservedImage]) -> dict[str, str]:
         """Image id -> why it stays. What the engine does not have is not there to be kept; what it has and cannot show
         stays by its name in the list."""
         named = needed_images(self.desired(), self.records.records())
-        if named != self._named:
+        if named != self._named:  # it is asked for before each removal, and costs a call for each image
             found, unseen = dict[str, str](), dict[str, str]()
             for name, why in named.items():
                 with only(name, unseen):
@@ -106,8 +115,10 @@ class Pruner:
         removed = []
         for image in going:
             try:
+                # a section may have come, or a container been made, since the choice
                 if image.id in self._needed(images) or image.id in self.engine.list_image_users():
                     continue
+                # by its names first: the engine refuses to remove one by its id while it has several
                 for name in (*image.tags, *image.digests, image.id):
                     self.engine.remove_image(name)
             except EngineUnreachableError:
@@ -119,18 +130,6 @@ class Pruner:
                 removed.append(image)
                 logger.info("image %s is removed: nothing needs it (%s)", image.title, size_words(image.own))
         return removed
-
-    def _remove_cache(self, request: PruneRequest, failed: dict[str, str]) -> int:
-        try:
-            freed = self.engine.prune_build_cache(request.older_s)
-        except EngineUnreachableError:
-            raise
-        except EngineError as exc:
-            failed["build cache"] = str(exc)
-            logger.warning("the build cache cannot be cleaned up: %s", exc)
-            return 0
-        logger.info("build cache: %s are removed", size_words(freed))
-        return freed
 
     def _unused_since(
         self, images: Iterable[ObservedImage], stays: Iterable[str], *, keep: bool

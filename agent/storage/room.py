@@ -134,7 +134,12 @@ class Room:
         self.sized(image, sum(layer.size for layer in layers))
         need = needed_bytes(layers)
         if need + RESERVE > free:
-            need = needed_bytes(missing_layers(layers, self._local_layers()))
+            # layers that other images have are not pulled again; asked for only now, as it is a call for each image
+            bodies = [self.engine.inspect_image(each.id) for each in self.engine.list_images()]
+            local = [
+                list((body.get("RootFS") or {}).get("Layers") or ()) for body in bodies if body is not None
+            ]
+            need = needed_bytes(missing_layers(layers, local))
         return need
 
     def _layers(self, image: str, platform: str) -> list[Layer] | None:
@@ -152,8 +157,3 @@ class Room:
         info = self.engine.info()
         architecture = str(info.get("Architecture") or "")
         return f"{info.get('OSType') or 'linux'}/{_ARCHITECTURES.get(architecture, architecture)}"
-
-    def _local_layers(self) -> list[list[str]]:
-        """The diff ids of each local image. Raises EngineError."""
-        bodies = [self.engine.inspect_image(image.id) for image in self.engine.list_images()]
-        return [list((body.get("RootFS") or {}).get("Layers") or ()) for body in bodies if body is not None]

@@ -66,8 +66,11 @@ class Upkeep:
         if lacking and settings.below and self.clock.monotonic() >= self._space_tried + _SPACE_AGAIN_S:
             self._space_tried = self.clock.monotonic()
             self._begin(settings, enough=lacking)
-        elif clock_is_set(now) and is_due(
-            settings.schedule, settings.window, last=self._last, now=now, second_of_day=_second_of_day(now)
+            return
+        local = time.localtime(now)
+        second = (local.tm_hour * 60 + local.tm_min) * 60 + local.tm_sec
+        if clock_is_set(now) and is_due(
+            settings.schedule, settings.window, last=self._last, now=now, second_of_day=second
         ):
             self._last = now
             self._begin(settings, enough=None)
@@ -103,6 +106,7 @@ class Upkeep:
 
         request = PruneRequest(
             images=settings.images,
+            # where space is short, also what was in use until a moment ago: `enough` ends it
             older_s=settings.older_s if enough is None else 0.0,
             build_cache=settings.build_cache,
             enough=enough,
@@ -115,7 +119,7 @@ class Upkeep:
         except Exception:
             logger.exception("the clean-up failed")
         finally:
-            self._looked = -math.inf
+            self._looked = -math.inf  # the next pass shows what it brought
 
     def prune(self, request: PruneRequest) -> dict[str, Any]:
         """Blocks while it works; see `pruner`. Raises EngineError, ConfigError, ConflictError while one is under way."""
@@ -126,6 +130,7 @@ class Upkeep:
             raise ConfigError(
                 "the configuration cannot be read, so it is not known which images it needs: `ucidockd check` says why"
             )
+        # what the images are for is on the engine that is meant: on another one everything would look unused
         for condition in (ConditionType.ENGINE_STORAGE_LOST, ConditionType.ENGINE_CHANGED):
             if why := self.board.message(DAEMON_KEY, condition):
                 raise ConflictError(f"nothing is removed: {why}")
@@ -160,8 +165,3 @@ class Upkeep:
         desired = self.desired()
         said = desired.agent.prune.images if desired is not None else PruneImages.OFF
         return said if said is not PruneImages.OFF else PruneImages.DANGLING
-
-
-def _second_of_day(now: float) -> int:
-    local = time.localtime(now)
-    return (local.tm_hour * 60 + local.tm_min) * 60 + local.tm_sec

@@ -161,6 +161,7 @@ class Certificates:
     def _ensure(
         self, names: tuple[str, ...], *, days: int, renew_days: int, now: float
     ) -> tuple[ServerIdentity, bool]:
+        # a router without a battery boots in 1970 or at its last shutdown: dates made then would be wrong for years
         if not clock_is_set(now) and not self._store.directory.exists():
             raise _clock_error()
         with self._store.locked():
@@ -170,12 +171,21 @@ class Certificates:
             try:
                 if need == _Need() or not clock_is_set(now):
                     return self._keep(recorded, found)
+                # earlier server pairs stay for a while: the last known good daemon.json may name one
+                last = (recorded.server.folder,) if recorded.server is not None else ()
+                there = self._store.folders("server")
+                older = [folder for folder in (*last, *recorded.older) if folder in there][:_OLDER_KEPT]
                 request = {"sans": names, "days": days, "now": now}
-                ca, server = self._make(replace(found, older=self._older(recorded)), need, request)
+                ca, server = self._make(replace(found, older=tuple(older)), need, request)
             except (UcidockdError, OSError) as exc:
                 if found.server is None:
                     raise
-                return self._not_changed(found.server, need.server or "tidying up", exc), False
+                reason = need.server or "tidying up"
+                problem = f"dockerd's certificates could not be changed ({reason}): {exc}"
+                if problem != self._told:  # it may last for many passes
+                    logger.error("%s; the one until %s stays", problem, _date(found.server.expires))
+                    self._told = problem
+                return replace(self._identity(found.server), problem=problem), False
         self._told = ""
         _report_ca(ca, found.ca, need.renew_ca, first=recorded == Index() and not problems)
         reason = "; ".join([*problems, need.server])
@@ -192,12 +202,6 @@ class Certificates:
         else:
             self._store.clean(found)
         return self._identity(found.server), found.server != recorded.server
-
-    def _older(self, recorded: Index) -> tuple[str, ...]:
-        """Earlier server pairs that stay: the last known good daemon.json may name one."""
-        last = (recorded.server.folder,) if recorded.server is not None else ()
-        kept = [folder for folder in (*last, *recorded.older) if folder in self._store.folders("server")]
-        return tuple(kept[:_OLDER_KEPT])
 
     def make_client(self, name: str, target: Path, *, days: int, now: float) -> ClientBundle:
         """Writes `target`/{ca,cert,key}.pem as docker wants them in DOCKER_CERT_PATH; it ends with the CA at last.
@@ -271,7 +275,9 @@ class Certificates:
     def _usable(self, kind: str, recorded: Part | None, authority: bytes, problems: list[str]) -> Part | None:
         if recorded is not None and self._store.intact(recorded):
             return recorded
-        for folder in self._candidates(kind, recorded):
+        # without a record any may be right; with one, older server pairs may have been of another CA, and rightly
+        folders = self._store.folders(kind)
+        for folder in folders if recorded is None else [f for f in folders if f == recorded.folder]:
             content = self._store.read(folder)
             facts = _inspect(kind, content, authority)
             if not facts["problem"]:
@@ -281,11 +287,6 @@ class Certificates:
             logger.error("certificates: %s", problems[-1])
         return None
 
-    def _candidates(self, kind: str, recorded: Part | None) -> list[str]:
-        """The recorded one, where there is a record: older server pairs may have been of another CA, and rightly."""
-        folders = self._store.folders(kind)
-        return folders if recorded is None else [folder for folder in folders if folder == recorded.folder]
-
     def _make(self, found: Index, need: _Need, request: Mapping[str, object]) -> tuple[Part, Part]:
         """Everything in one call of the child; the index puts it in force at once."""
         ca, pair = found.ca, None
@@ -294,6 +295,7 @@ class Certificates:
         made = ask_maker(
             "make", {"ca": pair, "renew_ca": bool(need.renew_ca), "ca_days": _CA_DAYS, **request}
         )
+        # written before the index that names it: a crash here leaves a folder that the next `clean` removes
         if ca is None or need.renew_ca:
             pair = made["ca"]
             ca = self._store.add("ca", {"ca.pem": pair["cert"], "ca-key.pem": pair["key"]}, pair)
@@ -302,13 +304,6 @@ class Certificates:
         part = self._store.add("server", content, server)
         self._store.write_index(replace(found, ca=ca, server=part))
         return ca, part
-
-    def _not_changed(self, server: Part, reason: str, error: Exception) -> ServerIdentity:
-        problem = f"dockerd's certificates could not be changed ({reason}): {error}"
-        if problem != self._told:
-            logger.error("%s; the one until %s stays", problem, _date(server.expires))
-            self._told = problem
-        return replace(self._identity(server), problem=problem)
 
     def _identity(self, server: Part, reason: str = "") -> ServerIdentity:
         folder = self._store.directory / server.folder
@@ -342,20 +337,19 @@ def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int,
         return _Need(server="there was no server certificate")
     if dict(found.server.files)["ca.pem"] != dict(found.ca.files)["ca.pem"]:
         return _Need(server="the CA is another one")
-    return _Need(server=_ends(found.server, renew_days * DAY_S, now) or _not_for(found.server.sans, names))
+    if ends := _ends(found.server, renew_days * DAY_S, now):
+        return _Need(server=ends)
+    missing = sorted(set(names) - set(found.server.sans))
+    # at boot a router gets its addresses one after the other, and each renewal restarts dockerd: they stay until the next
+    gone = sorted(name for name in set(found.server.sans) - set(names) if not is_address(name))
+    parts = [f"lacks {', '.join(missing)}"] if missing else []
+    return _Need(server=" and ".join([*parts, *([f"still names {', '.join(gone)}"] if gone else [])]))
 
 
 def _ends(part: Part, margin_s: float, now: float) -> str:
     if now < part.not_before:  # the clock was ahead when it was made
         return f"is valid only from {_date(part.not_before)}"
     return f"ends on {_date(part.expires)}" if part.expires - now < margin_s else ""
-
-
-def _not_for(has: tuple[str, ...], wanted: tuple[str, ...]) -> str:
-    missing = sorted(set(wanted) - set(has))
-    gone = sorted(name for name in set(has) - set(wanted) if not is_address(name))
-    parts = [f"lacks {', '.join(missing)}"] if missing else []
-    return " and ".join([*parts, *([f"still names {', '.join(gone)}"] if gone else [])])
 
 
 def _inspect(kind: str, content: Mapping[str, bytes], authority: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Makes and looks at certificates, in a short-lived process of its own: `cryptography` costs 8 MiB once imported.
 
-Nothing imports this module; `tls.child` runs it with one JSON request on stdin and reads one JSON answer
+Nothing imports this module; `tls.certificates` runs it with one JSON request on stdin and reads one JSON answer
 from stdout. Keys travel in these two pipes only, never on the command line, in a file or in a message.
 
 Extensions as RFC 5280 4.2 wants them from a CA and its leaves; EC P-256 (RFC 5480) because a router signs with it in
@@ -10,6 +10,7 @@ milliseconds and every TLS stack knows it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import sys
@@ -21,7 +22,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from agent.model.addresses import is_address
 
 _BACK = timedelta(hours=1)  # so that a peer whose clock is a little behind accepts it too
 _ORGANIZATION = "ucidockd"
@@ -104,16 +107,13 @@ def _problem(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey, authority:
         cert.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         return "the certificate is not signed by the CA"
-    if cert == authority and not _is_ca(cert):
-        return "the certificate is not one of a CA"
+    if cert == authority:  # else the CA was looked at before
+        try:
+            is_ca = cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except x509.ExtensionNotFound:
+            is_ca = False
+        return "" if is_ca else "the certificate is not one of a CA"
     return ""
-
-
-def _is_ca(cert: x509.Certificate) -> bool:
-    try:
-        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
 
 
 def _make_ca(old: Pair | None, now: datetime, days: int) -> MadePair:
@@ -126,6 +126,7 @@ def _make_ca(old: Pair | None, now: datetime, days: int) -> MadePair:
         subject = x509.load_pem_x509_certificate(old["cert"].encode()).subject
     builder = _builder(subject, subject, key, key.public_key())
     builder = builder.not_valid_before(now - _BACK).not_valid_after(now + timedelta(days=days))
+    # it signs pairs, and no CA below it (RFC 5280 4.2.1.9)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(sign_certificates=True), critical=True)
     return _pair(builder.sign(key, hashes.SHA256()), key)
@@ -145,8 +146,12 @@ def _make_leaf(
     builder = builder.add_extension(_usage(sign_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if sans:
-        names = x509.SubjectAlternativeName([_general_name(san) for san in sans])
-        builder = builder.add_extension(names, critical=False)
+        # an address in a DNS name is not looked at by clients (RFC 6125 6.2.1, RFC 5280 4.2.1.6)
+        names = [
+            x509.IPAddress(ipaddress.ip_address(san)) if is_address(san) else x509.DNSName(san)
+            for san in sans
+        ]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return _pair(builder.sign(ca_key, hashes.SHA256()), key)
 
 
@@ -190,13 +195,6 @@ def _name(common_name: str) -> x509.Name:
     )
 
 
-def _general_name(text: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)
-
-
 def _pair(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> MadePair:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -206,22 +204,16 @@ def _pair(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> MadePair:
 
 
 def _facts(cert: x509.Certificate) -> Facts:
+    sans: list[str] = []
+    with contextlib.suppress(x509.ExtensionNotFound):  # a CA's
+        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        sans = [*names.get_values_for_type(x509.DNSName)]
+        sans += map(str, names.get_values_for_type(x509.IPAddress))
     return {
         "not_before": cert.not_valid_before_utc.timestamp(),
         "expires": cert.not_valid_after_utc.timestamp(),
-        "sans": _sans(cert),
+        "sans": sans,
     }
-
-
-def _sans(cert: x509.Certificate) -> list[str]:
-    try:
-        extension = cert.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
-    except x509.ExtensionNotFound:
-        return []
-    names = extension.value
-    if not isinstance(names, x509.SubjectAlternativeName):
-        return []
-    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
 
 
 def _key(pem: str) -> ec.EllipticCurvePrivateKey:

@@ -326,6 +326,7 @@ def _shared(
     if found is None and kind == "service":
         reader.report(f"unknown container section {target!r}", option=option, expected="a container section")
         return value
+    # a container that is not ours may exist all the same; a section that is not there cannot
     if found is None:
         reader.warn(
             f"{target!r} is not a container of ours", option=option, expected="the name of one that exists"

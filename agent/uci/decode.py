@@ -244,6 +244,7 @@ def decode(
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
     draft = _draft(readers, read_file)
+    # also what is broken takes part: a reference to a section with a mistake is not a reference to nothing
     crosscheck(draft, listeners)
     readers += [reader for reader, _ in draft.networks if reader not in readers]  # those of stacks
     desired = replace(

@@ -68,6 +68,7 @@ def _check_type(reader: SectionReader, kind: str) -> None:
             option="url",
             expected=f"an address that begins with {wish}",
         )
+    # a warning only: such an option is left over from another type, and harms nothing
     for other, names in _ONLY.items():
         for name in names:
             if other != kind and reader.has(name):

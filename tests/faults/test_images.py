@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agent.apply.swap import GateError, _judge
+from agent.apply.steps import GateError, _judge
 from agent.errors import EngineError
 from agent.model.observed import ObservedContainer
 from agent.model.resources import AgentSettings, Container, ContainerSpec

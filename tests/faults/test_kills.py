@@ -120,7 +120,7 @@ SCENARIOS = {
         after=SAVING,
         upset=lambda box: upset_by(box, BAD, ASKED_UPDATE),
         trace=SAVED_SWAP
-        + " engine.remove_container data.lend engine.rename engine.update records.drop engine.start records.change"
+        + " engine.remove_container engine.rename data.lend engine.update records.drop engine.start records.change"
         + " data.keep_only",
         expected={"web": "sleep 1000"},
         check=lambda box: check_words(box, "old", copies=0),

@@ -350,6 +350,7 @@ def suspects(document: Document, words: str) -> tuple[str, ...]:
     `data-root` never counts: most of what dockerd says contains it, and without it another engine would run.
     """
     said = words.lower()
+    # a value says more than a name, which may be an ordinary word
     found = {
         row.key: (-weight, not row.many)
         for row in TABLE

@@ -186,14 +186,7 @@ class World:
         self._task = self.loop.create_task(self._live(reconciler, process))
 
     async def _live(self, reconciler: Reconciler, process: Process) -> None:
-        self.agent = Loop(
-            reconciler,
-            watch=(),
-            watch_mounts=lambda trigger: contextlib.nullcontext(),
-            begin_thread=lambda run: self.time.spawn(run, process),
-            jitter=self.time.random.random,
-        )
-        self.agent.upkeep = Upkeep(
+        upkeep = Upkeep(
             engine=reconciler.engine,
             records=reconciler.records,
             board=reconciler.board,
@@ -201,6 +194,14 @@ class World:
             memory=self.options.state_dir.parent / "prune.json",
             is_here=False,
             clock=Clock(wall=self.time.wall, monotonic=self.time.monotonic, sleep=self.time.sleep),
+        )
+        self.agent = Loop(
+            reconciler,
+            watch=(),
+            watch_mounts=lambda trigger: contextlib.nullcontext(),
+            begin_thread=lambda run: self.time.spawn(run, process),
+            jitter=self.time.random.random,
+            upkeep=upkeep,
         )
         await self.agent.run()
 

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all ways of replacing a container share: the order of the steps, the commands around them, and the trial of the new
+container. `agent.apply.swap` and `agent.apply.free_first` say what each step and its undo is.
+
+The commands are like Kubernetes' lifecycle hooks: a failing `pre_stop` is reported and stops nothing, a `post_start` that
+fails is a failed start. `hold_cmd` is asked before anything is done, as the update locks of balena.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from agent.apply.failures import last_output, tidied, without_secrets
+from agent.apply.ports import Clock, Engine, Records
+from agent.apply.worker_pool import SkippedError
+from agent.errors import EngineError, EngineUnreachableError, StorageError
+from agent.model.observed import ObservedContainer, Record
+from agent.model.resources import Container, Strategy
+from agent.plan.applied import is_completed
+from agent.plan.container.image import failure_of
+
+logger = logging.getLogger(__name__)
+
+HOOK_S = 30.0  # of pre_stop and post_start, unless the section says another
+HOLD_S = 30.0  # of hold_cmd
+HOLD_LIMIT_S = 86400.0
+_POLL_S = 0.2
+_HEALTH_LIMIT_S = 300.0
+_WHY_LIMIT = 512  # characters of an error that a record keeps
+
+
+class Step(Enum):
+    """One step of a replacement. It may be repeated, and so may its undo: after a crash the records say what is under way,
+    not how far it came. Undoing what was not done does nothing."""
+
+    CREATE = auto()  # the new container, not started
+    STOP = auto()  # the old one, `pre_stop` first
+    MOVE_DATA = auto()  # copies of the old one's volumes, or the data of before in their place
+    SET_ASIDE = auto()  # the old one makes room for the new one: its name, or its place on the disk
+    PROVE = auto()  # the new one starts and passes its gate
+
+
+# The one place that knows the order. What was begun is undone in the reverse order of its row.
+ORDER: Mapping[Strategy, tuple[Step, ...]] = {
+    Strategy.SWAP: (Step.CREATE, Step.STOP, Step.MOVE_DATA, Step.SET_ASIDE, Step.PROVE),
+    Strategy.HANDOVER: (Step.CREATE, Step.PROVE, Step.STOP, Step.SET_ASIDE),
+    Strategy.FREE_FIRST: (Step.STOP, Step.SET_ASIDE, Step.CREATE, Step.PROVE),
+}
+
+
+class GateError(EngineError):
+    """The new container did not start, did not stay up, or did not become healthy."""
+
+    code = "gate"
+
+
+class SupersededError(EngineError):
+    """The new container is no longer wanted; nothing is wrong with it."""
+
+    code = "superseded"
+
+
+class HeldBackError(SkippedError):
+    """`hold_cmd` wants the replacement to wait."""
+
+    code = "held-back"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Runs them; each blocks for as long as its command and its deadline take."""
+
+    engine: Engine
+    records: Records
+    clock: Clock
+
+    def hold(self, container: Container, old: Record) -> None:
+        """Raises HeldBackError while `hold_cmd` says so, `hold_limit` at most. `old` is that of one that is not stopped."""
+        command = container.policy.hold_cmd
+        seen = self.engine.inspect_container(old.object_id) if command else None
+        # one that is between two restarts or paused cannot say no: what replaces it may be the cure
+        runs = seen is not None and seen.state == "running"
+        why = self._run(container, old.object_id, command, HOLD_S)[0] if command and runs else ""
+        if not why:
+            return
+        now, limit = self.clock.wall(), container.policy.hold_limit_s
+        limit = HOLD_LIMIT_S if limit is None else limit
+        if old.held_at is None or old.held_at > now:
+            self.records.change(old.nonce, held_at=now)
+            since = now
+        else:
+            since = old.held_at
+        if now - since >= limit:
+            logger.warning("%s: hold_cmd %s; replaced, since `hold_limit` is over", container.name, why)
+            return
+        left = max(1, round((since + limit - now) / 60))
+        raise HeldBackError(f"hold_cmd {why}; it is replaced in {left} min at the latest", retryable=True)
+
+    def pre_stop(self, container: Container, object_id: str) -> str:
+        """What went wrong, for people; "" when nothing."""
+        command, limit = container.policy.pre_stop, container.policy.pre_stop_timeout_s
+        if not command:
+            return ""
+        why = self._run(container, object_id, command, HOOK_S if limit is None else limit)[0]
+        if why:
+            logger.warning("%s: pre_stop %s; the container is stopped anyway", container.name, why)
+        return f"pre_stop {why}" if why else ""
+
+    def post_start(self, container: Container, object_id: str) -> None:
+        """Raises EngineError with what it printed last."""
+        command, limit = container.policy.post_start, container.policy.post_start_timeout_s
+        if not command:
+            return
+        why, output = self._run(container, object_id, command, HOOK_S if limit is None else limit)
+        if why:
+            error = EngineError(f"post_start {why}", retryable=True)
+            error.output = output
+            raise error
+
+    def _run(
+        self, container: Container, object_id: str, command: tuple[str, ...], limit_s: float
+    ) -> tuple[str, str]:
+        """What went wrong, with its last line, and its last lines; never the command, which may hold a password."""
+        try:
+            code, raw = self.engine.execute(object_id, command, limit_s)
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:
+            return "could not be run: " + tidied(str(exc).encode(), container), ""
+        if code == 0:
+            return "", ""
+        output = tidied(raw, container)
+        last = output.rpartition("\n")[2].strip()
+        why = f"did not end within {limit_s:g} s" if code is None else f"exited with {code}"
+        return (f"{why}: {last}" if last else why), output
+
+
+def prove(
+    container: Container,
+    start: Callable[[], str],
+    *,
+    hooks: Hooks,
+    waiting: Callable[[], AbstractContextManager[None]],
+    leave: Callable[[Container], None],
+    replaces: bool = False,
+) -> None:
+    """Starts the new container and waits until it has passed its gate. `start` gives its id.
+
+    Raises GateError with what the container printed last, and what `leave` raises.
+    """
+    try:
+        object_id = start()
+    except EngineError as exc:
+        # an engine that did not answer says nothing of the new container
+        if exc.status:
+            raise GateError(str(exc), status=exc.status) from exc
+        raise
+    try:
+        hooks.post_start(container, object_id)
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        failed = GateError(str(exc))
+        failed.output = exc.output
+        raise failed from exc
+    try:
+        with waiting():
+            _gate(hooks.engine, container, object_id, replaces=replaces, leave=leave, clock=hooks.clock)
+    except GateError as exc:
+        exc.output = last_output(hooks.engine, object_id, container)
+        raise
+
+
+def _gate(
+    engine: Engine,
+    container: Container,
+    object_id: str,
+    *,
+    replaces: bool,
+    leave: Callable[[Container], None],
+    clock: Clock,
+) -> None:
+    """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
+
+    Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
+    gate or the health check takes; runs in a thread.
+    """
+    begun = well_since = clock.monotonic()
+    while True:
+        seen = engine.inspect_container(object_id)
+        now = clock.monotonic()
+        if seen is not None and _health(seen) == "starting":
+            well_since = now
+        if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
+            return
+        leave(container)
+        clock.sleep(_POLL_S)
+
+
+def _health(seen: ObservedContainer) -> str:
+    state = (seen.inspect or {}).get("State", {})
+    return str((state.get("Health") or {}).get("Status") or "")
+
+
+def _judge(
+    container: Container,
+    seen: ObservedContainer | None,
+    *,
+    replaces: bool,
+    elapsed_s: float,
+    well_s: float,
+) -> bool:
+    if seen is None:
+        raise GateError("the new container was removed")
+    state: dict[str, Any] = (seen.inspect or {}).get("State", {})
+    if state.get("Status") != "running":
+        if is_completed(container, seen, replaces=replaces):
+            return True
+        if state.get("ExitCode") == 0:
+            text = f"the new container ended with 0 after {elapsed_s:.1f} s, but a service must keep running"
+            raise GateError(f"{text}; a job says `restart no`")
+        killed = " (OOMKilled: out of memory)" if state.get("OOMKilled") else ""
+        raise GateError(
+            f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
+        )
+    restarts = (seen.inspect or {}).get("RestartCount", 0)
+    if state.get("Restarting") or restarts > 0:  # it runs again: its last exit code is not shown any more
+        raise GateError(f"the new container ended and was restarted ({restarts}x) within {elapsed_s:.1f} s")
+    health = _health(seen)
+    if health == "unhealthy":
+        raise GateError("the new container is unhealthy")
+    if health == "starting":
+        if elapsed_s > _HEALTH_LIMIT_S:
+            raise GateError(f"the new container is not healthy after {_HEALTH_LIMIT_S:.0f} s")
+        return False
+    return well_s >= container.policy.gate_s
+
+
+def failed_fields(
+    container: Container, image_id: str, error: EngineError | StorageError, *, digest: str
+) -> dict[str, Any]:
+    """The fields of the old one's record that say what failed and why, so that it is not tried again as it is."""
+    return {
+        **failure_of(container, image_id),
+        "failed_why": str(without_secrets(error, container))[:_WHY_LIMIT],
+        "failed_output": error.output if isinstance(error, EngineError) else "",
+        "failed_digest": digest,
+    }
