@@ -68,13 +68,13 @@ def test_the_load_of_all_and_of_one_over_time(agent: Agent, engine: PrivateDocke
         stats = await stream.call(
             "GET", f"/containers/{object_id}/stats", query=(("stream", "false"),), read=dict
         )
-        theirs, ours = counters_of_stats(object_id, stats), counters_of(object_id, files_of(pid))
+        theirs, ours = counters_of_stats(object_id, stats), counters_of(object_id, files_of(pid, object_id))
         assert ours.limit == theirs.limit == 32 << 20
         assert abs(ours.memory - theirs.memory) < 2 << 20
         assert 0 <= ours.cpu_ns - theirs.cpu_ns < 2e9
         assert ours.rx is not None and theirs.rx is not None and abs(ours.rx - theirs.rx) < 10_000
         await asyncio.sleep(1)
-        assert 2 < load_between(ours, counters_of(object_id, files_of(pid))).cpu <= 60
+        assert 2 < load_between(ours, counters_of(object_id, files_of(pid, object_id))).cpu <= 60
 
     asyncio.run(both())
     # over time: the agent began to look when it started, maybe before the container did

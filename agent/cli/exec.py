@@ -67,6 +67,10 @@ def _request(args: argparse.Namespace, command: list[str], *, interactive: bool,
     }
     if tty and "TERM" in os.environ and not any(e.startswith("TERM=") for e in args.env):
         body["Env"].append(f"TERM={os.environ['TERM']}")
+    if tty and not args.detach and sys.stdout.isatty():
+        # the size that the command has when it begins, from API 1.42 on; with older engines it comes a moment later
+        size = os.get_terminal_size(sys.stdout.fileno())
+        body["ConsoleSize"] = [size.lines, size.columns]
     return (
         body
         | ({"User": args.user} if args.user else {})

@@ -222,7 +222,8 @@ class Conversion:
             "text": format_file(Package(name=PACKAGE, sections=sections)).strip("\n") + "\n"
             if sections
             else "",
-            "report": [asdict(line) for line in self.report],
+            # what a line is about is shown as it was written, and may hold a secret
+            "report": [{**asdict(line), "where": hidden_text(line.where)} for line in self.report],
             "files": [asdict(file) for file in self.files],
             "warnings": [issue.text() for issue in warnings],
         }

@@ -32,6 +32,7 @@ _APART_S = 1.0
 _KEPT_S = 2.0  # an answer serves all that ask meanwhile
 _AT_ONCE = 4
 _CGROUPS = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
 _UNLIMITED = 1 << 60  # cgroup v1 writes the largest number of pages
 _STATS = (("stream", "false"), ("one-shot", "true"))  # since API 1.41
 
@@ -161,7 +162,7 @@ class Loads:
                 "GET", f"/containers/{object_id}/json", read=lambda inspect: int(inspect["State"]["Pid"])
             )
             try:
-                files = files_of(pid)
+                files = files_of(pid, object_id)
                 made = counters_of(object_id, files)
             except (OSError, ValueError):
                 self._files[object_id] = None
@@ -176,17 +177,22 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 1)
 
 
-def files_of(pid: int) -> _Files:
-    """Of /proc/PID/cgroup (cgroups(7)). Raises OSError, ValueError where they are not to be found."""
+def files_of(pid: int, object_id: str) -> _Files:
+    """Of /proc/PID/cgroup (cgroups(7)), of the container's whole group. Raises OSError, ValueError where they are not to
+    be found."""
     if pid <= 0:
         raise ValueError("no process")
     groups: dict[str, str] = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines():
+    process = _PROC / str(pid)
+    for line in (process / "cgroup").read_text(encoding="ascii").splitlines():
         _, names, path = line.split(":", 2)
-        groups |= {name: path.strip("/") for name in names.split(",")}
+        # an init in the container may have moved to a group below: docker in docker, systemd
+        whole, its_id, _ = path.strip("/").partition(object_id)
+        tail = path.strip("/")[len(whole + its_id) :].partition("/")[0]
+        groups |= dict.fromkeys(names.split(","), whole + its_id + tail)
     # with the network of the host its devices count what the whole router moves
-    own_network = os.stat(f"/proc/{pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
-    network = Path(f"/proc/{pid}/net/dev") if own_network else None
+    own_network = os.stat(process / "ns/net").st_ino != os.stat(_PROC / "self/ns/net").st_ino
+    network = process / "net/dev" if own_network else None
     if "memory" in groups and "cpuacct" in groups:
         used, memory = _CGROUPS / "cpuacct" / groups["cpuacct"], _CGROUPS / "memory" / groups["memory"]
         return _Files(
@@ -224,11 +230,16 @@ def counters_of(object_id: str, files: _Files) -> Counters:
         object_id=object_id,
         at=time.monotonic(),
         cpu_ns=cpu_ns,
-        memory=max(0, int(files.memory.read_text(encoding="ascii")) - cache),
+        memory=_without_cache(int(files.memory.read_text(encoding="ascii")), cache),
         limit=bounded,
         rx=rx,
         tx=tx,
     )
+
+
+def _without_cache(usage: int, cache: int) -> int:
+    """As `docker stats` counts: the two are read one after the other, and do not always fit."""
+    return usage - cache if cache < usage else usage
 
 
 def _pairs(path: Path) -> dict[str, str]:
@@ -258,7 +269,7 @@ def counters_of_stats(object_id: str, stats: Mapping[str, Any]) -> Counters:
         object_id=object_id,
         at=time.monotonic(),
         cpu_ns=int(((stats.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage", 0)),
-        memory=max(0, int(memory.get("usage", 0)) - int(cache)),
+        memory=_without_cache(int(memory.get("usage", 0)), int(cache)),
         limit=limit if limit < _UNLIMITED else 0,
         rx=sum(each["rx_bytes"] for each in networks.values()) if networks else None,
         tx=sum(each["tx_bytes"] for each in networks.values()) if networks else None,

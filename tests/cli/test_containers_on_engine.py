@@ -150,6 +150,20 @@ def test_a_shell_has_this_terminal_with_an_agent_and_without(agent: Agent, box: 
     assert said(agent, "wait", "web")[0] == 1
 
 
+@pytest.mark.long
+def test_a_command_has_the_size_of_this_terminal_from_its_first_moment(agent: Agent, box: Box) -> None:
+    if tuple(map(int, box.client.api.version()["ApiVersion"].split("."))) < (1, 42):
+        pytest.skip("this engine takes no size before the start")
+    wait_for(lambda: running(box, "web"))
+    for _ in ("with an agent", "without"):
+        shell = Terminal(
+            [*agent.words_of(["exec"]), "exec", "-it", "web", "stty", "size"], columns=90, rows=30
+        )
+        assert shell.end().code == 0
+        assert "30 90" in shell.raw
+        agent.end()
+
+
 def test_without_an_engine_a_sentence_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.observe import load
 from agent.status.load import CONTAINERS_MAX, SLOTS, STEP_S, Counters, History, load_between, load_metrics
 from agent.status.metrics import format_metrics
 
@@ -66,3 +70,83 @@ def test_metrics_have_a_series_a_container() -> None:
     assert 'ucidockd_container_cpu_seconds_total{container="web"} 2.5' in text
     assert 'ucidockd_container_restarts_total{container="web"} 3' in text
     assert "network" not in text and 'memory_limit_bytes{container="web"} 2097152' in text
+
+
+OBJECT_ID = "ff83237aaccdbc1e8debb2af955e7d0e550ae96c0bb9d60ee2d4fa8bb466dd8d"
+V1 = {
+    "cpuacct/{}/cpuacct.usage": "290488123",
+    "memory/{}/memory.usage_in_bytes": "50331648",
+    "memory/{}/memory.limit_in_bytes": "{limit}",
+    "memory/{}/memory.stat": "cache 31457280\ninactive_file 1048576\ntotal_cache 31457280\ntotal_inactive_file 20971520",
+}
+V2 = {
+    "{}/cpu.stat": "usage_usec 290488\nuser_usec 283886\nsystem_usec 6602\nnice_usec 0",
+    "{}/memory.current": "50331648",
+    "{}/memory.max": "{limit}",
+    "{}/memory.stat": "anon 29360128\nfile 31457280\nkernel 1048576\ninactive_file 20971520\nactive_file 8388608",
+}
+GROUPS_V1 = "12:memory:/{0}\n5:cpu,cpuacct:/{0}\n1:name=systemd:/{0}\n0::/\n"
+
+
+@pytest.mark.parametrize("below", ["", "/init", "/init.scope/payload"])
+@pytest.mark.parametrize(("limit", "limit_bytes"), [("67108864", 64 << 20), ("none", 0)])
+@pytest.mark.parametrize(
+    ("files", "groups", "group"),
+    [
+        (V1, GROUPS_V1, f"docker/{OBJECT_ID}"),
+        (V2, "0::/{0}\n", f"docker/{OBJECT_ID}"),
+        (V2, "0::/{0}\n", f"system.slice/docker-{OBJECT_ID}.scope"),
+    ],
+)
+def test_the_kernels_files_of_both_versions_say_the_same(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    groups: str,
+    group: str,
+    below: str,
+    limit: str,
+    limit_bytes: int,
+) -> None:
+    """Also of a container whose first process has moved into a group below (docker in docker, systemd)."""
+    unlimited = "9223372036854771712" if files is V1 else "max"
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name.format(group)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.format(limit=unlimited if limit == "none" else limit) + "\n")
+    for process in ("7", "self"):
+        (tmp_path / process / "ns").mkdir(parents=True)
+        (tmp_path / process / "ns/net").touch()
+    (tmp_path / "7/cgroup").write_text(groups.format(group + below))
+    (tmp_path / "7/net").mkdir()
+    (tmp_path / "7/net/dev").write_text(
+        "Inter-|\n face |\n    lo: 9 0 0 0 0 0 0 0 9 0\n  eth0: 5 0 0 0 0 0 0 0 6 0\n"
+    )
+    monkeypatch.setattr(load, "_PROC", tmp_path)
+    monkeypatch.setattr(load, "_CGROUPS", tmp_path / "cgroup")
+    found = load.counters_of(OBJECT_ID, load.files_of(7, OBJECT_ID))
+    assert found.cpu_ns // 1000 == 290488
+    assert (found.memory, found.limit, found.rx, found.tx) == (29_360_128, limit_bytes, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        (
+            {
+                "usage": 50_331_648,
+                "limit": 64 << 20,
+                "stats": {"inactive_file": 20_971_520, "file": 31_457_280},
+            },
+            29_360_128,
+        ),
+        ({"usage": 50_331_648, "stats": {"inactive_file": 1, "total_inactive_file": 20_971_520}}, 29_360_128),
+        ({"usage": 100, "stats": {"inactive_file": 200}}, 100),
+        ({}, 0),
+        (None, 0),
+    ],
+)
+def test_the_engines_stats_of_both_versions_are_counted_as_docker_does(memory: Any, expected: int) -> None:
+    cpu = {"cpu_usage": {"total_usage": 290_488_123}}
+    found = load.counters_of_stats(OBJECT_ID, {"cpu_stats": cpu, "memory_stats": memory})
+    assert (found.memory, found.cpu_ns) == (expected, 290_488_123)

@@ -360,6 +360,12 @@ class Consoles:
                 "User": spec.user,
                 "WorkingDir": spec.workdir,
                 "Privileged": spec.privileged,
+                # with an API before 1.42 the size comes a moment after the start
+                **(
+                    {"ConsoleSize": [spec.rows, spec.columns]}
+                    if spec.tty and spec.rows and spec.columns
+                    else {}
+                ),
             },
             read=_id_of_new,
         )
