@@ -408,6 +408,7 @@ class Loop:
     async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
         """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
         keys = self.reconciler.mounting(frozenset(volumes))
+        # passes leave them alone from here on; what an earlier one began is waited for below
         self.reconciler.holds.begin_copy(keys)
         for _ in range(round(COPY_WAITS_S / _LOOK_AGAIN_S)):
             async with self._one_pass:  # one that began before may still plan for them
@@ -479,6 +480,7 @@ class Loop:
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
+        # beside the mistakes, or a person who sees none would look for the cause elsewhere
         holding = self.reconciler.daemon.holding if self.reconciler.daemon is not None else ""
         found: list[dict[str, object]] = [
             {"severity": i.severity, "text": i.text()} for i in self.reconciler.last.issues
@@ -489,7 +491,9 @@ class Loop:
 
     async def run(self) -> None:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
+        # before the first pass: what changes while that reads must not be missed
         self._look_at_files()
+        # a path that did not answer may answer now: what waited for it is looked at again
         PATHS.woken = lambda: self.trigger_threadsafe(config=True, deep=True)
         try:
             with self._watch_mounts(self.trigger):
@@ -572,6 +576,7 @@ class Loop:
 
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
+        # whatever happens, the loop goes on: the next trigger or resync tries again
         try:
             with self._counted():
                 self._pass(dirty)
