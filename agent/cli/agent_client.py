@@ -117,6 +117,7 @@ def answer_of(
         if response.status < 400:
             return response
         text = response.read()
+    # before OSError, of which it is one: the caller knows how long it has waited
     except TimeoutError:
         raise
     except PermissionError as exc:

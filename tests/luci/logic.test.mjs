@@ -325,7 +325,7 @@ test('rows: sections and what only the engine has are one list', () => {
 	assert.deepEqual(found.map(({ name, image, stack, state }) => [ name, image, stack, state.level, state.words, state.note ]), [
 		[ 'media', 'nginx:1', '', 'waiting', 'Waiting', 'mount /mnt/sda1 is missing' ],
 		[ 'web', 'nginx:1', '', 'ok', 'Running, healthy, 3 d', '' ],
-		[ 'hand', 'f'.repeat(12), 'shop', 'warning', 'Stopped with exit code 3, 6 seconds', '' ]
+		[ 'hand', 'f'.repeat(12), 'shop', 'warning', 'Stopped with exit code 3, 6 s', '' ]
 	]);
 	assert.deepEqual(found[1].ports, [ { ip: '0.0.0.0', host: 8080, inner: 80, type: 'tcp', zones: [ 'lan' ] }, { ip: undefined, host: undefined, inner: 443, type: 'tcp', zones: undefined } ]);
 	assert.deepEqual([ '', 'running', 'trouble', 'stopped', 'declared', 'foreign' ].map(kind => found.filter(row => rows.fits(row, '', kind)).map(row => row.name)),

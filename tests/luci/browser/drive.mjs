@@ -52,7 +52,7 @@ const verbs = {
 		clicks = [];
 		requests = [];
 		await page.goto(url);
-		await page.waitForFunction(() => window.ready);
+		await page.waitForFunction(() => window.ready).catch(error => Promise.reject(new Error([ error.message, ...errors ].join('\n'))));
 	},
 	// clicks and requests since the last `visit`
 	clicks: async () => clicks,

@@ -11,7 +11,9 @@ import pytest
 
 from tests.api.conftest import Containers, containers
 from tests.browser.test_reverse_proxy import why_no_browser
-from tests.luci.browser.test_modules_in_a_browser import Pages, pages
+from tests.luci.browser.test_modules_in_a_browser import APP, Pages, pages
+from tests.support.agent_process import running, wait_for
+from tests.support.fake_rpcd import ADMIN
 
 __all__ = ["containers", "pages"]
 
@@ -28,7 +30,7 @@ PRESS = """
         await wait();
         const names = new Set([...document.querySelectorAll('#view button')].map(one => one.textContent.trim()));
         for (const name of names)
-            if (!/Download|Upload|Back up|console|Open|Pull|Build|Import|Load|again|Push/.test(name)) {
+            if (!/Download|Upload|Back up|console|Open|Pull|Build|Import|Load|again|Push|Save|Create|Reset/.test(name)) {
                 [...document.querySelectorAll('#view button')].find(one => one.textContent.trim() === name)?.click();
                 await wait();
             }
@@ -73,5 +75,65 @@ def test_no_text_of_a_page_runs(pages: Pages, containers: Containers, view: str,
     browser.do("until", f"{MARKS} > 0 && {MARKS}")
     browser.do("evaluate", PRESS)
     assert browser.do("evaluate", "window.dialogues ?? 0") >= dialogues
+    assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
+    assert browser.do("evaluate", "window.ran ?? []") == []
+
+
+SECTIONS = """
+config stack 'shop'
+	list env 'A=b'
+
+config container 'web'
+	option image 'IMAGE'
+	option command 'sleep 1000'
+	option stop_signal 'KILL'
+	option stack 'shop'
+	option network_mode 'none'
+	list volume 'store:/data'
+
+config volume 'store'
+
+config network 'home'
+
+config notify 'phone'
+	option url 'http://127.0.0.1:9/x'
+
+config backup 'nightly'
+	list section 'web'
+	option target '/nowhere'
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("page", "seen"),
+    [
+        ("settings", "nightly"),
+        ("settings", "phone"),
+        ("volumes", "store"),
+        ("networks", "home"),
+        ("containers", "shop"),
+        ("container/web#settings", "IMAGE"),
+        ("add", "A docker run line"),
+    ],
+)
+def test_no_value_of_uci_runs(pages: Pages, page: str, seen: str) -> None:
+    """All that forms show: values of options, names of sections, copies of backups, what a test of a notice answers."""
+    box, browser = pages.router.box, pages.browser
+    assert box
+    box.write(SECTIONS)
+    wait_for(lambda: running(box, "web"))
+    path, _, part = page.partition("#")
+    browser.do("visit", f"{pages.router.web.address}{APP}/{path}?session={ADMIN}&hostile#{part}")
+    browser.do("evaluate", "document.querySelectorAll('#view details').forEach(one => { one.open = true; })")
+    browser.do(
+        "until", f"document.getElementById('view').innerHTML.includes({seen!r}.replace('IMAGE', 'busybox'))"
+    )
+    browser.do("evaluate", PRESS)
+    found = (
+        "[...document.querySelectorAll('#view input, #view textarea')].some(one => /<img/.test(one.value))"
+    )
+    if page not in ("networks", "volumes", "add"):
+        assert browser.do("evaluate", found), "values are marked"
     assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
     assert browser.do("evaluate", "window.ran ?? []") == []

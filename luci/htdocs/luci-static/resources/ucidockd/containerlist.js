@@ -9,6 +9,7 @@ const STACK = 'com.docker.compose.project';
 const SWAP = '.ucidockd-'; // the old or the new container of a swap has a name of its own meanwhile
 const HELPER = 'ucidockd.helper'; // a container that lends its archive calls to a volume, for some seconds
 const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'error', dead: 'error' };
+const UNITS = { second: 's', seconds: 's', minute: 'min', minutes: 'min', hour: 'h', hours: 'h', day: 'd', days: 'd' }; // as in `format`
 const FINE = [ 'ok', 'off', 'warning' ]; // levels at which the container's own state says more
 
 function nameOf(container) {
@@ -21,7 +22,7 @@ function partsOf(text) {
 	const [ , code ] = (/\((\d+)\)/).exec(text) ?? [];
 	const [ , span ] = (/^(?:Up|Exited \(\d+\)) (.*?)(?: ago)?(?: \(.*\))?$/).exec(text) ?? [];
 
-	return { health, code, span: span?.toLowerCase() };
+	return { health, code, span: span?.toLowerCase().replace(/ ([a-z]+)$/, (all, unit) => UNITS[unit] ? ' ' + UNITS[unit] : all) };
 }
 
 // in words: `Running, healthy, 3 d`

@@ -96,6 +96,11 @@ return baseclass.extend({
 		return String(text).replace(/[&<>"']/g, char => '&#%d;'.format(char.charCodeAt(0)));
 	},
 
+	// words in backticks as code
+	coded(text) {
+		return String(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part);
+	},
+
 	// what `node` shows from now on
 	fill(node, ...content) {
 		node.replaceChildren(...nodes(content));

@@ -19,11 +19,6 @@ function ownOptions(section) {
 	return Object.fromEntries(Object.entries(section ?? {}).filter(([ name, value ]) => !name.startsWith('.') && value != null));
 }
 
-// words in backticks as code
-function coded(text) {
-	return text.split('`').map((part, index) => index % 2 ? D.el('code', {}, part) : part);
-}
-
 // one section; `given`: what it says when it is not in the file yet
 function wordsOf({ message, expected }) {
 	return [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
@@ -48,7 +43,7 @@ class Section {
 			placeholder: schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
 		});
 		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), warning = D.spoken('div', { 'class': 'ucid-warning' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);
-		const words = D.el('div', { 'class': 'cbi-value-description' }, coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
+		const words = D.el('div', { 'class': 'cbi-value-description' }, D.coded(more.description ?? _(property.description)), effect && D.el('span', { 'class': 'ucid-effect' }, ' ', _('A change %s.').format(effect)));
 
 		control.input?.setAttribute('id', id);
 		this.fields.set(name, {

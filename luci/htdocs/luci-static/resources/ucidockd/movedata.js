@@ -45,7 +45,7 @@ return baseclass.extend({
 	async move(target) {
 		const place = D.el('p', { 'aria-live': 'polite' }), started = await calls.agent.move_data(target);
 
-		const close = D.dialogue(_('Moving the data'), [ place, D.el('p', {}, _('This goes on if you leave the page; see Activity.')) ], [
+		const close = D.dialogue(_('Moving the data'), [ place, D.el('p', {}, _('This continues if you leave the page; see Activity.')) ], [
 			D.el('button', { 'type': 'button', 'class': 'btn', 'click': () => close() }, _('Close')), D.always('negative', _('Cancel the move'), () => calls.agent.job_cancel(started.job.id))
 		]);
 		const job = await jobs.finished(started, step => D.fill(place, jobs.words(step)));

@@ -138,7 +138,7 @@ return baseclass.extend({
 
 		return D.el('div', { 'class': 'ucidockd-problem' },
 			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, one.label), ' ',
-				D.el('span', { 'class': 'ucidockd-any' }, one.message), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, ' · ', _('for %s').format(format.age(one.since, now))) : '')),
+				D.el('span', { 'class': 'ucidockd-any' }, D.coded(one.message)), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, ' · ', _('for %s').format(format.age(one.since, now))) : '')),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(

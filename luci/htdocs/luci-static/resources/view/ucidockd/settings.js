@@ -163,7 +163,7 @@ return view.extend({
 
 		return [
 			names ? _('dockerd restarts, and these containers stop: %s.').format(names) : _('dockerd restarts. No container runs.'),
-			_('Images, containers and volumes stay in %s. In %s dockerd begins with what is there, which is nothing in an empty folder.').format(from, to),
+			_('Images, containers and volumes stay in %s. In %s, dockerd starts with what is there: nothing, if the folder is empty.').format(from, to),
 			[ _('To take them along, move the data instead of saving:'), ' ', movedata.button(from, () => to) ]
 		];
 	},

@@ -149,7 +149,7 @@ return view.extend({
 				D.menu(_('More'), [
 					users.length > 0 && D.button('neutral', _('Stop containers and download'), () => this.askDownload(volume, users)),
 					D.button('neutral', _('Restore from a file'), () => this.restore(volume, users)),
-					user && D.page([ 'container', user.row.path ], _('Browse'), 'files=' + user.path, 'btn cbi-button'),
+					user && L.hasViewPermission() && D.page([ 'container', user.row.path ], _('Browse'), 'files=' + user.path, 'btn cbi-button'),
 					inspect.button(volume.Name, () => calls.volume.inspect(volume.Name)),
 					!owner && !users.length && D.button('negative', _('Remove'), () => this.remove(volume))
 				]))
