@@ -600,6 +600,7 @@ class Loop:
     def _read_config(self) -> None:
         """Not while a file is being written in place; its closing is a trigger, and so is the end of our patience."""
         self._look_at_files()
+        # half a file would be a configuration without its last sections, whose containers would be removed
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
             if self._notices is not None and self.reconciler.desired is not None:
@@ -635,6 +636,7 @@ class Loop:
             now = self.reconciler.monotonic()
             if now < due:  # a pass ended and moved what is due
                 continue
+            # a look at the files is cheap, and does for the poll; the pass is asked for only where something is due
             files = self._look_at_files()
             deep = now >= self._last_deep + self._settings()[1]
             if files or deep or now >= self._due(polls=False):

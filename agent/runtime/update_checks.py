@@ -31,7 +31,6 @@ from agent.model.updates import (
     ImageName,
     RunningImage,
     UpdateState,
-    Window,
     parse_image,
     result_as_json,
 )
@@ -201,15 +200,14 @@ class UpdateChecks:
         )
         if wait_s == 0:
             self.check(desired)
-        elif wait_s is not None and self._is_open(settings.update_check_window):
+            return
+        window = settings.update_check_window
+        if wait_s is not None and (window is None or not window.wait_s(self.time.second_of_day())):
             # only the tags whose registry had enough, or was away: the others have been answered
             with self._lock:
                 due = {r for r, f in self._failures.items() if f.retry_at is not None and f.retry_at <= now}
             if due := due & {look.reference for look in self._looks(desired)}:
                 self._begin(desired, due)
-
-    def _is_open(self, window: Window | None) -> bool:
-        return window is None or not window.wait_s(self.time.second_of_day())
 
     def check(self, desired: Desired, keys: Collection[str] = ()) -> Future[None]:
         """Asks the registries of these containers (`container:NAME`), of all without `keys`; of what is under way the end.
@@ -416,6 +414,7 @@ class UpdateChecks:
 
     def _remember(self, desired: Desired) -> None:
         """Writes what is newer than what runs, where that changed."""
+        # how long an image has been newer must outlive the agent; all else is asked for again
         references = {available.reference for available in self.offered(desired).values()}
         with self._lock:
             tags = {

@@ -50,6 +50,7 @@ def ask(
     asked = tuple(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )
+    # what failed before is tried again: a person who asks wants that
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
@@ -139,6 +140,7 @@ def _row(
         "output": "",
     }
     error = next((o.error for o in reversed(outcomes) if o.operation.key == asked.key and o.error), None)
+    # data may have been taken back under the same image
     if now.image_id != asked.record.image_id or (asked.record.saved and not now.saved and now.pinned):
         return {**row, "outcome": "rolled back" if now.pinned else "updated"}
     if now.asked:
