@@ -264,6 +264,8 @@ class DaemonStage:
             raise ConflictError(
                 f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
             )
+        if self.other_engine:
+            raise ConflictError(f"not the engine of these containers is running: {self.other_engine}")
         change = self._change_of(runner)
         running, process = change.record.running, change.record.process
         if running is None or process is None or not change.probe.answers():

@@ -44,6 +44,8 @@ def ask(
     Raises ConfigError for an unknown name, ConflictError for one that cannot be, EngineError, StorageError. Blocking.
     """
     desired = reconciler.declared()
+    if reconciler.daemon is not None and reconciler.daemon.other_engine:
+        raise ConflictError(reconciler.daemon.other_engine)
     containers = {c.section: c for c in map(desired.container, names)}
     if not containers:
         raise ConfigError("name the containers to update")
