@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from agent.engine.probe import UnixConnection
 from agent.errors import UcidockdError
+from agent.unix_http import UnixConnection
 from agent.wire.bodies import error_message
 
 _PIECE = 65536

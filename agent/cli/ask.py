@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from agent.cli.agent_client import NoAgentError, answer_of, call, whole_status
 from agent.cli.parser import ENGINE, FOLDERS, from_environment, runtime_options
-from agent.engine.probe import UnixConnection
 from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
+from agent.unix_http import UnixConnection
 from agent.wire.bodies import error_message
 
 if TYPE_CHECKING:
