@@ -62,7 +62,7 @@ def remember_agent(options: RuntimeOptions, text: str) -> None:
     """Keeps the agent section for a start at which /etc/config/containers cannot be read: it says who starts dockerd, and
     where the engine is. Raises OSError."""
     path = _agent_file(options)
-    if not path.exists() or path.read_text() != text:
+    if text != (path.read_text() if path.exists() else ""):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic_write(path, text.encode(), mode=0o600)
 
@@ -203,7 +203,7 @@ def _read(
 
 
 def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> list[Issue]:
-    """Mistakes of options in a file that is not in UCI's syntax, as far as they do not come from that."""
+    """Mistakes of options in a file with syntax errors, except those that only follow from these errors."""
     try:
         package = parse(without(text, found), package=name, path=path)
     except UciSyntaxError:

@@ -52,6 +52,8 @@ class Oracle:
         open_records = [r for r in self.box.reconciler.records.records() if r.swap or not r.object_id]
         assert open_records == []
         left = {
-            p.name for p in self.box.options.state_dir.rglob("*") if p.suffix != ".json" and not p.is_dir()
+            p.name
+            for p in self.box.options.state_dir.rglob("*")
+            if p.suffix not in {".json", ".uci"} and not p.is_dir()
         }
         assert left == set(), "a temporary file is left"

@@ -98,6 +98,7 @@ class Machine:
         self.disposable: dict[str, str] = {}  # anonymous volumes that go with their sections
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
+        self.taken_back = False  # something was, at some time
         self.batch = False  # further edits follow before they are committed
         self.promises = Promises(self)
         self._make_decoys()
@@ -408,10 +409,12 @@ class Machine:
             self._check_networks(section, body)
 
     def _check_image(self, section: str, body: dict[str, Any]) -> None:
-        """A tag may have moved, and replaces nothing: it is one that the tag named at some time."""
+        """A tag may have moved, and replaces nothing: it is one that the tag named at some time. One that was taken back may
+        have that of the tag that its section named before."""
         self.note_tags()
         image = str(self.config.containers[section]["image"])
-        assert body["Image"] in self.named.get(image, ()), f"{section} runs an image that is not of {image}"
+        known = set().union(*self.named.values()) if self.taken_back else self.named.get(image, set())
+        assert body["Image"] in known, f"{section} runs an image that is not of {image}"
 
     def note_tags(self) -> None:
         """To be called before each move of a tag."""
@@ -709,7 +712,9 @@ def _renew(machine: Machine, choice: _Choice) -> None:
     """An update or a rollback is asked for."""
     section = choice.of(machine.config.containers or CONTAINERS)
     machine.promises.renewed(section)
-    machine.ground.renew(section, back=choice.below(3) == 0)
+    back = choice.below(3) == 0
+    machine.taken_back = machine.taken_back or back
+    machine.ground.renew(section, back=back)
 
 
 def _upgrade(machine: Machine, choice: _Choice) -> None:
