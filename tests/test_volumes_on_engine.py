@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.engine.probe import UnixConnection
+from agent.unix_http import UnixConnection
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The application: every route of the table, and what becomes of errors."""
+"""The application: every route of the table, and the answers to errors."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Body:
 
 
 async def single_file(opening: Awaitable[EngineResponse]) -> Body:
-    """The one file that an archive of the engine holds. Raises RequestError where it holds something else."""
+    """The single file in an archive of the engine. Raises RequestError where it holds anything else."""
     # the engine sends a tar even for one file; its data follows the header, so nothing is unpacked or stored
     response = await opening
     pieces = aiter(response.chunks())

@@ -187,7 +187,7 @@ async def masked_value(value: Any) -> Any:
 
 
 async def masked_json(body: bytes) -> bytes:
-    """The same of a body, as JSON text. Raises EngineError where it is none."""
+    """The same for a body, as JSON text. Raises EngineError where it is not JSON."""
     return await asyncio.get_running_loop().run_in_executor(_worker(), _masked, body)
 
 

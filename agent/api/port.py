@@ -159,7 +159,7 @@ class AgentPort(Manual, Protocol):
 
 
 class Sessions(Protocol):
-    """Who knows sessions: rpcd on OpenWrt, a token file elsewhere."""
+    """Checks sessions: rpcd on OpenWrt, a token file elsewhere."""
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
         """Whether that session may call that method of that ubus object; False for a session that is not known.

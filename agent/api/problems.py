@@ -172,7 +172,7 @@ def switch(body: Mapping[str, object], name: str) -> bool:
 
 
 def number(body: Mapping[str, object], name: str, *, low: int, high: int, default: int) -> int:
-    """A whole number of a JSON body within limits. Raises RequestError."""
+    """A whole number of a JSON body, within limits. Raises RequestError."""
     value = body.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"{name}: expected a whole number from {low} to {high}")

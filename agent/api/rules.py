@@ -97,6 +97,6 @@ def write(name: str, method: str) -> Grant:
 
 
 READER = read("ucidockd", "status")
-"""What each session may do: one that may not is no session of this router."""
+"""What every session may do. One that may not is not a session of this router."""
 WRITER = write("ucidockd", "reconcile")
 """What only a writer may do."""

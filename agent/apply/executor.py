@@ -166,6 +166,7 @@ class Executor:
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
+        # the engine changes no network: its containers are taken off, and go back on the new one as their sections say
         old = self._current(operation.key)
         declared = {container.section: container for container in operation.members}
         exchange = NetworkExchange(engine=self.engine, records=self.records)
@@ -174,6 +175,7 @@ class Executor:
         try:
             self._create_network(create)
         except EngineError as exc:
+            # the engine refused it: the old one comes back, and this is not tried again until the section changes
             if exc.status:
                 spec = desired_spec(operation.network)
                 meant = meaning_hash("network", spec)
@@ -249,7 +251,12 @@ class Executor:
     def _make(self, key: str, container: Container, image_id: str, **fields: Any) -> None:
         """A container of that image, in the place of one that is gone. `fields`: more of its record."""
         before = self._record_of(key)
-        heir = self._inherit(container, image_id, before)
+        heir = Inheritance()
+        if before is not None and before.object_id:  # others removed it: its data goes on
+            declared = [record.name for record in self.records.records() if record.kind == "volume"]
+            heir = inherit_from_gone(self.engine, container, image_id, before, declared)
+            # what was lost before stays said until it is acknowledged
+            heir = replace(heir, lost=tuple(dict.fromkeys((*before.lost, *heir.lost))))
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container), **fields}
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
         # recorded before it is created: after a crash the record tells that the container is ours
@@ -277,14 +284,6 @@ class Executor:
         """Of a container that is gone from the engine."""
         found = [r for r in self.records.records() if r.key == key and not r.swap]
         return found[-1] if found else None
-
-    def _inherit(self, container: Container, image_id: str, before: Record | None) -> Inheritance:
-        """From a container that was removed by others."""
-        if before is None or not before.object_id:
-            return Inheritance()
-        declared = [record.name for record in self.records.records() if record.kind == "volume"]
-        found = inherit_from_gone(self.engine, container, image_id, before, declared)
-        return replace(found, lost=(*before.lost, *(name for name in found.lost if name not in before.lost)))
 
     def _undo_announce(self, record: Record, exc: EngineError, before: Record | None = None) -> None:
         # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
@@ -416,6 +415,7 @@ class Executor:
         try:
             reconnect(self.engine, self.records, record.object_id, container.spec, ignored=record.ignored)
         except EngineError as exc:
+            # refused for what the section says: tried again once that changes
             if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
                 self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
@@ -503,6 +503,7 @@ class Executor:
 
     @_do.register
     def _adopt(self, operation: ops.AdoptContainer) -> None:
+        # it is replaced like one of ours, so that it comes back if the new one fails. Its record names what to give back
         foreign = operation.foreign
         made_of = str(((foreign.inspect or {}).get("Config") or {}).get("Image") or "")
         keep = foreign.image_id if is_same_image(made_of, operation.container.spec.image) else ""
@@ -562,6 +563,7 @@ class Executor:
     def _retire(self, operation: ops.RetireContainer) -> None:
         record = operation.record
         if record.kind == "container":
+            # else the next start of the engine would start it again
             self.engine.update(record.object_id, restart_body("no"))
             self.engine.stop(record.object_id, None)
         self.records.change(record.nonce, removed_at=self.clock.wall())

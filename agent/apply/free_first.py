@@ -95,6 +95,7 @@ class FreeFirst:
             )
         old = look_at_image(self.engine, record.image_id) or {}
         wanted = operation.digest if operation.keep else container.spec.image
+        # the registry must have the new one, and it must fit once the old one is gone
         new = self.images.foresee(container, wanted, frees=int(old.get("Size") or 0))
         if new and operation.only_image and digest.endswith(f"@{new}"):
             return None
@@ -181,6 +182,7 @@ class FreeFirst:
         ):
             logger.warning("image %s stays: another section runs it", image_id[:19])
             return
+        # by its names first: the engine refuses to remove one by its id while it has several
         body = look_at_image(self.engine, image_id)
         for name in (*((body or {}).get("RepoTags") or ()), image_id):
             try:

@@ -71,6 +71,8 @@ def pinned_first(endpoint: Endpoint) -> bool:
 
 
 def _move(engine: Engine, records: Records, holders: list[_Holder], act: Callable[[], object]) -> None:
+    # The engine changes no address of an endpoint. They are put back only after `act` has taken the address, or one of them
+    # would get it again
     back: list[tuple[_Holder, Endpoint]] = []
     try:
         for holder in holders:

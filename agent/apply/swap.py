@@ -170,6 +170,7 @@ class Swap:
             restores=self.restores,
             **kept,
         )
+        # in one write: `old.running` says whether a rollback starts it again, whoever does it
         self.records.put(new, old)
         return new
 
@@ -192,6 +193,7 @@ class Swap:
                 if new.restores:
                     self._move(lambda data: data.lend(new.restores))
             case Step.SET_ASIDE:
+                # names are unique on an engine: the old one gives its own up first
                 self.engine.rename(old.object_id, swap_name(under_way.before.name, "old", new.nonce))
                 self.engine.rename(new.object_id, container.name)
             case Step.PROVE:
@@ -215,6 +217,7 @@ class Swap:
         )
         image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
+        # under another name: the old one still has, and answers to, the declared one
         name = swap_name(container.name, "new", new.nonce)
         object_id, inspect = create_from(
             self.engine, name, body, image_id=new.image_id, platform=container.spec.platform or ""

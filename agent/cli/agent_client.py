@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from agent.engine.probe import UnixConnection
 from agent.errors import UcidockdError
+from agent.unix_http import UnixConnection
 from agent.wire.bodies import error_message
 
 _PIECE = 65536
@@ -117,6 +117,7 @@ def answer_of(
         if response.status < 400:
             return response
         text = response.read()
+    # before OSError, of which it is one: the caller knows how long it has waited
     except TimeoutError:
         raise
     except PermissionError as exc:

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from agent.cli.agent_client import NoAgentError, answer_of, call, whole_status
 from agent.cli.parser import ENGINE, FOLDERS, from_environment, runtime_options
-from agent.engine.probe import UnixConnection
 from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
+from agent.unix_http import UnixConnection
 from agent.wire.bodies import error_message
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ def container_sections(args: argparse.Namespace) -> dict[str, str]:
 
     options = runtime_options(args)
     try:
+        # from the file: without an agent there is no status that knows the sections
         package = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir).load(
             "containers"
         )

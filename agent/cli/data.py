@@ -290,6 +290,7 @@ def _restore_from(args: argparse.Namespace, path: str) -> int:
     sections = {each["name"]: each for each in call(path, "GET", "/v1/backups")["backups"]}
     volumes = sections[args.name]["volumes"] if args.name in sections else []
     volume = args.volume or (volumes[0] if len(volumes) == 1 else "")
+    # an archive says nothing of the volume that it came from
     if volume not in volumes:
         raise ConfigError(f"{args.name} saves {', '.join(volumes) or 'nothing'}: say which with --volume")
     query = {"create": "1"} if args.into else {"replace": "1"}

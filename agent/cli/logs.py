@@ -249,6 +249,7 @@ def _shower(args: argparse.Namespace, names: list[str]) -> Callable[[_Reader, _L
             return
         file = sys.stderr if line.stream == "stderr" else sys.stdout
         head = f"{reader.name.ljust(width)} | " if len(names) > 1 else ""
+        # a colour for each container, as compose has it
         if paint.colours and head:
             head = f"\x1b[{_COLOURS[numbers[reader.name] % len(_COLOURS)]}m{head}\x1b[0m"
         text = escaped(line.text) if file.isatty() and not args.raw else line.text

@@ -53,7 +53,7 @@ def _by_child(work: Callable[[], int]) -> int:
             with contextlib.suppress(OSError):  # its reader is gone
                 stream.flush()
         nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):  # whoever reads them waits for their end
+        for descriptor in range(3):  # their readers wait for their end
             os.dup2(nothing, descriptor)
         os.write(its, bytes([code]))
         os._exit(code)

@@ -41,6 +41,7 @@ def plan(args: argparse.Namespace) -> int:
             print(text)
     if not result["ok"]:
         return 1
+    # what waits needs another pass: a script that looks for 0 must come again
     undone = result["operations"] or any(entry["level"] == "waiting" for entry in result["pending"])
     return 4 if args.exit_code and undone else 0
 

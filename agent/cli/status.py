@@ -34,6 +34,7 @@ _NEXT, _BACK, _END = " nf\x1b[6~", "bp\x1b[5~", "q"
 
 def status(args: argparse.Namespace) -> int:
     """The status once, or for as long as the agent runs."""
+    # the status is the agent's: with other folders it would be that of another configuration
     check_options(args)
     if args.watch and args.load:
         raise UsageError("--load measures once: leave out --watch, or --load")

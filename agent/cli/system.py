@@ -177,6 +177,7 @@ def check(args: argparse.Namespace) -> int:
     options = runtime_options(args)
     texts, paths = packages_of(args.files)
     given = Given(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
+    # without an agent and without an engine: the same code as in the agent reads the files
     found = load_given(options, given, () if args.offline else _listeners(options)).issues
     issues = [issue for issue in found if not texts or issue.package in texts]
     errors = sum(issue.severity == "error" for issue in issues)

@@ -45,6 +45,7 @@ def import_compose(args: argparse.Namespace) -> int:
     path = "" if args.file == "-" else os.path.abspath(args.file)
     folder = os.path.abspath(args.folder or (os.path.dirname(path) if path else "."))
     text = _read(path) if path else sys.stdin.read()
+    # as compose does; only one that was named has to exist
     env = args.env_file or os.path.join(folder, ".env")
     variables = _read(env) if args.env_file or os.path.exists(env) else ""
     request = ImportRequest(
@@ -93,6 +94,7 @@ def _as_json(path: str, text: str, profiles: Iterable[str]) -> str:
     command = ["docker", "compose", "-f", path, *chosen, "config", "--format", "json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPOSE_S, check=False)
+    # the file as it is then: what is wrong with it is said by our own reader
     except (OSError, subprocess.TimeoutExpired):
         return text
     return done.stdout if done.returncode == 0 and done.stdout.lstrip().startswith("{") else text

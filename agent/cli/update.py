@@ -64,6 +64,7 @@ def _all(args: argparse.Namespace) -> int:
         return 0
     if args.yes:
         return _renew(args, list(newer), back=False)
+    # no question in a machine's output: it says what there is, and --yes does it
     if args.json:
         print(json.dumps({"schema": 1, "available": newer}, indent=1))
         return 0

@@ -206,6 +206,7 @@ class Backups:
         now = self._wall()
         if message:
             logger.error("backup %s: %s", section.name, message)
+            # the last good archives are what can be restored: they stay known
             kept = before.succeeded if before is not None else 0.0
             archives = before.archives if before is not None else None
             result = Result(ended=now, succeeded=kept, message=message, no_space=no_space, archives=archives)
@@ -241,6 +242,7 @@ class Backups:
     ) -> Archive:
         reader = TarReader()
 
+        # looked at on its way: an archive that the engine cut short must not count as a backup
         async def pieces() -> AsyncIterator[bytes]:
             async for piece in response.chunks():
                 reader.feed(piece)

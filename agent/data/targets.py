@@ -58,6 +58,7 @@ class FolderTarget:
 
     async def look(self) -> None:
         """Raises DataError where there is no such folder, PathError where it does not answer."""
+        # never made here: where its disk is not mounted, backups would fill the router's flash
         mode = await asyncio.to_thread(PATHS.ask, mode_of, str(self._folder))
         if mode is None or not stat.S_ISDIR(mode):
             raise DataError(f"the folder {self._folder} is not there; is its disk mounted?")

@@ -291,17 +291,18 @@ class Volumes:
         async with self._one_image:
             self._image = self._image or await self._import()
             self._helpers += 1
+
+        async def leave() -> None:
+            async with self._one_image:
+                self._helpers -= 1
+                if not self._helpers:
+                    image, self._image = self._image, ""
+                    await self._remove_image(image)
+
         try:
             yield self._image
         finally:
-            await finished(self._leave_image())
-
-    async def _leave_image(self) -> None:
-        async with self._one_image:
-            self._helpers -= 1
-            if not self._helpers:
-                image, self._image = self._image, ""
-                await self._remove_image(image)
+            await finished(leave())
 
     async def _import(self) -> str:
         """An image without any file (POST /images/create with `fromSrc=-`, as `docker import`)."""
@@ -333,6 +334,7 @@ class Volumes:
             if isinstance(body, Checked):
                 await body.to_the_end()
         except (SourceError, EngineError) as exc:
+            # the engine only knows that the body broke off; we broke it off, and know why
             if isinstance(body, Checked) and body.wrong is not None:
                 raise DataError(str(body.wrong)) from exc
             raise

@@ -83,6 +83,7 @@ class DaemonFiles:
             return None
         try:
             target = _target(data)
+            # it is what dockerd falls back to: half of one must not make an engine elsewhere
             if target is not None and target.document["data-root"] and target.document["hosts"]:
                 return target
             raise ValueError("no configuration that we would write")
@@ -120,6 +121,7 @@ def material_of(document: Document) -> str:
     """A digest of the certificate files that the document names; one that cannot be read counts as missing."""
     if not document.get("tls"):
         return ""
+    # dockerd reads them only at its start: a renewed file under the same name needs a restart as another name does
     named = [path for key in _MATERIAL if isinstance(path := document.get(key), str) and path]
     view = PATHS.view((file_bytes, path) for path in named)
     digest = hashlib.sha256()

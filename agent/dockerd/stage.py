@@ -264,6 +264,8 @@ class DaemonStage:
             raise ConflictError(
                 f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
             )
+        if self.other_engine:
+            raise ConflictError(f"not the engine of these containers is running: {self.other_engine}")
         change = self._change_of(runner)
         running, process = change.record.running, change.record.process
         if running is None or process is None or not change.probe.answers():
@@ -336,7 +338,16 @@ class DaemonStage:
     def _keep_own(self, desired: Desired, runner: Runner, why: str, *, busy: bool) -> str:
         """A dockerd with settings of the user's is started, and no more. As `_reconcile`."""
         if self._own_script is None:
-            self._own_script = self._own_supervisor(runner)
+            answers, start_s = DaemonProbe(runner.socket).answers, self._tools.limits.start_s
+            if runner.kind == "child":
+                child = ChildSupervisor(program=runner.program, config_file=self.files.config_file)
+                self._own_script = OwnChildSupervisor(
+                    child, socket=runner.socket, answers=answers, start_s=start_s
+                )
+            else:
+                self._own_script = OwnScriptSupervisor(
+                    script=self._tools.init_script, socket=runner.socket, answers=answers, start_s=start_s
+                )
             self._change = None  # another supervisor
         script = self._own_script
         change = self._change_of(runner, script)
@@ -353,15 +364,6 @@ class DaemonStage:
             text = f"{why}; it still runs with the settings from before, until it is restarted"
             self._status.unmanaged(text, started=True)
         return held
-
-    def _own_supervisor(self, runner: Runner) -> OwnSupervisor:
-        answers, start_s = DaemonProbe(runner.socket).answers, self._tools.limits.start_s
-        if runner.kind == "child":
-            child = ChildSupervisor(program=runner.program, config_file=self.files.config_file)
-            return OwnChildSupervisor(child, socket=runner.socket, answers=answers, start_s=start_s)
-        return OwnScriptSupervisor(
-            script=self._tools.init_script, socket=runner.socket, answers=answers, start_s=start_s
-        )
 
     def _change_of(self, runner: Runner, supervisor: Supervisor | None = None) -> DaemonChange:
         if self._change is not None and self._runner == runner:
@@ -383,6 +385,7 @@ class DaemonStage:
             limits=self._tools.limits,
             clock=self._tools.monotonic,
         )
+        # an agent before us found that out, each time by a dockerd that did not start
         self._refused = dict(self._change.record.refused)
         return self._change
 
@@ -417,6 +420,7 @@ class DaemonStage:
         if process is None and self._backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
+        # None: UCI says nothing usable and nothing has worked before. What runs, if anything, is left as it is
         if wanted is not None:
             goal = self._goal(change, wanted)
             if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
@@ -575,6 +579,7 @@ class DaemonStage:
             return repair
         running = change.record.running
         step = classify(running, goal)
+        # our file is what the next start of dockerd would read, whoever starts it
         if running is not None and change.store.current() != running.text:
             effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
             causes = (*step.causes, f"{self.files.config_file.name} was edited outside of ucidockd")
@@ -625,6 +630,7 @@ class DaemonStage:
         if self._watched == process:
             return
         self._watched = process
+        # the kernel tells of its end at once; the next pass may be a minute away
         threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
 
     def _wait_for_end(self, process: Process) -> None:

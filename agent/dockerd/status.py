@@ -45,6 +45,7 @@ class DaemonStatus:
             self._clear(ConditionType.DAEMON_UNMANAGED)
             return
         self._set(ConditionType.DAEMON_UNMANAGED, status=True, reason="ConfiguredElsewhere", message=why)
+        # what was said of settings of ours is not true of the user's
         of_running = (
             ConditionType.SYNCED,
             ConditionType.DEGRADED,
@@ -155,6 +156,7 @@ class DaemonStatus:
             self._set(ConditionType.ROLLED_BACK, status=True, reason="Failed", message=record.why)
         else:
             self._clear(ConditionType.ROLLED_BACK)
+        # UCI still says what failed: trying it again would take dockerd down again
         if failed:
             self.degraded(reason, record.why)
             self.synced(reason, f"not tried again until the configuration changes: {record.why}")

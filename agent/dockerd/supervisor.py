@@ -132,6 +132,7 @@ class ProcdSupervisor:
         return process
 
     def _appeared(self) -> Process:
+        # `start` of a running service changes nothing in procd, so it may be called again
         self._run("start")
         deadline = time.monotonic() + self._appear_s
         while (process := self.find()) is None:
@@ -309,6 +310,7 @@ def _logged(process: Process) -> list[str]:
 
 def _telling(lines: list[str]) -> str:
     """The line that says why: dockerd's last one, without what surrounds the message."""
+    # dockerd logs in logfmt, and what made it end comes last
     line = next((line for line in reversed(lines) if line.strip()), "")
     message = _LOG_MESSAGE.search(line)
     text = message[1] if message else line.strip()

@@ -220,6 +220,7 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
         for key, path in named.items()
         if isinstance(path, str) and path.startswith("/") and path != value_at(running, key)
     }
+    # one that dockerd has read already is not looked at: it does not read it again
     view = PATHS.view((file_bytes, path) for path in paths.values())
     found = {}
     for key, path in paths.items():

@@ -211,6 +211,7 @@ class OwnDockerd:
 
         Raises DaemonError when it cannot be started, OSError when a stop cannot be noted.
         """
+        # first of all: a change of ours that was under way is not to be continued with a file that is not ours
         process = supervisor.find()
         change.let_go(process)
         if held := self.manual.hold(change, process, busy=busy, shutdown_s=own.shutdown_s):
@@ -280,6 +281,7 @@ class External:
         """Writes daemon.json and shows whether the dockerd that uses it follows it; why none does. Raises OSError."""
         before = self._files.load()
         process, running = before.process, before.running
+        # one that was started after our last write has read it; of an older one it is not known what it follows
         if process is None or not daemon_process.is_alive(process):
             process = daemon_process.find_with_config(self._files.config_file)
             running = (

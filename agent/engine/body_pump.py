@@ -46,7 +46,7 @@ _pumps = 0
 
 
 class BrokenSourceError(Exception):
-    """The source ended before the body did, or sent what is no such body. What is wrong with the sink is an OSError."""
+    """The source ended before the body did, or sent a malformed body. Errors of the sink are OSErrors."""
 
 
 class EndedSourceError(BrokenSourceError):

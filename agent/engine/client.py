@@ -250,7 +250,7 @@ class DockerEngine:
             deadline.end()
 
     def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
-        """A call that has nothing to do when its object is gone. "Not found" is asked for twice: records go with it."""
+        """A call that is done when its object is gone. "Not found" counts after a second look only: records go with it."""
         try:
             self._call(method, path, **args)
         except EngineError as exc:
@@ -387,7 +387,7 @@ class DockerEngine:
         self._call("DELETE", f"/images/{ref}", params={"noprune": "1"}, ok=(404,))
 
     def prune_build_cache(self, unused_s: float) -> int:
-        """POST /build/prune of what was not used for so long; bytes that it gave back."""
+        """POST /build/prune of entries that were unused for so long; the bytes that it freed."""
         filters = json.dumps({"until": [f"{round(unused_s)}s"]} if unused_s else {})
         body = self._call("POST", "/build/prune", params={"all": "1", "filters": filters}, timeout_s=_PRUNE_S)
         return self._read(body, lambda found: int(found.get("SpaceReclaimed") or 0))
@@ -656,6 +656,7 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         state=state.get("Status", ""),
         labels=config.get("Labels") or {},
         health="" if health == "none" else health,
+        # the engine says 0 of one that runs, which would read as a success
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
         started_at=str(state.get("StartedAt") or ""),

@@ -149,7 +149,7 @@ def read_body(response: Any) -> bytes:
 
 
 def json_lines(response: Any) -> Iterator[dict[str, Any]]:
-    """The objects of a streamed response, one a line. Raises ValueError for what is none, OversizeError."""
+    """The objects of a streamed response, one a line. Raises ValueError for other lines, OversizeError."""
     rest = b""
     for piece in response.raw.stream(_PIECE, decode_content=False):
         *lines, rest = (rest + piece).split(b"\n")

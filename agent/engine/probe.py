@@ -14,21 +14,10 @@ from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from agent.unix_http import UnixConnection
+
 _TIMEOUT_S = 10.0
 _FILTERS = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP on a unix socket. `timeout_s` None: it waits for ever."""
-
-    def __init__(self, path: str, timeout_s: float | None = None) -> None:
-        super().__init__("localhost")
-        self._path, self._timeout_s = path, timeout_s
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self._timeout_s)
-        self.sock.connect(self._path)
 
 
 class ReloadEvents:

@@ -149,7 +149,7 @@ def send_signal(process: Process, number: signal.Signals) -> None:
 
 
 def network_devices(pid: int) -> frozenset[str] | None:
-    """Names of the devices in its network namespace, None when it is gone."""
+    """Names of the devices in its network namespace; None when the process has ended."""
     try:
         lines = (_PROC / str(pid) / "net" / "dev").read_text().splitlines()
     except OSError:
@@ -261,7 +261,7 @@ def tells_of_leftover(message: str) -> bool:
 
 
 def end_leftover(container: str) -> bool:
-    """Kills the processes left of a `container` (full id); False when there is none here. Blocks for up to 5 s."""
+    """Kills what is left of a `container` (full id). False: nothing of it runs here. Blocks for up to 5 s."""
     left = [descriptor for pid in _pids() if (descriptor := _open_member(pid, container)) is not None]
     try:
         for descriptor in left:

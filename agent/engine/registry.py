@@ -86,6 +86,7 @@ def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_h
     config = info.get("RegistryConfig") or {}
     indexes = config.get("IndexConfigs") or {}
     own = proxies or {}
+    # UCI first: the engine shows its own with the password masked
     http, https = (
         own.get(f"{s}-proxy") or str(info.get(f"{s.title()}Proxy") or "") for s in ("http", "https")
     )
@@ -182,9 +183,11 @@ class RegistryClient:
             body = self._get(name, f"manifests/{found}")
         manifest = self._formed(name, lambda: wire.manifest(body))
         digest, size = manifest.config
+        # said by the manifest, before anything of that size is read
         if size > _BODY_LIMIT:
             raise RegistryError(f"{name.registry} has an image config of {size} bytes")
         ids = self._formed(name, lambda: wire.diff_ids(self._get(name, f"blobs/{digest}")))
+        # each layer has to belong to its diff id: what is here already is found by those
         if len(ids) != len(manifest.layers):
             raise RegistryError(f"{name.registry} has a manifest and a config that differ")
         return tuple((*layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True))
@@ -215,7 +218,7 @@ class RegistryClient:
         return RegistryError(f"{name.registry} answers with status {reply.status}{tail}")
 
     def _reply(self, method: str, name: ImageName, path: str) -> tuple[_Endpoint, _Reply]:
-        """The first endpoint's that has it: mirrors come before Docker Hub, and none of them has the last word."""
+        """From the first endpoint that has it. Mirrors come before Docker Hub, which has the last word."""
         endpoints = self._endpoints_of(name.registry)
         # a mirror that is down, full or behind never keeps an update from being found
         for endpoint in endpoints[:-1]:

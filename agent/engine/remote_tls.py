@@ -46,7 +46,7 @@ class EngineTls:
         return ["--tlsverify", f"--tlscacert={self.ca}", f"--tlscert={self._cert}", f"--tlskey={self._key}"]
 
     def _stamp(self) -> _Stamps:
-        """What the files are now. Raises where they cannot be used, whatever is in them."""
+        """The files as they are now. Raises where they cannot be used."""
         if not clock_is_set(self._wall()):
             raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
         files = (self.ca, self._cert, self._key)

@@ -90,7 +90,7 @@ class EngineResponse:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the request, whatever is still on its way."""
+        """Ends the request and drops what is still on its way."""
         self._wire.abort()
         if self._sender is not None:
             await _stop(self._sender)
@@ -117,6 +117,7 @@ class EngineResponse:
                 piece = rest or await self._wire.read()
                 rest = b""
                 if not piece:
+                    # a connection that ends early must not look like a complete answer
                     if missing := framing.missing():
                         raise self._broken(missing)
                     return
@@ -144,6 +145,7 @@ class EngineResponse:
             yield None
             return
         source, first = lent
+        # what the loop has read already goes first, and only once
         first, self._rest = self._rest + first, b""
         with source:
             try:
@@ -334,6 +336,7 @@ class DockerStream:
             upgrade=True,
         )
         await response.checked()
+        # without regard to the upgrade an engine may say 200 and stream all the same (Engine API, attach)
         if response.status not in (101, 200):
             await response.close()
             raise EngineError(f"the engine answered {response.status} where a stream was asked for")

@@ -20,7 +20,7 @@ _REST_LIMIT = 256 * 1024  # of an answer whose connection is broken
 
 
 def can_lend(transport: asyncio.BaseTransport | None) -> bool:
-    """Whether a thread can continue with the connection's socket: not where it is encrypted, or gone."""
+    """Whether a thread can take over the connection's socket: not if it is encrypted or closing."""
     return (
         transport is not None
         and not transport.is_closing()
@@ -146,7 +146,7 @@ class Wire(asyncio.BufferedProtocol):
         await self._writable.wait()
 
     def lend_source(self) -> tuple[socket.socket, bytes] | None:
-        """Reads no more: a copy of the socket to continue with, and what was read already. None where that cannot be."""
+        """Stops reading: a copy of the socket to continue with, and what was read already. None where that cannot be."""
         copy = None if self._error is not None else socket_of(self._transport)
         if copy is None or self._transport is None:
             return None
@@ -178,7 +178,7 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.write_eof()
 
     def has_gone(self) -> bool:
-        """Whether the other side, which had ended its own, is gone as a whole: asyncio looks no more once it has ended."""
+        """Whether the other side has closed after it ended its input: asyncio no longer looks then."""
         if self._transport is None or self._transport.is_closing():
             return True
         poll = select.poll()

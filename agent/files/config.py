@@ -203,7 +203,7 @@ def _read(
 
 
 def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> list[Issue]:
-    """Mistakes of options in a file that is not in UCI's syntax, as far as they do not come from that."""
+    """Mistakes of options in a file with syntax errors, except those that only follow from these errors."""
     try:
         package = parse(without(text, found), package=name, path=path)
     except UciSyntaxError:

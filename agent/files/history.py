@@ -62,7 +62,7 @@ class History:
         *,
         at: float,
     ) -> None:
-        """Keeps the text of each container that runs as its section says: those settings can be gone back to."""
+        """Keeps the text of each container that runs as its section says, so that people can go back to it."""
         applied = {r.section: r.spec_hash for r in records if r.kind == "container" and not r.swap}
         for section, text in texts.items():
             key = Key("container", section)

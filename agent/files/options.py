@@ -29,7 +29,7 @@ class RuntimeOptions:
     scripts_dir: Path = Path("/etc/hotplug.d/ucidockd")
 
     def given(self, agent: AgentSettings) -> dict[str, str]:
-        """What a command line may name and a running agent cannot change, as that agent has it."""
+        """The options that a command line may name and a running agent cannot change, with their values."""
         return {
             "config-dir": str(self.config_dir.absolute()),
             "override-dir": str(self.override_dir.absolute()),
@@ -44,6 +44,6 @@ class RuntimeOptions:
         return parse_engine_address(self.docker_host or agent.docker_host)
 
     def certificates_of_engine(self, agent: AgentSettings) -> str:
-        """The folder of a client's certificate for an engine by tcp; "" where there is none."""
+        """The folder of a client's certificate for a tcp engine; "" without one."""
         address = self.engine_address(agent)
         return "" if address.path else (self.docker_cert_path or agent.docker_cert_path)

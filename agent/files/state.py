@@ -175,7 +175,7 @@ class StateFile:
             raise change.error
 
     def _write_batch(self, batch: list[_Change]) -> None:
-        """Writes once for all of them; when that fails, for each, since less may fit. Holds the lock."""
+        """Writes once for all of them; if that fails, once for each, since less may fit. Holds the lock."""
         records = self._records
         for change in batch:
             change.error = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sessions where there is no LuCI: one token in a file of root's. Who can read it is a writer.
+"""Sessions without LuCI: one token in a file of root. Anyone who can read it is a writer.
 
 Implements `agent.api.port.Sessions`.
 """

@@ -37,7 +37,7 @@ _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_packa
 
 
 class UciMissing(ConfigError):
-    """There is no such package."""
+    """The package does not exist."""
 
     code = "uci-missing"
 
@@ -61,7 +61,7 @@ class UciStore(Protocol):
         """The file that counts."""
 
     def content_hash(self, package: str) -> str:
-        """Hash of the file's bytes, "" when there is none."""
+        """Hash of the file's bytes, "" without a file."""
 
     def commit(self, package: Package, *, expected: str | None = None) -> None:
         """Writes as `uci commit` does. `expected`: the content hash it must still have, else ConflictError.
@@ -178,7 +178,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """The whole file; only a regular file is one, as for libuci, and opening another kind does not block."""
+    """The whole file. As for libuci only a regular file counts; opening another kind does not block."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
@@ -251,6 +251,7 @@ def _locked(path: Path) -> Iterator[None]:
         except FileNotFoundError:
             descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
+            # the lock is on the file that is open, and a rename may have put another one in its place while we waited
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not _wait_for_commit(path) and _still_there(descriptor, path):
                 yield

@@ -41,7 +41,7 @@ Question = tuple[Callable[[str], Any], str]
 
 
 def mode_of(path: str) -> int | None:
-    """`st_mode`, links followed; None where nothing is there."""
+    """`st_mode`, links followed; None where nothing exists."""
     try:
         return os.stat(path).st_mode
     except OSError as exc:
@@ -56,7 +56,7 @@ def is_mounted(path: str) -> bool:
 
 
 def is_read_only(path: str) -> bool:
-    """Whether the file system of a path, or of the first of its parents that is there, takes no writing."""
+    """Whether the file system of a path, or of its nearest parent that exists, is read-only."""
     here = path
     while mode_of(here) is None and here != os.path.dirname(here):
         here = os.path.dirname(here)
@@ -65,7 +65,7 @@ def is_read_only(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes of a file system: what root may still write, and all of it."""
+    """Bytes of a file system: free for root, and total."""
 
     free: int
     total: int
@@ -83,7 +83,7 @@ def real_path(path: str) -> str:
 
 
 def file_bytes(path: str) -> bytes:
-    """The whole of a regular file of at most FILE_LIMIT bytes. Never waits for a writer, as a FIFO would."""
+    """A regular file of at most FILE_LIMIT bytes. Never waits for a writer, as a FIFO would."""
     with _named(path), _opened(path) as file:
         data: bytes = file.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:
@@ -171,7 +171,7 @@ class UserPaths:
         self._stuck: dict[Question, _Batch] = {}  # where the mount answers, and this all the same does not
 
     def view(self, questions: Iterable[Question] = ()) -> View:
-        """Asks all of them at once: one thread for many."""
+        """Asks all of them in one thread."""
         return View(self, self.answers(dict.fromkeys(questions)))
 
     def ask(self, question: Callable[[str], Value], path: str) -> Value:
@@ -186,7 +186,7 @@ class UserPaths:
             raise PathError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
 
     def real(self, path: str) -> str:
-        """The path without links; as it stands where that cannot be known."""
+        """The path without links; unchanged where that cannot be known."""
         try:
             return self.ask(real_path, path)
         except PathError:
@@ -272,7 +272,7 @@ def _late(question: Question) -> PathError:
 
 
 class _Batch(threading.Thread):
-    """Answers questions one after the other. One that hangs takes the thread with it, and nothing else."""
+    """Answers questions one after the other. One that hangs costs this thread and nothing else."""
 
     def __init__(
         self, questions: list[Question], hung: tuple[str, ...], returned: Callable[[_Batch], None]

@@ -57,7 +57,7 @@ class FileWatcher:
             self._observer = None
 
     def is_blind(self) -> bool:
-        """Whether a directory that is there cannot be watched: `look_again` must be called now and then."""
+        """Whether an existing directory cannot be watched: then `look_again` has to be called now and then."""
         return bool(self._refused)
 
     def state(self) -> str:

@@ -162,6 +162,7 @@ class Notifier:
                 message="This is a test notice of ucidockd.",
             )
         )
+        # a section that is switched off has none
         outlet = self._outlets.get(name) or _Outlet(lambda _: None, frozenset(), 0.0)
         began = self._monotonic()
         try:

@@ -47,6 +47,7 @@ def listeners(options: RuntimeOptions, docker_host: str) -> tuple[Listener, ...]
 
 def of_services(store: UciStore) -> Iterator[Listener]:
     """uhttpd, dropbear and dnsmasq, as UCI configures them."""
+    # where UCI says nothing, the service's own default counts
     for section in _sections(store, "uhttpd", "uhttpd"):
         for option in ("listen_http", "listen_https"):
             for entry in words(section, option):

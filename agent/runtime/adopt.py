@@ -57,6 +57,7 @@ class Adopter:
         Raises ConfigError, ConflictError (another program wrote the file each time we tried), EngineError.
         """
         inspect = self._inspect(request.container)
+        # others may write the file between our reading and our commit: then it is decided again, on what they wrote
         for left in reversed(range(_TRIES)):
             package, content_hash = self._package()
             sections, notes = self._sections(inspect, package, request.section)
@@ -137,6 +138,7 @@ class Adopter:
         image = str((inspect.get("Config") or {}).get("Image") or "")
         sections: dict[str, str] = {Key("network", n.name): n.section for n in desired.networks}
         sections |= {Key("volume", v.name): v.section for v in desired.volumes}
+        # what is a default of the image, or declared already, is not written into the section
         return Surroundings(
             image=self.engine.inspect_image(str(inspect.get("Image"))) or {},
             image_id_now=str((self.engine.inspect_image(image) or {}).get("Id", "")),

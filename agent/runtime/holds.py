@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Manual actions that the reconciler must not undo (design section 5, 9.): asked for through `docker.*` or `/docker/`.
+"""Manual actions that the reconciler must not undo: asked for through `docker.*` or `/docker/`.
 
 A hold ends when its section changes, when a reconcile is asked for, or with a reboot: it is kept in the run directory,
 a tmpfs, so that it outlives the agent but not the router's uptime. Planning sees it as `Context.held`.
@@ -53,6 +53,7 @@ class Holds:
         key = Key("container", container.section)
         with self._lock:
             held = dict(self._read())
+            # of the last action alone: the engine may still refuse it, and then what held before holds again
             self._before.pop(key, None)
             if key in held:
                 self._before[key] = held[key]

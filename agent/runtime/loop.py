@@ -408,6 +408,7 @@ class Loop:
     async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
         """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
         keys = self.reconciler.mounting(frozenset(volumes))
+        # passes leave them alone from here on; what an earlier one began is waited for below
         self.reconciler.holds.begin_copy(keys)
         for _ in range(round(COPY_WAITS_S / _LOOK_AGAIN_S)):
             async with self._one_pass:  # one that began before may still plan for them
@@ -479,6 +480,7 @@ class Loop:
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
+        # beside the mistakes, or a person who sees none would look for the cause elsewhere
         holding = self.reconciler.daemon.holding if self.reconciler.daemon is not None else ""
         found: list[dict[str, object]] = [
             {"severity": i.severity, "text": i.text()} for i in self.reconciler.last.issues
@@ -489,7 +491,9 @@ class Loop:
 
     async def run(self) -> None:
         """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
+        # before the first pass: what changes while that reads must not be missed
         self._look_at_files()
+        # a path that did not answer may answer now: what waited for it is looked at again
         PATHS.woken = lambda: self.trigger_threadsafe(config=True, deep=True)
         try:
             with self._watch_mounts(self.trigger):
@@ -572,6 +576,7 @@ class Loop:
 
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
+        # whatever happens, the loop goes on: the next trigger or resync tries again
         try:
             with self._counted():
                 self._pass(dirty)
@@ -600,6 +605,7 @@ class Loop:
     def _read_config(self) -> None:
         """Not while a file is being written in place; its closing is a trigger, and so is the end of our patience."""
         self._look_at_files()
+        # half a file would be a configuration without its last sections, whose containers would be removed
         if not self._watcher.unsettled():
             self.reconciler.read_config(unless=self._watcher.unsettled)
             if self._notices is not None and self.reconciler.desired is not None:
@@ -635,6 +641,7 @@ class Loop:
             now = self.reconciler.monotonic()
             if now < due:  # a pass ended and moved what is due
                 continue
+            # a look at the files is cheap, and does for the poll; the pass is asked for only where something is due
             files = self._look_at_files()
             deep = now >= self._last_deep + self._settings()[1]
             if files or deep or now >= self._due(polls=False):

@@ -188,6 +188,7 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
     )
+    # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
     if reconciler.engine_is_here:
         room = functools.cache(lambda: make_room(reconciler, options))
         reconciler.room = lambda image, platform, check: room().for_pull(image, platform, check)
@@ -374,6 +375,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     moving: AbstractAsyncContextManager[None] = contextlib.nullcontext()
     if reconciler.daemon is not None and move.exists():  # an agent was killed while it moved data
         moving = agent.mover().running()
+    # what earlier agents left is mended before clients can ask for more of it; the loop comes last, and ends first
     async with data.running(), moving, web, consoles, serving:
         logger.info("ready on %s", socket)
         tell_service_manager()

@@ -152,6 +152,7 @@ def foreseen(move: Move) -> dict[str, Any]:
         if time.monotonic() - begin > _MEASURE_S:
             raise TimeoutError
 
+    # a large disk takes minutes to count: then the answer is given without numbers
     found: Contents | None = None
     with contextlib.suppress(TimeoutError):
         found = measure(Path(move.source), leave, live=True)

@@ -118,6 +118,7 @@ class Mover:
         await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
         first_s = time.time() - begin
         logger.info("moving the data to %s: the first copy took %.0f s", move.target, first_s)
+        # up to here containers ran. What they changed meanwhile is copied while they are down, which takes seconds
         down = time.monotonic()
         committed = False
         try:
@@ -127,6 +128,7 @@ class Mover:
             _say(told, "comparing the copy with the data")
             await self._compare(move)
             _say(told, f"dockerd starts with the data in {move.target}")
+            # noted before the setting is changed: an agent that is killed after it knows what the new engine has to have
             await asyncio.to_thread(self._remember, move, known)
             await asyncio.to_thread(self._commit, move.source, move.target)
             committed = True
@@ -261,6 +263,7 @@ class Mover:
             logger.warning("%s cannot be read: %s", self._memory, exc)
             found = None
         if found is not None:
+            # whichever engine comes up, the old one or the new one: its data is the right data
             self._stage.moved()
             task = asyncio.create_task(self._recover(found), name="move-data")
         try:

@@ -59,6 +59,7 @@ class Past:
             raise ConfigError(f"{name}: version {number} is not kept (there are: {kept})")
         wanted = parse(version.text, package=PACKAGE).sections[0]
         notes = lost_comments(self.store, PACKAGE)
+        # others may write the file between our reading and our commit: then it is checked again, beside what they wrote
         for left in reversed(range(_TRIES)):
             package, content_hash = self._package()
             whole = _with(package, wanted)

@@ -91,7 +91,16 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
         "schema": SCHEMA,
         "operations": operations_as_json(done),
         "summary": summary_of(Outlook(plan=_plan_of(done), entries=tuple(entries))),
-        "failed": [_failure_as_json(outcome) for outcome in failed],
+        "failed": [
+            {
+                **({"output": o.error.output} if isinstance(o.error, EngineError) and o.error.output else {}),
+                "op": o.operation.verb,
+                "key": o.operation.key,
+                "error": str(o.error),
+                "skipped": isinstance(o.error, SkippedError | SupersededError),
+            }
+            for o in failed
+        ],
         "pending": [_entry_as_json(entry) for entry in entries],
         "notes": [_entry_as_json(note) for note in found.notes],
         "text": text_of(done, entries, found.notes) if done or entries or not failed else "",
@@ -146,17 +155,6 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
 
 def _plan_of(operations: Iterable[ops.Operation]) -> ops.Plan:
     return ops.Plan(works=tuple(ops.Work(key=each.key, operations=(each,)) for each in operations))
-
-
-def _failure_as_json(outcome: Outcome) -> dict[str, Any]:
-    output = outcome.error.output if isinstance(outcome.error, EngineError) else ""
-    return {
-        **({"output": output} if output else {}),
-        "op": outcome.operation.verb,
-        "key": outcome.operation.key,
-        "error": str(outcome.error),
-        "skipped": isinstance(outcome.error, SkippedError | SupersededError),
-    }
 
 
 # `ucidockd diff NAME` and `describe NAME`: one container as its section says, as it was applied, as the engine shows it.

@@ -69,7 +69,7 @@ from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.data.restore import Restores
-    from agent.plan.outlook import Entry, Outlook
+    from agent.plan.outlook import Outlook
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
@@ -287,7 +287,14 @@ class Reconciler:
             retry_in_s=self.backoff.retry_in(self.monotonic()),
             extra=extra,
         )
-        return replace(found, entries=tuple(map(self._explained, found.entries)), before=before)
+        entries = list(found.entries)
+        for i, entry in enumerate(entries):
+            # planning knows only that it was rolled back; the board knows why
+            why = self.board.standing(entry.key, ConditionType.DEGRADED)
+            told = why is not None and why.reason == "RolledBack" and why.message not in entry.message
+            if entry.state == "rolled back" and why is not None and told:
+                entries[i] = replace(entry, message=f"{why.message}; {entry.message}")
+        return replace(found, entries=tuple(entries), before=before)
 
     def at_work(self, key: str) -> str:
         """What is being done on a resource, "" where nothing is."""
@@ -301,15 +308,6 @@ class Reconciler:
             return image.message
         first = work.operations[0]
         return f"{first.verb}: {first.cause}"
-
-    def _explained(self, entry: Entry) -> Entry:
-        """Planning knows only that it was rolled back; the board knows why."""
-        if entry.state != "rolled back":
-            return entry
-        why = self.board.standing(entry.key, ConditionType.DEGRADED)
-        if why is None or why.reason != "RolledBack" or why.message in entry.message:
-            return entry
-        return replace(entry, message=f"{why.message}; {entry.message}")
 
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
@@ -607,6 +605,7 @@ class Reconciler:
             return {}
         before = {record.nonce: record.section for record in self.records.records()}
         keys = {Key(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
+        # in one write: sections that exchanged their names must not be half exchanged after a power cut
         try:
             self.records.put(*changed)
         except StorageError as exc:
@@ -747,11 +746,22 @@ class Reconciler:
     def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
         workers = desired.agent.workers
         pool = self._pools.get(workers) or self._pools.setdefault(workers, self.make_pool(workers))
+
+        def is_wanted(container: Container) -> bool:
+            declared = self.desired.containers if self.desired is not None else (container,)
+            same = (container.section, container.spec.image)
+            return any((c.section, c.spec.image) == same for c in declared)
+
+        def show_pulled(container: Container, image_id: str, reason: Reason) -> None:
+            self.images.pulled(container.spec.image, image_id)
+            shown = reason if not image_id else "Present"  # a failed pull may leave the image that was there
+            self._status.image(container, status=bool(image_id), reason=shown)
+
         images = Images(
             engine=self.engine,
             auths=desired.auths,
             stopping=self.stopping.is_set,
-            wanted=self._is_image_wanted,
+            wanted=is_wanted,
             waiting=pool.elsewhere,
             pulling=lambda container, percent: self._status.image(
                 container,
@@ -759,7 +769,7 @@ class Reconciler:
                 reason="Pulling",
                 message=f"pulling {container.spec.image}: {percent} %",
             ),
-            pulled=self._show_pulled,
+            pulled=show_pulled,
             clock=self.monotonic,
             room=self.room,
             foreseen=self.foresee_pull,
@@ -778,15 +788,6 @@ class Reconciler:
             keep_images=desired.agent.keep_images,
             data=self.restores,
         )
-
-    def _is_image_wanted(self, container: Container) -> bool:
-        declared = self.desired.containers if self.desired is not None else (container,)
-        return any((c.section, c.spec.image) == (container.section, container.spec.image) for c in declared)
-
-    def _show_pulled(self, container: Container, image_id: str, reason: Reason) -> None:
-        """The pull ended; with "" there is no image."""
-        self.images.pulled(container.spec.image, image_id)
-        self._status.image(container, status=bool(image_id), reason="Present" if image_id else reason)
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
         """Called in the thread that did the work."""

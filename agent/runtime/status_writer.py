@@ -37,7 +37,13 @@ class StatusWriter:
 
     def config(self, desired: Desired, issues: tuple[Issue, ...]) -> None:
         """The sections that were accepted, and those that were not, with their mistakes."""
-        self._drop_mended(desired)
+        # a mistake may have been all that gave something a place, as with `config agent`
+        for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
+            standing = self.board.standing(key, ConditionType.ACCEPTED)
+            if Key.parse(key).kind not in _KINDS and standing is not None:
+                self.board.clear(key, ConditionType.ACCEPTED)
+                if not self.board.has_conditions(key):
+                    self.board.drop(key)
         whole = not desired.broken and not any(issue.code in {"file", "syntax"} for issue in issues)
         config = "Accepted" if whole else "PartlyInvalid"
         texts = [issue.text() for issue in issues]
@@ -62,15 +68,6 @@ class StatusWriter:
             self.board.set(
                 key, ConditionType.ACCEPTED, status=False, reason="Invalid", message="; ".join(mine)
             )
-
-    def _drop_mended(self, desired: Desired) -> None:
-        """What had a place for its mistake alone, as `config agent`."""
-        for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
-            standing = self.board.standing(key, ConditionType.ACCEPTED)
-            if Key.parse(key).kind not in _KINDS and standing is not None:
-                self.board.clear(key, ConditionType.ACCEPTED)
-                if not self.board.has_conditions(key):
-                    self.board.drop(key)
 
     def restarts(self, observed: Iterable[ObservedContainer]) -> None:
         """How often the engine started each container again by itself, of those that were looked at."""

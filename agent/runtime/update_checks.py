@@ -31,7 +31,6 @@ from agent.model.updates import (
     ImageName,
     RunningImage,
     UpdateState,
-    Window,
     parse_image,
     result_as_json,
 )
@@ -201,15 +200,14 @@ class UpdateChecks:
         )
         if wait_s == 0:
             self.check(desired)
-        elif wait_s is not None and self._is_open(settings.update_check_window):
+            return
+        window = settings.update_check_window
+        if wait_s is not None and (window is None or not window.wait_s(self.time.second_of_day())):
             # only the tags whose registry had enough, or was away: the others have been answered
             with self._lock:
                 due = {r for r, f in self._failures.items() if f.retry_at is not None and f.retry_at <= now}
             if due := due & {look.reference for look in self._looks(desired)}:
                 self._begin(desired, due)
-
-    def _is_open(self, window: Window | None) -> bool:
-        return window is None or not window.wait_s(self.time.second_of_day())
 
     def check(self, desired: Desired, keys: Collection[str] = ()) -> Future[None]:
         """Asks the registries of these containers (`container:NAME`), of all without `keys`; of what is under way the end.
@@ -358,6 +356,7 @@ class UpdateChecks:
         known = self.known(look.reference)
         with self._lock:
             failure = self._failures.get(look.reference)
+        # a digest names one image for ever: there is nothing to ask
         if parse_image(look.reference).digest:
             why = "its section names one digest"
             return CheckResult(reference=look.reference, state=UpdateState.CURRENT, why=why)
@@ -403,12 +402,21 @@ class UpdateChecks:
         """What is not readable is forgotten: a newer image then counts as seen at the next check."""
         try:
             self._written = json_object(self.memory.read_bytes())["tags"]
-            self._known = {str(name): _known_of(item) for name, item in self._written.items()}
+            for name, item in self._written.items():
+                self._known[str(name)] = Known(
+                    answer=Answer(
+                        digest=str(item["digest"]),
+                        is_index=bool(item["index"]),
+                        members=tuple(map(str, item["members"])),
+                    ),
+                    first_seen=float(item["first_seen"]),
+                    size=None if item["size"] is None else int(item["size"]),
+                )
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             logger.warning("%s is not readable, the ages of newer images begin again: %s", self.memory, exc)
-            self._written = {}
+            self._written, self._known = {}, {}
         try:
             self.last = float(json_object(self.run_file.read_bytes())["checked_at"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -416,6 +424,7 @@ class UpdateChecks:
 
     def _remember(self, desired: Desired) -> None:
         """Writes what is newer than what runs, where that changed."""
+        # how long an image has been newer must outlive the agent; all else is asked for again
         references = {available.reference for available in self.offered(desired).values()}
         with self._lock:
             tags = {
@@ -448,14 +457,4 @@ def _running(image_id: str, body: Mapping[str, Any]) -> RunningImage:
         image_id=image_id,
         digests=tuple(str(each) for each in body.get("RepoDigests") or ()),
         is_index=any(word in media_type for word in _INDEX_WORDS) if media_type else None,
-    )
-
-
-def _known_of(item: Mapping[str, Any]) -> Known:
-    size = item["size"]
-    answer = Answer(
-        digest=str(item["digest"]), is_index=bool(item["index"]), members=tuple(map(str, item["members"]))
-    )
-    return Known(
-        answer=answer, first_seen=float(item["first_seen"]), size=None if size is None else int(size)
     )

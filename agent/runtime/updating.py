@@ -44,12 +44,15 @@ def ask(
     Raises ConfigError for an unknown name, ConflictError for one that cannot be, EngineError, StorageError. Blocking.
     """
     desired = reconciler.declared()
+    if reconciler.daemon is not None and reconciler.daemon.other_engine:
+        raise ConflictError(reconciler.daemon.other_engine)
     containers = {c.section: c for c in map(desired.container, names)}
     if not containers:
         raise ConfigError("name the containers to update")
     asked = tuple(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )
+    # what failed before is tried again: a person who asks wants that
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
@@ -139,6 +142,7 @@ def _row(
         "output": "",
     }
     error = next((o.error for o in reversed(outcomes) if o.operation.key == asked.key and o.error), None)
+    # data may have been taken back under the same image
     if now.image_id != asked.record.image_id or (asked.record.saved and not now.saved and now.pinned):
         return {**row, "outcome": "rolled back" if now.pinned else "updated"}
     if now.asked:

@@ -68,6 +68,7 @@ class Pruner:
                 cache = self.engine.list_build_cache()
         old = cache_of(cache, older=self.now() - request.older_s)
         cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
+        # a build leaves its steps as images without names, which go with what was built
         parents = {image.parent for image in images}
         removed: Sequence[ObservedImage] = choice.going
         if not request.dry_run:

@@ -63,6 +63,7 @@ class Upkeep:
             lacking = self._look(settings)
         if not settings.is_on or self._lock.locked():
             return
+        # a lack of space does not wait for the window of the schedule
         if lacking and settings.below and self.clock.monotonic() >= self._space_tried + _SPACE_AGAIN_S:
             self._space_tried = self.clock.monotonic()
             self._begin(settings, enough=lacking)

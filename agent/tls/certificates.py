@@ -209,6 +209,7 @@ class Certificates:
         Raises ConfigError for a wrong name, days or target and when there is no CA, ClockNotSetError,
         CertificateError; then no target was made.
         """
+        # all of that before it is signed: a certificate cannot be taken back
         _check_client(name, days)
         if target.exists() or target.is_symlink():
             raise ConfigError(f"{target} exists already, expected the name of a folder to be made")

@@ -75,7 +75,7 @@ class UbusClient:
 
     @property
     def connected(self) -> bool:
-        """Whether ubusd is there."""
+        """Whether we are connected to ubusd."""
         return self._link is not None
 
     # what we publish and hear
@@ -283,7 +283,7 @@ class UbusClient:
     # subscribing
 
     async def _subscribe(self, link: Link, listener: _Listener, object_id: int) -> None:
-        """Subscribes where the target is there; its coming is heard of otherwise."""
+        """Subscribes if the target exists; otherwise an event will announce it."""
         try:
             target = await link.id_of(listener.target, known=False)
             await link.request(Kind.SUBSCRIBE, {Attr.OBJID: object_id, Attr.TARGET: target})

@@ -45,7 +45,7 @@ Attributes = Mapping[Attr, AttrValue]
 
 
 class StaleIdError(BusError):
-    """ubusd knows no object of that id: it has gone, or was published again. Nothing was called."""
+    """ubusd has no object with that id: it was removed or published again. Nothing was called."""
 
 
 @dataclass(slots=True, eq=False)
@@ -197,7 +197,7 @@ class Link:
             raise BusError(f"ubus: {method}: the answer is broken: {exc}") from exc
 
     def take_answer(self, message: Message) -> None:
-        """A STATUS or DATA message that came. One that is not waited for (any more) is dropped."""
+        """A STATUS or DATA message. One that no request waits for is dropped."""
         request = self._requests.get(message.seq)
         if request is None or request.done.done():
             return
@@ -216,7 +216,7 @@ class Link:
                 request.done.set_exception(BusError("ubus: the answer is too large"))
 
     def nobody_listens(self, object_id: int) -> None:
-        """The last subscriber of an object of ours has gone: who waits for its acknowledgement waits for nothing."""
+        """The last subscriber of an object of ours has gone: ends the requests that wait for its acknowledgement."""
         for request in self._requests.values():
             if request.peer == object_id and request.missing and not request.done.done():
                 request.done.set_exception(BusError("ubus: the subscriber has gone"))

@@ -59,7 +59,7 @@ class BusObject:
             self.on_subscribed(subscribed)
 
     def unpublished(self) -> None:
-        """ubusd does not have it (any more)."""
+        """ubusd no longer has it."""
         self.object_id, self.subscribed = 0, False
 
     def signature(self) -> bytes:

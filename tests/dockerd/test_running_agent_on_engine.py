@@ -167,6 +167,16 @@ def test_another_data_root_waits_for_a_reconcile(agent: Agent) -> None:
     wait_for(lambda: agent.conditions().get("EngineChanged") == (True, "DataRoot"))
     import_image(lab)
     assert running(lab) == {}
+    for words in (
+        ("update", "web"),
+        ("rollback", "web"),
+        ("move-data", f"{lab.root}/data3", "--yes"),
+        ("prune",),
+    ):
+        refused = agent.command(*words)
+        assert refused.returncode == 1, words
+        assert "`ucidockd reconcile`" in refused.stderr, (words, refused.stderr)
+    assert not Path(f"{lab.root}/data3").exists()
     done = agent.command("reconcile")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: "/web" in running(lab))

@@ -255,7 +255,11 @@ def test_an_old_container_that_cannot_start_again_does_not_hold_up_the_others(bo
     def squat(ref: str) -> None:
         if not [c for c in box.names() if c == "squatter"]:
             box.client.containers.run(
-                BUSYBOX, ["sleep", "1000"], name="squatter", detach=True, ports={"80/tcp": ("127.0.0.1", 18561)}
+                BUSYBOX,
+                ["sleep", "1000"],
+                name="squatter",
+                detach=True,
+                ports={"80/tcp": ("127.0.0.1", 18561)},
             )
         start(ref)
 

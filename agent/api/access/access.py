@@ -109,7 +109,7 @@ class Tickets:
         return secret
 
     def redeem(self, secret: str, *, path: str, client: str) -> str | None:
-        """The session it stands for. It is used up even when it is shown in the wrong place: then it has leaked."""
+        """The session behind a ticket. A ticket that is shown in the wrong place is used up too: it has leaked."""
         # taken out before anything is compared
         ticket = self._open.pop(secret, None)
         if ticket is None or ticket.ends_at <= self._clock():

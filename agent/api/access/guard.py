@@ -48,7 +48,7 @@ HEADERS = (
 
 
 class Guard:
-    """One for the whole application, whatever door a request comes by."""
+    """One for the whole application and all its listeners."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app = app
@@ -75,7 +75,7 @@ class Guard:
                 return
             # the right belongs to the route that will run: Starlette does not look for it again
             rule = matching_rule(scope)
-            grant = WRITER if rule is None else rule.grant  # what is no route is a writer's to know
+            grant = WRITER if rule is None else rule.grant  # only writers learn that a path does not exist
             caller = await self._let_in(scope, incoming, ticket, grant)
         except AccessError as exc:
             await refuse(exc, scope, receive, send)

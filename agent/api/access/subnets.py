@@ -154,7 +154,7 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _net(text: Any) -> Iterator[Net]:
-    """Nothing for what is no net: a broken entry must not open the door to the others."""
+    """Nothing for text that is not a net: a broken entry must not let the containers of the others in."""
     if isinstance(text, str) and text:
         try:
             yield ipaddress.ip_network(text, strict=False)

@@ -73,7 +73,7 @@ class _Sent:
 
 
 def fits(protocol: H11Protocol) -> bool:
-    """Whether all that the rest needs is there, while a request is being answered."""
+    """Whether this uvicorn has all that is needed, while a request is being answered."""
     found = missing(protocol)
     if found:
         _warn(found)
@@ -100,7 +100,7 @@ def _warn(found: tuple[str, ...]) -> None:
 
 
 async def drained(protocol: H11Protocol) -> None:
-    """Returns once everything that was written has gone to the socket."""
+    """Returns once everything that was written has reached the socket."""
     # `drain` waits only above the high-water mark: with 0 it waits until the buffer is empty
     protocol.transport.set_write_buffer_limits(high=0)
     await protocol.flow.drain()
@@ -236,7 +236,7 @@ def quieten_logs() -> None:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """A handshake that was refused or is none, and broken frames: anybody can send them, and they are no errors."""
+    """Drops refused or broken handshakes and frames: anyone can send them, and they are not errors of ours."""
     return record.msg.startswith("Exception in ASGI application")
 
 

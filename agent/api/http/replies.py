@@ -44,7 +44,7 @@ def sse_event(name: str, data: Any, number: int | str | None = None) -> bytes:
 
 
 def resume_id(headers: Mapping[str, str]) -> int | None:
-    """The Last-Event-ID of a reader that comes back; None for one that starts, or whose id is not ours."""
+    """The Last-Event-ID of a reader that returns; None for a new reader, or an id that is not ours."""
     last = headers.get("last-event-id", "")
     return natural(last)
 
@@ -154,7 +154,7 @@ class Inbox:
             self._held = b""
 
     def give_back(self, data: bytes) -> None:
-        """What was taken from the beginning, to come again."""
+        """Puts back what was read of the beginning."""
         self._held = data
 
     async def gone(self) -> None:
@@ -381,7 +381,7 @@ async def _body_of(response: EngineResponse) -> AsyncGenerator[bytes, None]:
 
 
 async def _finish(pump: asyncio.Task[None]) -> Exception | None:
-    """What ended the pump; a pump that still runs is ended (its client has gone)."""
+    """The error that ended the pump. Ends a pump that still runs: its client has gone."""
     if not pump.done():
         pump.cancel()
         await asyncio.wait({pump})

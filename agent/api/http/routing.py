@@ -26,7 +26,7 @@ _FOUND = "ucidockd.route"  # in a request's scope: the route that `matching_rule
 
 
 class RuledRoute(Route):
-    """HEAD is there only where a rule says so: Starlette would add it to every GET."""
+    """HEAD exists only where a rule says so: Starlette would add it to every GET."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule.path, rule.handler, methods=[rule.method])
@@ -48,7 +48,7 @@ def make_routes(rules: Sequence[Rule]) -> list[BaseRoute]:
 
 
 def matching_rule(scope: Scope) -> Rule | None:
-    """The rule of the route that Starlette will run for that request; None when there is no such route."""
+    """The rule of the route that Starlette will run for that request; None without one."""
     method = scope.get("method", WEBSOCKET)
     for route in scope["app"].routes:
         if not isinstance(route, RuledRoute | RuledSocket) or route.rule.method != method:

@@ -210,7 +210,7 @@ def load_spec() -> JobSpec:
 
 
 def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
-    """What UCI manages is left to the reconciler: a container that is stopped on purpose is no litter."""
+    """Leaves alone what UCI manages: a container that is stopped on purpose is not waste."""
     del auths
     what = text(body, "what")
     if what not in _PRUNABLE:
@@ -309,7 +309,7 @@ def _secrets(*auths: RegistryAuth) -> tuple[str, ...]:
 
 
 def _userinfo(address: str) -> tuple[str, ...]:
-    """What stands before the `@` of a URL, as git wants tokens."""
+    """The user and password of a URL, where git expects tokens."""
     info, at, _ = address.partition("://")[2].partition("/")[0].rpartition("@")
     return tuple(part for part in (info, *info.split(":")) if part) if at else ()
 

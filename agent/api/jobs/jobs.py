@@ -45,7 +45,7 @@ Change = tuple[str, dict[str, Any], int]
 
 
 class JobState(StrEnum):
-    """Where a job stands. All but the first are final."""
+    """The state of a job. All but the first are final."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -54,7 +54,7 @@ class JobState(StrEnum):
 
 
 class UnknownJobError(UcidockdError):
-    """There is no such job, or it is too long ago."""
+    """The job does not exist, or is no longer kept."""
 
     code = "no-such-job"
 
@@ -373,7 +373,7 @@ class Jobs:
 
 
 class _Upload:
-    """A body that tells its job how far it is. `length` None: not known."""
+    """A body that reports its progress to its job. `length` None: not known."""
 
     def __init__(self, body: AsyncIterable[bytes], length: int | None, job: Job) -> None:
         self.length = length

@@ -25,7 +25,7 @@ _END_S = 5.0
 
 
 class State(StrEnum):
-    """Where a transfer stands."""
+    """The state of a transfer."""
 
     OPEN = "open"
     ENDING = "ending"  # the file is with the engine, which is not done with it
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 
 class Transfer(ABC):
-    """One file. One part at a time: a new one takes the place of one that is still open, whose client is gone."""
+    """One file, one part at a time. A new part replaces one that is still open: its client has gone."""
 
     direction = ""
 
@@ -73,7 +73,7 @@ class Transfer(ABC):
         """Lets go what an ended transfer still holds."""
 
     def as_json(self) -> dict[str, Any]:
-        """`size` and `sha256` are of the whole file, once it is known."""
+        """`size` and `sha256` of the whole file appear once they are known."""
         known = self.state in (State.ENDING, State.DONE)
         return {
             "id": self.id,
@@ -200,7 +200,7 @@ class Download(Transfer):
             self._news.notify_all()
 
     async def begun(self, wait_s: float) -> None:
-        """Until the engine answers, but no longer than `wait_s`: it packs a large image first."""
+        """Waits until the engine answers, `wait_s` at most: it packs a large image first."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._begun.wait()

@@ -65,6 +65,7 @@ class Transfers:
             transfer.release()
         if self.open + self._opening >= OPEN_LIMIT:
             raise ConflictError(f"{OPEN_LIMIT} transfers are open; end one of them first")
+        # counted while it is being made: the engine may take seconds to answer, and others come meanwhile
         self._opening += 1
         try:
             yield

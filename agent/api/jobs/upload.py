@@ -46,7 +46,7 @@ class Pipe:
         self._tell()
 
     def satisfy(self) -> None:
-        """The engine wants no more: whatever still comes is let go."""
+        """The engine needs no more: what still comes is dropped."""
         self._satisfied = True
         self._tell()
 
@@ -125,7 +125,7 @@ class Upload(Transfer):
             self.on_touch()
 
     async def _add(self, piece: bytes) -> None:
-        """What follows the `put` is one step: a part that is cut takes all of a piece or nothing of it."""
+        """All or nothing of a piece: no await follows the `put`, so a part that is cut cannot stop half-way."""
         held = self._tail + piece
         ready = held[: max(0, len(held) - TAIL)]
         if ready:
@@ -173,7 +173,7 @@ class Upload(Transfer):
         self.pipe.end()
 
     async def over(self, wait_s: float) -> None:
-        """Until the engine is done with it, but no longer than `wait_s`."""
+        """Waits until the engine is done with it, `wait_s` at most."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=wait_s)
 

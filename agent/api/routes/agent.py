@@ -199,6 +199,7 @@ async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerato
     follows = False
     try:
         async for name, data, number in feed:
+            # a whole status again means that the ring has moved on without this reader
             if name == "status" and follows and "after" not in data:
                 raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
             follows = True

@@ -96,7 +96,7 @@ register_url_convertor("engine_version", _VersionPart())
 
 
 class EngineRoutes:
-    """`agent` is told of manual actions. Raw streams take places of `consoles`."""
+    """`agent` hears of manual actions. Raw streams share the places of `consoles`."""
 
     def __init__(self, agent: AgentPort, engine: DockerStream, consoles: Consoles) -> None:
         self._agent = agent

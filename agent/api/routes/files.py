@@ -206,6 +206,7 @@ class TransferRoutes:
     async def create(self, request: Request) -> Response:
         body = await read_json(request)
         direction, target = text(body, "direction"), text(body, "target")
+        # one method each: what a target needs is checked where it is used
         makers = {
             ("up", "archive"): self._archive_up,
             ("up", "load"): self._load,
@@ -389,7 +390,7 @@ def _offset(request: Request) -> int:
 
 
 def _length(query: Mapping[str, str]) -> int | None:
-    """WINDOW unless asked otherwise: a part of that length can be asked for again as a whole. `all`: to the end."""
+    """WINDOW by default: a part of that length can be requested again as a whole. `all`: to the end."""
     asked = query.get("length", str(WINDOW))
     return None if asked == "all" else _natural("length", asked)
 

@@ -127,7 +127,7 @@ class JobRoutes:
         return await self._upload(request, build_upload(options, self._auths()))
 
     async def _upload(self, request: Request, spec: JobSpec) -> Response:
-        """Answers once the engine has the whole body, or wants no more of it; the job may continue."""
+        """Answers once the engine has the whole body, or needs no more of it; the job may continue."""
         inbox = Inbox(request)
         job = self._jobs.start(spec, body=inbox, length=inbox.length or None)
         await job.body_taken.wait()

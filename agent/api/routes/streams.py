@@ -110,6 +110,7 @@ class StreamRoutes:
         pairs = picked(request, _LOG_QUERY)
         kind = _format(request, _LOG_FORMATS)
         container = container_id(request)
+        # waits a moment for the first piece: a name that is wrong becomes a status, not a broken stream
         output = await primed(logs(self._engine, self._board, container, log_options(dict(pairs))))
         headers = _saved_as(request, f"{container[:64]}.log")
         if kind == "sse":

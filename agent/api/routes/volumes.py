@@ -84,7 +84,7 @@ class VolumeRoutes:
 
 
 class BackupRoutes:
-    """What takes long is begun, and answered at once: `GET /v1/backups` tells what became of it."""
+    """Long work is started and answered at once; `GET /v1/backups` shows its outcome."""
 
     def __init__(self, data: Data) -> None:
         self._backups = data.backups

@@ -77,7 +77,7 @@ class Console:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone, or given up."""
+        """Whether the process has ended or was given up."""
         return self._ended
 
     def is_over(self, after: int) -> bool:
@@ -138,7 +138,7 @@ class Console:
             self._pipe.write_eof()
 
     async def resize(self, *, rows: int, columns: int) -> None:
-        """The terminal's size. Raises ConflictError where there is no terminal, or no process any more; EngineError."""
+        """Sets the terminal's size. Raises ConflictError without a terminal or after the end, and EngineError."""
         if not self.tty:
             raise ConflictError("this console has no terminal to resize")
         self._check_running()
@@ -254,7 +254,7 @@ async def _inspect_until(
 
 
 def _id_of_new(body: Any) -> str:
-    """It becomes part of a path. Raises ValueError for what is none."""
+    """It becomes part of a path. Raises ValueError for anything but an id."""
     found = str(body["Id"])
     if not re.fullmatch(ID, found):
         raise ValueError("no id")
@@ -334,7 +334,7 @@ class Consoles:
             self._lent -= 1
 
     async def hang_up(self, exec_id: str) -> None:
-        """Ends the process of an exec whose terminal has gone with its client: the engine would let it run for ever."""
+        """Ends the process of an exec whose client has left its terminal: the engine would let it run for ever."""
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_S):
@@ -423,6 +423,7 @@ def exec_spec(body: Mapping[str, Any]) -> ExecSpec:
     env = _words(body, "env", ())
     if any("=" not in item[1:] for item in env):
         raise RequestError("env: expected a list of NAME=value")
+    # a console without a command is a shell
     command = _words(body, "command", ExecSpec().command)
     if not command or not command[0]:
         raise RequestError("command: expected a list of at least one word")

@@ -143,7 +143,7 @@ async def logs(
 
 
 async def has_terminal(engine: DockerStream, container: str) -> bool:
-    """Whether its output comes without frames: on engines before API 1.42 only its configuration tells."""
+    """Whether its output comes without frames. On engines before API 1.42 only the configuration tells."""
     path = f"/containers/{container}/json"
     return await engine.call("GET", path, read=lambda inspect: bool(inspect["Config"]["Tty"]))
 

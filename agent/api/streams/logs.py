@@ -240,7 +240,7 @@ async def _end_of(engine: DockerStream, seen: _Seen) -> str:
 
 
 async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) -> _Seen | None:
-    """The same container when it runs again, or the one that has its place; None once neither is to be expected."""
+    """The same container once it runs again, or the one that replaces it; None when neither is to be expected."""
     on_board = ((key, board.resource(key)) for key in board.keys())  # noqa: SIM118 - no dict
     containers = [
         (key, found) for key, found in on_board if found is not None and found["kind"] == "container"
@@ -321,7 +321,7 @@ class LogLine:
 async def merged(
     engine: DockerStream, board: StatusBoard, containers: Sequence[str], options: LogOptions
 ) -> AsyncGenerator[LogLine, None]:
-    """The lines of all of them, the oldest first. One that is silent is not waited for while they are followed."""
+    """The lines of all of them, the oldest first. While following, a silent container holds up no other."""
     changed = asyncio.Event()
     asked = replace(options, timestamps=True)
     readers = [_Reader(name, logs(engine, board, name, asked), changed) for name in containers]

@@ -29,7 +29,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The last item. `code` is None where it is not known, `reason` is "" when the process ended by itself."""
+    """The last item. `code` None: not known. `reason` "": the process ended by itself."""
 
     number: int
     code: int | None
@@ -90,7 +90,7 @@ class OutputBuffer:
             self._kept_cost -= _cost(self._items.forget())
 
     def rewind(self, after: int) -> bool:
-        """Lets the next reader begin after number `after`; False when some of that is gone: it begins at `first`."""
+        """Lets the next reader begin after number `after`. False: some of that is gone, and it begins at `first`."""
         self._taken = min(max(after, self.first - 1), self.last)
         self._unread_cost = sum(_cost(item) for _, item in self._items.after(self._taken))
         self._kept_cost = sum(_cost(item) for _, item in self._items.after(0)) - self._unread_cost

@@ -96,7 +96,7 @@ class Source(Protocol):
         """What the reader types. Raises RequestError where nothing can be typed."""
 
     async def resize(self, rows: int, columns: int) -> None:
-        """The reader's window. Raises RequestError where there is no terminal."""
+        """The size of the reader's window. Raises RequestError for a source without a terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

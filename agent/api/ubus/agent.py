@@ -483,7 +483,7 @@ class UpdateMethods:
         }
 
 
-# dockerd by hand on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
+# Manual control of dockerd on ubus: start, stop, restart, and certificates for its clients, with the answers of the routes.
 
 
 class DaemonMethods:

@@ -68,7 +68,7 @@ class Streams:
         }
 
     async def stop(self) -> None:
-        """Ends all of them; one that does not answer in time is left alone."""
+        """Ends all of them, and cancels what does not end in time."""
         for tab in list(self._tabs.values()):
             tab.end("the agent stops")
         if self._tasks:

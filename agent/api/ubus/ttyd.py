@@ -31,7 +31,7 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 
 
 class Ttyd:
-    """Starts them and, with `close`, ends those that it started. `engine`: what tells `docker` the engine to talk to."""
+    """Starts ttyd and, with `close`, ends what it started. `engine`: the arguments that point `docker` at the engine."""
 
     def __init__(self, engine: Sequence[str]) -> None:
         self._engine = engine

@@ -126,9 +126,13 @@ def test_no_value_of_uci_runs(pages: Pages, page: str, seen: str) -> None:
     path, _, part = page.partition("#")
     browser.do("visit", f"{pages.router.web.address}{APP}/{path}?session={ADMIN}&hostile#{part}")
     browser.do("evaluate", "document.querySelectorAll('#view details').forEach(one => { one.open = true; })")
-    browser.do("until", f"document.getElementById('view').innerHTML.includes({seen!r}.replace('IMAGE', 'busybox'))")
+    browser.do(
+        "until", f"document.getElementById('view').innerHTML.includes({seen!r}.replace('IMAGE', 'busybox'))"
+    )
     browser.do("evaluate", PRESS)
-    found = "[...document.querySelectorAll('#view input, #view textarea')].some(one => /<img/.test(one.value))"
+    found = (
+        "[...document.querySelectorAll('#view input, #view textarea')].some(one => /<img/.test(one.value))"
+    )
     if page not in ("networks", "volumes", "add"):
         assert browser.do("evaluate", found), "values are marked"
     assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
