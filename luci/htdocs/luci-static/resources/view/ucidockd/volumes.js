@@ -27,6 +27,13 @@ function fileInput() {
 	return D.el('input', { 'type': 'file', 'accept': '.tar', 'aria-label': _('Tar archive') });
 }
 
+// before Docker 23.0 (API 1.42) a prune would take volumes with a name too, and the agent refuses it
+function prunes(snapshot) {
+	const [ major, minor ] = (snapshot.agent?.engine?.api ?? '').split('.').map(Number);
+
+	return major > 1 || minor >= 42;
+}
+
 return view.extend({
 	async load() {
 		const [ found, readable, schema ] = await Promise.all([ this.look(), editor.load(CONFIG), schemas.load('volume') ]);
@@ -42,7 +49,7 @@ return view.extend({
 		const all = snapshot.resources ?? [];
 		const sorted = volumes?.Volumes?.sort((one, other) => ANONYMOUS.test(one.Name) - ANONYMOUS.test(other.Name) || one.Name.localeCompare(other.Name));
 
-		return { volumes: volumes && (sorted ?? []), made: rows.make(containers, all, 0), owners: new Map(all.filter(one => one.kind === 'volume').map(one => [ one.object_id, one ])) };
+		return { volumes: volumes && (sorted ?? []), made: rows.make(containers, all, 0), prunes: prunes(snapshot), owners: new Map(all.filter(one => one.kind === 'volume').map(one => [ one.object_id, one ])) };
 	},
 
 	// [{row, path}, ...] of the containers that have it
@@ -165,7 +172,7 @@ return view.extend({
 
 		const unused = prune.button('volumes', _('Remove unused volumes without a name'), _('Removes all volumes that have no name and that no container uses, with their data. This cannot be undone.'), () => this.refresh());
 
-		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), D.menu(_('Clean up'), [ unused ])), this.progress.node, this.list, declared);
+		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), found.prunes ? D.menu(_('Clean up'), [ unused ]) : ''), this.progress.node, this.list, declared);
 	},
 
 	handleSaveApply: null,
