@@ -312,13 +312,13 @@ class Swap:
                 if step in {Step.PROVE, Step.MOVE_DATA}:
                     raise
                 failed = exc
-        if failed is None:
+        try:
+            if failed is not None:
+                raise failed
             self.records.drop(new.nonce)
-        # that it runs again matters most, whatever its name and its restart policy are
-        if old is not None and seen is not None and old.running and not is_alive(seen):
-            self.engine.start(old.object_id)
-        if failed is not None:
-            raise failed
+        finally:  # that it runs again matters most, whatever its name and its restart policy are, and our disk
+            if old is not None and seen is not None and old.running and not is_alive(seen):
+                self.engine.start(old.object_id)
 
     def _undo(self, step: Step, new: Record, old: Record | None, seen: ObservedContainer | None) -> None:
         """`seen`: the old container, None where it is gone."""

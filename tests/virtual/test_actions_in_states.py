@@ -258,8 +258,8 @@ def test_an_image_that_the_engine_cannot_show_stays_and_the_others_go(
     with a_world(tmp_path) as world:
         updated(world)
         hidden(world, image=True)
-        assert world.agent is not None and world.agent.upkeep is not None
-        with world.agent.upkeep._lock if dry_run else nullcontext():  # a preview waits for nobody
+        assert world.agent is not None and world.agent._upkeep is not None
+        with world.agent._upkeep._lock if dry_run else nullcontext():  # a preview waits for nobody
             answer = asked(world, world.agent.prune({**ALL, "dry_run": dry_run}))
         assert [row["names"] for row in answer["going"]] == [["app:2"]]
         assert web(world).image_id in {row["id"] for row in answer["kept"]}

@@ -17,9 +17,7 @@ const STYLE = [
 	'.ucidockd-problem { border-left: 4px solid; padding: .3em .8em; margin: .8em 0 }',
 	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }',
 	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
-	'.ucidockd-any { overflow-wrap: anywhere }',
-	'#view small:not(.ucidockd-wrong, [class*=ucidockd-c]), .modal small { color: inherit }',
-	'.ucidockd-quiet { opacity: .8 }',
+	'.ucidockd-any { overflow-wrap: anywhere }', '#view small:not(.ucidockd-wrong, [class*=ucidockd-c]), .modal small { color: inherit }', '.ucidockd-quiet { opacity: .8 }',
 	'.ucidockd-wrong, .ucidockd-c4 { color: #b02a2a }', '.ucidockd-c0 { color: #1a66b3 }', '.ucidockd-c1 { color: #8a5200 }', '.ucidockd-c2 { color: #1f7042 }', '.ucidockd-c3 { color: #8e3b90 }',
 	'[data-darkmode=true] .ucidockd-wrong, [data-darkmode=true] .ucidockd-c4 { color: #ff8a7a }', '[data-darkmode=true] .ucidockd-c0 { color: #6db3f2 }', '[data-darkmode=true] .ucidockd-c1 { color: #f0a868 }', '[data-darkmode=true] .ucidockd-c2 { color: #6fcf97 }', '[data-darkmode=true] .ucidockd-c3 { color: #dca6dd }',
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
@@ -97,9 +95,7 @@ return baseclass.extend({
 	},
 
 	// words in backticks as code
-	coded(text) {
-		return String(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part);
-	},
+	coded: text => String(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part),
 
 	// what `node` shows from now on
 	fill(node, ...content) {
