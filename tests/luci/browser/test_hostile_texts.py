@@ -89,6 +89,18 @@ config container 'web'
 	option stop_signal 'KILL'
 	option stack 'shop'
 	option network_mode 'none'
+	list volume 'store:/data'
+
+config volume 'store'
+
+config network 'home'
+
+config notify 'phone'
+	option url 'http://127.0.0.1:9/x'
+
+config backup 'nightly'
+	list section 'web'
+	option target '/nowhere'
 """
 
 
@@ -106,5 +118,39 @@ def test_no_value_of_a_stack_runs(pages: Pages) -> None:
     )
     browser.do("until", shown)
     browser.do("evaluate", PRESS)
+    assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
+    assert browser.do("evaluate", "window.ran ?? []") == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("page", "seen"),
+    [
+        ("settings", "nightly"),
+        ("settings", "phone"),
+        ("volumes", "store"),
+        ("networks", "home"),
+        ("container/web#settings", "IMAGE"),
+        ("add", "A docker run line"),
+    ],
+)
+def test_no_value_of_uci_runs(pages: Pages, page: str, seen: str) -> None:
+    """All that forms show: values of options, names of sections, copies of backups, what a test of a notice answers."""
+    box, browser = pages.router.box, pages.browser
+    assert box
+    box.write(SECTIONS)
+    wait_for(lambda: running(box, "web"), 90)
+    path, _, part = page.partition("#")
+    browser.do("visit", f"{pages.router.web.address}{APP}/{path}?session={ADMIN}&hostile#{part}")
+    browser.do("evaluate", "document.querySelectorAll('#view details').forEach(one => { one.open = true; })")
+    browser.do(
+        "until", f"document.getElementById('view').innerHTML.includes({seen!r}.replace('IMAGE', 'busybox'))"
+    )
+    browser.do("evaluate", PRESS)
+    found = (
+        "[...document.querySelectorAll('#view input, #view textarea')].some(one => /<img/.test(one.value))"
+    )
+    if page not in ("networks", "volumes", "add"):
+        assert browser.do("evaluate", found), "values are marked"
     assert browser.do("evaluate", "document.querySelectorAll('img').length") == 0
     assert browser.do("evaluate", "window.ran ?? []") == []
