@@ -63,7 +63,7 @@ def tabs(pages: Pages) -> Iterator[list[str]]:
     pages.open()
 
 
-@pytest.mark.parametrize("views", [16, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("views", [16, pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(400)])])
 def test_views_leave_no_connection_behind(pages: Pages, log: str, views: int) -> None:
     took = []
     for _ in range(views):
@@ -128,6 +128,7 @@ def test_when_the_tab_that_reads_goes_no_line_is_lost_or_doubled(
         hide(pages.browser)
     browser = pages.browser
     browser.do("tab", "first")
+    browser.until_text("line", "pre")
     last = lines(browser)[-1]
     browser.until_text(f"line {last + 60}\n", "pre")
     seen = lines(browser)
