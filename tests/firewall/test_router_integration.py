@@ -514,3 +514,15 @@ def test_the_address_that_dockerd_publishes_at_by_default_counts_too(router: Rou
     text = router.condition("container:web", "AddressMissing")
     assert text is not None
     assert "192.168.1.4" in text
+
+
+def test_the_addresses_of_the_machine_are_asked_for_only_where_one_is_missing(router: Router) -> None:
+    """They took 70 ms of each pass over 100 containers, for a message that nobody saw."""
+
+    def unasked() -> tuple[tuple[str, IpAddress], ...]:
+        raise AssertionError("nothing is missing")
+
+    router.tools = replace(router.tools, has_address=lambda text: True, machine_addresses=unasked)
+    router.restart_agent()
+    router.apply("config container 'web'\n\toption image 'a'\n\tlist port '192.168.1.1:8080:80'\n")
+    assert router.condition("container:web", "AddressMissing") is None
