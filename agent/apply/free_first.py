@@ -150,7 +150,7 @@ class FreeFirst:
         self.create(container, image_id, **fields, freed=freed.words)
 
     def _undo(self, step: Step, container: Container, freed: Freed, failed: dict[str, Any]) -> None:
-        """Raises where the old image cannot be had now: then it is tried again. `failed`: fields of the record."""
+        """Raises EngineError if the old image cannot be had now; a later pass tries again. `failed`: record fields."""
         record = self.current()
         seen = self.engine.inspect_container(record.object_id)
         is_old = record.image_id == freed.image_id

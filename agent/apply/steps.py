@@ -60,7 +60,7 @@ class GateError(EngineError):
 
 
 class SupersededError(EngineError):
-    """The new container is no longer wanted; nothing is wrong with it."""
+    """The configuration moved on, or the agent stops, before the new container passed its gate; it did not fail."""
 
     code = "superseded"
 
@@ -187,8 +187,8 @@ def _gate(
 ) -> None:
     """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
 
-    Raises GateError, and what `leave` raises when there is no point in waiting any longer. Blocks for as long as the
-    gate or the health check takes; runs in a thread.
+    Raises GateError, and what `leave` raises to end the wait early. Blocks for as long as the gate or the health check
+    takes; runs in a thread.
     """
     begun = well_since = clock.monotonic()
     while True:

@@ -170,7 +170,7 @@ class Swap:
             restores=self.restores,
             **kept,
         )
-        # in one write: `old.running` says whether a rollback starts it again, whoever does it
+        # in one write: a rollback, also one after a restart, reads in `old.running` whether to start it
         self.records.put(new, old)
         return new
 

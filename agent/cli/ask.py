@@ -248,7 +248,7 @@ def container_sections(args: argparse.Namespace) -> dict[str, str]:
 
     options = runtime_options(args)
     try:
-        # from the file: without an agent there is no status that knows the sections
+        # from the file: only a running agent has a status with the sections
         package = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir).load(
             "containers"
         )

@@ -124,7 +124,7 @@ class Listeners:
             tls = await asyncio.to_thread(self._tls, address, settings)
             # a server that is there already takes the new pair for its next connections
             self._open(address, tls)
-        # outside of loopback nothing is served without TLS: a session in clear text is root for whoever reads along
+        # outside loopback everything needs TLS: anyone who reads a session on the wire becomes root
         except ConfigError as exc:
             await self._close(address)
             return ListenState(address=str(address), state=NO_CERTIFICATE, message=str(exc))
