@@ -19,7 +19,7 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, ContainerSpec, Desired, Update
 from agent.model.secrets import hidden_text, hidden_words
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied
+from agent.plan.applied import as_applied, is_job
 from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
@@ -325,9 +325,11 @@ def _options(
         rows = _written(name, of_image[name]) if of_image.get(name) and name not in spec else ()
         found += [_option(change, "image") for change in rows if change.option not in given]
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None
-    for name, value in {**defaults_of(daemon).engine, "restart": {"name": "no", "max_retries": 0}}.items():
+    for name, value in defaults_of(daemon).engine.items():
         if value and name not in spec:
             found += [_option(change, "default") for change in _written(name, value)]
+    if "restart" not in spec and not is_job(container):
+        found.append({"option": "restart", "value": "started again by ucidockd", "from": "default"})
     return found
 
 
