@@ -32,7 +32,10 @@ from agent.model.resources import (
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _PORT_FORM = "[ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80 or 127.0.0.1:53:53/udp"
-_VOLUME_FORM = "source:/target[:ro,...] where source is an absolute path or a volume name (two or more of: letters, digits, _ . -)"
+_VOLUME_FORM = (
+    "source:/target[:ro,...] where source is an absolute path or a volume name (two or more of: letters, digits,"
+    " _ . -)"
+)
 _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name"
 _NETWORK_FORM = (
     "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=NAME=value]"
