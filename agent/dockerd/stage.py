@@ -100,7 +100,10 @@ class Home:
 
 
 class DaemonStage:
-    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread."""
+    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread.
+
+    Of the engine that answers, `has_ours` tells whether it has containers of ours; `restarted` hears that it is a new one.
+    """
 
     def __init__(
         self,
@@ -110,6 +113,8 @@ class DaemonStage:
         status: DaemonStatus,
         tools: Tools | None = None,
         wake: Callable[[float], None] = lambda seconds: None,
+        has_ours: Callable[[], bool] = lambda: False,
+        restarted: Callable[[], None] = lambda: None,
     ) -> None:
         self.wake = wake
         self.files = DaemonFiles(run_dir=run_dir, state_dir=options.state_dir)
@@ -127,11 +132,8 @@ class DaemonStage:
         self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
         self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
-        self.paused = ""  # why dockerd is kept down, by the mover of its data
-        self.unproven = ""  # why nothing is to be done with what runs, by the same
-        # what the reconciler knows of the engine that answers
-        self.has_ours: Callable[[], bool] = lambda: False
-        self.restarted: Callable[[], None] = lambda: None
+        self._pausing = self._unproven = ""  # why, see `pause` and `distrust`
+        self._has_ours, self._restarted = has_ours, restarted
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -173,8 +175,8 @@ class DaemonStage:
     def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
         settings, agent = configured(desired)
-        if self.paused or self.unproven:
-            raise ConflictError(self.paused or self.unproven)
+        if self._pausing or self._unproven:
+            raise ConflictError(self._pausing or self._unproven)
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
@@ -247,6 +249,14 @@ class DaemonStage:
         """Whether dockerd follows our file and is started by us."""
         runner = runner_of(desired.agent, self._options)
         return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
+
+    def pause(self, why: str) -> None:
+        """The next pass ends dockerd, and none starts it while `why` is not ""."""
+        self._pausing = why
+
+    def distrust(self, why: str) -> None:
+        """dockerd runs, and nothing is done with its containers while `why` is not ""."""
+        self._unproven = why
 
     def moved(self) -> None:
         """The next engine that comes up is the one that is meant, whatever its data_root."""
@@ -436,20 +446,20 @@ class DaemonStage:
         if change.record.process is None:
             return "dockerd does not run"
         return (
-            self._other_engine(change, desired, wanted) or self.unproven or self._unsuitable(change, runner)
+            self._other_engine(change, desired, wanted) or self._unproven or self._unsuitable(change, runner)
         )
 
     def _paused(self, change: DaemonChange, process: Process | None, *, busy: bool) -> str:
         """Ends dockerd while its data is moved. Why it is down or about to be."""
-        if not self.paused:
+        if not self._pausing:
             return ""
         if process is None or not busy:
             if process is not None:
                 self._acting(change.pause)
-                self._status.note("stop", self.paused, error="")
+                self._status.note("stop", self._pausing, error="")
             self._status.running(None)
-        self._status.synced("Pending", self.paused)
-        return self.paused
+        self._status.synced("Pending", self._pausing)
+        return self._pausing
 
     def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
         """Why dockerd is not (re)started in this pass."""
@@ -671,14 +681,14 @@ class DaemonStage:
         if running is None or process is None:
             return ""
         if self._asked != process:
-            self.restarted()
+            self._restarted()
             self._asked = process
         self.other_engine = self._home.other(
             data_root(running.document),
             store=self._store_of(change, process),
             asked=_is_asked(desired, wanted, running),
             accepted=self._accepted.is_set(),
-            has_ours=self.has_ours,
+            has_ours=self._has_ours,
         )
         self._accepted.clear()
         return self.other_engine
@@ -731,8 +741,22 @@ def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
 
 
 def make_stage(
-    options: RuntimeOptions, settings: AgentSettings, board: StatusBoard, tools: Tools | None = None
+    options: RuntimeOptions,
+    settings: AgentSettings,
+    board: StatusBoard,
+    tools: Tools | None = None,
+    *,
+    wake: Callable[[float], None] = lambda seconds: None,
+    has_ours: Callable[[], bool] = lambda: False,
+    restarted: Callable[[], None] = lambda: None,
 ) -> DaemonStage:
     """The stage of the running agent. Its files in /var/run are beside the control socket."""
-    run_dir = Path(options.socket or settings.socket).parent
-    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board), tools=tools)
+    return DaemonStage(
+        options=options,
+        run_dir=Path(options.socket or settings.socket).parent,
+        status=DaemonStatus(board=board),
+        tools=tools,
+        wake=wake,
+        has_ours=has_ours,
+        restarted=restarted,
+    )

@@ -236,14 +236,23 @@ Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # given
 
 
 class DockerStream:
-    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted."""
+    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted.
 
-    def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
+    `permit` is asked before each request. `around` is given this client, and makes what goes from before a request until
+    the head of its response is there.
+    """
+
+    def __init__(
+        self,
+        address: EngineAddress | str,
+        *,
+        tls: EngineTls | None = None,
+        permit: Permit = lambda _method, _path: None,
+        around: Callable[[DockerStream], Around] = lambda _: lambda _method, _path, _query: nullcontext(),
+    ) -> None:
         self.address = parse_engine_address(address) if isinstance(address, str) else address
-        self.permit: Permit = lambda _method, _path: None
-        self.around: Around = lambda _method, _path, _query: (
-            nullcontext()
-        )  # from before a request until the head of its response is there
+        self.permit = permit
+        self._around = around(self)
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
@@ -273,7 +282,7 @@ class DockerStream:
         """
         self.permit(method, path)
         # a prune must not begin before the names that it would lose are held
-        async with self.around(method, path, query):
+        async with self._around(method, path, query):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     wire = await self._connected(self._buffer[:piece_limit])

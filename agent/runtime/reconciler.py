@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.apply.failures import LastOutputs
 from agent.apply.images import MakeRoom
@@ -57,9 +57,10 @@ from agent.plan.draft import Context, Missing, desired_spec, shared_names
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
-from agent.runtime.holds import Holds
+from agent.runtime.holds import Holds, ManualActions
 from agent.runtime.router_integration import RouterIntegration
 from agent.runtime.status_writer import GraceWatch, StatusWriter, declared
+from agent.runtime.triggers import Triggers
 from agent.runtime.under_way import UnderWay
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -67,8 +68,6 @@ from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.plan.outlook import Outlook
-    from agent.runtime.adopt import AdoptRequest
-    from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
@@ -114,6 +113,7 @@ class Reconciler:
     backoff: BackOff
     holds: Holds
     usb: UsbDevices
+    standing: Standing
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
     router: RouterIntegration | None = None
@@ -125,13 +125,12 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     make_pool: Callable[[int], WorkerPool] = WorkerPool  # of so many workers
-    restores: SavedData | None = (
-        None  # what saves volumes and puts them back; a pass asked for alone has none
-    )
+    # what saves volumes and puts them back, asked for when it is needed; a pass asked for alone has none
+    restores: Callable[[], SavedData | None] = lambda: None
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
-    work_ended: Callable[[], None] = lambda: None
+    triggers: Triggers = field(default_factory=Triggers)
     deletions_held: Callable[[], str] = lambda: (
         ""
     )  # why they wait; asked only where something waits to be deleted
@@ -139,18 +138,18 @@ class Reconciler:
     remember_agent: Callable[[str], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
-    paused: str = ""  # why no container is to run for now
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
+    _paused: str = ""  # why no container is to run for now
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _status: StatusWriter = field(init=False)
     under_way: UnderWay = field(init=False)
-    standing: Standing = field(init=False)
+    manual: ManualActions = field(init=False)
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
     _endings: Endings = field(init=False)
@@ -160,7 +159,6 @@ class Reconciler:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
         self._status = StatusWriter(board=self.board, records=self.records)
-        self.standing = Standing(engine=self.engine, records=self.records)
         self.images = KnownImages(engine=self.engine)
         self._outputs = LastOutputs(self.engine, self.records)
         self.under_way = UnderWay(
@@ -179,11 +177,11 @@ class Reconciler:
             foresee_pull=self.foresee_pull,
             failed=self._look_at_everything,
             moved=self._ask_again,
-            ended=lambda: self.work_ended(),
+            ended=self.triggers.now,
         )
-        if self.daemon is not None:
-            self.standing.mark = self.daemon.mark
-            self.daemon.has_ours, self.daemon.restarted = self.standing.has_ours, self.standing.doubt
+        self.manual = ManualActions(
+            holds=self.holds, engine=self.engine, records=self.records, desired=lambda: self.desired
+        )
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """Reads UCI. A configuration that does not parse leaves the last good one in force.
@@ -237,6 +235,10 @@ class Reconciler:
         """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
         return self.desired is None or any(c.unread for c in self.desired.containers)
 
+    def pause(self, why: str) -> None:
+        """From the next pass on no container runs, while `why` is not ""."""
+        self._paused = why
+
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
         self.standing.look(thoroughly=deep is None)
@@ -265,7 +267,7 @@ class Reconciler:
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
         from agent.dockerd.preview import foreseen  # for who asks; a pass does without
         from agent.plan.outlook import Outlook, outlook
-        from agent.runtime.planning import entries_of
+        from agent.runtime.requests.planning import entries_of
 
         holding = self.daemon.holding if self.daemon is not None else ""
         extra = entries_of(loaded, desired, holding)
@@ -364,7 +366,7 @@ class Reconciler:
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
         gone: Mapping[str, Missing] = {}
-        if self.paused:
+        if self._paused:
             gone = waits
         elif self.engine_is_here:
             gone = lost(
@@ -440,72 +442,12 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
-        if self.paused:
-            missing = Missing(reason=self.paused, stop=True)
+        if self._paused:
+            missing = Missing(reason=self._paused, stop=True)
             return {Key("container", c.section): missing for c in desired.containers}
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
         return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
-
-    def hold(self, ref: str, action: str) -> bool:
-        """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
-
-        `ref` is a name or an id as the Engine API takes them. To be called before the action, else a pass may come
-        between. Raises EngineError when the engine has to be asked who that is and does not answer.
-        """
-        container = self._managed(ref)
-        if container is None:
-            return False
-        self.holds.add(container, action)
-        logger.info("manual %s of container:%s", action, container.section)
-        return True
-
-    def adopt(self, request: AdoptRequest) -> dict[str, Any]:
-        """See `agent.runtime.adopt`."""
-        from agent.runtime.adopt import Adopter  # a megabyte that few need
-
-        return Adopter(engine=self.engine, store=self.store, records=self.records.records()).run(request)
-
-    def past(self) -> Past:
-        """The settings that sections had. Raises ConfigError where none are kept."""
-        from agent.runtime.past import Past  # few need it
-
-        if self.history is None:
-            raise ConfigError("no earlier settings are kept")
-        return Past(store=self.store, history=self.history, desired=self.desired)
-
-    def release(self, ref: str) -> None:
-        """Takes a hold back: the manual action failed."""
-        container = self._managed(ref)
-        if container is not None:
-            self.holds.take_back(container)
-
-    def mounting(self, volumes: frozenset[str]) -> frozenset[str]:
-        """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
-        declared = self.desired.containers if self.desired is not None else ()
-        found = {
-            Key("container", c.section)
-            for c in declared
-            if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
-        }
-        for record in self.records.records():
-            if record.kind == "container":
-                sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
-                if volumes & {*sources, *names(record.volumes)}:
-                    found.add(Key("container", record.section))
-        return frozenset(found)
-
-    def _managed(self, ref: str) -> Container | None:
-        records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
-        found = [r for r in records if r.name == ref and not r.swap] or [
-            r for r in records if r.object_id == ref
-        ]
-        if not found:
-            seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
-            found = [r for r in records if seen is not None and r.object_id == seen.id]
-        sections = {record.section for record in found}
-        declared = self.desired.containers if self.desired is not None else ()
-        return next((c for c in declared if c.section in sections), None)
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
@@ -665,9 +607,7 @@ class Reconciler:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(
-            self.engine, self.records, self.under_way.keys() | waiting.keys(), self.under_way.restores
-        )
+        failed = recover(self.engine, self.records, self.under_way.keys() | waiting.keys(), self.restores())
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():

@@ -51,7 +51,7 @@ class UnderWay:
     stopping: threading.Event
     desired: Callable[[], Desired | None]
     history: History | None
-    restores: SavedData | None
+    restores: Callable[[], SavedData | None]
     make_pool: Callable[[int], WorkerPool]
     room: MakeRoom
     foresee_pull: Callable[[str, str, int], str]
@@ -177,7 +177,7 @@ class UnderWay:
             ended=self._work_ended,
             api=api,
             keep_images=desired.agent.keep_images,
-            data=self.restores,
+            data=self.restores(),
         )
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback

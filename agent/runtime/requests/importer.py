@@ -14,7 +14,7 @@ from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS, file_bytes, mode_of
-from agent.runtime.adopt import lost_comments
+from agent.runtime.requests.adopt import lost_comments
 from agent.uci.decode import PACKAGES
 from agent.uci.syntax import Package
 

@@ -34,7 +34,14 @@ from agent.errors import ConflictError, DataError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
 from agent.model.quantities import size_words
-from agent.runtime.move_checks import Move, check_room, checked_move, foreseen, with_data_root, write_note
+from agent.runtime.requests.move_checks import (
+    Move,
+    check_room,
+    checked_move,
+    foreseen,
+    with_data_root,
+    write_note,
+)
 from agent.storage.copying import MARGIN_S, NOTE, TreeCopy, measure, written
 from agent.wire.record_lines import json_object
 
@@ -132,18 +139,18 @@ class Mover:
             await asyncio.to_thread(self._remember, move, known)
             await asyncio.to_thread(self._commit, move.source, move.target)
             committed = True
-            self._stage.unproven = (
+            self._stage.distrust(
                 f"dockerd's data was moved to {move.target}: waits until its engine is there"
             )
             self._stage.moved()
-            self._stage.paused = self._passes.reconciler.paused = ""
+            self._go_on()
             await self._passes.settled_pass()
             await self._prove(move, known)
         except BaseException:
             await asyncio.shield(self._go_back(move, committed=committed))
             raise
         finally:
-            self._stage.unproven = ""
+            self._stage.distrust("")
             self._passes.trigger(config=True, deep=True)
         await asyncio.to_thread(self._forget)
         with contextlib.suppress(OSError):
@@ -203,9 +210,9 @@ class Mover:
             raise ConflictError("the engine does not answer: nothing was stopped")
         text = f"Docker's data is being moved to {move.target}"
         _say(told, "stopping containers, and then dockerd")
-        self._passes.reconciler.paused = text
+        self._passes.reconciler.pause(text)
         await self._passes.settled_pass()
-        self._stage.paused = text
+        self._stage.pause(text)
         await self._passes.settled_pass()
         if await asyncio.to_thread(self._stage.finds_dockerd):
             raise ConflictError("dockerd did not end")
@@ -230,11 +237,17 @@ class Mover:
             await asyncio.to_thread(self._forget)
         except (UcidockdError, OSError) as exc:
             logger.error("dockerd.globals.data_root cannot be set back to %s: %s", move.source, exc)
-        self._stage.paused = self._stage.unproven = self._passes.reconciler.paused = ""
+        self._stage.distrust("")
+        self._go_on()
         try:
             await self._passes.settled_pass()
         except UcidockdError as exc:
             logger.error("after a move that failed: %s", exc)
+
+    def _go_on(self) -> None:
+        """dockerd and its containers may run from the next pass on."""
+        self._stage.pause("")
+        self._passes.reconciler.pause("")
 
     def _commit(self, before: str, after: str) -> None:
         store = self._passes.reconciler.store

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.convert.conversion import PACKAGE
 from agent.errors import ConfigError, ConflictError
@@ -17,11 +17,21 @@ from agent.files.history import History, Version
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS
 from agent.model.resources import Desired
-from agent.runtime.adopt import lost_comments
+from agent.runtime.requests.adopt import lost_comments
 from agent.uci.decode import PACKAGES, decode
 from agent.uci.syntax import Package, Section, parse, section_text
 
+if TYPE_CHECKING:
+    from agent.runtime.reconciler import Reconciler
+
 _TRIES = 5
+
+
+def past(reconciler: Reconciler) -> Past:
+    """Raises ConfigError where no settings are kept."""
+    if reconciler.history is None:
+        raise ConfigError("no earlier settings are kept")
+    return Past(store=reconciler.store, history=reconciler.history, desired=reconciler.desired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
