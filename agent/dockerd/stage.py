@@ -17,7 +17,8 @@ from pathlib import Path
 from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.health import DaemonHealth
-from agent.dockerd.identity import EngineHome, ServerIdentities
+from agent.dockerd.identity import EngineHome, RunningEngine
+from agent.dockerd.life import DaemonLife
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
@@ -27,7 +28,7 @@ from agent.dockerd.supervisor import (
     OwnScriptSupervisor,
     ProcdSupervisor,
 )
-from agent.dockerd.target import Renderer, checker, culprits, prior_drivers, target_of
+from agent.dockerd.target import Renderer, ServerIdentities, checker, culprits, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
     External,
@@ -46,7 +47,6 @@ from agent.files.options import RuntimeOptions
 from agent.files.user_paths import file_system_of
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
-    DAEMON_KEY,
     DaemonAction,
     DaemonRecord,
     DaemonSettings,
@@ -58,10 +58,9 @@ from agent.model.dockerd.settings import (
     Target,
     data_root,
 )
-from agent.model.dockerd.table import TABLE, identity_of, value_at
+from agent.model.dockerd.table import value_at
 from agent.model.resources import AgentSettings, Desired, Network
-from agent.plan.backoff import BackOff
-from agent.plan.daemon import Change, Rendered, as_wished, classify, store_trouble
+from agent.plan.daemon import Change, Rendered, as_wished, classify
 from agent.plan.router.zones import bridges_of
 from agent.router.mounts import declared_mount, is_read_only, missing_mount
 from agent.router.routes import host_routes
@@ -69,8 +68,6 @@ from agent.status.board import StatusBoard
 from agent.tls.local_names import local_server_names
 
 logger = logging.getLogger(__name__)
-
-STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,24 +113,19 @@ class DaemonStage:
         has_ours: Callable[[], bool] = lambda: False,
         restarted: Callable[[], None] = lambda: None,
     ) -> None:
-        self.wake = wake
+        self._wake = wake
         self.files = DaemonFiles(run_dir=run_dir, state_dir=options.state_dir)
         self._options = options
         self._run_dir = run_dir
         self._status = status
         self._tools = tools or Tools()
-        self._backoff = BackOff(jitter=lambda: 1.0)
+        self._life = DaemonLife(status, wake=wake, clock=self._tools.monotonic)
         self._runner: Runner | None = None
         self._change: DaemonChange | None = None
-        self._watched: Process | None = None
-        self._intended = False  # dockerd's end is what we want right now
-        self._accepted = threading.Event()
-        self._asked: Process | None = None  # whose identity was asked for
         self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
         self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
         self._pausing = self._unproven = ""  # why, see `pause` and `distrust`
-        self._has_ours, self._restarted = has_ours, restarted
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -146,19 +138,24 @@ class DaemonStage:
         # key -> the value that dockerd has refused, and why
         self._refused: dict[str, tuple[Json, str]] = {}
         self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
-        self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
         self._external = External(self.files, status)
-        self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
+        self._manual = ManualControl(status, acting=self._life.acting, runs=self.finds_dockerd)
         self._own = OwnDockerd(
             status=status,
             manual=self._manual,
             missing=self._not_there,
-            backing_off=self._backing_off,
-            acting=self._acting,
-            watch=self._watch,
+            backing_off=self._life.backing_off,
+            acting=self._life.acting,
+            watch=self._life.watch,
         )
         self._own_script: OwnSupervisor | None = None  # while dockerd follows a file of the user's
-        self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
+        self._engine = RunningEngine(
+            EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options))),
+            status,
+            has_ours=has_ours,
+            restarted=restarted,
+            file_system=self._tools.file_system,
+        )
         self._health = DaemonHealth(
             status,
             missing_mount=lambda root: missing_mount(root, options),
@@ -167,9 +164,9 @@ class DaemonStage:
 
     def accept_engine(self) -> None:
         """A reconcile was asked for: the engine that runs is the one that is meant, and what failed is tried again."""
-        self._accepted.set()
+        self._engine.accept()
         self._retry.set()
-        self._backoff.clear()
+        self._life.forgive()
         self._manual.ask(DaemonAction.START)
 
     def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
@@ -180,7 +177,7 @@ class DaemonStage:
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
-        self._backoff.clear()
+        self._life.forgive()
         self._manual.ask(wish)
 
     def reconcile(self, desired: Desired, *, busy: bool) -> bool:
@@ -236,8 +233,7 @@ class DaemonStage:
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
         """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
-        self._backoff.failed(DAEMON_KEY, str(exc), self._tools.monotonic())
-        self._wake_for_backoff()
+        self._life.failed(str(exc))
         reason: Reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
         logger.error("dockerd: %s", exc)
         self._status.degraded(reason, str(exc))
@@ -260,7 +256,7 @@ class DaemonStage:
 
     def moved(self) -> None:
         """The next engine that comes up is the one that is meant, whatever its data_root."""
-        self._accepted.set()
+        self._engine.accept()
 
     def home(self, desired: Desired | None) -> Home:
         """The data of the dockerd that runs, and who keeps it. Raises ConflictError where it is not ours to move."""
@@ -422,12 +418,12 @@ class DaemonStage:
             change.forget_failure()
         # an agent was killed in the middle of a change, and what it had in mind may differ from what UCI says now
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
-            self._acting(change.resume)
+            self._life.acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
         if held := self._paused(change, process, busy=busy) or self._manual.hold(change, process, busy=busy):
             return held
-        if process is None and self._backing_off():
+        if process is None and self._life.backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
         # None: UCI says nothing usable and nothing has worked before. What runs, if anything, is left as it is
@@ -445,9 +441,10 @@ class DaemonStage:
         self._show(change, wanted, trouble)
         if change.record.process is None:
             return "dockerd does not run"
-        return (
-            self._other_engine(change, desired, wanted) or self._unproven or self._unsuitable(change, runner)
-        )
+        self.other_engine = self._engine.other(change, desired, wanted)
+        if held := self.other_engine or self._unproven:
+            return held
+        return self._engine.unsuitable(change, version_of(runner.program))
 
     def _paused(self, change: DaemonChange, process: Process | None, *, busy: bool) -> str:
         """Ends dockerd while its data is moved. Why it is down or about to be."""
@@ -455,7 +452,7 @@ class DaemonStage:
             return ""
         if process is None or not busy:
             if process is not None:
-                self._acting(change.pause)
+                self._life.acting(change.pause)
                 self._status.note("stop", self._pausing, error="")
             self._status.running(None)
         self._status.synced("Pending", self._pausing)
@@ -482,9 +479,9 @@ class DaemonStage:
             return found
         # back-off would only prolong the wrong configuration; it is for the way back that dies as well
         watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
-        blamed = watched and not (record.fallback and self._backing_off())
+        blamed = watched and not (record.fallback and self._life.backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
-            self._acting(change.died)
+            self._life.acting(change.died)
             return change.record.process
         return None
 
@@ -500,14 +497,6 @@ class DaemonStage:
             return None
         arguments = self._runner.arguments if self._runner is not None else ()
         return Target(document=document, material=material_of(document), arguments=arguments)
-
-    def _backing_off(self) -> bool:
-        """Whether a dockerd that died is not started again yet."""
-        if not self._backoff.blocked(self._tools.monotonic()):
-            return False
-        self._status.running(None)
-        self._wake_for_backoff()
-        return True
 
     def _disk_missing(self, target: Target) -> str:
         """What is missing, when the file system of dockerd's data is not mounted."""
@@ -599,12 +588,12 @@ class DaemonStage:
     def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
         if step.effect is Effect.NOTHING:
             if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
-                self._backoff.succeeded(DAEMON_KEY)
+                self._life.proved()
                 change.end_watch()
             return
         self._status.synced("Pending", step.cause)
         begun = self._tools.monotonic()
-        self._acting(lambda: change.carry_out(goal, step))
+        self._life.acting(lambda: change.carry_out(goal, step))
         taken = self._tools.monotonic() - begun
         verb = "start" if process is None else str(step.effect)
         reached = change.record.running == goal
@@ -625,41 +614,7 @@ class DaemonStage:
         if found:
             self._refused |= {key: (value_at(settings.values, key), why) for key, why in found.items()}
             change.remember(self._refused)
-            self.wake(0)
-
-    def _acting(self, action: Callable[[], None]) -> None:
-        """Runs what ends and starts dockerd on purpose."""
-        self._intended = True
-        try:
-            action()
-        finally:
-            self._intended = False
-
-    def _watch(self, process: Process) -> None:
-        """One thread per dockerd that sleeps until it ends."""
-        if self._watched == process:
-            return
-        self._watched = process
-        # the kernel tells of its end at once; the next pass may be a minute away
-        threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
-
-    def _wait_for_end(self, process: Process) -> None:
-        begun = self._tools.monotonic()
-        daemon_process.wait_end(process, None)
-        if self._intended:
-            return
-        now = self._tools.monotonic()
-        if now - begun < STABLE_S:
-            self._backoff.failed(DAEMON_KEY, "dockerd died", now)
-        else:
-            self._backoff.succeeded(DAEMON_KEY)
-        self.wake(0)
-
-    def _wake_for_backoff(self) -> None:
-        now = self._tools.monotonic()
-        due = self._backoff.next_try(now)
-        if due is not None:
-            self.wake(max(0.1, due - now))
+            self._wake(0)
 
     # what became of it
 
@@ -671,69 +626,13 @@ class DaemonStage:
         self._status.running(change.record.process, listens=listens)
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
-            self._watch(change.record.process)
+            self._life.watch(change.record.process)
         if change.record.step is Step.WATCH:
-            self.wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
-
-    def _other_engine(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
-        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
-        running, process = change.record.running, change.record.process
-        if running is None or process is None:
-            return ""
-        if self._asked != process:
-            self._restarted()
-            self._asked = process
-        self.other_engine = self._home.other(
-            data_root(running.document),
-            store=self._store_of(change, process),
-            asked=_is_asked(desired, wanted, running),
-            accepted=self._accepted.is_set(),
-            has_ours=self._has_ours,
-        )
-        self._accepted.clear()
-        return self.other_engine
+            self._wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
     def mark(self) -> str:
         """Our mark on the disk of the engine that runs, "" where there is none."""
-        return self._home.mark
-
-    def _store_of(self, change: DaemonChange, process: Process) -> str:
-        """What keeps images and containers; each dockerd is asked once."""
-        if self._store is None or self._store[0] != process:
-            store = change.probe.store()
-            if not store:
-                return ""
-            self._store = (process, store)
-        return self._store[1]
-
-    def _unsuitable(self, change: DaemonChange, runner: Runner) -> str:
-        """Why no container can be created on the file system of the data; shown before anything is tried there."""
-        running, process = change.record.running, change.record.process
-        if running is None or process is None:
-            return ""
-        root = data_root(running.document)
-        driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
-        text = store_trouble(
-            {**running.document, "storage-driver": driver} if driver else running.document,
-            version_of(runner.program),
-            file_system=self._tools.file_system(root),
-            prior=prior_drivers(root),
-        )
-        self._status.unsuitable(text)
-        return text
-
-
-def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
-    """Whether this is the engine that UCI asks for: none of what decides about that is wrong, or did not work."""
-    if (
-        desired.daemon is None
-        or wanted is None
-        or identity_of(running.document) != identity_of(wanted.document)
-    ):
-        return False
-    said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
-    given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
-    return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)
+        return self._engine.mark()
 
 
 def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
