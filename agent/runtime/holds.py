@@ -102,6 +102,7 @@ class Holds:
                 for key, item in known.items()
                 if key in desired.broken or (key in here and _is_same(here[key], item))
             }
+            # Written here and not when the section changes: the edit may come while the agent is down.
             if not keep:
                 self._write(held)
             actions = {key: item["action"] for key, item in held.items()}
@@ -138,6 +139,8 @@ def _load(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        # Without holds the worst is that a container stopped by hand is started again; an agent that does not start
+        # would be worse.
         logger.warning("%s is not readable, no hold is known: %s", path, exc)
         return {}
 
@@ -204,6 +207,7 @@ class ManualActions:
 
     def _managed(self, ref: str) -> Container | None:
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
+        # The records first: they cost no call, and the engine may be busy with exactly what the action is about.
         found = [r for r in records if r.name == ref and not r.swap] or [
             r for r in records if r.object_id == ref
         ]

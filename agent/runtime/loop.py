@@ -146,11 +146,13 @@ class Loop:
 
     async def ended(self) -> None:
         """Returns when nothing is under way that was so when it was called."""
+        # Not what begins meanwhile: on a busy router that would never end.
         for run in self.reconciler.under_way.runs():
             await asyncio.to_thread(run.wait)
 
     async def settled_files(self) -> None:
         """Waits while a file is being written in place, no longer than a pass would take."""
+        # There is a limit since a program may keep a file open for writing for ever.
         for _ in range(round(UNSETTLED_LIMIT_S / _LOOK_AGAIN_S)):
             if not self._watcher.unsettled():
                 return
@@ -181,6 +183,7 @@ class Loop:
             self._watcher.stop()
             if self._notices is not None:
                 self._notices.stop()
+            # A pass may hang on a dead mount; the end of the agent does not wait for it.
             self._pass_thread.shutdown(wait=False)
             if self.reconciler.router is not None:
                 self.reconciler.router.stop()
@@ -263,6 +266,7 @@ class Loop:
             logger.warning("engine: %s", exc)
             self.reconciler.engine_failed(exc)
             self._later(RECONNECT_S, config=False)
+        # Not shown as the engine's failure: the engine answers, and only this pass did not get through.
         except UcidockdError:
             logger.exception("pass failed")
         except Exception:
@@ -272,6 +276,7 @@ class Loop:
     def _pass(self, dirty: Dirty) -> None:
         if dirty.config or self.reconciler.is_incomplete():
             self.read_config()
+        # The ids of a trigger say where to look closely; all others are seen by the list calls anyway.
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         if self._upkeep is not None:
             self._upkeep.tick()
@@ -331,6 +336,7 @@ class Loop:
     def _due(self, *, polls: bool = True) -> float:
         resync_s, deep_s = self._settings()
         times = [self._last_pass + resync_s, self._last_deep + deep_s]
+        # Counted from the begin of the last pass: what became due while it ran has not been tried.
         times.append(self.reconciler.backoff.next_try(self._last_pass) or float("inf"))
         if polls:
             times.append(self._last_look + (POLL_S if self._watcher.is_blind() else LOST_S))
@@ -344,6 +350,8 @@ class Loop:
         """Blocks in its own thread: the engine drops subscribers that do not read within 100 ms."""
         while not self._stop.is_set():
             try:
+                # From now on, not from the last event seen: the deep look below makes up for whatever was missed, also
+                # across a restart of the engine, whose clock may have been set meanwhile.
                 stream = self.reconciler.engine.events(None)
                 self.trigger_threadsafe(deep=True)  # whatever happened while the stream was down
                 try:
@@ -362,6 +370,8 @@ class Loop:
         action = str(event.get("Action") or event.get("status") or "")
         if event.get("Type") not in _INTERESTING or action.startswith(_NOISE):
             return
+        # What an event says is only where to look: events may be lost, doubled and late, so nothing is ever done
+        # because of what is in them.
         actor = event.get("Actor")
         object_id = str(actor.get("ID", "")) if isinstance(actor, dict) else ""
         # an event of a network names the network: the container that was connected or not is an attribute

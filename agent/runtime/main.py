@@ -108,6 +108,7 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
+        # Times, ports and ids differ from line to line while the trouble is the same.
         key, now = (record.name, _NUMBER.sub("#", record.getMessage())), self._clock()
         with self._lock:
             known = self._known.get(key)
@@ -150,6 +151,7 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     # the agent section at start; a broken configuration does not keep the agent from coming up
+    # Read once more by the first pass. Here it is only about where to listen and how much to log.
     loaded = load(options)
     settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)

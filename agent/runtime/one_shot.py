@@ -56,6 +56,7 @@ class Single:
         being finished after a Ctrl-C, and what is not begun any more.
         """
         with locked(self._socket.parent / "agent.lock"):
+            # Under the lock only: a running agent writes the same records.
             self._reconciler.standing.take_over()
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
@@ -70,9 +71,12 @@ class Single:
                 except KeyboardInterrupt:
                     if interrupted is None:
                         raise
+                    # The answer still says what was done so far, since it was done.
                     stopped = True
                     self._stop(interrupted)
                 found = self._reconciler.foresee()
+            # Changes are appended to state.json while passes run; at the end it is one document again, which is smaller and
+            # which an older version reads.
             self._reconciler.records.fold()
         answer = reconcile_answer(found, outcomes, self._issues())
         return {**answer, "ok": False, "interrupted": True} if stopped else answer
@@ -93,6 +97,8 @@ class Single:
 
     def _passes(self, outcomes: Sequence[Outcome], settling: Settling) -> None:
         self._reconciler.run_pass(deep=None)
+        # What the first pass starts may make more possible (a container that others share the network of): passes go on
+        # while there is anything to do, and not for ever.
         waves = 0
         while waves < _WAVES:
             if self._reconciler.foresee().plan.works:

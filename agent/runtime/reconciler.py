@@ -191,6 +191,7 @@ class Reconciler:
         last = self.load()
         if unless():
             return
+        # A file with a mistake is read again at each trigger: its mistakes are logged when they change, not each time.
         told, self.last = self.last.issues, last
         for issue in last.issues if last.issues != told else ():
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
@@ -203,6 +204,7 @@ class Reconciler:
         # an edit may be the cure for anything, also for what another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
+        # Mistakes in single sections are in `desired.broken`: the other sections of the file are followed all the same.
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._status.config(fresh, last.issues)
@@ -210,6 +212,7 @@ class Reconciler:
 
     def _with_dockerd_as_before(self, fresh: Desired) -> Desired:
         """/etc/config/dockerd cannot be read: what it said before is in force, or what dockerd ran with last."""
+        # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
         before = self.desired
         if before is not None:
             return replace(fresh, daemon=before.daemon, auths=before.auths)
@@ -251,6 +254,8 @@ class Reconciler:
     def load_change(self, given: Given) -> GivenChange:
         """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
         loaded = self.load_given(given)
+        # What UCI says without the given sections: only the difference to that is the answer to "what would this change
+        # do".
         before = self.load_given(replace(given, sections={})) if given.sections else None
         names = {name for sections in given.sections.values() for name in sections}
         keys = {Key(kind, name) for name in names for kind in ("container", "network", "volume")}
@@ -278,6 +283,7 @@ class Reconciler:
         if self.daemon is not None and not holding:
             before, failed = foreseen(self.daemon, desired)
             extra += failed
+        # A person waits for this answer: it may cost the calls that a pass saves.
         self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
@@ -313,6 +319,7 @@ class Reconciler:
         # again. Times are left out of the question, as they always differ.
         if look.ids != frozenset():
             return self._told(reconcile(look.desired, look.observed, look.context))
+        # Two looks at the same things differ in the time of day at least.
         timeless = replace(look.context, now=0.0, orphaned_s={})
         question = (look.desired, look.usb, look.observed, timeless)
         if question == self._settled:
@@ -354,14 +361,17 @@ class Reconciler:
             blocked = busy | failed | unmended.keys() | held.keys()
             ids = (ids | _unclear(desired, records)) - {r.object_id for r in records if r.key in blocked}
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
+        # A preview must not teach the next pass anything: it works on copies.
         images = self.images if committed else replace(self.images)
         if deep is None:
             images.look(desired, records)
         observed = replace(
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
+        # After the containers: only what is seen not to run has an end to be asked about.
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unmended = {**unmended, **snapshot.unseen, **ends.unseen}
+        # Once a pass: each answer is a call to netifd, and all containers wait for the same interfaces.
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
@@ -417,6 +427,8 @@ class Reconciler:
             for c in desired.containers
             if c.section in own
         }
+        # How an end came about is a call for the engine's events. It is asked only of those that were just started
+        # again and would be put into back-off for ending.
         counted = self.backoff.started()
         ends = self._endings.look(found, stale=stale, counted=counted)
         for key, (_, _, container) in found.items():
@@ -428,6 +440,8 @@ class Reconciler:
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
     ) -> frozenset[str]:
         sharing = {c.section for c in desired.containers if shared_names(c)}
+        # A container that shares the network of another one keeps the old one's when that is made again, and has no
+        # connection. The engine says nothing of it; it shows only in the ids.
         own = {
             r.object_id: r
             for r in records
@@ -452,6 +466,7 @@ class Reconciler:
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
+        # Kept until a pass could act on it: this one may end early, with dockerd down.
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
             self.daemon.keep_up(self.last.readable)
@@ -513,6 +528,7 @@ class Reconciler:
 
     def _offered(self, desired: Desired) -> Mapping[str, Available]:
         """What registries have that does not run, by the last check. Raises EngineError."""
+        # Not before somebody wants it: most routers never check, and do without what it loads.
         if self.updates is None and desired.agent.update_check is not UpdateCheck.OFF and self.make_updates:
             self.update_checks()  # it remembers what was known before the agent was started
         return self.updates.offered(desired) if self.updates is not None else {}
@@ -529,6 +545,7 @@ class Reconciler:
         if other:  # what failed, and what was seen, was on the one before
             self._settled, deep = None, None
             self.backoff.clear()
+        # Mended first: planning must not take a half-done swap for what the user wants.
         return self._make_plan(deep, {**self._recover(), **self._move_records(desired)})
 
     def _move_records(self, desired: Desired) -> dict[str, str]:
@@ -561,6 +578,8 @@ class Reconciler:
 
     def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
         """What was heard of is forgotten once it was looked at by a pass that could act on it."""
+        # A container in back-off or held is not looked at, and what was heard of it would be forgotten: then a change
+        # that somebody made meanwhile would show at the next deep look only, minutes later.
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
         keys = {r.object_id: r.key for r in records}
         known = declared(desired).keys() | desired.broken
@@ -592,6 +611,7 @@ class Reconciler:
             self._status.held(desired, self.daemon.other_engine)
             self._settled, self._unsure = None, True
         elif not self.daemon.finds_dockerd():
+            # Without this the board would go on saying that containers run.
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
 
     def engine_failed(self, exc: UcidockdError) -> None:
@@ -605,6 +625,8 @@ class Reconciler:
         open_keys: set[str] = {r.key for r in self.records.records() if r.swap or not r.object_id}
         if not open_keys:
             return {}
+        # Without back-off a record that cannot be mended (a full disk, a container that cannot be removed) would be
+        # tried in each pass.
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
         failed = recover(self.engine, self.records, self.under_way.keys() | waiting.keys(), self.restores())
@@ -626,6 +648,7 @@ class Reconciler:
     def forget_failures(self) -> None:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
+        # A person asks for a reconcile when the cause is gone: what failed for good counts no longer either.
         for record in self.records.records():
             self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
@@ -680,6 +703,8 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     found = set()
     for record in records:
         container = edited.get(record.section) if record.kind == "container" and not record.swap else None
+        # Only where the section changed. An edit that states what dockerd has set anyway (`restart no`) must not make a
+        # new container, and whether it does is known to the engine alone.
         if container is None or desired.spec_hashes[Key("container", record.section)] == record.spec_hash:
             continue
         if newly_stated(record.spec, desired_spec(container)):

@@ -351,6 +351,7 @@ class RouterIntegration:
         for container in desired.containers:
             enabled = container.policy.enabled
             public = public_ports(container, around) if enabled else ()
+            # Disabled sections are passed over: their ports are closed, whatever the zones say.
             text = f"{', '.join(public)}; close it with `blocked_interfaces`, or with a LAN address in `port`"
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)

@@ -72,6 +72,8 @@ class Bus:
         ttyd = Ttyd(engine.docker_words())
         basic = AgentMethods(agent, self._on_hotplug).methods()
         ours = make_agent_object(self.rpcd, basic, streams.methods(), methods)
+        # Published before the connection is there: the client adds them again at each new connection, as ubusd forgets
+        # us when it restarts.
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
             await self.client.add_object(owned)
         self.client.subscribe("service", self._on_service)
@@ -83,6 +85,7 @@ class Bus:
         try:
             yield
         finally:
+            # Streams first: they tell their clients by the connection that the tasks below hold.
             await streams.stop()
             await ttyd.close()
             for task in tasks:
@@ -102,6 +105,7 @@ class Bus:
         if not self.client.connected:
             return None
         asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), self._loop)
+        # Twice the call's own limit: the loop is busy or ending if that is reached, and a pass must not hang on it.
         try:
             return asked.result(2 * _ASK_S)
         except TimeoutError as exc:  # the agent is ending

@@ -63,6 +63,7 @@ class RunningAgent:
 
         if given is not None:
             return await self._plan_of(given)
+        # A client that has just committed wants the answer to what it wrote.
         await self._loop.settled_files()
 
         def plan_now() -> Outlook:
@@ -97,6 +98,7 @@ class RunningAgent:
                     self._reconciler.daemon.accept_engine()
                 self._reconciler.begin_pass(deep=None)
 
+        # Before the pass, and outside of it: what a person stopped by hand is now meant to follow its section.
         self._reconciler.holds.clear()
         await self._loop.settled_files()
         with self._reconciler.under_way.collecting() as outcomes:
@@ -277,6 +279,7 @@ class RunningAgent:
                 return keys
             await asyncio.sleep(_LOOK_AGAIN_S)
         await self.end_copy(keys)
+        # Given up rather than waited for ever: a pull may take an hour, and the client would have gone by then.
         raise ConflictError(f"{at_work[0]} is being changed; try again when that is done")
 
     async def end_copy(self, keys: frozenset[str]) -> None:
@@ -303,6 +306,7 @@ class RunningAgent:
         by_name = {c.name: c.section for c in desired.containers}
         by_name |= {c.section: c.section for c in desired.containers}
         keys = [Key("container", by_name.get(name, name)) for name in names]
+        # A check that is under way is joined: two clients who ask at once cost the registries no more than one.
         under_way = await asyncio.to_thread(lambda: self._reconciler.update_checks().check(desired, keys))
         await asyncio.wrap_future(under_way)
         return await self.updates()

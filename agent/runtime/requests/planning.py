@@ -171,6 +171,8 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     record = next((r for r in records if r.section == container.section), None)
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
     names = {r.object_id: r.name for r in records}
+    # The plan of a whole pass: what happens to one container may follow from another one (shared networks, names that
+    # are exchanged).
     plan = reconciler.make_plan(deep=None)
     image_id = reconciler.images.ids.get(container.spec.image, "")
     # a container that keeps its image is compared with that one, not with what the tag names now
@@ -244,6 +246,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     container, record = _described(reconciler, name)
     is_broken = f"container:{container.section}" in reconciler.declared().broken
     key = Key("container", container.section)
+    # Planned again and not read from the board: without a running agent the board is empty.
     plan = reconciler.make_plan(deep=None)
     seen = reconciler.engine.inspect_container(record.object_id) if record and record.object_id else None
     inspect = seen.inspect if seen is not None and seen.inspect is not None else {}

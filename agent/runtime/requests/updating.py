@@ -53,6 +53,8 @@ def ask(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )
     # what failed before is tried again: a person who asks wants that
+    # Noted in the records and not kept here: the agent may be killed, or the container may wait for a disk, and it is
+    # done all the same.
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
@@ -103,6 +105,7 @@ def _check_back(container: Container, record: Record, *, with_data: bool) -> Non
         if record.pinned:
             why = f"it is taken back already; `ucidockd update {container.section}` goes forward again"
         raise ConflictError(f"{container.section} has no earlier image to go back to: {why}")
+    # Going back would put today's settings on yesterday's image: a mixture that never ran.
     if changed_fields("container", record.spec, desired_spec(container)):
         raise ConflictError(
             f"{container.section} does not run as its section says, so it is not clear what to go back to: `ucidockd diff"
