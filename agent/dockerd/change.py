@@ -101,6 +101,7 @@ class DaemonChange:
 
     def resume(self) -> None:
         """Goes on with what an agent before us had begun. Raises DaemonError as `carry_out`."""
+        # What was begun is finished before anything new is decided: half of a change is a state that no plan knows.
         record = self.record
         target = record.target
         if target is None:
@@ -312,6 +313,8 @@ class DaemonChange:
             self._note(failed=target.digest, why=str(failure), fallback=True)
         if not way_back and self._runs_without_suspects(target, str(failure)):
             return
+        # Down is the worst of all: an older configuration, and at last dockerd's defaults on the same data, is still a
+        # dockerd that runs containers.
         for way in self._ways_back(target):
             try:
                 self._restart(way, held=not self.record.swarm, fallback=True)

@@ -142,6 +142,7 @@ class RunningEngine:
         running, process = change.record.running, change.record.process
         if running is None or process is None:
             return ""
+        # A new process may be another engine: its id, kept until then, must be asked for again.
         if self._asked != process:
             self._restarted()
             self._asked = process
@@ -161,6 +162,8 @@ class RunningEngine:
         if running is None or process is None:
             return ""
         root = data_root(running.document)
+        # What dockerd uses wins over what UCI says: it picks by itself where nothing is said, and keeps what it used
+        # before.
         driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
         text = store_trouble(
             {**running.document, "storage-driver": driver} if driver else running.document,

@@ -48,6 +48,7 @@ class DaemonLife:
     def _wait_for_end(self, process: Process) -> None:
         begun = self._clock()
         daemon_process.wait_end(process, None)
+        # Looked at after the end and not before: the stop is what made it end.
         if self._intended:
             return
         now = self._clock()
@@ -74,6 +75,7 @@ class DaemonLife:
         """Whether a dockerd that died is not started again yet."""
         if not self._backoff.blocked(self._clock()):
             return False
+        # Status would go on showing the process that died.
         self._status.running(None)
         self._wake_when_due()
         return True

@@ -167,6 +167,7 @@ class DaemonStage:
         self._engine.accept()
         self._retry.set()
         self._life.forgive()
+        # A dockerd that was stopped by hand is started too: the user asks for all that is declared.
         self._manual.ask(DaemonAction.START)
 
     def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
@@ -191,6 +192,7 @@ class DaemonStage:
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
+        # dockerd must not be given a subnet that a network of ours will have: known before it starts, seen only after.
         self._bridges = _devices(desired.networks)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
@@ -212,6 +214,8 @@ class DaemonStage:
     def keep_up(self, readable: Desired) -> None:
         """/etc/config/containers cannot be read, and nothing is known of what it said before. `readable`: the agent
         section and dockerd's settings, where theirs can."""
+        # The router was rebooted with a broken file, say. Containers cannot be planned, but those that run without us
+        # need their dockerd.
         if readable.agent.enabled:
             mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
             self.reconcile(self.as_before(replace(readable, daemon_mistakes=mistakes)), busy=False)
@@ -222,6 +226,7 @@ class DaemonStage:
         settings = desired.daemon
         if settings is None or not settings.unreadable:
             return desired
+        # From the disk and not from memory: the agent may have started with the broken file.
         ours, good = str(self.files.config_file), self.files.last_good()
         if good is not None:
             settings = replace(settings, alt_config_file=ours, values=good.document)
@@ -238,6 +243,7 @@ class DaemonStage:
         logger.error("dockerd: %s", exc)
         self._status.degraded(reason, str(exc))
         self._status.synced(reason, str(exc))
+        # A dockerd that still answers keeps its containers: only the change of its settings has failed.
         if self._change is not None and not self._change.probe.answers():
             self.holding = str(exc)
 
@@ -266,6 +272,8 @@ class DaemonStage:
             raise ConflictError(
                 "ucidockd does not run this dockerd (option daemon is external): move its data yourself"
             )
+        # Moving is stopping, copying and starting with another `data_root`: we can promise none of it where others
+        # write dockerd's settings.
         if settings is None or (refused := self._not_ours(settings, runner)):
             raise ConflictError(
                 f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
@@ -312,6 +320,7 @@ class DaemonStage:
         """Names of the containers that a change would stop: none that live-restore can keep."""
         if change.effect is not Effect.RESTART:
             return ()
+        # live-restore does not work in swarm mode, and a dockerd that we did not start may run without it.
         probe = DaemonProbe(runner_of(agent, self._options).socket)
         return probe.running() if running is None or change.stops or probe.swarm() else ()
 
@@ -330,6 +339,7 @@ class DaemonStage:
 
     def _names_nothing(self, settings: DaemonSettings | None) -> bool:
         """Whether alt_config_file is one that does not exist, and not for its disk being away."""
+        # A file that does not exist decides nothing. A disk that is away is another matter: the file may be on it.
         given = settings.alt_config_file if settings is not None else ""
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
 
@@ -357,6 +367,7 @@ class DaemonStage:
             self._change = None  # another supervisor
         script = self._own_script
         change = self._change_of(runner, script)
+        # Our file would mislead: it is not what this dockerd reads.
         self.files.drop_current()
         own = own_settings(
             desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
@@ -450,6 +461,8 @@ class DaemonStage:
         """Ends dockerd while its data is moved. Why it is down or about to be."""
         if not self._pausing:
             return ""
+        # Operations on the engine are let finish: they would fail half-way, and the data is not copied before dockerd
+        # has ended.
         if process is None or not busy:
             if process is not None:
                 self._life.acting(change.pause)
@@ -460,6 +473,7 @@ class DaemonStage:
 
     def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
         """Why dockerd is not (re)started in this pass."""
+        # On the empty mount point dockerd would start with an empty engine, and fill the router's flash with it.
         if missing := self._disk_missing(goal):
             self._status.synced("Waiting", missing)
             return missing
@@ -487,6 +501,7 @@ class DaemonStage:
 
     def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
         """What a dockerd follows that we did not see starting, as far as that can be known."""
+        # Wrong here means settings that never arrive: what is not sure counts as unknown.
         document = self.files.current_document()
         if record.running is not None and self.files.current() == record.running.text:
             return record.running
@@ -520,6 +535,7 @@ class DaemonStage:
         """What UCI asks for, without what is wrong in it. The error is what could not be had of it."""
         if desired.daemon is None or desired.daemon.unreadable:
             return change.record.running or change.store.last_good(), None
+        # A part that is wrong costs only itself: dockerd gets the rest, and status says what it did not get.
         rendered, trouble = self._render(desired.daemon, runner, change.record.running)
         given = desired.daemon.alt_config_file
         if (
@@ -573,6 +589,7 @@ class DaemonStage:
     def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
         if process is None:
             return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        # Before the settings are compared: a dockerd that lost its bridge follows them and is of no use all the same.
         repair = self._health.repair(process, goal, answers=change.probe.answers)
         if repair is not None:
             return repair
@@ -592,6 +609,7 @@ class DaemonStage:
                 change.end_watch()
             return
         self._status.synced("Pending", step.cause)
+        # How long dockerd was away is what the user sees of it: it goes to the log.
         begun = self._tools.monotonic()
         self._life.acting(lambda: change.carry_out(goal, step))
         taken = self._tools.monotonic() - begun
@@ -604,6 +622,7 @@ class DaemonStage:
         self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
     ) -> None:
         """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
+        # Without this one wrong option would keep every other change of the settings from being applied.
         found, change.blamed = change.blamed, {}
         if not found and change.refused == wanted:
             change.refused = None
@@ -627,6 +646,7 @@ class DaemonStage:
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
             self._life.watch(change.record.process)
+        # The end of the watch is when new settings count as good: nothing else would ask for a pass at that moment.
         if change.record.step is Step.WATCH:
             self._wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
