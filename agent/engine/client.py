@@ -160,6 +160,8 @@ class DockerEngine:
         return None if body is None else self._read(body, read)
 
     def _read(self, body: Any, read: Callable[[Any], _T]) -> _T:
+        # An answer of the wrong shape is the engine's fault and passing (a proxy, an upgrade): it must not look like a
+        # defect of ours.
         try:
             return read(body)
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
@@ -181,6 +183,8 @@ class DockerEngine:
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         # requests and urllib3 wrap what went wrong three times over, and their own words carry addresses of objects
+        # The innermost words are the ones that tell what to do: nothing listens, no right to the socket, a certificate
+        # that is not trusted.
         for cause in _causes(exc):
             if is_mistrust(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
@@ -235,6 +239,7 @@ class DockerEngine:
         self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
     ) -> tuple[int, bytes]:
         """Status and body. Raises EngineUnreachableError."""
+        # requests' own time-out begins again with each byte. A call that a pass waits for needs an end.
         deadline.begin(timeout)
         try:
             response = client.request(
@@ -254,6 +259,8 @@ class DockerEngine:
         try:
             self._call(method, path, **args)
         except EngineError as exc:
+            # A proxy, or an engine that is still loading, says 404 as well; a record that is dropped for it would leave
+            # the object behind as a foreign one.
             if exc.status != 404 or look() is not None:
                 raise
 
@@ -293,6 +300,7 @@ class DockerEngine:
         params = {"all": "1", "filters": json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})}
         body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
         last = self._last_list
+        # Reading the list is most of what an idle pass costs.
         if (last.instance, last.body) == (instance, body):
             return last.containers
         items = self._decoded(body)
@@ -620,6 +628,8 @@ def _identity(info: dict[str, Any]) -> EngineIdentity:
 def _listed(item: dict[str, Any]) -> ObservedContainer:
     names = _names(item)
     state, status = item.get("State", ""), item.get("Status", "")
+    # Health and exit code are only in the words for people (`Up 5 minutes (healthy)`): asking for each container would
+    # be a call for each.
     return ObservedContainer(
         id=item["Id"],
         name=names[0] if names else "",

@@ -292,6 +292,7 @@ class DockerStream:
                 return await self._exchange(
                     wire, method, path, query, headers, body, length, head_timeout_s, upgrade=upgrade
                 )
+            # Every way out but success closes the connection: nobody else has it yet.
             except OSError as exc:
                 wire.abort()
                 raise self._lost(exc, "went away") from exc
@@ -344,6 +345,7 @@ class DockerStream:
             piece_limit=LIVE_PIECE_LIMIT,
             upgrade=True,
         )
+        # Errors come as ordinary answers, with the engine's words for the user.
         await response.checked()
         # without regard to the upgrade an engine may say 200 and stream all the same (Engine API, attach)
         if response.status not in (101, 200):

@@ -175,7 +175,7 @@ class Reconciler:
             make_pool=self.make_pool,
             room=self.room,
             foresee_pull=self.foresee_pull,
-            failed=self._look_at_everything,
+            failed=self._doubt,
             moved=self._ask_again,
             ended=self.triggers.now,
         )
@@ -208,7 +208,11 @@ class Reconciler:
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._status.config(fresh, last.issues)
-        self._remember_agent(last.agent)
+        # with an unreadable file a new agent has to know where to listen all the same
+        try:
+            self.remember_agent(last.agent)
+        except (OSError, UnicodeError) as exc:
+            logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
 
     def _with_dockerd_as_before(self, fresh: Desired) -> Desired:
         """/etc/config/dockerd cannot be read: what it said before is in force, or what dockerd ran with last."""
@@ -217,12 +221,6 @@ class Reconciler:
         if before is not None:
             return replace(fresh, daemon=before.daemon, auths=before.auths)
         return self.daemon.as_before(fresh) if self.daemon is not None else fresh
-
-    def _remember_agent(self, text: str) -> None:
-        try:
-            self.remember_agent(text)
-        except (OSError, UnicodeError) as exc:
-            logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
 
     def declared(self) -> Desired:
         """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""
@@ -331,11 +329,13 @@ class Reconciler:
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
-    def _look_at_everything(self) -> None:
+    def _doubt(self) -> None:
+        """Something may be half done, which no list of the engine shows: the next pass inspects every container."""
         self._unsure = True
 
     def _ask_again(self) -> None:
-        self._settled = None  # the board has moved on from what that look showed
+        """What the board shows is not what the last look led to any more: the same question gets an answer again."""
+        self._settled = None
 
     def _told(self, plan: ops.Plan) -> ops.Plan:
         """The plan, once it is logged what went wrong in making it."""
@@ -506,7 +506,9 @@ class Reconciler:
         self._status.plan(self._with_outputs(plan, desired))
         self._status.losses()
         self._status.retries(self.backoff.retry_in(self.monotonic()))
-        self._follow_updates(desired)
+        if self.updates is not None:  # begins a check that is due, and shows what the last one found
+            self.updates.tick(desired)
+            self._status.updates(desired, self.updates.results(desired))
         if self.history is not None and self.last.desired is desired:
             # a file that says something else by now is not what was applied
             self.history.keep_applied(
@@ -533,17 +535,12 @@ class Reconciler:
             self.update_checks()  # it remembers what was known before the agent was started
         return self.updates.offered(desired) if self.updates is not None else {}
 
-    def _follow_updates(self, desired: Desired) -> None:
-        """Begins a check that is due, and shows what the last one found."""
-        if self.updates is not None:
-            self.updates.tick(desired)
-            self._status.updates(desired, self.updates.results(desired))
-
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
         other = self.standing.look(thoroughly=deep is None)
         if other:  # what failed, and what was seen, was on the one before
-            self._settled, deep = None, None
+            self._ask_again()
+            deep = None
             self.backoff.clear()
         # Mended first: planning must not take a half-done swap for what the user wants.
         return self._make_plan(deep, {**self._recover(), **self._move_records(desired)})
@@ -563,7 +560,7 @@ class Reconciler:
             for key in keys:
                 self.backoff.failed(_MENDING + key, str(exc), self.monotonic())
                 self._status.failure(key, exc)
-            self._unsure = True
+            self._doubt()
             return dict.fromkeys(keys, str(exc))
         for key in keys:
             self.backoff.succeeded(_MENDING + key)
@@ -609,14 +606,15 @@ class Reconciler:
         if self.daemon.other_engine:
             # ids of the engine before would make every object look removed: the board shows what is held instead
             self._status.held(desired, self.daemon.other_engine)
-            self._settled, self._unsure = None, True
+            self._ask_again()
+            self._doubt()
         elif not self.daemon.finds_dockerd():
             # Without this the board would go on saying that containers run.
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
 
     def engine_failed(self, exc: UcidockdError) -> None:
         """Shows that the engine could not be looked at."""
-        self._settled = None  # the next look tells what runs
+        self._ask_again()
         self._status.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
@@ -635,7 +633,7 @@ class Reconciler:
         for key, error in failed.items():
             self.backoff.failed(_MENDING + key, str(error), self.monotonic())
             self._status.failure(key, error)
-            self._unsure = True
+            self._doubt()
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
     def forget_failure(self, key: str) -> None:
