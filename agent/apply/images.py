@@ -173,10 +173,9 @@ class Images:
 
         auth, platform = auth_for(image, self.auths), container.spec.platform or ""
         try:
-            with self.waiting():
-                with self.room(image, platform, check):
-                    progress.begin()  # others may have been waited for
-                    self.engine.pull(image, auth, progress.step, check, platform=platform)
+            with self.waiting(), self.room(image, platform, check):
+                progress.begin()  # others may have been waited for
+                self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:

@@ -14,7 +14,7 @@ from agent.apply.images import Images
 from agent.data.targets import CommandTarget
 from agent.errors import DataError, EngineError, NoticeError
 from agent.model.notices import Event, News, NotifySection
-from agent.model.resources import Container, ContainerSpec, ContainerPolicy, RegistryAuth
+from agent.model.resources import Container, ContainerPolicy, ContainerSpec, RegistryAuth
 from agent.notices.channels import send
 
 SECRET = "plainly-hunter22"  # neither its form nor what stands around it tells

@@ -335,7 +335,7 @@ FORMS = (
 )
 
 
-@pytest.mark.parametrize("kind", (*KINDS, *DAEMON_KINDS))
+@pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_no_mistake_shows_a_secret_whatever_option_it_was_written_into(kind: str) -> None:
     for option in (*properties(kind), "imagge", "passwrd"):
         for form in FORMS:
