@@ -25,6 +25,7 @@ from agent.model.quantities import TRUE_WORDS
 from agent.status.conditions import runs
 
 LOOK_S = 0.2
+_QUIET_S = 2.0  # what lasts longer is told while it lasts
 TIMED_OUT = 5
 _PACKAGE = "containers"
 _NOTHING_TO_SYNC = ("notify", "backup")
@@ -257,8 +258,10 @@ def wait(args: argparse.Namespace) -> int:
     """Until the sections are in sync, or the containers healthy."""
     engine = Engine(args)
     if args.what == "healthy":
-        found = targets(engine, args, args.names)
-        return _told(args, _until(args.timeout, lambda: _unhealthy(engine, found)))
+        targets(engine, args, args.names)  # a name that nothing has is not waited for
+        if engine.status is not None and (why := catch_up(args, args.timeout)):
+            return _told(args, {"configuration": why})
+        return _told(args, _until(args.timeout, lambda: _unhealthy(args)))
     if engine.status is None:
         raise ConfigError(
             f"no agent answers on {agent_socket(args)}, so nothing brings the sections in sync; start it with"
@@ -353,32 +356,45 @@ def _why_not(resource: dict[str, Any]) -> str:
 
 def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     """Waits until the agent has carried a commit out for one container; "" when it has, else what is in the way."""
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
     if why := catch_up(args, seconds):
         return why
+    told = ""
     while missing := out_of_sync(args, [Key("container", section)]):
+        why = next(iter(missing.values()))
         resources = whole_status(agent_socket(args))["resources"]
         level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
-        if level == "error" or time.monotonic() > end:
-            return next(iter(missing.values()))
+        waited = time.monotonic() - begin
+        if level == "error" or waited > seconds:
+            return why
+        if waited > _QUIET_S and why != told:
+            told = why
+            print(plain(f"{section}: {why}; Ctrl-C ends only this command"), file=sys.stderr, flush=True)
         time.sleep(LOOK_S)
     return ""
 
 
-def _unhealthy(engine: Engine, found: Sequence[Target]) -> dict[str, str]:
-    missing = {}
-    for target in found:
-        state = engine.call("GET", f"/containers/{_ref(engine, target)}/json")["State"]
-        health = state.get("Health", {}).get("Status", "")
-        if not state["Running"]:
-            missing[target.asked] = f"it does not run ({state['Status']}, exit code {state['ExitCode']})"
-        elif not health:
-            raise ConfigError(f"{target.asked} has no health check: add `option health_cmd` to its section")
-        elif health != "healthy":
-            missing[target.asked] = f"its health is {health}"
-    return missing
+def _unhealthy(args: argparse.Namespace) -> dict[str, str]:
+    engine = Engine(args)  # each time: a container may be made, or take another's place, while this waits
+    found = {target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)}
+    return {name: why for name, why in found.items() if why}
 
 
-def _ref(engine: Engine, target: Target) -> str:
-    """The container that has the name now: a swap makes another one."""
-    return target.name if target.ref else created(engine, target)
+def _why_unhealthy(engine: Engine, target: Target) -> str:
+    synced = next((c for c in target.resource.get("conditions", ()) if c["type"] == "Synced"), None)
+    if target.resource and not target.ref:
+        return f"it has no container yet: {_why_not(target.resource) or 'it is not declared to run'}"
+    if synced is not None and not synced["status"] and synced["reason"] == "Pending":
+        return str(synced["message"])  # what runs is about to be replaced
+    try:
+        state = engine.call("GET", f"/containers/{created(engine, target)}/json")["State"]
+    except UcidockdError as exc:  # the agent's, or the engine's
+        if getattr(exc, "status", 0) == 404 and target.section and engine.status is not None:
+            return "its container is being replaced"
+        raise
+    health = state.get("Health", {}).get("Status", "")
+    if not state["Running"]:
+        return f"it does not run ({state['Status']}, exit code {state['ExitCode']})"
+    if not health:
+        raise ConfigError(f"{target.asked} has no health check: add `option health_cmd` to its section")
+    return "" if health == "healthy" else f"its health is {health}"

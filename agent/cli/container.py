@@ -304,8 +304,9 @@ def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows = [image["reference"]]
     rows += [f"digest {image['digest']}"] if image["digest"] else []
     rows += [f"id {image['id'].removeprefix('sha256:')[:12]}"] if image["id"] else []
-    rows.append(f"{_UPDATES.get(image['update'], image['update'])}; pulled: {image['pull']}")
-    rows.append(f"updates: {image['policy']}")
+    pull = f"; pulled: {image['pull']}" if image["pull"] else ""
+    rows.append(f"{_UPDATES.get(image['update'], image['update'])}{pull}")
+    rows += [f"updates: {image['policy']}"] if image["policy"] else []
     rows += [_checked(image["check"], now)] if image["check"] else []
     rows += ["pinned: it was taken back to this image"] * image["pinned"]
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []

@@ -119,8 +119,8 @@ _TWO_APPS = (
 )
 _CONTROL = "this container can take control of the router, by {}"
 _SHARED = (
-    "{}: to a browser these pages are of the same site as LuCI, whose login goes to them by http; let LuCI be used by https"
-    " only (uhttpd.main.redirect_https)"
+    "{}: browsers send LuCI's login cookie to these ports too, because LuCI is used over http on the same address; allow"
+    " https only (uhttpd.main.redirect_https)"
 )
 _CORS = "pages of every origin may use /ubus with the session of who looks at them; switch it off"
 

@@ -218,7 +218,7 @@ class Loop:
 
         self.reconciler.holds.clear()
         await self._settled_files()
-        with self.reconciler.collecting() as outcomes:
+        with self.reconciler.under_way.collecting() as outcomes:
             async with self._one_pass:
                 await self._in_pass(reconcile_now)
             found = await self._until_idle(outcomes, settle_s)
@@ -234,10 +234,10 @@ class Loop:
             async with self._one_pass:
                 found = await self._in_pass(self._go_on)
             # what was begun may end well and be gone a second later (a service that exits): `settle_s` is that second
-            waves += self.reconciler.is_busy()
-            if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
+            waves += self.reconciler.under_way.is_busy()
+            if waves >= _WAVES or not (self.reconciler.under_way.is_busy() or settling.lasts(outcomes)):
                 return found
-            if not self.reconciler.is_busy():
+            if not self.reconciler.under_way.is_busy():
                 await asyncio.sleep(Settling.LOOK_S)
 
     async def update(self, names: Sequence[str]) -> dict[str, object]:
@@ -259,7 +259,7 @@ class Loop:
             return asked
 
         await self._settled_files()
-        with self.reconciler.collecting() as outcomes:
+        with self.reconciler.under_way.collecting() as outcomes:
             async with self._one_pass:
                 asked = await self._in_pass(begin)
             found = await self._until_idle(outcomes)
@@ -275,7 +275,7 @@ class Loop:
 
     async def _ended(self) -> None:
         """Returns when nothing is under way that was so when it was called."""
-        for run in self.reconciler.under_way():
+        for run in self.reconciler.under_way.runs():
             await asyncio.to_thread(run.wait)
 
     async def _settled_files(self) -> None:
@@ -412,7 +412,7 @@ class Loop:
         self.reconciler.holds.begin_copy(keys)
         for _ in range(round(COPY_WAITS_S / _LOOK_AGAIN_S)):
             async with self._one_pass:  # one that began before may still plan for them
-                at_work = sorted(key for key in keys if self.reconciler.at_work(key))
+                at_work = sorted(key for key in keys if self.reconciler.under_way.doing(key))
             if not at_work:
                 return keys
             await asyncio.sleep(_LOOK_AGAIN_S)
@@ -523,7 +523,7 @@ class Loop:
             try:
                 async with asyncio.timeout(SETTLE_S):
                     await passes
-                    while self.reconciler.is_busy():
+                    while self.reconciler.under_way.is_busy():
                         self._wake.clear()
                         await self._wake.wait()
             except TimeoutError:

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from agent.apply.ports import Clock
 from agent.dockerd.runner import settings_source
@@ -168,6 +168,12 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
+    # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
+    room = functools.cache(lambda: make_room(reconciler, options))
+    around: dict[str, Any] = {}
+    if engine_at.is_local:
+        around["room"] = lambda image, platform, check: room().for_pull(image, platform, check)
+        around["foresee_pull"] = lambda image, platform, frees: room().foresee(image, platform, frees)
     reconciler = Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
@@ -187,12 +193,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
+        **around,
     )
-    # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
-    if reconciler.engine_is_here:
-        room = functools.cache(lambda: make_room(reconciler, options))
-        reconciler.room = lambda image, platform, check: room().for_pull(image, platform, check)
-        reconciler.foresee_pull = lambda image, platform, frees: room().foresee(image, platform, frees)
     return reconciler
 
 
@@ -340,7 +342,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         run_dir=socket.parent,
         state_dir=options.state_dir,
     )
-    reconciler.restores = data.restores
+    reconciler.under_way.restores = data.restores
     bus = Bus(options.ubus_socket)
     methods = {
         **JobMethods(agent, jobs).methods(),

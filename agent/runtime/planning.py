@@ -19,6 +19,7 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, ContainerSpec, Desired, Update
 from agent.model.secrets import hidden_text, hidden_words
 from agent.plan import operations as ops
+from agent.plan.applied import as_applied, is_job
 from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.inspected import read_spec
@@ -185,7 +186,7 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "name": container.name,
         "object_id": seen.id if seen else "",
         "ours": record is not None,
-        "in_progress": reconciler.at_work(key),
+        "in_progress": reconciler.under_way.doing(key),
         "fields": [asdict(row) for row in rows],
         "operations": [
             {"op": op.verb, "key": op.key, "cause": op.cause} for op in plan.operations if op.key == key
@@ -236,18 +237,14 @@ DIFF_SCHEMA = 1
 
 
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
-    """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError."""
-    container = reconciler.declared().container(name)
+    """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError.
+
+    Of a section with mistakes, its options are those that its container was made with.
+    """
+    container, record = _described(reconciler, name)
+    is_broken = f"container:{container.section}" in reconciler.declared().broken
     key = Key("container", container.section)
     plan = reconciler.make_plan(deep=None)
-    record = next(
-        (
-            r
-            for r in reconciler.records.records()
-            if (r.kind, r.section, r.swap) == ("container", container.section, "")
-        ),
-        None,
-    )
     seen = reconciler.engine.inspect_container(record.object_id) if record and record.object_id else None
     inspect = seen.inspect if seen is not None and seen.inspect is not None else {}
     image = reconciler.engine.inspect_image(str(inspect.get("Image") or container.spec.image))
@@ -260,9 +257,9 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "stack": container.stack,
         "object_id": seen.id if seen is not None else "",
         "state": _state(inspect),
-        "options": _options(reconciler, container, image),
+        "options": _options(reconciler, container, image, "last applied" if is_broken else "section"),
         "conditions": _conditions(plan, key, resource),
-        "in_progress": reconciler.at_work(key),
+        "in_progress": reconciler.under_way.doing(key),
         "pending": [{"op": op.verb, "cause": op.cause} for op in plan.operations if op.key == key],
         "operations": resource.get("operations", []),
         "retry_at": resource.get("retry_at"),
@@ -270,10 +267,24 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "networks": _networks(inspect),
         "ports": _ports(inspect, resource.get("reach") or {}),
         "webui": resource.get("webui", ""),
-        "image": _image(reconciler, container, record, inspect, image or {})
+        "image": _image(reconciler, container, record, inspect, image or {}, is_broken=is_broken)
         | {"check": resource.get("update")},
         "output": _failed_output(reconciler, key),
     }
+
+
+def _described(reconciler: Reconciler, name: str) -> tuple[Container, Record | None]:
+    """The section and its record. What runs for a section with mistakes is of interest all the same: it is left alone."""
+    declared = reconciler.declared()
+    records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
+    known = {container.section for container in declared.containers}
+    broken = next((r for r in records if r.section not in known and name in (r.section, r.name)), None)
+    if broken is None or broken.key not in declared.broken:
+        container = declared.container(name)
+        return container, next((r for r in records if r.section == container.section), None)
+    image = str(broken.spec.get("image") or "")
+    bare = Container(section=broken.section, name=broken.name, spec=ContainerSpec(image=image))
+    return as_applied(bare, broken) or bare, broken
 
 
 def _state(inspect: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,11 +301,11 @@ def _state(inspect: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(
-    reconciler: Reconciler, container: Container, image: Mapping[str, Any] | None
+    reconciler: Reconciler, container: Container, image: Mapping[str, Any] | None, source: str
 ) -> list[dict[str, Any]]:
-    """Each option with its value as a section writes it, and where that is from: section, image or default."""
+    """Each option with its value as a section writes it, and where that is from: `source`, image or default."""
     spec = desired_spec(container)
-    found = [_option(change, "section") for name in spec for change in _written(name, spec[name])]
+    found = [_option(change, source) for name in spec for change in _written(name, spec[name])]
     bare = Container(section=container.section, name=container.name, spec=ContainerSpec(image="-"))
     policy = encode_container(replace(bare, policy=container.policy))
     found += [
@@ -302,7 +313,7 @@ def _options(
         {
             "option": each.name,
             "value": hidden_words(each.value) if isinstance(each.value, tuple) else hidden_text(each.value),
-            "from": "section",
+            "from": source,
         }
         for each in policy.options
         if each.name not in ("name", "image")
@@ -314,9 +325,11 @@ def _options(
         rows = _written(name, of_image[name]) if of_image.get(name) and name not in spec else ()
         found += [_option(change, "image") for change in rows if change.option not in given]
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None
-    for name, value in {**defaults_of(daemon).engine, "restart": {"name": "no", "max_retries": 0}}.items():
+    for name, value in defaults_of(daemon).engine.items():
         if value and name not in spec:
             found += [_option(change, "default") for change in _written(name, value)]
+    if "restart" not in spec and not is_job(container):
+        found.append({"option": "restart", "value": "started again by ucidockd", "from": "default"})
     return found
 
 
@@ -398,9 +411,15 @@ def _image(
     record: Record | None,
     inspect: Mapping[str, Any],
     image: Mapping[str, Any],
+    *,
+    is_broken: bool,
 ) -> dict[str, Any]:
+    """`pull` and `policy` are empty for a section with mistakes: what it says of them is not known."""
     reference, used = container.spec.image, str(inspect.get("Image") or "")
-    local = reconciler.images.ids.get(reference, "")
+    if is_broken:  # its image is none that passes look at
+        local = str((reconciler.engine.inspect_image(reference) or {}).get("Id") or "")
+    else:
+        local = reconciler.images.ids.get(reference, "")
     if not used:
         update = "local" if local else "not pulled"
     elif not local:
@@ -413,9 +432,9 @@ def _image(
         "digest": (record.digest if record is not None else "").partition("@")[2]
         or next((str(each).partition("@")[2] for each in image.get("RepoDigests") or ()), ""),
         "created": image.get("Created") or "",
-        "pull": str(container.policy.pull),
+        "pull": "" if is_broken else str(container.policy.pull),
         "update": update,
-        "policy": str(container.policy.update or Update.NOTIFY),
+        "policy": "" if is_broken else str(container.policy.update or Update.NOTIFY),
         "pinned": record is not None and record.pinned,
         "previous": [named(*split_word(word)) for word in record.previous] if record is not None else [],
         "saved": named(*split_word(record.saved[1])) if record is not None and len(record.saved) == 2 else "",

@@ -360,7 +360,7 @@ class RouterIntegration:
         for container in desired.containers:
             enabled = container.policy.enabled
             public = public_ports(container, around) if enabled else ()
-            text = f"{', '.join(public)}; blocked_interfaces or a LAN address in `port` closes it"
+            text = f"{', '.join(public)}; close it with `blocked_interfaces`, or with a LAN address in `port`"
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
             reach = zones_reaching(container, around) if enabled else {}

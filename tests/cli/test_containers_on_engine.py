@@ -36,6 +36,17 @@ config container '{section}'
     ]
 )
 
+NEW = """
+config container 'new'
+	option image 'IMAGE'
+	list command 'sleep'
+	list command '1000'
+	option health_cmd 'true'
+	option health_interval '1s'
+	option gate '0.2'
+"""
+DISK = "\tlist wait_for 'mount:/not/there'\n"
+
 
 @pytest.fixture
 def agent(box: Box) -> Iterator[Agent]:
@@ -81,6 +92,14 @@ def test_a_declared_container_is_stopped_and_started_in_uci(agent: Agent, box: B
     assert "stopped" not in declared(box)
     assert running(box, "web") and running(box, "my-db")
     assert said(agent, "wait", "db", "--for", "healthy", "--timeout", "20") == (0, "healthy\n")
+    # one that is committed, and not even created yet, is waited for as well
+    agent.commit(CONFIG + NEW + NEW.replace("'new'", "'later'") + DISK)
+    assert said(agent, "wait", "new", "--for", "healthy", "--timeout", "20") == (0, "healthy\n")
+    code, text = said(agent, "wait", "later", "--for", "healthy", "--timeout", "1")
+    assert (code, text.splitlines()[1]) == (
+        5,
+        "  later: it has no container yet: nothing is mounted on /not/there",
+    )
 
 
 @pytest.mark.long

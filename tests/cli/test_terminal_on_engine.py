@@ -259,6 +259,16 @@ def test_describe_tells_everything_about_a_section(agent: Agent, box: Box, alone
     if not alone:
         agent.commit(WEB.replace("sleep 1000", "sleep 2000"))
         wait_for(lambda: ": replace (" in agent.command("describe", "web").stdout.replace("ago: ", ": "))
+    agent.commit(
+        WEB + "\toption memory 'many'\n\tlist env 'PW=S3CRET'\n"
+    )  # what runs is left alone, and told
+    wait_for(lambda: "many" in agent.command("describe", "web").stdout)
+    broken = seen(agent, "describe", "web")
+    assert (broken.code, "S3CRET" in broken.raw) == (0, False)
+    assert ["0.0.0.0:18080", "80/tcp", "wherever", "the", "firewall", "lets", "in"] in [
+        line.split() for line in broken.lines
+    ]
+    assert "last applied" in broken.raw
     wrong = seen(agent, "describe", "wbe")
     assert (wrong.code, "no container section has it" in " ".join(wrong.lines)) == (1, True)
 

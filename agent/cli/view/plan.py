@@ -28,9 +28,9 @@ _LEVELS = {
 _STRENGTH = ("replace", "create", "remove", "in place", "run", "note")
 _VERBS = {"retire": "remove", "setaside": "rename", "acknowledgeloss": "acknowledge the loss"}
 _WAITS = frozenset({"then", "in progress", "waiting", "removal", "held", "disabled"})
-_TOLD_OF_CREATED = frozenset(
-    {"image", "port", "volume", "network", "subnet"}
-)  # the rest stands in the section
+_TOLD_OF_CREATED = frozenset(  # the rest stands in the section
+    {"image", "command", "port", "volume", "network", "network_mode", "subnet"}
+)
 _FIELD_WIDTH = 16
 _NARROW = 60  # columns: below, values stand under the names of their options
 _INDENT = "      "

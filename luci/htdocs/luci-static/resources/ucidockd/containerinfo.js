@@ -13,12 +13,19 @@ function pairs(table) {
 	return lines(Object.entries(table ?? {}).map(pair => pair.join('=')));
 }
 
+// what ucidockd marks its containers with says nothing to people
+function ownLabels(labels) {
+	return Object.fromEntries(Object.entries(labels ?? {}).filter(([ name ]) => !name.startsWith('ucidockd.')));
+}
+
 function mountText(mount) {
 	return '%s → %s (%s%s)'.format(mount.Name ?? mount.Source, mount.Destination, mount.Type, mount.RW ? '' : ', ro');
 }
 
 function networkText([ name, network ]) {
-	return [ name, network.IPAddress, network.GlobalIPv6Address, network.MacAddress ].filter(Boolean).join('  ');
+	const found = [ network.IPAddress, network.GlobalIPv6Address, network.MacAddress ].filter(Boolean).join(', ');
+
+	return found ? '%s: %s'.format(name, found) : name;
 }
 
 // 80/tcp, or where it is published
@@ -55,7 +62,7 @@ return baseclass.extend({
 			[ _('Privileged'), host.Privileged ? _('yes') : _('no') ],
 			[ _('Capabilities to add'), lines(host.CapAdd) ], [ _('Capabilities to drop'), lines(host.CapDrop) ],
 			[ _('Log driver'), [ host.LogConfig?.Type, pairs(host.LogConfig?.Config) ] ],
-			[ _('Labels'), pairs(config.Labels) ], [ _('ID'), found.Id ], [ _('Image ID'), format.shortId(found.Image) ]
+			[ _('Labels'), pairs(ownLabels(config.Labels)) ], [ _('ID'), D.el('span', { 'title': found.Id }, format.shortId(found.Id)) ], [ _('Image ID'), format.shortId(found.Image) ]
 		].filter(([ , value ]) => Array.isArray(value) ? value.flat().some(Boolean) : value);
 	}
 });

@@ -22,7 +22,7 @@ function partsOf(text) {
 	const [ , code ] = (/\((\d+)\)/).exec(text) ?? [];
 	const [ , span ] = (/^(?:Up|Exited \(\d+\)) (.*?)(?: ago)?(?: \(.*\))?$/).exec(text) ?? [];
 
-	return { health, code, span: span?.toLowerCase().replace(/ ([a-z]+)$/, (all, unit) => UNITS[unit] ? ' ' + UNITS[unit] : all) };
+	return { health, code, span: span?.toLowerCase().replace(/^about an? |^less than an? /, '1 ').replace(/ ([a-z]+)$/, (all, unit) => UNITS[unit] ? ' ' + UNITS[unit] : all) };
 }
 
 // in words: `Running, healthy, 3 d`

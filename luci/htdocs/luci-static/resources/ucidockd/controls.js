@@ -10,13 +10,17 @@ const STYLE = `
 .ucid-rows > div { display: flex; flex-wrap: wrap; gap: .3em; align-items: end; margin-bottom: .4em }
 .ucid-rows label { display: flex; flex-direction: column; flex: 1 1 8em; min-width: 6em; max-width: 22em; text-align: start; float: none; width: auto; padding: 0; margin: 0; font-weight: normal }
 .ucid-rows label.ucid-short { flex: 0 1 7em }
+.ucid-rows label.ucid-short:has(> select) { flex: 0 0 auto }
 .ucid-rows label.ucid-tick { flex: 0 0 auto; min-width: 0; align-items: center }
 .ucid-rows small { opacity: .75; line-height: 1.3 }
 .ucid-rows input:not([type=checkbox]), .ucid-rows select, .ucid-rows textarea { width: 100%; min-width: 0; max-width: none; box-sizing: border-box; margin: 0 }
+.ucid-rows label.ucid-short > select { width: auto }
 .ucid-rows textarea { min-height: 3.5em }
+@media (min-width: 601px) { .ucid-rows > div:has(small) ~ div small { visibility: hidden; height: 0; line-height: 0 } .ucid-form input[type=text][id^=ucid-] { width: 24em; max-width: 100% } }
 .ucid-form select { width: auto; max-width: 100% }
 .ucid-wide { width: 100%; max-width: 40em; box-sizing: border-box }
 .ucid-form ::placeholder { font-style: italic; opacity: .65 }
+[data-darkmode=true] .ucid-form ::placeholder { opacity: 1 }
 .ucid-form [aria-invalid=true] { outline: 2px solid #c0392b; outline-offset: 0 }
 .ucid-error { color: #c0392b; font-weight: bold; margin-top: .3em; white-space: pre-wrap }
 .ucid-warning { color: #8a5a00; margin-top: .3em; white-space: pre-wrap }

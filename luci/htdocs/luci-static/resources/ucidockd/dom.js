@@ -14,17 +14,19 @@ const STYLE = [
 	'.ucidockd-menu > summary::-webkit-details-marker { display: none }',
 	'.ucidockd-menu > div { position: absolute; right: 0; z-index: 20; display: flex; flex-direction: column; min-width: 11em; padding: .3em; gap: .2em; background: var(--background-color-high, Canvas); border: 1px solid var(--border-color-medium, GrayText); border-radius: 4px; box-shadow: 0 2px 8px rgba(0,0,0,.3) }',
 	'.ucidockd-menu > div > * { text-align: left; white-space: nowrap; margin: 0 }',
-	'.ucidockd-problem { border-left: 4px solid; padding: .3em .8em; margin: .8em 0 }',
-	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere }',
+	'.ucidockd-problem { border-left: 4px solid #1a66b3; padding: .3em .8em; margin: .8em 0 }', '.ucidockd-error { border-color: #b03a37 }', '.ucidockd-warning { border-color: #f0b429 }',
+	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; display: flex; flex-direction: column-reverse }', // its end is what is seen
 	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
 	'.ucidockd-any { overflow-wrap: anywhere }', '#view small:not(.ucidockd-wrong, [class*=ucidockd-c]), .modal small { color: inherit }', '.ucidockd-quiet { opacity: .8 }',
 	'.ucidockd-wrong, .ucidockd-c4 { color: #b02a2a }', '.ucidockd-c0 { color: #1a66b3 }', '.ucidockd-c1 { color: #8a5200 }', '.ucidockd-c2 { color: #1f7042 }', '.ucidockd-c3 { color: #8e3b90 }',
 	'[data-darkmode=true] .ucidockd-wrong, [data-darkmode=true] .ucidockd-c4 { color: #ff8a7a }', '[data-darkmode=true] .ucidockd-c0 { color: #6db3f2 }', '[data-darkmode=true] .ucidockd-c1 { color: #f0a868 }', '[data-darkmode=true] .ucidockd-c2 { color: #6fcf97 }', '[data-darkmode=true] .ucidockd-c3 { color: #dca6dd }',
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
-	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }',
+	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }', '.ucidockd-log:empty::before { content: attr(data-empty); opacity: .8 }',
+	'.ucidockd-rest { display: contents }', '.ucidockd-narrow { display: none }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
-	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } }'
+	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-list .td.ucidockd-tick { flex: 0 0 2em } .ucidockd-tick + .td { flex: 1 1 calc(100% - 2em) } .ucidockd-list .td:has(> .ucidockd-actions), .ucidockd-list .td:has(> .ucidockd-state) { flex-basis: 100% } .ucidockd-tick + .td::before, .td:has(> .ucidockd-state)::before { display: none }' +
+		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } .ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
 ].join('\n');
 // background and text of badges: themes differ in them, and not all can be read
 const COLOURS = { ok: '#1f7a3d;color:#fff', waiting: '#1a66b3;color:#fff', warning: '#f0b429;color:#222', error: '#b03a37;color:#fff', off: '#dcdcdc;color:#222' };
@@ -68,7 +70,7 @@ function wordsOf(error) {
 }
 
 function rowOf(titles, cells) {
-	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': 'td', 'data-title': titles[index] }, cell)));
+	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': cell?.matches?.('[type=checkbox]') ? 'td ucidockd-tick' : 'td', 'data-title': titles[index] }, cell)));
 }
 
 function groupOf(titles, content) {
@@ -89,10 +91,8 @@ return baseclass.extend({
 	el,
 	wordsOf,
 
-	// for the few places of LuCI's forms that take markup
-	escape(text) {
-		return String(text).replace(/[&<>"']/g, char => '&#%d;'.format(char.charCodeAt(0)));
-	},
+	// one after the other, a comma between them
+	listed: items => items.length ? items.flatMap((item, index) => index ? [ ', ', item ] : [ item ]) : '-',
 
 	// words in backticks as code
 	coded: text => String(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part),
@@ -105,7 +105,7 @@ return baseclass.extend({
 	},
 
 	table(titles, rows, none) {
-		return el('table', { 'class': 'table' }, headOf(titles), rows.length ? rows.map(cells => rowOf(titles, cells)) : placeholder(titles, none ?? _('nothing here')));
+		return el('table', { 'class': 'table ucidockd-list' }, headOf(titles), rows.length ? rows.map(cells => rowOf(titles, cells)) : placeholder(titles, none ?? _('nothing here')));
 	},
 
 	// A table that is drawn again and again: {node, draw, forget}. `draw` takes [{key, sign, cells()}, ...]; a row whose `sign` is as
@@ -144,9 +144,9 @@ return baseclass.extend({
 		return el('select', { 'aria-label': name, change }, choices.map(([ value, words ]) => el('option', { value }, words)));
 	},
 
-	// a search field
+	// a search field, as wide as its words
 	search(name, input) {
-		return el('input', { 'type': 'text', 'placeholder': name, 'aria-label': name, input });
+		return el('input', { 'type': 'text', 'size': Math.max(20, name.length), 'placeholder': name, 'aria-label': name, input });
 	},
 
 	bar(...content) {

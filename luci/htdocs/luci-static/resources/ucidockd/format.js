@@ -37,6 +37,9 @@ return baseclass.extend({
 		return String(id ?? '').replace(/^sha256:/, '').slice(0, 12);
 	},
 
+	// a text with its ids, such as the name of an anonymous volume, cut
+	cut: text => String(text ?? '').replace(/\b(?:sha256:)?([0-9a-f]{12})[0-9a-f]{52}\b/g, '$1'),
+
 	// the engine names an image that lost its tag by its whole digest
 	image(name) {
 		return String(name ?? '').startsWith('sha256:') ? this.shortId(name) : name;

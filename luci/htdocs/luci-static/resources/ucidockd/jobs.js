@@ -13,8 +13,12 @@ const LEVELS = { running: 'waiting', succeeded: 'ok', failed: 'error', cancelled
 function bar(job) {
 	const percent = job.progress?.percent;
 
-	return D.el('div', { 'class': 'cbi-progressbar', 'title': percent == null ? job.state : '%d %%'.format(percent) },
+	return D.el('div', { 'class': 'cbi-progressbar', 'title': percent == null ? stateWords(job) : '%d %%'.format(percent) },
 		D.el('div', { 'style': 'width:%d%%'.format(percent ?? 0) }));
+}
+
+function stateWords({ state }) {
+	return { running: _('running'), succeeded: _('succeeded'), failed: _('failed'), cancelled: _('cancelled') }[state] ?? state;
 }
 
 function words(job) {
@@ -83,14 +87,16 @@ const JobList = baseclass.extend({
 		this.shape = shape;
 		this.places = new Map(jobs.map(job => [ job.id, D.el('div', {}) ]));
 		D.fill(this.node, jobs.length ? D.table([ _('Job'), _('State'), _('Progress'), '' ], jobs.map(job => [
-			[ job.kind, ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], job.state), this.places.get(job.id),
+			[ job.kind, ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], stateWords(job)), this.places.get(job.id),
 			job.state === 'running' ? D.button('negative', _('Cancel'), () => agent.job_cancel(job.id).then(() => this.start())) : ''
 		])) : '');
 	}
 });
 
 return baseclass.extend({
+	LEVELS,
 	words,
+	stateWords,
 	make: onEnd => new JobList(onEnd),
 
 	// the job when it has ended; `onStep` hears of it meanwhile

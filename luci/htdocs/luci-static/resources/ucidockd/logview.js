@@ -17,6 +17,14 @@ function seconds(field) {
 	return field.value && String(new Date(field.value).getTime() / 1000);
 }
 
+// what a small screen shows on demand only, to be put into a bar
+function onDemand(...content) {
+	const place = D.el('span', { 'class': 'ucidockd-rest' }, content);
+	const button = D.el('button', { 'type': 'button', 'class': 'btn cbi-button ucidockd-narrow', 'aria-expanded': 'false', 'click': () => button.setAttribute('aria-expanded', String(place.classList.toggle('ucidockd-open'))) }, _('More'));
+
+	return [ button, place ];
+}
+
 const LogView = baseclass.extend({
 	// `container`: an id or a name, or several as [{id, name}, ...]. `download(options)` saves the whole log of the first one
 	// as a file: without it there is no button for that.
@@ -26,7 +34,7 @@ const LogView = baseclass.extend({
 		this.sources = all.map(({ id, name }, index) => ({ id, name, colour: COLOURS[index % COLOURS.length], buffer: logbuffer.make(LIMIT) }));
 		this.download = download;
 		this.cleared = '';
-		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'tabindex': 0, 'aria-label': _('Log') });
+		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'tabindex': 0, 'aria-label': _('Log'), 'data-empty': _('Loading…') });
 		this.state = D.spoken('small', {});
 		this.term = D.search(_('Search'), () => this.draw());
 		this.term.addEventListener('change', () => this.whole.checked && this.again());
@@ -44,9 +52,9 @@ const LogView = baseclass.extend({
 	// `more`: what else is beside its buttons
 	render(more) {
 		return D.el('div', {},
-			D.bar(this.term, D.labelled(_('Search the whole log'), this.whole), this.follow, this.since, this.range, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
-				D.el('button', { 'class': 'btn cbi-button', 'click': () => this.clear() }, _('Clear view')),
-				this.download && D.button('neutral', _('Download'), () => this.download(this.saved())), more),
+			D.bar(this.term, this.follow, this.download && D.button('neutral', _('Download'), () => this.download(this.saved())),
+				onDemand(D.labelled(_('Search the whole log'), this.whole), this.since, this.range, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
+					D.el('button', { 'class': 'btn cbi-button', 'click': () => this.clear() }, _('Clear view')), more)),
 			this.lines, this.state);
 	},
 
@@ -144,6 +152,7 @@ const LogView = baseclass.extend({
 		const found = this.found(), dropped = this.sources.reduce((sum, source) => sum + source.buffer.dropped, 0);
 
 		this.timer = null;
+		this.lines.dataset.empty = this.term.value || this.whole.checked ? _('No line matches.') : _('No output in this time.');
 		D.fill(this.lines, found.map(line => this.nodeOf(line)));
 		D.fill(this.state, N_(found.length, '%d line', '%d lines').format(found.length), dropped ? ' ' + _('(%d older ones are not shown)').format(dropped) : '',
 			' ', [ ...new Set(this.sources.map(source => source.ended).filter(Boolean)) ].join(' '));

@@ -8,6 +8,7 @@
 'require ucidockd.effects as effects';
 'require ucidockd.format as format';
 'require ucidockd.plan as plan';
+'require ucidockd.updates as updates';
 
 function text(value) {
 	return value === null || value === undefined || value === '' ? '-' : typeof value === 'string' ? value : JSON.stringify(value);
@@ -56,12 +57,14 @@ return baseclass.extend({
 
 	// `done` is called when something was changed
 	async render(owner, done) {
-		const [ diff, pending, versions ] = await Promise.all([
-			L.resolveDefault(calls.agent.diff(owner.section), null), L.resolveDefault(calls.agent.plan(), null), L.hasViewPermission() ? earlier(owner.section, done) : ''
+		const isWriter = L.hasViewPermission(), [ diff, pending, versions, described ] = await Promise.all([
+			L.resolveDefault(calls.agent.diff(owner.section), null), L.resolveDefault(calls.agent.plan(), null),
+			isWriter ? earlier(owner.section, done) : '', isWriter ? L.resolveDefault(calls.agent.describe(owner.section), null) : null
 		]);
 		const next = plan.ofSection(pending, owner.key);
 
 		return [
+			described ? updates.backButton(owner, described.image, done) : '',
 			next.length ? [ D.el('h4', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, row.op) : row.op, row.cause ])) ] : '',
 			D.el('h4', {}, _('Differences between your settings and what runs')),
 			D.table([ _('Option'), _('Your settings'), _('Last applied'), _('Running now') ], (diff?.fields ?? []).map(field => [ field.field, text(field.desired), text(field.applied), text(field.observed) ]),

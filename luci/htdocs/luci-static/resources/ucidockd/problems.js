@@ -136,7 +136,7 @@ return baseclass.extend({
 		const told = toldOf(resource), { output } = status.verdict(resource), isContainer = resource.kind === 'container';
 		const now = Date.now() / 1000;
 
-		return D.el('div', { 'class': 'ucidockd-problem' },
+		return D.el('div', { 'class': 'ucidockd-problem ucidockd-%s'.format(resource.level) },
 			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, one.label), ' ',
 				D.el('span', { 'class': 'ucidockd-any' }, D.coded(one.message)), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, ' · ', _('for %s').format(format.age(one.since, now))) : '')),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],

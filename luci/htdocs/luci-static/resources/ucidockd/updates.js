@@ -65,14 +65,12 @@ return baseclass.extend({
 		_('The newer image is downloaded, then the container is replaced: down for a few seconds, its volumes stay. If the new one does not start, the old one comes back.'),
 		_('Update'), () => calls.agent.update(resources.map(one => one.section)), done)),
 
-	// to the image before, and where its data was saved before the update, with that
-	backButton: (resource, done) => D.button('neutral', _('Back to the previous image'), async () => {
-		const { image: { previous, saved } } = await calls.agent.describe(resource.section), box = D.el('input', { 'type': 'checkbox', 'checked': previous.length ? null : '', 'disabled': previous.length ? null : '' });
+	// To the image before, and where its data was saved before the update, with that. `image` as `describe` has it; '' where there
+	// is nothing to go back to
+	backButton: (resource, { previous, saved }, done) => !previous.length && !saved ? '' : D.button('neutral', _('Back to the previous image'), () => {
+		const box = D.el('input', { 'type': 'checkbox', 'checked': previous.length ? null : '', 'disabled': previous.length ? null : '' });
 
-		if (!previous.length && !saved)
-			return D.show(_('Take %s back').format(resource.name), D.el('p', {}, _('There is no earlier image: the container has had only one, or was taken back already.')));
-
-		return D.ask(_('Take %s back').format(resource.name), [
+		D.ask(_('Take %s back').format(resource.name), [
 			_('The container is replaced by one with its previous image: down for a few seconds. It keeps that image until its settings change or you update it.'),
 			saved ? D.el('p', {}, D.labelled(_('Put the data back too, as it was before the update'), box)) : _('Its volumes stay as they are.'),
 			saved ? _('If you put the data back, what was written to the volumes since the update is lost.') : ''

@@ -5,11 +5,24 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
+'require ucidockd.jobs as jobs';
 'require ucidockd.live as live';
 'require ucidockd.status as status';
 
 const LIMIT = 500, JOBS_MS = 10000, DRAW_MS = 200;
-const LEVELS = { running: 'waiting', succeeded: 'ok', failed: 'error', cancelled: 'off' };
+const UNSEEN = (/^(?:exec_|resize|top)/); // what health checks and consoles do, every few seconds
+// what Docker says happened, in words; what is not here it says itself
+const WORDS = {
+	'container create': _('Container created'), 'container start': _('Container started'), 'container restart': _('Container restarted'), 'container stop': _('Container stopped'),
+	'container die': _('Container ended'), 'container kill': _('Signal sent'), 'container oom': _('Out of memory'), 'container destroy': _('Container deleted'), 'container pause': _('Container paused'),
+	'container unpause': _('Container resumed'), 'container rename': _('Container renamed'), 'container update': _('Limits changed'), 'container attach': _('Terminal attached'), 'container detach': _('Terminal detached'),
+	'container health_status: healthy': _('Health check passed'), 'container health_status: unhealthy': _('Health check failed'),
+	'container archive-path': _('File downloaded'), 'container extract-to-dir': _('File uploaded'), 'container export': _('File system downloaded'), 'container commit': _('Image made of a container'),
+	'network create': _('Network created'), 'network connect': _('Network connected'), 'network disconnect': _('Network disconnected'), 'network destroy': _('Network deleted'), 'network remove': _('Network deleted'),
+	'volume create': _('Volume created'), 'volume mount': _('Volume mounted'), 'volume unmount': _('Volume unmounted'), 'volume destroy': _('Volume deleted'),
+	'image pull': _('Image pulled'), 'image push': _('Image pushed'), 'image tag': _('Image named'), 'image untag': _('Image name removed'), 'image delete': _('Image deleted'), 'image import': _('Image imported'), 'image load': _('Image loaded'), 'image save': _('Image downloaded'),
+	'daemon reload': _('Settings reloaded')
+};
 
 return view.extend({
 	load() {
@@ -23,24 +36,29 @@ return view.extend({
 	},
 
 	ofJobs() {
-		return this.jobs.map(job => ({ at: job.ended ?? job.created, source: 'job', level: LEVELS[job.state], what: job.kind, name: job.title, why: job.error?.message ?? job.state }));
+		return this.jobs.map(job => ({ at: job.ended ?? job.created, source: 'job', level: jobs.LEVELS[job.state], what: job.kind, name: job.title, why: job.error?.message ?? jobs.stateWords(job) }));
 	},
 
 	ofEvent(event) {
-		const attributes = event.Actor?.Attributes ?? {};
-		const more = Object.entries(attributes).filter(([ key ]) => key !== 'name').map(([ key, value ]) => '%s=%s'.format(key, value));
+		const attributes = event.Actor?.Attributes ?? {}, { image, exitCode, signal, container, destination, oldName } = attributes, action = '%s %s'.format(event.Type, event.Action);
+		const more = [ image && format.image(image), exitCode && _('exit code %s').format(exitCode), signal && _('signal %s').format(signal), oldName && _('before: %s').format(oldName.replace(/^\//, '')), container && this.nameOf(container), destination ].filter(Boolean);
 
 		return {
-			at: (event.timeNano ?? 0) / 1e9 || event.time, source: 'engine', level: 'off', what: '%s %s'.format(event.Type, event.Action), name: attributes.name ?? format.shortId(event.Actor?.ID),
-			path: event.Type === 'container' ? event.Actor?.ID : '', why: more.join(' ')
+			at: (event.timeNano ?? 0) / 1e9 || event.time, source: 'engine', level: 'off', what: WORDS[action] ?? action, name: this.nameOf(attributes.name ?? event.Actor?.ID),
+			path: event.Type === 'container' ? event.Actor?.ID : '', why: more.join(', ')
 		};
+	},
+
+	// of a container whose id is all that an event says; other long ids are cut
+	nameOf(id) {
+		return this.model.ownerOf(id)?.name ?? this.events.find(one => one.Type === 'container' && one.Actor?.ID === id)?.Actor.Attributes?.name ?? format.cut(id);
 	},
 
 	sourceWords: source => ({ agent: _('ucidockd'), job: _('Job'), engine: _('Docker') }[source]),
 
 	row(entry) {
 		return [
-			format.time(entry.at), this.sourceWords(entry.source), [ D.badge(entry.level, entry.what) ],
+			D.el('span', { 'style': 'white-space:nowrap' }, format.time(entry.at)), this.sourceWords(entry.source), [ D.badge(entry.level, entry.what) ],
 			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('span', { 'class': 'ucidockd-any' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, entry.why)
 		];
 	},
@@ -68,7 +86,7 @@ return view.extend({
 			this.lookAtJobs();
 		}
 
-		if (item.name === 'event') {
+		if (item.name === 'event' && !UNSEEN.test(item.json?.Action)) {
 			this.events.unshift(item.json);
 			this.events.length = Math.min(this.events.length, LIMIT);
 		}

@@ -155,7 +155,7 @@ return view.extend({
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
 			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
 			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
-			owner && { name: 'history', title: _('History'), make: () => fetched(again => past.render(this.row.owner, again), updates.backButton(owner, () => this.refresh())) },
+			owner && { name: 'history', title: _('History'), make: () => fetched(again => past.render(this.row.owner, again)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
 		].filter(Boolean));
 	},

@@ -35,7 +35,6 @@ return view.extend({
 	tag(one) {
 		const field = D.el('input', { 'type': 'text', 'placeholder': 'registry.lan:5000/name:tag', 'aria-label': _('New name') });
 
-
 		D.ask(_('Add a name'), [ D.el('p', {}, field) ], _('Add'), async () => {
 			const [ , repo, , tag ] = /^(.*?)(:([^:/]*))?$/.exec(field.value.trim());
 
@@ -101,7 +100,7 @@ return view.extend({
 		return [
 			L.hasViewPermission() ? this.tick(one) : '',
 			[ names.length ? names.map(name => D.el('div', { 'class': 'ucidockd-any' }, name)) : D.el('em', {}, _('no name')), D.el('small', { 'class': 'ucidockd-quiet' }, format.shortId(one.Id)) ],
-			users.length ? users.map(row => D.el('div', {}, D.page([ 'container', row.path ], row.name))) : '-', format.bytes(one.Size), format.age(one.Created, Date.now() / 1000),
+			D.listed(users.map(row => D.page([ 'container', row.path ], row.name))), format.bytes(one.Size), format.age(one.Created, Date.now() / 1000),
 			D.el('div', { 'class': 'ucidockd-actions' },
 				names[0] && [ D.button('neutral', _('Pull again'), () => this.jobs.begin({ kind: 'pull', image: names[0] })), ' ' ],
 				D.menu(_('More'), [
@@ -187,7 +186,7 @@ return view.extend({
 		if (!L.hasViewPermission())
 			return null;
 
-		const name = D.el('input', { 'type': 'text', 'placeholder': _('image to pull, such as nginx:1.27'), 'aria-label': _('Image to pull') });
+		const name = D.el('input', { 'type': 'text', 'size': 28, 'placeholder': _('image to pull, such as nginx:1.27'), 'aria-label': _('Image to pull') });
 		const [ remote, tag, dockerfile, source, imported ] = [ 'https://git.example.org/app.git#main', 'app:1', 'Dockerfile', 'https://example.org/rootfs.tar.gz', 'rootfs:1' ]
 			.map(placeholder => D.el('input', { 'type': 'text', placeholder }));
 		const context = D.el('input', { 'type': 'file', 'accept': '.tar,.gz,.tgz,.xz,.bz2' });

@@ -13,7 +13,7 @@
 'require ucidockd.status as status';
 
 const CONFIG = 'containers';
-const OWN = [ 'bridge', 'host', 'none' ];
+const OWN = [ 'bridge', 'host', 'none' ]; // the engine's own: last
 
 return view.extend({
 	async load() {
@@ -28,6 +28,8 @@ return view.extend({
 			L.resolveDefault(ask.network.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
 		]);
 		const all = snapshot.resources ?? [];
+
+		networks?.sort((one, other) => OWN.includes(one.Name) - OWN.includes(other.Name) || one.Name.localeCompare(other.Name));
 
 		return { networks, made: rows.make(containers, all, 0), owners: new Map(all.filter(one => one.kind === 'network').map(one => [ one.object_id, one ])) };
 	},
@@ -56,7 +58,7 @@ return view.extend({
 		return [
 			[ D.el('strong', { 'class': 'ucidockd-any' }, network.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, OWN.includes(network.Name) ? _('built in') : _('not managed')) ],
 				told && told.level !== 'ok' && D.el('div', {}, D.badge(told.level, told.label), ' ', D.el('small', {}, told.message)) ],
-			users.length ? users.map(row => D.el('div', {}, D.page([ 'container', row.path ], row.name))) : '-',
+			D.listed(users.map(row => D.page([ 'container', row.path ], row.name))),
 			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')), network.Driver,
 			D.el('div', { 'class': 'ucidockd-actions' }, inspect.button(network.Name, () => calls.network.inspect(network.Id)), ' ',
 				!owner && !OWN.includes(network.Name) && !users.length && D.button('negative', _('Remove'), () => this.remove(network)))
