@@ -227,6 +227,7 @@ def _networks(
     notes: list[str] = []
     for endpoint in spec.endpoints:
         name = endpoint.network
+        # A network that a section describes already is that section's to change, not this container's.
         if name in _PREDEFINED or Key("network", name) in around.sections:
             continue
         body = around.networks.get(name) or {}

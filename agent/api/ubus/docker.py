@@ -114,6 +114,7 @@ def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, 
             data = base64.b64decode(args.get("body", ""), validate=True)
         except (binascii.Error, ValueError) as exc:
             raise RequestError("body: expected a tar archive in base64") from exc
+        # A packed archive of a few KiB may unpack into gigabytes, on the router's flash.
         if not is_plain_tar(data):
             raise RequestError(
                 "body: expected a plain tar archive; a compressed one is not taken", status=415
