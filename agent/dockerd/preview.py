@@ -50,6 +50,7 @@ def preview(options: RuntimeOptions) -> Preview:
         raise ConfigError(
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
         )
+    # A stage of its own, on a board that nobody reads: looking ahead must leave no trace in the agent's.
     stage = make_stage(options, desired.agent, StatusBoard(time.time), Tools())  # makes no certificates
     target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
     running = stage.files.load().running

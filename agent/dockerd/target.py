@@ -52,6 +52,7 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
     """The check of a target; it raises DaemonError with reason Refused."""
 
     def check(target: Target) -> None:
+        # `--validate` does not open the certificates: dockerd would find out as it starts.
         if target.document.get("tls"):
             check_certificates(
                 *(str(target.document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey"))
@@ -83,6 +84,7 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
 def _refusal(program: str, target: Target, run_dir: Path) -> str:
     """What dockerd says against the settings, "" for nothing."""
     try:
+        # Beside daemon.json, as it may hold a proxy's password: that folder is root's alone.
         descriptor, name = tempfile.mkstemp(prefix=".daemon-candidate-", dir=run_dir)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -98,6 +100,7 @@ def check_certificates(ca: str, cert: str, key: str) -> None:
     """Whether dockerd could serve with these files; `ca` "" when clients are not verified. Raises DaemonError."""
     import ssl  # only where TLS is used
 
+    # Read with a deadline first: OpenSSL would hang on a mount that does not answer.
     for path in filter(None, (ca, cert, key)):
         try:
             PATHS.ask(file_bytes, path)
@@ -159,6 +162,8 @@ class ServerIdentities:
         """
         if tls is None:
             return None, None
+        # A mistake in the section must not open TCP without TLS, and need not close it for those who have certificates
+        # already.
         if tls.broken:
             kept = _kept(last_good)
             text = "section tls has mistakes: " + (
@@ -241,6 +246,7 @@ class Renderer:
         # the routing table is read only where it matters
         has_subnets = any(settings.values.get(key) for key in SUBNET_KEYS)
         fitted = fit(settings, self.routes() if has_subnets else (), bridges)
+        # What runs comes before what was good: a setting that is left out stays as it is now.
         kept = {
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
@@ -276,6 +282,7 @@ class Renderer:
         )
         if unavailable and trouble is None:
             text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
+            # The other hosts are opened: one address of an interface that is down must not cost the socket.
             trouble = DaemonError(text, reason="HostUnavailable")
         return rendered, trouble
 

@@ -117,6 +117,7 @@ class Loop:
                 self.reconciler.begin_pass(deep=None)
 
         await self.ended()
+        # What is still worked on would be left out of this pass, so it was waited for first.
         await self.in_pass(whole_pass)
         await self.ended()
 

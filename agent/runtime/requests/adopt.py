@@ -197,6 +197,7 @@ def lost_comments(store: UciStore, package: str) -> list[str]:
 def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Section, ...], list[str]]:
     """Networks and volumes first. What UCI's syntax has no words for is left out and noted."""
     notes: list[str] = []
+    # Entries of sections name sections, and the engine knows Docker names only.
     networks = {n.name: n.section for n in adoption.networks}
     volumes = {v.name: v.section for v in adoption.volumes}
     for key, section in declared.items():

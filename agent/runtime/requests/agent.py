@@ -211,6 +211,7 @@ class RunningAgent:
 
         if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
+        # Without a configuration every image would look unneeded.
         self._reconciler.declared()
         request = PruneRequest(**{"images": self._upkeep.images(), **asked})
         return await asyncio.to_thread(self._upkeep.prune, request)
@@ -230,6 +231,7 @@ class RunningAgent:
             self._reconciler.read_config()
             return diff(self._reconciler, name)
 
+        # Between two passes: half a swap would show as differences that nobody made.
         return await self._loop.in_pass(diff_now)
 
     async def describe(self, name: str) -> dict[str, object]:
@@ -297,6 +299,7 @@ class RunningAgent:
         desired, checks = self._reconciler.desired, self._reconciler.updates
         if desired is None or checks is None:
             return {"checked_at": None, "checking": False, "containers": [], "registries": []}
+        # It may ask the engine which image a container has.
         return await asyncio.to_thread(checks.answer, desired)
 
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, object]:

@@ -98,6 +98,7 @@ class Mover:
         reconciler = self._passes.reconciler
         if not reconciler.engine_is_here:
             raise ConflictError("the engine is on another machine: its data is moved there")
+        # Between two passes: a pass may be about to restart dockerd with another data_root.
         home = await self._passes.in_pass(lambda: self._stage.home(reconciler.desired))
         return await asyncio.to_thread(
             checked_move, home, target, reconciler.desired, reconciler.store, self._options
@@ -120,6 +121,7 @@ class Mover:
         contents = await _in_thread(lambda check: measure(source, check, live=True))
         await asyncio.to_thread(check_room, move, contents)
         told.expect(contents.size)
+        # In the target, so that the same move asked for again finds what was copied and goes on with it.
         await asyncio.to_thread(write_note, move)
         _say(told, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
         await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
@@ -188,12 +190,14 @@ class Mover:
 
         try:
             await _in_thread(run, heard)
+        # The file is named: with thousands of them "No space left" alone says little.
         except OSError as exc:
             raise DataError(
                 f"the data cannot be copied to {move.target}: {exc.strerror} ({exc.filename})"
             ) from exc
 
     async def _compare(self, move: Move) -> None:
+        # Everything is stopped by now, so the two must be equal: sizes, names, owners and times of all entries.
         source = await _in_thread(lambda check: measure(Path(move.source), check))
         target = await _in_thread(lambda check: measure(Path(move.target), check))
         if (source.entries, source.files, source.digest) != (target.entries, target.files, target.digest):
@@ -210,6 +214,8 @@ class Mover:
             raise ConflictError("the engine does not answer: nothing was stopped")
         text = f"Docker's data is being moved to {move.target}"
         _say(told, "stopping containers, and then dockerd")
+        # Containers first, by a pass of their own: dockerd would cut them off after its own time-out, and not as their
+        # sections say.
         self._passes.reconciler.pause(text)
         await self._passes.settled_pass()
         self._stage.pause(text)
@@ -221,6 +227,8 @@ class Mover:
     async def _prove(self, move: Move, known: tuple[str, frozenset[str]]) -> None:
         """Raises DataError where the engine is not the one that it was."""
         deadline, why = time.monotonic() + _PROVE_S, ""
+        # An engine that has just started loads its containers one after the other: it is not judged by its first
+        # answer.
         while time.monotonic() < deadline:
             why = await asyncio.to_thread(_difference, move.home.probe, move.target, known)
             if not why:
@@ -231,6 +239,7 @@ class Mover:
     async def _go_back(self, move: Move, *, committed: bool) -> None:
         """The old data is used again."""
         try:
+            # The setting goes back first: an agent that is killed now must start the old engine.
             if committed:
                 await asyncio.to_thread(self._commit, move.target, move.source)
                 self._stage.moved()
@@ -339,6 +348,7 @@ async def _in_thread(
         except BaseException as exc:  # noqa: BLE001 - the one who waits gets it
             ended.set_exception(exc)
 
+    # Not a thread of the pool: one that hangs on a disk would keep the agent from ending.
     threading.Thread(target=work, name="move-data", daemon=True).start()
     waiting = asyncio.wrap_future(ended)
     try:
@@ -357,6 +367,7 @@ def _difference(probe: DaemonProbe, target: str, known: tuple[str, frozenset[str
     found, root = probe.inventory(), probe.root()
     if found is None or not root:
         return "it does not answer"
+    # The id alone would not tell: 20.10 keeps it outside of data_root.
     if root != target and not root.startswith(f"{target}/"):
         return f"its data is in {root}"
     if found[0] != known[0]:

@@ -46,6 +46,7 @@ def ask(
     desired = reconciler.declared()
     if reconciler.daemon is not None and reconciler.daemon.other_engine:
         raise ConflictError(reconciler.daemon.other_engine)
+    # By section, so that a container that is named twice, by section and by Docker name, is asked for once.
     containers = {c.section: c for c in map(desired.container, names)}
     if not containers:
         raise ConfigError("name the containers to update")
@@ -74,6 +75,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
         raise ConflictError(f"{container.section} has not been created yet: `ucidockd status` says why")
+    # What is asked for is noted in the record, which a swap that is under way is about to replace.
     at_work = reconciler.under_way.doing(key)
     if at_work:
         raise ConflictError(
