@@ -197,7 +197,7 @@ class Mover:
             ) from exc
 
     async def _compare(self, move: Move) -> None:
-        # Everything is stopped by now, so the two must be equal: sizes, names, owners and times of all entries.
+        # Everything is stopped by now, so the two must be equal: names, kinds, owners and sizes of all entries.
         source = await _in_thread(lambda check: measure(Path(move.source), check))
         target = await _in_thread(lambda check: measure(Path(move.target), check))
         if (source.entries, source.files, source.digest) != (target.entries, target.files, target.digest):
