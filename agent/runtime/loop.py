@@ -63,7 +63,8 @@ FIRST_RESYNC_S = 60.0  # while no configuration has been read
 STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
 PASSES_KEY = "agent:passes"
 COPY_WAITS_S = 60.0  # for what is being done to a container whose volume is to be copied
-SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
+SETTLE_S = 2.5
+PASS_THREAD = "pass"
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
 _NOISE = ("exec_", "top", "attach", "resize", "archive-", "export", "commit")
@@ -108,7 +109,7 @@ class Loop:
         self._one_pass = asyncio.Lock()
         self._one_client = asyncio.Lock()
         # its own thread: whatever else uses up the shared ones, passes are running again
-        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
+        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=PASS_THREAD)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
