@@ -298,8 +298,8 @@ class Loop:
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
-        loaded = await asyncio.to_thread(self.reconciler.load_given, Given(texts=texts))
-        return [issue_as_json(issue) for issue in loaded.issues]
+        issues = await asyncio.to_thread(self.reconciler.mistakes, Given(texts=texts))
+        return [issue_as_json(issue) for issue in issues]
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
         """What all containers take now, or one of them in the last hours."""

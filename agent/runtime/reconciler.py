@@ -34,7 +34,7 @@ from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.identity import Key
-from agent.model.issues import Given
+from agent.model.issues import Given, Issue
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
@@ -245,6 +245,13 @@ class Reconciler:
     def foresee(self) -> Outlook:
         """What a pass would do now, and all else that is not as declared. Changes nothing. Raises EngineError."""
         return self._outlook(self.last, self.desired, committed=True)
+
+    def mistakes(self, given: Given) -> tuple[Issue, ...]:
+        """What is wrong with it, and what of it this router cannot have. Raises ConfigError."""
+        from agent.dockerd.preview import not_here  # for who asks; a pass does without
+
+        loaded = self.load_given(given)
+        return loaded.issues if self.daemon is None else (*loaded.issues, *not_here(self.daemon, loaded))
 
     def load_change(self, given: Given) -> GivenChange:
         """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
