@@ -51,7 +51,8 @@ _LOOK_AGAIN_S = 0.05
 FIRST_RESYNC_S = 60.0  # while no configuration has been read
 STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
 PASSES_KEY = "agent:passes"
-SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
+SETTLE_S = 2.5
+PASS_THREAD = "pass"
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
 _NOISE = ("exec_", "top", "attach", "resize", "archive-", "export", "commit")
@@ -85,7 +86,7 @@ class Loop:
         self._wake.set()
         self._one_pass = asyncio.Lock()
         # its own thread: whatever else uses up the shared ones, passes are running again
-        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
+        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=PASS_THREAD)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()

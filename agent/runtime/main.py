@@ -19,6 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ from agent.router.hazards import make_hazards
 from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
-from agent.runtime.loop import Loop, begin_thread
+from agent.runtime.loop import PASS_THREAD, Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_router
 from agent.runtime.triggers import Triggers
@@ -73,6 +74,9 @@ QUIET_S = 90.0  # not heard for so long, it is a new one; back-off tries more of
 _KEPT = 64
 _NUMBER = re.compile(r"\d+")
 _QUIET_LIBRARIES = ("urllib3", "watchdog", "asyncio", "docker", "requests", "websockets", "concurrent")
+_WORK = "work"  # threads in which clients' requests block
+_THREADS_S, _LOOK_S = 1.0, 0.02
+END_S = 8.0  # procd waits for 10 s (init.d/ucidockd), systemd for 15
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -146,6 +150,12 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
     for name in _QUIET_LIBRARIES:  # debug of watchdog tells of each write to our own log
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("watchdog.observers.inotify").addFilter(_is_no_late_event)
+
+
+def _is_no_late_event(record: logging.LogRecord) -> bool:
+    """What watchdog's threads say of a file that changes while they end is no error."""
+    return "thread is inactive" not in record.msg
 
 
 def run(options: RuntimeOptions) -> int:
@@ -434,11 +444,15 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     )
     web = Web(parts, socket)
 
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix=_WORK)
+    loop.set_default_executor(threads)
+
     def stop() -> None:
+        begin_thread(_end_at_last)
         passes.stop()
         web.close_soon()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, lambda: passes.trigger(config=True, deep=True))
@@ -451,7 +465,25 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         tell_service_manager()
         await passes.run()
         await jobs.close()
-    if passes.parked:
-        # to end properly means to wait for threads, and one of them waits for the engine
+    threads.shutdown(wait=False, cancel_futures=True)
+    # to end properly means to wait for threads, and one of them may wait for the engine
+    if passes.parked or not await _threads_end():
         logging.shutdown()
         os._exit(0)
+
+
+async def _threads_end() -> bool:
+    """Whether what clients asked for has ended in its thread, or does so in a moment."""
+    for _ in range(round(_THREADS_S / _LOOK_S)):
+        if not any(thread.name.startswith((_WORK, PASS_THREAD)) for thread in threading.enumerate()):
+            return True
+        await asyncio.sleep(_LOOK_S)
+    return False
+
+
+def _end_at_last() -> None:
+    """Ends the process whatever still waits: procd would kill it 2 s later, and what is half done is for the next start."""
+    time.sleep(END_S)
+    logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
+    logging.shutdown()
+    os._exit(0)
