@@ -67,6 +67,8 @@ class Ask:
 
 
 NO_JOB = "a" * 32
+RESTORE = "/v1/backups/nightly/restore"
+LOGS = "/v1/logs?containers=web&grep=needle&tail=5"
 RUN = "docker run -d --name two -e A=b alpine:3.20"
 ASKED = (
     Ask("GET /v1/status", "status"),
@@ -103,9 +105,9 @@ ASKED = (
     Ask("GET /v1/backups", "backup_list"),
     Ask("GET /v1/backups/{id}", "backup_list", {"name": "nightly"}, path="/v1/backups/nightly"),
     Ask("GET /v1/backups/{id}", "backup_list", {"name": "nobody"}, path="/v1/backups/nobody"),
-    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "volume": "data"}, path="/v1/backups/nightly/restore"),
-    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "volume": "no"}, path="/v1/backups/nightly/restore"),
-    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "file": "x"}, path="/v1/backups/nightly/restore"),
+    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "volume": "data"}, path=RESTORE),
+    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "volume": "no"}, path=RESTORE),
+    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "file": "x"}, path=RESTORE),
     Ask("POST /v1/adopt", "adopt", {"container": "nobody"}),
     Ask("POST /v1/adopt", "adopt", {"container": "a b"}),
     Ask("POST /v1/import", "import", {"run": RUN}),
@@ -141,7 +143,7 @@ ASKED = (
     Ask("POST /v1/move-data", "move_data", {"target": "x"}),
     Ask("POST /v1/tls/clients", "tls_client", {"name": "a b"}),
     Ask("POST /v1/tls/clients", "tls_client", {"name": "ann", "days": 0}),
-    Ask("GET /v1/logs", "logs", {"containers": ["web"], "grep": "needle", "tail": "5"}, path="/v1/logs?containers=web&grep=needle&tail=5"),
+    Ask("GET /v1/logs", "logs", {"containers": ["web"], "grep": "needle", "tail": "5"}, path=LOGS),
 )  # fmt: skip
 # what is streamed, or comes or goes as a file: tests/api/test_doors_on_engine.py and tests/api/test_ubus_streams.py
 STREAMED = {
