@@ -80,7 +80,7 @@ return view.extend({
 		D.fill(this.sentenceNode, D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words);
 		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
 			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
-		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
+		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), D.coded(row.cause) ])) ] : '');
 		D.fill(this.updates, updates.list(all, now()));
 		this.count(all);
 		this.onEngine(this.model.agent.engine?.reachable !== false);
