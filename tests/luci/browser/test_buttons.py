@@ -330,8 +330,14 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
         yield made
 
 
+def set_dockerd(owner: Owner, line: str) -> None:
+    """Somebody writes /etc/config/dockerd."""
+    root = "" if "data_root" in line else f"option data_root '{owner.lab.root}/data'\n"
+    (owner.lab.root / "config" / "dockerd").write_text(f"config globals 'globals'\n{root}{line}\n")
+
+
 def test_an_unprotected_api_leads_to_the_settings_of_tls(owner: Owner) -> None:
-    owner.lab.write("list hosts 'tcp://0.0.0.0:2375'\n")
+    set_dockerd(owner, "list hosts 'tcp://0.0.0.0:2375'")
     owner.overview()
     owner.browser.until_text("Docker daemon[^]*Unprotected Docker API")
     owner.browser.do("visit", f"{owner.router.web.address}{APP}/overview?session={ADMIN}&reader")
@@ -345,7 +351,7 @@ def test_an_unprotected_api_leads_to_the_settings_of_tls(owner: Owner) -> None:
     owner.save()
     owner.until(lambda: "tcp://0.0.0.0:2375" in str(owner.lab.document().get("hosts")))
     assert owner.lab.document()["tlsverify"] is True
-    owner.lab.write("")
+    set_dockerd(owner, "")
     owner.until(lambda: "2375" not in str(owner.lab.document().get("hosts")))
     owner.until(owner.lab.probe.answers)
 
@@ -355,7 +361,7 @@ def test_another_data_folder_is_used_or_the_data_is_moved(owner: Owner) -> None:
     owner.until(lambda: owner.inspect("web")["State"]["Running"])
     before, target = owner.inspect("web")["Id"], f"{owner.lab.root}/data2"
     old = owner.engine.info()["DockerRootDir"]
-    owner.lab.write(f"option data_root '{target}'\n")
+    set_dockerd(owner, f"option data_root '{target}'")
     owner.overview()
     owner.browser.until_text("Docker daemon[^]*Different engine")
     owner.follow(".ucidockd-problem >> a:text-is('Move the data')", "settings")
@@ -366,7 +372,7 @@ def test_another_data_folder_is_used_or_the_data_is_moved(owner: Owner) -> None:
     owner.touch("#modal .right button:text-is('Use this engine')")
     owner.browser.until_text("web[^]*(Image missing|Failed|cannot pull|waits)")
     assert owner.engine.info()["DockerRootDir"] == target
-    owner.lab.write(f"option data_root '{old}'\n")
+    set_dockerd(owner, f"option data_root '{old}'")
     owner.overview()
     owner.browser.until_text("Docker daemon[^]*Different engine")
     owner.touch(".ucidockd-problem >> button:text-is('Use this engine')")

@@ -260,7 +260,7 @@ return baseclass.extend({
 	// the place of what `load` gives; where a part of the page cannot be fetched it says so, and offers to try again
 	later(load) {
 		const place = el('div', {}, _('Loading…'));
-		const failed = error => this.fill(place, el('p', { 'class': 'alert-message error', 'role': 'alert' }, wordsOf(error)), el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => location.reload() }, _('Reload the page')));
+		const failed = error => this.fill(place, el('p', { 'class': 'alert-message error', 'role': 'alert' }, _('A part of this page could not be loaded: %s').format(wordsOf(error))), el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => location.reload() }, _('Reload the page')));
 
 		load().then(content => this.fill(place, content)).catch(failed);
 
