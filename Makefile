@@ -18,7 +18,7 @@ demo: deps-demo venv
 
 # what is decided without an engine: no root, half a minute
 unit: venv
-	$(BIN)/python -m pytest -n auto tests/model tests/plan tests/schema tests/wire tests/uci tests/convert \
+	$(BIN)/python -m pytest -n auto tests/model tests/plan tests/schema tests/wire tests/uci tests/convert tests/apply \
 		--ignore tests/uci/test_real_uci.py
 
 # the sample mostly waits for its engines, and leaves the processor to the checkers

@@ -208,6 +208,32 @@ def test_check_lists_every_mistake_with_its_line(tmp_path: Path, capsys: pytest.
     assert printed.err == "4 errors and 1 warning\n"
 
 
+def test_check_says_what_this_router_and_its_dockerd_cannot_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "dockerd.sh"
+    program.write_text("#!/bin/sh\necho 'Docker version 20.10.24, build 1'\n")
+    program.chmod(0o755)
+    agent = f"config agent 'agent'\n\toption daemon 'child'\n\toption dockerd '{program}'\n\toption socket '{tmp_path}/x'\n"
+    (tmp_path / "containers").write_text(agent)
+    (tmp_path / "dockerd").write_text(
+        "config globals 'globals'\n\toption log_format 'json'\n\toption userns_remap 'nobody'\n"
+        "\nconfig proxies 'proxies'\n\toption http_proxy 'http://proxy.lan:3128'\n"
+    )
+    words = ["check", "--config-dir", str(tmp_path), "--override-dir", str(tmp_path / "none")]
+    assert main(words) == 0, "another router may have them"
+    lines = capsys.readouterr().out.replace(str(tmp_path), "").splitlines()
+    told = [line.partition(": is ")[0] for line in lines]
+    assert sorted(told) == [
+        "/dockerd:2: warning: dockerd.globals.log_format",
+        "/dockerd:3: warning: dockerd.globals.userns_remap",
+        "/dockerd:6: warning: dockerd.proxies.http_proxy",
+    ]
+    assert any("/etc/subuid has no range for nobody" in line for line in lines)
+    assert main([*words, "--offline"]) == 0
+    assert capsys.readouterr().out == "no mistakes\n"
+
+
 def test_without_an_agent_the_message_names_the_socket(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

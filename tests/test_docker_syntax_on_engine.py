@@ -79,6 +79,10 @@ def test_a_mac_address_with_dashes(box: Box) -> None:
     assert box.errors(text) == []
     assert box.get("web").attrs["NetworkSettings"]["Networks"]["lan"]["MacAddress"] == "02:42:0a:db:07:07"
     assert str(box.apply()[0]) == "nothing to do"
+    # without a network it is for the default bridge, as for `docker run`
+    assert box.errors(with_lines("option mac_address '02:42:0a:db:07:08'")) == []
+    assert box.get("web").attrs["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] == "02:42:0a:db:07:08"
+    assert str(box.apply()[0]) == "nothing to do"
 
 
 @pytest.mark.variants(2)

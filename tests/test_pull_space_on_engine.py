@@ -37,7 +37,7 @@ class Disk:
         self.free = free
         room: Room = make_room(box.reconciler, box.options)
         room.free_at = lambda path: Space(self.free, 10 * self.free)
-        box.reconciler.room = room.for_pull
+        box.reconciler.under_way.room = room.for_pull
 
 
 def section(image: str, name: str = "web", command: str = "sleep 1000") -> str:

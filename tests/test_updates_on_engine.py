@@ -52,7 +52,7 @@ class Shop:
 
     def renew(self, *, back: bool = False) -> dict[str, Any]:
         reconciler = self.box.reconciler
-        with reconciler.collecting() as outcomes:
+        with reconciler.under_way.collecting() as outcomes:
             asked = ask(reconciler, ["web"], back=back)
             for _ in range(3):
                 reconciler.run_pass(deep=None)

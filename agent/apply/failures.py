@@ -9,7 +9,7 @@ from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, UcidockdError
 from agent.model.issues import plain
 from agent.model.resources import Container, Desired
-from agent.model.secrets import blotter, is_secret_name
+from agent.model.secrets import blotter, is_secret_name, secrets_in
 from agent.wire.bodies import FrameDecoder, FrameError
 
 
@@ -28,6 +28,9 @@ def _secrets(container: Container) -> list[str]:
     spec = container.spec
     values = [value for _, value in spec.env]
     values += [value for name, value in (*spec.log_opts, *spec.labels) if is_secret_name(name)]
+    policy = container.policy
+    for words in (spec.entrypoint, spec.command, policy.hold_cmd, policy.pre_stop, policy.post_start):
+        values += secrets_in(words or ())
     return values
 
 

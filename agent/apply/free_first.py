@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.apply.images import History, Images, look_at_image
 from agent.apply.ports import Engine, Records
-from agent.apply.steps import ORDER, Hooks, Step, SupersededError, failed_fields, prove
+from agent.apply.steps import ORDER, Hooks, Step, SupersededError, failed_fields, go_back, prove
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.observed import Record
@@ -74,8 +74,7 @@ class FreeFirst:
             if tried:  # whatever happens now, it is not tried again
                 freed = replace(freed, goes_back=True)
                 self.records.change(record.nonce, freed=freed.words, **failed)
-        for step in reversed(ORDER[Strategy.FREE_FIRST]):
-            self._undo(step, container, freed, failed)
+        go_back(Strategy.FREE_FIRST, lambda step: self._undo(step, container, freed, failed))
         self.records.change(self.current().nonce, freed=(), asked="", **failed)
         if failure is not None:
             failure.rolled_back = True

@@ -16,6 +16,7 @@ from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reas
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
+from agent.model.secrets import blotter
 from agent.plan.container.image import digest_of, named, split_word
 from agent.plan.draft import desired_spec
 from agent.status.progress import Progress
@@ -170,15 +171,16 @@ class Images:
                 text = f"cannot pull {image}: no progress for {STALL_S:.0f} s, cancelled"
                 raise EngineError(text, retryable=True)
 
+        auth, platform = auth_for(image, self.auths), container.spec.platform or ""
         try:
-            with self.waiting():
-                auth, platform = auth_for(image, self.auths), container.spec.platform or ""
-                with self.room(image, platform, check):
-                    progress.begin()  # others may have been waited for
-                    self.engine.pull(image, auth, progress.step, check, platform=platform)
+            with self.waiting(), self.room(image, platform, check):
+                progress.begin()  # others may have been waited for
+                self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:
+            if auth is not None:  # a registry may repeat the login, and the engine what the registry says
+                exc.args = tuple(map(blotter(auth.secrets()), map(str, exc.args)))
             full = isinstance(exc, NoSpaceError) or _NO_SPACE in str(exc)
             reason: Reason = "NoSpace" if full else "PullFailed"
             self._show_end(container, image, local, reason)

@@ -9,7 +9,7 @@ fails is a failed start. `hold_cmd` is asked before anything is done, as the upd
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -51,6 +51,25 @@ ORDER: Mapping[Strategy, tuple[Step, ...]] = {
     Strategy.HANDOVER: (Step.CREATE, Step.PROVE, Step.STOP, Step.SET_ASIDE),
     Strategy.FREE_FIRST: (Step.STOP, Step.SET_ASIDE, Step.CREATE, Step.PROVE),
 }
+
+
+def go_back(
+    strategy: Strategy, undo: Callable[[Step], None], *, later: Collection[Step] = ()
+) -> EngineError | None:
+    """Undoes every step of a strategy in reverse; a step that was never done is undone too, which does nothing.
+
+    Raises the error of a step that the ones after it depend on. In a step of `later` an error does not keep the rest from
+    being undone: the last of these errors is returned.
+    """
+    failed: EngineError | None = None
+    for step in reversed(ORDER[strategy]):
+        try:
+            undo(step)
+        except EngineError as exc:
+            if step not in later:
+                raise
+            failed = exc
+    return failed
 
 
 class GateError(EngineError):

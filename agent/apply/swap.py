@@ -23,7 +23,7 @@ from agent.apply.failures import is_refusal, without_secrets
 from agent.apply.images import History, create_from
 from agent.apply.networks import with_addresses
 from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for
-from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, prove
+from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, go_back, prove
 from agent.apply.volumes import inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
@@ -303,15 +303,13 @@ class Swap:
             self.finish(replace(old, swap="retired"), volumes=False)
             return
         new = replace(new, object_id=object_id)
-        failed: EngineError | None = None
-        for step in reversed(ORDER[Strategy.SWAP]):
-            try:
-                self._undo(step, new, old, seen)
-            except EngineError as exc:
-                # not beside the new one, nor on its data
-                if step in {Step.PROVE, Step.MOVE_DATA}:
-                    raise
-                failed = exc
+        # A handover goes back in a swap's order: nothing of the old one is given back beside the new one, nor on its data.
+        # Its name and its restart policy do not depend on each other.
+        failed = go_back(
+            Strategy.SWAP,
+            lambda step: self._undo(step, new, old, seen),
+            later={Step.SET_ASIDE, Step.STOP},
+        )
         try:
             if failed is not None:
                 raise failed

@@ -25,6 +25,7 @@ from agent.model.quantities import TRUE_WORDS
 from agent.status.conditions import runs
 
 LOOK_S = 0.2
+_QUIET_S = 2.0  # what lasts longer is told while it lasts
 TIMED_OUT = 5
 _PACKAGE = "containers"
 _NOTHING_TO_SYNC = ("notify", "backup")
@@ -355,14 +356,20 @@ def _why_not(resource: dict[str, Any]) -> str:
 
 def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     """Waits until the agent has carried a commit out for one container; "" when it has, else what is in the way."""
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
     if why := catch_up(args, seconds):
         return why
+    told = ""
     while missing := out_of_sync(args, [Key("container", section)]):
+        why = next(iter(missing.values()))
         resources = whole_status(agent_socket(args))["resources"]
         level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
-        if level == "error" or time.monotonic() > end:
-            return next(iter(missing.values()))
+        waited = time.monotonic() - begin
+        if level == "error" or waited > seconds:
+            return why
+        if waited > _QUIET_S and why != told:
+            told = why
+            print(plain(f"{section}: {why}; Ctrl-C ends only this command"), file=sys.stderr, flush=True)
         time.sleep(LOOK_S)
     return ""
 

@@ -377,15 +377,18 @@ class _Container:
 
     def _networks(self, made: Sheet) -> None:
         """Networks have sections; one that has none yet gets one, and takes over a network that exists."""
-        if not self.networks_of:
+        modes = [name for name in self.networks_of if name in _MODES]
+        if len(self.networks_of) == len(modes) <= 1:
+            mode = modes[0] if modes else ""
             for key, value in self.loose:
+                if key == "mac" and mode in ("", "bridge"):
+                    made.put("mac_address", value, "--mac-address")
+                    mode = ""  # the default bridge, which the address is for
+                    continue
                 where = next(flag for flag, known in _SETTINGS.items() if known == key)
                 self.conversion.left_out(f"--{where} {value}", "it needs a --network with a name")
-            return
-        if len(self.networks_of) == 1 and next(iter(self.networks_of)) in _MODES:
-            made.put("network_mode", next(iter(self.networks_of)), "--network")
-            for key, value in self.loose:
-                self.conversion.left_out(f"--{key} {value}", "it needs a --network with a name")
+            if mode:
+                made.put("network_mode", mode, "--network")
             return
         for position, (name, settings) in enumerate(self.networks_of.items()):
             mine = [*settings, *(self.loose if position == 0 else ())]

@@ -25,6 +25,7 @@ from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import Key
 from agent.model.resources import Backup, Desired
+from agent.model.secrets import hidden_text
 from agent.plan.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -197,7 +198,7 @@ class Backups:
         try:
             made = await self._make(section)
         except (UcidockdError, OSError) as exc:
-            message = str(exc)
+            message = hidden_text(str(exc))
             no_space = isinstance(exc, _NoSpaceError)
         except Exception:
             logger.exception("backup %s", section.name)
@@ -287,7 +288,7 @@ class Backups:
             replaced = self._restores.into_new(into, body) if into else self._restores.replace(volume, body)
             ended["members"] = await replaced
         except (UcidockdError, OSError) as exc:
-            ended["error"] = str(exc)
+            ended["error"] = hidden_text(str(exc))
             logger.error("restore of volume %s: %s", into or volume, exc)
         else:
             logger.info("volume %s is restored from %s", into or volume, ended["file"])

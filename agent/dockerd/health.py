@@ -15,7 +15,7 @@ from agent.engine.process import has_files_on, network_devices
 from agent.errors import Reason
 from agent.model.dockerd.settings import DEFAULT_BRIDGE, Document, Effect, Process, Target, data_root
 from agent.plan.daemon import Change
-from agent.router.mounts import is_read_only
+from agent.router.mounts import read_only_or_silent
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,15 @@ class DaemonHealth:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
         root = data_root(running.document) if running is not None else ""
         text, reason = "", _UNMOUNTED
-        if not root or root != data_root(goal.document):
+        matters = bool(root) and root == data_root(goal.document)
+        read_only, silent = read_only_or_silent(root) if matters else (False, "")
+        if not matters:
             pass  # this engine's data does not matter any more
+        elif silent:
+            text = f"{silent}, and the data of the running dockerd is in {root}"
         elif mount := self._missing_mount(root):
             text = f"{mount} was unmounted under the running dockerd, whose data is in {root}"
-        elif is_read_only(root):
+        elif read_only:
             text, reason = f"the file system of dockerd's data in {root} has become read-only", "ReadOnly"
         self._status.storage_lost(text, reason=reason)
         return text

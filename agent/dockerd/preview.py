@@ -12,15 +12,19 @@ from dataclasses import dataclass
 
 from agent.dockerd.stage import DaemonStage, Tools, make_stage
 from agent.errors import ConfigError, UcidockdError
-from agent.files.config import load
+from agent.files.config import LoadResult, load
 from agent.files.options import RuntimeOptions
 from agent.model.dockerd.settings import DAEMON_KEY, Effect, Target
+from agent.model.dockerd.table import TABLE
+from agent.model.issues import Issue
 from agent.model.resources import Desired
 from agent.plan import operations as ops
 from agent.plan.daemon import Change, as_wished, classify, difference, masked
 from agent.plan.outlook import Entry
 from agent.status.board import StatusBoard
 from agent.status.conditions import Level
+
+_PROXIES = frozenset(row.uci for row in TABLE if row.section == "proxies")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,3 +125,28 @@ def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaem
         cause += f"; containers stop: {', '.join(stopped)}" if stopped else "; no container stops"
     step = str(change.effect) if running else "start"
     return (ops.ChangeDaemon(key=DAEMON_KEY, cause=cause, step=step),), []
+
+
+def not_here(stage: DaemonStage, loaded: LoadResult) -> tuple[Issue, ...]:
+    """What of dockerd's settings this router and its dockerd cannot have, as warnings. Makes no certificates."""
+    desired = loaded.desired
+    if desired is None or desired.daemon is None or desired.daemon.unreadable or not stage.manages(desired):
+        return ()
+    try:
+        found = stage.left_out(desired.daemon, desired.agent, networks=desired.networks)
+    except UcidockdError:
+        return ()  # without a dockerd it is not known
+    places = [loaded.lines.get(option, ("", 0)) for option, _ in found]
+    return tuple(
+        Issue(
+            severity="warning",
+            code="questionable",
+            package="dockerd",
+            section="proxies" if option in _PROXIES else "globals",
+            option=option,
+            file=file,
+            line=line,
+            message=why,
+        )
+        for (option, why), (file, line) in zip(found, places, strict=True)
+    )

@@ -61,9 +61,9 @@ from agent.model.dockerd.settings import (
 from agent.model.dockerd.table import TABLE, identity_of, value_at
 from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.backoff import BackOff
-from agent.plan.daemon import Change, Rendered, as_wished, classify, store_trouble
+from agent.plan.daemon import Change, LeftOut, Rendered, as_wished, classify, store_trouble
 from agent.plan.router.zones import bridges_of
-from agent.router.mounts import declared_mount, is_read_only, missing_mount
+from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
 from agent.router.routes import host_routes
 from agent.status.board import StatusBoard
 from agent.tls.local_names import local_server_names
@@ -299,8 +299,21 @@ class DaemonStage:
             settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
         )
         said = [finding.message for finding in rendered.findings if finding.status]
-        said += [*rendered.left_out, *rendered.warnings, *([str(trouble)] if trouble else [])]
+        said += [*map(str, rendered.left_out), *rendered.warnings, *([str(trouble)] if trouble else [])]
         return target_of(rendered.document, runner), tuple(said)
+
+    def left_out(
+        self, settings: DaemonSettings, agent: AgentSettings, *, networks: tuple[Network, ...]
+    ) -> tuple[LeftOut, ...]:
+        """What of them would not be applied here. Makes no certificates. Raises DaemonError."""
+        rendered, _ = self._render(
+            settings,
+            runner_of(agent, self._options),
+            self.files.load().running,
+            renderer=self._renderer.foreseeing(),
+            bridges=_devices(networks),
+        )
+        return rendered.left_out
 
     def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
         """Names of the containers that a change would stop: none that live-restore can keep."""
@@ -505,10 +518,12 @@ class DaemonStage:
 
     def _not_there(self, root: str) -> str:
         """What is missing of the file system of a directory that dockerd needs."""
-        mount = missing_mount(root, self._options)
-        if mount:
+        read_only, silent = read_only_or_silent(root)
+        if silent:
+            text = f"{silent}, and dockerd is to keep its data in {root}"
+        elif mount := missing_mount(root, self._options):
             text = f"nothing is mounted on {mount}, where dockerd keeps its data"
-        elif is_read_only(root):
+        elif read_only:
             text = f"the file system of {root}, where dockerd keeps its data, is mounted read-only"
         else:
             return ""

@@ -88,11 +88,12 @@ class DaemonStatus:
             )
             if finding.status:
                 self._warn(finding.message)
-        said = (*rendered.left_out, *rendered.warnings)
+        left_out = tuple(map(str, rendered.left_out))
+        said = (*left_out, *rendered.warnings)
         for warning in said:
             self._warn(warning)
         self._warned &= {*said, *(finding.message for finding in rendered.findings)}
-        self._wrong = (*self._wrong, *rendered.left_out)
+        self._wrong = (*self._wrong, *left_out)
 
     def _warn(self, text: str) -> None:
         if text not in self._warned:

@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import pwd
+import re
 import shutil
 import socket
 import stat
@@ -27,7 +28,7 @@ from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
-from agent.plan.daemon import GRAPH_DRIVERS, Rendered, render
+from agent.plan.daemon import GRAPH_DRIVERS, LeftOut, Rendered, render
 from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 # Looks at this machine before dockerd is disturbed: certificate files, addresses, and what `dockerd --validate` says.
@@ -35,6 +36,11 @@ from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 _VALIDATES = (23, 0)
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
+_JOURNAL = Path("/run/systemd/journal/socket")
+_SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # as Go's log/syslog
+_OLD_PLUGINS = tuple(map(Path, ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")))
+_IDS = re.compile("[0-9a-f]{64}")
+_NR_OPEN = Path("/proc/sys/fs/nr_open")
 _REMAPPED = "dockremap"  # the user that dockerd means by `userns-remap` default
 _CLEAR = {
     errno.EADDRINUSE: "the port is in use",
@@ -181,8 +187,9 @@ class Renderer:
         }
         read_before = running.document if lives and running is not None else {}
         root = fitted.settings.values.get("data-root") or kept.get("data-root")
-        away = _not_here(fitted.settings) | _files_away(fitted.settings, read_before)
-        remap = fitted.settings.values.get("userns-remap")
+        here, beyond = possible(fitted.settings)
+        away = not_here(here, str(root or ""), read_before) | _files_away(here, read_before)
+        remap = here.values.get("userns-remap")
         if (
             remap
             and remap != read_before.get("userns-remap")
@@ -190,9 +197,10 @@ class Renderer:
         ):
             away["userns-remap"] = why
         # `kept` stands in for what is left out, but not with the very file that is away
-        kept = functools.reduce(without_key, away, kept)
+        gone = [key for key in away if key != "data-root" or kept.get(key) == here.values.get(key)]
+        kept = functools.reduce(without_key, gone, kept)
         rendered = render(
-            fitted.settings,
+            here,
             version=version_of(runner.program),
             socket=runner.socket,
             identity=identity,
@@ -203,7 +211,7 @@ class Renderer:
         )
         rendered = replace(
             rendered,
-            left_out=(*rendered.left_out, *fitted.left_out),
+            left_out=(*rendered.left_out, *fitted.left_out, *beyond),
             warnings=(*rendered.warnings, *fitted.warnings),
         )
         if unavailable and trouble is None:
@@ -235,13 +243,80 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
     return found
 
 
-def _not_here(settings: DaemonSettings) -> dict[str, str]:
-    """Keys with which dockerd starts on this machine, and no container does."""
+def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str, str]:
+    """Keys with which no container starts on this machine: dockerd does not, or it does all the same."""
+    found = {}
+    if why := _no_folder(str(settings.values.get("data-root") or "")):
+        found["data-root"] = why
     drivers = settings.values.get("exec-opts")
     if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
-        why = "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
-        return {"exec-opts": why}
-    return {}
+        found["exec-opts"] = (
+            "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        )
+    driver = str(settings.values.get("log-driver") or "")
+    if driver != running.get("log-driver") and (why := _no_log(driver, settings, root)):
+        found["log-driver"] = f"{why}: no container could start"
+        if settings.values.get("log-opts"):
+            found["log-opts"] = f"they are those of the log driver {driver}"
+    return found
+
+
+def _no_folder(root: str) -> str:
+    """Why there can be no folder of that name, "" where nothing is known against it."""
+    for place in (root, *map(str, Path(root).parents)) if root else ():
+        try:
+            mode = PATHS.ask(mode_of, place)
+        except PathError:
+            return ""
+        if mode is not None:
+            return "" if stat.S_ISDIR(mode) else f"{place} is not a folder"
+    return ""
+
+
+def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:
+    """Why that log driver does not work here, "" where nothing is known against it."""
+    if driver == "journald" and not _JOURNAL.exists():
+        return "journald does not run here"
+    options = settings.values.get("log-opts")
+    address = options.get("syslog-address") if isinstance(options, dict) else None
+    if driver == "syslog" and not address and not any(path.exists() for path in _SYSLOGS):
+        return "no syslog listens here, and log_opts has no syslog-address"
+    if ":" in driver and not _has_plugin(driver, root):
+        return f"no plugin {driver} is installed (`docker plugin install`)"
+    return ""
+
+
+def _has_plugin(name: str, root: str) -> bool:
+    """Whether a plugin of that name is in data_root (moby plugin/manager), or there are some of the older kind."""
+    if any(folder.is_dir() and any(folder.iterdir()) for folder in _OLD_PLUGINS):
+        return True
+    try:
+        folder = f"{root}/plugins"
+        texts = [PATHS.ask(file_bytes, f"{folder}/{each}/config.json") for each in _entries(folder, _IDS)]
+    except PathError:
+        return True  # not known
+    return any(re.search(rb'"Name":"' + re.escape(name.encode()) + rb'"', text) for text in texts)
+
+
+def _entries(folder: str, form: re.Pattern[str]) -> list[str]:
+    """Names in a folder that have that form, none where it is not there. Raises PathError where that is not known."""
+    if PATHS.ask(mode_of, folder) is None:
+        return []
+    return [name for name in PATHS.ask(os.listdir, folder) if form.fullmatch(name)]
+
+
+def possible(settings: DaemonSettings) -> tuple[DaemonSettings, tuple[LeftOut, ...]]:
+    """The settings without a limit of open files above the kernel's, with which no container starts (proc(5), nr_open)."""
+    limits = settings.values.get("default-ulimits")
+    files = limits.get("nofile") if isinstance(limits, dict) else None
+    hard = files.get("Hard") if isinstance(files, dict) else None
+    most = int(_NR_OPEN.read_text())
+    if not isinstance(limits, dict) or not isinstance(hard, int) or 0 <= hard <= most:
+        return settings, ()
+    kept = {name: limit for name, limit in limits.items() if name != "nofile"}
+    why = f"nofile={hard} is more than this kernel allows, and no container could start; expected at most {most}"
+    values = {**settings.values, "default-ulimits": kept or None}
+    return replace(settings, values=values), (LeftOut("default_ulimits", f"is not applied: {why}"),)
 
 
 def not_mappable(remap: str, root: str) -> str:
@@ -286,12 +361,18 @@ def with_ranges(path: Path) -> set[str]:
 
 def prior_drivers(root: str) -> tuple[str, ...]:
     """Storage drivers of dockerd itself that have left data in this data_root."""
+    view = PATHS.view((_is_filled, f"{root}/{name}") for name in GRAPH_DRIVERS)
     found = set()
     for name in GRAPH_DRIVERS:
-        with contextlib.suppress(OSError):
-            if any(Path(root, name).iterdir()):
+        with contextlib.suppress(PathError):
+            if view(_is_filled, f"{root}/{name}"):
                 found.add(name)
     return tuple(sorted(found))
+
+
+def _is_filled(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entries)
 
 
 def target_of(document: Document, runner: Runner) -> Target:

@@ -15,7 +15,7 @@ from agent.dockerd.files import DaemonFiles
 from agent.dockerd.status import DaemonStatus
 from agent.dockerd.supervisor import OwnChildSupervisor, OwnScriptSupervisor
 from agent.engine import process as daemon_process
-from agent.errors import ConflictError, PathError
+from agent.errors import ConflictError, DaemonError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of
 from agent.model.dockerd.settings import DaemonAction, DaemonSettings, Effect, Process, Target
 from agent.model.resources import AgentSettings, Desired
@@ -131,11 +131,12 @@ OwnSupervisor = OwnScriptSupervisor | OwnChildSupervisor
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSettings:
     """What the script starts dockerd with. `file`: the daemon.json that dockerd follows, None where the script makes one
-    of UCI's options. `data_root`: a directory. `shutdown_s`: seconds that dockerd gives its containers to end. `arguments`:
-    of a dockerd that we start without the script."""
+    of UCI's options. `data_root`: a directory. `trouble`: why dockerd will not take the file. `shutdown_s`: seconds that
+    dockerd gives its containers to end. `arguments`: of a dockerd that we start without the script."""
 
     file: Path | None
     data_root: str
+    trouble: str = ""
     shutdown_s: int = _SHUTDOWN_S
     arguments: tuple[str, ...] = ()
 
@@ -168,22 +169,30 @@ def exists(path: str) -> bool:
 
 
 def _of_file(file: Path) -> OwnSettings:
-    document = read_daemon_json(file)
+    document, trouble = _document_of(file)
     root, seconds = document.get("data-root"), document.get("shutdown-timeout")
     return OwnSettings(
         file=file,
         data_root=root if isinstance(root, str) and root else _DOCKERDS_DATA_ROOT,
+        trouble=trouble,
         shutdown_s=seconds if isinstance(seconds, int) and seconds > 0 else _SHUTDOWN_S,
     )
 
 
 def read_daemon_json(path: Path) -> dict[str, Any]:
     """A daemon.json of the user's; empty while it cannot be read: then dockerd's defaults hold."""
+    return _document_of(path)[0]
+
+
+def _document_of(path: Path) -> tuple[dict[str, Any], str]:
+    """The same, and what is wrong with the file."""
     try:
         document = json.loads(PATHS.ask(file_bytes, str(path)))
-    except (PathError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    except json.JSONDecodeError as exc:
+        return {}, f"{path} is not JSON (line {exc.lineno}: {exc.msg})"
+    except (PathError, ValueError, RecursionError) as exc:
+        return {}, "" if isinstance(exc, PathError) else f"{path} is not JSON"
+    return (document, "") if isinstance(document, dict) else ({}, f"{path} holds no JSON object")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +261,13 @@ class OwnDockerd:
 
     def _start(self, supervisor: OwnSupervisor, own: OwnSettings) -> None:
         self.status.synced("Pending", "dockerd does not run")
-        supervisor.start(own.arguments)
+        try:
+            supervisor.start(own.arguments)
+        except DaemonError as exc:
+            if not own.trouble:
+                raise
+            # which line it is, dockerd does not say
+            raise DaemonError(f"{own.trouble}: {exc}", reason=exc.reason) from exc
         self.status.note("start", "dockerd does not run", error="")
 
     def _restart(self, supervisor: OwnSupervisor, process: Process, own: OwnSettings) -> None:

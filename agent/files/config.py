@@ -45,6 +45,7 @@ class LoadResult:
     readable: Desired = field(default_factory=Desired)
     agent: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)  # of the container sections, by their names
+    lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # of dockerd's options: file and line
 
 
 def open_store(options: RuntimeOptions) -> UciStore:
@@ -146,6 +147,13 @@ def _load(
         desired=with_hashes(replace(found, generation=generation)),
         issues=_by_line([*issues, *(i for i in result.issues if i.package not in unreadable)]),
         texts={s.name: section_text(s) for s in _of_type(packages, "container") if not s.anonymous},
+        lines={
+            option.name: (paths["dockerd"], option.lines[0])
+            for section in (packages["dockerd"].sections if "dockerd" in packages else ())
+            if section.type in {"globals", "proxies"}
+            for option in section.options
+            if option.lines
+        },
         agent="".join(map(section_text, _of_type(packages, "agent"))),
     )
 

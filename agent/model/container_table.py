@@ -145,7 +145,7 @@ _MAYBE_FLAG = Codec(parse=parse_bool, text=lambda value: "1" if value else "0", 
 _SIZE = Codec(parse=parse_size, text=entry_text.size)
 _SWAP = Codec(parse=parse_swap, text=entry_text.size)
 _CPUS = Codec(parse=parse_cpus, text=entry_text.cpus)
-_SHARES = Codec(parse=lambda text: parse_int(text, minimum=2, maximum=262144))
+_SHARES = Codec(parse=lambda text: 0 if text == "0" else parse_int(text, minimum=2, maximum=262144))
 _PERCENT = Codec(
     parse=lambda text: parse_int(text, maximum=100),
     from_engine=lambda value: None if value == -1 else value,

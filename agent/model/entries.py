@@ -33,7 +33,8 @@ from agent.model.resources import (
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _PORT_FORM = "[ip:]host[-range]:container[-range][/tcp|udp|sctp] such as 8080:80 or 127.0.0.1:53:53/udp"
 _VOLUME_FORM = (
-    "source:/target[:ro,...] where source is an absolute path or a volume name (letters, digits, _ . -)"
+    "source:/target[:ro,...] where source is an absolute path or a volume name (two or more of: letters, digits,"
+    " _ . -)"
 )
 _DEVICE_FORM = "/dev/host[:/dev/container[:rwm]], usb:VID:PID[:serial] or vendor.com/class=name"
 _NETWORK_FORM = (
@@ -219,7 +220,7 @@ def parse_volume(text: str) -> Mount:
     if source.startswith("/"):
         source = _tidy(source)
     elif not VOLUME_NAME.fullmatch(source):
-        kind = "a relative path" if "/" in source or source.startswith((".", "~")) else "no volume name"
+        kind = "a relative path" if "/" in source or source.startswith((".", "~")) else "not a volume name"
         raise QuantityError(f"{source!r} is {kind}", _VOLUME_FORM)
     return _mount(source, target, parts[2].split(",") if len(parts) == 3 else [])
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.model.quantities import QuantityError
+from agent.model.secrets import secrets_in
 
 
 class Event(StrEnum):
@@ -98,7 +99,7 @@ class NotifySection:
 
     def secrets(self) -> list[str]:
         """Secrets that a receiver may echo: parts of the address and of headers. They must appear nowhere."""
-        found = [self.password]
+        found = [self.password, *secrets_in((self.url,)), *secrets_in(self.command)]
         for text in (self.url.partition("://")[2].partition("/")[2], *(value for _, value in self.headers)):
             found += [word for word in _PARTS.split(text) if len(word) >= _LEAST]
         return found

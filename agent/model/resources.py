@@ -9,6 +9,7 @@ Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); pol
 from __future__ import annotations
 
 import ipaddress
+from binascii import b2a_base64
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -483,6 +484,11 @@ class RegistryAuth:
 
     def __repr__(self) -> str:
         return f"RegistryAuth(server={self.server!r}, ***)"
+
+    def secrets(self) -> tuple[str, ...]:
+        """What a registry may echo: they must appear nowhere."""
+        login = b2a_base64(f"{self.username}:{self.token or self.password}".encode(), newline=False).decode()
+        return tuple(secret for secret in (self.token, self.password, login) if secret)
 
 
 class PruneImages(StrEnum):

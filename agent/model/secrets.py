@@ -52,6 +52,13 @@ _FLAG = re.compile(rf"(?<![\w.-])(--?[A-Za-z][\w.-]*+)(\s++)({_VALUE})")
 _URL = re.compile(
     r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+:)?//(?!\[)([^\s/@:\"'<>]*+)(?::(?!\d++(?:[/?#]|$))([^\s\"'<>]{0,256}))?@"
 )
+_WORD = re.compile(r"[^\s\"']*@[^\s\"']*")
+_DIGEST = re.compile(r"@sha\d{1,3}:")
+_COLON = re.compile(r"\[[0-9A-Fa-f:.]*+(?:%[\w.-]*+)?\]|:")  # or an IPv6 address, which has some
+_NO_LOGIN = re.compile(
+    r"[/:]|\d{1,5}/|\*{3}@"
+)  # what follows a colon in a path, an address, a port, a masked login
+_ADDRESSES = ("mailto", "sip", "sips", "xmpp", "acct")
 _HEADER = re.compile(
     r"((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|private-token|x-[\w-]{0,64}(?:token|key|auth|secret)[\w-]{0,64})"
     r"\\?[\"']?\s*:\s*\\?[\"']?)([^\r\n\"'\\]++)",
@@ -103,6 +110,8 @@ def hidden_text(text: str) -> str:
         text = _PEM.sub(MASK, text)
     if "//" in text:
         text = _URL.sub(_without_login, text)
+    if "@" in text and ":" in text:
+        text = _WORD.sub(_without_bare_login, text)
     if "$" in text or "{" in text:
         text = _HASH.sub(MASK, text)
     if "=" in text or ":" in text:
@@ -160,6 +169,22 @@ def _without_login(found: re.Match[str]) -> str:
         is_name = not scheme or scheme.lower() in ("ssh:", "git+ssh:", "sftp:", "git:", "rsync:")
         return f"{scheme}//{user if is_name or not user else MASK}@"
     return f"{scheme}//{user}:{MASK}@"
+
+
+def _without_bare_login(found: re.Match[str]) -> str:
+    """`user:password@host` without a scheme: from the first colon that a password can follow to the last `@`.
+
+    A name with a tag and a digest is none, nor is a path, a port, an IPv6 address or a mail address behind its scheme.
+    """
+    word = found[0]
+    digest = _DIGEST.search(word)
+    end = word.rfind("@", 0, digest.start() if digest else len(word))
+    for colon in _COLON.finditer(word, 0, max(end, 0)):
+        at = colon.end()
+        is_mail = word[max(at - 8, 0) : at - 1].rpartition("<")[2].lower() in _ADDRESSES
+        if at < end and colon[0] == ":" and not is_mail and not _NO_LOGIN.match(word, at):
+            return f"{word[:at]}{MASK}{word[end:]}"
+    return word
 
 
 def _without_values(text: str) -> str:
@@ -327,13 +352,34 @@ def _environment(value: Any) -> Any:
     return shown
 
 
-def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
-    """Removes exactly these values from a text, then whatever `hidden_text` finds. "1" or "yes" is not a secret."""
-    known = sorted({value for value in values if len(value) >= shortest}, key=len, reverse=True)
+def secrets_in(values: Sequence[str]) -> list[str]:
+    """What `hidden_words` takes out of these words."""
+    found = []
+    for value, shown in zip(values, hidden_words(values), strict=True):
+        before, *between = shown.split(MASK)  # what is kept comes in its order, what is hidden lies between
+        at = len(before)
+        for number, kept in enumerate(between, start=1):
+            is_last = number == len(between)
+            end = len(value) - len(kept) if is_last else value.find(kept, at)
+            found.append(value[at:end].strip("\"'"))
+            at = end + len(kept)
+    return [secret for secret in found if secret]
 
-    def blot(text: str) -> str:
-        for value in known:
+
+def eraser(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
+    """Removes exactly these values from a text, also as `repr` writes them. "1" or "yes" is not a secret."""
+    known = {form for value in values if len(value) >= shortest for form in (value, repr(value)[1:-1])}
+    longest_first = sorted(known, key=len, reverse=True)
+
+    def erase(text: str) -> str:
+        for value in longest_first:
             text = text.replace(value, MASK)
-        return hidden_text(text)
+        return text
 
-    return blot
+    return erase
+
+
+def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
+    """As `eraser`, then whatever `hidden_text` finds."""
+    erase = eraser(values, shortest=shortest)
+    return lambda text: hidden_text(erase(text))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from agent.errors import Reason
 from agent.model.dockerd.settings import (
@@ -160,6 +161,16 @@ class Identity:
     key: str
 
 
+class LeftOut(NamedTuple):
+    """An option of UCI that is not applied, and why."""
+
+    option: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.why}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
     """The document, with what must be said about it.
@@ -170,7 +181,7 @@ class Rendered:
 
     document: Document
     findings: tuple[Finding, ...] = ()
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -226,12 +237,12 @@ def render(
     """
     document: dict[str, Json] = {}
     warnings: list[str] = []
-    left_out: list[str] = []
+    left_out: list[LeftOut] = []
     why_not = {**(refused or {}), **_unfit(settings, version, prior)}
     for row in TABLE:
         if row.key in settings.left_out or row.key in why_not:
             if row.key in why_not:
-                left_out.append(f"{row.uci} is not applied: {why_not[row.key]}")
+                left_out.append(LeftOut(row.uci, f"is not applied: {why_not[row.key]}"))
             old = value_at(kept or {}, row.key)
             put(document, row.key, row.default if old is None else old)
             continue
@@ -260,30 +271,35 @@ def render(
     )
 
 
-def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json, list[str]]:
+def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json, list[LeftOut]]:
     """What an engine of that version can have of a value, and what it cannot."""
     if value is None:
         return None, []
     if version < row.since:
-        return None, [_too_old(row.uci, version, row.since)]
+        return None, [_too_old(row.uci, None, version, row.since)]
     if row.needs is None:
         return value, []
     if not isinstance(value, list):
         needed = row.needs(value)
-        return (value, []) if version >= needed else (None, [_too_old(f"{row.uci} {value}", version, needed)])
+        return (value, []) if version >= needed else (None, [_too_old(row.uci, value, version, needed)])
     new = [entry for entry in value if version < row.needs(entry)]
-    told = [_too_old(f"{row.uci} {entry}", version, row.needs(entry)) for entry in new]
+    told = [_too_old(row.uci, entry, version, row.needs(entry)) for entry in new]
     return [entry for entry in value if entry not in new], told
 
 
-def _too_old(what: str, version: Version, needed: Version) -> str:
-    return f"{what} is left out: dockerd {_dotted(version)} does not know it (since {_dotted(needed)})"
+def _too_old(option: str, value: Json, version: Version, needed: Version) -> LeftOut:
+    why = f"is left out: dockerd {_dotted(version)} does not know it (since {_dotted(needed)})"
+    return LeftOut(option, why if value is None else f"{value} {why}")
 
 
 def _merged(document: Document, row: DaemonOption, value: Json) -> Json:
-    """An object that options of their own have put something into keeps that."""
+    """An object without what options of their own say, and with what they have put into it."""
+    if not isinstance(value, dict):
+        return value
+    own = {other.key.partition(".")[2] for other in TABLE if other.key.startswith(f"{row.key}.")}
     there = document.get(row.key)
-    return {**value, **there} if isinstance(value, dict) and isinstance(there, dict) else value
+    rest = {name: item for name, item in value.items() if name not in own}
+    return {**rest, **(there if isinstance(there, dict) else {})} or None
 
 
 def _unfit(settings: DaemonSettings, version: Version, prior: Collection[str]) -> dict[str, str]:

@@ -26,12 +26,13 @@ def missing_mount(root: str, options: RuntimeOptions) -> str:
         return root  # it does not answer: dockerd would hang on it
 
 
-def is_read_only(path: str) -> bool:
-    """Whether the file system of a path (or of the first of its parents that is there) takes no writing."""
+def read_only_or_silent(path: str) -> tuple[bool, str]:
+    """Whether the file system of a path (or of the first of its parents that is there) takes no writing, and why that
+    cannot be known: it does not answer, or its server is gone."""
     try:
-        return PATHS.ask(user_paths.is_read_only, path)
-    except PathError:
-        return False
+        return PATHS.ask(user_paths.is_read_only, path), ""
+    except PathError as exc:
+        return False, str(exc)
 
 
 def declared_mount(root: str, options: RuntimeOptions) -> str:

@@ -63,7 +63,8 @@ FIRST_RESYNC_S = 60.0  # while no configuration has been read
 STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
 PASSES_KEY = "agent:passes"
 COPY_WAITS_S = 60.0  # for what is being done to a container whose volume is to be copied
-SETTLE_S = 2.5  # procd kills what has not ended 5 s after SIGTERM
+SETTLE_S = 2.5
+PASS_THREAD = "pass"
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that we declare; health_status does
 _NOISE = ("exec_", "top", "attach", "resize", "archive-", "export", "commit")
@@ -108,7 +109,7 @@ class Loop:
         self._one_pass = asyncio.Lock()
         self._one_client = asyncio.Lock()
         # its own thread: whatever else uses up the shared ones, passes are running again
-        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pass")
+        self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=PASS_THREAD)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._pass_ended = asyncio.Event()
@@ -218,7 +219,7 @@ class Loop:
 
         self.reconciler.holds.clear()
         await self._settled_files()
-        with self.reconciler.collecting() as outcomes:
+        with self.reconciler.under_way.collecting() as outcomes:
             async with self._one_pass:
                 await self._in_pass(reconcile_now)
             found = await self._until_idle(outcomes, settle_s)
@@ -234,10 +235,10 @@ class Loop:
             async with self._one_pass:
                 found = await self._in_pass(self._go_on)
             # what was begun may end well and be gone a second later (a service that exits): `settle_s` is that second
-            waves += self.reconciler.is_busy()
-            if waves >= _WAVES or not (self.reconciler.is_busy() or settling.lasts(outcomes)):
+            waves += self.reconciler.under_way.is_busy()
+            if waves >= _WAVES or not (self.reconciler.under_way.is_busy() or settling.lasts(outcomes)):
                 return found
-            if not self.reconciler.is_busy():
+            if not self.reconciler.under_way.is_busy():
                 await asyncio.sleep(Settling.LOOK_S)
 
     async def update(self, names: Sequence[str]) -> dict[str, object]:
@@ -259,7 +260,7 @@ class Loop:
             return asked
 
         await self._settled_files()
-        with self.reconciler.collecting() as outcomes:
+        with self.reconciler.under_way.collecting() as outcomes:
             async with self._one_pass:
                 asked = await self._in_pass(begin)
             found = await self._until_idle(outcomes)
@@ -275,7 +276,7 @@ class Loop:
 
     async def _ended(self) -> None:
         """Returns when nothing is under way that was so when it was called."""
-        for run in self.reconciler.under_way():
+        for run in self.reconciler.under_way.runs():
             await asyncio.to_thread(run.wait)
 
     async def _settled_files(self) -> None:
@@ -297,8 +298,8 @@ class Loop:
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
-        loaded = await asyncio.to_thread(self.reconciler.load_given, Given(texts=texts))
-        return [issue_as_json(issue) for issue in loaded.issues]
+        issues = await asyncio.to_thread(self.reconciler.mistakes, Given(texts=texts))
+        return [issue_as_json(issue) for issue in issues]
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
         """What all containers take now, or one of them in the last hours."""
@@ -412,7 +413,7 @@ class Loop:
         self.reconciler.holds.begin_copy(keys)
         for _ in range(round(COPY_WAITS_S / _LOOK_AGAIN_S)):
             async with self._one_pass:  # one that began before may still plan for them
-                at_work = sorted(key for key in keys if self.reconciler.at_work(key))
+                at_work = sorted(key for key in keys if self.reconciler.under_way.doing(key))
             if not at_work:
                 return keys
             await asyncio.sleep(_LOOK_AGAIN_S)
@@ -523,7 +524,7 @@ class Loop:
             try:
                 async with asyncio.timeout(SETTLE_S):
                     await passes
-                    while self.reconciler.is_busy():
+                    while self.reconciler.under_way.is_busy():
                         self._wake.clear()
                         await self._wake.wait()
             except TimeoutError:

@@ -19,9 +19,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from agent.apply.ports import Clock
 from agent.dockerd.runner import settings_source
@@ -45,7 +46,7 @@ from agent.router.hazards import make_hazards
 from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
-from agent.runtime.loop import Loop, begin_thread
+from agent.runtime.loop import PASS_THREAD, Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_router
 from agent.status.board import StatusBoard
@@ -70,6 +71,9 @@ QUIET_S = 90.0  # not heard for so long, it is a new one; back-off tries more of
 _KEPT = 64
 _NUMBER = re.compile(r"\d+")
 _QUIET_LIBRARIES = ("urllib3", "watchdog", "asyncio", "docker", "requests", "websockets", "concurrent")
+_WORK = "work"  # threads in which clients' requests block
+_THREADS_S, _LOOK_S = 1.0, 0.02
+END_S = 8.0  # procd waits for 10 s (init.d/ucidockd), systemd for 15
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -142,6 +146,12 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
     for name in _QUIET_LIBRARIES:  # debug of watchdog tells of each write to our own log
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("watchdog.observers.inotify").addFilter(_is_no_late_event)
+
+
+def _is_no_late_event(record: logging.LogRecord) -> bool:
+    """What watchdog's threads say of a file that changes while they end is no error."""
+    return "thread is inactive" not in record.msg
 
 
 def run(options: RuntimeOptions) -> int:
@@ -168,6 +178,12 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
     certificates = Certificates(options.state_dir / "tls")
     daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
+    # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
+    room = functools.cache(lambda: make_room(reconciler, options))
+    around: dict[str, Any] = {}
+    if engine_at.is_local:
+        around["room"] = lambda image, platform, check: room().for_pull(image, platform, check)
+        around["foresee_pull"] = lambda image, platform, frees: room().foresee(image, platform, frees)
     reconciler = Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
         engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
@@ -187,12 +203,8 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
+        **around,
     )
-    # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
-    if reconciler.engine_is_here:
-        room = functools.cache(lambda: make_room(reconciler, options))
-        reconciler.room = lambda image, platform, check: room().for_pull(image, platform, check)
-        reconciler.foresee_pull = lambda image, platform, frees: room().foresee(image, platform, frees)
     return reconciler
 
 
@@ -340,7 +352,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         run_dir=socket.parent,
         state_dir=options.state_dir,
     )
-    reconciler.restores = data.restores
+    reconciler.under_way.restores = data.restores
     bus = Bus(options.ubus_socket)
     methods = {
         **JobMethods(agent, jobs).methods(),
@@ -365,7 +377,11 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     )
     web = Web(parts, socket)
 
+    threads = ThreadPoolExecutor(thread_name_prefix=_WORK)
+    loop.set_default_executor(threads)
+
     def stop() -> None:
+        begin_thread(_end_at_last)
         agent.stop()
         web.close_soon()
 
@@ -381,7 +397,25 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
         tell_service_manager()
         await agent.run()
         await jobs.close()
-    if agent.parked:
-        # to end properly means to wait for threads, and one of them waits for the engine
+    threads.shutdown(wait=False, cancel_futures=True)
+    # to end properly means to wait for threads, and one of them may wait for the engine
+    if agent.parked or not await _threads_end():
         logging.shutdown()
         os._exit(0)
+
+
+async def _threads_end() -> bool:
+    """Whether what clients asked for has ended in its thread, or does so in a moment."""
+    for _ in range(round(_THREADS_S / _LOOK_S)):
+        if not any(thread.name.startswith((_WORK, PASS_THREAD)) for thread in threading.enumerate()):
+            return True
+        await asyncio.sleep(_LOOK_S)
+    return False
+
+
+def _end_at_last() -> None:
+    """Ends the process whatever still waits: procd would kill it 2 s later, and what is half done is for the next start."""
+    time.sleep(END_S)
+    logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
+    logging.shutdown()
+    os._exit(0)

@@ -63,7 +63,7 @@ class Single:
             if changed is not None:
                 _follow(self._reconciler.board, changed)
             stopped = False
-            with self._reconciler.collecting() as outcomes:
+            with self._reconciler.under_way.collecting() as outcomes:
                 try:
                     self._passes(outcomes, Settling(settle_s, self._reconciler.monotonic))
                 except KeyboardInterrupt:
@@ -84,7 +84,7 @@ class Single:
             self._reconciler.standing.keeps = True
             self._reconciler.standing.look(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
-            with self._reconciler.collecting() as outcomes:
+            with self._reconciler.under_way.collecting() as outcomes:
                 self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
                 found = self._reconciler.foresee()
             self._reconciler.records.fold()
@@ -105,7 +105,7 @@ class Single:
     def _stop(self, interrupted: Callable[[list[str], list[str]], None]) -> None:
         """Begins nothing more, cancels pulls, and waits for the rest. A second Ctrl-C leaves it as after a crash."""
         self._reconciler.stopping.set()
-        runs = self._reconciler.under_way()
+        runs = self._reconciler.under_way.runs()
         left = [key for run in runs for key in run.not_begun()]
         interrupted([key for run in runs for key in run.begun()], left)
         try:

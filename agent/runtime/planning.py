@@ -186,7 +186,7 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "name": container.name,
         "object_id": seen.id if seen else "",
         "ours": record is not None,
-        "in_progress": reconciler.at_work(key),
+        "in_progress": reconciler.under_way.doing(key),
         "fields": [asdict(row) for row in rows],
         "operations": [
             {"op": op.verb, "key": op.key, "cause": op.cause} for op in plan.operations if op.key == key
@@ -259,7 +259,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
         "state": _state(inspect),
         "options": _options(reconciler, container, image, "last applied" if is_broken else "section"),
         "conditions": _conditions(plan, key, resource),
-        "in_progress": reconciler.at_work(key),
+        "in_progress": reconciler.under_way.doing(key),
         "pending": [{"op": op.verb, "cause": op.cause} for op in plan.operations if op.key == key],
         "operations": resource.get("operations", []),
         "retry_at": resource.get("retry_at"),

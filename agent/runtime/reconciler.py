@@ -10,25 +10,22 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.executor import Executor
 from agent.apply.failures import LastOutputs
-from agent.apply.images import Images, MakeRoom
-from agent.apply.ports import Clock, Engine, Records
-from agent.apply.steps import HeldBackError
+from agent.apply.images import MakeRoom
+from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.swap import recover
 from agent.apply.volumes import names
-from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
+from agent.apply.worker_pool import Outcome, Run, WorkerPool
 from agent.dockerd.stage import DaemonStage
 from agent.errors import (
     ConfigError,
     ConflictError,
     EngineError,
     EngineUnreachableError,
-    Reason,
     StorageError,
     UcidockdError,
 )
@@ -37,7 +34,7 @@ from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.identity import Key
-from agent.model.issues import Given
+from agent.model.issues import Given, Issue
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
@@ -53,7 +50,7 @@ from agent.observe.waiting import (
     with_plugged,
 )
 from agent.plan import operations as ops
-from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
+from agent.plan.backoff import BackOff
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.renames import moved
 from agent.plan.draft import Context, Missing, desired_spec, shared_names
@@ -63,12 +60,12 @@ from agent.router.hazards import Hazards
 from agent.runtime.holds import Holds
 from agent.runtime.router_integration import RouterIntegration
 from agent.runtime.status_writer import GraceWatch, StatusWriter, declared
+from agent.runtime.under_way import UnderWay
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
-    from agent.data.restore import Restores
     from agent.plan.outlook import Outlook
     from agent.runtime.adopt import AdoptRequest
     from agent.runtime.past import Past
@@ -77,14 +74,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_HOLD_AGAIN_S = 55.0  # less than the time between two passes
 _MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
 _NEW_OPERATIONS = (
     *(ops.CreateContainer, ops.AdoptContainer, ops.CreateNetwork, ops.AdoptNetwork),
     *(ops.CreateVolume, ops.AdoptVolume, ops.Forget),
 )
-_STARTS = (ops.StartContainer, ops.RestartContainer)
-_LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +125,9 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     make_pool: Callable[[int], WorkerPool] = WorkerPool  # of so many workers
-    restores: Restores | None = None  # what saves volumes and puts them back; a pass asked for alone has none
+    restores: SavedData | None = (
+        None  # what saves volumes and puts them back; a pass asked for alone has none
+    )
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
@@ -146,23 +142,14 @@ class Reconciler:
     paused: str = ""  # why no container is to run for now
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
-    _busy: dict[str, ops.Work] = field(default_factory=dict)
-    _runs: list[Run] = field(default_factory=list)  # that are under way
-    _collectors: list[list[Outcome]] = field(default_factory=list)
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
-    _changing: set[str] = field(
-        default_factory=set
-    )  # keys of containers whose last failure was that of a change
-    _held_back: dict[str, tuple[float, str]] = field(
-        default_factory=dict
-    )  # key -> until when its `hold_cmd` is not asked again, and what it said
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
-    _pools: dict[int, WorkerPool] = field(default_factory=dict)
     _status: StatusWriter = field(init=False)
+    under_way: UnderWay = field(init=False)
     standing: Standing = field(init=False)
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
@@ -176,6 +163,24 @@ class Reconciler:
         self.standing = Standing(engine=self.engine, records=self.records)
         self.images = KnownImages(engine=self.engine)
         self._outputs = LastOutputs(self.engine, self.records)
+        self.under_way = UnderWay(
+            engine=self.engine,
+            records=self.records,
+            status=self._status,
+            backoff=self.backoff,
+            images=self.images,
+            clock=Clock(wall=lambda: self.wall(), monotonic=lambda: self.monotonic(), sleep=self.sleep),
+            stopping=self.stopping,
+            desired=lambda: self.desired,
+            history=self.history,
+            restores=self.restores,
+            make_pool=self.make_pool,
+            room=self.room,
+            foresee_pull=self.foresee_pull,
+            failed=self._look_at_everything,
+            moved=self._ask_again,
+            ended=lambda: self.work_ended(),
+        )
         if self.daemon is not None:
             self.standing.mark = self.daemon.mark
             self.daemon.has_ours, self.daemon.restarted = self.standing.has_ours, self.standing.doubt
@@ -241,6 +246,13 @@ class Reconciler:
         """What a pass would do now, and all else that is not as declared. Changes nothing. Raises EngineError."""
         return self._outlook(self.last, self.desired, committed=True)
 
+    def mistakes(self, given: Given) -> tuple[Issue, ...]:
+        """What is wrong with it, and what of it this router cannot have. Raises ConfigError."""
+        from agent.dockerd.preview import not_here  # for who asks; a pass does without
+
+        loaded = self.load_given(given)
+        return loaded.issues if self.daemon is None else (*loaded.issues, *not_here(self.daemon, loaded))
+
     def load_change(self, given: Given) -> GivenChange:
         """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
         loaded = self.load_given(given)
@@ -283,7 +295,7 @@ class Reconciler:
         found = outlook(
             plan,
             later,
-            busy={key: self._under_way(work) for key, work in self._busy.copy().items()},
+            busy=self.under_way.words(),
             retry_in_s=self.backoff.retry_in(self.monotonic()),
             extra=extra,
         )
@@ -295,19 +307,6 @@ class Reconciler:
             if entry.state == "rolled back" and why is not None and told:
                 entries[i] = replace(entry, message=f"{why.message}; {entry.message}")
         return replace(found, entries=tuple(entries), before=before)
-
-    def at_work(self, key: str) -> str:
-        """What is being done on a resource, "" where nothing is."""
-        work = self._busy.get(key)
-        return self._under_way(work) if work is not None else ""
-
-    def _under_way(self, work: ops.Work) -> str:
-        """What is being done on a resource, with the progress of its pull."""
-        image = self.board.standing(work.key, ConditionType.IMAGE_READY)
-        if image is not None and image.reason == "Pulling":
-            return image.message
-        first = work.operations[0]
-        return f"{first.verb}: {first.cause}"
 
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
@@ -330,6 +329,12 @@ class Reconciler:
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
+    def _look_at_everything(self) -> None:
+        self._unsure = True
+
+    def _ask_again(self) -> None:
+        self._settled = None  # the board has moved on from what that look showed
+
     def _told(self, plan: ops.Plan) -> ops.Plan:
         """The plan, once it is logged what went wrong in making it."""
         for key, defect in plan.defects:
@@ -342,7 +347,7 @@ class Reconciler:
     ) -> _Look:
         """All that planning works on. `committed`: `desired` is in force, else nothing is remembered of it."""
         # before looking: what ends while we look was seen half done, and its end asks for another pass
-        busy = frozenset(self._busy)
+        busy = self.under_way.keys()
         records = _with(self.records.records(), moved(desired, self.records.records(), busy))
         names = {*usb_names(desired), *applied_names(desired, records)} if self.engine_is_here else set()
         usb = {name: self.usb.resolve(name) for name in sorted(names)}
@@ -350,7 +355,7 @@ class Reconciler:
         held = self.holds.current(desired, keep=not committed)
         ids = deep
         if ids is not None:  # looking at what may not be touched would be for nothing
-            failed = self.backoff.blocked(self.monotonic()).keys() - self._changing
+            failed = self.backoff.blocked(self.monotonic()).keys() - self.under_way.changing
             blocked = busy | failed | unmended.keys() | held.keys()
             ids = (ids | _unclear(desired, records)) - {r.object_id for r in records if r.key in blocked}
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
@@ -362,8 +367,6 @@ class Reconciler:
         )
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unmended = {**unmended, **snapshot.unseen, **ends.unseen}
-        now = self.monotonic()
-        self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
@@ -388,9 +391,9 @@ class Reconciler:
             lost=gone,
             # a new configuration is tried at once
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
-            changing=frozenset(self._changing),
+            changing=frozenset(self.under_way.changing),
             held=held,
-            held_back={key: why for key, (_, why) in self._held_back.items()} if committed else {},
+            held_back=self.under_way.held_back() if committed else {},
             completed=ends.completed,
             left_behind=(self._left_behind(desired, records, observed) if committed else frozenset()),
             image_ids=images.ids,
@@ -524,7 +527,7 @@ class Reconciler:
             self.router.reconcile(desired)
         if self.hazards is not None:
             self.hazards.show(desired)
-        ready = self.daemon is None or self.daemon.reconcile(desired, busy=bool(self._busy))
+        ready = self.daemon is None or self.daemon.reconcile(desired, busy=self.under_way.is_busy())
         # and after it: a dockerd that starts makes its chains again
         if self.router is not None:
             self.router.put_rules_back()
@@ -547,8 +550,8 @@ class Reconciler:
         self._keep_for_later(desired, plan, every=unsure)
         self._endings.remember(self.records)
         self._sharing.remember(self.records)
-        self.images.note(desired, self.records, self._busy, now=self.wall())
-        self._status.drop_undeclared(desired, self._busy.keys())
+        self.images.note(desired, self.records, self.under_way.keys(), now=self.wall())
+        self._status.drop_undeclared(desired, self.under_way.keys())
         self._status.engine(api)
         self._status.plan(self._with_outputs(plan, desired))
         self._status.losses()
@@ -557,17 +560,13 @@ class Reconciler:
         if self.history is not None and self.last.desired is desired:
             # a file that says something else by now is not what was applied
             self.history.keep_applied(
-                desired, self.last.texts, self.records.records(), self._busy, at=self.wall()
+                desired, self.last.texts, self.records.records(), self.under_way.keys(), at=self.wall()
             )
         if not plan.works:
-            unreached = self._busy or self.backoff.any() or _is_unreached(plan)
+            unreached = self.under_way.is_busy() or self.backoff.any() or _is_unreached(plan)
             self._status.nothing_to_do(None if unreached else desired.generation)
             return plan, None
-        # before it begins: a work may end, and take itself out, before `begin` returns
-        self._busy |= {work.key: work for work in plan.works}
-        run = self._executor(desired, api).begin(plan)
-        self._runs = [*(each for each in self._runs if not each.ended()), run]
-        return plan, run
+        return plan, self.under_way.begin(plan, desired, api)
 
     def update_checks(self) -> UpdateChecks:
         """Raises ConflictError where this agent makes none."""
@@ -600,7 +599,7 @@ class Reconciler:
     def _move_records(self, desired: Desired) -> dict[str, str]:
         """Sections that were renamed: what they are about stays theirs. Where that cannot be written down (a full disk),
         key -> why it cannot be planned for yet."""
-        changed = moved(desired, self.records.records(), self._busy)
+        changed = moved(desired, self.records.records(), self.under_way.keys())
         if not changed:
             return {}
         before = {record.nonce: record.section for record in self.records.records()}
@@ -634,7 +633,7 @@ class Reconciler:
         self._to_look = {
             object_id
             for object_id in ids
-            if (keys[object_id] in known - plan.looked if object_id in keys else bool(self._busy))
+            if (keys[object_id] in known - plan.looked if object_id in keys else self.under_way.is_busy())
         }
 
     def _with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
@@ -673,7 +672,9 @@ class Reconciler:
             return {}
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(self.engine, self.records, self._busy.keys() | waiting.keys(), self.restores)
+        failed = recover(
+            self.engine, self.records, self.under_way.keys() | waiting.keys(), self.under_way.restores
+        )
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
@@ -682,31 +683,12 @@ class Reconciler:
             self._unsure = True
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
-    def under_way(self) -> list[Run]:
-        """What earlier passes began and is not ended."""
-        return [run for run in self._runs if not run.ended()]
-
-    @contextlib.contextmanager
-    def collecting(self) -> Iterator[list[Outcome]]:
-        """What became of each operation that ends while the block runs, whichever pass began it."""
-        outcomes: list[Outcome] = []
-        self._collectors.append(outcomes)
-        try:
-            yield outcomes
-        finally:
-            self._collectors = [each for each in self._collectors if each is not outcomes]
-
-    def is_busy(self) -> bool:
-        """Whether a work is under way."""
-        return bool(self._busy)
-
     def forget_failure(self, key: str) -> None:
         """It is tried again by the next pass."""
         self.backoff.succeeded(key)
         self.backoff.succeeded(_MENDING + key)
         self.backoff.stopped(key)  # one that ends again and again too
-        self._changing.discard(key)
-        self._held_back.pop(key, None)
+        self.under_way.forget(key)
 
     def forget_failures(self) -> None:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
@@ -742,101 +724,6 @@ class Reconciler:
         """As `begin_pass`, and waits for the end of what it began."""
         plan, run = self.begin_pass(deep=deep)
         return plan, run.wait() if run is not None else ()
-
-    def _executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
-        workers = desired.agent.workers
-        pool = self._pools.get(workers) or self._pools.setdefault(workers, self.make_pool(workers))
-
-        def is_wanted(container: Container) -> bool:
-            declared = self.desired.containers if self.desired is not None else (container,)
-            same = (container.section, container.spec.image)
-            return any((c.section, c.spec.image) == same for c in declared)
-
-        def show_pulled(container: Container, image_id: str, reason: Reason) -> None:
-            self.images.pulled(container.spec.image, image_id)
-            shown = reason if not image_id else "Present"  # a failed pull may leave the image that was there
-            self._status.image(container, status=bool(image_id), reason=shown)
-
-        images = Images(
-            engine=self.engine,
-            auths=desired.auths,
-            stopping=self.stopping.is_set,
-            wanted=is_wanted,
-            waiting=pool.elsewhere,
-            pulling=lambda container, percent: self._status.image(
-                container,
-                status=False,
-                reason="Pulling",
-                message=f"pulling {container.spec.image}: {percent} %",
-            ),
-            pulled=show_pulled,
-            clock=self.monotonic,
-            room=self.room,
-            foreseen=self.foresee_pull,
-        )
-        return Executor(
-            engine=self.engine,
-            records=self.records,
-            images=images,
-            pool=pool,
-            clock=Clock(wall=self.wall, monotonic=self.monotonic, sleep=self.sleep),
-            stopping=self.stopping.is_set,
-            current=lambda container: self.desired is None or container in self.desired.containers,
-            report=self._report,
-            ended=self._work_ended,
-            api=api,
-            keep_images=desired.agent.keep_images,
-            data=self.restores,
-        )
-
-    def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
-        """Called in the thread that did the work."""
-        if succeeded:
-            if not work.partial:
-                self.backoff.succeeded(work.key)
-                self._changing.discard(work.key)
-            if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
-                self.backoff.stopped(work.key)
-            # what has to be started again and again is started later and later, also where each start works
-            if any(isinstance(operation, _STARTS) for operation in work.operations):
-                healing = any(isinstance(o, ops.RestartContainer) and o.unhealthy for o in work.operations)
-                self.backoff.started_again(
-                    work.key, self.monotonic(), UNHEALTHY_AGAIN if healing else ENDED_AGAIN
-                )
-            if work.partial:
-                self._status.kept(work.key)
-            else:
-                self._status.applied(work.key)
-            if isinstance(work.operations[-1], _LAST_OPERATIONS):
-                self._status.gone(work.key)
-                key = Key.parse(work.key)
-                if key.kind == "container" and self.history is not None:
-                    self.history.forget(key.section)
-        self._status.ids()
-        self._status.losses()
-        self._settled = None  # the board has moved on from what that look showed
-        # after the board: who sees that nothing is under way reads there what came of it
-        self._busy.pop(work.key, None)
-        self.work_ended()
-
-    def _report(self, outcome: Outcome) -> None:
-        operation, error = outcome.operation, outcome.error
-        for collector in self._collectors:
-            collector.append(outcome)
-        self._status.outcome(outcome)
-        if error is None:
-            logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
-        elif isinstance(error, HeldBackError):
-            logger.info("%s %s waits: %s", operation.verb, operation.key, error)
-            self._held_back[operation.key] = (self.monotonic() + _HOLD_AGAIN_S, str(error))
-        elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
-            logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
-            self.backoff.failed(operation.key, str(error), self.monotonic())
-            if isinstance(operation, ops.ReplaceContainer):
-                self._changing.add(operation.key)
-            else:
-                self._changing.discard(operation.key)
-            self._unsure = True
 
 
 def _is_unreached(plan: ops.Plan) -> bool:

@@ -236,13 +236,25 @@ class RouterIntegration:
             for text in desired.daemon_mistakes
         )
         in_sections = (text for text, option in places if option in _FIREWALL_OPTIONS)
-        self._problems = (*wanted.problems, *in_sections)
+        self._problems = (*wanted.problems, *in_sections, *self._refused_by_fw4(packages))
         self._watch()
         # a section with a mistake in it may be the one that a rule came from: what it blocked stays blocked
         keep = bool(wanted.problems or desired.daemon_mistakes)
         failed = self._put(self._rules, keep=keep)
         self._in_force = not failed
         self._show_open((*self._problems, *failed))
+
+    def _refused_by_fw4(self, packages: _Packages | None) -> tuple[str, ...]:
+        """firewall4 defines names for each zone, and nft refuses the whole ruleset where one is defined twice."""
+        if packages is None or not self._tools.has_fw4():
+            return ()
+        names = [zone.name for zone in read_firewall(packages.firewall).zones]
+        return tuple(
+            f"/etc/config/firewall has {names.count(name)} zones named {name}, so the firewall loads no rules at all: delete"
+            " one, or give it another name"
+            for name in dict.fromkeys(names)
+            if names.count(name) > 1
+        )
 
     def _watch(self) -> None:
         """Rules that were removed must be back soon, not only at the next resync."""
@@ -291,7 +303,7 @@ class RouterIntegration:
     def _show_open(self, problems: Sequence[str]) -> None:
         text = "; ".join(problems)
         if self._board.flag(DAEMON_KEY, ConditionType.FIREWALL_OPEN, "BlockFailed", text) and text:
-            logger.error("blocked_interfaces cannot be put in force: %s", text)
+            logger.error("the firewall is open: %s", text)
 
     # zones
 

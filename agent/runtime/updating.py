@@ -72,7 +72,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
         raise ConflictError(f"{container.section} has not been created yet: `ucidockd status` says why")
-    at_work = reconciler.at_work(key)
+    at_work = reconciler.under_way.doing(key)
     if at_work:
         raise ConflictError(
             f"{container.section} is being worked on ({at_work}); try again once that is done"
@@ -147,7 +147,7 @@ def _row(
         return {**row, "outcome": "rolled back" if now.pinned else "updated"}
     if now.asked:
         waits = [e.message for e in found.entries if e.key == asked.key]
-        reason = "; ".join(waits) or reconciler.at_work(asked.key) or str(error or _NOT_BEGUN)
+        reason = "; ".join(waits) or reconciler.under_way.doing(asked.key) or str(error or _NOT_BEGUN)
         return {**row, "outcome": "waiting", "message": reason}
     if error is not None and not isinstance(error, SkippedError):
         output = error.output if isinstance(error, EngineError) else ""

@@ -49,8 +49,9 @@ class Draft:
     backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 
 
-def crosscheck(draft: Draft, listeners: Sequence[Listener] = ()) -> None:
-    """Report every mistake between sections and resolve names. `listeners`: others that have ports of this machine."""
+def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bool = False) -> None:
+    """Report every mistake between sections and resolve names. `listeners`: others that have ports of this machine;
+    `remapped`: whether dockerd is to have `userns_remap`."""
     for reader, _ in draft.agents[1:]:
         reader.report("there is another agent section", expected="one agent section")
     items: Sequence[tuple[SectionReader, Container | Network | Volume]]
@@ -76,6 +77,9 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = ()) -> None:
     draft.containers = [
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
+    if remapped:
+        for reader, container in draft.containers:
+            _check_remapped(reader, container.spec)
     _check_pools(draft)
     _check_dependencies(draft)
     own = [
@@ -230,6 +234,24 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
                     option=option,
                     expected="it at the container whose network is shared",
                 )
+
+
+def _check_remapped(reader: SectionReader, spec: ContainerSpec) -> None:
+    """What the engine refuses with user namespaces of its own (moby daemon, verifyPlatformContainerSettings). A warning:
+    `userns_remap` may be left out on this router."""
+    if spec.userns == "host":
+        return
+    for option, asked in (
+        ("privileged", spec.privileged),
+        ("network_mode" if reader.has("network_mode") else "network", spec.network_mode == "host"),
+        ("pid", spec.pid == "host"),
+    ):
+        if asked:
+            reader.warn(
+                "the engine refuses it to a container whose users are remapped (dockerd's userns_remap)",
+                option=option,
+                expected="`option userns 'host'` beside it",
+            )
 
 
 def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:

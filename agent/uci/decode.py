@@ -245,11 +245,12 @@ def decode(
     _check_names(readers)
     draft = _draft(readers, read_file)
     # also what is broken takes part: a reference to a section with a mistake is not a reference to nothing
-    crosscheck(draft, listeners)
+    settings = decode_daemon(daemon)
+    crosscheck(draft, listeners, remapped=settings is not None and "userns-remap" in settings.values)
     readers += [reader for reader, _ in draft.networks if reader not in readers]  # those of stacks
     desired = replace(
         _desired(draft, readers),
-        daemon=decode_daemon(daemon),
+        daemon=settings,
         daemon_mistakes=tuple(
             issue.text() for reader in daemon for issue in reader.issues if issue.severity == "error"
         ),

@@ -273,6 +273,8 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
         "mac_address": reader.parsed("mac_address", parse_mac),
     }
     endpoints = list(reader.values("network", parse_endpoint))
+    if own["mac_address"] and not endpoints and not reader.text("network_mode") and not reader.text("stack"):
+        endpoints.append(Endpoint(network="bridge"))  # as `docker run --mac-address` alone
     for option, value in own.items():
         if value is None:
             continue

@@ -6,7 +6,9 @@ Whether certificates and addresses exist on this machine is checked when they ar
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,12 +49,20 @@ _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
     "default_address_pools": split_pools,
     "log_opts": split_log_opts,
 }
-_BETWEEN = re.compile(r"[\s,;]+")
+_JSON = frozenset("[{")  # begins what people copy from a daemon.json
+_BETWEEN = re.compile(r"[\s,;，；、]+")
 _ONE = {
     "registry_mirrors": "mirror",
     "hosts": "host",
     "dns": "name server",
     "insecure_registries": "registry",
+}
+# options without which dockerd starts with a log driver, and refuses each container (moby daemon/logger)
+_NEEDED = {
+    "awslogs": ("awslogs-group",),
+    "gelf": ("gelf-address",),
+    "logentries": ("logentries-token",),
+    "splunk": ("splunk-url", "splunk-token"),
 }
 _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 
@@ -100,6 +110,8 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
             notes.append(
                 Note(option.name, len(entries), f"{len(parts)} values in one entry", f"one {one} per entry")
             )
+        elif parts and parts[0] != bare and bare[:1] in _JSON:
+            notes.append(Note(option.name, len(entries), "is written as in a daemon.json", parts[0]))
         entries += [part for part in parts if part]
         line = option.lines[min(index, len(option.lines) - 1)] if option.lines else 0
         lines += [line] * (len(entries) - len(lines))
@@ -113,9 +125,29 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
 
 
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
+    if text[:1] in _JSON and properties(kind)[name].get("type") == "array":
+        with contextlib.suppress(ValueError, RecursionError):
+            return _of_json(json.loads(text))
     if kind == "globals" and name in _SPLIT:
         return _SPLIT[name](text) or [text]
-    return _BETWEEN.split(text.strip(",;")) if (kind, name) in _WORDS else [text]
+    return _BETWEEN.split(text.strip(",;，；、")) if (kind, name) in _WORDS else [text]
+
+
+def _of_json(value: Json) -> list[str]:
+    """A value as a daemon.json has it, in entries of UCI: `["a", "b"]`, `{"max-size": "10m"}`, a list of pools.
+
+    Raises ValueError for what has no such form.
+    """
+    match value:
+        case str() | int():  # true and false are numbers too
+            return [json.dumps(value) if isinstance(value, bool) else str(value)]
+        case list():
+            return [entry for item in value for entry in _of_json(item)]
+        case {"base": str() as base, "size": int() as size}:
+            return [f"{base},{size}"]
+        case dict():
+            return [f"{name}={entry}" for name, item in value.items() for entry in _of_json(item)]
+    raise ValueError
 
 
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
@@ -198,7 +230,17 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
         return
     if row.pairs:
         # options of their own may be members of the same object: `containerd_snapshotter` is one of `features`
-        pairs = dict(entry for _, entry in entries if isinstance(entry, tuple))
+        pairs: dict[str, Json] = {}
+        for index, entry in entries:
+            if isinstance(entry, tuple):
+                if pairs.setdefault(entry[0], entry[1]) != entry[1]:
+                    reader.warn(
+                        f"{entry[0]} is there with another value: the last one counts",
+                        option=row.uci,
+                        index=index,
+                        expected="each once",
+                    )
+                pairs[entry[0]] = entry[1]
         group = values.get(row.key)
         put(values, row.key, {**(group if isinstance(group, dict) else {}), **dict(sorted(pairs.items()))})
         return
@@ -281,9 +323,20 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
+    given, driver = values.get("log-opts"), str(values.get("log-driver") or "json-file")
+    missing = [name for name in _NEEDED.get(driver, ()) if not isinstance(given, dict) or not given.get(name)]
+    if missing:
+        reader.report(
+            f"{driver} needs {' and '.join(missing)}, and no container could be created",
+            option="log_driver",
+            expected=f"`list log_opts '{missing[0]}=...'` beside it",
+        )
+        del values["log-driver"]
+        if values.pop("log-opts", None):
+            reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
+        return
     # dockerd starts with `compress` on a log that is never rotated, but then no container does
     # (moby daemon/logger, jsonfilelog and local, New)
-    given, driver = values.get("log-opts"), values.get("log-driver") or "json-file"
     if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
         return
     files = str(given.get("max-file", "5" if driver == "local" else "1"))

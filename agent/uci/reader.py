@@ -16,6 +16,7 @@ from agent.model.identity import Key
 from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
 from agent.model.resources import Unread
+from agent.model.secrets import eraser, secrets_in
 from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Section
 
@@ -125,6 +126,9 @@ class SectionReader:
             if place in self._refused:
                 return
             self._refused.add(place)
+        # a part of a value that is quoted without the rest has lost what tells that it is a secret
+        given = self._options[option].value if option in self._options else ()
+        erase = eraser(secrets_in((given,) if isinstance(given, str) else given))
         self.issues.append(
             Issue(
                 severity=severity,
@@ -135,8 +139,8 @@ class SectionReader:
                 index=index,
                 file=self.file,
                 line=self._line(option, index),
-                message=shortened(wrong),
-                expected=expected,
+                message=shortened(erase(wrong)),
+                expected=erase(expected),
             )
         )
 

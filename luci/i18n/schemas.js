@@ -233,7 +233,7 @@ _('Look between');
 _('Look for updates');
 _('LuCI LAN');
 _('MAC address');
-_('MAC address on the first network.');
+_('MAC address on the first network, or on the default bridge if none is named.');
 _('MQTT topic. Placeholders are filled in.');
 _('MTU');
 _('MTU of the default bridge.');

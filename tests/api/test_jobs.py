@@ -293,7 +293,7 @@ def test_a_login_goes_to_its_own_registry_only(image: str, wanted: dict[str, str
 def test_a_login_of_the_request_goes_before_ucis() -> None:
     given: dict[str, object] = {"username": "u", "password": "p"}
     spec = parse_job({"kind": "pull", "image": "registry.lan/app", "auth": given}, AUTHS)
-    assert login(spec)["username"] == "u" and spec.secrets == ("p",)
+    assert login(spec)["username"] == "u" and spec.secrets == ("p", "dTpw")
 
 
 def test_a_build_takes_every_login_and_hides_its_arguments() -> None:

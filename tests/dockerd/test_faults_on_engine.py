@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from agent.dockerd.runner import version_of
 from agent.engine import process as daemon_process
 from agent.model.dockerd.settings import DaemonRecord, Step
 from tests.support.daemon_lab import DaemonLab, wait_for
+from tests.support.hanging import HangingMount
 
 
 def started(lab: DaemonLab) -> int:
@@ -477,3 +479,32 @@ def test_a_restart_waits_for_operations_that_are_under_way(lab: DaemonLab) -> No
     assert lab.conditions()["Synced"] == (False, "Pending")
     assert lab.apply(busy=False)
     assert lab.process != before
+
+
+@pytest.mark.long
+def test_data_on_a_mount_that_does_not_answer_is_waited_for(lab: DaemonLab) -> None:
+    nas = lab.root / "nas"
+    setting = f"option data_root '{nas}/docker'\n"
+    with HangingMount(nas):
+        begun = time.monotonic()
+        assert not lab.apply(setting)
+        assert not lab.apply()
+        assert time.monotonic() - begun < 20
+        assert "Waiting" in lab.conditions(), lab.conditions()
+        assert not lab.probe.answers()
+    wait_for(lambda: lab.apply(setting))
+    assert lab.document()["data-root"] == f"{nas}/docker"
+    assert lab.probe.answers()
+
+
+@pytest.mark.long
+def test_a_running_dockerd_outlives_its_data_not_answering(lab: DaemonLab) -> None:
+    pid = started(lab)
+    process = lab.process
+    with HangingMount(lab.root / "data"):
+        begun = time.monotonic()
+        assert not lab.apply("option debug '1'\noption log_level 'info'\n"), "nothing is changed meanwhile"
+        assert time.monotonic() - begun < 20
+        assert "does not answer" in lab.message("EngineStorageLost")
+    wait_for(lambda: lab.apply("option debug '1'\n"))
+    assert (lab.process, lab.pid_of()) == (process, pid)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,10 @@ from agent.dockerd import target
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.dockerd.identity import MARK, EngineHome
 from agent.dockerd.status import DaemonStatus
+from agent.model.dockerd.settings import DaemonSettings, Json
 from agent.status.board import StatusBoard
+from tests.support.dockerd import is_root
+from tests.support.hanging import HangingMount
 
 
 class House:
@@ -122,3 +126,57 @@ def test_ranges_of_ids_are_read_as_subuid_has_them(tmp_path: Path) -> None:
     assert target.with_ranges(file) == set()
     file.write_text("dockremap:100000:65536\n1000:200000:65536\n\n# one:2\n")
     assert target.with_ranges(file) == {"dockremap", "1000"}
+
+
+@pytest.mark.parametrize(
+    ("values", "left_out"),
+    [
+        ({"data-root": "{file}"}, {"data-root": "is not a folder"}),
+        ({"data-root": "{file}/docker"}, {"data-root": "is not a folder"}),
+        ({"data-root": "{folder}/new/docker"}, {}),
+        ({"log-driver": "journald", "log-opts": {"tag": "x"}}, {"log-driver": "journald", "log-opts": "journald"}),
+        ({"log-driver": "syslog"}, {"log-driver": "syslog-address"}),
+        ({"log-driver": "syslog", "log-opts": {"syslog-address": "udp://192.168.1.5:514"}}, {}),
+        ({"log-driver": "loki:latest"}, {"log-driver": "docker plugin install"}),
+        ({"log-driver": "here:latest"}, {}),
+        ({"log-driver": "local"}, {}),
+    ],
+)  # fmt: skip
+def test_what_no_container_would_start_with_here_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], left_out: dict[str, str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    plugin = tmp_path / "data/plugins" / ("a" * 64)
+    plugin.mkdir(parents=True)
+    (plugin / "config.json").write_text('{"plugin":{"Config":{},"Name":"here:latest","Enabled":true}}')
+    for name, value in (("_JOURNAL", tmp_path / "no"), ("_SYSLOGS", ()), ("_OLD_PLUGINS", ())):
+        monkeypatch.setattr(target, name, value)
+    places = {"folder": tmp_path, "file": tmp_path / "file"}
+    given = {key: value.format(**places) if key == "data-root" else value for key, value in values.items()}
+    found = target.not_here(DaemonSettings(values=given), str(tmp_path / "data"), {})
+    assert found.keys() == left_out.keys()
+    assert all(word in found[key] for key, word in left_out.items())
+    assert target.not_here(DaemonSettings(values=given), str(tmp_path / "data"), given).keys() <= {
+        "data-root"
+    }
+
+
+@pytest.mark.parametrize("limit", [-1, 10**15, 1024])
+def test_a_limit_above_the_kernels_own_is_left_out(limit: int) -> None:
+    limits: dict[str, Json] = {
+        name: {"Name": name, "Soft": limit, "Hard": limit} for name in ("nofile", "nproc")
+    }
+    settings, left_out = target.possible(DaemonSettings(values={"default-ulimits": limits}))
+    possible = limit == 1024
+    assert [option for option, _ in left_out] == ([] if possible else ["default_ulimits"])
+    kept = settings.values["default-ulimits"]
+    assert isinstance(kept, dict)
+    assert kept.keys() == ({"nofile", "nproc"} if possible else {"nproc"})
+
+
+def test_data_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
+    if not is_root():
+        pytest.skip("needs root")
+    with HangingMount(tmp_path / "nas") as mount:
+        assert target.prior_drivers(f"{mount.path}/docker") == ()
+        assert target.not_here(DaemonSettings(values={"data-root": f"{mount.path}/docker"}), "", {}) == {}

@@ -42,7 +42,7 @@ def test_looks_go_on_while_a_container_is_adopted(box: Box) -> None:
     box.reconciler.read_config()
     _, run = box.reconciler.begin_pass(deep=None)
     assert run is not None
-    while box.reconciler.is_busy():
+    while box.reconciler.under_way.is_busy():
         assert str(box.reconciler.make_plan(deep=None)) == "nothing to do"
     assert [outcome.error for outcome in run.wait()] == [None]
     box.apply()
@@ -129,7 +129,7 @@ def test_a_swap_that_version_0_1_0_began_is_undone(
     box.reconciler.read_config()
     container = box.reconciler.desired.containers[0] if box.reconciler.desired else None
     assert container is not None
-    executor = box.reconciler._executor(box.reconciler.desired, (1, 41))
+    executor = box.reconciler.under_way.executor(box.reconciler.desired, (1, 41))
     with pytest.raises(Killed):
         executor._swap().run(container, record, image_id=record.image_id)
     monkeypatch.undo()

@@ -175,6 +175,17 @@ def test_a_name_that_nothing_has_is_open(guarded: Router) -> None:
     assert guarded.open() is None
 
 
+def test_two_zones_of_one_name_are_told_where_fw4_refuses_them(router: Router) -> None:
+    zone = "\nconfig zone\n\toption name 'docker'\n"
+    with (router.config / "firewall").open("a") as file:
+        file.write(f"{zone}\toption masq '1'\n")
+    router.apply()
+    assert router.open() is None
+    router.fw4 = True
+    router.apply()
+    assert "2 zones named docker" in (router.open() or "")
+
+
 def test_off_openwrt_names_are_devices(guarded: Router, network: OwnNetwork) -> None:
     for name in ("network", "firewall"):
         (guarded.config / name).unlink()

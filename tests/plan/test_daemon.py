@@ -114,9 +114,19 @@ def test_a_key_that_the_engine_is_too_old_for_is_left_out_with_a_warning() -> No
     settings = DaemonSettings(values={"proxies": {"http-proxy": "http://user:S3CRET@p:1"}})
     old, new = (render(settings, version=version, socket=SOCKET) for version in (OLD, NEW))
     assert "proxies" not in old.document
-    assert old.left_out == ("http_proxy is left out: dockerd 20.10 does not know it (since 23.0)",)
+    assert list(map(str, old.left_out)) == [
+        "http_proxy is left out: dockerd 20.10 does not know it (since 23.0)"
+    ]
     assert new.document["proxies"] == {"http-proxy": "http://user:S3CRET@p:1"}
     assert b"S3CRET" not in masked(new.document)
+
+
+def test_what_an_option_of_its_own_says_of_features_is_left_out_with_it() -> None:
+    settings = DaemonSettings(values={"features": {"buildkit": True, "containerd-snapshotter": True}})
+    old, new = (render(settings, version=version, socket=SOCKET) for version in (OLD, NEW))
+    assert old.document["features"] == {"buildkit": True}
+    assert [option for option, _ in old.left_out] == ["containerd_snapshotter"]
+    assert new.document["features"] == {"buildkit": True, "containerd-snapshotter": True}
 
 
 def test_ip6tables_is_experimental_before_27() -> None:

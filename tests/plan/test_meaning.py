@@ -77,6 +77,7 @@ STATED: dict[str, tuple[str, ...]] = {
     "stdin_once": ("0",),
     "oom_score_adj": ("0",),
     "cpu_period": ("0",),
+    "cpu_shares": ("0",),
     "cpu_quota": ("0", "-1"),
     "cpu_rt_period": ("0",),
     "cpu_rt_runtime": ("0",),
@@ -117,7 +118,7 @@ STATED: dict[str, tuple[str, ...]] = {
 }
 # without them something else is so, or nothing that a value could say
 WITHOUT_DEFAULT = {
-    "image", "hostname", "domainname", "restart", "cpus", "cpu_shares", "cpuset", "pid", "userns", "mac_address", "ip",
+    "image", "hostname", "domainname", "restart", "cpus", "cpuset", "pid", "userns", "mac_address", "ip",
     "ip6", "health_cmd", "command", "env", "env_file", "port", "volume", "tmpfs", "device", "device_cgroup_rule",
     "sysctl", "ulimit", "dns", "dns_search", "dns_opt", "extra_host", "label", "log_opt", "group_add", "depends_on",
     "wait_for", "stack", "webui", "cpuset_mems", "memory_swappiness", "uts", "cgroupns", "cgroup_parent", "platform",
@@ -172,6 +173,13 @@ PAIRS: dict[str, tuple[list[str], list[str]]] = {
     "root's group": (["option user 'root:root'"], ["option user '0:0'"]),
     "everywhere": (["list port '80:80'"], ["list port '0.0.0.0:80:80/tcp'"]),
     "ports in ranges": (["list port '80-81:80-81'"], ["list port '81:81'", "list port '80:80'"]),
+    "a published port": (["list port '80-81:80-81'"], ["list port '80-81:80-81'", "list expose '81'"]),
+    "a resolver twice": (["list dns '1.1.1.1'"], ["list dns '1.1.1.1'", "list dns '1.1.1.1'"]),
+    "a domain twice": (["list dns_search 'lan'"], ["list dns_search 'lan'", "list dns_search 'lan'"]),
+    "the default bridge's MAC": (
+        ["option mac_address '02-42-AC-11-00-02'"],
+        ["list network 'bridge'", "option mac_address '02:42:ac:11:00:02'"],
+    ),
     "tmpfs rw": (["list tmpfs '/run'"], ["list tmpfs '/run:rw,nosuid'"]),
     "tmpfs order": (["list tmpfs '/run:size=16m,mode=1777'"], ["list tmpfs '/run/:mode=01777,size=16384k'"]),
     "resolver options": (

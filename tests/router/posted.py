@@ -273,6 +273,110 @@ POSTED: dict[str, Posted] = {
             "option auto_start '1'", "option wan_mode '0'", "option wait_path '/mnt/x'", "option enabled '1'"
         )
     ),
+    "the older name of the mirrors": Posted(
+        dockerd=options("list registry_mirror 'https://mirror.example'"), rendered=(("registry-mirrors", []),)
+    ),
+    "a globals section with another name": Posted(
+        dockerd=options("option bip '172.19.0.1/24'").replace("'globals'", "'dockerd'", 1),
+        rendered=(("bip", "172.19.0.1/24"),),
+    ),
+    "double quotes, no quotes, comments in other alphabets": Posted(
+        dockerd='# 全局配置 — настройка\nconfig "globals" globals\n option data_root "{data}"\n'
+        " option bip 172.19.0.1/24 # 网桥\n\tlist labels 'ключ=living room'",
+        rendered=(("bip", "172.19.0.1/24"), ("labels", ["ключ=living room"])),
+    ),
+    "lists as options, and commas of other keyboards": Posted(
+        dockerd=options("option dns '1.1.1.1，8.8.8.8'", "option insecure_registries '10.1.1.1:5000 *'"),
+        left_out=("insecure_registries",),
+        rendered=(("dns", ["1.1.1.1", "8.8.8.8"]), ("insecure-registries", ["10.1.1.1:5000"])),
+    ),
+    "limits and pools copied from a daemon.json": Posted(
+        dockerd=options(
+            'option log_opts \'{"max-size": "10m", "max-file": 3}\'',
+            'list default_address_pools \'[{"base": "172.30.0.0/16", "size": 24}]\'',
+        ),
+        rendered=(
+            ("log-opts", {"max-size": "10m", "max-file": "3"}),
+            ("default-address-pools", [{"base": "172.30.0.0/16", "size": 24}]),
+        ),
+    ),
+    "IPv6 without a subnet": Posted(
+        dockerd=options("option ipv6 '1'", "option bip '172.19.0.1/24'"),
+        left_out=("ipv6",),
+        rendered=(("bip", "172.19.0.1/24"),),
+        known_from=(27, 0),
+    ),
+    "hosts of a systemd unit": Posted(
+        dockerd=options("list hosts 'fd://'", "list hosts 'unix:///var/run/docker.sock'"), left_out=("hosts",)
+    ),
+    "logs to journald": Posted(dockerd=options("option log_driver 'journald'"), left_out=("log_driver",)),
+    "logs to Graylog without its address": Posted(
+        dockerd=options("option log_driver 'gelf'", "list log_opts 'tag=router'"),
+        left_out=("log_driver", "log_opts"),
+    ),
+    "logs by a plugin that is not installed": Posted(
+        dockerd=options("option log_driver 'loki'"), left_out=("log_driver",)
+    ),
+    "a limit of files that the kernel refuses": Posted(
+        dockerd=options("list default_ulimits 'nofile=99999999999'", "list default_ulimits 'nproc=4096'"),
+        left_out=("default_ulimits",),
+        rendered=(("default-ulimits", {"nproc": {"Name": "nproc", "Soft": 4096, "Hard": 4096}}),),
+    ),
+    "a data_root that is a file": Posted(
+        dockerd="config globals 'globals'\n\toption data_root '{own}/docker'\n\toption bip '172.19.0.1/24'\n",
+        own="{{}}",
+        left_out=("data_root",),
+        rendered=(("bip", "172.19.0.1/24"),),
+        stand_in=True,
+    ),
+    "userns_remap without ranges of ids": Posted(
+        dockerd=options("option userns_remap 'nobody'", "option rootless '1'"),
+        left_out=("userns_remap",),
+        stand_in=True,
+    ),
+    "a file that does not parse": Posted(
+        dockerd="\ufeff" + options("option bip '172.19.0.1/24"), unmanaged=True
+    ),
+    "several firewall sections, one without a name": Posted(
+        dockerd=options(rest=STOCK_BLOCK + "\nconfig firewall\n\toption blocked_interfaces 'wan lan'\n"),
+        blocked=("br-lan", "eth1"),
+    ),
+    "bridges of containers in the zone by wildcard": Posted(
+        dockerd=options(),
+        network=NETWORK + STOCK_DOCKER,
+        firewall=LAN_WAN + ZONE + "\tlist device 'docker0'\n\tlist device 'br-+'\n",
+    ),
+    "a zone of another name": Posted(
+        dockerd=options(),
+        network=NETWORK + STOCK_DOCKER,
+        firewall=LAN_WAN + ZONE.replace("name 'docker'", "name 'dockerzone'"),
+    ),
+    "the same zone twice": Posted(
+        dockerd=options(),
+        network=NETWORK + STOCK_DOCKER,
+        firewall=LAN_WAN + ZONE + ZONE,
+    ),
+    "docker0 with an address of netifd's": Posted(
+        dockerd=options(),
+        network=NETWORK + "\nconfig interface 'docker'\n\toption device 'docker0'\n\toption proto 'static'\n"
+        "\toption ipaddr '172.17.0.1'\n\toption netmask '255.255.0.0'\n",
+    ),
+    "network and firewall from Windows": Posted(
+        dockerd=options(),
+        network=(NETWORK + STOCK_DOCKER).replace("\n", "\r\n"),
+        firewall=(LAN_WAN + ZONE).replace("\n", "\r\n"),
+    ),
+    "a router with IPv6 only": Posted(
+        dockerd=options(),
+        network="\nconfig interface 'lan'\n\toption device 'br-lan'\n\toption proto 'static'\n"
+        "\tlist ip6addr 'fd00::1/64'\n\nconfig interface 'wan6'\n\toption device 'eth1'\n\toption proto 'dhcpv6'\n",
+    ),
+    "a macvlan beside the LAN": Posted(
+        dockerd=options(),
+        network=NETWORK
+        + "\nconfig device\n\toption name 'mac0'\n\toption type 'macvlan'\n\toption ifname 'br-lan'\n"
+        "\nconfig interface 'mac'\n\toption device 'mac0'\n\toption proto 'static'\n\toption ipaddr '192.168.1.250'\n",
+    ),
     "luci-app-dockerman's section": Posted(
         dockerd=options(
             rest="\nconfig dockerman 'dockerman'\n\toption remote_endpoint '0'\n\tlist ac_allowed_interface 'br-lan'\n"

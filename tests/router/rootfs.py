@@ -28,7 +28,7 @@ FILES = {
     },
 }
 
-_APPLETS = "sh ash cat chmod cp echo env false grep ln ls mkdir mv printf rm sed sleep touch tr true wc"
+_APPLETS = "sh ash cat chmod cp echo env false grep ln ls mkdir mv printf rm sed sleep sort touch tr true wc"
 
 # every stand-in appends its words to /calls, one line each, separated by tabs
 _NOTE = """#!/bin/ash

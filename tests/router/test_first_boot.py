@@ -133,6 +133,11 @@ PLACES = {
         OURS,
     ),
     "an anonymous device": (ANONYMOUS_DEVICE, BASE, OURS),
+    "the same zone and device three times": (
+        STOCK_NETWORK + ANONYMOUS_DEVICE * 3,
+        BASE + zone("list network 'docker'") * 3,
+        OURS,
+    ),
     "an interface of the user's in lan": (
         "config interface 'mine'\n\toption device 'docker0'\n\toption proto 'static'\n",
         DEFAULTS + LAN.replace("list network 'lan'", "list network 'lan'\n\tlist network 'mine'") + WAN,

@@ -294,9 +294,76 @@ TAKEN = [
         "log-opts",
         {"compress": "true", "max-size": "10m", "max-file": "3"},
     ),
+    (
+        'list log_opts \'{"max-size": "10m", "max-file": 3}\'',
+        "log-opts",
+        {"max-size": "10m", "max-file": "3"},
+    ),
+    (
+        'option default_address_pools \'[{"base": "10.1.0.0/16", "size": 24}]\'',
+        "default-address-pools",
+        [{"base": "10.1.0.0/16", "size": 24}],
+    ),
+    ('option dns \'["1.1.1.1", "8.8.8.8"]\'', "dns", ["1.1.1.1", "8.8.8.8"]),
+    ("option dns '1.1.1.1，8.8.8.8'", "dns", ["1.1.1.1", "8.8.8.8"]),
+    ("list features '{\"buildkit\": false}'", "features", {"buildkit": False}),
+    ("list log_opts 'max-size=1m'\nlist log_opts 'max-size=10m'", "log-opts", {"max-size": "10m"}),
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "wanted"),
+    [
+        ("gelf", (), "gelf-address"),
+        ("gelf", ("tag=x",), "gelf-address"),
+        ("gelf", ("gelf-address=udp://192.168.1.5:12201",), ""),
+        ("awslogs", ("awslogs-region=eu-1",), "awslogs-group"),
+        ("splunk", ("splunk-url=https://splunk.lan",), "splunk-token"),
+    ],
+)
+def test_a_log_driver_that_would_refuse_each_container_is_left_out(
+    driver: str, options: tuple[str, ...], wanted: str
+) -> None:
+    lines = "".join(f"list log_opts '{option}'\n" for option in options)
+    result = decoded(f"config globals 'globals'\noption log_driver '{driver}'\n{lines}")
+    daemon = result.desired.daemon
+    assert daemon is not None
+    if not wanted:
+        assert daemon.values["log-driver"] == driver
+        return
+    assert not {"log-driver", "log-opts"} & daemon.values.keys()
+    assert daemon.left_out == {"log-driver", *(("log-opts",) if options else ())}
+    assert f"needs {wanted}" in result.desired.daemon_mistakes[0]
+
+
+REMAPPED = "config container 'web'\n\toption image 'nginx'\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("option privileged '1'", "privileged"),
+        ("option network_mode 'host'", "network_mode"),
+        ("list network 'host'", "network"),
+        ("option pid 'host'", "pid"),
+        ("option pid 'host'\n\toption userns 'host'", ""),
+        ("option init '1'", ""),
+    ],
+)
+@pytest.mark.parametrize("remap", ["default", ""])
+def test_what_remapped_users_cannot_have_is_told(line: str, wrong: str, remap: str) -> None:
+    dockerd = f"config globals 'globals'\n\toption userns_remap '{remap}'\n" if remap else ""
+    result = decode(
+        {
+            "containers": parse(f"{REMAPPED}\t{line}\n", package="containers"),
+            "dockerd": parse(dockerd, package="dockerd"),
+        },
+        paths={},
+    )
+    told = [(i.severity, i.option) for i in result.issues if "userns_remap" in i.message]
+    assert told == ([("warning", wrong)] if wrong and remap else [])
 
 
 @pytest.mark.parametrize(("line", "key", "value"), TAKEN)

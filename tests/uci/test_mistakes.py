@@ -11,8 +11,8 @@ import pytest
 
 from agent.cli.main import main
 from agent.convert.docker_flags import FLAGS
-from agent.model.issues import Issue
-from agent.schema.validate import WORDS, properties
+from agent.model.issues import Issue, issue_as_json
+from agent.schema.validate import DAEMON_KINDS, KINDS, WORDS, properties
 from agent.uci.decode import decode
 from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import UciSyntaxError, parse
@@ -315,3 +315,34 @@ def test_another_section_type_gets_the_one_that_is_meant(kind: str, wish: str) -
 def decoded_container(line: str) -> tuple[Issue, ...]:
     package = parse(f"config container 'web'\n\toption image 'nginx'\n\t{line}\n", package="containers")
     return decode({"containers": package}, paths={}).issues
+
+
+PLANTED = "S3CRETx9"
+FORMS = (
+    f"u:{PLANTED}@h",
+    f"http://u:{PLANTED}@h/x",
+    f"tcp://u:{PLANTED}@192.0.2.1:1",
+    f"//u:{PLANTED}@h",
+    f"u:{PLANTED}@reg.lan:5000/App:1",
+    f"u:{PLANTED}@192.0.2.1:80:80",
+    f"/a:u:{PLANTED}@b:rw",
+    f"u:{PLANTED}@[::1]:80",
+    f"x=u:{PLANTED}@h",
+    f"a u:{PLANTED}@h:99999",
+    f"PASSWORD={PLANTED}\x01",
+    f"API_TOKEN={PLANTED}",
+    f"https://h/?token={PLANTED}",
+)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
+def test_no_mistake_shows_a_secret_whatever_option_it_was_written_into(kind: str) -> None:
+    for option in (*properties(kind), "imagge", "passwrd"):
+        for form in FORMS:
+            package = parse(
+                f"config {kind} 'web'\n\toption image 'a'\n\tlist {option} '{form}'\n", package="x"
+            )
+            for issue in decode(
+                {"dockerd" if kind in DAEMON_KINDS else "containers": package}, paths={}
+            ).issues:
+                assert PLANTED not in issue.text() + json.dumps(issue_as_json(issue)), (option, form)

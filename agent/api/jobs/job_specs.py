@@ -178,7 +178,7 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         headers=(("x-registry-config", _encoded(logins)), ("content-type", "application/x-tar")),
         # what the engine repeats of these in its output is hidden; short arguments would blot out half of it
         secrets=(
-            *_secrets(*auths),
+            *(secret for auth in auths for secret in auth.secrets()),
             *_userinfo(remote),
             *(value for value in arguments.values() if len(value) >= _SHORTEST),
         ),
@@ -287,7 +287,7 @@ def _login(body: Mapping[str, object], image: str, auths: Auths) -> tuple[Pairs,
             token=text(given, "token"),
         )
     header = ("x-registry-auth", _encoded(_credentials(auth) if auth is not None else {}))
-    return (header,), _secrets(auth) if auth is not None else ()
+    return (header,), auth.secrets() if auth is not None else ()
 
 
 def _credentials(auth: RegistryAuth) -> dict[str, str]:
@@ -302,10 +302,6 @@ def _server_of(auth: RegistryAuth) -> str:
     """The Hub goes by an old name (docker/cli, IndexServer)."""
     server = auth.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
     return _HUB_KEY if server in ("docker.io", "index.docker.io", "registry-1.docker.io") else server
-
-
-def _secrets(*auths: RegistryAuth) -> tuple[str, ...]:
-    return tuple(secret for auth in auths for secret in (auth.token, auth.password) if secret)
 
 
 def _userinfo(address: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ _ENGINE: Mapping[str, Any] = {
     "pids_limit": 0,
     "shm_size": 64 << 20,
     "blkio_weight": 0,
+    "cpu_shares": 0,
     "oom_kill_disable": False,
     "init": False,
     "read_only": False,
@@ -161,6 +162,7 @@ def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> d
         if found.get(name) == default:
             del found[name]
     _safely(found, lambda spec: _drop_address(spec, defaults.address))
+    _safely(found, _join_ports)
     _safely(found, _join_memory)
     _safely(found, _join_networks)
     _safely(found, _join_capabilities)
@@ -337,7 +339,8 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "endpoints": _endpoints,
     "devices": _devices,
     "device_cgroup_rules": _rules,
-    "expose": sorted,
+    "dns": lambda servers: list(dict.fromkeys(servers)),
+    "dns_search": lambda domains: list(dict.fromkeys(domains)),
     "sysctls": lambda pairs: sorted([sysctl_name(name), setting] for name, setting in pairs),
     "dns_opt": sorted,
     # of one name the first address is the first, whatever stands between
@@ -359,6 +362,13 @@ def _drop_address(spec: dict[str, Any], address: str) -> None:
         spec["ports"] = sorted(
             ports, key=lambda port: sorted((name, str(item)) for name, item in port.items())
         )
+
+
+def _join_ports(spec: dict[str, Any]) -> None:
+    """A published port is exposed as well."""
+    published = {f"{port['container_port']}/{port['protocol']}" for port in spec.get("ports", ())}
+    if "expose" in spec:
+        spec["expose"] = sorted(set(spec["expose"]) - published)
 
 
 def _join_memory(spec: dict[str, Any]) -> None:

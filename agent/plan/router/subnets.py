@@ -17,6 +17,7 @@ from agent.errors import Reason
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Json
 from agent.model.resources import Network
+from agent.plan.daemon import LeftOut
 from agent.plan.draft import Draft
 from agent.uci.decode_network import BRIDGE_NAME
 
@@ -96,7 +97,7 @@ class Fitted:
 
     settings: DaemonSettings
     refused: Document
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -113,7 +114,7 @@ def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[s
                 refused[key] = _overlap_words(str(subnet), met)
     pools = settings.values.get(_POOLS)
     kept: list[Json] = []
-    left_out: list[str] = []
+    left_out: list[LeftOut] = []
     warnings: list[str] = []
     for pool in pools if isinstance(pools, list) else ():
         base = ipaddress.ip_network(str(pool["base"])) if isinstance(pool, dict) else None
@@ -124,7 +125,7 @@ def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[s
         words, other = _overlap_words(str(base), met), ipaddress.ip_network(met.subnet)
         # dockerd takes only pieces that overlap no route, and of this pool none is left
         if other.prefixlen <= base.prefixlen and base.network_address in other:
-            left_out.append(f"default_address_pools is not applied: {words}")
+            left_out.append(LeftOut("default_address_pools", f"is not applied: {words}"))
         else:
             kept.append(pool)
             warnings.append(f"default_address_pools: {words}; dockerd passes over that part of the pool")

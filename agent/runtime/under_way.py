@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is under way: the works that passes began and that have not ended yet, and what became of those that have.
+
+Passes go on meanwhile and leave these resources alone. Each outcome goes to the status board, to those who collect it, and
+to what the next pass has to know of it: the back-off, whose change failed, whose `hold_cmd` said no. `agent.plan` decides
+what is to be done, `agent.apply` does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from agent.apply.executor import Executor
+from agent.apply.images import Images, MakeRoom
+from agent.apply.ports import Clock, Engine, Records, SavedData
+from agent.apply.steps import HeldBackError
+from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
+from agent.errors import Reason
+from agent.files.history import History
+from agent.model.identity import Key
+from agent.model.resources import Container, Desired
+from agent.observe.images import KnownImages
+from agent.plan import operations as ops
+from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
+from agent.runtime.status_writer import StatusWriter
+from agent.status.conditions import ConditionType
+
+logger = logging.getLogger(__name__)
+
+_HOLD_AGAIN_S = 55.0  # less than the time between two passes
+_STARTS = (ops.StartContainer, ops.RestartContainer)
+_LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
+
+
+@dataclass(slots=True, kw_only=True)
+class UnderWay:
+    """`desired`: what is declared by now. Called in the thread of a work: `failed`, when something may be half done;
+    `moved`, when the board has changed; `ended`, when a work is over.
+    """
+
+    engine: Engine
+    records: Records
+    status: StatusWriter
+    backoff: BackOff
+    images: KnownImages
+    clock: Clock
+    stopping: threading.Event
+    desired: Callable[[], Desired | None]
+    history: History | None
+    restores: SavedData | None
+    make_pool: Callable[[int], WorkerPool]
+    room: MakeRoom
+    foresee_pull: Callable[[str, str, int], str]
+    failed: Callable[[], None]
+    moved: Callable[[], None]
+    ended: Callable[[], None]
+    changing: set[str] = field(
+        default_factory=set
+    )  # keys of containers whose last failure was that of a change
+    _works: dict[str, ops.Work] = field(default_factory=dict)
+    _runs: list[Run] = field(default_factory=list)
+    _collectors: list[list[Outcome]] = field(default_factory=list)
+    _held_back: dict[str, tuple[float, str]] = field(
+        default_factory=dict
+    )  # key -> until when its `hold_cmd` is not asked again, and what it said
+    _pools: dict[int, WorkerPool] = field(default_factory=dict)
+
+    def is_busy(self) -> bool:
+        """Whether a work is under way."""
+        return bool(self._works)
+
+    def keys(self) -> frozenset[str]:
+        """The keys that are worked on now."""
+        return frozenset(self._works)
+
+    def runs(self) -> list[Run]:
+        """What passes began and is not ended."""
+        return [run for run in self._runs if not run.ended()]
+
+    def words(self) -> dict[str, str]:
+        """Key -> what is being done to it, with the progress of its pull."""
+        # a copy: works end in threads of their own
+        return {key: self._in_words(work) for key, work in self._works.copy().items()}
+
+    def doing(self, key: str) -> str:
+        """What is being done to one resource, "" for nothing."""
+        work = self._works.get(key)
+        return self._in_words(work) if work is not None else ""
+
+    def _in_words(self, work: ops.Work) -> str:
+        image = self.status.board.standing(work.key, ConditionType.IMAGE_READY)
+        if image is not None and image.reason == "Pulling":
+            return image.message
+        first = work.operations[0]
+        return f"{first.verb}: {first.cause}"
+
+    def held_back(self) -> Mapping[str, str]:
+        """Key -> what its `hold_cmd` said, of those that are not asked again yet."""
+        now = self.clock.monotonic()
+        self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
+        return {key: why for key, (_, why) in self._held_back.items()}
+
+    def forget(self, key: str) -> None:
+        """What came of its last work counts no longer."""
+        self.changing.discard(key)
+        self._held_back.pop(key, None)
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[list[Outcome]]:
+        """What became of each operation that ends while the block runs, whichever pass began it."""
+        outcomes: list[Outcome] = []
+        self._collectors.append(outcomes)
+        try:
+            yield outcomes
+        finally:
+            self._collectors = [each for each in self._collectors if each is not outcomes]
+
+    def begin(self, plan: ops.Plan, desired: Desired, api: tuple[int, int]) -> Run:
+        """Begins to carry a plan out; `api`: the version that the engine speaks."""
+        # before it begins: a work may end, and take itself out, before `begin` returns
+        self._works |= {work.key: work for work in plan.works}
+        run = self.executor(desired, api).begin(plan)
+        self._runs = [*self.runs(), run]
+        return run
+
+    def executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
+        """What carries the plan of one pass out."""
+        workers = desired.agent.workers
+        pool = self._pools.get(workers) or self._pools.setdefault(workers, self.make_pool(workers))
+
+        # a pass may have read another configuration while a pull or a gate takes its minutes: asked then, not now
+        def is_wanted(container: Container) -> bool:
+            now = self.desired()
+            declared = now.containers if now is not None else (container,)
+            same = (container.section, container.spec.image)
+            return any((c.section, c.spec.image) == same for c in declared)
+
+        def is_current(container: Container) -> bool:
+            now = self.desired()
+            return now is None or container in now.containers
+
+        def show_pulled(container: Container, image_id: str, reason: Reason) -> None:
+            self.images.pulled(container.spec.image, image_id)
+            shown = reason if not image_id else "Present"  # a failed pull may leave the image that was there
+            self.status.image(container, status=bool(image_id), reason=shown)
+
+        images = Images(
+            engine=self.engine,
+            auths=desired.auths,
+            stopping=self.stopping.is_set,
+            wanted=is_wanted,
+            waiting=pool.elsewhere,
+            pulling=lambda container, percent: self.status.image(
+                container,
+                status=False,
+                reason="Pulling",
+                message=f"pulling {container.spec.image}: {percent} %",
+            ),
+            pulled=show_pulled,
+            clock=self.clock.monotonic,
+            room=self.room,
+            foreseen=self.foresee_pull,
+        )
+        return Executor(
+            engine=self.engine,
+            records=self.records,
+            images=images,
+            pool=pool,
+            clock=self.clock,
+            stopping=self.stopping.is_set,
+            current=is_current,
+            report=self._report,
+            ended=self._work_ended,
+            api=api,
+            keep_images=desired.agent.keep_images,
+            data=self.restores,
+        )
+
+    def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
+        """Called in the thread that did the work."""
+        if succeeded:
+            if not work.partial:
+                self.backoff.succeeded(work.key)
+                self.changing.discard(work.key)
+            if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
+                self.backoff.stopped(work.key)
+            # what has to be started again and again is started later and later, also where each start works
+            if any(isinstance(operation, _STARTS) for operation in work.operations):
+                healing = any(isinstance(o, ops.RestartContainer) and o.unhealthy for o in work.operations)
+                self.backoff.started_again(
+                    work.key, self.clock.monotonic(), UNHEALTHY_AGAIN if healing else ENDED_AGAIN
+                )
+            if work.partial:
+                self.status.kept(work.key)
+            else:
+                self.status.applied(work.key)
+            if isinstance(work.operations[-1], _LAST_OPERATIONS):
+                self.status.gone(work.key)
+                key = Key.parse(work.key)
+                if key.kind == "container" and self.history is not None:
+                    self.history.forget(key.section)
+        self.status.ids()
+        self.status.losses()
+        self.moved()
+        # after the board: who sees that nothing is under way reads there what came of it
+        self._works.pop(work.key, None)
+        self.ended()
+
+    def _report(self, outcome: Outcome) -> None:
+        operation, error = outcome.operation, outcome.error
+        for collector in self._collectors:
+            collector.append(outcome)
+        self.status.outcome(outcome)
+        if error is None:
+            logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
+        elif isinstance(error, HeldBackError):
+            logger.info("%s %s waits: %s", operation.verb, operation.key, error)
+            self._held_back[operation.key] = (self.clock.monotonic() + _HOLD_AGAIN_S, str(error))
+        elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
+            logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
+            self.backoff.failed(operation.key, str(error), self.clock.monotonic())
+            if isinstance(operation, ops.ReplaceContainer):
+                self.changing.add(operation.key)
+            else:
+                self.changing.discard(operation.key)
+            self.failed()
