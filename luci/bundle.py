@@ -117,7 +117,9 @@ def _page(text: str, place: dict[str, str]) -> str:
     bundles = _bundles(text, place)
     names, given = [f"{_OWN}{bundle}" for bundle in bundles], ", ".join(map(_name, bundles))
     frame = _slim(_REQUIRE.sub("", _FRAME.read_text()).partition("'use strict';\n")[2])
-    made = f"const BUNDLES = {json.dumps(names)};\nconst make = ({given}) => {{\n{own}\n{code.rstrip()}\n}};\n"
+    made = (
+        f"const BUNDLES = {json.dumps(names)};\nconst make = ({given}) => {{\n{own}\n{code.rstrip()}\n}};\n"
+    )
     return f"{comment}\n'use strict';\n{foreign}\n{made}{frame}"
 
 
