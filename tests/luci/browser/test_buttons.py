@@ -370,8 +370,8 @@ def test_another_data_folder_is_used_or_the_data_is_moved(owner: Owner) -> None:
     owner.touch(".ucidockd-problem >> button:text-is('Use this engine')")
     owner.browser.until_text("starts without the old containers, images and volumes; they stay", "#modal")
     owner.touch("#modal .right button:text-is('Use this engine')")
-    owner.browser.until_text("web[^]*(Image missing|Failed|cannot pull|waits)")
-    assert owner.engine.info()["DockerRootDir"] == target
+    owner.until(lambda: owner.engine.info()["DockerRootDir"] == target)
+    owner.browser.until_text("web[^]*(Image missing|Failed|cannot pull)")
     set_dockerd(owner, f"option data_root '{old}'")
     owner.overview()
     owner.browser.until_text("Docker daemon[^]*Different engine")
