@@ -169,7 +169,7 @@ return view.extend({
 
 	render({ readable, snapshot, containers, copies, schema }) {
 		if (!readable)
-			return editor.refused();
+			return D.el('div', {}, D.el('h2', {}, _('Settings')), editor.refused());
 
 		Object.assign(this, { schema, containers, copies, made: {} });
 		this.page = editor.make({ confirm: (plan, given) => this.confirm(plan, given) });
