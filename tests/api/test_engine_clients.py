@@ -292,7 +292,9 @@ def test_a_link_is_a_name_of_its_own(doors: dict[str, Door], docker_client: dock
 def test_a_comment_has_lines(door: Door, docker_client: docker.DockerClient, containers: Containers) -> None:
     made = containers.run("sleep 60")
     comment = "one\r\nX: two\n\tthree"
-    answer = door.client.post("/docker/commit", params={"container": made, "repo": "lines", "comment": comment})
+    answer = door.client.post(
+        "/docker/commit", params={"container": made, "repo": "lines", "comment": comment}
+    )
     try:
         assert answer.status_code == 201, answer.text
         assert docker_client.api.inspect_image("lines")["Comment"] == comment
