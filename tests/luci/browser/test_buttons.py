@@ -373,8 +373,4 @@ def test_another_data_folder_is_used_or_the_data_is_moved(owner: Owner) -> None:
     owner.until(lambda: owner.engine.info()["DockerRootDir"] == target)
     owner.browser.until_text("web[^]*(Image missing|Failed|cannot pull)")
     set_dockerd(owner, f"option data_root '{old}'")
-    owner.overview()
-    owner.browser.until_text("Docker daemon[^]*Different engine")
-    owner.touch(".ucidockd-problem >> button:text-is('Use this engine')")
-    owner.touch("#modal .right button:text-is('Use this engine')")
     owner.until(lambda: owner.inspect("web")["Id"] == before and owner.inspect("web")["State"]["Running"])
