@@ -326,6 +326,6 @@ class External:
             case Effect.NOTHING:
                 self._status.restart_needed(None, "")
             case Effect.RELOAD:
-                self._status.restart_needed("Reload", f"dockerd must get SIGHUP: {change.cause}")
+                self._status.restart_needed("Reload", f"reload dockerd yourself (SIGHUP): {change.cause}")
             case Effect.RESTART:
-                self._status.restart_needed("Restart", f"dockerd must be restarted: {change.cause}")
+                self._status.restart_needed("Restart", f"restart dockerd yourself: {change.cause}")

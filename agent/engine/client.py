@@ -38,6 +38,7 @@ from agent.errors import (
     EngineTlsError,
     EngineUnreachableError,
     LeftoverError,
+    plain_words,
 )
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import (
@@ -196,7 +197,9 @@ class DockerEngine:
                 return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
             if isinstance(cause, PermissionError):
                 return EngineUnreachableError(f"permission denied on {self._host}: only root may use it")
-        return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
+        return EngineUnreachableError(
+            f"the engine at {self._host} does not answer: {_short(_innermost(exc))}"
+        )
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
         """The decoded answer to one request, None where it is empty; see `_send`."""
@@ -540,7 +543,9 @@ class DockerEngine:
                         raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
                     on_progress(step)
         except (*_BROKEN, ValueError) as exc:
-            raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
+            raise EngineUnreachableError(
+                f"cannot pull {image}: the engine went away: {_short(_innermost(exc))}"
+            ) from exc
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
@@ -579,7 +584,7 @@ class DockerEngine:
             with response:
                 yield from json_lines(response)
         except (*_BROKEN, ValueError) as exc:
-            raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
+            raise EngineUnreachableError(f"the event stream broke: {_short(_innermost(exc))}") from exc
         finally:
             # the engine may have been replaced by a newer one while we listened
             self._version = ""
@@ -696,8 +701,12 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         found = within or found.__cause__ or found.__context__
 
 
+def _innermost(exc: BaseException) -> BaseException:
+    return list(_causes(exc))[-1]
+
+
 def _short(exc: BaseException) -> str:
-    return _cut(str(exc))
+    return _cut(plain_words(exc))
 
 
 def _cut(text: str) -> str:

@@ -26,7 +26,7 @@ import h11
 from agent.engine.body_pump import BrokenSourceError, Passing, Pump
 from agent.engine.remote_tls import EngineTls, is_mistrust
 from agent.engine.wire import Wire
-from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
+from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError, plain_words
 from agent.model.addresses import EngineAddress, parse_engine_address
 from agent.wire.bodies import error_message
 from agent.wire.http_head import (
@@ -213,14 +213,14 @@ class EnginePipe:
         try:
             return await self._wire.read()
         except OSError as exc:
-            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+            raise EngineUnreachableError(f"the console's connection broke: {plain_words(exc)}") from exc
 
     async def write(self, data: bytes) -> None:
         """Returns when there is room for more. Raises EngineUnreachableError."""
         try:
             await self._wire.write(data)
         except OSError as exc:
-            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+            raise EngineUnreachableError(f"the console's connection broke: {plain_words(exc)}") from exc
 
     def write_eof(self) -> None:
         """No more input."""
@@ -374,9 +374,11 @@ class DockerStream:
     def _lost(self, exc: Exception, what: str) -> EngineUnreachableError:
         if is_mistrust(exc):
             return EngineTlsError(f"no TLS with the engine at {self.address}: {exc}")
+        if isinstance(exc, TimeoutError):
+            return EngineUnreachableError(f"the engine at {self.address} {what}: timed out")
         if isinstance(exc, (FileNotFoundError, ConnectionRefusedError)):
             return EngineUnreachableError(f"no Docker engine at {self.address}; is dockerd running?")
-        return EngineUnreachableError(f"the engine at {self.address} {what}: {str(exc) or 'timed out'}")
+        return EngineUnreachableError(f"the engine at {self.address} {what}: {plain_words(exc)}")
 
     async def _exchange(
         self,
