@@ -190,7 +190,13 @@ class Reconciler:
             self._status.invalid(last.issues)
             return
         if fresh.daemon is not None and fresh.daemon.unreadable:
-            fresh = self._with_dockerd_as_before(fresh)
+            # An unreadable file must not look like one without options: dockerd would be restarted with its defaults. What it
+            # said before is in force, or what dockerd ran with last.
+            before = self.desired
+            if before is not None:
+                fresh = replace(fresh, daemon=before.daemon, auths=before.auths)
+            elif self.daemon is not None:
+                fresh = self.daemon.as_before(fresh)
         # an edit may be the cure for anything, also for what another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
@@ -203,14 +209,6 @@ class Reconciler:
             self.remember_agent(last.agent)
         except (OSError, UnicodeError) as exc:
             logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
-
-    def _with_dockerd_as_before(self, fresh: Desired) -> Desired:
-        """/etc/config/dockerd cannot be read: what it said before is in force, or what dockerd ran with last."""
-        # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
-        before = self.desired
-        if before is not None:
-            return replace(fresh, daemon=before.daemon, auths=before.auths)
-        return self.daemon.as_before(fresh) if self.daemon is not None else fresh
 
     def declared(self) -> Desired:
         """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""

@@ -73,7 +73,7 @@ def test_an_idle_agent_has_loaded_nothing_that_it_does_not_use(agent: Agent, box
 
 def test_libraries_without_their_unused_parts_are_whole_for_who_asks() -> None:
     program = (
-        "import agent.runtime.main, agent.runtime.listeners\n"
+        "import agent.runtime.main, agent.api.app, agent.api.access.listeners\n"
         "import docker, uvicorn, uvicorn.logging, html, importlib.metadata\n"
         "names = docker.DockerClient.__name__, uvicorn.run.__name__\n"
         "print(*names, html.escape('<'), importlib.metadata.version('docker') > '7')"
