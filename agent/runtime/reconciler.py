@@ -190,8 +190,8 @@ class Reconciler:
             self._status.invalid(last.issues)
             return
         if fresh.daemon is not None and fresh.daemon.unreadable:
-            # An unreadable file must not look like one without options: dockerd would be restarted with its defaults. What it
-            # said before is in force, or what dockerd ran with last.
+            # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
+            # What it said before is in force, or what dockerd ran with last.
             before = self.desired
             if before is not None:
                 fresh = replace(fresh, daemon=before.daemon, auths=before.auths)
