@@ -300,6 +300,7 @@ async def _digest(files: _Files, path: Path) -> str:
 
     def opened_cold() -> BinaryIO:
         file = path.open("rb")
+        # Otherwise a disk that lost the data would pass, with the pages that were just written still in memory.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return file
 

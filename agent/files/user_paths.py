@@ -188,10 +188,14 @@ class UserPaths:
 
     def __init__(self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None) -> None:
         self._deadline_s = deadline_s
-        self.woken = woken
+        self._woken = woken
         self._lock = threading.Lock()
         self._hung: dict[str, _Walk] = {}
         self._stuck: dict[Question, _Batch] = {}  # where the mount answers, and this all the same does not
+
+    def wake_by(self, woken: Callable[[], None]) -> None:
+        """Of the one set of paths that a process has: its loop begins after the first paths were asked for."""
+        self._woken = woken
 
     def view(self, questions: Iterable[Question] = ()) -> View:
         """Asks all of them in one thread."""
@@ -261,7 +265,7 @@ class UserPaths:
                 self._stuck[question] = batch
         # it was slow, not dead
         if not mount and batch.returned:
-            self.woken()  # it answers just now
+            self._woken()  # it answers just now
         else:
             logger.warning("%s does not answer; what needs it waits", mount or question[1])
         return _silent(mount) if mount else _late(question)
@@ -274,7 +278,7 @@ class UserPaths:
                 del self._hung[mount]
         if mounts:
             logger.info("%s answers again", mounts[0])
-            self.woken()
+            self._woken()
 
     def _batch_returned(self, batch: _Batch) -> None:
         with self._lock:
@@ -283,7 +287,7 @@ class UserPaths:
             for question in questions:
                 del self._stuck[question]
         if questions:
-            self.woken()
+            self._woken()
 
 
 def _silent(mount: str) -> PathError:

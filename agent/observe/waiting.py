@@ -52,6 +52,7 @@ def waiting(
     name that it does not know, the kernel's device of that name counts. `silent`: why netifd does not answer, then
     `interfaces` are the last known.
     """
+    # All paths in one question: a mount that hangs costs one deadline a pass then, not one for each container on it.
     look = PATHS.view(question for container in desired.containers for question in _questions(container, usb))
     looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=look)
     missing = ((Key("container", c.section), _missing(c, looked)) for c in desired.containers)

@@ -249,9 +249,9 @@ def test_a_packed_page_takes_two_files_and_leaves_out_no_module(tmp_path: Path) 
     assert schemas["container"] == json.loads((PROJECT / "schemas/container.schema.json").read_text())
     for path in VIEWS:
         text = (resources / "view/ucidockd" / path.name).read_text()
-        needs = set(re.findall(r"^'require ucidockd\.(\w+) ", text, re.MULTILINE))
-        assert needs <= {"app", "forms"}
-        assert ("forms" in needs) is (path.stem in {"add", "networks", "settings", "volumes"}), path
+        needs = json.loads(re.findall(r"^const BUNDLES = (.*);$", text, re.MULTILINE)[0])
+        assert set(needs) <= {"ucidockd.app", "ucidockd.forms"}
+        assert ("ucidockd.forms" in needs) is (path.stem in {"add", "networks", "settings", "volumes"}), path
 
 
 _RULES = """

@@ -453,6 +453,7 @@ class MetricsRoutes:
         ]
 
     def _controller(self) -> list[Metric]:
+        # Counters of this process: they begin again with it, as Prometheus expects of a counter.
         running = sum(job.state is JobState.RUNNING for job in self._jobs.all())
         ended: dict[Labels, float] = {
             (("kind", kind), ("state", state)): count for (kind, state), count in self._jobs.ended.items()

@@ -5,7 +5,6 @@
 'require uci';
 'require ucidockd.actions as actions';
 'require ucidockd.calls as calls';
-'require ucidockd.dockerd as dockerd';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 'require ucidockd.forwardings as forwardings';
@@ -97,8 +96,6 @@ function remedyOf(resource, condition) {
 		return way('settings', _('Choose another folder'), 'set-general');
 	case 'clean-up':
 		return way('images', _('Clean up images'));
-	case 'restart-dockerd':
-		return D.button('apply', _('Restart dockerd'), () => dockerd.ask('restart', _('Restart dockerd'), () => {}));
 	case 'use-engine':
 		return [
 			askFirst(_('Use this Docker engine'), _('Everything in your settings is created on the engine that runs now. It starts without the old containers, images and volumes; they stay where they were.'), _('Use this engine'), reconcile),

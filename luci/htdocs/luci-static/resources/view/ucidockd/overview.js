@@ -78,12 +78,23 @@ return view.extend({
 		const next = plan.rows(this.plan).filter(row => !row.level);
 
 		D.fill(this.sentenceNode, D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words);
-		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
-			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
-		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
+		this.drawProblems(found, issues, this.model.agent.warnings ?? []);
+		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), D.coded(row.cause) ])) ] : '');
 		D.fill(this.updates, updates.list(all, now()));
 		this.count(all);
 		this.onEngine(this.model.agent.engine?.reachable !== false);
+	},
+
+	// only what has changed: the keyboard may be on one of their buttons
+	drawProblems(found, issues, warnings) {
+		const sign = JSON.stringify([ found.map(one => [ one, one.conditions.map(({ since }) => format.age(since, now())) ]), issues, warnings ]);
+
+		if (sign === this.drawnProblems)
+			return;
+
+		this.drawnProblems = sign;
+		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
+			warnings.map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
 	},
 
 	// how many there are, as the way to them
