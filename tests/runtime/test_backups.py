@@ -181,7 +181,7 @@ async def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
             await FolderTarget(str(tmp_path / target)).look()
         assert str(told.value) == f"{tmp_path}/file is a file, not a folder"
     (tmp_path / "db.tar").mkdir()
-    with pytest.raises(DataError, match="db.tar is a folder, not an archive"):
+    with pytest.raises(DataError, match=r"db\.tar is a folder, not an archive"):
         await FolderTarget(str(tmp_path)).verify(tmp_path / "db.tar")
 
 
