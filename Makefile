@@ -91,6 +91,11 @@ openapi: venv
 deps-%:
 	@PYTHON="$(PYTHON)" sh tests/setup/packages.sh $*
 
+# the pictures of the manual, made by the browser tests
+.PHONY: screenshots
+screenshots: deps-test browser venv
+	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -n 1 -m long tests/luci/browser/test_pictures.py
+
 # what tests with a real browser behind a real reverse proxy need; without it they are skipped
 browser: deps-browser .browser/.done
 

@@ -70,6 +70,14 @@ function wordsOf(error) {
 	return String(error.message).replace(/\n\s+at [^]*$/, '');
 }
 
+// these children and no others; those that are there already stay untouched, with the keyboard and what is open in them
+function place(node, wanted) {
+	const kept = new Set(wanted);
+
+	[ ...node.childNodes ].filter(one => !kept.has(one)).forEach(one => one.remove());
+	wanted.forEach((one, index) => node.childNodes[index] === one || node.insertBefore(one, node.childNodes[index] ?? null));
+}
+
 function rowOf(titles, cells) {
 	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': cell?.matches?.('[type=checkbox]') ? 'td ucidockd-tick' : 'td', 'data-title': titles[index] }, cell)));
 }
@@ -90,6 +98,7 @@ document.head?.append(el('style', {}, STYLE));
 
 return baseclass.extend({
 	el,
+	place,
 	wordsOf,
 
 	// one after the other, a comma between them
@@ -124,10 +133,7 @@ return baseclass.extend({
 			const wanted = [ head, ...(rows.length ? [ ...next.values() ].map(one => one.node) : [ placeholder(titles, none) ]) ];
 
 			known = next;
-			wanted.forEach((row, index) => node.childNodes[index] === row || node.insertBefore(row, node.childNodes[index] ?? null));
-
-			while (node.childNodes.length > wanted.length)
-				node.lastChild.remove();
+			place(node, wanted);
 		}, forget: keys => keys.forEach(key => known.delete(key)) };
 	},
 
@@ -135,9 +141,7 @@ return baseclass.extend({
 	spoken: (name, attributes, ...content) => el(name, { ...attributes, 'aria-live': 'polite' }, ...content),
 
 	// a field with its name, which a click on it and a screen reader find
-	labelled(text, field) {
-		return el('label', { 'style': 'display:inline-flex;gap:.4em;align-items:center;width:auto' }, el('span', {}, text), field);
-	},
+	labelled: (text, field) => el('label', { 'style': 'display:inline-flex;gap:.4em;align-items:center;width:auto' }, el('span', {}, text), field),
 
 	select: (name, choices, change) => el('select', { 'aria-label': name, change }, choices.map(([ value, words ]) => el('option', { value }, words))),
 
@@ -223,14 +227,10 @@ return baseclass.extend({
 	facts: pairs => el('table', { 'class': 'table' }, pairs.map(([ name, value ]) => el('tr', { 'class': 'tr' },
 		el('td', { 'class': 'td left', 'style': 'width:33%' }, name), el('td', { 'class': 'td left' }, value)))),
 
-	badge(level, text) {
-		return el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(COLOURS[level] ?? COLOURS.off) }, text);
-	},
+	badge: (level, text) => el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(COLOURS[level] ?? COLOURS.off) }, text),
 
 	// only to web pages, and without telling where from
-	link(href, text) {
-		return (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text);
-	},
+	link: (href, text) => (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text),
 
 	page(path, text, part, style) {
 		const href = L.url('admin/services/ucidockd', ...[ path ].flat().map(encodeURIComponent));
