@@ -63,7 +63,7 @@ class FreeFirst:
                     self._do(step, container, freed)
                 self.records.change(self.current().nonce, freed=(), asked="")
                 return
-            # None of these is the new image's fault. `freed` stays in the record, and the next pass goes on from there.
+            # None of these is the new image's fault. `freed` stays in the record, and the next pass continues from there.
             except (EngineUnreachableError, SkippedError, SupersededError):
                 raise
             except EngineError as exc:

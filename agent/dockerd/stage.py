@@ -167,7 +167,7 @@ class DaemonStage:
         self._engine.accept()
         self._retry.set()
         self._life.forgive()
-        # A dockerd that was stopped by hand is started too: the user asks for all that is declared.
+        # A dockerd that was stopped manually is started too: the user asks for all that is declared.
         self._manual.ask(DaemonAction.START)
 
     def ask(self, wish: DaemonAction, desired: Desired | None) -> None:

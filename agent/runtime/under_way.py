@@ -225,8 +225,8 @@ class UnderWay:
         elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
             self.backoff.failed(operation.key, str(error), self.clock.monotonic())
-            # A change that failed leaves the old container running: it is looked at and mended in spite of the back-
-            # off, which is about the change.
+            # A change that failed leaves the old container running: it is looked at and mended in spite of the
+            # back-off, which is about the change.
             if isinstance(operation, ops.ReplaceContainer):
                 self.changing.add(operation.key)
             else:

@@ -101,7 +101,7 @@ class RunningAgent:
                     self._reconciler.daemon.accept_engine()
                 self._reconciler.begin_pass(deep=None)
 
-        # Before the pass, and outside of it: what a person stopped by hand is now meant to follow its section.
+        # Before the pass, and outside of it: what a person stopped manually is now meant to follow its section.
         self._reconciler.holds.clear()
         await self._loop.settled_files()
         with self._reconciler.under_way.collecting() as outcomes:

@@ -121,7 +121,7 @@ class Mover:
         contents = await _in_thread(lambda check: measure(source, check, live=True))
         await asyncio.to_thread(check_room, move, contents)
         told.expect(contents.size)
-        # In the target, so that the same move asked for again finds what was copied and goes on with it.
+        # In the target, so that the same move asked for again finds what was copied and continues it.
         await asyncio.to_thread(write_note, move)
         _say(told, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
         await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
