@@ -139,8 +139,8 @@ def _load(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        # Without holds the worst is that a container that was stopped manually is started again; an agent that does not start
-        # would be worse.
+        # Without holds the worst is that a container that was stopped manually is started again; an agent that does not
+        # start would be worse.
         logger.warning("%s is not readable, no hold is known: %s", path, exc)
         return {}
 
