@@ -165,6 +165,11 @@ class FreeFirst:
                     if seen is not None:
                         self.engine.remove_container(record.object_id, volumes=False, force=True)
                     self._remove_image(record.image_id)
+                elif seen is None:
+                    # One that was pulled, and of which no container could be made: the old one needs its place on the disk.
+                    pulled = look_at_image(self.engine, freed.keep or container.spec.image)
+                    if pulled is not None and pulled.get("Id") != freed.image_id:
+                        self._remove_image(str(pulled["Id"]))
             case Step.SET_ASIDE:
                 if not is_old or seen is None:  # else it was never removed, or is made again already
                     # Only that image and no other: a newer one is what has just failed.

@@ -180,7 +180,7 @@ FREE_FIRST = [
     ("remove image", ["create", "start new"]),
     ("remove image", ["pull", "create", "create", "start new"]),
     ("pull", ["pull", "create", "create", "start new"]),
-    ("create", ["pull", "create", "remove new", "create", "start new"]),
+    ("create", ["remove image", "remove image", "pull", "create", "create", "start new"]),
     (
         "start new",
         ["remove new", "remove image", "remove image", "pull", "create", "create", "start new"],
@@ -199,3 +199,5 @@ def test_free_first_comes_back_to_the_old_image_from_each_step(tmp_path: Path) -
         assert (one.name, one.state, one.image_id) == ("web", "running", bench.old.image_id), refused
         (record,) = bench.records.records()
         assert (record.freed, record.object_id) == ((), one.id), refused
+        here = {image.id for image in (*bench.engine.images.values(), *bench.engine.dangling.values())}
+        assert here == {bench.old.image_id}, f"{refused}: the disk may not hold two"
