@@ -18,7 +18,7 @@ import pytest
 
 from agent.runtime import loop
 from agent.runtime.reconciler import Reconciler
-from tests.support.agent_process import Agent, wait_for
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.hanging import HangingMount
 
