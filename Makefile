@@ -11,7 +11,7 @@ ON_ENGINE := tests/test_*_on_engine.py tests/*/test_*_on_engine.py tests/adoptio
 ON_ENGINE_SAMPLE := tests/test_agent_on_engine.py tests/test_options_on_engine.py tests/api/test_streams_on_engine.py \
 	tests/virtual/test_engine_contract.py
 
-.PHONY: demo unit test test-long test-on-engine sample-on-29 lowest-if-possible test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible clean
+.PHONY: demo unit test test-long test-on-engine sample-on-29 lowest-if-possible test-versions bench style eslint xterm pot openapi manual browser browser-if-possible engines-if-possible fuzzer-if-possible venv libuci libuci-if-possible python clean
 
 demo: deps-demo venv
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
@@ -91,6 +91,11 @@ openapi: venv
 deps-%:
 	@PYTHON="$(PYTHON)" sh tests/setup/packages.sh $*
 
+# the pictures of the manual, made by the browser tests
+.PHONY: screenshots
+screenshots: deps-test browser venv
+	SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/python -m pytest -n 1 -m long tests/luci/browser/test_pictures.py
+
 # what tests with a real browser behind a real reverse proxy need; without it they are skipped
 browser: deps-browser .browser/.done
 
@@ -117,8 +122,11 @@ fuzzer-if-possible: venv
 
 venv: .venv/.done
 
-.venv/.done: pyproject.toml
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) -s deps-demo
+# a target of its own: make looks for PYTHON before the first line of a recipe runs
+python:
+	@$(or $(PYTHON),false) -c 'import ensurepip' 2>/dev/null || $(MAKE) -s deps-demo
+
+.venv/.done: pyproject.toml | python
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -e '.[dev,openwisp]'
 	@touch $@

@@ -304,3 +304,8 @@ class InternalError(UcidockdError):
     """A state that our own code promised could not be."""
 
     code: ClassVar[str] = "internal"
+
+
+def plain_words(exc: BaseException) -> str:
+    """What went wrong, for people: `Connection reset by peer`, without the number that an OSError begins with."""
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__

@@ -3,8 +3,9 @@
 about 25. Run on a copy: `bundle.py HTDOCS` replaces the modules under it.
 
 `ucidockd/app.js` has the modules that pages without forms need, `ucidockd/forms.js` all others; a page, and a module that
-is loaded later (`L.require('ucidockd.x')`), stays a file and takes them from there. Each module stays a function with its
-needs as parameters, as LuCI makes them. The schemas are packed with the module that reads them.
+is loaded later (`L.require('ucidockd.x')`), stays a file and takes them from there; a page fetches them itself
+(`frame.js`). Each module stays a function with its needs as parameters, as LuCI makes them. The schemas are packed with
+the module that reads them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _LATER = re.compile(r"L\.require\('(ucidockd\.[\w.]+)'\)")
 _OWN = "ucidockd."
 _FORMS = "ucidockd.editor"
 _SCHEMAS = "ucidockd.schemas"
+_FRAME = Path(__file__).with_name("frame.js")
 _LICENSE = "// SPDX-License-Identifier: GPL-2.0-or-later\n"
 
 
@@ -44,7 +46,7 @@ def main() -> None:
         packed = _bundle(names, sources, place, bundle)
         (resources / f"ucidockd/{bundle}.js").write_text(packed)
     for path, text in roots.items():
-        path.write_text(_root(text, place))
+        path.write_text(_page(text, place) if path in views else _root(text, place))
 
 
 def _needs(text: str) -> list[tuple[str, str]]:
@@ -103,15 +105,39 @@ def _value(name: str, place: dict[str, str], bundle: str) -> str:
 
 
 def _root(text: str, place: dict[str, str]) -> str:
-    """A page or a module that is loaded later: its own file, with its modules from the bundles."""
-    own = [(name, alias) for name, alias in _needs(text) if name.startswith(_OWN)]
-    bundles = sorted({place[name] for name, _ in own})
-    head = [f"'require {name} as {alias}';\n" for name, alias in _needs(text) if not name.startswith(_OWN)]
-    head += [f"'require {_OWN}{bundle} as {_name(bundle)}';\n" for bundle in bundles]
-    head += [f"\nconst {alias} = {_name(place[name])}.made['{name}'];" for name, alias in own]
+    """A module that is loaded later: its own file, with its modules from the bundles."""
+    comment, foreign, own, code = _parts(text, place)
+    head = [f"'require {_OWN}{bundle} as {_name(bundle)}';\n" for bundle in _bundles(text, place)]
+    return f"{comment}\n'use strict';\n{foreign}{''.join(head)}\n{own}\n{code}"
+
+
+def _page(text: str, place: dict[str, str]) -> str:
+    """A page in its frame, which fetches the bundles."""
+    comment, foreign, own, code = _parts(text, place)
+    bundles = _bundles(text, place)
+    names, given = [f"{_OWN}{bundle}" for bundle in bundles], ", ".join(map(_name, bundles))
+    frame = _slim(_REQUIRE.sub("", _FRAME.read_text()).partition("'use strict';\n")[2])
+    made = (
+        f"const BUNDLES = {json.dumps(names)};\nconst make = ({given}) => {{\n{own}\n{code.rstrip()}\n}};\n"
+    )
+    return f"{comment}\n'use strict';\n{foreign}\n{made}{frame}"
+
+
+def _parts(text: str, place: dict[str, str]) -> tuple[str, str, str, str]:
+    """The comment at the top, the lines that require LuCI's modules, those that take ours from bundles, and the code."""
+    foreign = [f"'require {name} as {alias}';\n" for name, alias in _needs(text) if not name.startswith(_OWN)]
+    own = [
+        f"const {alias} = {_name(place[name])}.made['{name}'];\n"
+        for name, alias in _needs(text)
+        if name.startswith(_OWN)
+    ]
     body = _REQUIRE.sub("", text).replace("'use strict';\n", "", 1)
     comment, _, code = body.partition("\n\n")
-    return f"{comment}\n'use strict';\n{''.join(head)}\n\n{code}"
+    return comment, "".join(foreign), "".join(own), code
+
+
+def _bundles(text: str, place: dict[str, str]) -> list[str]:
+    return sorted({place[name] for name, _ in _needs(text) if name.startswith(_OWN)})
 
 
 def _name(bundle: str) -> str:

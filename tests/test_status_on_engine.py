@@ -10,7 +10,7 @@ import pytest
 
 from agent.cli.view.status import status_view
 from agent.errors import EngineUnreachableError
-from agent.runtime.planning import diff
+from agent.runtime.requests.planning import diff
 from tests.support.box import Box
 from tests.test_running_agent import wait_for
 
@@ -57,7 +57,7 @@ def test_what_runs_is_told_whatever_is_planned(box: Box, state: str) -> None:
     elif state == "mistake":
         text = ONE.replace("'0.1'", "'soon'")
     elif state == "held":
-        box.reconciler.hold("one", "kill")
+        box.reconciler.manual.hold("one", "kill")
     else:
         text = ONE + "\tlist wait_for 'file:/not/there'\n"
     box.get("one").kill()

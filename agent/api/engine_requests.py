@@ -35,6 +35,7 @@ from agent.status.conditions import ConditionType
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_LINES = re.compile(r"[\t\r\n]")  # they are encoded again on their way to the engine
 _SOURCE = re.compile(r"https?://[A-Za-z0-9\[][^\s]*|git://[A-Za-z0-9\[][^\s]*|git@[A-Za-z0-9][^\s]*")
 _READERS_PS = frozenset(
     {"", "-e", "-ef", "-eF", "-A", "-f", "-l", "-w", "-ww", "ax", "aux", "axuww", "auxww"}
@@ -48,7 +49,9 @@ def checked_query(path: str, pairs: Iterable[tuple[str, str]], *, writer: bool) 
     for name, value in pairs:
         if not _NAME.fullmatch(name):
             raise RequestError("the engine does not have this query parameter")
-        checked.append((name, checked_value(name, value)))
+        # a commit's comment has lines, as has a Dockerfile that docker-py sends along
+        checked_value(name, _LINES.sub(" ", value))
+        checked.append((name, value))
         _look(path, name, value, writer=writer)
     return checked
 

@@ -264,6 +264,7 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; use `images`, `older`, `build_cache` and `dry_run`"
         )
+    # Only what was asked for is in it: everything else is filled in from the configuration, by whoever carries it out.
     found: dict[str, Any] = {}
     for name in ("build_cache", "dry_run"):
         if not isinstance(body.get(name, False), bool):
@@ -302,6 +303,8 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
 
 def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The body of `POST /v1/backups`: `names`, all sections where it is missing. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"names"}):  # a wrong word must not make all of them
+        raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
     names = body.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError("`names`: expected a list of backup sections")

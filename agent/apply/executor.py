@@ -89,6 +89,8 @@ class Executor:
                     break
         finally:
             complete = len(outcomes) == len(work.operations) and not any(o.error for o in outcomes)
+            # Also after an error that is not ours to handle: a key that stayed busy would be left alone by every later
+            # pass.
             self.ended(work, complete)
         return outcomes
 
@@ -120,12 +122,16 @@ class Executor:
 
     @_do.register
     def _restart(self, operation: ops.RestartContainer) -> None:
+        # Not the engine's restart call: what keeps it from starting is cleared away between the two, see
+        # `_start_or_free`.
         self.engine.stop(operation.record.object_id, operation.container.spec.stop_timeout_s)
         with self._starting(operation.container):
             self._start_or_free(operation.record.object_id)
 
     @_do.register
     def _set_aside(self, operation: ops.SetAsideContainer) -> None:
+        # Two sections that exchange their names need one more name in between. Part of the nonce keeps it free of other
+        # containers.
         record = operation.record
         self.engine.rename(record.object_id, f"{record.name}{ASIDE_SUFFIX}{record.nonce[:4]}")
 
@@ -162,6 +168,7 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
+        # The id need not outlive a power cut: the label's nonce on the network tells it again.
         self.records.change(record.nonce, lasting=False, object_id=object_id)
 
     @_do.register
@@ -205,6 +212,8 @@ class Executor:
         self, kind: str, resource: Network | Volume, object_id: str, differing: tuple[str, ...]
     ) -> None:
         """What differs is recorded as unknown, so that the next look sees a change."""
+        # Nothing is changed on the object itself: labels of a network or volume cannot be set afterwards, so only the
+        # record says that it is ours.
         record = self._announce(kind, resource, adopted=True)
         spec = {name: "as found" if name in differing else value for name, value in record.spec.items()}
         spec |= dict.fromkeys(differing, "as found")
@@ -212,11 +221,15 @@ class Executor:
 
     @_do.register
     def _remove_network(self, operation: ops.RemoveNetwork) -> None:
+        # The object goes before its record: a kill in between leaves a record of something gone, which the next pass
+        # drops. The other way round it would be a foreign network for ever.
         self.engine.remove_network(operation.record.object_id)
         self.records.drop(operation.record.nonce)
 
     @_do.register
     def _create_volume(self, operation: ops.CreateVolume) -> None:
+        # A volume that held data and was deleted by others comes back empty. Its users are told until the user has
+        # acknowledged that.
         before = self._record_of(operation.key)
         empty = before is not None and before.object_id and holds_data(operation.volume)
         record = self._announce("volume", operation.volume, lost=(operation.volume.name,) if empty else ())
@@ -277,6 +290,7 @@ class Executor:
         self.records.change(record.nonce, lasting=False, object_id=object_id, volumes=volumes)
         if heir.lost:
             logger.warning("%s: created again, empty: %s", key, ", ".join(heir.lost))
+        # Engines before API 1.44 take one network at creation; the others are joined while it has not started yet.
         for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
 
@@ -297,6 +311,7 @@ class Executor:
         object_id = self._start_now(operation.key, operation.container)
         if operation.container.policy.post_start:
             record = self._current(operation.key)
+            # Noted before it is run: after a kill in between the next pass runs it again, rather than never.
             self.records.change(record.nonce, hook_due=True)
             self._run_hook(operation.container, record.nonce, object_id)
 
@@ -355,6 +370,7 @@ class Executor:
 
     @_do.register
     def _stop(self, operation: ops.StopContainer) -> None:
+        # No change of the record: that it is meant to be down follows from its section, at each look.
         self.engine.stop(operation.record.object_id, operation.stop_timeout_s)
 
     @_do.register
@@ -365,6 +381,8 @@ class Executor:
     def _note(self, operation: ops.NoteContainer) -> None:
         record = operation.record
         changes = kept_policy(operation.container)
+        # What it waits for counts as applied with the next replacement only: until then the container runs with the
+        # mounts of before.
         if not operation.waits:
             changes |= {"waits": record.waits, "waits_known": record.waits_known}
         if operation.volumes is not None:
@@ -396,6 +414,8 @@ class Executor:
         return tuple(change.field for change in drift if change.field in operation.fields)
 
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
+        # An update in place ends with the same record that a new container would have, so the two never differ in the
+        # next plan.
         spec = desired_spec(container)
         if record.spec_hash != spec_hash(spec):
             # its section changed: that acknowledges a loss, and ends the pin of a rollback
@@ -436,6 +456,8 @@ class Executor:
             self._replace_in_place(operation, before)
             return
         try:
+            # The pull comes first: it takes longest and fails most often, and up to here nothing of the old container
+            # is touched.
             image_id = self.images.ensure(
                 container,
                 keep=operation.keep,
@@ -566,6 +588,7 @@ class Executor:
             # else the next start of the engine would start it again
             self.engine.update(record.object_id, restart_body("no"))
             self.engine.stop(record.object_id, None)
+        # From now on its grace runs. It keeps its name and data, so that a section that comes back gets all of it.
         self.records.change(record.nonce, removed_at=self.clock.wall())
 
     @_do.register
@@ -582,6 +605,8 @@ class Executor:
         if operation.volumes:
             # the anonymous ones of a container that is gone; those that were carried over are named to the engine
             volumes = names(record.volumes, record.left)
+            # The engine's own `v=1` takes only volumes that it made for this container, not those that went from one
+            # container to the next.
             for name in volumes:
                 try:
                     self.engine.remove_volume(name)

@@ -49,6 +49,8 @@ class FreeFirst:
 
     def run(self, operation: ops.ReplaceContainer) -> None:
         """Begins, or goes on. Raises what went wrong: the old image is back then, or tried again by the next pass."""
+        # What the record says wins over the operation: it may go on from what an earlier pass, or an earlier agent, had
+        # begun.
         container, record = operation.container, self.current()
         freed = Freed.of(record) or self._begin(operation, record)
         if freed is None:
@@ -61,6 +63,7 @@ class FreeFirst:
                     self._do(step, container, freed)
                 self.records.change(self.current().nonce, freed=(), asked="")
                 return
+            # None of these is the new image's fault. `freed` stays in the record, and the next pass goes on from there.
             except (EngineUnreachableError, SkippedError, SupersededError):
                 raise
             except EngineError as exc:
@@ -86,6 +89,7 @@ class FreeFirst:
         None: the registry has nothing else.
         """
         container = operation.container
+        # A tag would not do as the way back: it names the new image by then.
         digest = record.digest or self.history.digest(record.image_id, str(record.spec.get("image") or ""))
         if not digest:
             raise EngineError(
@@ -110,6 +114,8 @@ class FreeFirst:
         return freed
 
     def _do(self, step: Step, container: Container, freed: Freed) -> None:
+        # Looked at before each step: whether it is done already shows on the engine, so a step may be repeated after a
+        # kill.
         record = self.current()
         seen = self.engine.inspect_container(record.object_id)
         is_old = record.image_id == freed.image_id
@@ -161,6 +167,7 @@ class FreeFirst:
                     self._remove_image(record.image_id)
             case Step.SET_ASIDE:
                 if not is_old or seen is None:  # else it was never removed, or is made again already
+                    # Only that image and no other: a newer one is what has just failed.
                     image_id = self.images.ensure(
                         container, keep=freed.image_id, digest=freed.digest, only=True
                     )

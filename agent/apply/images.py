@@ -265,10 +265,13 @@ def create_from(
     look at the image and this call, so the id is verified afterwards; where it is another one, the container is
     created again, by the id. Raises EngineError; one with a status means that nothing was left.
     """
+    # Not by the id from the start: then `docker ps` and updaters would show an id where users expect the image's name.
     by_id = {**body, "Image": image_id}
     try:
         object_id = engine.create_container(name, body, platform=platform)
     except EngineError as exc:
+        # The image is there but its name is gone (`docker rmi`, or a tag that moved on): it is made by the id all the
+        # same.
         if exc.status != 404 or body["Image"] == image_id:
             raise
         return _looked_at(engine, engine.create_container(name, by_id, platform=platform))

@@ -54,9 +54,11 @@ def with_addresses(
     try:
         act()
     except EngineError as exc:
+        # Only the text of the engine's error says that an address is taken: its status is that of many others.
         if _USED not in str(exc).lower():
             raise
         holders = list(_holders(engine, records, spec, object_id))
+        # An address that another section declares is that section's: moving it would only exchange the two errors.
         kept = [holder for holder in holders if _dynamic(records, holder) is None]
         if not holders:
             raise

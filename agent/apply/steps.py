@@ -107,6 +107,8 @@ class Hooks:
         why = self._run(container, old.object_id, command, HOLD_S)[0] if command and runs else ""
         if not why:
             return
+        # The wall clock, since the limit has to go on through restarts of the agent. A clock that was set back begins
+        # it again.
         now, limit = self.clock.wall(), container.policy.hold_limit_s
         limit = HOLD_LIMIT_S if limit is None else limit
         if old.held_at is None or old.held_at > now:
@@ -153,6 +155,8 @@ class Hooks:
             return "could not be run: " + tidied(str(exc).encode(), container), ""
         if code == 0:
             return "", ""
+        # The output goes to status and notices, which readers see: values that the section calls secret are taken out
+        # first.
         output = tidied(raw, container)
         last = output.rpartition("\n")[2].strip()
         why = f"did not end within {limit_s:g} s" if code is None else f"exited with {code}"
@@ -180,6 +184,7 @@ def prove(
             raise GateError(str(exc), status=exc.status) from exc
         raise
     try:
+        # Before the gate: what the hook sets up, such as joining a cluster, may be what makes the container healthy.
         hooks.post_start(container, object_id)
     except EngineUnreachableError:
         raise
@@ -213,10 +218,13 @@ def _gate(
     while True:
         seen = engine.inspect_container(object_id)
         now = clock.monotonic()
+        # A slow start does not count against the gate, and is not part of it either: the seconds begin when the first
+        # check has passed.
         if seen is not None and _health(seen) == "starting":
             well_since = now
         if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
             return
+        # A gate may take minutes. An edit made meanwhile, or the end of the agent, need not wait for it.
         leave(container)
         clock.sleep(_POLL_S)
 
@@ -247,6 +255,7 @@ def _judge(
         raise GateError(
             f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
         )
+    # With a restart policy the engine hides a crash within a second: only the counter tells.
     restarts = (seen.inspect or {}).get("RestartCount", 0)
     if state.get("Restarting") or restarts > 0:  # it runs again: its last exit code is not shown any more
         raise GateError(f"the new container ended and was restarted ({restarts}x) within {elapsed_s:.1f} s")

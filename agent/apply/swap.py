@@ -75,6 +75,7 @@ class Swap:
 
     def run(self, container: Container, old: Record, *, image_id: str) -> None:
         """Replaces the container of record `old` by one of `container`'s spec."""
+        # Looked at now and not taken from the plan: a pull may have taken minutes since that was made.
         before = self.engine.inspect_container(old.object_id)
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
@@ -84,6 +85,8 @@ class Swap:
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
         saves = self._check_data(container, old, image_id)
+        # It is in the names of both containers during the swap and in the labels of the new one: a half-done swap can
+        # be told from anything a user makes.
         nonce = secrets.token_hex(8)
         self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
         new = self._announce(container, old, image_id, nonce)
@@ -94,6 +97,7 @@ class Swap:
             strategy = Strategy.HANDOVER if self._may_overlap(under_way) else Strategy.SWAP
             for step in ORDER[strategy][1:]:
                 self._do(step, under_way)
+            # From this write on the new container is the right one, whatever happens.
             self._commit(old, under_way.new)
         except (EngineError, StorageError) as exc:
             new = under_way.new
@@ -117,6 +121,8 @@ class Swap:
 
     def _check_data(self, container: Container, old: Record, image_id: str) -> tuple[str, ...]:
         """The volumes that are saved first. Raises DataNotMovedError for what cannot be, before anything is stopped."""
+        # A new image may change the format of its data so that the old image cannot read it; a changed option may not.
+        # And the way back to an image has its data already.
         is_update = old.image_id and image_id != old.image_id and not (self.history and self.history.pin)
         saves: tuple[str, ...] = ()
         if is_update and container.policy.backup_before_update:
@@ -152,6 +158,7 @@ class Swap:
     def _announce(self, container: Container, old: Record, image_id: str, nonce: str) -> Record:
         spec = desired_spec(container)
         kept = self.history.after(old, container, image_id) if self.history is not None else {}
+        # What was saved before the update is what the volumes get back now; a second way back does not exist.
         if self.restores:
             kept["saved"] = ()
         new = Record(
@@ -211,6 +218,7 @@ class Swap:
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
         mounted = anonymous_volumes(before.inspect or {})
+        # Anonymous volumes are found by where they are mounted: the image may name other places than the one before.
         old = self.records.get(new.partner)
         heir = inherit(
             self.engine, container, new.image_id, mounted, left=old.left if old is not None else ()
@@ -279,10 +287,12 @@ class Swap:
             is_of_it = (record.kind, record.section, record.swap) == of
             if is_of_it and record.nonce not in {old.nonce, new.nonce}:
                 self.records.drop(record.nonce, lasting=False)
+        # Both in one write: with only one of them a restart would find two right containers, or none.
         self.records.put(replace(new, swap="", partner="", restores=""), replace(old, swap="retired"))
 
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
+        # By force: it is stopped, but somebody may have started it again, and it has no place any more.
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
         if old.saved:  # its record goes last: after a kill it tells that there may be copies
             forget_copies(self.data, self.records)
@@ -295,6 +305,7 @@ class Swap:
         Once the old one has its name and restart policy again, starting it is a matter for any pass.
         """
         old = self.records.get(new.partner)
+        # A new container that nobody knows the id of would keep its ports and addresses for ever.
         made = None if new.object_id else made_for(self.engine, self.records, new)
         object_id = made.id if made is not None else new.object_id  # its creation may not have been answered
         seen = self.engine.inspect_container(old.object_id) if old is not None else None
@@ -410,6 +421,7 @@ def recover(
 
     Returns what could not be: key -> error; nothing may be planned for such a key. Raises EngineUnreachableError.
     """
+    # The lowest API version: nothing is created here, and what is removed and renamed is the same in all of them.
     swap = Swap(engine=engine, records=records, api=(1, 41), data=data)
     failed: dict[str, UcidockdError] = {}
     # the new ones first: what they replace is needed for bringing it back
@@ -441,6 +453,7 @@ def _recover(swap: Swap, record: Record) -> None:
 
 def _settle(engine: Engine, records: Records, record: Record) -> None:
     """A record announced without an answer: its object either carries the nonce, or was never made."""
+    # A name alone proves nothing: somebody may have made an object of that name since. Only the nonce is ours.
     seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
     if record.kind == "container":
         seen = made_for(engine, records, record)

@@ -58,12 +58,15 @@ def inherit_from_gone(
     engine: Engine, container: Container, image_id: str, record: Record, declared: Iterable[str]
 ) -> Inheritance:
     """The same for a container that is gone itself. `declared`: names of the volumes that have a section."""
+    # The container cannot be inspected any more, so the record is all that knows which volume was mounted where.
     mounted = of_record(record)
     gone = {target: name for target, name in mounted.items() if engine.inspect_volume(name) is None}
     there = {target: name for target, name in mounted.items() if target not in gone}
     found = inherit(engine, container, image_id, there, left=record.left)
     before = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
     sources = {m.source for m in container.spec.mounts if m.source and not m.is_bind}
+    # Volumes with a section are told about by their own record; here it is about those that a container's section names
+    # alone.
     others = sorted((sources & before) - set(declared))
     lost = [name for name in others if engine.inspect_volume(name) is None]
     places = _places(engine, container, image_id, gone)

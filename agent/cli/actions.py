@@ -365,6 +365,8 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
         resources = whole_status(agent_socket(args))["resources"]
         level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
         waited = time.monotonic() - begin
+        # Trouble ends the wait at once; whoever waits for something (a disk, an image) is shown what, and may go on
+        # waiting.
         if level == "error" or waited > seconds:
             return why
         if waited > _QUIET_S and why != told:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from agent.errors import UcidockdError
+from agent.errors import UcidockdError, plain_words
 from agent.unix_http import UnixConnection
 from agent.wire.bodies import error_message
 
@@ -74,7 +74,7 @@ def stream(path: str, route: str) -> Iterator[bytes]:
         while piece := response.read1(_PIECE):
             yield piece
     except (OSError, http.client.HTTPException) as exc:
-        raise UcidockdError(f"the stream broke off: {exc}") from exc
+        raise UcidockdError(f"the stream broke off: {plain_words(exc)}") from exc
 
 
 def upload(path: str, route: str, pieces: Iterable[bytes]) -> Any:

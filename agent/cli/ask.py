@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from agent.cli.agent_client import NoAgentError, answer_of, call, whole_status
 from agent.cli.parser import ENGINE, FOLDERS, from_environment, runtime_options
-from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError
+from agent.errors import ConfigError, EngineError, EngineUnreachableError, UcidockdError, plain_words
 from agent.unix_http import UnixConnection
 from agent.wire.bodies import error_message
 
@@ -192,7 +192,7 @@ class Engine:
             return EngineUnreachableError(
                 f"no Docker engine at {where}; start it with `/etc/init.d/dockerd start` or `systemctl start docker`"
             )
-        return EngineUnreachableError(f"the engine at {where} does not answer: {exc}")
+        return EngineUnreachableError(f"the engine at {where} does not answer: {plain_words(exc)}")
 
     def _address(self) -> tuple[EngineAddress, str]:
         from agent.model.addresses import parse_engine_address

@@ -224,6 +224,7 @@ def backup(args: argparse.Namespace) -> int:
         return _list_backups(args, path)
     began = time.time()
     answer = _wait(path, call(path, "POST", "/v1/backups", body={"names": args.names}))
+    # A second of tolerance: the router's clock may be set while the backup runs.
     ended = [
         each
         for each in answer["backups"]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from agent.cli.agent_client import whole_status
 from agent.cli.ask import Engine, Target, agent_socket, created, targets
 from agent.cli.output import Style, output_of
-from agent.errors import ConfigError, UcidockdError, UsageError
+from agent.errors import ConfigError, UcidockdError, UsageError, plain_words
 from agent.model.issues import plain
 from agent.wire.bodies import FrameDecoder, FrameError
 
@@ -131,7 +131,7 @@ class _Source:
                     yield "stdout", piece
         except (OSError, HTTPException, FrameError) as exc:
             raise UcidockdError(
-                f"the output of {self.name} broke off: {exc}; continue with `-f --since 1m`"
+                f"the output of {self.name} broke off: {plain_words(exc)}; continue with `-f --since 1m`"
             ) from exc
 
 

@@ -70,6 +70,7 @@ def picked(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         resources = [r for r in resources if r.get("stack") == args.stack]
     if args.state:
         resources = [r for r in resources if is_in_state(r, args.state)]
+    # An empty list would look like a router without containers: a mistyped stack is said to be one.
     if found["resources"] and not resources:
         stacks = sorted({r["stack"] for r in found["resources"] if r.get("stack")})
         if args.stack and args.stack not in stacks:

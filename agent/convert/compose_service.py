@@ -197,6 +197,7 @@ class ServiceReader:
                 continue
             target, published = text(item.get("target")), text(item.get("published"))
             address = text(item.get("host_ip"))
+            # compose takes IPv6 addresses with and without brackets; UCI needs them, as a colon parts the entry.
             address = f"[{address}]" if ":" in address and not address.startswith("[") else address
             protocol = text(item.get("protocol") or "tcp")
             entry = f"{published}:{target}" if published else target
@@ -215,6 +216,7 @@ class ServiceReader:
                 self._long_volume(place, item)
                 continue
             source, colon, rest = text(item).partition(":")
+            # Without a source it is an anonymous volume, as in docker.
             if not colon:
                 self.put("volume", source, place)
             elif source.startswith((".", "~", "/")) or "/" in source:
@@ -298,6 +300,7 @@ class ServiceReader:
             target = text(long.get("target")) or (name if kind == "secrets" else f"/{name}")
             if not path:
                 continue
+            # Where compose puts secrets of a relative name.
             if not target.startswith("/"):
                 target = f"/run/secrets/{target}"
             for key in long.keys() & {"uid", "gid", "mode"}:
@@ -381,6 +384,7 @@ class ServiceReader:
         for service, settings in named.items():
             place = f"{where}.{service}"
             settings = settings if isinstance(settings, dict) else {}
+            # A dependency on a service that a profile leaves out: compose ignores it too.
             if service not in self.project.sections:
                 self.conversion.left_out(place, "there is no such service among those that are chosen")
                 continue

@@ -297,6 +297,7 @@ _WRITERS: Mapping[str, Any] = {
 
 
 def _network(name: str, network: Network | None) -> dict[str, Any]:
+    # No section describes it: compose is told that it exists, and must not make one of its own.
     if network is None:
         return {"name": name, "external": True}
     options = _options(network)

@@ -63,6 +63,8 @@ def convert(
         raise ConfigError(f"the folder {request.folder[:64]!r} is not an absolute path")
     variables = parse_env(request.env)
     there = packages[PACKAGE].sections if PACKAGE in packages else ()
+    # Names that exist are taken into account from the start, so that references inside the import lead to the sections
+    # that it makes.
     conversion = Conversion(
         taken_names={section.name for section in there},
         networks_there={

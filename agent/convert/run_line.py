@@ -132,6 +132,7 @@ def _second(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
 def _other(conversion: Conversion, verb: str, words: Sequence[Word]) -> None:
     shown = " ".join(word.text for word in words[:4]) + (" ..." if len(words) > 4 else "")
     name = basename(words[0].text)
+    # A variable is used where it is named; alone it says nothing.
     if verb == "assignment":
         return
     if verb in ("pull", "image"):
@@ -244,6 +245,7 @@ class _Container:
                 self.conversion.unknown(f"-{letter}", "docker run has no such flag")
                 return 0
             if not flag.switch:
+                # As the docker CLI reads it: the first letter that takes a value takes all of the rest.
                 if rest:
                     self._flag(flag, Word(rest.removeprefix("="), unresolved))
                     return 0
@@ -362,6 +364,7 @@ class _Container:
                 else:
                     self.conversion.left_out(f"{where} {key}", "list network has no such setting")
         shown = f"{where} {value}"
+        # The default bridge is what a section without `list network` gets.
         if name in ("default", ""):
             self.conversion.taken(shown)
         elif name.startswith("container:"):

@@ -40,6 +40,7 @@ class _Splitter:
         text = self.text
         while self.at < len(text):
             char = text[self.at]
+            # A `#` inside of a word is no comment, as in `image#1`: pasted lines may have both.
             if char == "#" and self.word is None:
                 self.at = end if (end := text.find("\n", self.at)) >= 0 else len(text)
             elif char in _ENDS:

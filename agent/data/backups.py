@@ -118,6 +118,7 @@ class Backups:
         `into`: a new volume gets it. Raises ConfigError, ConflictError.
         """
         section = self._section(name)
+        # Never guessed: a restore takes the place of what the volume has now.
         if not volume and len(section.volumes) != 1:
             raise ConfigError(f"{name} saves {', '.join(section.volumes)}: say which volume")
         volume = volume or section.volumes[0]
@@ -270,6 +271,8 @@ class Backups:
             if volume.is_plain and await self._restores.volumes.are_here():
                 needed += await asyncio.to_thread(places.archive_size, volume.place)
             else:
+                # An engine elsewhere, or a driver that keeps its files elsewhere: the size of the last archive is the
+                # best guess.
                 needed += int(sizes.get(name, {}).get("bytes", 0))
         space = await asyncio.to_thread(PATHS.ask, space_of, section.target)
         if space.free < needed:
@@ -283,6 +286,7 @@ class Backups:
             target = FolderTarget(section.target)
             path = Path(file) if file else await target.newest(section.name, volume)
             ended["file"] = str(path)
+            # Read twice: a damaged archive must be known before any file of the volume is touched.
             await target.verify(path)
             body = target.read(path)
             replaced = self._restores.into_new(into, body) if into else self._restores.replace(volume, body)
@@ -371,6 +375,8 @@ def _load(path: Path) -> dict[str, Result]:
             )
             for name, item in json_object(path.read_bytes()).items()
         }
+    # What is known of earlier backups serves the display and the schedule. The archives themselves say what can be
+    # restored.
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -45,7 +45,7 @@ class Data:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Mends what a killed agent left, as soon as the engine answers."""
-        self.restores.loop = asyncio.get_running_loop()
+        self.restores.begin()
         task = asyncio.create_task(self._recover(), name="data")
         try:
             async with self.backups.running():

@@ -146,6 +146,7 @@ def archive_size(place: Path) -> int:
                 with contextlib.suppress(FileNotFoundError):
                     found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                     total += 2 * BLOCK
+                    # tar stores a file of several names once, and a link for each other name.
                     if stat.S_ISREG(found.st_mode) and (found.st_nlink == 1 or found.st_ino not in seen):
                         total += -(-found.st_size // BLOCK) * BLOCK
                         if found.st_nlink > 1:
@@ -186,6 +187,8 @@ def lend(copy: Volume, volume: Volume) -> None:
     if old.exists() and place.exists():
         return
     try:
+        # Two renames with a sync after each: whatever a power cut leaves is one of three states, which the names tell
+        # apart.
         if not old.exists():
             place.rename(old)
             sync_directory(old.parent)

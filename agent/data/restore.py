@@ -28,8 +28,12 @@ class Restores:
 
     def __init__(self, volumes: Volumes) -> None:
         self.volumes = volumes
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._busy: set[str] = set()  # volumes whose files are about to be exchanged
+
+    def begin(self) -> None:
+        """In its event loop: from now on threads may ask. Until then nothing is saved or put back."""
+        self._loop = asyncio.get_running_loop()
 
     async def into_new(self, name: str, body: AsyncIterable[bytes]) -> int:
         """A new volume of the local driver, filled from an archive; how many members that has.
@@ -129,10 +133,10 @@ class Restores:
         return [(copy, await self._exchangeable(copy.copy_of)) for copy in await self.volumes.saved(key)]
 
     def _wait(self, work: Coroutine[object, object, Value]) -> Value:
-        if self.loop is None:
+        if self._loop is None:
             work.close()
             raise DataError("data is saved and put back by a running agent only: start it first")
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _exchangeable(self, name: str) -> Volume:
         volume = await self.volumes.inspect(name)

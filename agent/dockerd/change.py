@@ -82,6 +82,7 @@ class DaemonChange:
 
         Raises DaemonError when nothing was changed for a passing reason (no space), or when dockerd is down for good.
         """
+        # Looked at before anything is stopped: settings that dockerd says no to must cost nobody a restart.
         try:
             self.check(target)
         except DaemonError as exc:
@@ -101,6 +102,7 @@ class DaemonChange:
 
     def resume(self) -> None:
         """Goes on with what an agent before us had begun. Raises DaemonError as `carry_out`."""
+        # What was begun is finished before anything new is decided: half of a change is a state that no plan knows.
         record = self.record
         target = record.target
         if target is None:
@@ -120,6 +122,7 @@ class DaemonChange:
         """dockerd ended while a change was watched: the change is to blame. Raises DaemonError."""
         target, process = self.record.running, self.record.process
         words = self.supervisor.last_words(process) if process is not None else ""
+        # Nothing else may have changed since: the settings that it was last given are the first suspect.
         if target is not None:
             failure = DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
             self._roll_back(target, failure, way_back=self.record.fallback)
@@ -127,6 +130,7 @@ class DaemonChange:
     def end_watch(self) -> None:
         """The change has proved itself: its document is the last good one. Raises OSError when it cannot be kept."""
         running = self.record.running
+        # Kept on flash, and only now: a document that dockerd died of after ten seconds must never be a way back.
         if running is not None and self.store.last_good() != running:
             self.store.write_last_good(running)
         self._note(step=Step.NONE)
@@ -146,6 +150,7 @@ class DaemonChange:
 
     def pause(self) -> None:
         """Ends dockerd and every container. Another agent starts it again: nothing is noted of it. Raises OSError."""
+        # Containers must not outlive dockerd here: they would go on writing to the data that is being copied.
         self._hold(Change(effect=Effect.RESTART, stops=True))
         self._note(step=Step.NONE, target=None, must=True)
         process = self.supervisor.find()
@@ -156,6 +161,7 @@ class DaemonChange:
     def let_go(self, process: Process | None) -> None:
         """dockerd's settings are not ours (any more): no change of ours is under way. What a `process` that we did not
         start with our file follows is not known."""
+        # The way back of a change that was under way would put our file where the user's is meant to be.
         if process is not None and process != self.record.process:
             self.adopt(process, None)
         self._note(step=Step.NONE, target=None, held=False, failed="", why="", fallback=False)
@@ -191,6 +197,7 @@ class DaemonChange:
         except OSError as exc:
             if self.record.step in {Step.STOP, Step.RELOAD}:
                 self._note(step=Step.NONE, target=None)
+            # A full disk says nothing about the settings: they are tried again and not marked as failed.
             raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
 
     def _hold(self, change: Change) -> bool:
@@ -201,6 +208,7 @@ class DaemonChange:
             return self.record.process is not None and not change.stops and not self.record.swarm
         if running is None:
             return not change.stops and not self.probe.swarm()
+        # Without containers there is nothing to keep alive, and switching costs a reload.
         keep = not change.stops and not self.probe.swarm() and bool(self.probe.running())
         if bool(running.document.get("live-restore")) is keep:
             return keep
@@ -215,6 +223,8 @@ class DaemonChange:
         return False
 
     def _reload(self, target: Target) -> None:
+        # Noted first: an agent that is killed between the file and the signal leaves a dockerd that does not follow its
+        # file.
         self._note(step=Step.RELOAD, target=target, must=True)
         process = self.supervisor.find()
         if process is None:
@@ -239,6 +249,7 @@ class DaemonChange:
     def _confirmed(self, process: Process, document: Document) -> bool:
         """SIGHUP, and the engine's own word that it follows the document."""
         for _ in range(_SIGNALS):
+            # Listening before the signal is sent: the event comes within milliseconds.
             with self.probe.reload_events(self.limits.reload_s) as events:
                 self.supervisor.reload(process)
                 attributes = events.wait(self.limits.reload_s)
@@ -253,6 +264,8 @@ class DaemonChange:
 
     def _restart(self, target: Target, *, held: bool, fallback: bool = False) -> None:
         self._note(step=Step.STOP, target=target, held=held, fallback=fallback, must=not fallback)
+        # Containers outlive dockerd only if the dockerd that comes up takes them over, so the new one needs it too, for
+        # its start.
         document = {**target.document, "live-restore": True} if held else target.document
         self.store.write_current(format_document(document))
         process = self.supervisor.find()
@@ -271,8 +284,10 @@ class DaemonChange:
         target = self.record.target
         if target is None:
             return
+        # One may run already: another agent, killed after it had started it.
         process = self.supervisor.find() or self.supervisor.start(target.arguments)
         deadline = self.clock() + self.limits.start_s
+        # A process that lives is not enough: dockerd with a broken network setup lives for a while and never listens.
         while not self.probe.answers():
             if self.supervisor.wait_end(process, _PAUSE_S):
                 words = self.supervisor.last_words(process)
@@ -312,6 +327,8 @@ class DaemonChange:
             self._note(failed=target.digest, why=str(failure), fallback=True)
         if not way_back and self._runs_without_suspects(target, str(failure)):
             return
+        # Down is the worst of all: an older configuration, and at last dockerd's defaults on the same data, is still a
+        # dockerd that runs containers.
         for way in self._ways_back(target):
             try:
                 self._restart(way, held=not self.record.swarm, fallback=True)
@@ -327,6 +344,7 @@ class DaemonChange:
         good = self.store.last_good()
         proven = good.document if good is not None else {}
         document, dropped, cleared = failed.document, dict[str, str](), set[str]()
+        # Each try is a start of dockerd, with containers waiting: few of them, and only keys that its own words name.
         for _ in range(_SUSPECTS):
             named = (key for key in suspects(document, words) if key not in cleared)
             key = next((k for k in named if value_at(document, k) != value_at(proven, k)), "")
@@ -358,6 +376,7 @@ class DaemonChange:
         # with its arguments: without them it would be an engine in other directories, perhaps another one
         smallest = minimal(base.document, socket=self.socket)
         keeps = {"live-restore": not self.record.swarm}
+        # Same data_root and same sockets: a dockerd elsewhere would look healthy and have none of the containers.
         yield replace(base, document={**smallest, **keeps}, material="")
         if before is None and good is None:
             yield replace(base, document={**bare(base.document, socket=self.socket), **keeps}, material="")
@@ -378,6 +397,7 @@ class DaemonChange:
 
 def disagreements(document: Document, attributes: Mapping[str, str]) -> tuple[str, ...]:
     """Keys of the document that the engine's reload event gives another value for, sorted."""
+    # Only keys that the event mentions: engines tell of the reloadable ones, and each version of others.
     return tuple(
         key for key in sorted(document) if key in attributes and not _agrees(document[key], attributes[key])
     )

@@ -68,6 +68,7 @@ class DaemonFiles:
     def write_current(self, data: bytes) -> None:
         """A file that says the same is only given a new time: it may be on the flash."""
         if self.current() == data:
+            # The time tells which dockerd has read the file: one that began before it has not.
             with contextlib.suppress(OSError):
                 os.utime(self.config_file)
                 return
@@ -96,6 +97,7 @@ class DaemonFiles:
 
     def engine(self) -> EngineData:
         """The data that the containers were made for; an empty one when that is not known."""
+        # Unknown is not another engine: the next one that answers and has our containers is noted as the right one.
         data = _read(self._engine) or {}
         return EngineData(**{name: str(data.get(name) or "") for name in ("data_root", "mark", "store")})
 

@@ -43,6 +43,7 @@ class DaemonHealth:
 
     def storage_lost(self, running: Target | None, goal: Target) -> str:
         """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
+        # About the root that it runs with, not the one that UCI names: what counts is on which files it works now.
         root = data_root(running.document) if running is not None else ""
         text, reason = "", _UNMOUNTED
         matters = bool(root) and root == data_root(goal.document)
@@ -71,6 +72,7 @@ class DaemonHealth:
             self._asked = None
             self._status.impaired("")
             return None
+        # A second restart for the same loss would stop all containers again, each pass, and mend nothing.
         if self._asked is not None and self._asked[0] == lost and self._asked[1] != process:
             self._status.impaired(f"{lost}, and a restart of dockerd did not help")
             return None
@@ -83,6 +85,7 @@ class DaemonHealth:
         if bridge := lost_bridge(goal.document, goal.arguments, network_devices(process.pid)):
             return bridge
         # its open files are on the old mount while paths lead to the new one. None: the kernel does not tell
+        # Only where a mount is declared: other paths may be on a mount by chance, and their dockerd is left alone.
         root = data_root(goal.document)
         if self._needs_mount(root) and has_files_on(process.pid, root) is False:
             return f"the file system of {root} was mounted again under dockerd"

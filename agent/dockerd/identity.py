@@ -1,94 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What makes a dockerd the one that is meant: the certificates it serves with, and the data it keeps."""
+"""Whether the engine that runs is the one that the containers were meant for: the same data_root, on the same disk, kept by
+the same storage driver; and whether that driver can keep containers there at all.
+
+On a disk (a mount that fstab declares) we leave a mark in data_root. One that lacks it is another disk or was emptied:
+to create everything there again is what the user may want, and has to say (`ucidockd reconcile`). An engine that has our
+containers is the right one, wherever its data was moved to.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from agent.dockerd.change import DaemonChange
 from agent.dockerd.files import DaemonFiles, EngineData
-from agent.dockerd.ports import Certificates
 from agent.dockerd.status import DaemonStatus
-from agent.errors import ClockNotSetError, DaemonError, PathError, Reason, UcidockdError
+from agent.dockerd.target import prior_drivers
+from agent.errors import PathError, Reason
 from agent.files.atomic import atomic_write
-from agent.files.user_paths import PATHS, file_bytes, mode_of
-from agent.model.dockerd.settings import Document, TlsSettings
-from agent.plan.daemon import Identity
+from agent.files.user_paths import PATHS, file_bytes
+from agent.model.dockerd.settings import Process, Target, data_root
+from agent.model.dockerd.table import TABLE, identity_of, value_at
+from agent.model.resources import Desired
+from agent.plan.daemon import store_trouble
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class ServerIdentities:
-    """`names`: `list san` -> all names of this machine. `wall`: unix seconds."""
-
-    certificates: Certificates | None
-    names: Callable[[tuple[str, ...]], tuple[str, ...]]
-    wall: Callable[[], float]
-    foresees: bool = False  # certificates that would be made are named as if they were there
-
-    def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
-        """The identity, and what is wrong when it is not the one that was asked for.
-
-        While none can be made (the clock is not set), the last good configuration's continues.
-        """
-        if tls is None:
-            return None, None
-        if tls.broken:
-            kept = _kept(last_good)
-            text = "section tls has mistakes: " + (
-                "the previous certificates stay in use" if kept else "TCP hosts stay closed"
-            )
-            return kept, DaemonError(text, reason="Certificate")
-        if not tls.auto:
-            return Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key), None
-        if self.foresees:
-            return _kept(last_good) or _TO_BE_MADE, None
-        try:
-            return self._make(tls)
-        except UcidockdError as exc:
-            kept = _kept(last_good)
-            text = str(exc) if kept else f"{exc}; TCP hosts stay closed"
-            reason: Reason = "ClockNotSet" if isinstance(exc, ClockNotSetError) else "Certificate"
-            return kept, DaemonError(text, reason=exc.reason if isinstance(exc, DaemonError) else reason)
-
-    def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
-        if self.certificates is None:
-            raise DaemonError("no certificates yet", reason="Certificate")
-        made, _ = self.certificates.ensure_server(
-            sans=self.names(tls.san),
-            days=tls.days,
-            renew_days=tls.renew_days,
-            now=self.wall(),
-        )
-        identity = Identity(cacert=str(made.ca), cert=str(made.cert), key=str(made.key))
-        return identity, DaemonError(made.problem, reason="Certificate") if made.problem else None
-
-
-_TO_BE_MADE = Identity(cacert="(new)", cert="(new)", key="(new)")
-
-
-def _kept(document: Mapping[str, object]) -> Identity | None:
-    paths = [str(document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey")]
-    try:
-        if not all(path and PATHS.ask(mode_of, path) for path in paths):
-            return None
-    except PathError:
-        return None
-    return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
-
-
-# Whether the engine that runs keeps the data that the containers were meant for: the same data_root, on the same disk,
-# kept by the same storage driver.
-#
-# On a disk (a mount that fstab declares) we leave a mark in data_root. One that lacks it is another disk or was emptied:
-# to create everything there again is what the user may want, and has to say (`ucidockd reconcile`). An engine that has our
-# containers is the right one, wherever its data was moved to.
-
 
 MARK = ".ucidockd-engine"
 _MARK_BYTES = 64
@@ -168,3 +109,89 @@ def _new_mark(root: str) -> str:
         return mark
     logger.debug("no mark could be left in %s", root)
     return ""
+
+
+class RunningEngine:
+    """The engine of the dockerd that runs. `has_ours`, `restarted`: see `DaemonStage`; `file_system`: of a path."""
+
+    def __init__(
+        self,
+        home: EngineHome,
+        status: DaemonStatus,
+        *,
+        has_ours: Callable[[], bool],
+        restarted: Callable[[], None],
+        file_system: Callable[[str], str],
+    ) -> None:
+        self._home, self._status = home, status
+        self._has_ours, self._restarted, self._file_system = has_ours, restarted, file_system
+        self._accepted = threading.Event()
+        self._asked: Process | None = None  # whose identity was asked for
+        self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
+
+    def accept(self) -> None:
+        """From any thread: the engine that runs, or the next one that comes up, is the one that is meant."""
+        self._accepted.set()
+
+    def mark(self) -> str:
+        """Our mark on the disk of the engine that runs, "" where there is none."""
+        return self._home.mark
+
+    def other(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
+        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
+        running, process = change.record.running, change.record.process
+        if running is None or process is None:
+            return ""
+        # A new process may be another engine: its id, kept until then, must be asked for again.
+        if self._asked != process:
+            self._restarted()
+            self._asked = process
+        why = self._home.other(
+            data_root(running.document),
+            store=self._store_of(change, process),
+            asked=_is_asked(desired, wanted, running),
+            accepted=self._accepted.is_set(),
+            has_ours=self._has_ours,
+        )
+        self._accepted.clear()
+        return why
+
+    def unsuitable(self, change: DaemonChange, version: tuple[int, int]) -> str:
+        """Why no container can be created on the file system of the data; shown before anything is tried there."""
+        running, process = change.record.running, change.record.process
+        if running is None or process is None:
+            return ""
+        root = data_root(running.document)
+        # What dockerd uses wins over what UCI says: it picks by itself where nothing is said, and keeps what it used
+        # before.
+        driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
+        text = store_trouble(
+            {**running.document, "storage-driver": driver} if driver else running.document,
+            version,
+            file_system=self._file_system(root),
+            prior=prior_drivers(root),
+        )
+        self._status.unsuitable(text)
+        return text
+
+    def _store_of(self, change: DaemonChange, process: Process) -> str:
+        """What keeps images and containers; each dockerd is asked once."""
+        if self._store is None or self._store[0] != process:
+            store = change.probe.store()
+            if not store:
+                return ""
+            self._store = (process, store)
+        return self._store[1]
+
+
+def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
+    """Whether this is the engine that UCI asks for: none of what decides about that is wrong, or did not work."""
+    if (
+        desired.daemon is None
+        or wanted is None
+        or identity_of(running.document) != identity_of(wanted.document)
+    ):
+        return False
+    said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
+    given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
+    return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)

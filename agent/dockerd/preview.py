@@ -50,6 +50,7 @@ def preview(options: RuntimeOptions) -> Preview:
         raise ConfigError(
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
         )
+    # A stage of its own, on a board that nobody reads: looking ahead must leave no trace in the agent's.
     stage = make_stage(options, desired.agent, StatusBoard(time.time), Tools())  # makes no certificates
     target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
     running = stage.files.load().running
@@ -103,6 +104,7 @@ def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaem
 
     Nothing where dockerd's settings are not ours, or it is stopped by hand. Changes nothing and makes no certificates.
     """
+    # From files and the process table: a preview may be asked for by a command while no agent runs.
     settings, record = desired.daemon, stage.files.load()
     if settings is None or settings.unreadable or record.stopped or not stage.manages(desired):
         return (), []
@@ -110,6 +112,7 @@ def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaem
         target, _ = stage.preview(settings, desired.agent, networks=desired.networks, make=False)
     except UcidockdError as exc:
         return (), [Entry(key=DAEMON_KEY, state="blocked", level=Level.ERROR, message=str(exc))]
+    # Said here too, or a user who previews the same mistake again would expect it to be tried.
     if record.failed and target.digest == record.failed:
         message = f"not tried again until the configuration changes: {record.why}"
         return (), [Entry(key=DAEMON_KEY, state="rolled back", level=Level.ERROR, message=message)]

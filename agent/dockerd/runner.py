@@ -94,6 +94,7 @@ def not_ours(
     if settings is None:
         decides = f": {init_script} decides what it runs with" if runner.kind == "procd" else ""
         return f"no section in /etc/config/dockerd is about dockerd{decides}"
+    # Compared as real paths: /var is a link to /tmp on OpenWrt.
     given = settings.alt_config_file
     if given and PATHS.real(given) != PATHS.real(str(config_file)):
         if runner.kind == "procd" and not exists(given):

@@ -17,7 +17,8 @@ from pathlib import Path
 from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.health import DaemonHealth
-from agent.dockerd.identity import EngineHome, ServerIdentities
+from agent.dockerd.identity import EngineHome, RunningEngine
+from agent.dockerd.life import DaemonLife
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
@@ -27,7 +28,7 @@ from agent.dockerd.supervisor import (
     OwnScriptSupervisor,
     ProcdSupervisor,
 )
-from agent.dockerd.target import Renderer, checker, culprits, prior_drivers, target_of
+from agent.dockerd.target import Renderer, ServerIdentities, checker, culprits, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
     External,
@@ -46,7 +47,6 @@ from agent.files.options import RuntimeOptions
 from agent.files.user_paths import file_system_of
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
-    DAEMON_KEY,
     DaemonAction,
     DaemonRecord,
     DaemonSettings,
@@ -58,10 +58,9 @@ from agent.model.dockerd.settings import (
     Target,
     data_root,
 )
-from agent.model.dockerd.table import TABLE, identity_of, value_at
+from agent.model.dockerd.table import value_at
 from agent.model.resources import AgentSettings, Desired, Network
-from agent.plan.backoff import BackOff
-from agent.plan.daemon import Change, LeftOut, Rendered, as_wished, classify, store_trouble
+from agent.plan.daemon import Change, LeftOut, Rendered, as_wished, classify
 from agent.plan.router.zones import bridges_of
 from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
 from agent.router.routes import host_routes
@@ -69,8 +68,6 @@ from agent.status.board import StatusBoard
 from agent.tls.local_names import local_server_names
 
 logger = logging.getLogger(__name__)
-
-STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +97,10 @@ class Home:
 
 
 class DaemonStage:
-    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread."""
+    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread.
+
+    Of the engine that answers, `has_ours` tells whether it has containers of ours; `restarted` hears that it is a new one.
+    """
 
     def __init__(
         self,
@@ -110,28 +110,22 @@ class DaemonStage:
         status: DaemonStatus,
         tools: Tools | None = None,
         wake: Callable[[float], None] = lambda seconds: None,
+        has_ours: Callable[[], bool] = lambda: False,
+        restarted: Callable[[], None] = lambda: None,
     ) -> None:
-        self.wake = wake
+        self._wake = wake
         self.files = DaemonFiles(run_dir=run_dir, state_dir=options.state_dir)
         self._options = options
         self._run_dir = run_dir
         self._status = status
         self._tools = tools or Tools()
-        self._backoff = BackOff(jitter=lambda: 1.0)
+        self._life = DaemonLife(status, wake=wake, clock=self._tools.monotonic)
         self._runner: Runner | None = None
         self._change: DaemonChange | None = None
-        self._watched: Process | None = None
-        self._intended = False  # dockerd's end is what we want right now
-        self._accepted = threading.Event()
-        self._asked: Process | None = None  # whose identity was asked for
         self._retry = threading.Event()  # what failed is to be tried once more
         self.holding = ""
         self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
-        self.paused = ""  # why dockerd is kept down, by the mover of its data
-        self.unproven = ""  # why nothing is to be done with what runs, by the same
-        # what the reconciler knows of the engine that answers
-        self.has_ours: Callable[[], bool] = lambda: False
-        self.restarted: Callable[[], None] = lambda: None
+        self._pausing = self._unproven = ""  # why, see `pause` and `distrust`
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -144,19 +138,24 @@ class DaemonStage:
         # key -> the value that dockerd has refused, and why
         self._refused: dict[str, tuple[Json, str]] = {}
         self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
-        self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
         self._external = External(self.files, status)
-        self._manual = ManualControl(status, acting=self._acting, runs=self.finds_dockerd)
+        self._manual = ManualControl(status, acting=self._life.acting, runs=self.finds_dockerd)
         self._own = OwnDockerd(
             status=status,
             manual=self._manual,
             missing=self._not_there,
-            backing_off=self._backing_off,
-            acting=self._acting,
-            watch=self._watch,
+            backing_off=self._life.backing_off,
+            acting=self._life.acting,
+            watch=self._life.watch,
         )
         self._own_script: OwnSupervisor | None = None  # while dockerd follows a file of the user's
-        self._home = EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options)))
+        self._engine = RunningEngine(
+            EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options))),
+            status,
+            has_ours=has_ours,
+            restarted=restarted,
+            file_system=self._tools.file_system,
+        )
         self._health = DaemonHealth(
             status,
             missing_mount=lambda root: missing_mount(root, options),
@@ -165,20 +164,21 @@ class DaemonStage:
 
     def accept_engine(self) -> None:
         """A reconcile was asked for: the engine that runs is the one that is meant, and what failed is tried again."""
-        self._accepted.set()
+        self._engine.accept()
         self._retry.set()
-        self._backoff.clear()
+        self._life.forgive()
+        # A dockerd that was stopped by hand is started too: the user asks for all that is declared.
         self._manual.ask(DaemonAction.START)
 
     def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
         """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
         settings, agent = configured(desired)
-        if self.paused or self.unproven:
-            raise ConflictError(self.paused or self.unproven)
+        if self._pausing or self._unproven:
+            raise ConflictError(self._pausing or self._unproven)
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
-        self._backoff.clear()
+        self._life.forgive()
         self._manual.ask(wish)
 
     def reconcile(self, desired: Desired, *, busy: bool) -> bool:
@@ -192,6 +192,7 @@ class DaemonStage:
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
+        # dockerd must not be given a subnet that a network of ours will have: known before it starts, seen only after.
         self._bridges = _devices(desired.networks)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
@@ -213,6 +214,8 @@ class DaemonStage:
     def keep_up(self, readable: Desired) -> None:
         """/etc/config/containers cannot be read, and nothing is known of what it said before. `readable`: the agent
         section and dockerd's settings, where theirs can."""
+        # The router was rebooted with a broken file, say. Containers cannot be planned, but those that run without us
+        # need their dockerd.
         if readable.agent.enabled:
             mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
             self.reconcile(self.as_before(replace(readable, daemon_mistakes=mistakes)), busy=False)
@@ -223,6 +226,7 @@ class DaemonStage:
         settings = desired.daemon
         if settings is None or not settings.unreadable:
             return desired
+        # From the disk and not from memory: the agent may have started with the broken file.
         ours, good = str(self.files.config_file), self.files.last_good()
         if good is not None:
             settings = replace(settings, alt_config_file=ours, values=good.document)
@@ -234,12 +238,12 @@ class DaemonStage:
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
         """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
-        self._backoff.failed(DAEMON_KEY, str(exc), self._tools.monotonic())
-        self._wake_for_backoff()
+        self._life.failed(str(exc))
         reason: Reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
         logger.error("dockerd: %s", exc)
         self._status.degraded(reason, str(exc))
         self._status.synced(reason, str(exc))
+        # A dockerd that still answers keeps its containers: only the change of its settings has failed.
         if self._change is not None and not self._change.probe.answers():
             self.holding = str(exc)
 
@@ -248,9 +252,17 @@ class DaemonStage:
         runner = runner_of(desired.agent, self._options)
         return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
 
+    def pause(self, why: str) -> None:
+        """The next pass ends dockerd, and none starts it while `why` is not ""."""
+        self._pausing = why
+
+    def distrust(self, why: str) -> None:
+        """dockerd runs, and nothing is done with its containers while `why` is not ""."""
+        self._unproven = why
+
     def moved(self) -> None:
         """The next engine that comes up is the one that is meant, whatever its data_root."""
-        self._accepted.set()
+        self._engine.accept()
 
     def home(self, desired: Desired | None) -> Home:
         """The data of the dockerd that runs, and who keeps it. Raises ConflictError where it is not ours to move."""
@@ -260,6 +272,8 @@ class DaemonStage:
             raise ConflictError(
                 "ucidockd does not run this dockerd (option daemon is external): move its data yourself"
             )
+        # Moving is stopping, copying and starting with another `data_root`: we can promise none of it where others
+        # write dockerd's settings.
         if settings is None or (refused := self._not_ours(settings, runner)):
             raise ConflictError(
                 f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
@@ -319,6 +333,7 @@ class DaemonStage:
         """Names of the containers that a change would stop: none that live-restore can keep."""
         if change.effect is not Effect.RESTART:
             return ()
+        # live-restore does not work in swarm mode, and a dockerd that we did not start may run without it.
         probe = DaemonProbe(runner_of(agent, self._options).socket)
         return probe.running() if running is None or change.stops or probe.swarm() else ()
 
@@ -337,6 +352,7 @@ class DaemonStage:
 
     def _names_nothing(self, settings: DaemonSettings | None) -> bool:
         """Whether alt_config_file is one that does not exist, and not for its disk being away."""
+        # A file that does not exist decides nothing. A disk that is away is another matter: the file may be on it.
         given = settings.alt_config_file if settings is not None else ""
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
 
@@ -364,6 +380,7 @@ class DaemonStage:
             self._change = None  # another supervisor
         script = self._own_script
         change = self._change_of(runner, script)
+        # Our file would mislead: it is not what this dockerd reads.
         self.files.drop_current()
         own = own_settings(
             desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
@@ -425,12 +442,12 @@ class DaemonStage:
             change.forget_failure()
         # an agent was killed in the middle of a change, and what it had in mind may differ from what UCI says now
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
-            self._acting(change.resume)
+            self._life.acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
         if held := self._paused(change, process, busy=busy) or self._manual.hold(change, process, busy=busy):
             return held
-        if process is None and self._backing_off():
+        if process is None and self._life.backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
         # None: UCI says nothing usable and nothing has worked before. What runs, if anything, is left as it is
@@ -448,24 +465,28 @@ class DaemonStage:
         self._show(change, wanted, trouble)
         if change.record.process is None:
             return "dockerd does not run"
-        return (
-            self._other_engine(change, desired, wanted) or self.unproven or self._unsuitable(change, runner)
-        )
+        self.other_engine = self._engine.other(change, desired, wanted)
+        if held := self.other_engine or self._unproven:
+            return held
+        return self._engine.unsuitable(change, version_of(runner.program))
 
     def _paused(self, change: DaemonChange, process: Process | None, *, busy: bool) -> str:
         """Ends dockerd while its data is moved. Why it is down or about to be."""
-        if not self.paused:
+        if not self._pausing:
             return ""
+        # Operations on the engine are let finish: they would fail half-way, and the data is not copied before dockerd
+        # has ended.
         if process is None or not busy:
             if process is not None:
-                self._acting(change.pause)
-                self._status.note("stop", self.paused, error="")
+                self._life.acting(change.pause)
+                self._status.note("stop", self._pausing, error="")
             self._status.running(None)
-        self._status.synced("Pending", self.paused)
-        return self.paused
+        self._status.synced("Pending", self._pausing)
+        return self._pausing
 
     def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
         """Why dockerd is not (re)started in this pass."""
+        # On the empty mount point dockerd would start with an empty engine, and fill the router's flash with it.
         if missing := self._disk_missing(goal):
             self._status.synced("Waiting", missing)
             return missing
@@ -485,14 +506,15 @@ class DaemonStage:
             return found
         # back-off would only prolong the wrong configuration; it is for the way back that dies as well
         watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
-        blamed = watched and not (record.fallback and self._backing_off())
+        blamed = watched and not (record.fallback and self._life.backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
-            self._acting(change.died)
+            self._life.acting(change.died)
             return change.record.process
         return None
 
     def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
         """What a dockerd follows that we did not see starting, as far as that can be known."""
+        # Wrong here means settings that never arrive: what is not sure counts as unknown.
         document = self.files.current_document()
         if record.running is not None and self.files.current() == record.running.text:
             return record.running
@@ -503,14 +525,6 @@ class DaemonStage:
             return None
         arguments = self._runner.arguments if self._runner is not None else ()
         return Target(document=document, material=material_of(document), arguments=arguments)
-
-    def _backing_off(self) -> bool:
-        """Whether a dockerd that died is not started again yet."""
-        if not self._backoff.blocked(self._tools.monotonic()):
-            return False
-        self._status.running(None)
-        self._wake_for_backoff()
-        return True
 
     def _disk_missing(self, target: Target) -> str:
         """What is missing, when the file system of dockerd's data is not mounted."""
@@ -536,6 +550,7 @@ class DaemonStage:
         """What UCI asks for, without what is wrong in it. The error is what could not be had of it."""
         if desired.daemon is None or desired.daemon.unreadable:
             return change.record.running or change.store.last_good(), None
+        # A part that is wrong costs only itself: dockerd gets the rest, and status says what it did not get.
         rendered, trouble = self._render(desired.daemon, runner, change.record.running)
         given = desired.daemon.alt_config_file
         if (
@@ -589,6 +604,7 @@ class DaemonStage:
     def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
         if process is None:
             return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        # Before the settings are compared: a dockerd that lost its bridge follows them and is of no use all the same.
         repair = self._health.repair(process, goal, answers=change.probe.answers)
         if repair is not None:
             return repair
@@ -604,12 +620,13 @@ class DaemonStage:
     def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
         if step.effect is Effect.NOTHING:
             if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
-                self._backoff.succeeded(DAEMON_KEY)
+                self._life.proved()
                 change.end_watch()
             return
         self._status.synced("Pending", step.cause)
+        # How long dockerd was away is what the user sees of it: it goes to the log.
         begun = self._tools.monotonic()
-        self._acting(lambda: change.carry_out(goal, step))
+        self._life.acting(lambda: change.carry_out(goal, step))
         taken = self._tools.monotonic() - begun
         verb = "start" if process is None else str(step.effect)
         reached = change.record.running == goal
@@ -620,6 +637,7 @@ class DaemonStage:
         self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
     ) -> None:
         """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
+        # Without this one wrong option would keep every other change of the settings from being applied.
         found, change.blamed = change.blamed, {}
         if not found and change.refused == wanted:
             change.refused = None
@@ -630,41 +648,7 @@ class DaemonStage:
         if found:
             self._refused |= {key: (value_at(settings.values, key), why) for key, why in found.items()}
             change.remember(self._refused)
-            self.wake(0)
-
-    def _acting(self, action: Callable[[], None]) -> None:
-        """Runs what ends and starts dockerd on purpose."""
-        self._intended = True
-        try:
-            action()
-        finally:
-            self._intended = False
-
-    def _watch(self, process: Process) -> None:
-        """One thread per dockerd that sleeps until it ends."""
-        if self._watched == process:
-            return
-        self._watched = process
-        # the kernel tells of its end at once; the next pass may be a minute away
-        threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
-
-    def _wait_for_end(self, process: Process) -> None:
-        begun = self._tools.monotonic()
-        daemon_process.wait_end(process, None)
-        if self._intended:
-            return
-        now = self._tools.monotonic()
-        if now - begun < STABLE_S:
-            self._backoff.failed(DAEMON_KEY, "dockerd died", now)
-        else:
-            self._backoff.succeeded(DAEMON_KEY)
-        self.wake(0)
-
-    def _wake_for_backoff(self) -> None:
-        now = self._tools.monotonic()
-        due = self._backoff.next_try(now)
-        if due is not None:
-            self.wake(max(0.1, due - now))
+            self._wake(0)
 
     # what became of it
 
@@ -676,69 +660,14 @@ class DaemonStage:
         self._status.running(change.record.process, listens=listens)
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
-            self._watch(change.record.process)
+            self._life.watch(change.record.process)
+        # The end of the watch is when new settings count as good: nothing else would ask for a pass at that moment.
         if change.record.step is Step.WATCH:
-            self.wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
-
-    def _other_engine(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
-        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
-        running, process = change.record.running, change.record.process
-        if running is None or process is None:
-            return ""
-        if self._asked != process:
-            self.restarted()
-            self._asked = process
-        self.other_engine = self._home.other(
-            data_root(running.document),
-            store=self._store_of(change, process),
-            asked=_is_asked(desired, wanted, running),
-            accepted=self._accepted.is_set(),
-            has_ours=self.has_ours,
-        )
-        self._accepted.clear()
-        return self.other_engine
+            self._wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
     def mark(self) -> str:
         """Our mark on the disk of the engine that runs, "" where there is none."""
-        return self._home.mark
-
-    def _store_of(self, change: DaemonChange, process: Process) -> str:
-        """What keeps images and containers; each dockerd is asked once."""
-        if self._store is None or self._store[0] != process:
-            store = change.probe.store()
-            if not store:
-                return ""
-            self._store = (process, store)
-        return self._store[1]
-
-    def _unsuitable(self, change: DaemonChange, runner: Runner) -> str:
-        """Why no container can be created on the file system of the data; shown before anything is tried there."""
-        running, process = change.record.running, change.record.process
-        if running is None or process is None:
-            return ""
-        root = data_root(running.document)
-        driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
-        text = store_trouble(
-            {**running.document, "storage-driver": driver} if driver else running.document,
-            version_of(runner.program),
-            file_system=self._tools.file_system(root),
-            prior=prior_drivers(root),
-        )
-        self._status.unsuitable(text)
-        return text
-
-
-def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
-    """Whether this is the engine that UCI asks for: none of what decides about that is wrong, or did not work."""
-    if (
-        desired.daemon is None
-        or wanted is None
-        or identity_of(running.document) != identity_of(wanted.document)
-    ):
-        return False
-    said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
-    given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
-    return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)
+        return self._engine.mark()
 
 
 def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
@@ -746,8 +675,22 @@ def _devices(networks: tuple[Network, ...]) -> frozenset[str]:
 
 
 def make_stage(
-    options: RuntimeOptions, settings: AgentSettings, board: StatusBoard, tools: Tools | None = None
+    options: RuntimeOptions,
+    settings: AgentSettings,
+    board: StatusBoard,
+    tools: Tools | None = None,
+    *,
+    wake: Callable[[float], None] = lambda seconds: None,
+    has_ours: Callable[[], bool] = lambda: False,
+    restarted: Callable[[], None] = lambda: None,
 ) -> DaemonStage:
     """The stage of the running agent. Its files in /var/run are beside the control socket."""
-    run_dir = Path(options.socket or settings.socket).parent
-    return DaemonStage(options=options, run_dir=run_dir, status=DaemonStatus(board=board), tools=tools)
+    return DaemonStage(
+        options=options,
+        run_dir=Path(options.socket or settings.socket).parent,
+        status=DaemonStatus(board=board),
+        tools=tools,
+        wake=wake,
+        has_ours=has_ours,
+        restarted=restarted,
+    )

@@ -55,6 +55,7 @@ class ChildSupervisor:
     def launch(self, arguments: tuple[str, ...]) -> Process:
         """dockerd with these arguments and no others."""
         try:
+            # The last words of the dockerd before would be taken for this one's.
             self._log.write_bytes(b"")
             # to append, so that `tidy` may cut it; a session of its own, so that our signals and our end do not reach it
             with self._log.open("ab") as log:
@@ -85,6 +86,7 @@ class ChildSupervisor:
         """How it ended, and the last line of its log."""
         code = self._reap(process)
         ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        # Only the end of the log is read: it may have megabytes, and what made dockerd end is in its last lines.
         lines: list[str] = []
         with contextlib.suppress(OSError), self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
@@ -143,6 +145,8 @@ class ProcdSupervisor:
         return process
 
     def stop(self, process: Process, timeout_s: float) -> None:
+        # procd's own stop comes second, when nothing is left to kill: it takes the service off, so that the next start
+        # is one.
         stop_process(process, timeout_s)
         self._run("stop")
 
@@ -171,6 +175,7 @@ class OwnScriptSupervisor:
         self._start_s = start_s
 
     def find(self) -> Process | None:
+        # By its socket and not by its arguments: which file it follows is the script's affair.
         return daemon_process.serving(self.socket, name="dockerd")
 
     def runs(self) -> bool:
@@ -186,6 +191,8 @@ class OwnScriptSupervisor:
         _run_script(self._script, "start")
         deadline = time.monotonic() + self._start_s
         look = time.monotonic() + _LOOK_S  # procd starts it after the script has ended
+        # The script succeeds as soon as procd has the service: whether dockerd takes the user's file shows afterwards
+        # only.
         while (process := self.find()) is None or not self._answers():
             now = time.monotonic()
             if now > look and not self.runs():
@@ -286,6 +293,7 @@ def _call(script: Path, action: str) -> subprocess.CompletedProcess[str]:
 def stop_process(process: Process, timeout_s: float) -> None:
     """SIGTERM and waiting; SIGKILL after `timeout_s`."""
     daemon_process.send_signal(process, signal.SIGTERM)
+    # dockerd stops its containers first. Killed earlier, it leaves them running with nobody to look after them.
     if not daemon_process.wait_end(process, timeout_s):
         daemon_process.send_signal(process, signal.SIGKILL)
         daemon_process.wait_end(process, _KILL_WAIT_S)
@@ -314,6 +322,7 @@ def _telling(lines: list[str]) -> str:
     line = next((line for line in reversed(lines) if line.strip()), "")
     message = _LOG_MESSAGE.search(line)
     text = message[1] if message else line.strip()
+    # A proxy or registry of the settings may have a login in its URL, and these words go to status.
     return _CREDENTIALS.sub("//***@", text)[:_WORDS_LIMIT]
 
 
@@ -327,6 +336,7 @@ def engine_version(
         raise DaemonError(
             f"{shlex.quote(program)} --version does not work: {exc}", reason="NoProgram"
         ) from exc
+    # The program is asked and not the engine: settings are checked against the dockerd that is about to be started.
     found = re.search(r"\b(\d+)\.(\d+)", done.stdout)
     if found is None:
         raise DaemonError(f"{shlex.quote(program)} does not tell its version", reason="NoProgram")

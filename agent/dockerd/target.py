@@ -13,22 +13,22 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.dockerd.files import DaemonFiles, material_of
-from agent.dockerd.identity import ServerIdentities
+from agent.dockerd.ports import Certificates
 from agent.dockerd.runner import Runner, version_of
 from agent.dockerd.supervisor import validate
-from agent.errors import DaemonError, PathAwayError, PathError
-from agent.files.user_paths import PATHS, file_bytes, mode_of
+from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError, Reason, UcidockdError
+from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route
-from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target
+from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target, TlsSettings
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
-from agent.plan.daemon import GRAPH_DRIVERS, LeftOut, Rendered, render
+from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
 from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 # Looks at this machine before dockerd is disturbed: certificate files, addresses, and what `dockerd --validate` says.
@@ -52,6 +52,7 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
     """The check of a target; it raises DaemonError with reason Refused."""
 
     def check(target: Target) -> None:
+        # `--validate` does not open the certificates: dockerd would find out as it starts.
         if target.document.get("tls"):
             check_certificates(
                 *(str(target.document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey"))
@@ -83,6 +84,7 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
 def _refusal(program: str, target: Target, run_dir: Path) -> str:
     """What dockerd says against the settings, "" for nothing."""
     try:
+        # Beside daemon.json, as it may hold a proxy's password: that folder is root's alone.
         descriptor, name = tempfile.mkstemp(prefix=".daemon-candidate-", dir=run_dir)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -98,6 +100,7 @@ def check_certificates(ca: str, cert: str, key: str) -> None:
     """Whether dockerd could serve with these files; `ca` "" when clients are not verified. Raises DaemonError."""
     import ssl  # only where TLS is used
 
+    # Read with a deadline first: OpenSSL would hang on a mount that does not answer.
     for path in filter(None, (ca, cert, key)):
         try:
             PATHS.ask(file_bytes, path)
@@ -143,6 +146,68 @@ def _why_not(host: Host) -> str:
     return ""
 
 
+@dataclass(slots=True, kw_only=True)
+class ServerIdentities:
+    """`names`: `list san` -> all names of this machine. `wall`: unix seconds."""
+
+    certificates: Certificates | None
+    names: Callable[[tuple[str, ...]], tuple[str, ...]]
+    wall: Callable[[], float]
+    foresees: bool = False  # certificates that would be made are named as if they were there
+
+    def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
+        """The identity, and what is wrong when it is not the one that was asked for.
+
+        While none can be made (the clock is not set), the last good configuration's continues.
+        """
+        if tls is None:
+            return None, None
+        # A mistake in the section must not open TCP without TLS, and need not close it for those who have certificates
+        # already.
+        if tls.broken:
+            kept = _kept(last_good)
+            text = "section tls has mistakes: " + (
+                "the previous certificates stay in use" if kept else "TCP hosts stay closed"
+            )
+            return kept, DaemonError(text, reason="Certificate")
+        if not tls.auto:
+            return Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key), None
+        if self.foresees:
+            return _kept(last_good) or _TO_BE_MADE, None
+        try:
+            return self._make(tls)
+        except UcidockdError as exc:
+            kept = _kept(last_good)
+            text = str(exc) if kept else f"{exc}; TCP hosts stay closed"
+            reason: Reason = "ClockNotSet" if isinstance(exc, ClockNotSetError) else "Certificate"
+            return kept, DaemonError(text, reason=exc.reason if isinstance(exc, DaemonError) else reason)
+
+    def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
+        if self.certificates is None:
+            raise DaemonError("no certificates yet", reason="Certificate")
+        made, _ = self.certificates.ensure_server(
+            sans=self.names(tls.san),
+            days=tls.days,
+            renew_days=tls.renew_days,
+            now=self.wall(),
+        )
+        identity = Identity(cacert=str(made.ca), cert=str(made.cert), key=str(made.key))
+        return identity, DaemonError(made.problem, reason="Certificate") if made.problem else None
+
+
+_TO_BE_MADE = Identity(cacert="(new)", cert="(new)", key="(new)")
+
+
+def _kept(document: Mapping[str, object]) -> Identity | None:
+    paths = [str(document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey")]
+    try:
+        if not all(path and PATHS.ask(mode_of, path) for path in paths):
+            return None
+    except PathError:
+        return None
+    return Identity(cacert=paths[0], cert=paths[1], key=paths[2])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renderer:
     """Renders daemon.json; makes certificates where `identities` can. `routes`: of this machine."""
@@ -181,6 +246,7 @@ class Renderer:
         # the routing table is read only where it matters
         has_subnets = any(settings.values.get(key) for key in SUBNET_KEYS)
         fitted = fit(settings, self.routes() if has_subnets else (), bridges)
+        # What runs comes before what was good: a setting that is left out stays as it is now.
         kept = {
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
@@ -216,6 +282,7 @@ class Renderer:
         )
         if unavailable and trouble is None:
             text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
+            # The other hosts are opened: one address of an interface that is down must not cost the socket.
             trouble = DaemonError(text, reason="HostUnavailable")
         return rendered, trouble
 
@@ -263,14 +330,10 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
 
 def _no_folder(root: str) -> str:
     """Why there can be no folder of that name, "" where nothing is known against it."""
-    for place in (root, *map(str, Path(root).parents)) if root else ():
-        try:
-            mode = PATHS.ask(mode_of, place)
-        except PathError:
-            return ""
-        if mode is not None:
-            return "" if stat.S_ISDIR(mode) else f"{place} is not a folder"
-    return ""
+    try:
+        return PATHS.ask(no_folder, root) if root else ""
+    except PathError:
+        return ""
 
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:

@@ -67,6 +67,7 @@ class ManualControl:
             raise ConflictError(unmanaged)
         if self._wish is not None or wish is DaemonAction.RESTART:
             return  # while another wish waits, its end is not known
+        # Refused rather than done: a stop of what does not run would keep it down from then on, which nobody asked for.
         runs = self._runs()
         if runs is (wish is DaemonAction.START):
             raise ConflictError("dockerd runs already" if runs else "dockerd does not run")
@@ -80,6 +81,7 @@ class ManualControl:
         a stop cannot be noted: then dockerd continues.
         """
         wish = self._wish
+        # A swap that loses its engine half way is mended later, but until then its container is down.
         if wish is DaemonAction.STOP and busy and process is not None:
             self._status.synced("Pending", "a stop was asked for; waits for operations that are under way")
             return "dockerd is about to be stopped"
@@ -152,6 +154,7 @@ def own_settings(
     given = Path(settings.alt_config_file) if settings is not None and settings.alt_config_file else None
     if given is not None and exists(str(given)):
         return _of_file(given)
+    # Without OpenWrt's package there is no script that makes a file: dockerd reads its own.
     if not has_package:
         return _of_file(default_file)
     values = settings.values if settings is not None else {}
@@ -229,6 +232,7 @@ class OwnDockerd:
                 )
                 return "dockerd is about to be restarted"
             self._restart(supervisor, process, own)
+        # Asked as well: another program may serve the socket, and a second dockerd on the same data would damage it.
         elif process is None and not change.probe.answers():
             if waits := self._why_not_started(supervisor, own, given):
                 return waits
@@ -301,6 +305,7 @@ class External:
                 if process is not None and daemon_process.began_after(process, self._files.config_file)
                 else None
             )
+        # Written although we start nothing: whoever starts dockerd finds today's settings there.
         if self._files.current() != target.text:
             self._files.write_current(target.text)
         record = replace(before, process=process, running=running, target=target)
@@ -318,6 +323,6 @@ class External:
             case Effect.NOTHING:
                 self._status.restart_needed(None, "")
             case Effect.RELOAD:
-                self._status.restart_needed("Reload", f"dockerd must get SIGHUP: {change.cause}")
+                self._status.restart_needed("Reload", f"reload dockerd yourself (SIGHUP): {change.cause}")
             case Effect.RESTART:
-                self._status.restart_needed("Restart", f"dockerd must be restarted: {change.cause}")
+                self._status.restart_needed("Restart", f"restart dockerd yourself: {change.cause}")

@@ -142,6 +142,8 @@ class Pump:
                 self._drain(end, size, writable)
 
     def _drain(self, pipe: int, size: int, writable: select.poll) -> None:
+        # All of a piece goes before the next one is taken: what stays in the pipe would be lost with a sink that
+        # breaks.
         while size:
             try:
                 sent = os.splice(pipe, self._sink.fileno(), size)
@@ -166,6 +168,7 @@ class Pump:
                 continue
             except OSError as exc:
                 raise BrokenSourceError(exc.strerror or str(exc)) from exc
+            # A body of known length that ends early is an error here: its reader could not tell it from a whole one.
             if size == 0 and (missing := self._framing.missing()):
                 raise EndedSourceError(missing)
             self.taken += size

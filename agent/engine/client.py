@@ -38,6 +38,7 @@ from agent.errors import (
     EngineTlsError,
     EngineUnreachableError,
     LeftoverError,
+    plain_words,
 )
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import (
@@ -162,6 +163,8 @@ class DockerEngine:
         return None if body is None else self._read(body, read)
 
     def _read(self, body: Any, read: Callable[[Any], _T]) -> _T:
+        # An answer of the wrong shape is the engine's fault and passing (a proxy, an upgrade): it must not look like a
+        # defect of ours.
         try:
             return read(body)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
@@ -183,6 +186,8 @@ class DockerEngine:
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
         # requests and urllib3 wrap what went wrong three times over, and their own words carry addresses of objects
+        # The innermost words are the ones that tell what to do: nothing listens, no right to the socket, a certificate
+        # that is not trusted.
         for cause in _causes(exc):
             if is_mistrust(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
@@ -194,7 +199,9 @@ class DockerEngine:
                 return EngineUnreachableError(f"no Docker engine at {self._host}; is dockerd running?")
             if isinstance(cause, PermissionError):
                 return EngineUnreachableError(f"permission denied on {self._host}: only root may use it")
-        return EngineUnreachableError(f"the engine at {self._host} does not answer: {_short(exc)}")
+        return EngineUnreachableError(
+            f"the engine at {self._host} does not answer: {_short(_innermost(exc))}"
+        )
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
         """The decoded answer to one request, None where it is empty; see `_send`."""
@@ -237,6 +244,7 @@ class DockerEngine:
         self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
     ) -> tuple[int, bytes]:
         """Status and body. Raises EngineUnreachableError."""
+        # requests' own time-out begins again with each byte. A call that a pass waits for needs an end.
         deadline.begin(timeout)
         try:
             response = client.request(
@@ -256,6 +264,8 @@ class DockerEngine:
         try:
             self._call(method, path, **args)
         except EngineError as exc:
+            # A proxy, or an engine that is still loading, says 404 as well; a record that is dropped for it would leave
+            # the object behind as a foreign one.
             if exc.status != 404 or look() is not None:
                 raise
 
@@ -295,6 +305,7 @@ class DockerEngine:
         params = {"all": "1", "filters": json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})}
         body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
         last = self._last_list
+        # Reading the list is most of what an idle pass costs.
         if (last.instance, last.body) == (instance, body):
             return last.containers
         containers = self._read(body, lambda found: tuple(map(_listed, _elements(found.decode()))))
@@ -533,7 +544,9 @@ class DockerEngine:
                         raise EngineError(f"cannot pull {image}: {_cut(str(step['error']))}", retryable=True)
                     on_progress(step)
         except (*_BROKEN, ValueError) as exc:
-            raise EngineUnreachableError(f"cannot pull {image}: the engine went away: {_short(exc)}") from exc
+            raise EngineUnreachableError(
+                f"cannot pull {image}: the engine went away: {_short(_innermost(exc))}"
+            ) from exc
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
         """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
@@ -572,7 +585,7 @@ class DockerEngine:
             with response:
                 yield from json_lines(response)
         except (*_BROKEN, ValueError) as exc:
-            raise EngineUnreachableError(f"the event stream broke: {_short(exc)}") from exc
+            raise EngineUnreachableError(f"the event stream broke: {_short(_innermost(exc))}") from exc
         finally:
             # the engine may have been replaced by a newer one while we listened
             self._version = ""
@@ -621,6 +634,8 @@ def _identity(info: dict[str, Any]) -> EngineIdentity:
 def _listed(item: dict[str, Any]) -> ObservedContainer:
     names = _names(item)
     state, status = item.get("State", ""), item.get("Status", "")
+    # Health and exit code are only in the words for people (`Up 5 minutes (healthy)`): asking for each container would
+    # be a call for each.
     return ObservedContainer(
         id=item["Id"],
         name=names[0] if names else "",
@@ -719,8 +734,12 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         found = within or found.__cause__ or found.__context__
 
 
+def _innermost(exc: BaseException) -> BaseException:
+    return list(_causes(exc))[-1]
+
+
 def _short(exc: BaseException) -> str:
-    return _cut(str(exc))
+    return _cut(plain_words(exc))
 
 
 def _cut(text: str) -> str:

@@ -37,6 +37,7 @@ def find_with_config(config_file: Path) -> Process | None:
 def serving(path: str, *, name: str) -> Process | None:
     """The process of that name that listens at a unix socket (unix(7), SO_PEERCRED: the process that called listen)."""
     with socket.socket(socket.AF_UNIX) as link:
+        # A dockerd that hangs takes no connections once its queue is full.
         link.settimeout(2.0)
         try:
             link.connect(path)

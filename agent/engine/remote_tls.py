@@ -68,6 +68,7 @@ class EngineTls:
         except (OSError, ssl.SSLError) as exc:
             raise EngineTlsError(f"docker_cert_path: {self.ca} holds no certificate in PEM: {exc}") from exc
         try:
+            # A key with a passphrase would ask for it on a terminal that a service does not have.
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as exc:
             raise EngineTlsError(

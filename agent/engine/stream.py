@@ -26,7 +26,7 @@ import h11
 from agent.engine.body_pump import BrokenSourceError, Passing, Pump
 from agent.engine.remote_tls import EngineTls, is_mistrust
 from agent.engine.wire import Wire
-from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError
+from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError, plain_words
 from agent.model.addresses import EngineAddress, parse_engine_address
 from agent.wire.bodies import error_message
 from agent.wire.http_head import (
@@ -213,14 +213,14 @@ class EnginePipe:
         try:
             return await self._wire.read()
         except OSError as exc:
-            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+            raise EngineUnreachableError(f"the console's connection broke: {plain_words(exc)}") from exc
 
     async def write(self, data: bytes) -> None:
         """Returns when there is room for more. Raises EngineUnreachableError."""
         try:
             await self._wire.write(data)
         except OSError as exc:
-            raise EngineUnreachableError(f"the console's connection broke: {exc}") from exc
+            raise EngineUnreachableError(f"the console's connection broke: {plain_words(exc)}") from exc
 
     def write_eof(self) -> None:
         """No more input."""
@@ -236,14 +236,23 @@ Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # given
 
 
 class DockerStream:
-    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted."""
+    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted.
 
-    def __init__(self, address: EngineAddress | str, *, tls: EngineTls | None = None) -> None:
+    `permit` is asked before each request. `around` is given this client, and makes what goes from before a request until
+    the head of its response is there.
+    """
+
+    def __init__(
+        self,
+        address: EngineAddress | str,
+        *,
+        tls: EngineTls | None = None,
+        permit: Permit = lambda _method, _path: None,
+        around: Callable[[DockerStream], Around] = lambda _: lambda _method, _path, _query: nullcontext(),
+    ) -> None:
         self.address = parse_engine_address(address) if isinstance(address, str) else address
-        self.permit: Permit = lambda _method, _path: None
-        self.around: Around = lambda _method, _path, _query: (
-            nullcontext()
-        )  # from before a request until the head of its response is there
+        self.permit = permit
+        self._around = around(self)
         self._tls = tls
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
@@ -273,7 +282,7 @@ class DockerStream:
         """
         self.permit(method, path)
         # a prune must not begin before the names that it would lose are held
-        async with self.around(method, path, query):
+        async with self._around(method, path, query):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     wire = await self._connected(self._buffer[:piece_limit])
@@ -283,6 +292,7 @@ class DockerStream:
                 return await self._exchange(
                     wire, method, path, query, headers, body, length, head_timeout_s, upgrade=upgrade
                 )
+            # Every way out but success closes the connection: nobody else has it yet.
             except OSError as exc:
                 wire.abort()
                 raise self._lost(exc, "went away") from exc
@@ -335,6 +345,7 @@ class DockerStream:
             piece_limit=LIVE_PIECE_LIMIT,
             upgrade=True,
         )
+        # Errors come as ordinary answers, with the engine's words for the user.
         await response.checked()
         # without regard to the upgrade an engine may say 200 and stream all the same (Engine API, attach)
         if response.status not in (101, 200):
@@ -363,9 +374,11 @@ class DockerStream:
     def _lost(self, exc: Exception, what: str) -> EngineUnreachableError:
         if is_mistrust(exc):
             return EngineTlsError(f"no TLS with the engine at {self.address}: {exc}")
+        if isinstance(exc, TimeoutError):
+            return EngineUnreachableError(f"the engine at {self.address} {what}: timed out")
         if isinstance(exc, (FileNotFoundError, ConnectionRefusedError)):
             return EngineUnreachableError(f"no Docker engine at {self.address}; is dockerd running?")
-        return EngineUnreachableError(f"the engine at {self.address} {what}: {str(exc) or 'timed out'}")
+        return EngineUnreachableError(f"the engine at {self.address} {what}: {plain_words(exc)}")
 
     async def _exchange(
         self,

@@ -132,6 +132,7 @@ class Wire(asyncio.BufferedProtocol):
             await self._news.wait()
         piece = self._pieces.popleft()
         self._unread -= len(piece)
+        # The socket is read again once less than a piece waits here, not with each byte that was taken.
         if self._paused and self._unread < len(self._buffer) and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():

@@ -50,6 +50,29 @@ def mode_of(path: str) -> int | None:
         raise
 
 
+def no_folder(path: str) -> str:
+    """`/a/b is a file, not a folder`, of a path or of what stands in its way; "" where it is a folder, or can become one."""
+    here = path
+    while (mode := mode_of(here)) is None and here != os.path.dirname(here):
+        here = os.path.dirname(here)
+    return "" if mode is None or stat.S_ISDIR(mode) else f"{here} is {kind_of(mode)}, not a folder"
+
+
+def kind_of(mode: int) -> str:
+    """In words, of what is no folder where one is wanted, or no file."""
+    return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+}
+
+
 def is_mounted(path: str) -> bool:
     """Whether something is mounted on that directory."""
     return mode_of(path) is not None and os.path.ismount(path)
@@ -125,7 +148,7 @@ def _too_large(path: str) -> PathError:
 
 def _check_regular(path: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise PathError(f"{path} is not a regular file")
+        raise PathError(f"{path} is {kind_of(mode)}, not a regular file")
 
 
 def _opened(path: str) -> BinaryIO:
@@ -165,10 +188,14 @@ class UserPaths:
 
     def __init__(self, *, deadline_s: float = DEADLINE_S, woken: Callable[[], None] = lambda: None) -> None:
         self._deadline_s = deadline_s
-        self.woken = woken
+        self._woken = woken
         self._lock = threading.Lock()
         self._hung: dict[str, _Walk] = {}
         self._stuck: dict[Question, _Batch] = {}  # where the mount answers, and this all the same does not
+
+    def wake_by(self, woken: Callable[[], None]) -> None:
+        """Of the one set of paths that a process has: its loop begins after the first paths were asked for."""
+        self._woken = woken
 
     def view(self, questions: Iterable[Question] = ()) -> View:
         """Asks all of them in one thread."""
@@ -238,7 +265,7 @@ class UserPaths:
                 self._stuck[question] = batch
         # it was slow, not dead
         if not mount and batch.returned:
-            self.woken()  # it answers just now
+            self._woken()  # it answers just now
         else:
             logger.warning("%s does not answer; what needs it waits", mount or question[1])
         return _silent(mount) if mount else _late(question)
@@ -251,7 +278,7 @@ class UserPaths:
                 del self._hung[mount]
         if mounts:
             logger.info("%s answers again", mounts[0])
-            self.woken()
+            self._woken()
 
     def _batch_returned(self, batch: _Batch) -> None:
         with self._lock:
@@ -260,7 +287,7 @@ class UserPaths:
             for question in questions:
                 del self._stuck[question]
         if questions:
-            self.woken()
+            self._woken()
 
 
 def _silent(mount: str) -> PathError:

@@ -170,6 +170,7 @@ def read_ports(given: Mapping[str, list[Mapping[str, str]] | None] | None) -> tu
         match = _PORT.fullmatch(key)
         for entry in (entries or ()) if match else ():
             first, _, last = (entry.get("HostPort") or "0").partition("-")
+            # Host port 0 and an empty one mean the same: the engine picks one.
             port = Port(
                 container_port=int(match[1]) if match else 0,
                 host_port=int(first) if first.isdigit() else 0,

@@ -450,6 +450,8 @@ def parse_endpoint(text: str) -> Endpoint:
         key = _SETTINGS.get(written, written)
         if key in many and value:
             many[key].append(value)
+        # Twice the same setting is a mistake and not the last one wins: one of the two addresses would be ignored
+        # without a word.
         elif key in {"ip", "ip6", "mac", "gw_priority"} and key not in once:
             once[key] = value
         else:

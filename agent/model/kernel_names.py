@@ -107,6 +107,7 @@ def parse_security_option(text: str) -> str:
     """As it is. Raises QuantityError for what no engine takes."""
     if text == "no-new-privileges":
         return text
+    # Docker took a colon before it took an equals sign, and still reads both.
     separator = "=" if "=" in text else ":"
     name, _, value = text.partition(separator)
     if name not in _SECURITY or not value:

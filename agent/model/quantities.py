@@ -147,6 +147,8 @@ def parse_moment(text: str, now: float) -> str:
         if match := _RFC3339.fullmatch(text):
             day, clock, fraction, zone = match.groups()
             moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{(zone or 'Z').upper()}")
+            # In whole numbers: a float of today's seconds has no room for nanoseconds, and the engine compares them
+            # exactly.
             seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
             return f"{max(0, seconds)}.{(fraction or '0').ljust(9, '0')}"
         return f"{max(0.0, now - parse_duration(text) / 1e9):.3f}"

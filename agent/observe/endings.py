@@ -53,6 +53,7 @@ class Endings:
         """`containers` by key; of those in `counted` it matters whether they were stopped. Raises EngineError."""
         completed, stopped = set(), set()
         unseen: dict[str, str] = {}
+        # Of containers that are gone nothing is remembered: an agent runs for years.
         present = {seen.id for _, _, seen in containers.values()}
         for known in (self._known, self._completed):
             for gone in known.keys() - present:
@@ -62,6 +63,8 @@ class Endings:
                 self._known.pop(seen.id, None)
                 self._completed.pop(seen.id, None)
                 continue
+            # To tell how it ended may take a call to the engine; where that fails for one container the others are
+            # judged all the same.
             with only(Key("container", container.section), unseen):
                 if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
                     completed.add(seen.id)

@@ -262,6 +262,8 @@ def counters_of_stats(object_id: str, stats: Mapping[str, Any]) -> Counters:
     """Of GET /containers/{id}/stats."""
     memory = stats.get("memory_stats") or {}
     detail = memory.get("stats") or {}
+    # cgroup v1 calls it `total_inactive_file`, v2 `inactive_file`. `docker stats` takes it off too: it is cache that
+    # the kernel gives back at once.
     cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
     networks = stats.get("networks")
     limit = int(memory.get("limit", 0))
@@ -270,6 +272,7 @@ def counters_of_stats(object_id: str, stats: Mapping[str, Any]) -> Counters:
         at=time.monotonic(),
         cpu_ns=int(((stats.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage", 0)),
         memory=_without_cache(int(memory.get("usage", 0)), int(cache)),
+        # Without a limit cgroup v1 gives a number near 2^63, others the memory of the machine.
         limit=limit if limit < _UNLIMITED else 0,
         rx=sum(each["rx_bytes"] for each in networks.values()) if networks else None,
         tx=sum(each["tx_bytes"] for each in networks.values()) if networks else None,

@@ -141,12 +141,12 @@ def _foreign(
 
 @dataclass(slots=True, kw_only=True)
 class Standing:
-    """`mark`: what we left in the engine's data root, "" where there is none. `keeps`: this process writes records."""
+    """`mark`: what we left in the engine's data root, "" where there is none."""
 
     engine: Engine
     records: Records
     mark: Callable[[], str] = lambda: ""
-    keeps: bool = True
+    _only_looks: bool = False
     _on: tuple[EngineIdentity, str] | None = None
     _doubted: bool = False
 
@@ -166,7 +166,7 @@ class Standing:
         found = claims(everywhere, tags, self._lists() if strange else Observed())
         other = on != self._on
         try:
-            self.records.stand_on(tags, found, keep=self.keeps)
+            self.records.stand_on(tags, found, keep=not self._only_looks)
             self._on = on
         except StorageError as exc:  # those without a tag are taken for this engine's all the same
             logger.warning("%s", exc)
@@ -175,6 +175,14 @@ class Standing:
         if found.changed:
             logger.info("%d records belong to the engine that answers now", len(found.changed))
         return other
+
+    def only_look(self) -> None:
+        """This process may not write records: another one may be the agent."""
+        self._only_looks = True
+
+    def take_over(self) -> None:
+        """This process is the agent from now on: it holds the lock."""
+        self._only_looks = False
 
     def doubt(self) -> None:
         """dockerd was started again: the next look asks it who it is."""

@@ -3,7 +3,7 @@
 
 Only what differs from the defaults of its image and of the engine is kept, so that the section reads as if written by
 a person. What UCI has no option for is said in `notes`, never dropped without a word. `agent.uci.encode` writes the
-result, `agent.runtime.adopt` gathers what it needs.
+result, `agent.runtime.requests.adopt` gathers what it needs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _IGNORED_CONFIG = frozenset({
 _READ_HOST = keys_of("HostConfig") | {
     "Binds", "Mounts", "Tmpfs", "NetworkMode", "LogConfig", "SecurityOpt", "DeviceRequests",
 }
-# of the client that made it, or looked at apart (`_notes`; AutoRemove by `agent.runtime.adopt`)
+# of the client that made it, or looked at apart (`_notes`; AutoRemove by `agent.runtime.requests.adopt`)
 _IGNORED_HOST = frozenset({
     "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths",
 })
@@ -227,6 +227,7 @@ def _networks(
     notes: list[str] = []
     for endpoint in spec.endpoints:
         name = endpoint.network
+        # A network that a section describes already is that section's to change, not this container's.
         if name in _PREDEFINED or Key("network", name) in around.sections:
             continue
         body = around.networks.get(name) or {}

@@ -128,6 +128,7 @@ def was_stopped(events: Iterable[Mapping[str, Any]], stop_signal: str = "") -> b
     known, asked = False, False
     for event in events:
         action = str(event.get("Action") or event.get("status") or "")
+        # Only the last run counts: what stopped the one before says nothing about this end.
         if action == "start":
             known, asked = True, False
         elif action == "kill":

@@ -116,6 +116,8 @@ def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
             given = (
                 (claim.place, 6 if ":" in claim.value else 4) for claim in taken if claim.kind == "address"
             )
+            # Never against an order that there is already: two containers that wait for each other would both stay
+            # down.
             if free.intersection(given) and not _leads(draft, {}, other, key):
                 draft.works[key] = replace(draft.works[key], after=draft.works[key].after | {other})
 

@@ -95,6 +95,7 @@ def store_trouble(
     root = str(document.get("data-root") or "/var/lib/docker")
     if file_system.startswith("fuse"):
         file_system = "fuse"
+    # FAT and the like hold neither owners nor links: dockerd starts there all the same, and every container fails.
     if file_system in _NO_UNIX:
         return (
             f"{root} is on {file_system}, which has no owners and no links: no container can run there; format the disk"

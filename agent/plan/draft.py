@@ -153,6 +153,7 @@ class Draft:
             try:
                 plan()
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is about this resource alone
+                # Half of a plan for a resource is worse than none.
                 self.works.pop(key, None)
                 self.defects.append((key, exc))
                 why = f"internal error ({type(exc).__name__}); see the log"
@@ -161,6 +162,8 @@ class Draft:
         self.find(
             key, "Synced", status=False, reason="Pending" if key in self.left else "Failed", message=why
         )
+        # Those that need it wait as well, and say for what: otherwise they would fail one after the other, each with an
+        # error of its own.
         self.withheld[key] = f"{key.partition(':')[2]} waits: {why}"
 
     def record(self, kind: str, section: str) -> Record | None:
@@ -219,6 +222,8 @@ class Draft:
                     output=record.failed_output,
                 )
             )
+        # Two conditions: one says that something failed, which stays until it works; the other why the section is not
+        # followed.
         text = f"{why}; {message}" if why else message
         self.find(key, "Synced", status=False, reason="RolledBack", message=text)
 

@@ -262,6 +262,7 @@ class Effect:
 def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Effect:
     """`plan`: all operations of the plan that it is a part of."""
     match operation:
+        # Nobody notices the replacement of a container that is down: it is not counted as a time without service.
         case ops.ReplaceContainer(runs=False):
             return Effect(text="replaces the container, which does not run; its volumes stay")
         case ops.ReplaceContainer(container=container) | ops.AdoptContainer(container=container):

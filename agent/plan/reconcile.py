@@ -261,6 +261,8 @@ def plan_network(draft: Draft, network: Network) -> None:
 
 def _join_network(draft: Draft, key: str, network: Network, record: Record | None) -> None:
     """A network that others manage: nothing is done to it, whether it exists or not. One that was ours is released."""
+    # `external` was added to a network of ours: from now on others look after it, so it must not be removed with its
+    # section.
     if record is not None:
         draft.add(key, [ops.Forget(key=key, cause="others look after it (`external`)", record=record)])
     seen = next((n for n in draft.observed.networks if n.name == network.name), None)
@@ -271,6 +273,7 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
         )
         draft.find(key, "Waiting", status=True, reason="Waiting", message=message)
         draft.find(key, "Synced", status=False, reason="Waiting", message=message)
+        # The engine would refuse its containers anyway, and each refusal would count as a failure and begin a back-off.
         draft.withheld[key] = f"no network named {network.name} exists"
         return
     draft.find(key, "Waiting", status=False, reason="Ready")

@@ -93,6 +93,7 @@ def _of_pairs(
         }
         for each in (mine, other)
     )
+    # A changed password would show as no change at all: the name says that there is one.
     hidden = tuple(
         name
         for name in sorted(mine.keys() & other.keys())

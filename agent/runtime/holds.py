@@ -11,9 +11,12 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from agent.apply.ports import Engine, Records
+from agent.apply.volumes import names
 from agent.files.atomic import atomic_write
 from agent.model.identity import Key, canonical, spec_hash
 from agent.model.resources import Container, Desired
@@ -99,6 +102,7 @@ class Holds:
                 for key, item in known.items()
                 if key in desired.broken or (key in here and _is_same(here[key], item))
             }
+            # Written here and not when the section changes: the edit may come while the agent is down.
             if not keep:
                 self._write(held)
             actions = {key: item["action"] for key, item in held.items()}
@@ -135,6 +139,8 @@ def _load(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        # Without holds the worst is that a container stopped by hand is started again; an agent that does not start
+        # would be worse.
         logger.warning("%s is not readable, no hold is known: %s", path, exc)
         return {}
 
@@ -155,3 +161,62 @@ def _hash(container: Container, spec: Mapping[str, object]) -> str:
 
 def _is_same(container: Container, held: Mapping[str, str]) -> bool:
     return section_hash(container) == held["section"] or _section_meaning(container) == held["meaning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManualActions:
+    """Which of our containers a manual action is about, by the name or id that it gives. `desired`: what is declared."""
+
+    holds: Holds
+    engine: Engine
+    records: Records
+    desired: Callable[[], Desired | None]
+
+    def hold(self, ref: str, action: str) -> bool:
+        """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
+
+        `ref` is a name or an id as the Engine API takes them. To be called before the action, else a pass may come
+        between. Raises EngineError when the engine has to be asked who that is and does not answer.
+        """
+        container = self._managed(ref)
+        if container is None:
+            return False
+        self.holds.add(container, action)
+        logger.info("manual %s of container:%s", action, container.section)
+        return True
+
+    def release(self, ref: str) -> None:
+        """Takes a hold back: the manual action failed."""
+        container = self._managed(ref)
+        if container is not None:
+            self.holds.take_back(container)
+
+    def mounting(self, volumes: frozenset[str]) -> frozenset[str]:
+        """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
+        found = {
+            Key("container", c.section)
+            for c in self._declared()
+            if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
+        }
+        for record in self.records.records():
+            if record.kind == "container":
+                sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
+                if volumes & {*sources, *names(record.volumes)}:
+                    found.add(Key("container", record.section))
+        return frozenset(found)
+
+    def _managed(self, ref: str) -> Container | None:
+        records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
+        # The records first: they cost no call, and the engine may be busy with exactly what the action is about.
+        found = [r for r in records if r.name == ref and not r.swap] or [
+            r for r in records if r.object_id == ref
+        ]
+        if not found:
+            seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
+            found = [r for r in records if seen is not None and r.object_id == seen.id]
+        sections = {record.section for record in found}
+        return next((c for c in self._declared() if c.section in sections), None)
+
+    def _declared(self) -> tuple[Container, ...]:
+        desired = self.desired()
+        return desired.containers if desired is not None else ()

@@ -18,12 +18,14 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from agent.apply.ports import Clock
+from agent.apply.ports import Clock, SavedData
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
 from agent.engine.client import DockerEngine
@@ -39,22 +41,24 @@ from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
 from agent.notices.gate import Notices
+from agent.observe.snapshot import Standing
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
 from agent.router.listening import listeners
 from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
-from agent.runtime.loop import Loop, begin_thread
+from agent.runtime.loop import PASS_THREAD, Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_router
+from agent.runtime.triggers import Triggers
 from agent.status.board import StatusBoard
 from agent.storage.upkeep import Upkeep
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.engine.registry import RegistryClient
-    from agent.runtime.moving import Mover
+    from agent.runtime.requests.moving import Mover
     from agent.runtime.update_checks import UpdateChecks
     from agent.storage.room import Room
 
@@ -70,6 +74,9 @@ QUIET_S = 90.0  # not heard for so long, it is a new one; back-off tries more of
 _KEPT = 64
 _NUMBER = re.compile(r"\d+")
 _QUIET_LIBRARIES = ("urllib3", "watchdog", "asyncio", "docker", "requests", "websockets", "concurrent")
+_WORK = "work"  # threads in which clients' requests block
+_THREADS_S, _LOOK_S = 1.0, 0.02
+END_S = 8.0  # procd waits for 10 s (init.d/ucidockd), systemd for 15
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -105,6 +112,7 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
+        # Times, ports and ids differ from line to line while the trouble is the same.
         key, now = (record.name, _NUMBER.sub("#", record.getMessage())), self._clock()
         with self._lock:
             known = self._known.get(key)
@@ -142,11 +150,18 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
     for name in _QUIET_LIBRARIES:  # debug of watchdog tells of each write to our own log
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("watchdog.observers.inotify").addFilter(_is_no_late_event)
+
+
+def _is_no_late_event(record: logging.LogRecord) -> bool:
+    """What watchdog's threads say of a file that changes while they end is no error."""
+    return "thread is inactive" not in record.msg
 
 
 def run(options: RuntimeOptions) -> int:
     """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
     # the agent section at start; a broken configuration does not keep the agent from coming up
+    # Read once more by the first pass. Here it is only about where to listen and how much to log.
     loaded = load(options)
     settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)
@@ -161,24 +176,61 @@ def run(options: RuntimeOptions) -> int:
     return 0
 
 
-def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconciler:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the running agent has around its passes; a pass of the command line has none of it. See `Reconciler`.
+
+    `triggers`: None where no loop follows. `ask`: a call to ubus by the agent's connection.
+    """
+
+    triggers: Triggers | None = None
+    ask: Callable[[str, str], Mapping[str, Any] | None] | None = None
+    restores: Callable[[], SavedData | None] = lambda: None
+    deletions_held: Callable[[], str] = str
+    settings_read: Callable[[AgentSettings], None] = lambda _: None
+
+
+def make_board() -> StatusBoard:
+    """An empty board. Its first version is not that of an agent before, whose events clients may ask to continue."""
+    return StatusBoard(time.time, first=secrets.randbelow(2**40))
+
+
+def make_reconciler(
+    options: RuntimeOptions,
+    settings: AgentSettings,
+    board: StatusBoard | None = None,
+    around: Surroundings | None = None,
+) -> Reconciler:
     """Everything a pass needs, on the real engine."""
     source = random.Random()
-    board = StatusBoard(time.time, first=secrets.randbelow(2**40))
+    board, around = board or make_board(), around or Surroundings()
+    triggers = around.triggers or Triggers()
     certificates = Certificates(options.state_dir / "tls")
-    daemon = make_stage(options, settings, board, Tools(certificates=certificates))
     engine_at = options.engine_address(settings)
+    engine = DockerEngine(str(engine_at), tls=_engine_tls(options, settings))
+    records = StateFile(options.state_dir / "state.json")
+    standing = Standing(engine=engine, records=records, mark=lambda: daemon.mark())
+    daemon = make_stage(
+        options,
+        settings,
+        board,
+        Tools(certificates=certificates),
+        wake=triggers.after,
+        has_ours=standing.has_ours,
+        restarted=standing.doubt,
+    )
     # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
     room = functools.cache(lambda: make_room(reconciler, options))
-    around: dict[str, Any] = {}
+    pulls: dict[str, Any] = {}
     if engine_at.is_local:
-        around["room"] = lambda image, platform, check: room().for_pull(image, platform, check)
-        around["foresee_pull"] = lambda image, platform, frees: room().foresee(image, platform, frees)
+        pulls["room"] = lambda image, platform, check: room().for_pull(image, platform, check)
+        pulls["foresee_pull"] = lambda image, platform, frees: room().foresee(image, platform, frees)
     reconciler = Reconciler(
         usb=UsbDevices(monotonic=time.monotonic),
-        engine=DockerEngine(str(engine_at), tls=_engine_tls(options, settings)),
+        engine=engine,
         engine_is_here=engine_at.is_local,
-        records=StateFile(options.state_dir / "state.json"),
+        records=records,
+        standing=standing,
         board=board,
         load=lambda: load(options),
         remember_agent=lambda text: remember_agent(options, text),
@@ -187,13 +239,24 @@ def make_reconciler(options: RuntimeOptions, settings: AgentSettings) -> Reconci
         daemon=daemon,
         certificates=certificates,
         routes=host_routes if engine_at.is_local else tuple,
-        router=make_router(options, board, settings_source(options, daemon.files.config_file)),
+        router=make_router(
+            options,
+            board,
+            settings_source(options, daemon.files.config_file),
+            ask=around.ask,
+            # a single pass watches nothing: it ends at once
+            wake=triggers.now if around.triggers is not None else None,
+        ),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
         history=History(options.state_dir / "history"),
-        **around,
+        triggers=triggers,
+        restores=around.restores,
+        deletions_held=around.deletions_held,
+        settings_read=around.settings_read,
+        **pulls,
     )
     return reconciler
 
@@ -210,7 +273,7 @@ def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: Age
         spread=random.random(),
         make_client=functools.partial(registry_client, is_here=reconciler.engine_is_here),
         begin_thread=begin_thread,
-        wake=lambda: reconciler.work_ended(),
+        wake=reconciler.triggers.now,
     )
 
 
@@ -299,51 +362,65 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     from agent.data.parts import Data
     from agent.engine.stream import DockerStream
     from agent.observe.load import Loads
+    from agent.runtime.requests.agent import RunningAgent
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
-    loop = asyncio.get_running_loop()
-    engine = DockerStream(options.engine_address(settings), tls=_engine_tls(options, settings))
-    reconciler = make_reconciler(options, settings)
+    # Lambdas name what comes later: passes begin when all of it is there
+    triggers = Triggers()
+    bus = Bus(options.ubus_socket, triggers)
+    board = make_board()
+    around = Surroundings(
+        triggers=triggers,
+        ask=bus.ask,
+        restores=lambda: data.restores,
+        deletions_held=bus.deletions_held,
+        settings_read=lambda read: web.settings_read(read),
+    )
+    reconciler = make_reconciler(options, settings, board, around)
+    engine = DockerStream(
+        options.engine_address(settings),
+        tls=_engine_tls(options, settings),
+        permit=StorageGuard(board),
+        around=lambda client: KeptNames(client, lambda: agent.images()),
+    )
     move = options.state_dir / "move.json"
 
-    def make_mover(agent: Loop) -> Mover:
-        from agent.runtime.moving import Mover  # few move dockerd's data, and they do so once
+    def make_mover() -> Mover:
+        from agent.runtime.requests.moving import Mover  # few move dockerd's data, and they do so once
 
         assert reconciler.daemon is not None
-        return Mover(agent, reconciler.daemon, options, move)
+        return Mover(passes, reconciler.daemon, options, move)
 
-    agent = Loop(
-        reconciler,
-        watch=(options.config_dir, options.override_dir),
-        upkeep=make_upkeep(reconciler, options),
-        loads=Loads(
-            engine,
-            reconciler.board,
-            wanted=lambda: reconciler.desired is None or reconciler.desired.agent.load_history,
-            is_here=reconciler.engine_is_here,
-        ),
-        notices=Notices(
-            reconciler.board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir
-        ),
+    upkeep = make_upkeep(reconciler, options)
+    loads = Loads(
+        engine,
+        board,
+        wanted=lambda: reconciler.desired is None or reconciler.desired.agent.load_history,
+        is_here=reconciler.engine_is_here,
+    )
+    notices = Notices(board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir)
+    watched = (options.config_dir, options.override_dir)
+    passes = Loop(reconciler, watch=watched, upkeep=upkeep, loads=loads, notices=notices)
+    agent = RunningAgent(
+        passes,
+        upkeep=upkeep,
+        loads=loads,
+        notices=notices,
         make_mover=make_mover if reconciler.daemon is not None else None,
     )
-    agent.board.set_agent(options=options.given(settings))
-    engine.permit = StorageGuard(agent.board)
-    engine.around = KeptNames(engine, agent.images)
+    board.set_agent(options=options.given(settings))
     jobs = Jobs(engine)
     consoles = Consoles(engine)
     data = Data(
         engine,
         agent,
-        agent.board,
+        board,
         instance=lambda: reconciler.records.instance,
         desired=lambda: reconciler.desired,
         run_dir=socket.parent,
         state_dir=options.state_dir,
     )
-    reconciler.under_way.restores = data.restores
-    bus = Bus(options.ubus_socket)
     methods = {
         **JobMethods(agent, jobs).methods(),
         **AdoptionMethods(agent).methods(),
@@ -367,13 +444,18 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     )
     web = Web(parts, socket)
 
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix=_WORK)
+    loop.set_default_executor(threads)
+
     def stop() -> None:
-        agent.stop()
+        begin_thread(_end_at_last)
+        passes.stop()
         web.close_soon()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: agent.trigger(config=True, deep=True))
+    loop.add_signal_handler(signal.SIGHUP, lambda: passes.trigger(config=True, deep=True))
     moving: AbstractAsyncContextManager[None] = contextlib.nullcontext()
     if reconciler.daemon is not None and move.exists():  # an agent was killed while it moved data
         moving = agent.mover().running()
@@ -381,9 +463,27 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     async with data.running(), moving, web, consoles, serving:
         logger.info("ready on %s", socket)
         tell_service_manager()
-        await agent.run()
+        await passes.run()
         await jobs.close()
-    if agent.parked:
-        # to end properly means to wait for threads, and one of them waits for the engine
+    threads.shutdown(wait=False, cancel_futures=True)
+    # to end properly means to wait for threads, and one of them may wait for the engine
+    if passes.parked or not await _threads_end():
         logging.shutdown()
         os._exit(0)
+
+
+async def _threads_end() -> bool:
+    """Whether what clients asked for has ended in its thread, or does so in a moment."""
+    for _ in range(round(_THREADS_S / _LOOK_S)):
+        if not any(thread.name.startswith((_WORK, PASS_THREAD)) for thread in threading.enumerate()):
+            return True
+        await asyncio.sleep(_LOOK_S)
+    return False
+
+
+def _end_at_last() -> None:
+    """Ends the process whatever still waits: procd would kill it 2 s later, and what is half done is for the next start."""
+    time.sleep(END_S)
+    logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
+    logging.shutdown()
+    os._exit(0)

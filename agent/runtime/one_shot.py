@@ -14,9 +14,10 @@ from agent.files.config import load
 from agent.files.options import RuntimeOptions
 from agent.model.issues import Given, issue_as_json
 from agent.model.resources import AgentSettings
-from agent.runtime.adopt import AdoptRequest
 from agent.runtime.main import locked, make_reconciler
-from agent.runtime.planning import Settling, describe, diff, plan_answer, reconcile_answer
+from agent.runtime.requests.adopt import AdoptRequest, adopt_container
+from agent.runtime.requests.past import past
+from agent.runtime.requests.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
 
 _INTERRUPTED = 130  # 128 and SIGINT
@@ -32,7 +33,7 @@ class Single:
         self._socket = Path(options.socket or settings.socket)
         self._reconciler = make_reconciler(options, settings)
         self._reconciler.read_config()
-        self._reconciler.standing.keeps = False  # without the lock nothing is written
+        self._reconciler.standing.only_look()
 
     def plan(self, given: Given | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do were `given` committed."""
@@ -55,7 +56,8 @@ class Single:
         being finished after a Ctrl-C, and what is not begun any more.
         """
         with locked(self._socket.parent / "agent.lock"):
-            self._reconciler.standing.keeps = True
+            # Under the lock only: a running agent writes the same records.
+            self._reconciler.standing.take_over()
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
             if self._reconciler.daemon is not None:
@@ -69,19 +71,22 @@ class Single:
                 except KeyboardInterrupt:
                     if interrupted is None:
                         raise
+                    # The answer still says what was done so far, since it was done.
                     stopped = True
                     self._stop(interrupted)
                 found = self._reconciler.foresee()
+            # Changes are appended to state.json while passes run; at the end it is one document again, which is smaller and
+            # which an older version reads.
             self._reconciler.records.fold()
         answer = reconcile_answer(found, outcomes, self._issues())
         return {**answer, "ok": False, "interrupted": True} if stopped else answer
 
     def renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, Any]:
         """Updates containers, or takes them back to the image before."""
-        from agent.runtime.updating import answer, ask
+        from agent.runtime.requests.updating import answer, ask
 
         with locked(self._socket.parent / "agent.lock"):
-            self._reconciler.standing.keeps = True
+            self._reconciler.standing.take_over()
             self._reconciler.standing.look(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
@@ -92,6 +97,8 @@ class Single:
 
     def _passes(self, outcomes: Sequence[Outcome], settling: Settling) -> None:
         self._reconciler.run_pass(deep=None)
+        # What the first pass starts may make more possible (a container that others share the network of): passes go on
+        # while there is anything to do, and not for ever.
         waves = 0
         while waves < _WAVES:
             if self._reconciler.foresee().plan.works:
@@ -126,16 +133,16 @@ class Single:
 
     def history(self, name: str) -> dict[str, Any]:
         """The settings that a container section had."""
-        return self._reconciler.past().show(name)
+        return past(self._reconciler).show(name)
 
     def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
         """One of them as the section again; the next reconcile carries a commit out."""
-        return self._reconciler.past().go_back(name, number, commit=commit)
+        return past(self._reconciler).go_back(name, number, commit=commit)
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""
         self._reconciler.standing.look(thoroughly=True)
-        return self._reconciler.adopt(AdoptRequest(**request))
+        return adopt_container(self._reconciler, AdoptRequest(**request))
 
     def _issues(self) -> list[dict[str, object]]:
         return [{"severity": i.severity, "text": i.text()} for i in self._reconciler.last.issues]

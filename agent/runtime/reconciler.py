@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.apply.failures import LastOutputs
 from agent.apply.images import MakeRoom
@@ -57,9 +57,10 @@ from agent.plan.draft import Context, Missing, desired_spec, shared_names
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
 from agent.router.hazards import Hazards
-from agent.runtime.holds import Holds
+from agent.runtime.holds import Holds, ManualActions
 from agent.runtime.router_integration import RouterIntegration
 from agent.runtime.status_writer import GraceWatch, StatusWriter, declared
+from agent.runtime.triggers import Triggers
 from agent.runtime.under_way import UnderWay
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -67,8 +68,6 @@ from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.plan.outlook import Outlook
-    from agent.runtime.adopt import AdoptRequest
-    from agent.runtime.past import Past
     from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
@@ -114,6 +113,7 @@ class Reconciler:
     backoff: BackOff
     holds: Holds
     usb: UsbDevices
+    standing: Standing
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
     router: RouterIntegration | None = None
@@ -125,13 +125,12 @@ class Reconciler:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     make_pool: Callable[[int], WorkerPool] = WorkerPool  # of so many workers
-    restores: SavedData | None = (
-        None  # what saves volumes and puts them back; a pass asked for alone has none
-    )
+    # what saves volumes and puts them back, asked for when it is needed; a pass asked for alone has none
+    restores: Callable[[], SavedData | None] = lambda: None
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
-    work_ended: Callable[[], None] = lambda: None
+    triggers: Triggers = field(default_factory=Triggers)
     deletions_held: Callable[[], str] = lambda: (
         ""
     )  # why they wait; asked only where something waits to be deleted
@@ -139,18 +138,18 @@ class Reconciler:
     remember_agent: Callable[[str], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
     updates: UpdateChecks | None = None  # once they are wanted
-    paused: str = ""  # why no container is to run for now
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
+    _paused: str = ""  # why no container is to run for now
     _unsure: bool = False  # something failed half-way since the last deep look
     # what the last shallow look asked and needed no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _status: StatusWriter = field(init=False)
     under_way: UnderWay = field(init=False)
-    standing: Standing = field(init=False)
+    manual: ManualActions = field(init=False)
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
     _endings: Endings = field(init=False)
@@ -160,7 +159,6 @@ class Reconciler:
         # the clock is looked up at each call: it can be replaced
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
         self._status = StatusWriter(board=self.board, records=self.records)
-        self.standing = Standing(engine=self.engine, records=self.records)
         self.images = KnownImages(engine=self.engine)
         self._outputs = LastOutputs(self.engine, self.records)
         self.under_way = UnderWay(
@@ -177,13 +175,13 @@ class Reconciler:
             make_pool=self.make_pool,
             room=self.room,
             foresee_pull=self.foresee_pull,
-            failed=self._look_at_everything,
+            failed=self._doubt,
             moved=self._ask_again,
-            ended=lambda: self.work_ended(),
+            ended=self.triggers.now,
         )
-        if self.daemon is not None:
-            self.standing.mark = self.daemon.mark
-            self.daemon.has_ours, self.daemon.restarted = self.standing.has_ours, self.standing.doubt
+        self.manual = ManualActions(
+            holds=self.holds, engine=self.engine, records=self.records, desired=lambda: self.desired
+        )
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """Reads UCI. A configuration that does not parse leaves the last good one in force.
@@ -193,6 +191,7 @@ class Reconciler:
         last = self.load()
         if unless():
             return
+        # A file with a mistake is read again at each trigger: its mistakes are logged when they change, not each time.
         told, self.last = self.last.issues, last
         for issue in last.issues if last.issues != told else ():
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
@@ -205,23 +204,23 @@ class Reconciler:
         # an edit may be the cure for anything, also for what another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
+        # Mistakes in single sections are in `desired.broken`: the other sections of the file are followed all the same.
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._status.config(fresh, last.issues)
-        self._remember_agent(last.agent)
+        # with an unreadable file a new agent has to know where to listen all the same
+        try:
+            self.remember_agent(last.agent)
+        except (OSError, UnicodeError) as exc:
+            logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
 
     def _with_dockerd_as_before(self, fresh: Desired) -> Desired:
         """/etc/config/dockerd cannot be read: what it said before is in force, or what dockerd ran with last."""
+        # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
         before = self.desired
         if before is not None:
             return replace(fresh, daemon=before.daemon, auths=before.auths)
         return self.daemon.as_before(fresh) if self.daemon is not None else fresh
-
-    def _remember_agent(self, text: str) -> None:
-        try:
-            self.remember_agent(text)
-        except (OSError, UnicodeError) as exc:
-            logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
 
     def declared(self) -> Desired:
         """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""
@@ -236,6 +235,10 @@ class Reconciler:
     def is_incomplete(self) -> bool:
         """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
         return self.desired is None or any(c.unread for c in self.desired.containers)
+
+    def pause(self, why: str) -> None:
+        """From the next pass on no container runs, while `why` is not ""."""
+        self._paused = why
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
@@ -256,6 +259,8 @@ class Reconciler:
     def load_change(self, given: Given) -> GivenChange:
         """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
         loaded = self.load_given(given)
+        # What UCI says without the given sections: only the difference to that is the answer to "what would this change
+        # do".
         before = self.load_given(replace(given, sections={})) if given.sections else None
         names = {name for sections in given.sections.values() for name in sections}
         keys = {Key(kind, name) for name in names for kind in ("container", "network", "volume")}
@@ -272,7 +277,7 @@ class Reconciler:
     def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
         from agent.dockerd.preview import foreseen  # for who asks; a pass does without
         from agent.plan.outlook import Outlook, outlook
-        from agent.runtime.planning import entries_of
+        from agent.runtime.requests.planning import entries_of
 
         holding = self.daemon.holding if self.daemon is not None else ""
         extra = entries_of(loaded, desired, holding)
@@ -283,6 +288,7 @@ class Reconciler:
         if self.daemon is not None and not holding:
             before, failed = foreseen(self.daemon, desired)
             extra += failed
+        # A person waits for this answer: it may cost the calls that a pass saves.
         self.standing.look(thoroughly=True)
         look = self._look(desired, None, {}, committed=committed)
         plan = reconcile(look.desired, look.observed, look.context)
@@ -318,6 +324,7 @@ class Reconciler:
         # again. Times are left out of the question, as they always differ.
         if look.ids != frozenset():
             return self._told(reconcile(look.desired, look.observed, look.context))
+        # Two looks at the same things differ in the time of day at least.
         timeless = replace(look.context, now=0.0, orphaned_s={})
         question = (look.desired, look.usb, look.observed, timeless)
         if question == self._settled:
@@ -329,11 +336,13 @@ class Reconciler:
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
-    def _look_at_everything(self) -> None:
+    def _doubt(self) -> None:
+        """Something may be half done, which no list of the engine shows: the next pass inspects every container."""
         self._unsure = True
 
     def _ask_again(self) -> None:
-        self._settled = None  # the board has moved on from what that look showed
+        """What the board shows is not what the last look led to any more: the same question gets an answer again."""
+        self._settled = None
 
     def _told(self, plan: ops.Plan) -> ops.Plan:
         """The plan, once it is logged what went wrong in making it."""
@@ -359,19 +368,22 @@ class Reconciler:
             blocked = busy | failed | unmended.keys() | held.keys()
             ids = (ids | _unclear(desired, records)) - {r.object_id for r in records if r.key in blocked}
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
+        # A preview must not teach the next pass anything: it works on copies.
         images = self.images if committed else replace(self.images)
         if deep is None:
             images.look(desired, records)
         observed = replace(
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
+        # After the containers: only what is seen not to run has an end to be asked about.
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unmended = {**unmended, **snapshot.unseen, **ends.unseen}
+        # Once a pass: each answer is a call to netifd, and all containers wait for the same interfaces.
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
         gone: Mapping[str, Missing] = {}
-        if self.paused:
+        if self._paused:
             gone = waits
         elif self.engine_is_here:
             gone = lost(
@@ -422,6 +434,8 @@ class Reconciler:
             for c in desired.containers
             if c.section in own
         }
+        # How an end came about is a call for the engine's events. It is asked only of those that were just started
+        # again and would be put into back-off for ending.
         counted = self.backoff.started()
         ends = self._endings.look(found, stale=stale, counted=counted)
         for key, (_, _, container) in found.items():
@@ -433,6 +447,8 @@ class Reconciler:
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
     ) -> frozenset[str]:
         sharing = {c.section for c in desired.containers if shared_names(c)}
+        # A container that shares the network of another one keeps the old one's when that is made again, and has no
+        # connection. The engine says nothing of it; it shows only in the ids.
         own = {
             r.object_id: r
             for r in records
@@ -447,76 +463,17 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
-        if self.paused:
-            missing = Missing(reason=self.paused, stop=True)
+        if self._paused:
+            missing = Missing(reason=self._paused, stop=True)
             return {Key("container", c.section): missing for c in desired.containers}
         if not self.engine_is_here:
             return waiting_elsewhere(desired, now=self.wall())
         return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
 
-    def hold(self, ref: str, action: str) -> bool:
-        """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
-
-        `ref` is a name or an id as the Engine API takes them. To be called before the action, else a pass may come
-        between. Raises EngineError when the engine has to be asked who that is and does not answer.
-        """
-        container = self._managed(ref)
-        if container is None:
-            return False
-        self.holds.add(container, action)
-        logger.info("manual %s of container:%s", action, container.section)
-        return True
-
-    def adopt(self, request: AdoptRequest) -> dict[str, Any]:
-        """See `agent.runtime.adopt`."""
-        from agent.runtime.adopt import Adopter  # a megabyte that few need
-
-        return Adopter(engine=self.engine, store=self.store, records=self.records.records()).run(request)
-
-    def past(self) -> Past:
-        """The settings that sections had. Raises ConfigError where none are kept."""
-        from agent.runtime.past import Past  # few need it
-
-        if self.history is None:
-            raise ConfigError("no earlier settings are kept")
-        return Past(store=self.store, history=self.history, desired=self.desired)
-
-    def release(self, ref: str) -> None:
-        """Takes a hold back: the manual action failed."""
-        container = self._managed(ref)
-        if container is not None:
-            self.holds.take_back(container)
-
-    def mounting(self, volumes: frozenset[str]) -> frozenset[str]:
-        """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
-        declared = self.desired.containers if self.desired is not None else ()
-        found = {
-            Key("container", c.section)
-            for c in declared
-            if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
-        }
-        for record in self.records.records():
-            if record.kind == "container":
-                sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
-                if volumes & {*sources, *names(record.volumes)}:
-                    found.add(Key("container", record.section))
-        return frozenset(found)
-
-    def _managed(self, ref: str) -> Container | None:
-        records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
-        found = [r for r in records if r.name == ref and not r.swap] or [
-            r for r in records if r.object_id == ref
-        ]
-        if not found:
-            seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
-            found = [r for r in records if seen is not None and r.object_id == seen.id]
-        sections = {record.section for record in found}
-        declared = self.desired.containers if self.desired is not None else ()
-        return next((c for c in declared if c.section in sections), None)
-
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
         desired = self.desired
+        # Kept until a pass could act on it: this one may end early, with dockerd down.
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
             self.daemon.keep_up(self.last.readable)
@@ -556,7 +513,9 @@ class Reconciler:
         self._status.plan(self._with_outputs(plan, desired))
         self._status.losses()
         self._status.retries(self.backoff.retry_in(self.monotonic()))
-        self._follow_updates(desired)
+        if self.updates is not None:  # begins a check that is due, and shows what the last one found
+            self.updates.tick(desired)
+            self._status.updates(desired, self.updates.results(desired))
         if self.history is not None and self.last.desired is desired:
             # a file that says something else by now is not what was applied
             self.history.keep_applied(
@@ -578,22 +537,19 @@ class Reconciler:
 
     def _offered(self, desired: Desired) -> Mapping[str, Available]:
         """What registries have that does not run, by the last check. Raises EngineError."""
+        # Not before somebody wants it: most routers never check, and do without what it loads.
         if self.updates is None and desired.agent.update_check is not UpdateCheck.OFF and self.make_updates:
             self.update_checks()  # it remembers what was known before the agent was started
         return self.updates.offered(desired) if self.updates is not None else {}
-
-    def _follow_updates(self, desired: Desired) -> None:
-        """Begins a check that is due, and shows what the last one found."""
-        if self.updates is not None:
-            self.updates.tick(desired)
-            self._status.updates(desired, self.updates.results(desired))
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
         other = self.standing.look(thoroughly=deep is None)
         if other:  # what failed, and what was seen, was on the one before
-            self._settled, deep = None, None
+            self._ask_again()
+            deep = None
             self.backoff.clear()
+        # Mended first: planning must not take a half-done swap for what the user wants.
         return self._make_plan(deep, {**self._recover(), **self._move_records(desired)})
 
     def _move_records(self, desired: Desired) -> dict[str, str]:
@@ -611,7 +567,7 @@ class Reconciler:
             for key in keys:
                 self.backoff.failed(_MENDING + key, str(exc), self.monotonic())
                 self._status.failure(key, exc)
-            self._unsure = True
+            self._doubt()
             return dict.fromkeys(keys, str(exc))
         for key in keys:
             self.backoff.succeeded(_MENDING + key)
@@ -626,6 +582,8 @@ class Reconciler:
 
     def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
         """What was heard of is forgotten once it was looked at by a pass that could act on it."""
+        # A container in back-off or held is not looked at, and what was heard of it would be forgotten: then a change
+        # that somebody made meanwhile would show at the next deep look only, minutes later.
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
         keys = {r.object_id: r.key for r in records}
         known = declared(desired).keys() | desired.broken
@@ -655,13 +613,15 @@ class Reconciler:
         if self.daemon.other_engine:
             # ids of the engine before would make every object look removed: the board shows what is held instead
             self._status.held(desired, self.daemon.other_engine)
-            self._settled, self._unsure = None, True
+            self._ask_again()
+            self._doubt()
         elif not self.daemon.finds_dockerd():
+            # Without this the board would go on saying that containers run.
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
 
     def engine_failed(self, exc: UcidockdError) -> None:
         """Shows that the engine could not be looked at."""
-        self._settled = None  # the next look tells what runs
+        self._ask_again()
         self._status.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
@@ -670,17 +630,17 @@ class Reconciler:
         open_keys: set[str] = {r.key for r in self.records.records() if r.swap or not r.object_id}
         if not open_keys:
             return {}
+        # Without back-off a record that cannot be mended (a full disk, a container that cannot be removed) would be
+        # tried in each pass.
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(
-            self.engine, self.records, self.under_way.keys() | waiting.keys(), self.under_way.restores
-        )
+        failed = recover(self.engine, self.records, self.under_way.keys() | waiting.keys(), self.restores())
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():
             self.backoff.failed(_MENDING + key, str(error), self.monotonic())
             self._status.failure(key, error)
-            self._unsure = True
+            self._doubt()
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
     def forget_failure(self, key: str) -> None:
@@ -693,6 +653,7 @@ class Reconciler:
     def forget_failures(self) -> None:
         """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
         self.backoff.clear()
+        # A person asks for a reconcile when the cause is gone: what failed for good counts no longer either.
         for record in self.records.records():
             self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
@@ -747,6 +708,8 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     found = set()
     for record in records:
         container = edited.get(record.section) if record.kind == "container" and not record.swap else None
+        # Only where the section changed. An edit that states what dockerd has set anyway (`restart no`) must not make a
+        # new container, and whether it does is known to the engine alone.
         if container is None or desired.spec_hashes[Key("container", record.section)] == record.spec_hash:
             continue
         if newly_stated(record.spec, desired_spec(container)):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,16 @@ class RouterIntegration:
     """
 
     def __init__(
-        self, store: UciStore, board: StatusBoard, tools: RouterTools | None = None, *, docker_host: str = ""
+        self,
+        store: UciStore,
+        board: StatusBoard,
+        tools: RouterTools | None = None,
+        *,
+        docker_host: str = "",
+        wake: Callable[[], None] | None = None,
     ) -> None:
-        """`docker_host`: in place of the agent section's."""
+        """`docker_host`: in place of the agent section's. `wake`: asks for a pass, from a thread; without it nothing does
+        where rules are removed."""
         self._store, self._board, self._docker_host = store, board, docker_host
         self._tools = tools or RouterTools()
         self._interfaces: Mapping[str, Interface] | None = None
@@ -116,7 +123,7 @@ class RouterIntegration:
         self._compared = False
         self._said: dict[str, str] = {}  # topic -> what the log has said last
         self._events: KernelEvents | None = None
-        self.wake: Callable[[], None] | None = None  # asks for a pass; called from a thread
+        self._wake = wake
 
     def stop(self) -> None:
         """Ends the watch on the kernel."""
@@ -150,10 +157,6 @@ class RouterIntegration:
             has_address=self._tools.has_address,
             addresses=self._tools.machine_addresses,
         )
-
-    def ask_by(self, call: Callable[[str, str], Mapping[str, Any] | None]) -> None:
-        """From now on netifd is asked by that call to ubus; see `BusNetifd`."""
-        self._tools = replace(self._tools, netifd=BusNetifd(call, self._tools.netifd))
 
     def put_rules_back(self) -> None:
         """The rules once more, when dockerd may have been started since `reconcile`."""
@@ -258,8 +261,8 @@ class RouterIntegration:
 
     def _watch(self) -> None:
         """Rules that were removed must be back soon, not only at the next resync."""
-        if self._events is None and self.wake is not None and self._rules is not None and self._rules["4"]:
-            self._events = KernelEvents(self.wake)
+        if self._events is None and self._wake is not None and self._rules is not None and self._rules["4"]:
+            self._events = KernelEvents(self._wake)
             self._events.start()
 
     def _resolve(
@@ -360,6 +363,7 @@ class RouterIntegration:
         for container in desired.containers:
             enabled = container.policy.enabled
             public = public_ports(container, around) if enabled else ()
+            # Disabled sections are passed over: their ports are closed, whatever the zones say.
             text = f"{', '.join(public)}; close it with `blocked_interfaces`, or with a LAN address in `port`"
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
@@ -430,8 +434,18 @@ class RouterIntegration:
 
 
 def make_router(
-    options: RuntimeOptions, board: StatusBoard, settings_of: Callable[[Desired], DockerdSettings]
+    options: RuntimeOptions,
+    board: StatusBoard,
+    settings_of: Callable[[Desired], DockerdSettings],
+    *,
+    ask: Callable[[str, str], Mapping[str, Any] | None] | None = None,
+    wake: Callable[[], None] | None = None,
 ) -> RouterIntegration:
-    """The stage of the running agent."""
-    tools = RouterTools(settings_of=settings_of)
-    return RouterIntegration(open_store(options), board, tools, docker_host=options.docker_host or "")
+    """The stage of the running agent. `ask`: a call to ubus, see `BusNetifd`."""
+    programs = UbusNetifd()
+    tools = RouterTools(
+        netifd=BusNetifd(ask, programs) if ask is not None else programs, settings_of=settings_of
+    )
+    return RouterIntegration(
+        open_store(options), board, tools, docker_host=options.docker_host or "", wake=wake
+    )

@@ -197,6 +197,7 @@ class StatusWriter:
             error=text,
             took_s=round(outcome.took_s, 1),
         )
+        # One that was skipped has not failed: it says what it waits for, and there is no back-off.
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:

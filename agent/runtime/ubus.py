@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from agent.api.port import Sessions
+from agent.api.port import AgentPort, Sessions
 from agent.api.streams.stream_sources import Kind, our_kinds
 from agent.api.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
 from agent.api.ubus.docker import DockerObjects
@@ -22,7 +22,7 @@ from agent.api.ubus.streams import Streams
 from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
-from agent.runtime.loop import Loop
+from agent.runtime.triggers import Triggers
 from agent.threads import tell
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import Method
@@ -39,9 +39,11 @@ _AFTER_DEFECT_S = 5.0
 
 
 class Bus:
-    """`socket` is ubusd's."""
+    """`socket` is ubusd's. Belongs to the event loop that is running."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, triggers: Triggers) -> None:
+        self._triggers = triggers
+        self._loop = asyncio.get_running_loop()
         self.client = UbusClient(socket)
         self.rpcd = Rpcd(self.client)
         self._folder = Path(socket).parent
@@ -58,7 +60,7 @@ class Bus:
     @asynccontextmanager
     async def serving(
         self,
-        agent: Loop,
+        agent: AgentPort,
         engine: DockerStream,
         *,
         kinds: Mapping[str, Kind] = MappingProxyType({}),
@@ -68,11 +70,13 @@ class Bus:
         the object `ucidockd`."""
         streams = Streams(self.client, self.rpcd, {**kinds, **our_kinds(agent.board, engine)})
         ttyd = Ttyd(engine.docker_words())
-        basic = AgentMethods(agent, _on_hotplug(agent)).methods()
+        basic = AgentMethods(agent, self._on_hotplug).methods()
         ours = make_agent_object(self.rpcd, basic, streams.methods(), methods)
+        # Published before the connection is there: the client adds them again at each new connection, as ubusd forgets
+        # us when it restarts.
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
             await self.client.add_object(owned)
-        self._trigger(agent)
+        self.client.subscribe("service", self._on_service)
         notifier = StatusNotifier(agent, self.client, ours)
         tasks = [
             asyncio.create_task(_for_ever(self.client.run), name="ubus"),
@@ -81,42 +85,41 @@ class Bus:
         try:
             yield
         finally:
+            # Streams first: they tell their clients by the connection that the tasks below hold.
             await streams.stop()
             await ttyd.close()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    def _trigger(self, agent: Loop) -> None:
-        def on_service(kind: str, data: Mapping[str, Any]) -> None:
-            if kind == "config.change" and data.get("config") in _PACKAGES:
-                agent.trigger(config=True)
+    def _on_service(self, kind: str, data: Mapping[str, Any]) -> None:
+        if kind == "config.change" and data.get("config") in _PACKAGES:
+            self._triggers.config()
 
-        self.client.subscribe("service", on_service)
-        loop = asyncio.get_running_loop()
-        agent.reconciler.deletions_held = lambda: self._deletions_held(agent, loop)
-        if agent.reconciler.router is not None:
-            agent.reconciler.router.ask_by(lambda name, method: self._ask(name, method, loop))
+    def _on_hotplug(self, subsystem: str, variables: Mapping[str, Any]) -> None:
+        logger.debug("hotplug: %.32r %.32r", subsystem, variables.get("ACTION", ""))
+        self._triggers.now()
 
-    def _ask(self, name: str, method: str, loop: asyncio.AbstractEventLoop) -> Mapping[str, Any] | None:
+    def ask(self, name: str, method: str) -> Mapping[str, Any] | None:
         """A call from a pass's thread; None without a connection. Blocks. Raises BusError."""
         if not self.client.connected:
             return None
-        asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), loop)
+        asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), self._loop)
+        # Twice the call's own limit: the loop is busy or ending if that is reached, and a pass must not hang on it.
         try:
             return asked.result(2 * _ASK_S)
         except TimeoutError as exc:  # the agent is ending
             asked.cancel()
             raise BusError(f"ubus: {name} {method}: no answer") from exc
 
-    def _deletions_held(self, agent: Loop, loop: asyncio.AbstractEventLoop) -> str:
+    def deletions_held(self) -> str:
         """Why LuCI may still take the last change back, "" where it may not; where rpcd cannot be asked it may.
 
         Blocks, in a pass's thread.
         """
         if not self.has_ubus():
             return ""
-        asked = asyncio.run_coroutine_threadsafe(self._rollback_pending(), loop)
+        asked = asyncio.run_coroutine_threadsafe(self._rollback_pending(), self._loop)
         try:
             pending = asked.result(2 * DEADLINE_S)
         except TimeoutError:  # the agent is ending
@@ -127,14 +130,14 @@ class Bus:
             # there is no event when a rollback is confirmed
             if not self._asking_again:
                 self._asking_again = True
-                loop.call_later(_ASK_AGAIN_S, asked_again)
+                self._loop.call_later(_ASK_AGAIN_S, asked_again)
 
         def asked_again() -> None:
             self._asking_again = False
-            agent.trigger()
+            self._triggers.now()
 
         if pending:
-            tell(loop, ask_again)
+            tell(self._loop, ask_again)
         return pending
 
     async def _rollback_pending(self) -> str:
@@ -145,14 +148,6 @@ class Bus:
                 return ""
             return f"rpcd cannot be asked whether LuCI may roll the change back ({exc})"
         return "LuCI may still roll the change back" if left_s > 0 else ""
-
-
-def _on_hotplug(agent: Loop) -> Callable[[str, Mapping[str, Any]], None]:
-    def hint(subsystem: str, variables: Mapping[str, Any]) -> None:
-        logger.debug("hotplug: %.32r %.32r", subsystem, variables.get("ACTION", ""))
-        agent.trigger()
-
-    return hint
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:

@@ -51,7 +51,7 @@ class UnderWay:
     stopping: threading.Event
     desired: Callable[[], Desired | None]
     history: History | None
-    restores: SavedData | None
+    restores: Callable[[], SavedData | None]
     make_pool: Callable[[int], WorkerPool]
     room: MakeRoom
     foresee_pull: Callable[[str, str, int], str]
@@ -177,7 +177,7 @@ class UnderWay:
             ended=self._work_ended,
             api=api,
             keep_images=desired.agent.keep_images,
-            data=self.restores,
+            data=self.restores(),
         )
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
@@ -186,6 +186,7 @@ class UnderWay:
             if not work.partial:
                 self.backoff.succeeded(work.key)
                 self.changing.discard(work.key)
+            # One that was stopped on purpose did not end by itself: its next start is not delayed.
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
             # what has to be started again and again is started later and later, also where each start works
@@ -198,6 +199,7 @@ class UnderWay:
                 self.status.kept(work.key)
             else:
                 self.status.applied(work.key)
+            # Earlier settings of a section that is gone would never be removed otherwise: they are kept by section.
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self.status.gone(work.key)
                 key = Key.parse(work.key)
@@ -223,6 +225,8 @@ class UnderWay:
         elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
             self.backoff.failed(operation.key, str(error), self.clock.monotonic())
+            # A change that failed leaves the old container running: it is looked at and mended in spite of the back-
+            # off, which is about the change.
             if isinstance(operation, ops.ReplaceContainer):
                 self.changing.add(operation.key)
             else:

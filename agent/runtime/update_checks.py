@@ -416,6 +416,8 @@ class UpdateChecks:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             logger.warning("%s is not readable, the ages of newer images begin again: %s", self.memory, exc)
+            # All or nothing: a file that is half right may have been cut, and an age that is too short only delays an
+            # automatic update.
             self._written, self._known = {}, {}
         try:
             self.last = float(json_object(self.run_file.read_bytes())["checked_at"])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from agent.api.control_socket import bind
 from agent.api.jobs.jobs import Jobs
-from agent.api.port import Sessions
+from agent.api.port import AgentPort, Sessions
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
@@ -25,7 +25,6 @@ from agent.errors import BusError
 from agent.files.options import RuntimeOptions
 from agent.files.token import TokenFile
 from agent.model.resources import AgentSettings
-from agent.runtime.loop import Loop
 from agent.threads import tell
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Parts:
     """What the routes are about, and who knows the sessions."""
 
     options: RuntimeOptions
-    agent: Loop
+    agent: AgentPort
     engine: DockerStream
     consoles: Consoles
     jobs: Jobs
@@ -64,7 +63,6 @@ class Web:
     async def __aenter__(self) -> Web:
         self._listener = bind(self._path)
         self._loop.add_reader(self._listener, self._on_client, self._listener)
-        self._parts.agent.reconciler.settings_read = self._settings_read
         self._task = asyncio.create_task(self._run(self._listener), name="web")
         return self
 
@@ -84,7 +82,7 @@ class Web:
         self._loop.remove_reader(listener)
         self._wanted.set()
 
-    def _settings_read(self, settings: AgentSettings) -> None:
+    def settings_read(self, settings: AgentSettings) -> None:
         """The agent section that a pass read, in its thread."""
         if settings.listen and isinstance(self._parts.sessions, TokenFile):
             # clients of the listener need the token file

@@ -79,6 +79,7 @@ class Alarms:
     def see_agent(self, agent: Mapping[str, Any], now: float) -> None:
         """The facts about the agent: whether the engine answers."""
         engine = agent.get("engine")
+        # Nothing is known yet, right after the start: silence is neither trouble nor recovery.
         if engine is None:
             return
         found: dict[Event, News] = {}

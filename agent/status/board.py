@@ -194,6 +194,7 @@ class StatusBoard:
 
         True when anything changed.
         """
+        # Cleared and not set to false: status shows such a condition only while there is something to say.
         if not message:
             return self.clear(key, condition)
         self.ensure(key, name)

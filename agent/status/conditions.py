@@ -96,7 +96,6 @@ class Remedy(StrEnum):
     CLEAN_UP = "clean-up"
     BACK_UP = "back-up"
     CHECK_NOTICE = "check-notice"
-    RESTART_DOCKERD = "restart-dockerd"
     USE_ENGINE = "use-engine"
     RESTORE = "restore-volume"
     ALLOW_IN = "allow-in"
@@ -277,7 +276,6 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="dockerd must be restarted to apply its settings.",
         label="Restart needed",
-        remedy=Remedy.RESTART_DOCKERD,
     ),
     ConditionType.IMAGE_READY: Row(
         bad=False, level=Level.WAITING, sentence="The image is not here yet.", label="Image missing"

@@ -87,6 +87,8 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         for condition in resource["conditions"]:
             status = "true" if condition["status"] else "false"
             conditions[("condition", str(condition["type"])), kind, ("status", status)] += 1
+    # Counted here, by state, and not one series for each container: a router with forty of them should not fill a
+    # database with names.
     updates: Counter[Labels] = Counter(
         (("state", str(resource["update"]["state"])),)
         for resource in snapshot["resources"]

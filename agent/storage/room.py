@@ -60,6 +60,8 @@ class Room:
         Raises NoSpaceError where it would not fit even alone, and what `check` raises.
         """
         need = self._need(image, platform)
+        # A registry that does not say how large the image is must not keep it from being pulled: the engine tells when
+        # the disk is full.
         if need is None:
             yield
             return
@@ -68,6 +70,7 @@ class Room:
         try:
             yield
         finally:
+            # Also where the pull failed: what it had taken is given back by the engine.
             with self._changed:
                 del self._taken[mine]
                 self._changed.notify_all()

@@ -146,6 +146,8 @@ class Certificates:
         `problem` says why. Raises ConfigError for `sans` and days that cannot be; where no pair is usable,
         ClockNotSetError, CertificateError, and ConfigError without `cryptography`.
         """
+        # Compared in one spelling: an address written otherwise must not cost a new certificate, and so a restart of
+        # dockerd.
         names = normal_names(sans)
         if not names:
             raise ConfigError(

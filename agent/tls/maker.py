@@ -64,6 +64,7 @@ def make(request: dict[str, Any]) -> dict[str, Any]:
     new_ca = None
     if old is None:
         new_ca = _make_ca(None, now, request["ca_days"])
+    # On its own key, so that the certificates that clients have stay valid under the new one.
     elif request["renew_ca"]:
         new_ca = _make_ca(old, now, request["ca_days"])
     ca = new_ca or old

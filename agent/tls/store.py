@@ -90,6 +90,7 @@ class CertificateStore:
             return Index()
         except (ValueError, KeyError, TypeError) as exc:
             bad = path.with_name(INDEX + _BAD)
+            # Kept for whoever wants to know what happened; a key that is deleted cannot be had back.
             path.replace(bad)
             logger.error("%s is not readable (%s): kept as %s, rebuilt from the certificates", path, exc, bad)
             return Index()

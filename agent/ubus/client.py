@@ -152,6 +152,7 @@ class UbusClient:
             Attr.METHOD: kind,
             Attr.DATA: encoded(data),
         }
+        # Nobody answers a notification unless it is asked to, and a subscriber that hangs must not hold up the others.
         if answer_s is None:
             await link.notify(source.object_id, attributes)
             return 0

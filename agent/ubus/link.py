@@ -203,6 +203,7 @@ class Link:
             return
         if request.notification:
             _take_acknowledgement(request, message)
+        # Sequence numbers are easy to guess: an answer counts only from the object that was asked.
         elif message.peer != request.peer:
             return
         elif message.kind == Kind.STATUS:
@@ -212,6 +213,7 @@ class Link:
             request.parts.append(message)
             if request.on_data is not None:
                 request.on_data(message)
+            # A method may answer in any number of messages; a process that never stops must not fill our memory.
             if request.size > _ANSWER_LIMIT:
                 request.done.set_exception(BusError("ubus: the answer is too large"))
 

@@ -365,6 +365,7 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
         kind, rest = "", entry
     target, colon, mode = rest.partition(":")
     wanted = {"service": [True], "container": [False]}.get(kind, [True, False])
+    # A section that lends its volumes has to be created first: a reference that resolves becomes a dependency as well.
     found = [
         c
         for by_section in wanted
@@ -379,6 +380,7 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
             f"unknown container section {target!r}", option="volumes_from", expected="a container section"
         )
     else:
+        # Only a warning: the container may be one that somebody runs with `docker run`, and the engine knows it.
         wish = "a container section, or the name of a container that exists"
         reader.warn(f"{target!r} is not a container of ours", option="volumes_from", expected=wish)
     return f"{target}{colon}{mode}"
@@ -461,6 +463,8 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
     """
     used = _used(draft, listeners)
     for reader, container in draft.containers:
+        # In the network of the router or of another container no port is published, and a disabled section publishes
+        # none.
         if not container.policy.enabled or (container.spec.network_mode or "") not in DEFAULT_NETWORKS:
             continue
         for port in container.spec.ports if listeners else ():

@@ -66,6 +66,8 @@ def decode_backup(reader: SectionReader) -> Backup:
         keep=reader.parsed("keep", parse_int) or base.keep,
         stop=reader.flag("stop") or False,
     )
+    # Reported here although nothing breaks: an empty backup would end well each night and be missed on the day it is
+    # needed.
     if not (backup.sections or backup.volumes):
         reader.report("the backup names nothing to save", expected="`list section` or `list volume`")
     if bool(backup.target) is bool(backup.command):
@@ -94,6 +96,7 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
             continue
         mounts = containers[name].spec.mounts
         named = [docker_names.get(m.source, m.source) for m in mounts if m.source and not m.is_bind]
+        # A warning, since the backup of the other sections is right: but people expect bind mounts to be saved too.
         if not named:
             reader.warn(
                 f"{name!r} mounts no named volume",
@@ -102,6 +105,7 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
                 expected="folders of the router are not saved, save them with its own means",
             )
         found += named
+    # A volume that two sections mount is saved once.
     return replace(backup, volumes=tuple(dict.fromkeys(found)))
 
 

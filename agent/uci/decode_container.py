@@ -156,6 +156,7 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
     """A container in a namespace of the router cannot set that namespace's settings (runc, validator)."""
     shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": spec.uts == "host"}
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
+    # Said here, since the engine takes it and the start fails much later, with words about a file in /proc.
     for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
         kind = sysctl_namespace(name)
         if shared[kind]:

@@ -284,6 +284,7 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
         if not isinstance(part, str):
             continue
         subnet = ipaddress.ip_network(part)
+        # dockerd changed what `fixed-cidr` means without `bip`; with both given all versions agree.
         if not isinstance(address, str):
             if bip == "bip" and not reader.is_refused("bip"):
                 reader.warn(
@@ -300,6 +301,7 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
             reader.report(
                 f"{part} is not inside the bridge's subnet", option=option, expected=f"a part of {bridge}"
             )
+            # Without this one key the rest can be applied; with it dockerd does not start.
             del values[fixed]
 
 
@@ -451,6 +453,7 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
                 option=name,
                 expected="mode files, or no file",
             )
+        # Each renewal restarts dockerd: it would do so in every pass.
         if settings.renew_days >= settings.days:
             reader.report(
                 "the certificate would be renewed again and again",

@@ -28,6 +28,7 @@ def decode_notify(reader: SectionReader) -> NotifySection:
     cooldown_s, timeout_s = reader.parsed("cooldown", parse_seconds), reader.parsed("timeout", parse_seconds)
     form = reader.text("format") or base.format
     events = frozenset(Event(text) for text in reader.texts("event"))
+    # Without `list event` the usual ones are meant: a section that tells nothing would be of no use.
     return NotifySection(
         section=reader.name,
         type=base.type,

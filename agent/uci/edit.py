@@ -133,6 +133,7 @@ def set_value(staged: Staged, where: str, value: str) -> Staged:
 def delete(staged: Staged, where: str, value: str = "") -> Staged:
     """`uci delete`: an option or a section; of a list, the item with number `value`, if given."""
     _check_value(where, value)
+    # As uci(1): the number in front counts, so `3x` is 3; a text without any is refused.
     number = _INTEGER.match(value)
     if value.strip(" \t\n\r") and number is None:
         raise UciEditError(f"{where}: {value!r} is not an item number")
@@ -143,6 +144,7 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
     section = target.found.name
     items = target.found_option.value if target.found_option is not None else ""
     if value and isinstance(items, tuple):
+        # As uci(1): an item that is not there is no error and changes nothing.
         if number is None or not 0 <= int(number[1]) < len(items):
             return staged
         return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option, value=number[1]))
@@ -164,6 +166,7 @@ def with_sections(package: Package, given: Mapping[str, GivenSection | None]) ->
     """
     sections = list(package.sections)
     for name, said in given.items():
+        # The place in the file stays: comments and people's order are about places.
         old = next((each for each in sections if each.name == name), None)
         where = f"{package.name}.{name}"
         if not _NAME.match(name):

@@ -3,7 +3,7 @@
 
 Only what is set, and is not the default, becomes an option. What UCI has no words for (an empty option, a `:` in a
 path) comes out as text that decodes to something else or not at all: who encodes what a user did not write checks
-it by decoding (`agent.runtime.adopt`).
+it by decoding (`agent.runtime.requests.adopt`).
 """
 
 from __future__ import annotations

@@ -132,6 +132,7 @@ class FrameDecoder:
         pieces: list[tuple[str, bytes]] = []
         position = 0
         while position < len(data):
+            # A header, too, may come in two pieces: the network cuts where it likes.
             if self._left == 0:
                 wanted = HEADER - len(self._head)
                 self._head += data[position : position + wanted]

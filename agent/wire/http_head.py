@@ -55,6 +55,8 @@ def path_problem(raw: bytes) -> str | None:
     control characters and what a second decoding or tidying would change.
     """
     path = unquote_to_bytes(raw)
+    # Names of images and files go through to the engine as they are; all other paths are of our own making and may be
+    # strict.
     if path.startswith(_NAMED):
         try:
             plain = _STRANGE_IN_NAMES.search(path.decode()) is None

@@ -100,7 +100,7 @@ def messages() -> list[Message]:
 
 
 def _pages() -> Iterator[tuple[str, str, str]]:
-    for path in sorted((LUCI / "htdocs").rglob("*.js")):
+    for path in [*sorted((LUCI / "htdocs").rglob("*.js")), LUCI / "frame.js"]:
         if path.parent.name == "xterm":
             continue
         for call in _CALL.finditer(path.read_text()):

@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--maintainer", default=author(), help="NAME <ADDRESS>, of all packages")
     parser.add_argument("--source", action="store_true", help="the source tarball and its hash, nothing else")
     args = parser.parse_args()
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct"))
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or committed_at())
     os.environ["SOURCE_DATE_EPOCH"] = str(epoch)
     args.output.mkdir(parents=True, exist_ok=True)
     if args.source:
@@ -123,10 +123,13 @@ def main() -> int:
     return 0
 
 
-def git(*words: str) -> str:
-    return subprocess.run(
-        ["git", "-C", PROJECT, *words], check=True, capture_output=True, text=True
-    ).stdout.strip()
+def committed_at() -> str:
+    """Seconds since 1970. Without git or its history, the time of a file: a tarball keeps that of its commit."""
+    words = ["git", "-C", PROJECT, "log", "-1", "--format=%ct"]
+    try:
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return str(int((PROJECT / "pyproject.toml").stat().st_mtime))
 
 
 def author() -> str:

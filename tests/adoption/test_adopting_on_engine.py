@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import UcidockdError
-from agent.runtime.adopt import AdoptRequest
+from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.uci.syntax import Package
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
@@ -21,7 +21,7 @@ def make(box: Box, name: str, **more: Any) -> None:
 
 
 def adopt(box: Box, name: str, **more: Any) -> dict[str, Any]:
-    return box.reconciler.adopt(AdoptRequest(container=name, **more))
+    return adopt_container(box.reconciler, AdoptRequest(container=name, **more))
 
 
 OTHER = "# mine\nconfig container 'other'\n\toption image 'IMAGE'\n\toption enabled '0'\n"

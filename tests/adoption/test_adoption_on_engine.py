@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import pytest
 
-from agent.runtime.adopt import AdoptRequest
+from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.schema.validate import properties
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
@@ -232,7 +232,9 @@ def adopted(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) ->
         list(pool.map(lambda name: make(command, name, str(folder)), others))
     before = {name: command.inspect(name) for name in ROWS}
     box.write("\n")
-    answers = {name: box.reconciler.adopt(AdoptRequest(container=name, commit=True)) for name in ROWS}
+    answers = {
+        name: adopt_container(box.reconciler, AdoptRequest(container=name, commit=True)) for name in ROWS
+    }
     path = box.config / "containers"
     text = path.read_text()
     path.write_text(text.replace("\toption adopt '1'\n", "\toption adopt '1'\n\toption gate '0.3'\n"))

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from agent.wire.http_head import HIGHEST, natural
+from tests.api.conftest import Containers
 from tests.api.test_doors_on_engine import Door, door, doors
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.tcp import ENDED, READ, WRITE
@@ -286,3 +287,16 @@ def test_a_link_is_a_name_of_its_own(doors: dict[str, Door], docker_client: dock
     finally:
         for container in made:
             docker_client.api.remove_container(container, force=True)
+
+
+def test_a_comment_has_lines(door: Door, docker_client: docker.DockerClient, containers: Containers) -> None:
+    made = containers.run("sleep 60")
+    comment = "one\r\nX: two\n\tthree"
+    answer = door.client.post(
+        "/docker/commit", params={"container": made, "repo": "lines", "comment": comment}
+    )
+    try:
+        assert answer.status_code == 201, answer.text
+        assert docker_client.api.inspect_image("lines")["Comment"] == comment
+    finally:
+        docker_client.images.remove("lines", force=True)

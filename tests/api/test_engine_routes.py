@@ -129,7 +129,8 @@ def test_a_path_that_begins_with_v_is_no_version() -> None:
     ("path", "name", "value", "passes"),
     [
         ("/containers/json", "filters", '{"label": ["a=b"]}', True),
-        ("/containers/json", "filters", "a\r\nX: y", False),
+        ("/containers/json", "filters", "a\x00", False),
+        ("/commit", "comment", "one\r\n\ttwo", True),
         ("/containers/json", "all\r\n", "1", False),
         ("/containers/json", "", "1", False),
         ("/containers/json", "limit", "9" * 9000, False),

@@ -37,8 +37,7 @@ def lose(board: StatusBoard, message: str = WHY) -> None:
 
 
 def guarded(agent: QuietAgent, engine: DockerStream) -> Starlette:
-    engine.permit = StorageGuard(agent.board)
-    return make_app(agent, engine)
+    return make_app(agent, DockerStream(engine.address, permit=StorageGuard(agent.board)))
 
 
 @pytest.fixture(scope="module")

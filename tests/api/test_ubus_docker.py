@@ -217,7 +217,7 @@ async def test_an_id_of_another_form_never_reaches_the_engine(scripted: Scripted
     [
         ("docker.container.list", {"query": {"a b": 1}}),
         ("docker.container.list", {"query": {"all\r\nHost: x": 1}}),
-        ("docker.container.list", {"query": {"all": "x\r\ny"}}),
+        ("docker.container.list", {"query": {"all": "x\x01y"}}),
         ("docker.container.list", {"query": {"all": "x" * 9000}}),
         ("docker.image.build", {}),
         ("docker.image.build", {"query": {"remote": "file:///etc"}}),

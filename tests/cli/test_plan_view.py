@@ -15,7 +15,7 @@ from agent.cli.output import Style, wrapped
 from agent.cli.view.plan import NOTHING, plan_view
 from agent.plan.operations import ChangeDaemon
 from agent.plan.outlook import STATES, Entry, Outlook
-from agent.runtime.planning import plan_answer
+from agent.runtime.requests.planning import plan_answer
 from agent.status.conditions import Level
 from tests.support.plans import a_world
 

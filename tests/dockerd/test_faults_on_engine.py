@@ -400,7 +400,7 @@ def test_a_start_that_keeps_failing_is_tried_again_more_slowly(lab: DaemonLab) -
     woken: list[float] = []
     lab.before = ["exit 3"]
     lab.write_wrapper()
-    lab.stage.wake = woken.append
+    lab.stage = lab.new_stage(wake=woken.append)
     assert not lab.apply("")
     assert lab.conditions()["Degraded"] == (True, "DaemonDown")
     assert "exit code 3" in lab.message("Degraded")

@@ -96,7 +96,7 @@ def test_a_child_is_started_with_the_users_file(lab: DaemonLab, caplog: pytest.L
     assert not lab.apply()
     assert "dockerd ended soon after its start" in lab.message("Degraded")
     use(lab.root / "missing.json", "option debug '1'\n")
-    lab.stage._backoff.clear()
+    lab.stage._life.forgive()
     assert lab.apply(), "as on the stock package, UCI's options count where there is no such file"
     assert lab.info()["DockerRootDir"] == f"{lab.root}/data"
     assert lab.info()["Debug"]

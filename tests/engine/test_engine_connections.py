@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,10 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.engine.client import DockerEngine
+from agent.errors import EngineUnreachableError
 
 BODIES = {"version": {"ApiVersion": "1.41"}, "json": [], "networks": [], "volumes": {"Volumes": []}}
 
@@ -96,3 +101,23 @@ def test_an_engine_that_was_restarted_in_between_is_connected_to_anew(tmp_path: 
         with serving(path) as server:
             look(engine)
         assert LOOK in server.seen
+
+
+@pytest.mark.parametrize("linger", [False, True], ids=["closed", "reset"])
+def test_a_connection_that_breaks_is_told_in_plain_words(linger: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def end_one() -> None:
+            connection, _ = server.accept()
+            connection.recv(1)
+            if linger:  # a zero timeout makes the close a reset
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+        threading.Thread(target=lambda: [end_one() for _ in range(4)], daemon=True).start()
+        engine = DockerEngine(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(EngineUnreachableError) as told:
+            engine.ping()
+    assert "Errno" not in str(told.value)
+    assert "(" not in str(told.value)
+    assert str(told.value).endswith(("Connection reset by peer", "closed connection without response"))

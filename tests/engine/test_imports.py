@@ -29,8 +29,9 @@ UNUSED = """
     attr anyio charset_normalizer chardet click cryptography docker.client docker.models html importlib.metadata jsonschema
     multiprocessing paho starlette typing_extensions uvicorn websockets yaml zipfile
     agent.api.access agent.api.app agent.api.http agent.api.routes agent.cli.ask agent.convert agent.engine.registry
-    agent.notices.notifier agent.plan.outlook agent.runtime.adopt agent.runtime.moving agent.runtime.planning
-    agent.runtime.update_checks agent.runtime.updating agent.storage.copying agent.storage.pruner agent.storage.room
+    agent.notices.notifier agent.plan.outlook agent.runtime.requests.adopt agent.runtime.requests.moving
+    agent.runtime.requests.planning agent.runtime.requests.updating agent.runtime.update_checks
+    agent.storage.copying agent.storage.pruner agent.storage.room
 """
 
 

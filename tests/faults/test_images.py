@@ -19,7 +19,7 @@ from agent.errors import EngineError
 from agent.model.observed import ObservedContainer
 from agent.model.resources import AgentSettings, Container, ContainerSpec
 from agent.runtime.main import make_reconciler
-from agent.runtime.planning import diff
+from agent.runtime.requests.planning import diff
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.fault_proxy import Fault, FaultProxy

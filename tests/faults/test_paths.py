@@ -138,7 +138,7 @@ def test_an_env_file_that_cannot_be_read_costs_only_its_section(
         agent.commit(OTHER.replace("MEMORY", "64m") + (one if when == "at start" else ""))
         agent.start()
         _others_go_on(agent, box, one)
-        shown, message = ("Accepted", "is not a regular file")
+        shown, message = ("Accepted", "not a regular file")
         if kind == "hanging":
             shown, message = ("Waiting", "does not answer")
         wait_for(lambda: message in _conditions(agent, "one").get(shown, {}).get("message", ""))
@@ -171,7 +171,7 @@ def test_a_certificate_that_is_a_fifo_leaves_the_agent_answering(
     agent.commit("")
     agent.start()
     _others_go_on(agent, box, section)
-    wait_for(lambda: "is not a regular file" in agent.command("status", "--json").stdout)
+    wait_for(lambda: "not a regular file" in agent.command("status", "--json").stdout)
     assert agent.end(signal.SIGTERM) == 0
 
 

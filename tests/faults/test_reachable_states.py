@@ -248,8 +248,8 @@ def test_what_was_heard_of_is_kept_until_a_pass_may_act_on_it(box: Box, tmp_path
     if why == "back-off":
         reconciler.backoff.failed("container:web", "a test", now)
     elif why == "held":
-        reconciler.hold("web", "start")
-        reconciler.hold("web", "pause")
+        reconciler.manual.hold("web", "start")
+        reconciler.manual.hold("web", "pause")
     else:
         there.unlink()
         box.apply()

@@ -7,8 +7,6 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -16,8 +14,9 @@ from agent.errors import BusError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.model.addresses import Interface
-from agent.router.netifd import UbusNetifd, is_up
+from agent.router.netifd import BusNetifd, UbusNetifd, is_up
 from agent.runtime.router_integration import RouterIntegration, RouterTools
+from agent.runtime.triggers import Triggers
 from agent.runtime.ubus import Bus
 from agent.status.board import StatusBoard
 from agent.ubus.client import UbusClient
@@ -110,14 +109,12 @@ async def test_the_agents_own_connection_is_asked_where_there_is_one(tmp_path: P
         return {}
 
     path = tmp_path / "ubus.sock"
-    bus = Bus(str(path))
+    bus = Bus(str(path), Triggers())
     router = RouterIntegration(
         open_store(RuntimeOptions(config_dir=tmp_path)),
         StatusBoard(time.time),
-        RouterTools(netifd=ubus(tmp_path, "echo 'no such thing' >&2; exit 1")),
+        RouterTools(netifd=BusNetifd(bus.ask, ubus(tmp_path, "echo 'no such thing' >&2; exit 1"))),
     )
-    agent: Any = SimpleNamespace(reconciler=SimpleNamespace(router=router, deletions_held=None))
-    bus._trigger(agent)
     with pytest.raises(BusError, match="no such thing"):
         router._tools.netifd.interfaces()  # no connection yet: the program
     async with FakeUbusd(path), running(UbusClient(str(path))) as netifd, running(bus.client):

@@ -23,6 +23,19 @@ def test_every_path_that_the_docs_name_is_there() -> None:
     assert gone == []
 
 
+def test_every_picture_is_shown_and_every_shown_one_is_there() -> None:
+    """`make screenshots` makes them."""
+    named = {
+        (page.parent / target).resolve()
+        for page in pages()
+        for target in re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", page.read_text())
+        if "://" not in target
+    }
+    made = set((ROOT / "docs/images").iterdir())
+    assert named == made
+    assert all(each.stat().st_size < 120_000 for each in made)
+
+
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)

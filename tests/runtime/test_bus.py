@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agent.engine.stream import DockerStream
 from agent.runtime import ubus as module
+from agent.runtime.triggers import Triggers
 from agent.runtime.ubus import Bus
 from agent.status.conditions import ConditionType
 from agent.ubus.client import UbusClient
@@ -39,13 +39,15 @@ class Agent(QuietAgent):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reconciler: Any = SimpleNamespace(deletions_held=None, router=None)
         self.triggers: list[dict[str, Any]] = []
         self.triggered = asyncio.Event()
 
-    def trigger(self, **what: Any) -> None:
+    def trigger_threadsafe(self, **what: Any) -> None:
         self.triggers.append(what)
         self.triggered.set()
+
+    def trigger_after(self, seconds: float) -> None:
+        raise AssertionError(seconds)
 
     async def wait(self) -> dict[str, Any]:
         async with asyncio.timeout(5):
@@ -56,8 +58,10 @@ class Agent(QuietAgent):
 
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[tuple[Bus, Agent]]:
-    bus, agent = Bus(str(path)), Agent()
-    async with bus.serving(agent, DockerStream("unix:///none")):  # type: ignore[arg-type]
+    triggers, agent = Triggers(), Agent()
+    triggers.follow(agent)
+    bus = Bus(str(path), triggers)
+    async with bus.serving(agent, DockerStream("unix:///none")):
         yield bus, agent
 
 
@@ -119,10 +123,9 @@ async def test_a_hotplug_notice_triggers_a_pass(daemon: FakeUbusd) -> None:
         assert agent.triggers == [{}]
 
 
-async def held(agent: Agent) -> str:
+async def held(bus: Bus) -> str:
     """As a pass asks it, in its thread."""
-    answer: str = await asyncio.to_thread(agent.reconciler.deletions_held)
-    return answer
+    return await asyncio.to_thread(bus.deletions_held)
 
 
 async def test_deletions_wait_for_a_pending_rollback_and_are_tried_again(
@@ -131,34 +134,34 @@ async def test_deletions_wait_for_a_pending_rollback_and_are_tried_again(
     monkeypatch.setattr(module, "_ASK_AGAIN_S", 0.1)
     async with serving(daemon.path) as (bus, agent):
         await ready(bus)
-        assert not await held(agent)
+        assert not await held(bus)
         rpcd.values = {"rollback": {"token": "t", "session": ADMIN, "timeout": int(time.time()) + 90}}
-        assert await held(agent) == "LuCI may still roll the change back"
+        assert await held(bus) == "LuCI may still roll the change back"
         assert await agent.wait() == {}
         rpcd.values = {"rollback": {}}
-        assert not await held(agent)
+        assert not await held(bus)
 
 
 async def test_deletions_wait_while_nobody_answers(
     daemon: FakeUbusd, rpcd: FakeRpcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.ubus.rpcd.DEADLINE_S", 0.2)
-    async with serving(daemon.path) as (bus, agent):
+    async with serving(daemon.path) as (bus, _):
         await ready(bus)
         rpcd.answering.clear()
-        assert "rpcd cannot be asked" in await held(agent)
+        assert "rpcd cannot be asked" in await held(bus)
         rpcd.answering.set()
         await daemon.stop()
-        assert "rpcd cannot be asked" in await held(agent)
+        assert "rpcd cannot be asked" in await held(bus)
         await daemon.start()
 
 
 async def test_deletions_do_not_wait_where_there_is_no_luci(daemon: FakeUbusd, tmp_path: Path) -> None:
-    async with serving(daemon.path) as (bus, agent):
+    async with serving(daemon.path) as (bus, _):
         await ready(bus)
-        assert not await held(agent)
-    async with serving(tmp_path / "no" / "ubus.sock") as (_, agent):
-        assert not await held(agent)
+        assert not await held(bus)
+    async with serving(tmp_path / "no" / "ubus.sock") as (bus, _):
+        assert not await held(bus)
 
 
 async def test_sessions_are_rpcds_on_openwrt_and_the_token_elsewhere(
@@ -173,7 +176,7 @@ async def test_sessions_are_rpcds_on_openwrt_and_the_token_elsewhere(
         sessions = bus.sessions(Token())
         assert await sessions.allowed(ADMIN, "docker", "info")
         assert not await sessions.allowed("token", "docker", "info")
-    elsewhere = Bus(str(tmp_path / "no" / "ubus.sock")).sessions(Token())
+    elsewhere = Bus(str(tmp_path / "no" / "ubus.sock"), Triggers()).sessions(Token())
     assert await elsewhere.allowed("token", "docker", "info")
     assert not await elsewhere.allowed(ADMIN, "docker", "info")
 

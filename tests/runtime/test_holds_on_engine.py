@@ -35,7 +35,7 @@ def synced(box: Box) -> tuple[bool, str, str]:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_manual_action_is_held_until_a_reconcile_is_asked_for(box: Box, action: str) -> None:
     box.apply(WEB)
-    assert box.reconciler.hold("web", action)
+    assert box.reconciler.manual.hold("web", action)
     ACTIONS[action](box.get("web"))
     assert str(box.apply()[0]) == "nothing to do"
     assert synced(box) == (False, "Held", f"manual {action}; `ucidockd reconcile` undoes it")
@@ -48,7 +48,7 @@ def test_a_manual_action_is_held_until_a_reconcile_is_asked_for(box: Box, action
 
 def test_a_changed_section_ends_the_hold_and_another_section_does_not(box: Box) -> None:
     box.apply(WEB)
-    box.reconciler.hold("web", "stop")
+    box.reconciler.manual.hold("web", "stop")
     box.get("web").stop(timeout=0)
     box.apply(WEB + WEB.replace("'web'", "'two'"))
     assert box.get("web").status == "exited"
@@ -58,9 +58,9 @@ def test_a_changed_section_ends_the_hold_and_another_section_does_not(box: Box) 
 
 def test_a_start_by_hand_ends_the_hold_of_a_stop(box: Box) -> None:
     box.apply(WEB)
-    box.reconciler.hold(box.get("web").short_id, "stop")
+    box.reconciler.manual.hold(box.get("web").short_id, "stop")
     box.get("web").stop(timeout=0)
-    box.reconciler.hold(box.get("web").id or "", "start")
+    box.reconciler.manual.hold(box.get("web").id or "", "start")
     box.get("web").start()
     assert str(box.apply()[0]) == "nothing to do"
     assert synced(box)[:2] == (True, "InSync")
@@ -69,7 +69,7 @@ def test_a_start_by_hand_ends_the_hold_of_a_stop(box: Box) -> None:
 def test_a_container_that_is_declared_stopped_may_be_started_by_hand(box: Box) -> None:
     stopped = WEB + "\toption state 'stopped'\n"
     box.apply(stopped)
-    box.reconciler.hold("web", "start")
+    box.reconciler.manual.hold("web", "start")
     box.get("web").start()
     assert str(box.apply(stopped)[0]) == "nothing to do"
     assert box.get("web").status == "running"
@@ -77,8 +77,8 @@ def test_a_container_that_is_declared_stopped_may_be_started_by_hand(box: Box) -
 
 def test_an_action_that_failed_holds_nothing(box: Box) -> None:
     box.apply(WEB)
-    box.reconciler.hold("web", "stop")
-    box.reconciler.release("web")
+    box.reconciler.manual.hold("web", "stop")
+    box.reconciler.manual.release("web")
     box.get("web").stop(timeout=0)
     box.apply()
     assert box.get("web").status == "running"
@@ -87,5 +87,5 @@ def test_an_action_that_failed_holds_nothing(box: Box) -> None:
 def test_containers_that_are_not_ours_are_never_held(box: Box) -> None:
     box.client.containers.run("busybox:test", ["sleep", "1000"], name="foreign", detach=True)
     box.apply(WEB)
-    assert not box.reconciler.hold("foreign", "stop")
-    assert not box.reconciler.hold("nobody", "stop")
+    assert not box.reconciler.manual.hold("foreign", "stop")
+    assert not box.reconciler.manual.hold("nobody", "stop")

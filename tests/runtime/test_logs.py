@@ -97,3 +97,10 @@ def test_another_reason_is_told_at_once_and_so_is_one_that_comes_back() -> None:
 def test_information_is_never_held_back() -> None:
     repeats = Repeats(lambda: 0.0)
     assert told(repeats, "x", logging.INFO) == told(repeats, "x", logging.INFO) == "x"
+
+
+def test_what_ends_between_two_looks_at_files_is_no_error(streams: Streams) -> None:
+    logging.getLogger("watchdog.observers.inotify").error(
+        "InotifyEmitter.queue_events() called when the thread is inactive"
+    )
+    assert streams[1].getvalue() == ""

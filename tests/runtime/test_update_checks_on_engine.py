@@ -14,7 +14,7 @@ import pytest
 from agent.cli.agent_client import call
 from agent.errors import UcidockdError
 from agent.model.updates import UpdateState
-from agent.runtime.planning import describe
+from agent.runtime.requests.planning import describe
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, version

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +31,6 @@ REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 async def held(path: Path) -> AsyncIterator[Web]:
     """The control socket at `path`, of an agent without a loop."""
     engine, agent = DockerStream("unix:///none"), QuietAgent()
-    agent.reconciler = SimpleNamespace()  # type: ignore[attr-defined]
     board = StatusBoard(time.time)
     data = Data(engine, agent, board, instance=str, run_dir=path.parent, state_dir=path.parent)
     parts = Parts(
@@ -68,7 +66,7 @@ async def test_clients_that_come_before_the_server_are_all_answered(tmp_path: Pa
 
 async def test_the_section_read_before_the_first_client_counts_for_it(tmp_path: Path) -> None:
     async with held(tmp_path / "agent.sock") as web:
-        web._settings_read(AgentSettings(cors_origin=(PAGE,)))
+        web.settings_read(AgentSettings(cors_origin=(PAGE,)))
         listed = await answer(tmp_path / "agent.sock", f"Origin: {PAGE}\r\n".encode())
         other = await answer(tmp_path / "agent.sock", b"Origin: https://elsewhere.lan\r\n")
     assert listed.startswith(b"HTTP/1.1 200 ")

@@ -90,13 +90,14 @@ class DaemonLab:
         self.program.write_text("\n".join(lines) + "\n")
         self.program.chmod(0o755)
 
-    def new_stage(self) -> DaemonStage:
+    def new_stage(self, *, wake: Callable[[float], None] = lambda seconds: None) -> DaemonStage:
         """As a new agent has it: memory is lost, files are not."""
         return DaemonStage(
             options=self.options,
             run_dir=self.root / "run",
             status=DaemonStatus(board=self.board),
             tools=replace(Tools(limits=self.limits), **self.tools),
+            wake=wake,
         )
 
     def restart_agent(self) -> None:

@@ -54,6 +54,7 @@ class Web:
         self.config: Path | None = None
         self.socket = ""
         self.page: Path | None = None
+        self.others: dict[tuple[str, str], dict[str, Any]] = {}  # what other objects of the bus answer
         app = "/admin/services/ucidockd"
         routes = [
             Route(f"{app}/transfer{{path:path}}", self._transfer, methods=["GET", "POST", "PUT", "DELETE"]),
@@ -136,6 +137,8 @@ class Web:
         self._calls[session] += 1
         if not await self._may(session, name, method):
             return {**head, "error": _DENIED}
+        if (name, method) in self.others:
+            return {**head, "result": [Status.OK, self.others[name, method]]}
         if name == "uci":
             return {**head, "result": [Status.OK, self._uci(method, args)]}
         return await self._on_bus(head, session, name, method, args)

@@ -13,7 +13,7 @@ import pytest
 from agent.convert.requests import ImportRequest
 from agent.errors import EngineUnreachableError, UcidockdError
 from agent.model.resources import PruneImages
-from agent.runtime.loop import Loop
+from agent.runtime.requests.agent import RunningAgent
 from tests.support.virtual.objects import FakeContainer
 from tests.support.virtual.taps import Fault
 from tests.support.virtual.world import World, a_world
@@ -118,11 +118,11 @@ STATES: dict[str, Callable[[World], object]] = {
 }
 
 
-async def exported(agent: Loop) -> str:
+async def exported(agent: RunningAgent) -> str:
     return agent.export_text("run", ["web"])
 
 
-LOOKS: dict[str, Callable[[Loop], Awaitable[Any]]] = {
+LOOKS: dict[str, Callable[[RunningAgent], Awaitable[Any]]] = {
     "plan": lambda agent: agent.plan(),
     "diff": lambda agent: agent.diff("web"),
     "describe": lambda agent: agent.describe("web"),
@@ -130,7 +130,7 @@ LOOKS: dict[str, Callable[[Loop], Awaitable[Any]]] = {
     "import": lambda agent: agent.import_text(ImportRequest(run="docker run -d app:2")),
     "prune, shown": lambda agent: agent.prune({**ALL, "dry_run": True}),
 }
-CHANGES: dict[str, Callable[[Loop], Awaitable[Any]]] = {
+CHANGES: dict[str, Callable[[RunningAgent], Awaitable[Any]]] = {
     "update": lambda agent: agent.update(["web"]),
     "rollback": lambda agent: agent.rollback("web"),
     "rollback with data": lambda agent: agent.rollback("web", with_data=True),
@@ -183,14 +183,14 @@ def test_each_action_is_answered_and_nothing_is_lost(tmp_path: Path, state: str)
             STATES[state](world)
             for name, action in changing.items():
                 assert world.agent is not None
-                check(world, name, asked(world, action(world.agent)))
+                check(world, name, asked(world, action(world.asked)))
                 kept = (*world.engine.images.values(), *world.engine.dangling.values())
                 assert image in {found.id for found in kept}, name
                 assert "data" in world.engine.volumes, name
             world.engine.failing = set()
             world.write(section(SLEEPS))
             world.heal()
-            asked(world, world.agent.reconcile())
+            asked(world, world.asked.reconcile())
             world.rest(60)
             (one,) = world.engine.containers.values()
             assert (one.name, one.state, one.config["Cmd"]) == ("web", "running", SLEEPS.split()), name
@@ -244,7 +244,7 @@ def test_what_was_asked_for_of_a_container_that_is_gone_is_done_to_its_successor
         updated(world)
         removed(world)
         assert world.agent is not None
-        answer = asked(world, world.agent.rollback("web", with_data=True))
+        answer = asked(world, world.asked.rollback("web", with_data=True))
         assert [row["outcome"] for row in answer["containers"]] == ["rolled back"]
         world.rest(5)
         assert "Pinned" in condition_types(world)
@@ -258,8 +258,8 @@ def test_an_image_that_the_engine_cannot_show_stays_and_the_others_go(
     with a_world(tmp_path) as world:
         updated(world)
         hidden(world, image=True)
-        assert world.agent is not None and world.agent._upkeep is not None
-        with world.agent._upkeep._lock if dry_run else nullcontext():  # a preview waits for nobody
-            answer = asked(world, world.agent.prune({**ALL, "dry_run": dry_run}))
+        assert world.asked is not None and world.asked._upkeep is not None
+        with world.asked._upkeep._lock if dry_run else nullcontext():  # a preview waits for nobody
+            answer = asked(world, world.asked.prune({**ALL, "dry_run": dry_run}))
         assert [row["names"] for row in answer["going"]] == [["app:2"]]
         assert web(world).image_id in {row["id"] for row in answer["kept"]}

@@ -28,7 +28,7 @@ def declare(world: World, text: str, seconds: float) -> None:
     world.tell()
     world.rest(seconds)
     # that a pinned address lies where the network hands out others is a warning
-    assert [issue for issue in world.agent.config_issues() if issue["severity"] == "error"] == [], text
+    assert [issue for issue in world.asked.config_issues() if issue["severity"] == "error"] == [], text
     assert world.plan_text() == "nothing to do", text
 
 

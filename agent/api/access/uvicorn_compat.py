@@ -236,8 +236,12 @@ def quieten_logs() -> None:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Drops refused or broken handshakes and frames: anyone can send them, and they are not errors of ours."""
-    return record.msg.startswith("Exception in ASGI application")
+    """Drops refused or broken handshakes and frames: anyone can send them, and they are not errors of ours. Nor are requests
+    that the agent's end breaks off."""
+    error = record.exc_info[1] if record.exc_info else None
+    return record.msg.startswith("Exception in ASGI application") and not isinstance(
+        error, asyncio.CancelledError
+    )
 
 
 def limit_tls_buffers() -> None:

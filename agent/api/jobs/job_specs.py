@@ -273,6 +273,7 @@ def _login(body: Mapping[str, object], image: str, auths: Auths) -> tuple[Pairs,
 
     Without any the header is sent too: engines before 23 refuse a push that has none.
     """
+    # A login that comes with the request counts for this job alone.
     given = body.get("auth")
     if given is None:
         auth = auth_for(image, auths)

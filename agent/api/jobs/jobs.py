@@ -19,6 +19,7 @@ from socket import socket
 from typing import Any
 
 from agent.api.jobs.job_specs import STALL_S, JobKind, JobSpec
+from agent.api.problems import RequestError
 from agent.api.streams.engine_streams import json_lines
 from agent.engine.body_pump import Note, Passing
 from agent.engine.stream import DockerStream, SourceError
@@ -53,10 +54,13 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class UnknownJobError(UcidockdError):
+class UnknownJobError(RequestError):
     """The job does not exist, or is no longer kept."""
 
     code = "no-such-job"
+
+    def __init__(self) -> None:
+        super().__init__(f"no such job; the last {KEPT} are kept", status=404)
 
 
 class Job:
@@ -267,7 +271,7 @@ class Jobs:
         try:
             return self._jobs[number]
         except KeyError:
-            raise UnknownJobError(f"no such job; the last {KEPT} are kept") from None
+            raise UnknownJobError from None
 
     def all(self) -> list[Job]:
         """Newest first."""

@@ -86,8 +86,9 @@ class Transfer(ABC):
             "error": None if self.error is None else str(self.error),
         }
 
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """The engine's side, as its own task: it outlives every part."""
+    def run(self, work: Coroutine[Any, Any, None], touched: Callable[[], None]) -> None:
+        """The engine's side, as its own task: it outlives every part. `touched` is called with each sign of life."""
+        self.on_touch = touched
         self._task = asyncio.create_task(self._run(work), name=f"transfer-{self.direction}-{self.id[:8]}")
 
     async def abort(self, why: Exception) -> None:

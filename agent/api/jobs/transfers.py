@@ -16,7 +16,7 @@ from agent.api.archives import Body, Way
 from agent.api.jobs.job_specs import JobSpec
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfer import Download, Transfer
-from agent.api.jobs.upload import Upload
+from agent.api.jobs.upload import Pipe, Upload
 from agent.api.problems import RequestError
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream, EngineResponse
@@ -74,8 +74,9 @@ class Transfers:
 
     def upload_job(self, spec: JobSpec, *, size: int) -> Upload:
         """An image load or a build. `size` 0: not known. Raises ConflictError where too many jobs run."""
-        upload = Upload(spec.title)
-        job = upload.job = self._jobs.start(spec, body=upload.pipe, upload_bytes=size)
+        pipe = Pipe()
+        job = self._jobs.start(spec, body=pipe, upload_bytes=size)
+        upload = Upload(spec.title, pipe, job)
         self._add(upload, upload.through_job(self._jobs, job))
         return upload
 
@@ -122,8 +123,7 @@ class Transfers:
 
     def _add(self, transfer: Transfer, work: Coroutine[Any, Any, None]) -> None:
         self._all[transfer.id] = transfer
-        transfer.on_touch = lambda: self._touched(transfer)
-        transfer.run(work)
+        transfer.run(work, lambda: self._touched(transfer))
         self._touched(transfer)
         for old in [item for item in self._all.values() if item.is_over][: max(0, len(self._all) - KEPT)]:
             self._forget(old)

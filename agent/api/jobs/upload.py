@@ -77,10 +77,10 @@ class Upload(Transfer):
 
     direction = "up"
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, pipe: Pipe | None = None, job: Job | None = None) -> None:
         super().__init__(title)
-        self.pipe = Pipe()
-        self.job: Job | None = None
+        self.pipe = pipe or Pipe()
+        self.job = job
         self._tail = b""
         self._taken = 0
         self._one = asyncio.Lock()

@@ -140,7 +140,7 @@ class StatusRoutes:
         asked = dict(picked(request, ("after", "limit")))
         limit = asked.get("limit", "1")
         if not (limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**6):
-            raise RequestError(f"query limit: {limit[:64]!r} is not a number of resources, 1 at least")
+            raise RequestError("limit: expected a number of resources, 1 at least")
         return JsonReply(self._agent.board.page(asked.get("after", ""), int(asked.get("limit", 0))))
 
     async def stream(self, request: Request) -> Response:
@@ -245,13 +245,13 @@ class AdoptionRoutes:
             ),
             get(
                 "/v1/containers/{id}/diff",
-                read("ucidockd", "plan"),
+                read("ucidockd", "diff"),
                 self.diff,
                 "A container section (by its or by the Docker name) against what the engine shows",
             ),
             get(
                 "/v1/containers/{id}/describe",
-                read("ucidockd", "plan"),
+                read("ucidockd", "describe"),
                 self.describe,
                 "Everything about a container section: options and where they are from, conditions, networks, ports",
             ),
@@ -453,6 +453,7 @@ class MetricsRoutes:
         ]
 
     def _controller(self) -> list[Metric]:
+        # Counters of this process: they begin again with it, as Prometheus expects of a counter.
         running = sum(job.state is JobState.RUNNING for job in self._jobs.all())
         ended: dict[Labels, float] = {
             (("kind", kind), ("state", state)): count for (kind, state), count in self._jobs.ended.items()

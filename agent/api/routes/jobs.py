@@ -12,7 +12,7 @@ from starlette.responses import Response
 from agent.api.http import replies
 from agent.api.http.replies import EventReply, Inbox, JsonReply, read_json
 from agent.api.jobs.job_specs import JobSpec, build_upload, load_spec, parse_job
-from agent.api.jobs.jobs import Job, Jobs, UnknownJobError
+from agent.api.jobs.jobs import Job, Jobs
 from agent.api.problems import RequestError, flag, picked
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import mapped
@@ -134,10 +134,7 @@ class JobRoutes:
         return _answer(job, status=202)
 
     def _job(self, request: Request) -> Job:
-        try:
-            return self._jobs.get(str(request.path_params["id"]))
-        except UnknownJobError as exc:
-            raise RequestError(str(exc), status=404) from exc
+        return self._jobs.get(str(request.path_params["id"]))
 
 
 def _answer(job: Job, *, status: int = 200) -> Response:

@@ -73,7 +73,7 @@ class StreamRoutes:
             ),
             get(
                 "/v1/logs",
-                read(container, "logs"),
+                read("ucidockd", "logs"),
                 self.merged_logs,
                 "The output of several containers, merged by time: text, ndjson or server-sent events",
                 query={

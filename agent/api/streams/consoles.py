@@ -71,6 +71,7 @@ class Console:
         self._room = asyncio.Event()
         self._writing = asyncio.Lock()
         self._reader: object | None = None
+        # Nobody reads yet. A client that never comes is treated as one that left.
         self._left = _now()
         self._ended = False
         self._task = asyncio.create_task(self._run(), name=f"console-{exec_id[:12]}")
@@ -98,6 +99,7 @@ class Console:
         reader = self._reader = object()
         self._news.set()
         try:
+            # What the reader before it had not confirmed is sent again: its connection may have broken on the way.
             whole = self._buffer.rewind(after)
             self._room.set()
             if not whole:
@@ -195,6 +197,8 @@ class Console:
     async def _pump(self) -> None:
         decoder = FrameDecoder()
         while True:
+            # A command that prints faster than its reader reads is held up by its pipe, as on a terminal; nothing is
+            # dropped and no memory grows.
             while not self._buffer.has_room:
                 self._room.clear()
                 await self._room.wait()
@@ -285,6 +289,7 @@ class Consoles:
             self._watcher.cancel()
             await asyncio.wait({self._watcher})
         left, self._open = list(self._open.values()), {}
+        # Processes that do not die must not keep the agent from ending: procd would kill it, with a swap under way.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S), asyncio.TaskGroup() as group:
                 for console in left:
@@ -307,6 +312,7 @@ class Consoles:
         with self.place():
             console = await self._start(container, spec, allowed)
         self._open[console.id] = console
+        # The watcher runs only while there are consoles: an idle router wakes up for nothing otherwise.
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="consoles-watch")
         if spec.tty and spec.rows and spec.columns:

@@ -129,6 +129,7 @@ async def logs(
     # a search that follows has no end, and so no limit of what it may read: it begins near the end instead
     if options.grep and options.follow and options.tail == "all":
         options = replace(options, tail=SEARCH_LINES)
+    # Without `follow` there is no successor to wait for: what the one container has is the answer.
     if options.follow:
         source = _followed(engine, board, container, options)
     else:
@@ -184,6 +185,7 @@ async def _find(engine: DockerStream, board: StatusBoard, container: str) -> _Se
     try:
         return await _look(engine, container)
     except EngineError as exc:
+        # People know the names of their sections, and a container may have another one in Docker.
         owner = board.resource(Key("container", container))
         if exc.status != 404 or owner is None or not owner["object_id"]:
             raise
@@ -280,6 +282,7 @@ async def _lines(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenera
             *whole, rest = (rests[name] + piece).split(b"\n")
             for line in whole:
                 yield name, line + b"\n"
+            # A program that prints without line ends must not fill the memory: its line is cut.
             if len(rest) > _LINE_BYTES:
                 yield name, rest + b"\n"
                 rest = b""

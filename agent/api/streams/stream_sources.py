@@ -134,6 +134,8 @@ class OutputOnly:
 
 def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
     """The kinds that need nothing but these two."""
+    # One table for WebSocket and ubus: a kind of stream that one of them has and the other lacks would be found out by
+    # a user.
     return {
         "status": Kind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
         "events": Kind(

@@ -435,7 +435,7 @@ class DataMethods:
         return self._data.backups.answer()
 
     async def _run(self, args: Arguments) -> Reply:
-        self._data.backups.start(backup_names(args))
+        self._data.backups.start(backup_names(_body(args)))
         return self._data.backups.answer()
 
     async def _restore(self, args: Arguments) -> Reply:

@@ -114,6 +114,7 @@ def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, 
             data = base64.b64decode(args.get("body", ""), validate=True)
         except (binascii.Error, ValueError) as exc:
             raise RequestError("body: expected a tar archive in base64") from exc
+        # A packed archive of a few KiB may unpack into gigabytes, on the router's flash.
         if not is_plain_tar(data):
             raise RequestError(
                 "body: expected a plain tar archive; a compressed one is not taken", status=415
@@ -224,19 +225,16 @@ class DockerObjects:
 
     def objects(self) -> list[BusObject]:
         """One per object of the table in `engine_calls`."""
-        made = [
-            BusObject(name=name, methods={call.method: self._method(call) for call in rows.values()})
+        # not in the table of Engine API calls: it runs a program of ours, and only dockerman knows it
+        start = guarded(self._sessions, "docker.container", "ttyd_start", self._ttyd.start)
+        more = {"docker.container": {"ttyd_start": Method(handler=start, args=TTYD_ARGS)}}
+        return [
+            BusObject(
+                name=name,
+                methods={call.method: self._method(call) for call in rows.values()} | more.get(name, {}),
+            )
             for name, rows in BUS_CALLS.items()
         ]
-        for owned in made:
-            if owned.name == "docker.container":
-                # not in the table of Engine API calls: it runs a program of ours, and only dockerman knows it
-                start = Method(
-                    handler=guarded(self._sessions, owned.name, "ttyd_start", self._ttyd.start),
-                    args=TTYD_ARGS,
-                )
-                owned.methods = {**owned.methods, "ttyd_start": start}
-        return made
 
     def _method(self, call: EngineCall) -> Method:
         async def handle(args: Arguments) -> Reply:

@@ -115,7 +115,11 @@ def state_words(resource: Mapping[str, Any], now: float) -> str:
     does = _does(resource)
     told = _condition(resource, resource["verdict"])
     if resource["level"] == "ok" or told is None or told["type"] in ("Running", "Healthy"):
-        notes = (label for kind, label in _NOTES.items() if _stands(resource, kind))
+        notes = (
+            label
+            for kind, label in _NOTES.items()
+            if (found := _condition(resource, kind)) and found["status"]
+        )
         return ", ".join([does, *notes]) + _next_try(resource, now)
     why = _why(told) + _next_try(resource, now)
     running = _condition(resource, "Running")
@@ -129,11 +133,6 @@ def state_words(resource: Mapping[str, Any], now: float) -> str:
 
 
 _NOTES = {"UpdateAvailable": "update available", "Pinned": "pinned"}
-
-
-def _stands(resource: Mapping[str, Any], kind: str) -> bool:
-    condition = _condition(resource, kind)
-    return condition is not None and bool(condition["status"])
 
 
 def _does(resource: Mapping[str, Any]) -> str:

@@ -184,6 +184,7 @@ def _bridge_address(text: str, version: int, example: str) -> str:
     network = interface.network
     if network.version != version or "/" not in text:
         raise QuantityError(f"{text!r} is not an IPv{version} address with a prefix", expected)
+    # dockerd takes it, and the first container then finds no free address.
     if network.prefixlen > network.max_prefixlen - 2:
         raise QuantityError(f"{text!r} leaves no address for a container", expected)
     if interface.ip == network.network_address or (

@@ -190,6 +190,8 @@ def container_drift(
     `networks`: see `endpoints.network_ids`; a container may hold on to a network that was removed. `api`: the version
     that the engine speaks. `ignored`: see `Record.ignored`.
     """
+    # Only what can be changed in place is looked at: anything else cannot drift, since the engine has no call that
+    # changes it.
     changes = _resources(container, inspect.get("HostConfig") or {})
     endpoints = endpoint_drift(container, inspect, networks, api=api, ignored=ignored)
     found = (*changes, endpoints) if endpoints else changes

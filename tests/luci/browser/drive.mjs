@@ -22,6 +22,8 @@ async function choose(name) {
 		made.setDefaultTimeout(45000);
 		made.on('request', request => requests.push(`${request.method()} ${new URL(request.url()).pathname} ${request.postData() ?? ''}`));
 		made.on('pageerror', error => errors.push(error.stack));
+		// what could not be fetched is the page's to tell
+		made.on('console', line => line.type() === 'error' && !line.text().startsWith('Failed to load resource') && errors.push(line.text()));
 		tabs.set(name, made);
 	}
 	page = tabs.get(name);
@@ -69,7 +71,19 @@ const verbs = {
 		await chooser.setFiles(path);
 	},
 	shot: path => page.screenshot({ path, fullPage: true }),
+	// a style sheet for what is shown, and a picture of it without the caret
+	dress: path => page.addStyleTag({ path }),
+	picture: async (path, width, height) => {
+		await page.setViewportSize({ width, height });
+		await page.screenshot({ path });
+	},
 	click: text => page.click(`button:has-text("${text}")`),
+	// what cannot be fetched from now on; '' for nothing
+	block: async pattern => {
+		await page.unrouteAll();
+		pattern && await page.route(pattern, route => route.abort());
+	},
+	choose: (selector, value) => page.selectOption(selector, value),
 	fill: (selector, text) => page.fill(selector, text),
 	type: text => page.keyboard.type(text),
 	press: key => page.keyboard.press(key),

@@ -5,6 +5,7 @@ import { baseclass, instanceOf, needsOf } from '../standin.mjs';
 const IN_APP = location.pathname.startsWith('/admin/'); // a page of the app at its own address, on the router's own files
 const SESSION = new URLSearchParams(location.search).get('session') ?? sessionStorage.session;
 const HOSTILE = new URLSearchParams(location.search).has('hostile');
+const READER = new URLSearchParams(location.search).has('reader'); // may change nothing
 const RESOURCES = '/luci-static/resources';
 
 sessionStorage.session = SESSION;
@@ -13,7 +14,7 @@ globalThis.L = {
 	env: { token: 'none' },
 	resource: path => `${RESOURCES}/${path}`,
 	url: (...words) => `/${words.join('/')}`,
-	hasViewPermission: () => true,
+	hasViewPermission: () => !READER,
 	resolveDefault: (promise, value) => Promise.resolve(promise).catch(() => value)
 };
 
@@ -206,7 +207,7 @@ window.view = async (name, id) => {
 // LuCI's menu of the app, and the page that the address names
 async function drawApp() {
 	const menu = Object.entries(await (await fetch('/menu.d/luci-app-ucidockd.json')).json()).filter(([ , entry ]) => entry.title && entry.action.type === 'view');
-	document.getElementById('menu').replaceChildren(...menu.map(([ path, { title } ]) => E('a', { 'href': `/${path}` }, [ title ])));
+	document.getElementById('menu').replaceChildren(...menu.map(([ path, { title } ]) => E('a', { 'href': `/${path}`, 'aria-current': location.pathname.startsWith(`/${path}`.replace('containers', 'container')) ? 'page' : null }, [ title ])));
 	await draw(location.pathname.split('/')[4]);
 }
 

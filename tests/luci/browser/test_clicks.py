@@ -78,7 +78,8 @@ class Owner:
 
     def visit(self, page: str) -> None:
         """By its address, and with no click yet."""
-        self.browser.do("visit", f"{self.router.web.address}{APP}/{page}?session={ADMIN}")
+        path, _, tab = page.partition("#")
+        self.browser.do("visit", f"{self.router.web.address}{APP}/{path}?session={ADMIN}#{tab}")
 
     def overview(self) -> None:
         self.visit("overview")
@@ -149,25 +150,21 @@ def bundled(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
-    made, loop, bus = _make(), LoopThread(), tmp_path_factory.mktemp("bus") / "ubus.sock"
+@contextlib.contextmanager
+def owning(made: DaemonLab, folders: pytest.TempPathFactory, sections: str) -> Iterator[Owner]:
+    """With these sections, an agent that runs dockerd, and the app as packed."""
+    loop, bus = LoopThread(), folders.mktemp("bus") / "ubus.sock"
     agent, browser = Agent(made), Browser()
-    htdocs = bundled(tmp_path_factory.mktemp("htdocs"))
+    htdocs = bundled(folders.mktemp("htdocs"))
     router = a_router(bus, made.root / "config", str(made.options.socket), htdocs / "luci-static/resources")
     web = loop.run(router.__aenter__())
     (made.root / "config" / "network").write_text(NETWORK)
     try:
-        agent.commit("", containers=SECTIONS)
+        agent.commit("", containers=sections)
         agent.start(f"--ubus-socket={bus}")
         wait_for(made.probe.answers)
         import_image(made)
-        one = Owner(made, web, browser)
-        one.engine.api.import_image_from_data(
-            busybox_tar(), repository="app", tag="1", changes=["CMD sleep 1000"]
-        )
-        one.until(lambda: one.inspect("web")["State"]["Running"])
-        yield one
+        yield Owner(made, web, browser)
         assert browser.do("errors") == [], "errors of the pages"
     finally:
         browser.close()
@@ -177,10 +174,33 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
         made.close()
 
 
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    with owning(_make(), tmp_path_factory, SECTIONS) as one:
+        one.engine.api.import_image_from_data(
+            busybox_tar(), repository="app", tag="1", changes=["CMD sleep 1000"]
+        )
+        one.until(lambda: one.inspect("web")["State"]["Running"])
+        yield one
+
+
 def test_why_it_does_not_start_takes_none(owner: Owner) -> None:
     owner.overview()
     owner.browser.until_text("crash[^]*oops: no configuration")
     assert owner.clicks == []
+
+
+@pytest.mark.parametrize(
+    ("page", "file"), [("overview", "app"), ("add", "forms"), ("container/web#settings", "form")]
+)
+def test_a_page_says_that_a_part_could_not_be_loaded(owner: Owner, page: str, file: str) -> None:
+    owner.browser.do("block", f"**/ucidockd/{file}.js")
+    owner.visit(page)
+    owner.browser.until_text("Failed to fetch")
+    owner.browser.do("block", "")
+    owner.touch("button:text-is('Reload the page')")
+    owner.browser.do("until", "window.ready && !/Failed to fetch/.test(document.body.textContent)")
+    owner.browser.until_text({"overview": "needs? your attention", "add": "Add container"}.get(page, "Image"))
 
 
 def test_the_form_with_image_port_and_volume_takes_8(owner: Owner) -> None:

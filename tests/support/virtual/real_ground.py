@@ -20,11 +20,12 @@ from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
 from agent.model.resources import PruneImages
+from agent.observe.snapshot import Standing
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.updating import ask
+from agent.runtime.requests.updating import ask
 from agent.status.board import StatusBoard
 from agent.storage.pruner import Pruner, PruneRequest
 from tests.support.dockerd import PrivateDockerd
@@ -104,9 +105,11 @@ class RealGround:
             before=self._before,
         )
         records = StateFile(self.options.state_dir / "state.json")
+        tapped = tap(records, "records", process=process, plan=self.plan)
         self._reconciler = Reconciler(
             engine=engine,
-            records=tap(records, "records", process=process, plan=self.plan),
+            records=tapped,
+            standing=Standing(engine=engine, records=tapped),
             board=StatusBoard(self._wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),
@@ -159,7 +162,7 @@ class RealGround:
 
     def manual(self, name: str, action: str) -> None:
         if self._reconciler is not None:
-            self._guarded(lambda: self._reconciler.hold(name, action) if self._reconciler else None)
+            self._guarded(lambda: self._reconciler.manual.hold(name, action) if self._reconciler else None)
 
     def write(self, text: str) -> None:
         (self.config / "containers").write_text(text)

@@ -27,11 +27,13 @@ from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
 from agent.model.notices import Event
 from agent.model.resources import PruneImages
+from agent.observe.snapshot import Standing
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
+from agent.runtime.requests.agent import RunningAgent
 from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
 from agent.storage.upkeep import Upkeep
@@ -131,6 +133,7 @@ class World:
         )
         self.write("")
         self.agent: Loop | None = None
+        self.asked: RunningAgent | None = None  # as clients ask the agent
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -166,9 +169,11 @@ class World:
         self._alarms = Alarms(self.time.now, self._alarms.memory())
         records = tap(state, "records", process=process, plan=self.plan)
         jitter = self.time.random
+        saved = tap(self.saved, "data", process=process, plan=self.plan, before=self._before)
         reconciler = Reconciler(
             engine=engine,
             records=records,
+            standing=Standing(engine=engine, records=records),
             board=StatusBoard(self.time.wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),
@@ -181,7 +186,7 @@ class World:
             sleep=self.time.sleep,
             make_pool=lambda workers: GuestPool(workers, self.time, process),
             stopping=GuestEvent(self.time),
-            restores=tap(self.saved, "data", process=process, plan=self.plan, before=self._before),
+            restores=lambda: saved,
         )
         self._task = self.loop.create_task(self._live(reconciler, process))
 
@@ -203,6 +208,7 @@ class World:
             jitter=self.time.random.random,
             upkeep=upkeep,
         )
+        self.asked = RunningAgent(self.agent, upkeep=upkeep)
         await self.agent.run()
 
     def _before(self, name: str, args: tuple[Any, ...]) -> None:
@@ -221,7 +227,7 @@ class World:
         if self._task is not None:
             self._task.cancel()
             self._ending.add(self._task)
-        self.agent = self._task = self._process = None
+        self.agent = self.asked = self._task = self._process = None
         self._begin_again_at = self.time.now + RESPAWN_S
 
     def kill_agent(self) -> None:
@@ -294,31 +300,31 @@ class World:
 
     def reconcile(self) -> None:
         """`ucidockd reconcile`, as the controller does it; its end is not waited for."""
-        if self.agent is not None:
-            self._ending.add(self.loop.create_task(_told(self.agent.reconcile())))
+        if self.asked is not None:
+            self._ending.add(self.loop.create_task(_told(self.asked.reconcile())))
 
     def renew(self, name: str, *, back: bool, with_data: bool = False) -> None:
         """`ucidockd update` or `rollback`; its end is not waited for."""
-        if self.agent is not None:
-            call = self.agent.rollback(name, with_data=with_data) if back else self.agent.update([name])
+        if self.asked is not None:
+            call = self.asked.rollback(name, with_data=with_data) if back else self.asked.update([name])
             self._ending.add(self.loop.create_task(_told(call)))
 
     def prune(self) -> None:
         """`ucidockd prune` of all that is unused; its end is not waited for."""
-        if self.agent is not None:
-            call = self.agent.prune({"images": PruneImages.UNUSED, "older_s": 0.0})
+        if self.asked is not None:
+            call = self.asked.prune({"images": PruneImages.UNUSED, "older_s": 0.0})
             self._ending.add(self.loop.create_task(_told(call)))
 
     def manual(self, name: str, action: str) -> None:
         """Tells the agent of an action by one of its doors, as these do before it."""
-        if self.agent is not None:
-            self._ending.add(self.loop.create_task(_told(self.agent.manual(name, action))))
+        if self.asked is not None:
+            self._ending.add(self.loop.create_task(_told(self.asked.manual(name, action))))
             self.run(0.2)
 
     def plan_text(self) -> str:
         """What a pass would do now."""
-        assert self.agent is not None
-        plan: dict[str, Any] = self.loop.run_until_complete(self.agent.plan())
+        assert self.asked is not None
+        plan: dict[str, Any] = self.loop.run_until_complete(self.asked.plan())
         return str(plan["text"])
 
     def snapshot(self) -> dict[str, Any]:

@@ -40,8 +40,31 @@ function poolsOf(text) {
 
 const SPLIT = { registry_mirrors: urlsOf, default_address_pools: poolsOf, log_opts: text => text.split(NEXT_LOG_OPTION).map(part => part.trim()) };
 
-// The values that the agent finds in one entry: it takes what the stock script takes.
-function partsOf(type, name, text) {
+// a value as a daemon.json has it, in entries of UCI (agent/uci/decode_daemon.py)
+function ofJson(value) {
+	if (typeof value === 'string' || typeof value === 'boolean' || Number.isInteger(value))
+		return [ String(value) ];
+
+	if (Array.isArray(value))
+		return value.flatMap(ofJson);
+
+	if (value === null || typeof value !== 'object')
+		throw new TypeError('no entry');
+
+	const { base, size } = value;
+
+	return typeof base === 'string' && Number.isInteger(size) ? [ '%s,%d'.format(base, size) ] : Object.entries(value).flatMap(([ name, item ]) => ofJson(item).map(entry => '%s=%s'.format(name, entry)));
+}
+
+// The values that the agent finds in one entry: it takes what the stock script takes, and of a list what people copy from JSON.
+function partsOf(type, name, text, isList) {
+	if (isList && /^[[{]/.test(text))
+		try {
+			return ofJson(JSON.parse(text));
+		} catch {
+			// then it is taken as it is
+		}
+
 	const trimmed = text.trim(), quoted = /^(["'])(.+)\1$/s.exec(trimmed), bare = quoted ? quoted[2].trim() : trimmed;
 	const split = type === 'globals' ? SPLIT[name] : undefined;
 	const parts = split ? split(bare) : WORDS[type]?.includes(name) ? bare.split(/[\s,;]+/) : [ bare ];

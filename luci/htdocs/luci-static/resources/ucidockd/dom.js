@@ -4,6 +4,7 @@
 'use strict';
 'require baseclass';
 'require ui';
+'require ucidockd.format as format';
 
 // What themes do not have. Colours of texts are readable (4.5 to 1) on light and on dark ones.
 const STYLE = [
@@ -23,10 +24,10 @@ const STYLE = [
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }', '.ucidockd-log:empty::before { content: attr(data-empty); opacity: .8 }',
-	'.ucidockd-rest { display: contents }', '.ucidockd-narrow { display: none }',
+	'.ucidockd-rest { display: contents }', 'button.ucidockd-narrow { display: none }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
 	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-list .td.ucidockd-tick { flex: 0 0 2em } .ucidockd-tick + .td { flex: 1 1 calc(100% - 2em) } .ucidockd-list .td:has(> .ucidockd-actions), .ucidockd-list .td:has(> .ucidockd-state) { flex-basis: 100% } .ucidockd-tick + .td::before, .td:has(> .ucidockd-state)::before { display: none }' +
-		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } .ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
+		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } button.ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
 ].join('\n');
 // background and text of badges: themes differ in them, and not all can be read
 const COLOURS = { ok: '#1f7a3d;color:#fff', waiting: '#1a66b3;color:#fff', warning: '#f0b429;color:#222', error: '#b03a37;color:#fff', off: '#dcdcdc;color:#222' };
@@ -69,6 +70,14 @@ function wordsOf(error) {
 	return String(error.message).replace(/\n\s+at [^]*$/, '');
 }
 
+// these children and no others; those that are there already stay untouched, with the keyboard and what is open in them
+function place(node, wanted) {
+	const kept = new Set(wanted);
+
+	[ ...node.childNodes ].filter(one => !kept.has(one)).forEach(one => one.remove());
+	wanted.forEach((one, index) => node.childNodes[index] === one || node.insertBefore(one, node.childNodes[index] ?? null));
+}
+
 function rowOf(titles, cells) {
 	return el('tr', { 'class': 'tr' }, cells.map((cell, index) => el('td', { 'class': cell?.matches?.('[type=checkbox]') ? 'td ucidockd-tick' : 'td', 'data-title': titles[index] }, cell)));
 }
@@ -89,13 +98,14 @@ document.head?.append(el('style', {}, STYLE));
 
 return baseclass.extend({
 	el,
+	place,
 	wordsOf,
 
 	// one after the other, a comma between them
 	listed: items => items.length ? items.flatMap((item, index) => index ? [ ', ', item ] : [ item ]) : '-',
 
-	// words in backticks as code
-	coded: text => String(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part),
+	// words in backticks as code, long ids cut
+	coded: text => format.cut(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part),
 
 	// what `node` shows from now on
 	fill(node, ...content) {
@@ -123,35 +133,22 @@ return baseclass.extend({
 			const wanted = [ head, ...(rows.length ? [ ...next.values() ].map(one => one.node) : [ placeholder(titles, none) ]) ];
 
 			known = next;
-			wanted.forEach((row, index) => node.childNodes[index] === row || node.insertBefore(row, node.childNodes[index] ?? null));
-
-			while (node.childNodes.length > wanted.length)
-				node.lastChild.remove();
+			place(node, wanted);
 		}, forget: keys => keys.forEach(key => known.delete(key)) };
 	},
 
 	// a text that a screen reader says when it changes
-	spoken(name, attributes, ...content) {
-		return el(name, { ...attributes, 'aria-live': 'polite' }, ...content);
-	},
+	spoken: (name, attributes, ...content) => el(name, { ...attributes, 'aria-live': 'polite' }, ...content),
 
 	// a field with its name, which a click on it and a screen reader find
-	labelled(text, field) {
-		return el('label', { 'style': 'display:inline-flex;gap:.4em;align-items:center;width:auto' }, el('span', {}, text), field);
-	},
+	labelled: (text, field) => el('label', { 'style': 'display:inline-flex;gap:.4em;align-items:center;width:auto' }, el('span', {}, text), field),
 
-	select(name, choices, change) {
-		return el('select', { 'aria-label': name, change }, choices.map(([ value, words ]) => el('option', { value }, words)));
-	},
+	select: (name, choices, change) => el('select', { 'aria-label': name, change }, choices.map(([ value, words ]) => el('option', { value }, words))),
 
 	// a search field, as wide as its words
-	search(name, input) {
-		return el('input', { 'type': 'text', 'size': Math.max(20, name.length), 'placeholder': name, 'aria-label': name, input });
-	},
+	search: (name, input) => el('input', { 'type': 'text', 'size': Math.max(20, name.length), 'placeholder': name, 'aria-label': name, input }),
 
-	bar(...content) {
-		return el('div', { 'class': 'ucidockd-bar' }, content);
-	},
+	bar: (...content) => el('div', { 'class': 'ucidockd-bar' }, content),
 
 	// what is pressed less often, behind one button; `items`: buttons and links
 	menu(title, items) {
@@ -227,19 +224,13 @@ return baseclass.extend({
 	},
 
 	// [[name, value], ...]
-	facts(pairs) {
-		return el('table', { 'class': 'table' }, pairs.map(([ name, value ]) => el('tr', { 'class': 'tr' },
-			el('td', { 'class': 'td left', 'style': 'width:33%' }, name), el('td', { 'class': 'td left' }, value))));
-	},
+	facts: pairs => el('table', { 'class': 'table' }, pairs.map(([ name, value ]) => el('tr', { 'class': 'tr' },
+		el('td', { 'class': 'td left', 'style': 'width:33%' }, name), el('td', { 'class': 'td left' }, value)))),
 
-	badge(level, text) {
-		return el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(COLOURS[level] ?? COLOURS.off) }, text);
-	},
+	badge: (level, text) => el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(COLOURS[level] ?? COLOURS.off) }, text),
 
 	// only to web pages, and without telling where from
-	link(href, text) {
-		return (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text);
-	},
+	link: (href, text) => (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text),
 
 	page(path, text, part, style) {
 		const href = L.url('admin/services/ucidockd', ...[ path ].flat().map(encodeURIComponent));
@@ -264,6 +255,16 @@ return baseclass.extend({
 		}) }, text);
 
 		return button;
+	},
+
+	// the place of what `load` gives; where a part of the page cannot be fetched it says so, and offers to try again
+	later(load) {
+		const place = el('div', {}, _('Loading…'));
+		const failed = error => this.fill(place, el('p', { 'class': 'alert-message error', 'role': 'alert' }, _('A part of this page could not be loaded: %s').format(wordsOf(error))), el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => location.reload() }, _('Reload the page')));
+
+		load().then(content => this.fill(place, content)).catch(failed);
+
+		return place;
 	},
 
 	attempt(action) {

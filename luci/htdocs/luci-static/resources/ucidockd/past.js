@@ -65,7 +65,7 @@ return baseclass.extend({
 
 		return [
 			described ? updates.backButton(owner, described.image, done) : '',
-			next.length ? [ D.el('h4', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, row.op) : row.op, row.cause ])) ] : '',
+			next.length ? [ D.el('h4', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, row.op) : row.op, D.coded(row.cause) ])) ] : '',
 			D.el('h4', {}, _('Differences between your settings and what runs')),
 			D.table([ _('Option'), _('Your settings'), _('Last applied'), _('Running now') ], (diff?.fields ?? []).map(field => [ field.field, text(field.desired), text(field.applied), text(field.observed) ]),
 				diff ? _('None: it runs as you set it.') : _('Not known: the agent or Docker does not answer.')),

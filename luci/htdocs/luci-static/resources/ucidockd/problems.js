@@ -5,7 +5,6 @@
 'require uci';
 'require ucidockd.actions as actions';
 'require ucidockd.calls as calls';
-'require ucidockd.dockerd as dockerd';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 'require ucidockd.forwardings as forwardings';
@@ -97,8 +96,6 @@ function remedyOf(resource, condition) {
 		return way('settings', _('Choose another folder'), 'set-general');
 	case 'clean-up':
 		return way('images', _('Clean up images'));
-	case 'restart-dockerd':
-		return D.button('apply', _('Restart dockerd'), () => dockerd.ask('restart', _('Restart dockerd'), () => {}));
 	case 'use-engine':
 		return [
 			askFirst(_('Use this Docker engine'), _('Everything in your settings is created on the engine that runs now. It starts without the old containers, images and volumes; they stay where they were.'), _('Use this engine'), reconcile),
@@ -112,6 +109,17 @@ function remedyOf(resource, condition) {
 	default:
 		return forwardings.button(condition);
 	}
+}
+
+function lasted(since) {
+	return ' · ' + _('for %s').format(format.age(since, Date.now() / 1000));
+}
+
+// all that `node` shows, but for the time that passes
+function signOf(resource) {
+	const { name, level, retry_at: retryAt, object_id: id } = resource;
+
+	return JSON.stringify([ name, level, retryAt, id, status.verdict(resource).output, toldOf(resource) ]);
 }
 
 return baseclass.extend({
@@ -130,15 +138,31 @@ return baseclass.extend({
 		return (agent.config_issues ?? []).map(issue => issue.text ?? String(issue)).filter(text => !told.includes(text));
 	},
 
+	// Problems that are drawn again and again: {node, draw(resources, more)}; `more`: nodes after them. What says the same as before
+	// stays as it is, so that a button can be pressed while something else changes.
+	list() {
+		const node = D.el('div', {});
+		let known = new Map();
+
+		return { node, draw: (resources, more) => {
+			known = new Map(resources.map(one => {
+				const sign = signOf(one), old = known.get(one.key);
+
+				return [ one.key, old?.sign === sign ? old : { sign, node: this.node(one) } ];
+			}));
+			D.place(node, [ ...[ ...known.values() ].map(one => one.node), ...more ]);
+			node.querySelectorAll('[data-since]').forEach(one => D.fill(one, lasted(Number(one.dataset.since))));
+		} };
+	},
+
 	// One resource with all that is wrong with it. `isHere`: on its own page
 	node(resource, isHere) {
 		const { retry_at: retryAt } = resource;
 		const told = toldOf(resource), { output } = status.verdict(resource), isContainer = resource.kind === 'container';
-		const now = Date.now() / 1000;
 
 		return D.el('div', { 'class': 'ucidockd-problem ucidockd-%s'.format(resource.level) },
 			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, one.label), ' ',
-				D.el('span', { 'class': 'ucidockd-any' }, D.coded(one.message)), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since) }, ' · ', _('for %s').format(format.age(one.since, now))) : '')),
+				D.el('span', { 'class': 'ucidockd-any' }, D.coded(one.message)), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since), 'data-since': one.since }, lasted(one.since)) : '')),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(

@@ -104,7 +104,7 @@ return baseclass.extend({
 		const expected = rule['x-expected'] ?? rule.enum?.join(', ') ?? _('another value');
 		const [ named, ...bounds ] = [ property['x-check'] ?? [] ].flat();
 		const finer = checks.byName[named] ?? daemonchecks.byName[named];
-		const parts = DAEMON.includes(type) ? daemonchecks.partsOf(type, name, value) : [ value ];
+		const parts = DAEMON.includes(type) ? daemonchecks.partsOf(type, name, value, isList(property)) : [ value ];
 
 		for (const part of parts) {
 			if ((rule.pattern && !new RegExp(rule.pattern).test(part)) || (rule.enum && !rule.enum.includes(part)))

@@ -69,7 +69,11 @@ return view.extend({
 		const shown = all.filter(entry => (!source || entry.source === source) && [ entry.what, entry.name, entry.why ].some(text => String(text).toLowerCase().includes(term)))
 			.sort((one, other) => other.at - one.at).slice(0, LIMIT);
 
-		D.fill(this.list, D.table([ _('Time'), _('By'), _('What'), _('Name'), _('Details') ], shown.map(entry => this.row(entry)), _('Nothing happened in this time.')));
+		this.table.draw(shown.map(entry => {
+			const sign = JSON.stringify(entry);
+
+			return { key: sign, sign, cells: () => this.row(entry) };
+		}));
 	},
 
 	soon() {
@@ -113,7 +117,7 @@ return view.extend({
 		this.model = status.make();
 		this.events = [];
 		this.jobs = [];
-		this.list = D.el('div', {});
+		this.table = D.keyed([ _('Time'), _('By'), _('What'), _('Name'), _('Details') ], _('Nothing happened in this time.'));
 		this.filter = D.search(_('Filter by name or words'), () => this.draw());
 		this.source = D.select(_('By'), [ [ '', _('Everything') ], [ 'agent', _('What ucidockd did') ], [ 'job', _('Jobs') ], [ 'engine', _('Docker events') ] ], () => this.draw());
 		this.span = D.select(_('Since'), [ [ 3600, _('last hour') ], [ 86400, _('last day') ], [ 7 * 86400, _('last week') ] ], () => this.follow());
@@ -121,7 +125,7 @@ return view.extend({
 		live.follow('status', {}, item => this.model.take(item) && this.soon());
 		window.setInterval(() => this.lookAtJobs(), JOBS_MS);
 
-		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Activity')), D.bar(this.filter, this.source, this.span), this.list);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Activity')), D.bar(this.filter, this.source, this.span), this.table.node);
 	},
 
 	handleSaveApply: null,

@@ -70,7 +70,7 @@ return view.extend({
 
 	render([ prepared, canImport ]) {
 		if (!prepared)
-			return editor.refused();
+			return D.el('div', {}, D.el('h2', {}, _('Add container')), editor.refused());
 
 		this.prepared = prepared;
 		this.place = D.el('div', {});

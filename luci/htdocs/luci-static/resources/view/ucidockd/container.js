@@ -122,19 +122,15 @@ return view.extend({
 	settingsTab() {
 		const { owner } = this.row;
 
-		if (owner) {
-			const place = D.el('div', {}, _('Loading…'));
-
-			D.attempt(async () => {
-				D.fill(place, await (await L.require('ucidockd.form')).edit(owner.section));
+		if (owner)
+			return D.later(async () => {
+				const form = await (await L.require('ucidockd.form')).edit(owner.section);
 
 				// who came here to edit may type at once
-				if (document.activeElement === document.body)
-					place.querySelector('input')?.focus({ preventScroll: true });
-			});
+				window.setTimeout(() => document.activeElement === document.body && form.querySelector('input')?.focus({ preventScroll: true }));
 
-			return place;
-		}
+				return form;
+			});
 
 		const { Id: id } = this.found;
 

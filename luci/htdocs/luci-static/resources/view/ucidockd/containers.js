@@ -90,12 +90,9 @@ return view.extend({
 
 	// the forms of stacks, which are loaded now
 	stackForms() {
-		const place = D.el('div', {}, _('Loading…')), load = async () => D.fill(place, await (await L.require('ucidockd.stacks')).render());
-		const node = D.el('details', { 'toggle': () => {
-			if (node.open && !this.hasStacks) {
-				this.hasStacks = true;
-				D.attempt(load);
-			}
+		const place = D.el('div', {}), node = D.el('details', { 'toggle': () => {
+			if (node.open && !place.firstChild)
+				D.fill(place, D.later(async () => (await L.require('ucidockd.stacks')).render()));
 		} }, D.el('summary', {}, _('Stacks: settings that several containers share')), place);
 
 		return node;

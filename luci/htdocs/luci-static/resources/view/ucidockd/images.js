@@ -114,7 +114,7 @@ return view.extend({
 	},
 
 	draw() {
-		D.fill(this.list, D.table([ '', _('Name'), _('Used by'), _('Size'), _('Age'), '' ], this.images.map(one => this.row(one)), _('No image yet. Pull one by its name above.')));
+		this.table.draw(this.images.map(one => ({ key: one.Id, sign: JSON.stringify([ one.RepoTags, this.usersOf(one).map(row => row.key) ]), cells: () => this.row(one) })));
 	},
 
 	async refresh() {
@@ -209,13 +209,13 @@ return view.extend({
 		this.images = images ?? [];
 		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
 		this.chosen = new Set();
-		this.list = D.el('div', {});
+		this.table = D.keyed([ '', _('Name'), _('Used by'), _('Size'), _('Age'), '' ], _('No image yet. Pull one by its name above.'));
 		this.progress = files.progress();
 		this.jobs = jobs.make(() => this.refresh());
 		this.jobs.start();
 		this.draw();
 
-		return D.el('div', {}, D.el('h2', {}, _('Images')), this.tools(), this.progress.node, this.jobs.node, this.list);
+		return D.el('div', {}, D.el('h2', {}, _('Images')), this.tools(), this.progress.node, this.jobs.node, this.table.node);
 	},
 
 	handleSaveApply: null,

@@ -77,33 +77,38 @@ return view.extend({
 		const { level, words } = this.sentence(found, issues);
 		const next = plan.rows(this.plan).filter(row => !row.level);
 
-		D.fill(this.sentenceNode, D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words);
-		D.fill(this.problems, found.map(one => problems.node(one)), issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
-			(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)));
-		D.fill(this.next, next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), row.cause ])) ] : '');
-		D.fill(this.updates, updates.list(all, now()));
+		this.show('sentenceNode', [ level, words ], () => [ D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words ]);
+		this.problems.draw(found, [ ...issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
+			...(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)) ]);
+		this.show('next', next, () => next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), D.coded(row.cause) ])) ] : '');
+		this.show('updates', all.filter(updates.isNewer).map(one => [ one.name, one.update ]), () => updates.list(all, now()));
 		this.count(all);
 		this.onEngine(this.model.agent.engine?.reachable !== false);
+	},
+
+	// in the place of that name, once `sign` is another: a button that is replaced while it is pressed does nothing
+	show(name, sign, content) {
+		const text = JSON.stringify(sign);
+
+		if (this.signs[name] === text)
+			return;
+
+		this.signs[name] = text;
+		D.fill(this[name], content());
 	},
 
 	// how many there are, as the way to them
 	count(all) {
 		const made = this.containers ? rows.make(this.containers, all, now()) : [], running = made.filter(row => row.container?.State === 'running').length;
 
-		D.fill(this.counts, D.page('containers', N_(made.length, '%d container', '%d containers').format(made.length)), ' (', _('%d running').format(running), ')',
-			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '');
+		this.show('counts', [ made.length, running, this.info?.Images ], () => [ D.page('containers', N_(made.length, '%d container', '%d containers').format(made.length)), ' (', _('%d running').format(running), ')',
+			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '' ]);
 		this.drawOthers(made.filter(row => !row.owner));
 	},
 
 	// those that no section declares, with the way to change that
 	drawOthers(others) {
-		const sign = others.map(row => row.key).join(' ');
-
-		if (sign === this.drawnOthers)
-			return;
-
-		this.drawnOthers = sign;
-		D.fill(this.others, others.length && L.hasViewPermission() ? D.bar(_('Not managed:'), others.slice(0, OTHERS).map(row => [
+		this.show('others', others.map(row => row.key), () => others.length && L.hasViewPermission() ? D.bar(_('Not managed:'), others.slice(0, OTHERS).map(row => [
 			D.page([ 'container', row.path ], row.name), D.button('positive', _('Adopt'), () => adopt.show(row.container.Id, row.name, () => this.refresh()))
 		]), others.length > OTHERS ? D.page('containers', _('and %d more').format(others.length - OTHERS)) : '') : '');
 	},
@@ -177,9 +182,11 @@ return view.extend({
 		this.model = status.make();
 		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
-		for (const name of [ 'buttons', 'problems', 'next', 'counts', 'others', 'updates' ])
+		for (const name of [ 'buttons', 'next', 'counts', 'others', 'updates' ])
 			this[name] = D.el('div', {});
 
+		this.signs = {};
+		this.problems = problems.list();
 		this.meters = D.el('div', { 'class': 'ucidockd-meters' });
 		this.refresh();
 		live.follow('status', {}, item => {
@@ -193,7 +200,7 @@ return view.extend({
 
 		return D.el('div', {},
 			D.connection(live),
-			D.el('h2', {}, _('Docker')), this.sentenceNode, this.problems,
+			D.el('h2', {}, _('Docker')), this.sentenceNode, this.problems.node,
 			this.updates, D.bar(this.counts, updates.button()), this.others, this.meters, this.next,
 			D.el('h3', {}, _('Engine')), this.buttons, this.engine());
 	},

@@ -126,9 +126,8 @@ return view.extend({
 			label: _('Add notice'), main: [ 'type', 'url', 'command', 'event' ], titleOf: (said, id) => [ id, said.type ].filter(Boolean).join(': '),
 			more: (name, section) => ({ ...(name === 'command' ? { kind: 'command' } : {}), ...(NOTICE_TYPES[name] ? { shown: () => NOTICE_TYPES[name].includes(section.value('type') || 'webhook') } : {}) }),
 			buttons: id => D.button('neutral', _('Send a test'), async () => {
-				const { sent, error } = await calls.agent.notify_test(id);
-
-				D.notify(sent ? 'info' : 'error', sent ? _('%s: delivered.').format(id) : '%s: %s'.format(id, error));
+				await calls.agent.notify_test(id).catch(error => Promise.reject(new Error('%s: %s'.format(id, D.wordsOf(error)))));
+				D.notify('info', _('%s: delivered.').format(id));
 			})
 		}).node;
 	},
@@ -170,7 +169,7 @@ return view.extend({
 
 	render({ readable, snapshot, containers, copies, schema }) {
 		if (!readable)
-			return editor.refused();
+			return D.el('div', {}, D.el('h2', {}, _('Settings')), editor.refused());
 
 		Object.assign(this, { schema, containers, copies, made: {} });
 		this.page = editor.make({ confirm: (plan, given) => this.confirm(plan, given) });

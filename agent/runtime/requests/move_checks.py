@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is known of a move of Docker's data before it begins: may the data go there, is there room, how long will it take.
 
-`agent.runtime.moving` moves it.
+`agent.runtime.requests.moving` moves it.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS, file_bytes, mode_of
-from agent.runtime.adopt import lost_comments
+from agent.runtime.requests.adopt import lost_comments
 from agent.uci.decode import PACKAGES
 from agent.uci.syntax import Package
 
@@ -34,6 +34,8 @@ class Importer:
 
         Raises ConfigError, ConflictError (others wrote the file each time we tried), OSError.
         """
+        # Others may write the file between our reading and our commit: what was decided is then decided again, beside
+        # what they wrote.
         for left in reversed(range(_TRIES)):
             packages, content_hash = self._packages()
             imported = convert(request, packages, read_file=PATHS.read_text, read_compose=self.read_compose)
@@ -68,5 +70,6 @@ class Importer:
                 packages[name], found = load_for_edit(self.store, name)
             except UciMissing:
                 continue
+            # Only this package is written; the others are read for what their sections mean.
             content_hash = found if name == PACKAGE else content_hash
         return packages, content_hash

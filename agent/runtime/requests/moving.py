@@ -34,7 +34,14 @@ from agent.errors import ConflictError, DataError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
 from agent.model.quantities import size_words
-from agent.runtime.move_checks import Move, check_room, checked_move, foreseen, with_data_root, write_note
+from agent.runtime.requests.move_checks import (
+    Move,
+    check_room,
+    checked_move,
+    foreseen,
+    with_data_root,
+    write_note,
+)
 from agent.storage.copying import MARGIN_S, NOTE, TreeCopy, measure, written
 from agent.wire.record_lines import json_object
 
@@ -91,6 +98,7 @@ class Mover:
         reconciler = self._passes.reconciler
         if not reconciler.engine_is_here:
             raise ConflictError("the engine is on another machine: its data is moved there")
+        # Between two passes: a pass may be about to restart dockerd with another data_root.
         home = await self._passes.in_pass(lambda: self._stage.home(reconciler.desired))
         return await asyncio.to_thread(
             checked_move, home, target, reconciler.desired, reconciler.store, self._options
@@ -113,6 +121,7 @@ class Mover:
         contents = await _in_thread(lambda check: measure(source, check, live=True))
         await asyncio.to_thread(check_room, move, contents)
         told.expect(contents.size)
+        # In the target, so that the same move asked for again finds what was copied and goes on with it.
         await asyncio.to_thread(write_note, move)
         _say(told, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
         await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
@@ -132,18 +141,18 @@ class Mover:
             await asyncio.to_thread(self._remember, move, known)
             await asyncio.to_thread(self._commit, move.source, move.target)
             committed = True
-            self._stage.unproven = (
+            self._stage.distrust(
                 f"dockerd's data was moved to {move.target}: waits until its engine is there"
             )
             self._stage.moved()
-            self._stage.paused = self._passes.reconciler.paused = ""
+            self._go_on()
             await self._passes.settled_pass()
             await self._prove(move, known)
         except BaseException:
             await asyncio.shield(self._go_back(move, committed=committed))
             raise
         finally:
-            self._stage.unproven = ""
+            self._stage.distrust("")
             self._passes.trigger(config=True, deep=True)
         await asyncio.to_thread(self._forget)
         with contextlib.suppress(OSError):
@@ -181,12 +190,14 @@ class Mover:
 
         try:
             await _in_thread(run, heard)
+        # The file is named: with thousands of them "No space left" alone says little.
         except OSError as exc:
             raise DataError(
                 f"the data cannot be copied to {move.target}: {exc.strerror} ({exc.filename})"
             ) from exc
 
     async def _compare(self, move: Move) -> None:
+        # Everything is stopped by now, so the two must be equal: names, kinds, owners and sizes of all entries.
         source = await _in_thread(lambda check: measure(Path(move.source), check))
         target = await _in_thread(lambda check: measure(Path(move.target), check))
         if (source.entries, source.files, source.digest) != (target.entries, target.files, target.digest):
@@ -203,9 +214,11 @@ class Mover:
             raise ConflictError("the engine does not answer: nothing was stopped")
         text = f"Docker's data is being moved to {move.target}"
         _say(told, "stopping containers, and then dockerd")
-        self._passes.reconciler.paused = text
+        # Containers first, by a pass of their own: dockerd would cut them off after its own time-out, and not as their
+        # sections say.
+        self._passes.reconciler.pause(text)
         await self._passes.settled_pass()
-        self._stage.paused = text
+        self._stage.pause(text)
         await self._passes.settled_pass()
         if await asyncio.to_thread(self._stage.finds_dockerd):
             raise ConflictError("dockerd did not end")
@@ -214,6 +227,8 @@ class Mover:
     async def _prove(self, move: Move, known: tuple[str, frozenset[str]]) -> None:
         """Raises DataError where the engine is not the one that it was."""
         deadline, why = time.monotonic() + _PROVE_S, ""
+        # An engine that has just started loads its containers one after the other: it is not judged by its first
+        # answer.
         while time.monotonic() < deadline:
             why = await asyncio.to_thread(_difference, move.home.probe, move.target, known)
             if not why:
@@ -224,17 +239,24 @@ class Mover:
     async def _go_back(self, move: Move, *, committed: bool) -> None:
         """The old data is used again."""
         try:
+            # The setting goes back first: an agent that is killed now must start the old engine.
             if committed:
                 await asyncio.to_thread(self._commit, move.target, move.source)
                 self._stage.moved()
             await asyncio.to_thread(self._forget)
         except (UcidockdError, OSError) as exc:
             logger.error("dockerd.globals.data_root cannot be set back to %s: %s", move.source, exc)
-        self._stage.paused = self._stage.unproven = self._passes.reconciler.paused = ""
+        self._stage.distrust("")
+        self._go_on()
         try:
             await self._passes.settled_pass()
         except UcidockdError as exc:
             logger.error("after a move that failed: %s", exc)
+
+    def _go_on(self) -> None:
+        """dockerd and its containers may run from the next pass on."""
+        self._stage.pause("")
+        self._passes.reconciler.pause("")
 
     def _commit(self, before: str, after: str) -> None:
         store = self._passes.reconciler.store
@@ -326,6 +348,7 @@ async def _in_thread(
         except BaseException as exc:  # noqa: BLE001 - the one who waits gets it
             ended.set_exception(exc)
 
+    # Not a thread of the pool: one that hangs on a disk would keep the agent from ending.
     threading.Thread(target=work, name="move-data", daemon=True).start()
     waiting = asyncio.wrap_future(ended)
     try:
@@ -344,6 +367,7 @@ def _difference(probe: DaemonProbe, target: str, known: tuple[str, frozenset[str
     found, root = probe.inventory(), probe.root()
     if found is None or not root:
         return "it does not answer"
+    # The id alone would not tell: 20.10 keeps it outside of data_root.
     if root != target and not root.startswith(f"{target}/"):
         return f"its data is in {root}"
     if found[0] != known[0]:

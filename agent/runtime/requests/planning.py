@@ -43,6 +43,7 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
     if loaded.desired is None and loaded.issues:
         message = "it cannot be read; what runs is left alone"
         found.append(Entry(key="configuration", state="invalid", level=Level.ERROR, message=message))
+    # Nothing more can be said: without a configuration there is nothing that would be done.
     if desired is None:
         return found
     if loaded.desired is not None and loaded.desired.daemon is not None and loaded.desired.daemon.unreadable:
@@ -83,10 +84,12 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     What failed and then worked did not fail.
     """
     outcomes = list(outcomes)
+    # The last outcome of each resource: one that failed and worked when it was tried again has worked.
     last = {outcome.operation.key: outcome for outcome in outcomes}
     done = [outcome.operation for outcome in outcomes if outcome.error is None]
     failed = [outcome for outcome in last.values() if outcome.error is not None]
     told = {outcome.operation.key for outcome in failed}
+    # What failed just now is in `failed`, with its cause: "tried again later" beside it would be the same news twice.
     entries = [entry for entry in found.entries if entry.key not in told or entry.state not in _AFTER_FAILURE]
     return {
         "schema": SCHEMA,
@@ -171,6 +174,8 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
     record = next((r for r in records if r.section == container.section), None)
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
     names = {r.object_id: r.name for r in records}
+    # The plan of a whole pass: what happens to one container may follow from another one (shared networks, names that
+    # are exchanged).
     plan = reconciler.make_plan(deep=None)
     image_id = reconciler.images.ids.get(container.spec.image, "")
     # a container that keeps its image is compared with that one, not with what the tag names now
@@ -244,6 +249,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     container, record = _described(reconciler, name)
     is_broken = f"container:{container.section}" in reconciler.declared().broken
     key = Key("container", container.section)
+    # Planned again and not read from the board: without a running agent the board is empty.
     plan = reconciler.make_plan(deep=None)
     seen = reconciler.engine.inspect_container(record.object_id) if record and record.object_id else None
     inspect = seen.inspect if seen is not None and seen.inspect is not None else {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError
@@ -29,6 +29,9 @@ from agent.uci.encode import by_section, encode_container, encode_network, encod
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section, format_file
 
+if TYPE_CHECKING:
+    from agent.runtime.reconciler import Reconciler
+
 PACKAGE = "containers"
 _TRIES = 5
 
@@ -41,6 +44,12 @@ class AdoptRequest:
     section: str = ""
     commit: bool = False
     show_secrets: bool = False
+
+
+def adopt_container(reconciler: Reconciler, request: AdoptRequest) -> dict[str, Any]:
+    """See `Adopter.run`."""
+    records = reconciler.records.records()
+    return Adopter(engine=reconciler.engine, store=reconciler.store, records=records).run(request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +197,7 @@ def lost_comments(store: UciStore, package: str) -> list[str]:
 def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Section, ...], list[str]]:
     """Networks and volumes first. What UCI's syntax has no words for is left out and noted."""
     notes: list[str] = []
+    # Entries of sections name sections, and the engine knows Docker names only.
     networks = {n.name: n.section for n in adoption.networks}
     volumes = {v.name: v.section for v in adoption.volumes}
     for key, section in declared.items():

@@ -46,6 +46,7 @@ def ask(
     desired = reconciler.declared()
     if reconciler.daemon is not None and reconciler.daemon.other_engine:
         raise ConflictError(reconciler.daemon.other_engine)
+    # By section, so that a container that is named twice, by section and by Docker name, is asked for once.
     containers = {c.section: c for c in map(desired.container, names)}
     if not containers:
         raise ConfigError("name the containers to update")
@@ -53,6 +54,8 @@ def ask(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )
     # what failed before is tried again: a person who asks wants that
+    # Noted in the records and not kept here: the agent may be killed, or the container may wait for a disk, and it is
+    # done all the same.
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
@@ -72,6 +75,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
         raise ConflictError(f"{container.section} has not been created yet: `ucidockd status` says why")
+    # What is asked for is noted in the record, which a swap that is under way is about to replace.
     at_work = reconciler.under_way.doing(key)
     if at_work:
         raise ConflictError(
@@ -103,6 +107,7 @@ def _check_back(container: Container, record: Record, *, with_data: bool) -> Non
         if record.pinned:
             why = f"it is taken back already; `ucidockd update {container.section}` goes forward again"
         raise ConflictError(f"{container.section} has no earlier image to go back to: {why}")
+    # Going back would put today's settings on yesterday's image: a mixture that never ran.
     if changed_fields("container", record.spec, desired_spec(container)):
         raise ConflictError(
             f"{container.section} does not run as its section says, so it is not clear what to go back to: `ucidockd diff"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.convert.conversion import PACKAGE
 from agent.errors import ConfigError, ConflictError
@@ -17,11 +17,21 @@ from agent.files.history import History, Version
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.files.user_paths import PATHS
 from agent.model.resources import Desired
-from agent.runtime.adopt import lost_comments
+from agent.runtime.requests.adopt import lost_comments
 from agent.uci.decode import PACKAGES, decode
 from agent.uci.syntax import Package, Section, parse, section_text
 
+if TYPE_CHECKING:
+    from agent.runtime.reconciler import Reconciler
+
 _TRIES = 5
+
+
+def past(reconciler: Reconciler) -> Past:
+    """Raises ConfigError where no settings are kept."""
+    if reconciler.history is None:
+        raise ConfigError("no earlier settings are kept")
+    return Past(store=reconciler.store, history=reconciler.history, desired=reconciler.desired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,7 @@ class Past:
             raise ConfigError(f"{name}: no container section has it, and no earlier settings are kept")
         text = section_text(now) if now is not None else ""
         older = (None, *versions)
+        # The newest of equal ones: a section that went back to an earlier state is both.
         now_is = max((each.number for each in versions if each.text == text), default=0)
         rows = [_row(each, before, text, now_is) for each, before in zip(versions, older, strict=False)]
         return {"section": section, "text": text, "versions": rows[::-1]}
@@ -57,6 +68,7 @@ class Past:
         if version is None:
             kept = ", ".join(str(each.number) for each in self.history.versions(section)) or "none"
             raise ConfigError(f"{name}: version {number} is not kept (there are: {kept})")
+        # As text that was in force once, so it needs no check by itself, only beside the sections of today.
         wanted = parse(version.text, package=PACKAGE).sections[0]
         notes = lost_comments(self.store, PACKAGE)
         # others may write the file between our reading and our commit: then it is checked again, beside what they wrote
@@ -115,6 +127,7 @@ def _with(package: Package, wanted: Section) -> Package:
         return replace(package, sections=(*package.sections, wanted))
     if old.type != wanted.type:
         raise ConflictError(f"{wanted.name} is the name of a {old.type} now")
+    # In its place, so that the diff of the file shows the section alone.
     return replace(package, sections=tuple(wanted if each is old else each for each in package.sections))
 
 

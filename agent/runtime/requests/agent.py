@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What clients ask the running agent for, by HTTP and by ubus: `agent.api.port` on top of the loop and the reconciler.
+
+Nothing is decided here. What blocks runs in a thread, and between two passes where it needs them to stand still; what few
+ask for is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from agent.apply.worker_pool import Outcome
+from agent.errors import ConfigError, ConflictError
+from agent.model.dockerd.settings import DaemonAction
+from agent.model.identity import Key
+from agent.model.issues import Given, issue_as_json
+from agent.model.resources import RegistryAuth
+from agent.runtime.loop import Loop
+from agent.status.board import StatusBoard
+from agent.status.metrics import Metric, PassCounters
+
+if TYPE_CHECKING:
+    from agent.api.port import Told
+    from agent.convert.requests import ImportRequest
+    from agent.notices.gate import Notices
+    from agent.observe.load import Loads
+    from agent.plan.outlook import Outlook
+    from agent.runtime.requests.moving import Mover
+    from agent.runtime.requests.updating import Asked
+    from agent.storage.upkeep import Upkeep
+
+_WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
+_COPY_WAITS_S = 60.0  # for what is being done to a container whose volume is to be copied
+_LOOK_AGAIN_S = 0.05
+
+
+class RunningAgent:
+    """Implements `agent.api.port.AgentPort`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        upkeep: Upkeep | None = None,
+        loads: Loads | None = None,
+        notices: Notices | None = None,
+        make_mover: Callable[[], Mover] | None = None,
+    ) -> None:
+        self._loop, self._reconciler = loop, loop.reconciler
+        self.board: StatusBoard = loop.board
+        self.passes: PassCounters = loop.passes
+        self._upkeep, self._loads, self._notices = upkeep, loads, notices
+        self._make_mover = functools.cache(make_mover) if make_mover is not None else None
+        self._one_client = asyncio.Lock()
+
+    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+        """What a pass would do now, or would do were `given` committed."""
+        from agent.runtime.requests.planning import plan_answer  # an agent that nobody asks does without
+
+        if given is not None:
+            return await self._plan_of(given)
+        # A client that has just committed wants the answer to what it wrote.
+        await self._loop.settled_files()
+
+        def plan_now() -> Outlook:
+            self._loop.read_config()
+            return self._reconciler.foresee()
+
+        found = await self._loop.in_pass(plan_now)
+        return plan_answer(found, self.config_issues())
+
+    async def _plan_of(self, given: Given) -> dict[str, Any]:
+        from agent.runtime.requests.planning import plan_answer
+
+        change = await asyncio.to_thread(self._reconciler.load_change, given)
+        found = await self._loop.in_pass(lambda: self._reconciler.foresee_change(change))
+        return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
+
+    async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
+        """Does a full pass now, without regard to what failed before.
+
+        Waits for that and for what was under way, and continues while something can be done at once: what they leave to
+        do is a matter of this call too. What waits for something else is told. `settle_s`: seconds that what was
+        started has to run before it counts as done.
+        """
+        from agent.runtime.requests.planning import reconcile_answer
+
+        def reconcile_now() -> None:
+            with self._loop.counted():
+                self._reconciler.forget_failures()
+                self._loop.read_config()
+                # what a person asks for is meant for the engine that is there
+                if self._reconciler.daemon is not None:
+                    self._reconciler.daemon.accept_engine()
+                self._reconciler.begin_pass(deep=None)
+
+        # Before the pass, and outside of it: what a person stopped by hand is now meant to follow its section.
+        self._reconciler.holds.clear()
+        await self._loop.settled_files()
+        with self._reconciler.under_way.collecting() as outcomes:
+            await self._loop.in_pass(reconcile_now)
+            found = await self._until_idle(outcomes, settle_s)
+            return reconcile_answer(found, outcomes, self.config_issues())
+
+    async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
+        """Goes on while something can be done at once; returns what is then left."""
+        from agent.runtime.requests.planning import Settling
+
+        settling, waves = Settling(settle_s, self._reconciler.monotonic), 0
+        while True:
+            await self._loop.ended()
+            found = await self._loop.in_pass(self._go_on)
+            # what was begun may end well and be gone a second later (a service that exits): `settle_s` is that second
+            waves += self._reconciler.under_way.is_busy()
+            if waves >= _WAVES or not (self._reconciler.under_way.is_busy() or settling.lasts(outcomes)):
+                return found
+            if not self._reconciler.under_way.is_busy():
+                await asyncio.sleep(Settling.LOOK_S)
+
+    async def update(self, names: Sequence[str]) -> dict[str, object]:
+        """Replaces containers by ones of the newest images; answers when that is done or waits for something."""
+        return await self._renew(names, back=False)
+
+    async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, object]:
+        """Takes a container back to the image before."""
+        return await self._renew([name], back=True, with_data=with_data)
+
+    async def _renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, object]:
+        from agent.runtime.requests.updating import answer, ask  # few need it
+
+        def begin() -> tuple[Asked, ...]:
+            self._loop.read_config()
+            asked = ask(self._reconciler, names, back=back, with_data=with_data)
+            with self._loop.counted():
+                self._reconciler.begin_pass(deep=None)
+            return asked
+
+        await self._loop.settled_files()
+        with self._reconciler.under_way.collecting() as outcomes:
+            asked = await self._loop.in_pass(begin)
+            found = await self._until_idle(outcomes)
+            return answer(self._reconciler, asked, found, outcomes)
+
+    def _go_on(self) -> Outlook:
+        """Begins what can be done by now. What it gives counts when nothing is."""
+        found = self._reconciler.foresee()
+        if found.plan.works and not self._reconciler.stopping.is_set():
+            with self._loop.counted():
+                self._reconciler.begin_pass(deep=None)
+        return found
+
+    async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
+        """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
+        issues = await asyncio.to_thread(self._reconciler.mistakes, Given(texts=texts))
+        return [issue_as_json(issue) for issue in issues]
+
+    async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
+        """What all containers take now, or one of them in the last hours."""
+        if self._loads is None:
+            raise ConflictError("this agent measures no load")
+        return self._loads.of(name, hours=hours) if name else await self._loads.now()
+
+    def load_metrics(self) -> list[Metric]:
+        """What containers took at the last sample."""
+        return self._loads.metrics() if self._loads is not None else []
+
+    def api_version(self) -> str:
+        """`dockerd.globals.api_version`."""
+        desired = self._reconciler.desired
+        return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
+
+    def images(self) -> frozenset[str]:
+        """The images, references and ids, that no clean-up may take. Raises ConfigError, ConflictError."""
+        from agent.plan.prune import needed_images
+
+        return frozenset(needed_images(self._reconciler.declared(), self._reconciler.records.records()))
+
+    def auths(self) -> Sequence[RegistryAuth]:
+        """The registry logins that UCI has now."""
+        desired = self._reconciler.desired
+        return desired.auths if desired is not None else ()
+
+    async def adopt(
+        self, container: str, *, section: str, commit: bool, show_secrets: bool
+    ) -> dict[str, object]:
+        """A container that is not ours as UCI sections; the commit is seen as any other."""
+        from agent.runtime.requests.adopt import AdoptRequest, adopt_container  # a megabyte that few need
+
+        request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
+        return await asyncio.to_thread(adopt_container, self._reconciler, request)
+
+    async def import_text(self, request: ImportRequest) -> dict[str, object]:
+        """A docker run line or a compose file as UCI sections; the commit is seen as any other."""
+        from agent.runtime.requests.importer import Importer  # a megabyte that few need
+
+        return await asyncio.to_thread(Importer(store=self._reconciler.store).run, request)
+
+    def export_text(self, form: str, names: Sequence[str]) -> str:
+        """Container sections as docker run lines or a compose file."""
+        from agent.convert.requests import export  # as above
+
+        return export(form, names, self._reconciler.declared())
+
+    async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """See `agent.storage.pruner`."""
+        from agent.storage.pruner import PruneRequest  # few need it
+
+        if self._upkeep is None:
+            raise ConflictError("this agent does not clean up")
+        # Without a configuration every image would look unneeded.
+        self._reconciler.declared()
+        request = PruneRequest(**{"images": self._upkeep.images(), **asked})
+        return await asyncio.to_thread(self._upkeep.prune, request)
+
+    async def notify_test(self, name: str) -> dict[str, Any]:
+        """Sends a test notice through one section."""
+        if self._notices is None:
+            raise ConflictError("this agent sends no notices")
+        return await asyncio.to_thread(self._notices.test, name)
+
+    async def diff(self, name: str) -> dict[str, object]:
+        """One container section against what the engine shows."""
+
+        def diff_now() -> dict[str, object]:
+            from agent.runtime.requests.planning import diff
+
+            self._reconciler.read_config()
+            return diff(self._reconciler, name)
+
+        # Between two passes: half a swap would show as differences that nobody made.
+        return await self._loop.in_pass(diff_now)
+
+    async def describe(self, name: str) -> dict[str, object]:
+        """Everything about one container section."""
+
+        def describe_now() -> dict[str, object]:
+            from agent.runtime.requests.planning import describe
+
+            self._reconciler.read_config()
+            return describe(self._reconciler, name)
+
+        return await self._loop.in_pass(describe_now)
+
+    async def history(self, name: str) -> dict[str, object]:
+        """The settings that a container section had."""
+        from agent.runtime.requests.past import past  # few need it
+
+        return await asyncio.to_thread(past(self._reconciler).show, name)
+
+    async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
+        """One of them as the section again; the commit is seen as any other."""
+        from agent.runtime.requests.past import past  # as above
+
+        return await asyncio.to_thread(past(self._reconciler).go_back, name, number, commit=commit)
+
+    async def manual(self, container: str, action: str) -> None:
+        """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
+        if await asyncio.to_thread(self._reconciler.manual.hold, container, action):
+            self._loop.trigger()
+
+    async def manual_failed(self, container: str) -> None:
+        """The engine refused the action: nothing is held for it."""
+        await asyncio.to_thread(self._reconciler.manual.release, container)
+        self._loop.trigger()
+
+    async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
+        """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
+        keys = self._reconciler.manual.mounting(frozenset(volumes))
+        # passes leave them alone from here on; what an earlier one began is waited for below
+        self._reconciler.holds.begin_copy(keys)
+        for _ in range(round(_COPY_WAITS_S / _LOOK_AGAIN_S)):
+            # between two passes: one that began before may still plan for them
+            at_work = await self._loop.in_pass(
+                lambda: sorted(key for key in keys if self._reconciler.under_way.doing(key))
+            )
+            if not at_work:
+                return keys
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        await self.end_copy(keys)
+        # Given up rather than waited for ever: a pull may take an hour, and the client would have gone by then.
+        raise ConflictError(f"{at_work[0]} is being changed; try again when that is done")
+
+    async def end_copy(self, keys: frozenset[str]) -> None:
+        """See `agent.data.volumes.Manual`."""
+        self._reconciler.holds.end_copy(keys)
+        self._loop.trigger(deep=True)
+
+    def managed(self, containers: Iterable[str]) -> frozenset[str]:
+        """See `agent.data.volumes.Manual`."""
+        ours = {r.object_id for r in self._reconciler.records.records() if r.kind == "container"}
+        return frozenset(containers) & ours
+
+    async def updates(self) -> dict[str, object]:
+        """What the last checks of images found."""
+        desired, checks = self._reconciler.desired, self._reconciler.updates
+        if desired is None or checks is None:
+            return {"checked_at": None, "checking": False, "containers": [], "registries": []}
+        # It may ask the engine which image a container has.
+        return await asyncio.to_thread(checks.answer, desired)
+
+    async def check_updates(self, names: Sequence[str] = ()) -> dict[str, object]:
+        """Asks the registries now; answers when they have been asked."""
+        desired = self._reconciler.declared()
+        # a section's name wins over the name that another one has in Docker
+        by_name = {c.name: c.section for c in desired.containers}
+        by_name |= {c.section: c.section for c in desired.containers}
+        keys = [Key("container", by_name.get(name, name)) for name in names]
+        # A check that is under way is joined: two clients who ask at once cost the registries no more than one.
+        under_way = await asyncio.to_thread(lambda: self._reconciler.update_checks().check(desired, keys))
+        await asyncio.wrap_future(under_way)
+        return await self.updates()
+
+    async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
+        """A client's bundle, one at a time: each takes a child process. It is written nowhere."""
+        maker = self._reconciler.certificates
+        if maker is None:
+            raise ConfigError("this agent makes no certificates")
+        async with self._one_client:
+            made = await asyncio.to_thread(maker.sign_client, name, days=days, now=self._reconciler.wall())
+        return asdict(made)
+
+    async def dockerd(self, wish: DaemonAction) -> None:
+        """Has the next pass start, stop or restart dockerd."""
+        stage = self._reconciler.daemon
+        if stage is None:
+            raise ConflictError("this agent does not run dockerd")
+        await asyncio.to_thread(stage.ask, wish, self._reconciler.desired)
+        self._loop.trigger()
+
+    async def look_at_move(self, target: str) -> dict[str, Any]:
+        """What a move of dockerd's data there would do."""
+        return await self.mover().look(target)
+
+    async def move_data(self, target: str, told: Told) -> None:
+        """Moves dockerd's data there."""
+        await self.mover().move(target, told)
+
+    def mover(self) -> Mover:
+        """What moves dockerd's data. Raises ConflictError where this agent does not run dockerd."""
+        if self._make_mover is None:
+            raise ConflictError("this agent does not run dockerd")
+        return self._make_mover()
+
+    def config_issues(self) -> list[dict[str, object]]:
+        """The mistakes of the last read, and why containers wait for dockerd."""
+        # beside the mistakes, or a person who sees none would look for the cause elsewhere
+        holding = self._reconciler.daemon.holding if self._reconciler.daemon is not None else ""
+        found: list[dict[str, object]] = [
+            {"severity": i.severity, "text": i.text()} for i in self._reconciler.last.issues
+        ]
+        return [*found, {"severity": "warning", "text": f"containers wait: {holding}"}] if holding else found

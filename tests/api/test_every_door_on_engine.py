@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Each route of the agent's own over each door, for a writer and a reader: the control socket, loopback, TLS and ubus, on a
+running agent. What a door answers has the same form, the same words where it refuses, and the same rights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agent.api.app import make_rules
+from agent.api.rules import WEBSOCKET, Need
+from agent.engine.stream import DockerStream
+from agent.errors import BusError
+from agent.wire.ubus_message import Status
+from tests.support.agent_process import Agent, running, wait_for
+from tests.support.box import Box
+from tests.support.bus import Bus, a_bus
+from tests.support.controller import QuietAgent
+from tests.support.fake_rpcd import ADMIN
+from tests.support.fake_rpcd import READER as RPCD_READER
+from tests.support.tcp import make_certificate
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+
+TEXT = """
+config agent
+	list listen '127.0.0.1:PORT'
+
+config volume 'data'
+
+config container 'web'
+	option image 'IMAGE'
+	option command 'sh -c "echo needle; echo hay; exec sleep 1000"'
+	list volume 'data:/data'
+	option network_mode 'none'
+	option stop_timeout '0'
+
+config backup 'nightly'
+	list section 'web'
+	option target 'TARGET'
+
+config notify 'hook'
+	option type 'exec'
+	list command '/bin/true'
+"""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request by HTTP, and the same by ubus."""
+
+    rule: str  # method and path of the route table
+    method: str = ""  # on ubus, of the object `ucidockd`
+    args: dict[str, Any] = field(default_factory=dict)
+    path: str = ""  # with what it asks for
+    body: dict[str, Any] | None = None  # where it is not `args`, without what the path says
+
+
+NO_JOB = "a" * 32
+RESTORE = "/v1/backups/nightly/restore"
+LOGS = "/v1/logs?containers=web&grep=needle&tail=5"
+RUN = "docker run -d --name two -e A=b alpine:3.20"
+ASKED = (
+    Ask("GET /v1/status", "status"),
+    Ask("GET /v1/status", "status", {"limit": 1}, path="/v1/status?limit=1"),
+    Ask("GET /v1/status", "status", {"limit": 0}, path="/v1/status?limit=0"),
+    Ask("GET /v1/load", "load"),
+    Ask("GET /v1/load/{id}", "load", {"name": "web"}, path="/v1/load/web"),
+    Ask("GET /v1/load/{id}", "load", {"name": "web", "hours": 2}, path="/v1/load/web?hours=2"),
+    Ask("GET /v1/load/{id}", "load", {"name": "web", "hours": 99}, path="/v1/load/web?hours=99"),
+    Ask("GET /v1/load/{id}", "load", {"name": "nobody"}, path="/v1/load/nobody"),
+    Ask("GET /v1/plan", "plan"),
+    Ask("POST /v1/plan", "preview", {"packages": {"containers": ""}}),
+    Ask("POST /v1/plan", "preview", {"x": 1}),
+    Ask("POST /v1/reconcile", "reconcile"),
+    Ask("POST /v1/prune", "prune", {"dry_run": True, "images": "unused"}),
+    Ask("POST /v1/prune", "prune", {"images": "all"}),
+    Ask("POST /v1/prune", "prune", {"older": "soon"}),
+    Ask("POST /v1/notify/test", "notify_test", {"name": "hook"}),
+    Ask("POST /v1/notify/test", "notify_test", {"name": "nobody"}),
+    Ask("POST /v1/validate", "validate", {"packages": {"containers": "config x"}}, body={"containers": "config x"}),
+    Ask("POST /v1/validate", "validate", {"packages": {"network": ""}}, body={"network": ""}),
+    Ask("GET /v1/jobs", "job_list"),
+    Ask("GET /v1/jobs/{id}", "job_status", {"id": NO_JOB}, path=f"/v1/jobs/{NO_JOB}"),
+    Ask("DELETE /v1/jobs/{id}", "job_cancel", {"id": NO_JOB}, path=f"/v1/jobs/{NO_JOB}"),
+    Ask("POST /v1/jobs", "job_start", {"kind": "no"}),
+    Ask("POST /v1/jobs", "job_start", {"kind": "pull", "image": "a:b:c"}),
+    Ask("POST /v1/jobs", "job_start", {"kind": "prune", "what": "networks"}),
+    Ask("GET /v1/volumes/{id}/list", "volume_list", {"name": "data"}, path="/v1/volumes/data/list"),
+    Ask("GET /v1/volumes/{id}/list", "volume_list", {"name": "data", "path": ".."}, path="/v1/volumes/data/list?path=.."),
+    Ask("GET /v1/volumes/{id}/list", "volume_list", {"name": "nobody"}, path="/v1/volumes/nobody/list"),
+    Ask("POST /v1/backups", "backup_run", {"names": ["nightly"]}),
+    Ask("POST /v1/backups", "backup_run", {"names": ["nobody"]}),
+    Ask("POST /v1/backups", "backup_run", {"name": "nightly"}),
+    Ask("GET /v1/backups", "backup_list"),
+    Ask("GET /v1/backups/{id}", "backup_list", {"name": "nightly"}, path="/v1/backups/nightly"),
+    Ask("GET /v1/backups/{id}", "backup_list", {"name": "nobody"}, path="/v1/backups/nobody"),
+    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "volume": "data"}, path=RESTORE),
+    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "volume": "no"}, path=RESTORE),
+    Ask("POST /v1/backups/{id}/restore", "backup_restore", {"name": "nightly", "file": "x"}, path=RESTORE),
+    Ask("POST /v1/adopt", "adopt", {"container": "nobody"}),
+    Ask("POST /v1/adopt", "adopt", {"container": "a b"}),
+    Ask("POST /v1/import", "import", {"run": RUN}),
+    Ask("POST /v1/import", "import", {"compose": "a: ["}),
+    Ask("POST /v1/import", "import", {"run": RUN, "profiles": [1]}),
+    Ask("GET /v1/export", "export"),
+    Ask("GET /v1/export", "export", {"format": "compose", "names": ["web"]}, path="/v1/export?format=compose&names=web"),
+    Ask("GET /v1/export", "export", {"format": "x"}, path="/v1/export?format=x"),
+    Ask("GET /v1/export", "export", {"names": ["nobody"]}, path="/v1/export?names=nobody"),
+    Ask("GET /v1/containers/{id}/diff", "diff", {"name": "web"}, path="/v1/containers/web/diff"),
+    Ask("GET /v1/containers/{id}/diff", "diff", {"name": "nobody"}, path="/v1/containers/nobody/diff"),
+    Ask("GET /v1/containers/{id}/describe", "describe", {"name": "web"}, path="/v1/containers/web/describe"),
+    Ask("GET /v1/containers/{id}/describe", "describe", {"name": "nobody"}, path="/v1/containers/nobody/describe"),
+    Ask("GET /v1/containers/{id}/history", "history", {"name": "web"}, path="/v1/containers/web/history"),
+    Ask("GET /v1/containers/{id}/history", "history", {"name": "nobody"}, path="/v1/containers/nobody/history"),
+    Ask("POST /v1/containers/{id}/revert", "revert", {"name": "web", "version": 1}, path="/v1/containers/web/revert"),
+    Ask("POST /v1/containers/{id}/revert", "revert", {"name": "web", "version": 99}, path="/v1/containers/web/revert"),
+    Ask("POST /v1/containers/{id}/revert", "revert", {"name": "web"}, path="/v1/containers/web/revert"),
+    Ask("GET /v1/updates", "updates"),
+    Ask("POST /v1/updates/check", "updates_check", {"names": ["nobody"]}),
+    Ask("POST /v1/updates/check", "updates_check", {"names": "web"}),
+    Ask("POST /v1/update", "update", {"names": ["nobody"]}),
+    Ask("POST /v1/update", "update", {"names": ["web"]}),
+    Ask("POST /v1/rollback", "rollback", {"name": "web"}),
+    Ask("POST /v1/rollback", "rollback", {"name": "web", "with_data": True}),
+    Ask("POST /v1/rollback", "rollback", {"name": "nobody"}),
+    Ask("POST /v1/rollback", "rollback"),
+    Ask("POST /v1/dockerd/start", "dockerd_start"),
+    Ask("POST /v1/dockerd/stop", "dockerd_stop"),
+    Ask("POST /v1/dockerd/restart", "dockerd_restart"),
+    Ask("POST /v1/move-data/check", "move_data_check", {"target": "/mnt"}),
+    Ask("POST /v1/move-data/check", "move_data_check", {"target": "x"}),
+    Ask("POST /v1/move-data", "move_data", {"target": "x"}),
+    Ask("POST /v1/tls/clients", "tls_client", {"name": "a b"}),
+    Ask("POST /v1/tls/clients", "tls_client", {"name": "ann", "days": 0}),
+    Ask("GET /v1/logs", "logs", {"containers": ["web"], "grep": "needle", "tail": "5"}, path=LOGS),
+)  # fmt: skip
+# what is streamed, or comes or goes as a file: tests/api/test_doors_on_engine.py and tests/api/test_ubus_streams.py
+STREAMED = {
+    "GET /v1/status/stream", "GET /v1/containers/{id}/logs", "GET /v1/containers/{id}/stats", "GET /v1/events",
+    "GET /v1/containers/{id}/export", "GET /v1/containers/{id}/archive", "PUT /v1/containers/{id}/archive",
+    "GET /v1/images/get", "GET /v1/jobs/{id}/stream", "PUT /v1/images/load", "PUT /v1/builds",
+    "GET /v1/volumes/{id}/archive", "PUT /v1/volumes/{id}/archive", "POST /v1/transfers", "GET /v1/transfers",
+    "GET /v1/transfers/{id}", "DELETE /v1/transfers/{id}", "PUT /v1/transfers/{id}/{offset}",
+    "GET /v1/transfers/{id}/{offset}", "POST /v1/transfers/{id}", "POST /v1/containers/{id}/exec",
+    "GET /v1/exec/{id}/stream", "POST /v1/exec/{id}/input", "POST /v1/exec/{id}/resize", "DELETE /v1/exec/{id}",
+    "POST /v1/tickets",
+}  # fmt: skip
+
+
+def _rules() -> dict[str, Any]:
+    """By method and path, without the converters in it."""
+    rules = make_rules(QuietAgent(), DockerStream("unix:///nowhere"))
+    own = [rule for rule in rules if rule.path.startswith("/v1/") and rule.method != WEBSOCKET]
+    return {f"{rule.method} {rule.path.replace(':token', '').replace(':int', '')}": rule for rule in own}
+
+
+RULES = _rules()
+
+
+def test_each_route_is_asked() -> None:
+    assert {ask.rule for ask in ASKED} | STREAMED == RULES.keys()
+
+
+@dataclass
+class Stand:
+    agent: Agent
+    box: Box
+    bus: Bus
+    clients: dict[str, httpx.AsyncClient]
+    with_tls: str  # its configuration, with a certificate for the listener
+
+    async def http(self, door: str, ask: Ask) -> dict[str, Any]:
+        verb, _, path = ask.rule.partition(" ")
+        body = ask.body
+        if body is None:
+            body = {name: value for name, value in ask.args.items() if name != "name" or "{id}" not in path}
+        more: dict[str, Any] = {"json": body} if RULES[ask.rule].body == "json" else {}
+        answer = await self.clients[door].request(verb, ask.path or path, **more)
+        if answer.headers["content-type"].startswith("text/plain"):
+            return {"lines": answer.text.splitlines()}
+        return {"denied": True} if answer.status_code == 403 else dict(answer.json())
+
+    async def ubus(self, session: str, ask: Ask) -> dict[str, Any]:
+        args = {**ask.args, **({"ubus_rpc_session": session} if session else {})}
+        try:
+            return await self.bus.caller.call("ucidockd", ask.method, args, timeout_s=30)
+        except BusError as exc:
+            if exc.status == Status.PERMISSION_DENIED:
+                return {"denied": True}
+            return {"error": {"status": exc.status}}
+
+    async def idle(self) -> None:
+        """Nothing is being backed up or changed: what is asked next depends on nothing before."""
+        async with asyncio.timeout(30):
+            while (await self.http("control", Ask("GET /v1/backups"))).get("running"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether both have the same names and types; what is not known yet may be null, empty or missing."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(alike(one[name], other[name]) for name in one.keys() & other.keys())
+    if isinstance(one, list) and isinstance(other, list):
+        return all(alike(*pair) for pair in zip(one, other, strict=False))
+    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in (one, other))
+    return one is None or other is None or numbers or type(one) is type(other)
+
+
+WRONG = {
+    "error": {"status": Status.INVALID_ARGUMENT}
+}  # of the bus itself, where an argument has another type
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two doors gave the same answer: what is refused, in the same words."""
+    if "denied" in other:  # the bus looks at arguments first
+        return one in (other, WRONG)
+    if "lines" in one and "lines" in other:  # as text, and as the bus has it
+        said = [
+            {line["text"] if isinstance(line, dict) else line.rpartition(" | ")[2] for line in each["lines"]}
+            for each in (one, other)
+        ]
+        return bool(said[0] == said[1] == {"needle"})
+    refused = [isinstance(each.get("error"), dict) and each["error"] for each in (one, other)]
+    if any(refused):
+        return all(refused) and (refused[0] == refused[1] or one == WRONG)
+    return one.keys() == other.keys() and alike(one, other)
+
+
+@pytest.fixture
+async def stand(box: Box, tmp_path: Path) -> AsyncIterator[Stand]:
+    async with a_bus(tmp_path / "ubus.sock") as bus:
+        bus.rpcd.rights[RPCD_READER] = {
+            (rule.grant.object, rule.grant.method) for rule in RULES.values() if rule.grant.need is Need.READ
+        }
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        cert, key = make_certificate(tmp_path, "router")
+        (tmp_path / "backup").mkdir()
+        plain = TEXT.replace("TARGET", str(tmp_path / "backup")).replace("PORT", str(port))
+        agent = Agent(box, ubus=bus.daemon.path)
+        agent.commit(plain)
+        await asyncio.to_thread(agent.start)
+        clients: dict[str, httpx.AsyncClient] = {}
+        try:
+            await asyncio.to_thread(wait_for, lambda: running(box, "web"))
+            trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+            transport = httpx.AsyncHTTPTransport(uds=str(box.options.socket))
+            clients["control"] = httpx.AsyncClient(
+                transport=transport, base_url="http://localhost", timeout=30
+            )
+            for who, session in (("writer", ADMIN), ("reader", RPCD_READER)):
+                headers = {"authorization": f"Bearer {session}"}
+                for door, scheme in (("loopback", "http"), ("tls", "https")):
+                    address = f"{scheme}://127.0.0.1:{port}"
+                    clients[f"{door} {who}"] = httpx.AsyncClient(
+                        base_url=address, verify=trusting, headers=headers, timeout=30
+                    )
+            tls = f"\n\toption cert '{cert}'\n\toption key '{key}'\n\nconfig volume"
+            made = Stand(agent, box, bus, clients, plain.replace("\n\nconfig volume", tls, 1))
+            async with asyncio.timeout(20):
+                while "ucidockd" not in await bus.caller.lookup("ucidockd"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            yield made
+        finally:
+            for client in clients.values():
+                await client.aclose()
+            await asyncio.to_thread(agent.close)
+
+
+async def test_each_door_answers_each_route_alike(stand: Stand) -> None:
+    differ: list[Any] = []
+
+    async def ask_all(doors: dict[str, Callable[[Ask], Any]]) -> None:
+        for ask in ASKED:
+            wanted = await stand.http("control", ask)
+            assert "defect" not in json.dumps(wanted), ask
+            may = RULES[ask.rule].grant.need is Need.READ
+            for door, way in doors.items():
+                await stand.idle()
+                got = await way(ask)
+                if not same(got, wanted if may or "reader" not in door else {"denied": True}):
+                    differ.append((ask.rule, ask.body or ask.path, door, wanted, got))
+            await stand.idle()
+
+    async def reachable(door: str) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    if (await stand.clients[door].get("/v1/status")).json()["agent"].get("generation"):
+                        return
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(0.1)
+
+    await reachable("loopback writer")
+    await ask_all(
+        {
+            "loopback": lambda ask: stand.http("loopback writer", ask),
+            "ubus": lambda ask: stand.ubus(ADMIN, ask),
+            "ubus root": lambda ask: stand.ubus("", ask),
+            "loopback reader": lambda ask: stand.http("loopback reader", ask),
+            "ubus reader": lambda ask: stand.ubus(RPCD_READER, ask),
+        }
+    )
+    stand.agent.commit(stand.with_tls)
+    await reachable("tls writer")
+    await ask_all(
+        {
+            "tls": lambda ask: stand.http("tls writer", ask),
+            "tls reader": lambda ask: stand.http("tls reader", ask),
+        }
+    )
+    assert not differ, "\n".join(json.dumps(each, default=str) for each in differ)
