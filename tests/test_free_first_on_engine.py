@@ -9,6 +9,7 @@ import pytest
 
 from agent.cli.agent_client import call
 from agent.errors import UcidockdError
+from agent.runtime.requests.foresight import foresee
 from tests.support.agent_process import Agent, wait_for
 from tests.support.registry import is_installed
 from tests.support.state import state_of
@@ -47,7 +48,7 @@ def test_one_image_goes_before_the_other_comes_and_a_bad_one_is_taken_back(shop:
     assert box.errors(section(shop)) == []
     assert box.get("web").exec_run(["sh", "-c", "echo data >/kept/file"]).exit_code == 0
     second = shop.push()
-    plan = box.reconciler.foresee().plan
+    plan = foresee(box.reconciler).plan
     assert not plan.works, "nothing by itself"
     assert shop.renew()["outcome"] == "updated"
     assert (shop.runs(), images(shop)) == (second, {second})

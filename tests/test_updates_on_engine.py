@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ConfigError, ConflictError
+from agent.runtime.requests.foresight import foresee
 from agent.runtime.requests.updating import answer, ask
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
@@ -56,7 +57,7 @@ class Shop:
             asked = ask(reconciler, ["web"], back=back)
             for _ in range(3):
                 reconciler.run_pass(deep=None)
-            told = answer(reconciler, asked, reconciler.foresee(), outcomes)
+            told = answer(reconciler, asked, foresee(reconciler), outcomes)
         (row,) = told["containers"]
         return dict(row)
 

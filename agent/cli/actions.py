@@ -258,9 +258,12 @@ def wait(args: argparse.Namespace) -> int:
     """Until the sections are in sync, or the containers healthy."""
     engine = Engine(args)
     if args.what == "healthy":
+        # first: the agent may not have read yet what was committed a moment ago
+        if engine.status is not None:
+            if why := catch_up(args, args.timeout):
+                return _told(args, {"configuration": why})
+            engine = Engine(args)
         targets(engine, args, args.names)  # a name that nothing has is not waited for
-        if engine.status is not None and (why := catch_up(args, args.timeout)):
-            return _told(args, {"configuration": why})
         return _told(args, _until(args.timeout, lambda: _unhealthy(args)))
     if engine.status is None:
         raise ConfigError(

@@ -110,6 +110,7 @@ class Backups:
         sections = [self._section(name) for name in names] if names else self._sections()
         if not sections:
             raise ConfigError(_NO_BACKUP)
+        # One after the other: two at once would stop twice as many containers, and share one disk.
         self._begin(self._make_all(sections), {"what": "backup", "names": [s.name for s in sections]})
 
     def start_restore(self, name: str, *, volume: str = "", file: str = "", into: str = "") -> None:
@@ -157,6 +158,7 @@ class Backups:
             await asyncio.sleep(LOOK_S)
             try:
                 self._show()
+                # Looked at each time and not kept as timers: the clock may be set, and sections come and go.
                 due = [section for section in self._sections() if self._is_due(section)]
                 if due and not self._doing:
                     self._begin(self._make_all(due), {"what": "backup", "names": [s.name for s in due]})
@@ -199,6 +201,7 @@ class Backups:
         try:
             made = await self._make(section)
         except (UcidockdError, OSError) as exc:
+            # A command's own words may repeat the password that it was given.
             message = hidden_text(str(exc))
             no_space = isinstance(exc, _NoSpaceError)
         except Exception:
@@ -224,6 +227,7 @@ class Backups:
         # before any container is stopped
         if section.target:
             await self._check_space(section)
+        # One stamp for all of its volumes: what belongs together shows in the names.
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))
         made = {}
         async with contextlib.AsyncExitStack() as stack:
@@ -308,6 +312,7 @@ class Backups:
         for key, found in failed.items():
             reason: Reason = "NoSpace" if found.no_space else "Failed"
             self._board.flag(key, ConditionType.BACKUP_FAILED, reason, found.message)
+        # Sections that are gone, and those that have succeeded since.
         for key in sorted(self._board.keys() - failed.keys()):
             if Key.parse(key).kind == "backup":
                 self._board.drop(key)

@@ -99,6 +99,7 @@ def listing(place: Path, inside: str) -> Listing:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # removed in between
                 found[entry.name] = _member(entry, folder)
+            # A folder may have millions of entries: one more than is shown tells that there are others.
             if len(found) > LISTED:
                 break
     return sorted_listing(inside, found)

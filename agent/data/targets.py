@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from agent.errors import DataError, PathError
 from agent.files.atomic import atomic_write, sync_directory
-from agent.files.user_paths import PATHS, file_bytes, mode_of
+from agent.files.user_paths import PATHS, file_bytes, kind_of, mode_of, no_folder
 from agent.model.secrets import blotter, secrets_in
 
 Value = TypeVar("Value")
@@ -60,8 +60,9 @@ class FolderTarget:
     async def look(self) -> None:
         """Raises DataError where there is no such folder, PathError where it does not answer."""
         # never made here: where its disk is not mounted, backups would fill the router's flash
-        mode = await asyncio.to_thread(PATHS.ask, mode_of, str(self._folder))
-        if mode is None or not stat.S_ISDIR(mode):
+        if wrong := await asyncio.to_thread(PATHS.ask, no_folder, str(self._folder)):
+            raise DataError(wrong)
+        if await asyncio.to_thread(PATHS.ask, mode_of, str(self._folder)) is None:
             raise DataError(f"the folder {self._folder} is not there; is its disk mounted?")
 
     async def take(
@@ -143,8 +144,10 @@ class FolderTarget:
     async def verify(self, path: Path) -> None:
         """Compares an archive with the sha256 beside it, where there is one. Raises DataError, PathError."""
         mode = await asyncio.to_thread(PATHS.ask, mode_of, str(path))
-        if mode is None or not stat.S_ISREG(mode):
+        if mode is None:
             raise DataError(f"there is no file {path}")
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{path} is {kind_of(mode)}, not an archive")
         with _Files() as files:
             stated = await files.do(_stated, path)
             if stated and stated != await _digest(files, path):

@@ -224,6 +224,8 @@ class Volumes:
             try:
                 mounting = await self.mounting(names)
                 managed = self._manual.managed(mounting)
+                # Read by others while it is copied is bearable, exchanged under them is not: that is for the caller to
+                # say.
                 others = sorted(mounting[each] for each in mounting.keys() - managed)
                 if others and all_of_them:
                     raise ConflictError(
@@ -364,6 +366,7 @@ class Volumes:
     async def are_here(self) -> bool:
         """Whether the engine's folders are this machine's: a volume of a random name is looked for."""
         if self._here is None:
+            # Asked of the file system and not of the address: an engine on a unix socket may be a proxy's.
             async with self.temporary("") as made:
                 self._here = made.is_plain and await asyncio.to_thread(made.place.is_dir)
         return self._here
@@ -374,6 +377,7 @@ class Volumes:
         """Starts what was stopped for a copy, and removes what copies were made with. Raises EngineError, to be called
         again.
         """
+        # Containers first: they are down, while helpers only take space.
         wrong = await Pause(self._engine, self._journal).start_left()
         query = [("all", "1"), ("filters", json.dumps({"label": [LABEL_HELPER]}))]
         for container in await self._engine.call("GET", "/containers/json", query=query, read=list):
@@ -437,6 +441,7 @@ class Pause:
         wrong = {container: why for container in reversed(noted) if (why := await self._start(container))}
         if wrong:
             await asyncio.to_thread(self._note, [*wrong])
+        # The journal stays as long as one of them is down, and the next try begins with it.
         elif noted:
             await asyncio.to_thread(self._journal.unlink, missing_ok=True)
         return [*wrong.values()]
@@ -510,6 +515,7 @@ async def finished(work: Coroutine[Any, Any, None]) -> None:
     """Carries it out to its end, even where whoever waits for it is cancelled."""
     task = asyncio.ensure_future(work)
     try:
+        # Tidying up must not be cut short by a client that goes away in the middle of it.
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})

@@ -99,6 +99,7 @@ def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset
     """
     chosen = any(word.lstrip("-").partition("=")[0] in {"b", "bridge"} for word in arguments)
     bridge = str(document.get("bridge") or DEFAULT_BRIDGE)
+    # None: it has ended by now, and is brought back with its bridge.
     if devices is None or chosen or bridge == "none" or bridge in devices:
         return ""
     return f"the bridge {bridge} was removed"

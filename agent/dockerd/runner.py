@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.dockerd.supervisor import engine_version
-from agent.dockerd.unmanaged import exists, own_settings, read_daemon_json
+from agent.dockerd.unmanaged import exists, own_settings
 from agent.engine import process as daemon_process
 from agent.errors import DaemonError
 from agent.files.config import open_store
@@ -117,7 +118,9 @@ def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Des
             return DockerdSettings(values=settings.values if managed else {}, managed=managed)
         own = own_settings(settings, has_package=has_package(options))
         declared = settings.values if settings is not None else {}
-        return DockerdSettings(values=_read(own.file) if own.file is not None else declared, managed=False)
+        return DockerdSettings(
+            values=_checked(own.document) if own.file is not None else declared, managed=False
+        )
 
     return found
 
@@ -127,9 +130,8 @@ def has_package(options: RuntimeOptions) -> bool:
     return open_store(options).source_path("dockerd").exists()
 
 
-def _read(path: Path) -> Document:
+def _checked(document: dict[str, Any]) -> Document:
     """What matters here of a daemon.json of the user's."""
-    document = read_daemon_json(path)
     kinds = {
         "iptables": bool,
         "userland-proxy": bool,

@@ -178,6 +178,7 @@ class DaemonStage:
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
+        # A person who asks does not wait for the back-off of what failed before.
         self._life.forgive()
         self._manual.ask(wish)
 
@@ -341,6 +342,7 @@ class DaemonStage:
         """Whether a dockerd runs with our file, or with the user's where that is the one that we start."""
         if self._own_script is not None:
             return self._own_script.find() is not None
+        # Asked of the process table and not of the engine: a dockerd that hangs runs as well.
         return daemon_process.find_with_config(self.files.config_file) is not None
 
     # who runs dockerd
@@ -362,6 +364,7 @@ class DaemonStage:
             return False
         if runner.kind == "child":
             return settings is not None
+        # Without the script there is nothing to start it with: a Debian, say, where systemd does that.
         return runner.kind == "procd" and self._tools.init_script.exists()
 
     def _keep_own(self, desired: Desired, runner: Runner, why: str, *, busy: bool) -> str:
@@ -594,6 +597,7 @@ class DaemonStage:
 
         What has worked before is: it failed for something else.
         """
+        # Without this a setting that makes dockerd fail would restart it in every pass.
         record = change.record
         if wanted.digest != record.failed or (record.process is None and wanted == change.store.last_good()):
             return wanted

@@ -22,7 +22,7 @@ from agent.dockerd.ports import Certificates
 from agent.dockerd.runner import Runner, version_of
 from agent.dockerd.supervisor import validate
 from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError, Reason, UcidockdError
-from agent.files.user_paths import PATHS, file_bytes, mode_of
+from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target, TlsSettings
 from agent.model.dockerd.table import TABLE, Version, value_at, without_key
@@ -330,14 +330,10 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
 
 def _no_folder(root: str) -> str:
     """Why there can be no folder of that name, "" where nothing is known against it."""
-    for place in (root, *map(str, Path(root).parents)) if root else ():
-        try:
-            mode = PATHS.ask(mode_of, place)
-        except PathError:
-            return ""
-        if mode is not None:
-            return "" if stat.S_ISDIR(mode) else f"{place} is not a folder"
-    return ""
+    try:
+        return PATHS.ask(no_folder, root) if root else ""
+    except PathError:
+        return ""
 
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:

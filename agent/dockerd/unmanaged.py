@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,12 @@ OwnSupervisor = OwnScriptSupervisor | OwnChildSupervisor
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSettings:
     """What the script starts dockerd with. `file`: the daemon.json that dockerd follows, None where the script makes one
-    of UCI's options. `data_root`: a directory. `trouble`: why dockerd will not take the file. `shutdown_s`: seconds that
-    dockerd gives its containers to end. `arguments`: of a dockerd that we start without the script."""
+    of UCI's options; `document`: what it says; `trouble`: why dockerd will not take it. `data_root`: a directory.
+    `shutdown_s`: seconds that dockerd gives its containers to end. `arguments`: of a dockerd without the script."""
 
     file: Path | None
     data_root: str
+    document: dict[str, Any] = field(default_factory=dict)
     trouble: str = ""
     shutdown_s: int = _SHUTDOWN_S
     arguments: tuple[str, ...] = ()
@@ -177,18 +178,14 @@ def _of_file(file: Path) -> OwnSettings:
     return OwnSettings(
         file=file,
         data_root=root if isinstance(root, str) and root else _DOCKERDS_DATA_ROOT,
+        document=document,
         trouble=trouble,
         shutdown_s=seconds if isinstance(seconds, int) and seconds > 0 else _SHUTDOWN_S,
     )
 
 
-def read_daemon_json(path: Path) -> dict[str, Any]:
-    """A daemon.json of the user's; empty while it cannot be read: then dockerd's defaults hold."""
-    return _document_of(path)[0]
-
-
 def _document_of(path: Path) -> tuple[dict[str, Any], str]:
-    """The same, and what is wrong with the file."""
+    """A daemon.json of the user's, empty while it cannot be read (dockerd's defaults hold then), and its mistake."""
     try:
         document = json.loads(PATHS.ask(file_bytes, str(path)))
     except json.JSONDecodeError as exc:

@@ -69,6 +69,8 @@ _BROKEN = (
     OSError,
 )
 _ID = re.compile(r"[0-9a-f]{64}")
+_JSON = json.JSONDecoder()
+_MARK = re.compile(r"[ \t\n\r]*([^ \t\n\r])[ \t\n\r]*")
 _ENDED = ("exited", "dead")
 # what the list's status text says of the health check
 _HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
@@ -165,7 +167,7 @@ class DockerEngine:
         # defect of ours.
         try:
             return read(body)
-        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
             raise self._invalid() from exc
 
     def _invalid(self, why: str = "") -> EngineInvalidError:
@@ -306,8 +308,7 @@ class DockerEngine:
         # Reading the list is most of what an idle pass costs.
         if (last.instance, last.body) == (instance, body):
             return last.containers
-        items = self._decoded(body)
-        containers = self._read(items, lambda found: tuple(map(_listed, found)))
+        containers = self._read(body, lambda found: tuple(map(_listed, _elements(found.decode()))))
         ids = [container.id for container in containers]
         # no engine gives such a list: nothing may follow from it, least of all that something is gone
         if len(set(ids)) < len(ids) or not all(map(_ID.fullmatch, ids)):
@@ -655,9 +656,41 @@ def _exit_code(status: str) -> int | None:
     return int(rest.partition(")")[0]) if found and word in ("Exited", "Restarting") else None
 
 
+def _elements(text: str) -> Iterator[Any]:
+    """The elements of a JSON array, read one after the other: all of a thousand containers take megabytes, which are not
+    given back. Raises ValueError for anything else."""
+    mark, at = _mark(text, 0)
+    if mark != "[":
+        raise ValueError("it is not an array")
+    if _mark(text, at)[0] == "]":
+        mark, at = _mark(text, at)
+    while mark != "]":
+        item, at = _JSON.raw_decode(text, at)
+        yield item
+        mark, at = _mark(text, at)
+        if mark not in {",", "]"}:
+            raise ValueError(f"neither , nor ] at {at}")
+    if at != len(text):
+        raise ValueError("something follows the array")
+
+
+def _mark(text: str, at: int) -> tuple[str, int]:
+    """The next character that is not a blank, and where the text goes on behind it and further blanks."""
+    found = _MARK.match(text, at)
+    return (found[1], found.end()) if found is not None else ("", at)
+
+
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are kept once for all bodies: a hundred inspects have the same two hundred."""
-    return {sys.intern(name): value for name, value in pairs}
+    """An object whose words are kept once for all bodies: those of a thousand containers are alike in most of them."""
+    return {sys.intern(name): _kept_once(value) for name, value in pairs}
+
+
+def _kept_once(value: Any) -> Any:
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) is list and value and type(value[0]) is str:
+        return [sys.intern(item) if type(item) is str else item for item in value]
+    return value
 
 
 def _inspected(body: dict[str, Any]) -> ObservedContainer:

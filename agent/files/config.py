@@ -12,15 +12,16 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.errors import ConfigError
+from agent.errors import ConfigError, PathError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
-from agent.files.user_paths import PATHS
+from agent.files.user_paths import PATHS, kind_of, mode_of, no_folder
 from agent.model.addresses import Listener
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.issues import Code, Given, Issue
@@ -195,8 +196,7 @@ def _read(
         hashes.append(content_hash)
     except UciMissing:
         # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
-        wish = f"a UCI file; `touch {path}` makes an empty one"
-        return [] if name == "dockerd" else [_issue(name, path, None, "there is no such file", wish)]
+        return [] if name == "dockerd" else [_issue(name, path, None, *_missing(path))]
     except UciSyntaxError as exc:
         found = mistakes_of(exc.text, package=name)
         return [_issue(name, path, m.line, m.wrong, m.expected, "syntax") for m in found] + _others(
@@ -208,6 +208,18 @@ def _read(
         wish = "the rights of root" if isinstance(exc.__cause__, PermissionError) else "a readable UCI file"
         return [_issue(name, path, None, str(exc), wish)]
     return []
+
+
+def _missing(path: str) -> tuple[str, str]:
+    """Why there is no UCI file, and what is expected."""
+    try:
+        mode = PATHS.ask(mode_of, path)
+        wrong = PATHS.ask(no_folder, os.path.dirname(path)) if mode is None else f"it is {kind_of(mode)}"
+    except PathError as exc:
+        wrong = str(exc)
+    if wrong:
+        return wrong, "a UCI file"
+    return "there is no such file", f"a UCI file; `touch {path}` makes an empty one"
 
 
 def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> list[Issue]:

@@ -92,6 +92,7 @@ class StateFile:
         records, tags, known = self._records, self._tags, self._sorted
         if known is None or known.records is not records or known.tags is not tags:
             # kept with what it was made of: another thread may have changed that by now
+            # Asked for several times in each pass, and changed seldom.
             found = tuple(sorted(_here(records, tags), key=lambda r: (r.kind, r.section, r.nonce)))
             known = self._sorted = _Sorted(records=records, tags=tags, found=found)
         return known.found
@@ -236,6 +237,7 @@ class StateFile:
 
     def _save(self, records: dict[str, Record], *, lasting: bool) -> None:
         """The disk first: what could not be written does not count in memory either."""
+        # Empty where nothing changed: flash is not written for it.
         line = change_line(self._records, records)
         try:
             if line or (lasting and self._unsynced):

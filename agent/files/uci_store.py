@@ -82,6 +82,7 @@ class TextUciStore:
     def source_path(self, package: str) -> Path:
         if not _PACKAGE.match(package):
             raise ConfigError(f"{package!r} is not a package name, expected letters, digits, _ and -")
+        # As libuci looks: a file in /var/run/uci takes the place of the one in /etc/config.
         override = self._override_dir / package
         return override if override.is_file() else self._config_dir / package
 
@@ -127,6 +128,8 @@ class PyuciStore(TextUciStore):
     def _parse(self, raw: bytes, package: str, path: Path) -> Package:
         ours = super()._parse(raw, package, path)
         try:
+            # Two parsers on the same bytes: a file that they read differently would be applied by one and shown by the
+            # other.
             values = libuci.read(raw)
             places = {section.name: number for number, section in enumerate(ours.sections)}
             if places.keys() != values.keys():
@@ -182,6 +185,7 @@ def _read(path: Path) -> bytes:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
+            # A pipe or a device under that name would never end.
             if stat.S_ISREG(found.st_mode):
                 data = file.read(SIZE_LIMIT + 1) if found.st_size <= SIZE_LIMIT else b""
                 if found.st_size > SIZE_LIMIT or len(data) > SIZE_LIMIT:

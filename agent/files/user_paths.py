@@ -50,6 +50,29 @@ def mode_of(path: str) -> int | None:
         raise
 
 
+def no_folder(path: str) -> str:
+    """`/a/b is a file, not a folder`, of a path or of what stands in its way; "" where it is a folder, or can become one."""
+    here = path
+    while (mode := mode_of(here)) is None and here != os.path.dirname(here):
+        here = os.path.dirname(here)
+    return "" if mode is None or stat.S_ISDIR(mode) else f"{here} is {kind_of(mode)}, not a folder"
+
+
+def kind_of(mode: int) -> str:
+    """In words, of what is no folder where one is wanted, or no file."""
+    return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+}
+
+
 def is_mounted(path: str) -> bool:
     """Whether something is mounted on that directory."""
     return mode_of(path) is not None and os.path.ismount(path)
@@ -125,7 +148,7 @@ def _too_large(path: str) -> PathError:
 
 def _check_regular(path: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise PathError(f"{path} is not a regular file")
+        raise PathError(f"{path} is {kind_of(mode)}, not a regular file")
 
 
 def _opened(path: str) -> BinaryIO:

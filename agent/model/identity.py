@@ -8,6 +8,7 @@ unset fields are left out of the JSON.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import fields, is_dataclass
@@ -40,7 +41,7 @@ class Key(str):
     __slots__ = ()
 
     def __new__(cls, kind: str, section: str) -> Key:
-        return super().__new__(cls, f"{kind}:{section}")
+        return _joined(cls, kind, section)
 
     def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # copies are made with both parts
         return self.kind, self.section
@@ -59,6 +60,12 @@ class Key(str):
     def section(self) -> str:
         """The name of the UCI section."""
         return self.partition(":")[2]
+
+
+@functools.lru_cache(maxsize=4096)
+def _joined(cls: type[Key], kind: str, section: str) -> Key:
+    """One object for all who name the resource: a pass asks for each key some twenty times."""
+    return str.__new__(cls, f"{kind}:{section}")
 
 
 def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:

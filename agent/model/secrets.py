@@ -52,7 +52,7 @@ _FLAG = re.compile(rf"(?<![\w.-])(--?[A-Za-z][\w.-]*+)(\s++)({_VALUE})")
 _URL = re.compile(
     r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+:)?//(?!\[)([^\s/@:\"'<>]*+)(?::(?!\d++(?:[/?#]|$))([^\s\"'<>]{0,256}))?@"
 )
-_WORD = re.compile(r"[^\s\"']*@[^\s\"']*")
+_WORD = re.compile(r"(?<![^\s\"'])[^\s\"'@]*+@[^\s\"']*+")  # begins where a word does, so that time is linear
 _DIGEST = re.compile(r"@sha\d{1,3}:")
 _COLON = re.compile(r"\[[0-9A-Fa-f:.]*+(?:%[\w.-]*+)?\]|:")  # or an IPv6 address, which has some
 _NO_LOGIN = re.compile(

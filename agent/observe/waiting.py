@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TypeVar
 
 from agent.errors import PathError
-from agent.files.user_paths import PATHS, Question, View, is_mounted, mode_of
+from agent.files.user_paths import PATHS, Question, View, is_mounted, mode_of, no_folder
 from agent.model.addresses import Interface
 from agent.model.identity import Key
 from agent.model.observed import Record
@@ -176,6 +176,8 @@ def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
     if wanted.kind is WaitKind.MOUNT:
         there = _seen(is_mounted, target, looked)
         reason = f"nothing is mounted on {target}"
+        if not there and (wrong := _seen(no_folder, target, looked)):
+            reason = f"{reason}: {wrong}" if isinstance(wrong, str) else wrong.reason
     elif wanted.kind is WaitKind.FILE:
         there = _seen(mode_of, target, looked)
         reason = f"{target} is not there: another disk, or an empty one"

@@ -16,6 +16,7 @@ from agent.model.issues import Given, issue_as_json
 from agent.model.resources import AgentSettings
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
+from agent.runtime.requests.foresight import foresee, foresee_change, load_change
 from agent.runtime.requests.past import past
 from agent.runtime.requests.planning import Settling, describe, diff, plan_answer, reconcile_answer
 from agent.status.board import StatusBoard
@@ -38,10 +39,10 @@ class Single:
     def plan(self, given: Given | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do were `given` committed."""
         if given is None:
-            return plan_answer(self._reconciler.foresee(), self._issues())
-        change = self._reconciler.load_change(given)
+            return plan_answer(foresee(self._reconciler), self._issues())
+        change = load_change(self._reconciler, given)
         issues = [issue_as_json(issue) for issue in change.loaded.issues]
-        return plan_answer(self._reconciler.foresee_change(change), issues)
+        return plan_answer(foresee_change(self._reconciler, change), issues)
 
     def reconcile(
         self,
@@ -74,7 +75,7 @@ class Single:
                     # The answer still says what was done so far, since it was done.
                     stopped = True
                     self._stop(interrupted)
-                found = self._reconciler.foresee()
+                found = foresee(self._reconciler)
             # Changes are appended to state.json while passes run; at the end it is one document again, which is smaller and
             # which an older version reads.
             self._reconciler.records.fold()
@@ -91,7 +92,7 @@ class Single:
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
                 self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
-                found = self._reconciler.foresee()
+                found = foresee(self._reconciler)
             self._reconciler.records.fold()
             return answer(self._reconciler, asked, found, outcomes)
 
@@ -101,7 +102,7 @@ class Single:
         # while there is anything to do, and not for ever.
         waves = 0
         while waves < _WAVES:
-            if self._reconciler.foresee().plan.works:
+            if foresee(self._reconciler).plan.works:
                 self._reconciler.run_pass(deep=None)
                 waves += 1
             elif settling.lasts(outcomes):

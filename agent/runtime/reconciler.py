@@ -34,7 +34,7 @@ from agent.files.history import History
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.identity import Key
-from agent.model.issues import Given, Issue
+from agent.model.issues import Given
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
@@ -67,7 +67,6 @@ from agent.status.conditions import ConditionType
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
-    from agent.plan.outlook import Outlook
     from agent.runtime.update_checks import UpdateChecks
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ _NEW_OPERATIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class Look:
     """What planning works on, and where the USB devices in it were found."""
 
     desired: Desired
@@ -89,15 +88,6 @@ class _Look:
     observed: Observed
     context: Context
     ids: frozenset[str] | None  # of the containers that were looked at deeply, None for all
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenChange:
-    """A configuration that is given, and, where single sections are, the one `before` them and their `keys`."""
-
-    loaded: LoadResult
-    before: LoadResult | None
-    keys: frozenset[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -200,7 +190,13 @@ class Reconciler:
             self._status.invalid(last.issues)
             return
         if fresh.daemon is not None and fresh.daemon.unreadable:
-            fresh = self._with_dockerd_as_before(fresh)
+            # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
+            # What it said before is in force, or what dockerd ran with last.
+            before = self.desired
+            if before is not None:
+                fresh = replace(fresh, daemon=before.daemon, auths=before.auths)
+            elif self.daemon is not None:
+                fresh = self.daemon.as_before(fresh)
         # an edit may be the cure for anything, also for what another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
@@ -213,14 +209,6 @@ class Reconciler:
             self.remember_agent(last.agent)
         except (OSError, UnicodeError) as exc:
             logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
-
-    def _with_dockerd_as_before(self, fresh: Desired) -> Desired:
-        """/etc/config/dockerd cannot be read: what it said before is in force, or what dockerd ran with last."""
-        # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
-        before = self.desired
-        if before is not None:
-            return replace(fresh, daemon=before.daemon, auths=before.auths)
-        return self.daemon.as_before(fresh) if self.daemon is not None else fresh
 
     def declared(self) -> Desired:
         """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""
@@ -245,80 +233,11 @@ class Reconciler:
         self.standing.look(thoroughly=deep is None)
         return self._make_plan(None if self._unsure else deep, {})
 
-    def foresee(self) -> Outlook:
-        """What a pass would do now, and all else that is not as declared. Changes nothing. Raises EngineError."""
-        return self._outlook(self.last, self.desired, committed=True)
-
-    def mistakes(self, given: Given) -> tuple[Issue, ...]:
-        """What is wrong with it, and what of it this router cannot have. Raises ConfigError."""
-        from agent.dockerd.preview import not_here  # for who asks; a pass does without
-
-        loaded = self.load_given(given)
-        return loaded.issues if self.daemon is None else (*loaded.issues, *not_here(self.daemon, loaded))
-
-    def load_change(self, given: Given) -> GivenChange:
-        """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
-        loaded = self.load_given(given)
-        # What UCI says without the given sections: only the difference to that is the answer to "what would this change
-        # do".
-        before = self.load_given(replace(given, sections={})) if given.sections else None
-        names = {name for sections in given.sections.values() for name in sections}
-        keys = {Key(kind, name) for name in names for kind in ("container", "network", "volume")}
-        return GivenChange(loaded=loaded, before=before, keys=frozenset(keys))
-
-    def foresee_change(self, change: GivenChange) -> Outlook:
-        """The same, were that committed. Of single sections: only what follows from them. Raises EngineError."""
-        found = self._outlook(change.loaded, change.loaded.desired, committed=False)
-        if change.before is None:
-            return found
-        before = self._outlook(change.before, change.before.desired, committed=False)
-        return found.beyond(before, own=change.keys)
-
-    def _outlook(self, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
-        from agent.dockerd.preview import foreseen  # for who asks; a pass does without
-        from agent.plan.outlook import Outlook, outlook
-        from agent.runtime.requests.planning import entries_of
-
-        holding = self.daemon.holding if self.daemon is not None else ""
-        extra = entries_of(loaded, desired, holding)
-        if desired is None or not desired.agent.enabled:
-            return Outlook(plan=ops.Plan(), entries=tuple(extra))
-        # dockerd first, as in a pass: a restart of it comes before what is done to containers
-        before: tuple[ops.ChangeDaemon, ...] = ()
-        if self.daemon is not None and not holding:
-            before, failed = foreseen(self.daemon, desired)
-            extra += failed
-        # A person waits for this answer: it may cost the calls that a pass saves.
-        self.standing.look(thoroughly=True)
-        look = self._look(desired, None, {}, committed=committed)
-        plan = reconcile(look.desired, look.observed, look.context)
-        if committed:
-            plan = self._with_outputs(plan, desired)
-        # what waits for a disk or a network is shown with what is done once that is there
-        later = plan
-        if any(finding.once for finding in plan.findings):
-            later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
-        found = outlook(
-            plan,
-            later,
-            busy=self.under_way.words(),
-            retry_in_s=self.backoff.retry_in(self.monotonic()),
-            extra=extra,
-        )
-        entries = list(found.entries)
-        for i, entry in enumerate(entries):
-            # planning knows only that it was rolled back; the board knows why
-            why = self.board.standing(entry.key, ConditionType.DEGRADED)
-            told = why is not None and why.reason == "RolledBack" and why.message not in entry.message
-            if entry.state == "rolled back" and why is not None and told:
-                entries[i] = replace(entry, message=f"{why.message}; {entry.message}")
-        return replace(found, entries=tuple(entries), before=before)
-
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
-        look = self._look(desired, deep, unmended, committed=True)
+        look = self.look(desired, deep, unmended, committed=True)
         self._status.restarts(look.observed.containers)
         # A shallow look at which nothing was heard of is the rule on an idle router: the same question again is not planned
         # again. Times are left out of the question, as they always differ.
@@ -351,9 +270,9 @@ class Reconciler:
         self._unsure = self._unsure or bool(plan.defects)
         return plan
 
-    def _look(
+    def look(
         self, desired: Desired, deep: frozenset[str] | None, unmended: dict[str, str], *, committed: bool
-    ) -> _Look:
+    ) -> Look:
         """All that planning works on. `committed`: `desired` is in force, else nothing is remembered of it."""
         # before looking: what ends while we look was seen half done, and its end asks for another pass
         busy = self.under_way.keys()
@@ -421,7 +340,7 @@ class Reconciler:
             deletions_held=(self.deletions_held() if any(r.removed_at is not None for r in records) else ""),
             api=self.engine.api_version(),
         )
-        return _Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
+        return Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
 
     def _look_at_ends(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed, *, stale: frozenset[str]
@@ -510,7 +429,7 @@ class Reconciler:
         self.images.note(desired, self.records, self.under_way.keys(), now=self.wall())
         self._status.drop_undeclared(desired, self.under_way.keys())
         self._status.engine(api)
-        self._status.plan(self._with_outputs(plan, desired))
+        self._status.plan(self.with_outputs(plan, desired))
         self._status.losses()
         self._status.retries(self.backoff.retry_in(self.monotonic()))
         if self.updates is not None:  # begins a check that is due, and shows what the last one found
@@ -594,7 +513,7 @@ class Reconciler:
             if (keys[object_id] in known - plan.looked if object_id in keys else self.under_way.is_busy())
         }
 
-    def _with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
+    def with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
         """With what the containers printed last that end again and again."""
         blocked = self.backoff.blocked(self.monotonic())
         findings = list(plan.findings)

@@ -2,7 +2,7 @@
 """The HTTP side of the agent, built when it is needed: a first client on the control socket, or `listen`.
 
 Starlette, uvicorn and the routes take 6 MiB, and where LuCI uses ubus they may never be needed. Until then the control
-socket is there and the kernel keeps its clients waiting; `runtime.listeners` does the rest.
+socket is there and the kernel keeps its clients waiting.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from agent.api.port import AgentPort, Sessions
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
-from agent.errors import BusError
+from agent.errors import BusError, ConfigError
 from agent.files.options import RuntimeOptions
 from agent.files.token import TokenFile
+from agent.files.uci_store import TextUciStore, UciMissing
+from agent.model.addresses import IpAddress
 from agent.model.resources import AgentSettings
+from agent.router.routes import device_addresses
 from agent.threads import tell
+from agent.uci.router import wan_devices
+from agent.uci.syntax import UciSyntaxError
 
 if TYPE_CHECKING:
     from agent.api.access.listeners import Listeners
+    from agent.api.access.tcp import ControlServer
 
 logger = logging.getLogger(__name__)
 
@@ -113,16 +119,42 @@ class Web:
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, listener: socket.socket) -> None:
-        await asyncio.to_thread(
-            _import_doors
-        )  # some tenths of a second, in which a pass may want to continue
-        from agent.runtime.listeners import make_doors
-
-        server, self._listeners = make_doors(self._parts, self._settings, listener, self._path)
+        # some tenths of a second, in which a pass may want to continue
+        await asyncio.to_thread(_import_doors)
+        server, self._listeners = _make_doors(self._parts, self._settings, listener, self._path)
         async with server, self._listeners:
             await self._closing.wait()
             server.close_soon()
 
 
 def _import_doors() -> None:
-    import agent.runtime.listeners  # noqa: F401
+    import agent.api.access.listeners
+    import agent.api.app  # noqa: F401
+
+
+def _make_doors(
+    parts: Parts, settings: AgentSettings, listener: socket.socket, path: Path
+) -> tuple[ControlServer, Listeners]:
+    """The server of the control socket that `listener` is bound to, and what follows the agent section."""
+    from agent.api.access.access import Access
+    from agent.api.access.listeners import Listeners
+    from agent.api.access.subnets import Subnets
+    from agent.api.access.tcp import ControlServer
+    from agent.api.app import make_app
+
+    access = Access(parts.sessions, Subnets(parts.engine), settings=settings)
+    app = make_app(parts.agent, parts.engine, access, parts.consoles, jobs=parts.jobs, data=parts.data)
+    listeners = Listeners(app, access, parts.agent.board, wan=lambda: wan_addresses(parts.options))
+    listeners.want(settings)
+    return ControlServer(app, path, listener=listener), listeners
+
+
+def wan_addresses(options: RuntimeOptions) -> frozenset[IpAddress]:
+    """Addresses in zones that refuse input; none where there is no OpenWrt firewall. Blocks. Raises ConfigError."""
+    store = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir)
+    try:
+        return device_addresses(wan_devices(store.load("firewall"), store.load("network")))
+    except UciMissing:
+        return frozenset()
+    except UciSyntaxError as exc:
+        raise ConfigError(str(exc)) from exc

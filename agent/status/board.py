@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -94,7 +93,7 @@ class _Resource:
     name: str
     object_id: str = ""
     conditions: dict[ConditionType, Condition] = field(default_factory=dict)
-    operations: deque[OperationNote] = field(default_factory=lambda: deque(maxlen=NOTES))
+    operations: tuple[OperationNote, ...] = ()
     facts: dict[str, Any] = field(default_factory=lambda: {"stack": ""})
 
     def as_json(self) -> dict[str, Any]:
@@ -279,7 +278,8 @@ class StatusBoard:
                 error=hidden_text(error),
                 took_s=took_s,
             )
-            self._resources[key].operations.append(shown)
+            resource = self._resources[key]
+            resource.operations = (*resource.operations, shown)[-NOTES:]
             self._changed(key)
 
     def set_agent(self, **facts: Any) -> None:

@@ -34,13 +34,15 @@ def _in_words(lines: tuple[int, ...]) -> str:
 class SectionReader:
     """One section with its place in the files, and the issues found so far."""
 
+    # those of all sections live at once, and what they take is not given back
+    __slots__ = ("_options", "_refused", "away", "file", "issues", "kind", "name", "package", "section")
+
     def __init__(self, section: Section, *, package: str, file: str) -> None:
         self.section = section
         self.kind = section.type
         self.package = package
         self.file = file
         self.issues: list[Issue] = []
-        self.used: set[str] = set()
         self.away: list[Unread] = []
         self._options = {option.name: option for option in section.options}
         self._refused: set[tuple[str, int | None]] = set()
@@ -175,7 +177,6 @@ class SectionReader:
 
     def text(self, name: str) -> str | None:
         """A scalar option's text, None when it is unset or refused."""
-        self.used.add(name)
         option = self._options.get(name)
         if option is None or not isinstance(option.value, str) or (name, None) in self._refused:
             return None
@@ -191,7 +192,6 @@ class SectionReader:
 
     def items(self, name: str) -> tuple[tuple[int, str], ...]:
         """A list option's entries that were not refused, with their indices."""
-        self.used.add(name)
         option = self._options.get(name)
         if option is None:
             return ()

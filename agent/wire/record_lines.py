@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -39,11 +40,14 @@ def json_object(data: bytes) -> dict[str, Any]:
     """The one object in these bytes. Raises ValueError for anything else."""
     try:
         found = json.loads(data)
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        # record by record: the text of a thousand takes megabytes, which are not given back
+        for value in (list(found), *found.values()):
+            for part in value if isinstance(value, list) else [value]:
+                json.dumps(part, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as exc:
         raise ValueError("nested too deep") from exc
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
     return found
 
 
@@ -114,6 +118,7 @@ def read(data: bytes) -> Contents:
             break
         _apply(items, changes)
         size += len(line) + 1
+    found.clear()  # what becomes a record is let go of one by one
     whole = bool(folded) and size + len(rest) == len(data) and not rest
     return Contents(
         instance=instance, records=_records(items), folded=folded, is_whole=whole, damaged=damaged
@@ -158,9 +163,9 @@ def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _records(items: Mapping[str, Any]) -> dict[str, Record]:
+def _records(items: dict[str, Any]) -> dict[str, Record]:
     try:
-        return {nonce: _record(item) for nonce, item in items.items()}
+        return {nonce: _record(items.pop(nonce)) for nonce in list(items)}
     except (TypeError, AttributeError) as exc:
         raise ValueError(f"a record: {exc}") from exc
 
@@ -170,6 +175,8 @@ def _record(item: Mapping[str, Any]) -> Record:
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in item.items() if name in _FORMS
     }
+    # the same in many records: each is kept once
+    values |= {name: sys.intern(values[name]) for name in _SHARED if type(values.get(name)) is str}
     for name, value in values.items():
         if not _IS[_FORMS[name]](value):
             raise ValueError(f"{name} of a record: expected {_FORMS[name]}")
@@ -196,6 +203,7 @@ def _is_number(value: object) -> bool:
 
 _FIELDS = fields(Record)
 _FORMS = {f.name: str(f.type) for f in _FIELDS}
+_SHARED = ("kind", "engine", "image_id", "digest")
 _CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS, "asked": ASKED}
 _HASH = re.compile(r"|v[0-9]{1,9}:.*")
 _IS: dict[str, Callable[[Any], bool]] = {

@@ -131,8 +131,8 @@ def test_ranges_of_ids_are_read_as_subuid_has_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "left_out"),
     [
-        ({"data-root": "{file}"}, {"data-root": "is not a folder"}),
-        ({"data-root": "{file}/docker"}, {"data-root": "is not a folder"}),
+        ({"data-root": "{file}"}, {"data-root": "a file, not a folder"}),
+        ({"data-root": "{file}/docker"}, {"data-root": "a file, not a folder"}),
         ({"data-root": "{folder}/new/docker"}, {}),
         ({"log-driver": "journald", "log-opts": {"tag": "x"}}, {"log-driver": "journald", "log-opts": "journald"}),
         ({"log-driver": "syslog"}, {"log-driver": "syslog-address"}),

@@ -29,8 +29,8 @@ UNUSED = """
     attr anyio charset_normalizer chardet click cryptography docker.client docker.models html importlib.metadata jsonschema
     multiprocessing paho starlette typing_extensions uvicorn websockets yaml zipfile
     agent.api.access agent.api.app agent.api.http agent.api.routes agent.cli.ask agent.convert agent.engine.registry
-    agent.notices.notifier agent.plan.outlook agent.runtime.requests.adopt agent.runtime.requests.moving
-    agent.runtime.requests.planning agent.runtime.requests.updating agent.runtime.update_checks
+    agent.notices.notifier agent.plan.outlook agent.runtime.requests.adopt agent.runtime.requests.foresight
+    agent.runtime.requests.moving agent.runtime.requests.planning agent.runtime.requests.updating agent.runtime.update_checks
     agent.storage.copying agent.storage.pruner agent.storage.room
 """
 
@@ -73,7 +73,7 @@ def test_an_idle_agent_has_loaded_nothing_that_it_does_not_use(agent: Agent, box
 
 def test_libraries_without_their_unused_parts_are_whole_for_who_asks() -> None:
     program = (
-        "import agent.runtime.main, agent.runtime.listeners\n"
+        "import agent.runtime.main, agent.api.app, agent.api.access.listeners\n"
         "import docker, uvicorn, uvicorn.logging, html, importlib.metadata\n"
         "names = docker.DockerClient.__name__, uvicorn.run.__name__\n"
         "print(*names, html.escape('<'), importlib.metadata.version('docker') > '7')"

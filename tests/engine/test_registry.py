@@ -357,4 +357,4 @@ def test_certificates_that_cannot_be_read_are_told_and_hold_nothing_up(front: Fr
     os.mkfifo(folder / "ca.crt")
     with client(replace(LOCAL, certificates=tmp_path)) as asking, pytest.raises(RegistryError) as caught:
         asking.ask(name_at(front.address))
-    assert "ca.crt is not a regular file" in str(caught.value)
+    assert "ca.crt is a named pipe, not a regular file" in str(caught.value)

@@ -85,7 +85,8 @@ def test_a_path_that_cannot_be_has_a_reason(paths: UserPaths, tmp_path: Path, pa
 )
 def test_only_a_regular_file_of_some_size_is_read(paths: UserPaths, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "file"
-    wanted = "is not a regular file"
+    kinds = {"fifo": "a named pipe", "folder": "a folder", "socket": "a socket"}
+    wanted = f"is {kinds.get(kind, 'a character device')}, not a regular file"
     if kind == "fifo":
         os.mkfifo(path)
     elif kind == "endless":

@@ -348,6 +348,7 @@ def test_what_is_hidden_stays_hidden(text: str) -> None:
         "a:/" * 20000 + "@",
         "[a:" * 20000 + "@",
         "a:***@" * 10000,
+        "a" * 60000 + " u:pw@h",
         "a@sha1:" * 9000,
         "-- " * 20000,
         "-a " * 20000,

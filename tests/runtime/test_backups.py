@@ -175,6 +175,14 @@ async def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises((DataError, PathError), match="mounted"):
         await FolderTarget(str(tmp_path / "usb")).look()
     assert not (tmp_path / "usb").exists()
+    (tmp_path / "file").touch()
+    for target in ("file", "file/below"):
+        with pytest.raises(DataError) as told:
+            await FolderTarget(str(tmp_path / target)).look()
+        assert str(told.value) == f"{tmp_path}/file is a file, not a folder"
+    (tmp_path / "db.tar").mkdir()
+    with pytest.raises(DataError, match=r"db\.tar is a folder, not an archive"):
+        await FolderTarget(str(tmp_path)).verify(tmp_path / "db.tar")
 
 
 async def test_a_command_that_fails_or_hangs_is_told_and_ended() -> None:

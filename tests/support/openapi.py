@@ -27,6 +27,7 @@ FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 CALLS_FILE = FILE.with_name("engine-calls.md")
 _PARAMETER = re.compile(r"\{([a-z_]+)(:[a-z_]+)?\}")
 _ERROR = {"$ref": "#/components/responses/Error"}
+_ERROR_OF_EITHER = {"$ref": "#/components/responses/ErrorOfEither"}
 _OF_THE_ENGINE = (
     "The engine's own answer: 500 for some requests that it cannot read and for registries that it does not reach, 503 where"
     " it is not in a swarm. 502 and 503 of ours: no engine, or one that did not answer"
@@ -62,7 +63,14 @@ def document(rules: Sequence[Rule]) -> dict[str, Any]:
                 "Error": {
                     "description": "What is wrong, and whose fault: 4xx the request's, 5xx the engine's or ours",
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-                }
+                },
+                "ErrorOfEither": {
+                    "description": "Ours, or the engine's own, which has `message` alone, or for a raw stream is text",
+                    "content": {
+                        "application/json": {"schema": {"$ref": "#/components/schemas/ErrorOfEither"}},
+                        "text/plain": {"schema": {"type": "string"}},
+                    },
+                },
             },
             "schemas": SCHEMAS,
         },
@@ -122,10 +130,11 @@ def _responses(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if content := shape.get("content"):
         answer["content"] = content
     responses = {status: answer}
-    if path_of(rule).startswith("/docker/"):
+    through = path_of(rule).startswith("/docker/")
+    if through:
         responses["5XX"] = {"description": _OF_THE_ENGINE}
     if rule.grant.need is not Need.PUBLIC:
-        responses["default"] = _ERROR
+        responses["default"] = _ERROR_OF_EITHER if through else _ERROR
     return responses
 
 

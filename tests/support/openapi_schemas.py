@@ -87,19 +87,17 @@ def transfer(direction: str, target: str, required: list[str], **properties: Any
     }
 
 
-SCHEMAS: dict[str, Any] = {
-    "Error": {
+_ERROR = {
+    "error": {
         "type": "object",
-        "properties": {
-            "error": {
-                "type": "object",
-                "properties": {"code": TEXT, "message": TEXT},
-                "required": ["code", "message"],
-            },
-            "message": TEXT,  # the same, where clients of the Engine API look for it
-        },
-        "required": ["error", "message"],
+        "properties": {"code": TEXT, "message": TEXT},
+        "required": ["code", "message"],
     },
+    "message": TEXT,  # the same, where clients of the Engine API look for it
+}
+SCHEMAS: dict[str, Any] = {
+    "Error": {"type": "object", "properties": _ERROR, "required": ["error", "message"]},
+    "ErrorOfEither": {"type": "object", "properties": _ERROR, "required": ["message"]},
     "Status": {
         "type": "object",
         "properties": {

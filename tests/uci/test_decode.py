@@ -14,8 +14,8 @@ from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, de
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.decode_notify import decode_notify
-from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
+from tests.support.asked_reader import AskedReader
 
 Value = str | tuple[str, ...]
 
@@ -66,7 +66,7 @@ def full_section(kind: str) -> Section:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_schema_property_is_read(kind: str) -> None:
-    reader = SectionReader(full_section(kind), package="containers", file="")
+    reader = AskedReader(full_section(kind), package="containers")
     match kind:
         case "container":
             decode_container(reader, read_file=lambda _: "")
@@ -90,7 +90,7 @@ def test_every_schema_property_is_read(kind: str) -> None:
 
 
 def test_every_field_of_a_container_comes_from_some_option() -> None:
-    reader = SectionReader(full_section("container"), package="containers", file="")
+    reader = AskedReader(full_section("container"), package="containers")
     container = decode_container(reader, read_file=lambda path: "{}" if path.endswith(".json") else "")
     unset = [f.name for f in fields(ContainerSpec) if getattr(container.spec, f.name) in (None, ())]
     assert unset == []

@@ -11,8 +11,8 @@ from agent.model.dockerd.table import APART, TABLE
 from agent.schema.validate import DAEMON_KINDS, properties
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.decode_daemon import decode_daemon
-from agent.uci.reader import SectionReader
 from agent.uci.syntax import parse
+from tests.support.asked_reader import AskedReader
 
 
 def decoded(text: str) -> DecodeResult:
@@ -77,7 +77,7 @@ def test_every_schema_property_is_read(kind: str) -> None:
         word = "list" if isinstance(example, list) else "option"
         lines += [f"\t{word} {name} '{value}'" for value in values]
     (section,) = parse(f"config {kind} '{kind}'\n" + "\n".join(lines), package="dockerd").sections
-    reader = SectionReader(section, package="dockerd", file="")
+    reader = AskedReader(section, package="dockerd")
     decode_daemon([reader])
     assert set(properties(kind)) - reader.used == set()
 

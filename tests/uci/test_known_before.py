@@ -244,8 +244,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
     (tmp_path / "latin").write_bytes(b"A=\xff")
     for name, words in (
-        (f"{tmp_path}/fifo", "it is not a regular file"),
-        ("/dev/zero", "it is not a regular file"),
+        (f"{tmp_path}/fifo", "a named pipe, not a regular file"),
+        ("/dev/zero", "a character device, not a regular file"),
         (f"{tmp_path}/large", "larger than 1 MiB"),
         (f"{tmp_path}/latin", "is not UTF-8"),
         (f"{tmp_path}/gone", "No such file"),

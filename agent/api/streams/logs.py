@@ -266,6 +266,8 @@ async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) ->
         synced = next((one for one in conditions if one["type"] == "Synced"), None)
         in_progress = synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
         busy = in_progress or (now is not None and now.restarting)
+        # As long as something is being done the wait starts over: a pull in the middle of a replacement may take
+        # minutes.
         left_s = _PATIENCE_S if busy else left_s - _POLL_S
         await asyncio.sleep(_POLL_S)
     return None
@@ -303,6 +305,7 @@ async def _searched(
                 raise SearchLimitError(
                     f"the search ended after {SEARCH_BYTES >> 20} MiB of output; narrow it with since, until or tail"
                 )
+            # The time stamp is ours to show and not the program's words: `grep 12` must not find noon.
             text = line.partition(b" ")[2] if options.timestamps else line
             if wanted in text.decode("utf-8", "replace").casefold():
                 yield name, line

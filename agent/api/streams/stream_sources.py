@@ -219,6 +219,8 @@ def _logs(engine: DockerStream, board: StatusBoard, args: Args) -> Source:
         )
     options = log_options(args, follow=True)
     if "containers" not in args:
+        # One container's output goes on in pieces as it comes: nothing waits for the end of a line, as a prompt has
+        # none.
         container = _container(args)
         return OutputOnly(lambda: _log_items(logs(engine, board, container, options)))
     if not isinstance(args["containers"], list):

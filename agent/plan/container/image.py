@@ -108,8 +108,10 @@ def split_word(word: str) -> tuple[str, str]:
 
 def digest_of(image_id: str, reference: str, digests: Mapping[str, tuple[str, ...]]) -> str:
     """By which a registry knows a local image under the repository of `reference`, "" where the engine tells none."""
-    familiar = parse_image(reference).familiar
     known = digests.get(image_id, ())
+    if not known:
+        return ""
+    familiar = parse_image(reference).familiar
     return next((d for d in known if parse_image(d.partition("@")[0]).familiar == familiar), "")
 
 

@@ -95,6 +95,8 @@ class Adopter:
             raise ConflictError(
                 f"{seen.name} was run with --rm: the engine removes it when it stops, there would be no way back"
             )
+        # Written into the section, an address that the engine made up would be fixed for ever, and clash if the section
+        # is copied.
         chosen = self.engine.inspect_chosen_mac(seen.id)
         if chosen is None:
             return seen.inspect
@@ -124,6 +126,8 @@ class Adopter:
             raise ConfigError(f"the section name {wanted!r} {reason}: expected a free name")
         around = self._surroundings(inspect, desired, taken)
         adoption = adopt(inspect, around, section=wanted or section_name(name, taken, suffix="ct"))
+        # Written, read again as any file is, and checked beside the sections that there are: only then it is shown or
+        # committed.
         sections, notes = _encode(adoption, around.sections)
         self._check(package, sections)
         return sections, [*adoption.notes, *notes]
@@ -139,6 +143,7 @@ class Adopter:
         return decode(packages, paths={}, read_file=PATHS.read_text)
 
     def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> Surroundings:
+        # Everything that deciding needs is asked for here, so that deciding does no I/O.
         networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
         mounts = inspect.get("Mounts") or ()
         volumes = {str(m["Name"]) for m in mounts if m.get("Type") == "volume"}
@@ -160,6 +165,7 @@ class Adopter:
         )
 
     def _shared_with(self, host: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        # The engine shows ids; a section names what outlives them.
         for key in ("NetworkMode", "IpcMode", "PidMode"):
             kind, _, other = str(host.get(key) or "").partition(":")
             seen = self.engine.inspect_container(other) if kind == "container" else None

@@ -59,7 +59,9 @@ class RunningAgent:
 
     async def plan(self, given: Given | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do were `given` committed."""
-        from agent.runtime.requests.planning import plan_answer  # an agent that nobody asks does without
+        # an agent that nobody asks does without
+        from agent.runtime.requests.foresight import foresee
+        from agent.runtime.requests.planning import plan_answer
 
         if given is not None:
             return await self._plan_of(given)
@@ -68,16 +70,17 @@ class RunningAgent:
 
         def plan_now() -> Outlook:
             self._loop.read_config()
-            return self._reconciler.foresee()
+            return foresee(self._reconciler)
 
         found = await self._loop.in_pass(plan_now)
         return plan_answer(found, self.config_issues())
 
     async def _plan_of(self, given: Given) -> dict[str, Any]:
+        from agent.runtime.requests.foresight import foresee_change, load_change
         from agent.runtime.requests.planning import plan_answer
 
-        change = await asyncio.to_thread(self._reconciler.load_change, given)
-        found = await self._loop.in_pass(lambda: self._reconciler.foresee_change(change))
+        change = await asyncio.to_thread(load_change, self._reconciler, given)
+        found = await self._loop.in_pass(lambda: foresee_change(self._reconciler, change))
         return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
 
     async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
@@ -147,7 +150,9 @@ class RunningAgent:
 
     def _go_on(self) -> Outlook:
         """Begins what can be done by now. What it gives counts when nothing is."""
-        found = self._reconciler.foresee()
+        from agent.runtime.requests.foresight import foresee  # as above
+
+        found = foresee(self._reconciler)
         if found.plan.works and not self._reconciler.stopping.is_set():
             with self._loop.counted():
                 self._reconciler.begin_pass(deep=None)
@@ -155,7 +160,9 @@ class RunningAgent:
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
         """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
-        issues = await asyncio.to_thread(self._reconciler.mistakes, Given(texts=texts))
+        from agent.runtime.requests.foresight import mistakes  # as above
+
+        issues = await asyncio.to_thread(mistakes, self._reconciler, Given(texts=texts))
         return [issue_as_json(issue) for issue in issues]
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def checked_move(
         note = PATHS.ask(_note_in, target)
     except OSError as exc:  # PathError says by itself what
         raise DataError(f"{target} cannot be used: {exc.strerror}") from exc
+    # Only a copy of the same data is continued: anything else in there is somebody's.
     resumes = note is not None and note.get("source") == home.root
+    # An ext4 root has `lost+found` from the start: it still counts as empty.
     names = [] if note is not None else sorted(set(PATHS.ask(os.listdir, target)) - {"lost+found", NOTE})
     if names:
         raise ConflictError(f"{target} is not empty: it has {', '.join(names[:3])}; give an empty folder")
@@ -100,6 +102,7 @@ def checked_move(
 
 def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str, ...]:
     """What to know of the place, for people. The cheap looks come first, and only the last one writes there."""
+    # Links followed: two names of one folder would copy it into itself.
     source, place = PATHS.ask(real_path, home.root), PATHS.ask(real_path, target)
     if place == source:
         raise ConflictError(f"Docker's data is in {target} already")
@@ -128,6 +131,7 @@ def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str,
     notes = []
     if PATHS.ask(os.stat, target).st_dev == PATHS.ask(os.stat, home.root).st_dev:
         notes.append(f"{target} is on the same file system as {home.root}")
+    # Copied as it is, the link would share the place behind it between the old engine and the new one.
     links = [name for name in PATHS.ask(os.listdir, home.root) if os.path.islink(f"{home.root}/{name}")]
     if links:
         raise ConflictError(f"{home.root}/{links[0]} is a link to somewhere else: move its data yourself")
@@ -158,6 +162,7 @@ def foreseen(move: Move) -> dict[str, Any]:
         found = measure(Path(move.source), leave, live=True)
     free = _free(move.target)
     if found is not None:
+        # Said in the preview too: a person should learn it before the containers stop.
         check_room(move, found)
     taken_s = time.monotonic() - begin
     return {
@@ -208,6 +213,7 @@ def with_data_root(store: UciStore, before: str, after: str) -> tuple[Package, s
     if section is None:
         raise ConflictError(f"/etc/config/{PACKAGE} has no section globals")
     option = section.get(OPTION)
+    # A setting that dockerd does not follow yet would be lost under the move, or moved the wrong data.
     if option is not None and os.path.normpath(str(option.value)) != os.path.normpath(before):
         raise ConflictError(
             f"data_root is {option.value} in UCI, and dockerd uses {before}: apply that first"
@@ -245,6 +251,7 @@ def _note_in(path: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
+        # A note that cannot be read is still a note: the folder is not ours to fill.
         return {"source": "something unknown", "since": 0.0}
 
 

@@ -207,6 +207,7 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
 
 def _failed_output(reconciler: Reconciler, key: str) -> str:
     """What the container printed last whose start failed, or that ends again and again."""
+    # Kept on the board: the container that printed it was removed by the rollback.
     standing = (
         reconciler.board.standing(key, kind) for kind in (ConditionType.DEGRADED, ConditionType.RUNNING)
     )
@@ -217,6 +218,7 @@ def _outside(
     container: Container, record: Record | None, seen: ObservedContainer | None
 ) -> tuple[FieldDifference, ...]:
     """What is not part of the spec: whether it is there, its name, whether it runs."""
+    # One row instead of one for each option: that it is missing is the only news.
     if seen is None:
         return (_row("container", "declared", "created" if record else "", "absent"),)
     rows = []
@@ -253,6 +255,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     plan = reconciler.make_plan(deep=None)
     seen = reconciler.engine.inspect_container(record.object_id) if record and record.object_id else None
     inspect = seen.inspect if seen is not None and seen.inspect is not None else {}
+    # By the id that it runs: the tag may name another image by now.
     image = reconciler.engine.inspect_image(str(inspect.get("Image") or container.spec.image))
     resource = reconciler.board.resource(key) or {}
     return {
@@ -289,6 +292,7 @@ def _described(reconciler: Reconciler, name: str) -> tuple[Container, Record | N
         container = declared.container(name)
         return container, next((r for r in records if r.section == container.section), None)
     image = str(broken.spec.get("image") or "")
+    # Enough of a section to hang the record's settings on: what UCI says now is not to be trusted.
     bare = Container(section=broken.section, name=broken.name, spec=ContainerSpec(image=image))
     return as_applied(bare, broken) or bare, broken
 
