@@ -167,9 +167,9 @@ def run(options: RuntimeOptions) -> int:
     set_up_logging(options.log_level or settings.log_level)
     socket = Path(options.socket or settings.socket)
     try:
-        with locked(socket.parent / "agent.lock"):
+        with locked(socket.parent / "agent.lock") as lock:
             remove_leftovers(options.state_dir / "state.json")
-            asyncio.run(_run(options, settings, socket))
+            asyncio.run(_run(options, settings, socket, lock))
     except AlreadyRunningError as exc:
         print(plain(f"ucidockd: {exc}"), file=sys.stderr)
         return 3
@@ -318,8 +318,8 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the one-agent lock. flock, not a pid file: it ends with the process however that ends."""
+def locked(path: Path) -> Iterator[int]:
+    """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -328,7 +328,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
         raise AlreadyRunningError(f"another agent is running ({path} is locked)") from exc
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -345,7 +345,7 @@ def tell_service_manager() -> None:
             logger.warning("systemd was not told that the agent is ready: %s", exc)
 
 
-async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -> None:
+async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, lock: int) -> None:
     from agent.api.engine_requests import KeptNames, StorageGuard
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
@@ -449,7 +449,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     loop.set_default_executor(threads)
 
     def stop() -> None:
-        begin_thread(_end_at_last)
+        begin_thread(lambda: _end_at_last(lock))
         passes.stop()
         web.close_soon()
 
@@ -468,8 +468,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path) -
     threads.shutdown(wait=False, cancel_futures=True)
     # to end properly means to wait for threads, and one of them may wait for the engine
     if passes.parked or not await _threads_end():
-        logging.shutdown()
-        os._exit(0)
+        _leave(lock)
 
 
 async def _threads_end() -> bool:
@@ -481,9 +480,16 @@ async def _threads_end() -> bool:
     return False
 
 
-def _end_at_last() -> None:
+def _leave(lock: int) -> None:
+    """Ends the process without waiting for its threads. One that hangs in the kernel, on a dead mount, keeps the process
+    and its open files; it must not keep the next agent out."""
+    logging.shutdown()
+    os.close(lock)
+    os._exit(0)
+
+
+def _end_at_last(lock: int) -> None:
     """Ends the process whatever still waits: procd would kill it 2 s later, and what is half done is for the next start."""
     time.sleep(END_S)
     logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
-    logging.shutdown()
-    os._exit(0)
+    _leave(lock)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 
 from agent.runtime import loop
 from agent.runtime.reconciler import Reconciler
-from tests.support.agent_process import Agent, wait_for
+from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.hanging import HangingMount
 
@@ -118,6 +119,40 @@ def test_a_mount_that_hangs_holds_its_containers_and_nothing_else(
             lambda: "does not answer" in _conditions(agent, "one").get("Waiting", {}).get("message", ""), 30
         )
     wait_for(lambda: _conditions(agent, "one").get("Waiting", {}).get("status") is False, 30)
+
+
+@pytest.mark.long
+def test_a_look_that_cannot_be_ended_keeps_no_next_agent_out(agent: Agent, box: Box, tmp_path: Path) -> None:
+    """Where another process asked for a name first, the kernel lets nothing end the second look: not even SIGKILL."""
+    source = tmp_path / "nas"
+    one = ONE + f"\tlist volume '{source}/data:/x'\n"
+    with HangingMount(source) as mount:
+        first = subprocess.Popen(["stat", f"{source}/data"], stdout=subprocess.DEVNULL)
+        time.sleep(0.5)
+        agent.commit(OTHER.replace("MEMORY", "64m") + one)
+        agent.start()
+        wait_for(lambda: "does not answer" in _conditions(agent, "one").get("Waiting", {}).get("message", ""))
+        wait_for(lambda: running(box, "other"))
+        held = (
+            OTHER.replace("MEMORY", "64m").replace("sleep 1000", "sleep 1001")
+            + "\toption hold_cmd 'sleep 52'\n"
+        )
+        agent.commit(held + one)  # something else is under way as well: it is not waited for
+        wait_for(lambda: "sleep 52" in str(box.get("other").top()))
+        stays, second = agent.process, Agent(box)
+        assert stays is not None
+        stays.send_signal(signal.SIGTERM)
+        agent.process = None
+        lock = tmp_path / "agent.lock"
+        wait_for(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0, 12)
+        try:
+            second.start()
+            _others_go_on(second, box, one)
+        finally:
+            mount.die()
+            second.close()
+            first.wait(10)
+            stays.wait(10)
 
 
 @pytest.mark.variants(3)
