@@ -249,7 +249,11 @@ class ServiceReader:
             if key in inner and isinstance(value, dict):
                 for name, setting in value.items():
                     known = inner[key].get(name)
-                    if known:
+                    if known == "tmpfs-mode" and isinstance(setting, int):
+                        fields.append(
+                            (known, f"{setting:o}")
+                        )  # YAML has read the octal number that mount takes
+                    elif known:
                         fields.append((known, text(setting)))
                     elif known is None:
                         self.conversion.left_out(f"{where}.{key}.{name}", "list volume cannot say it")

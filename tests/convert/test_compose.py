@@ -242,6 +242,12 @@ def test_health_checks_keep_their_form() -> None:
     assert section(service("healthcheck: {test: curl -f x}"), "app")["health_cmd"] == "curl -f x"
 
 
+@pytest.mark.parametrize("mode", ["0o1777", "1023"])
+def test_the_mode_of_a_tmpfs_is_a_number_that_mount_takes_in_octal(mode: str) -> None:
+    lines = (f"volumes: [{{type: tmpfs, target: /t, tmpfs: {{size: 1024, mode: {mode}}}}}]",)
+    assert section(service(*lines), "app")["tmpfs"] == ["/t:size=1024,mode=1777"]
+
+
 def test_settings_of_one_network_stay_with_it() -> None:
     lines = (
         "networks: {default: {mac_address: '02:42:ac:11:00:09', gw_priority: 5, link_local_ips: [169.254.8.8]}}",

@@ -164,7 +164,9 @@ def owning(made: DaemonLab, folders: pytest.TempPathFactory, sections: str) -> I
         agent.start(f"--ubus-socket={bus}")
         wait_for(made.probe.answers)
         import_image(made)
-        yield Owner(made, web, browser)
+        one = Owner(made, web, browser)
+        with contextlib.closing(one.engine):
+            yield one
         assert browser.do("errors") == [], "errors of the pages"
     finally:
         browser.close()
