@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -325,3 +326,120 @@ async def test_each_door_answers_each_route_alike(stand: Stand) -> None:
         }
     )
     assert not differ, "\n".join(json.dumps(each, default=str) for each in differ)
+
+
+S = "S3CRETx9"
+PLANTED = f"""
+config auth 'login'
+	option serveraddress '127.0.0.1:1'
+	option username 'u'
+	option password '{S}'
+
+config volume 'nas'
+	option driver 'local'
+	list opt 'type=tmpfs'
+	list opt 'device=tmpfs'
+	list opt 'o=size=1m,password={S}'
+
+config container 'away'
+	option image '127.0.0.1:1/app:1'
+
+config container 'bad'
+	option image 'IMAGE'
+	list command 'sh'
+	list command '-c'
+	list command 'echo denied for $2; exit 3'
+	list command 'x'
+	list command '--password'
+	list command '{S}'
+	list env 'PLAIN={S}'
+	list label 'a.basicauth.users={S}'
+	option health_cmd 'curl -u a:{S} http://h'
+	option pre_stop 'dump --password {S}'
+	option post_start 'sh -c "echo no $2; exit 1" x --token {S}'
+	option hold_cmd 'ask --api-key {S}'
+	option network_mode 'none'
+	option stop_timeout '0'
+
+config container 'mounts'
+	option image 'IMAGE'
+	list volume 'nas:/nas'
+
+config container 'wrong'
+	option image 'u:{S}@h/App'
+	list extra_host 'u:{S}@h'
+
+config backup 'saving'
+	list volume 'data'
+	option exec 'cat >/dev/null; echo wrong {S}; : restic --password {S}; exit 5'
+
+config notify 'chat'
+	option type 'webhook'
+	option url 'http://127.0.0.1:1/services/{S}?token={S}'
+	list header 'Authorization: Bearer {S}'
+
+config notify 'program'
+	option type 'exec'
+	list command 'sh'
+	list command '-c'
+	list command 'echo no {S} >&2; exit 1'
+	list command 'x'
+	list command '--token'
+	list command '{S}'
+"""
+# these give a writer the configuration itself (docs/security.md)
+FOR_WRITERS = {
+    "POST /v1/adopt",
+    "POST /v1/import",
+    "GET /v1/export",
+    "GET /v1/containers/{id}/history",
+    "POST /v1/containers/{id}/revert",
+}
+
+
+async def test_no_door_shows_a_secret_of_the_configuration(stand: Stand) -> None:
+    text = (stand.box.config / "containers").read_text()
+    stand.agent.commit(text + PLANTED.replace("IMAGE", "busybox:test"))
+    async with asyncio.timeout(60):
+        while True:
+            status = await stand.http("control", Ask("GET /v1/status"))
+            shown = {r["section"]: r for r in status["resources"]}
+            told = {name: json.dumps(shown.get(name)) for name in ("away", "bad", "mounts")}
+            if all(re.search(r"exited|Failed|denied", text) for text in told.values()):
+                break
+            await asyncio.sleep(0.2)
+    names = ("web", "bad", "away", "mounts", "wrong")
+    asked = [
+        *(ask for ask in ASKED if ask.rule not in FOR_WRITERS),
+        *(Ask("POST /v1/notify/test", "notify_test", {"name": name}) for name in ("chat", "program")),
+        Ask("POST /v1/backups", "backup_run", {"names": ["saving"]}),
+        Ask("GET /v1/backups", "backup_list"),
+        *(
+            Ask(f"GET /v1/containers/{{id}}/{what}", what, {"name": name}, path=f"/v1/containers/{name}/{what}")
+            for what in ("diff", "describe")
+            for name in names
+        ),
+        Ask("GET /v1/updates", "updates"),
+        Ask("POST /v1/updates/check", "updates_check"),
+        Ask("POST /v1/plan", "preview", {"packages": {"containers": PLANTED.replace("3;", "4;")}}),
+        Ask("POST /v1/validate", "validate", {"packages": {"containers": PLANTED}}, body={"containers": PLANTED}),
+        Ask("GET /v1/status", "status"),
+    ]  # fmt: skip
+    for ask in asked:
+        for door in ("control", "loopback writer", "loopback reader"):
+            await stand.idle()
+            assert S not in json.dumps(await stand.http(door, ask)), (door, ask)
+        await stand.idle()
+        assert S not in json.dumps(await stand.ubus(ADMIN, ask)), ask
+    for door in ("loopback writer", "loopback reader"):
+        assert S not in (await stand.clients[door].get("/metrics")).text
+    for command in (
+        ["status", "--json"],
+        ["plan", "--json"],
+        ["describe", "bad"],
+        ["diff", "bad"],
+        ["check"],
+    ):
+        said = await asyncio.to_thread(stand.agent.command, *command)
+        assert S not in said.stdout + said.stderr, command
+    assert S not in stand.agent.log.read_text()

@@ -87,6 +87,7 @@ OLD = 'CMD ["sleep", "1000"]'
 NEW = 'CMD ["sh", "-c", "echo new >/data/words; exec sleep 2000"]'
 BAD = 'CMD ["sh", "-c", "echo bad >/data/words; exit 3"]'
 HOOKS = "\toption pre_stop 'true'\n\toption post_start 'true'\n"
+READY = "\toption post_start 'test -e /ready'\n"
 HOOKED_SWAP = SWAP.replace("engine.stop", "engine.execute engine.stop") + " engine.execute"
 SCENARIOS = {
     "swap": Scenario(
@@ -192,6 +193,14 @@ SCENARIOS = {
         trace="engine.unpause",
         expected={"web": "sleep 1000"},
     ),
+    "post_start again": Scenario(
+        before=WEB + READY,
+        after=WEB + READY,
+        upset=lambda box: box.get("web").exec_run(["touch", "/ready"]),
+        trace="engine.execute records.change",
+        expected={"web": "sleep 1000"},
+        check=lambda box: check_prepared(box),
+    ),
     "section gone": Scenario(
         before=WEB,
         after="\n",
@@ -291,6 +300,10 @@ def check_words(box: Box, expected: str, *, copies: int) -> None:
     assert words(box) == expected
     saved = [v.name for v in box.client.volumes.list() if LABEL_SAVED in (v.attrs["Labels"] or {})]
     assert len(saved) == copies, saved
+
+
+def check_prepared(box: Box) -> None:
+    assert [r.hook_due for r in box.reconciler.records.records()] == [False]
 
 
 def check_images(box: Box) -> None:

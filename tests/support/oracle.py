@@ -44,7 +44,7 @@ class Oracle:
         api = self.box.client.api
         seen = {c["Names"][0][1:]: (c["State"], c["Command"]) for c in api.containers(all=True)}
         seen.pop(DECOY)
-        assert seen == {name: ("running", command) for name, command in expected.items()}
+        assert seen == {name: ("running", command) for name, command in expected.items()}, seen
         if networks is not None:
             custom = {n["Name"] for n in api.networks() if n["Name"] not in {"bridge", "host", "none", DECOY}}
             assert custom == networks

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+FIRST = 1000.0  # monotonic seconds at the begin
 BEGIN = 1_750_000_000.0  # wall clock, unix seconds: a time at which a router's clock counts as set
 
 
@@ -57,7 +58,7 @@ class VirtualTime:
     """The clocks, what is due when, and the guests."""
 
     def __init__(self, seed: int = 0) -> None:
-        self.now = 1000.0  # monotonic seconds
+        self.now = FIRST  # monotonic seconds
         self.random = random.Random(seed)
         self._wall_minus_monotonic = BEGIN - self.now
         self._due: list[tuple[float, int, Callable[[], None]]] = []

@@ -313,7 +313,8 @@ class Machine:
         made = (
             text.removeprefix("create_container ") for text in writes if text.startswith("create_container ")
         )
-        tries = Counter(name_outside(name, "new") for name in made)
+        # one swap creates twice where its image's name stands for another by now
+        tries = Counter(name_outside(name, "new") for name in frozenset(made))
         del tries[""]
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
@@ -427,7 +428,7 @@ class Machine:
         options = self.config.written(section)
         listed = options["network"]
         networks = (
-            {str(n).partition(",")[0]: str(n) for n in listed or ("bridge",)}
+            {str(n).partition(",")[0]: str(n) for n in listed or (options["stack"] or "bridge",)}
             if isinstance(listed, tuple)
             else {}
         )
@@ -468,7 +469,7 @@ class Machine:
             synced = conditions.get("Synced")
             assert synced is None or synced["status"], f"{section}: {synced}"
         keys = {f"container:{s}" for s in self.config.containers} | {
-            f"network:{n}" for n in self.config.networks
+            f"network:{n}" for n in (*self.config.networks, *self.config.stacks())
         }
         left = resources.keys() - keys - {f"volume:{v}" for v in self.config.volumes}
         assert not left, f"status shows what is not there: {left}"

@@ -17,6 +17,7 @@ VOLUMES = ("data", "cache")
 GOOD_COMMAND = "sleep 100000"
 # ends with 0 when it is stopped, as nginx and mosquitto do
 ENDS_WELL = """sh -c 'trap "exit 0" TERM; while :; do sleep 1; done'"""
+STACK = "shop"  # its network comes and goes with the sections that need it
 JOB = "sh -c 'sleep 20; exit 0'"
 FAILING = frozenset({"sh -c 'sleep 2; exit 1'", "false", "no-such-program", "true"})
 # the first value of each is a good one
@@ -48,6 +49,7 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "webui": (None, "https://[host]:[port:80]/"),
     "depends_on": ((), ("before",), ("before:completed",)),
     "network_mode": (None, "before"),
+    "stack": (None, STACK),
     "mac_address": (None, "02:42:ac:11:00:09"),
     "wait_for": ((), (f"device:{DEVICE}",)),
     "device": ((), (f"{MISSING}:/dev/x",)),
@@ -154,7 +156,7 @@ class Config:
         same: dict[str, object] = {"env": env[::-1] if isinstance(env, tuple) else env}
         if not options["memory"]:
             same["memory"] = "0"
-        if not options["network"] and not options["network_mode"]:
+        if not options["network"] and not options["network_mode"] and not options["stack"]:
             same["network_mode"] = "bridge"
         return {**options, **_DEFAULTS, **same}
 
@@ -197,6 +199,12 @@ class Config:
     def _before(self, section: str) -> tuple[str, ...]:
         names = list(self.containers)
         return tuple(names[: names.index(section)][-1:])
+
+    def stacks(self) -> tuple[str, ...]:
+        """The networks that sections share without a section for them."""
+        written = [self.written(section) for section in self.containers]
+        needed = {w["stack"] for w in written if w["stack"] and not w["network"] and not w["network_mode"]}
+        return tuple(sorted(map(str, needed)))
 
     def is_awaited(self, section: str) -> bool:
         """Whether another one waits until it has done its job."""

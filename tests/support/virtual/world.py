@@ -38,7 +38,7 @@ from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
 from agent.storage.upkeep import Upkeep
 from tests.support.state import open_records, sections_of, state_of
-from tests.support.virtual.clock import BEGIN, Killed, VirtualTime
+from tests.support.virtual.clock import BEGIN, FIRST, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
 from tests.support.virtual.objects import FakeImage
@@ -381,7 +381,7 @@ class World:
 
     def set_clock(self, offset: float) -> None:
         """The wall clock goes wrong by so much; by 0 it is right again."""
-        self.time.set_wall(BEGIN + self.time.now + offset)
+        self.time.set_wall(BEGIN + self.time.now - FIRST + offset)
 
     def now(self) -> float:
         return self.time.now
