@@ -35,7 +35,9 @@ class SectionReader:
     """One section with its place in the files, and the issues found so far."""
 
     # those of all sections live at once, and what they take is not given back
-    __slots__ = ("_options", "_refused", "away", "file", "issues", "kind", "name", "package", "section")
+    __slots__ = (
+        "_erasers", "_options", "_refused", "away", "file", "issues", "kind", "name", "package", "section",
+    )  # fmt: skip
 
     def __init__(self, section: Section, *, package: str, file: str) -> None:
         self.section = section
@@ -46,6 +48,7 @@ class SectionReader:
         self.away: list[Unread] = []
         self._options = {option.name: option for option in section.options}
         self._refused: set[tuple[str, int | None]] = set()
+        self._erasers: dict[str, Callable[[str], str]] = {}
         self.name = self._name()
         self._validate()
 
@@ -128,9 +131,7 @@ class SectionReader:
             if place in self._refused:
                 return
             self._refused.add(place)
-        # a part of a value that is quoted without the rest has lost what tells that it is a secret
-        given = self._options[option].value if option in self._options else ()
-        erase = eraser(secrets_in((given,) if isinstance(given, str) else given))
+        erase = self._eraser(option)
         self.issues.append(
             Issue(
                 severity=severity,
@@ -145,6 +146,14 @@ class SectionReader:
                 expected=erase(expected),
             )
         )
+
+    def _eraser(self, option: str) -> Callable[[str], str]:
+        """A part of a value that is quoted without the rest has lost what tells that it is a secret."""
+        # made once for an option: a list of thousands of entries may have a mistake in each
+        if option not in self._erasers:
+            given = self._options[option].value if option in self._options else ()
+            self._erasers[option] = eraser(secrets_in((given,) if isinstance(given, str) else given))
+        return self._erasers[option]
 
     def warn(
         self,
