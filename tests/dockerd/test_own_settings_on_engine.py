@@ -244,6 +244,7 @@ def test_from_ours_to_the_users_and_back(lab: DaemonLab, script: StockScript) ->
     assert lab.apply()
     assert engine(lab) == ours, "it is the user who restarts it"
     assert "still runs with the settings from before, until it is restarted" in lab.message("DaemonUnmanaged")
+    wait_for(lambda: lab.info()["LiveRestoreEnabled"])  # dockerd takes its file in its own time
     ask(lab, DaemonAction.RESTART)
     assert lab.apply()
     theirs = engine(lab)

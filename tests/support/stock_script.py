@@ -94,8 +94,9 @@ class StockScript:
         """As rc.common does; waits for the end in between, as procd does."""
         pid = (self.path.parent / "procd.pid").read_text().strip()
         subprocess.run([str(self.path), "stop"], check=True)
-        while Path("/proc", pid).exists() and "Z" not in Path("/proc", pid, "stat").read_text().split()[2]:
-            pass
+        with contextlib.suppress(OSError):  # it is gone
+            while "Z" not in Path("/proc", pid, "stat").read_text().split()[2]:
+                pass
         subprocess.run([str(self.path), "start"], check=True)
 
     def end(self) -> None:
