@@ -264,7 +264,7 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; use `images`, `older`, `build_cache` and `dry_run`"
         )
-    # Only what was asked for is in it: everything else is filled in from the configuration, by whoever carries it out.
+    # Only what was asked for is in it: everything else is filled in from the configuration when it is carried out.
     found: dict[str, Any] = {}
     for name in ("build_cache", "dry_run"):
         if not isinstance(body.get(name, False), bool):

@@ -292,7 +292,7 @@ class Swap:
 
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
-        # By force: it is stopped, but somebody may have started it again, and it has no place any more.
+        # By force: it is stopped, but a user may have started it again, and it has no place any more.
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
         if old.saved:  # its record goes last: after a kill it tells that there may be copies
             forget_copies(self.data, self.records)
@@ -305,7 +305,7 @@ class Swap:
         Once the old one has its name and restart policy again, starting it is a matter for any pass.
         """
         old = self.records.get(new.partner)
-        # A new container that nobody knows the id of would keep its ports and addresses for ever.
+        # A new container whose id is not recorded would keep its ports and addresses for ever.
         made = None if new.object_id else made_for(self.engine, self.records, new)
         object_id = made.id if made is not None else new.object_id  # its creation may not have been answered
         seen = self.engine.inspect_container(old.object_id) if old is not None else None
@@ -453,7 +453,7 @@ def _recover(swap: Swap, record: Record) -> None:
 
 def _settle(engine: Engine, records: Records, record: Record) -> None:
     """A record announced without an answer: its object either carries the nonce, or was never made."""
-    # A name alone proves nothing: somebody may have made an object of that name since. Only the nonce is ours.
+    # A name alone proves nothing: another program may have made an object of that name since. Only the nonce is ours.
     seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
     if record.kind == "container":
         seen = made_for(engine, records, record)

@@ -25,7 +25,7 @@ from agent.model.quantities import TRUE_WORDS
 from agent.status.conditions import runs
 
 LOOK_S = 0.2
-_QUIET_S = 2.0  # what lasts longer is told while it lasts
+_QUIET_S = 2.0  # a longer wait is explained while it lasts
 TIMED_OUT = 5
 _PACKAGE = "containers"
 _NOTHING_TO_SYNC = ("notify", "backup")
@@ -368,8 +368,7 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
         resources = whole_status(agent_socket(args))["resources"]
         level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
         waited = time.monotonic() - begin
-        # Trouble ends the wait at once; whoever waits for something (a disk, an image) is shown what, and may go on
-        # waiting.
+        # An error ends the wait at once. A missing disk or image may still come: the user is told, and decides.
         if level == "error" or waited > seconds:
             return why
         if waited > _QUIET_S and why != told:
@@ -390,7 +389,7 @@ def _why_unhealthy(engine: Engine, target: Target) -> str:
     if target.resource and not target.ref:
         return f"it has no container yet: {_why_not(target.resource) or 'it is not declared to run'}"
     if synced is not None and not synced["status"] and synced["reason"] == "Pending":
-        return str(synced["message"])  # what runs is about to be replaced
+        return str(synced["message"] or "a change is under way")  # what runs is about to be replaced
     try:
         state = engine.call("GET", f"/containers/{created(engine, target)}/json")["State"]
     except UcidockdError as exc:  # the agent's, or the engine's

@@ -91,7 +91,7 @@ def _hijack(engine: Engine, number: str, *, tty: bool) -> tuple[socket.socket, b
         sock: socket.socket = connection.sock
         sock.sendall(head.encode() + body)
         data = b""
-        # Read by hand, since http.client would take the stream that follows for a body, and keep the first bytes of it.
+        # Not with http.client: it would take the stream that follows for a body, and keep its first bytes.
         while b"\r\n\r\n" not in data and len(data) < _HEAD_LIMIT:
             piece = sock.recv(_PIECE)
             if not piece:

@@ -250,9 +250,8 @@ class ServiceReader:
                 for name, setting in value.items():
                     known = inner[key].get(name)
                     if known == "tmpfs-mode" and isinstance(setting, int):
-                        fields.append(
-                            (known, f"{setting:o}")
-                        )  # YAML has read the octal number that mount takes
+                        # mount takes the octal number that YAML has read
+                        fields.append((known, f"{setting:o}"))
                     elif known:
                         fields.append((known, text(setting)))
                     elif known is None:

@@ -336,7 +336,7 @@ class Access:
                 del self._good[next(iter(self._good))]
             self._good[caller.session] = None
             return
-        # whoever may read is logged in: a refused write does not count as a failed login
+        # a caller who may read is logged in: a refused write does not count as a failed login
         if await _answered(caller.may(READER)):
             raise AccessError("this session may not do that", status=403)
         self._good.pop(caller.session, None)
