@@ -27,7 +27,7 @@ from agent.model.dockerd.settings import DaemonSettings
 from agent.model.issues import Code, Given, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
-from agent.uci.decode import PACKAGES, decode
+from agent.uci.decode import PACKAGES, DecodeResult, decode
 from agent.uci.edit import UciEditError, replayed, with_sections
 from agent.uci.mistakes import FileMistake, mistakes_of, without
 from agent.uci.syntax import Package, Section, UciSyntaxError, parse, section_text
@@ -47,6 +47,16 @@ class LoadResult:
     agent: str = ""
     texts: Mapping[str, str] = field(default_factory=dict)  # of the container sections, by their names
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # of dockerd's options: file and line
+
+
+def decode_edited(store: UciStore, package: Package) -> DecodeResult:
+    """An edited package, not yet written, beside the other ones as they are."""
+    packages = {package.name: package}
+    for other in PACKAGES:
+        if other != package.name:
+            with contextlib.suppress(UciMissing):
+                packages[other] = store.load(other)
+    return decode(packages, paths={}, read_file=PATHS.read_text)
 
 
 def open_store(options: RuntimeOptions) -> UciStore:

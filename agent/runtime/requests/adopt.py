@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError
+from agent.files.config import decode_edited
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit, read_text
-from agent.files.user_paths import PATHS
 from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
-from agent.uci.decode import PACKAGES, DecodeResult, decode
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.encode import by_section, encode_container, encode_network, encode_volume
@@ -111,7 +110,7 @@ class Adopter:
     def _sections(
         self, inspect: Mapping[str, Any], package: Package, wanted: str
     ) -> tuple[tuple[Section, ...], list[str]]:
-        desired = self._decode(package).desired
+        desired = decode_edited(self.store, package).desired
         name = str(inspect["Name"]).removeprefix("/")
         declared = next((c.section for c in desired.containers if c.name == name), None)
         taken = {section.name for section in package.sections}
@@ -131,16 +130,6 @@ class Adopter:
         sections, notes = _encode(adoption, around.sections)
         self._check(package, sections)
         return sections, [*adoption.notes, *notes]
-
-    def _decode(self, package: Package) -> DecodeResult:
-        packages = {PACKAGE: package}
-        for other in PACKAGES:
-            if other != PACKAGE:
-                try:
-                    packages[other] = self.store.load(other)
-                except UciMissing:
-                    continue
-        return decode(packages, paths={}, read_file=PATHS.read_text)
 
     def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> Surroundings:
         # Everything that deciding needs is asked for here, so that deciding does no I/O.
@@ -180,7 +169,7 @@ class Adopter:
     def _check(self, package: Package, sections: tuple[Section, ...]) -> None:
         """Whether the package is still valid as a whole with the new sections: clashing ports and the like."""
         names = {section.name for section in sections}
-        result = self._decode(replace(package, sections=(*package.sections, *sections)))
+        result = decode_edited(self.store, replace(package, sections=(*package.sections, *sections)))
         wrong = [i.text() for i in result.issues if i.section in names and i.severity == "error"]
         if wrong:
             raise ConflictError("conflicts with existing sections: " + "; ".join(wrong))

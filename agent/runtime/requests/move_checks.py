@@ -18,8 +18,9 @@ from agent.dockerd.stage import Home
 from agent.dockerd.target import prior_drivers
 from agent.errors import ConfigError, ConflictError, DataError, NoSpaceError
 from agent.files.atomic import atomic_write
+from agent.files.config import decode_edited
 from agent.files.options import RuntimeOptions
-from agent.files.uci_store import UciMissing, UciStore, load_for_edit
+from agent.files.uci_store import UciStore, load_for_edit
 from agent.files.user_paths import PATHS, file_system_of, is_read_only, real_path
 from agent.model.quantities import size_words
 from agent.model.resources import Desired
@@ -27,7 +28,6 @@ from agent.plan.daemon import move_trouble, store_trouble
 from agent.router.mounts import missing_mount
 from agent.storage.copying import MARGIN_S, NOTE, Contents, measure, unfit
 from agent.uci import edit
-from agent.uci.decode import PACKAGES, decode
 from agent.uci.syntax import Package
 from agent.wire.record_lines import json_object
 
@@ -224,12 +224,7 @@ def with_data_root(store: UciStore, before: str, after: str) -> tuple[Package, s
 
 def _check_setting(package: Package, store: UciStore) -> None:
     """Raises ConfigError for what the option does not take."""
-    packages = {PACKAGE: package}
-    for other in PACKAGES:
-        if other != PACKAGE:
-            with contextlib.suppress(UciMissing):
-                packages[other] = store.load(other)
-    for issue in decode(packages, paths={}, read_file=PATHS.read_text).issues:
+    for issue in decode_edited(store, package).issues:
         if issue.severity == "error" and issue.option == OPTION:
             raise ConfigError(issue.text())
 

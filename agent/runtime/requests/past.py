@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.convert.conversion import PACKAGE
 from agent.errors import ConfigError, ConflictError
+from agent.files.config import decode_edited
 from agent.files.history import History, Version
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
-from agent.files.user_paths import PATHS
 from agent.model.resources import Desired
 from agent.runtime.requests.adopt import lost_comments
-from agent.uci.decode import PACKAGES, decode
 from agent.uci.syntax import Package, Section, parse, section_text
 
 if TYPE_CHECKING:
@@ -107,14 +106,7 @@ class Past:
 
     def _check(self, package: Package, section: str) -> None:
         """Whether the package is still valid as a whole with the old settings: clashing ports and the like."""
-        packages = {PACKAGE: package}
-        for other in PACKAGES:
-            if other != PACKAGE:
-                try:
-                    packages[other] = self.store.load(other)
-                except UciMissing:
-                    continue
-        issues = decode(packages, paths={}, read_file=PATHS.read_text).issues
+        issues = decode_edited(self.store, package).issues
         wrong = [i.text() for i in issues if i.section == section and i.severity == "error"]
         if wrong:
             raise ConflictError("these settings do not fit any more: " + "; ".join(wrong))
