@@ -9,7 +9,7 @@ import socketserver
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -107,14 +107,16 @@ def test_an_engine_that_was_restarted_in_between_is_connected_to_anew(tmp_path: 
 def test_a_connection_that_breaks_is_told_in_plain_words(linger: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def end_one() -> None:
-            connection, _ = server.accept()
-            connection.recv(1)
-            if linger:  # a zero timeout makes the close a reset
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.close()
+        def end_each() -> None:
+            with suppress(OSError):  # the server is closed
+                while True:
+                    connection, _ = server.accept()
+                    connection.recv(1)
+                    if linger:  # a zero timeout makes the close a reset
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
 
-        threading.Thread(target=lambda: [end_one() for _ in range(4)], daemon=True).start()
+        threading.Thread(target=end_each, daemon=True).start()
         engine = DockerEngine(f"tcp://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(EngineUnreachableError) as told:
             engine.ping()
