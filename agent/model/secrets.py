@@ -212,7 +212,7 @@ def hidden_words(words: Sequence[str]) -> list[str]:
             shown = _short_value(option[1], word)
         elif _LOGIN_OPTION.fullmatch(before):
             shown = _login(programs, word)
-        elif _NAMED.search(f"{before} {word}") or _is_behind(words, number):
+        elif _is_behind(words, number):
             shown = MASK
         elif programs and word.startswith("-") and len(word) > 2 and word[1] != "-":
             shown = hidden_text(f"{programs} {word}")[len(programs) + 1 :]
@@ -250,8 +250,12 @@ def _without_bare_login(found: re.Match[str]) -> str:
 
 
 def _is_behind(words: Sequence[str], number: int) -> bool:
+    """Whether the words before one say that it is a secret."""
     before = " ".join(words[max(number - 6, 0) : number])[-512:]
-    return not words[number].startswith("-") and _BEHIND_WORDS.search(before) is not None
+    last = before.rpartition(" ")[2]
+    named = _NAMED.search(f"{last} {words[number]}")
+    is_named = named is not None and named.end() == len(last) + 1
+    return not words[number].startswith("-") and (is_named or _BEHIND_WORDS.search(before) is not None)
 
 
 def _masked(text: str, heads: re.Pattern[str], shown: Callable[[re.Match[str], str], str]) -> str:
