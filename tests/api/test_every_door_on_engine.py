@@ -425,7 +425,7 @@ async def test_a_section_with_mistakes_is_described_over_each_door(stand: Stand)
         path="/v1/containers/broken/describe",
     )
     async with asyncio.timeout(20):
-        while "memroy" not in json.dumps((wanted := await stand.http("control", ask))["conditions"]):  # noqa: ASYNC110
+        while "'often'" not in json.dumps((wanted := await stand.http("control", ask))["conditions"]):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     assert wanted["state"]["status"] == "running"
     assert {row["option"] for row in wanted["options"] if row["from"] == "last applied"} >= {"command"}
