@@ -13,8 +13,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from agent.convert.command_line import BY_NAME
 from agent.convert.compose_service import KEYS, OWN
-from agent.convert.docker_flags import BY_NAME
 from agent.model.entries import parse_endpoint
 from agent.model.resources import Container, Network, Volume
 from agent.uci.encode import encode_container, encode_network, encode_volume

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`docker run` lines as sections. Also `docker create`, `docker network create`, `docker volume create`, and podman's.
 
-Source of the flags: `docker_flags`; of their values: docker/cli, `opts/` and `cli/command/container/opts.go`.
+Source of the flags: `command_line`; of their values: docker/cli, `opts/` and `cli/command/container/opts.go`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from posixpath import basename, join, normpath
 
+from agent.convert.command_line import BY_LETTER, BY_NAME, Flag, Word, split_commands
 from agent.convert.conversion import Conversion, Sheet
-from agent.convert.docker_flags import BY_LETTER, BY_NAME, Flag
-from agent.convert.shell_words import Word, split_commands
 from agent.errors import ConfigError
 
 _ENGINES = ("docker", "podman", "nerdctl")

@@ -28,9 +28,16 @@ import urllib3.exceptions
 from docker.transport import UnixHTTPAdapter
 from requests.adapters import HTTPAdapter
 
-from agent.engine.limits import Deadline, OversizeError, json_lines, keep_time, read_body
 from agent.engine.process import end_leftover, tells_of_leftover
-from agent.engine.remote_tls import EngineTls, is_mistrust
+from agent.engine.transport import (
+    Deadline,
+    EngineTls,
+    OversizeError,
+    is_mistrust,
+    json_lines,
+    keep_time,
+    read_body,
+)
 from agent.errors import (
     EngineError,
     EngineInvalidError,

@@ -29,7 +29,7 @@ from agent.apply.ports import Clock, SavedData
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
 from agent.engine.client import DockerEngine
-from agent.engine.remote_tls import EngineTls
+from agent.engine.transport import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store, remember_agent

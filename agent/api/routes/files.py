@@ -13,8 +13,7 @@ from agent.api.archives import Body, Way, archive_name, open_download, put_archi
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
-from agent.api.jobs.transfers import Transfers
-from agent.api.jobs.upload import Upload
+from agent.api.jobs.transfers import Transfers, Upload
 from agent.api.problems import (
     RequestError,
     checked_id,
