@@ -21,8 +21,8 @@ from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError, StorageError
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Strategy
-from agent.plan.applied import is_completed
 from agent.plan.container.image import failure_of
+from agent.plan.records import is_completed
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from agent.apply.ports import Engine
 from agent.model.observed import Record
 from agent.model.resources import Container, Volume
-from agent.plan.container.inspected import volume_words
+from agent.plan.container.bodies import volume_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

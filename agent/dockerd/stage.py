@@ -60,11 +60,10 @@ from agent.model.dockerd.settings import (
 from agent.model.dockerd.table import value_at
 from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.daemon import Change, LeftOut, Rendered, as_wished, classify
-from agent.plan.router.zones import bridges_of
+from agent.plan.router.bridges import bridges_of
+from agent.router.addresses import host_routes, local_server_names
 from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
-from agent.router.routes import host_routes
 from agent.status.board import StatusBoard
-from agent.tls.local_names import local_server_names
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from agent.model.dockerd.table import TABLE, Version, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
-from agent.plan.router.subnets import SUBNET_KEYS, fit
+from agent.plan.router.bridges import SUBNET_KEYS, fit
 
 # Looks at this machine before dockerd is disturbed: certificate files, addresses, and what `dockerd --validate` says.
 

@@ -28,7 +28,7 @@ from agent.model.quantities import clock_is_set
 from agent.model.resources import Desired, Update
 from agent.plan.container.image import digest_of, keeps_image, newer
 from agent.plan.container.meaning import image_defaults
-from agent.plan.engines import Claims, claims, is_known, tags_of
+from agent.plan.records import Claims, claims, is_known, tags_of
 
 logger = logging.getLogger(__name__)
 

@@ -43,10 +43,10 @@ from agent.model.secrets import hidden_text
 from agent.notices.gate import Notices
 from agent.observe.snapshot import Standing
 from agent.plan.backoff import BackOff
+from agent.router.addresses import host_routes
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
 from agent.router.listening import listeners
-from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import PASS_THREAD, Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
@@ -287,7 +287,7 @@ def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
         return registry_client(reconciler.engine, reconciler.desired or Desired(), is_here=True)
 
     def freeable() -> int:
-        from agent.storage.pruner import PruneRequest
+        from agent.storage.room import PruneRequest
 
         request = PruneRequest(images=PruneImages.UNUSED, dry_run=True)
         return int(make_upkeep(reconciler, options).prune(request)["bytes"])

@@ -27,7 +27,7 @@ from agent.files.token import TokenFile
 from agent.files.uci_store import TextUciStore, UciMissing
 from agent.model.addresses import IpAddress
 from agent.model.resources import AgentSettings
-from agent.router.routes import device_addresses
+from agent.router.addresses import device_addresses
 from agent.threads import tell
 from agent.uci.router import wan_devices
 from agent.uci.syntax import UciSyntaxError

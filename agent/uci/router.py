@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads the router's own packages, `network` and `firewall`, as far as containers are concerned. Pure.
 
-Comes after agent.uci.syntax; `agent.plan.router.firewall`, `zones` and `exposure` decide with it. What is not understood in
+Comes after agent.uci.syntax; `agent.plan.router.firewall`, `bridges` and `reach` decide with it. What is not understood in
 here is netifd's and fw4's business: nothing is reported.
 """
 

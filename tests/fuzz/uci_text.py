@@ -13,7 +13,7 @@ from agent.files import uci_store
 from agent.model.dockerd.settings import Target as DaemonTarget
 from agent.model.identity import canonical, masked, spec_hash
 from agent.model.issues import Issue
-from agent.plan.container.payload import container_body
+from agent.plan.container.bodies import container_body
 from agent.plan.daemon import render
 from agent.runtime.holds import section_hash
 from agent.uci.decode import DecodeResult, decode

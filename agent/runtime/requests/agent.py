@@ -202,7 +202,7 @@ class RunningAgent:
 
     async def import_text(self, request: ImportRequest) -> dict[str, object]:
         """A docker run line or a compose file as UCI sections; the commit is seen as any other."""
-        from agent.runtime.requests.importer import Importer  # a megabyte that few need
+        from agent.runtime.requests.adopt import Importer  # a megabyte that few need
 
         return await asyncio.to_thread(Importer(store=self._reconciler.store).run, request)
 
@@ -213,8 +213,8 @@ class RunningAgent:
         return export(form, names, self._reconciler.declared())
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """See `agent.storage.pruner`."""
-        from agent.storage.pruner import PruneRequest  # few need it
+        """See `agent.storage.room`."""
+        from agent.storage.room import PruneRequest  # few need it
 
         if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
