@@ -3,8 +3,8 @@
 
 Routes are those of /proc/net/route and /proc/net/ipv6_route (proc(5)). The names, for dockerd's certificate, are the host
 name and the private addresses of the kernel's interfaces (rtnetlink(7)). Bridges of Docker networks are left out of them,
-or each new network would renew the certificate and restart dockerd. Users may name them as they like, so they are known by
-their ports: none, or only those that Docker makes. /proc and ioctl would give less: no IPv6, or sizes that differ by machine.
+or each new network would renew the certificate and restart dockerd. Users may name them as they like: they are known by
+their ports, none or only those that Docker makes. /proc and ioctl would give less: no IPv6, or sizes that differ by machine.
 """
 
 from __future__ import annotations
