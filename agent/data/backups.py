@@ -26,7 +26,7 @@ from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import Key
 from agent.model.resources import Backup, Desired
 from agent.model.secrets import hidden_text
-from agent.plan.updates import is_due
+from agent.model.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.record_lines import json_object

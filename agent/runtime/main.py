@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from agent.api.local_access import TokenFile
 from agent.apply.ports import Clock, SavedData
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
@@ -36,7 +37,6 @@ from agent.files.config import load, load_given, open_store, remember_agent
 from agent.files.history import History
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
-from agent.files.token import TokenFile
 from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text

@@ -15,15 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from agent.api.control_socket import bind
 from agent.api.jobs.jobs import Jobs
+from agent.api.local_access import TokenFile, bind
 from agent.api.port import AgentPort, Sessions
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, ConfigError
 from agent.files.options import RuntimeOptions
-from agent.files.token import TokenFile
 from agent.files.uci_store import TextUciStore, UciMissing
 from agent.model.addresses import IpAddress
 from agent.model.resources import AgentSettings

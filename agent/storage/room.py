@@ -28,9 +28,8 @@ from agent.files.user_paths import PATHS, Space, space_of
 from agent.model.observed import ObservedImage
 from agent.model.quantities import size_words
 from agent.model.resources import Desired, PruneImages
-from agent.model.updates import parse_image
+from agent.model.updates import RESERVE, Layer, missing_layers, needed_bytes, parse_image
 from agent.plan.prune import PruneLimits, cache_of, choose, is_named, needed_images, still_unused
-from agent.plan.updates import RESERVE, Layer, missing_layers, needed_bytes
 
 if TYPE_CHECKING:
     from agent.engine.registry import RegistryClient

@@ -18,7 +18,7 @@ from agent.files.user_paths import PATHS, Space, space_of
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.quantities import clock_is_set, size_words
 from agent.model.resources import Desired, PruneImages, PruneSettings, Threshold
-from agent.plan.updates import is_due
+from agent.model.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 

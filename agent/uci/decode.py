@@ -37,8 +37,7 @@ from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
 from agent.uci.decode_daemon import decode_daemon, tidied
-from agent.uci.decode_network import decode_network, decode_volume
-from agent.uci.decode_notify import decode_notify
+from agent.uci.decode_network import decode_network, decode_notify, decode_volume
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
 

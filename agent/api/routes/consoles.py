@@ -35,10 +35,10 @@ from agent.api.problems import RequestError, container_id, flag, picked
 from agent.api.rules import EVENT_STREAM, Rule, delete, get, post, websocket, write
 from agent.api.streams.consoles import Console, Consoles, exec_spec, size_of
 from agent.api.streams.engine_streams import decoded, mapped
-from agent.api.streams.output_buffer import Ended, Item
 from agent.engine.stream import EnginePipe, EngineResponse
 from agent.engine.wire import Wire
 from agent.errors import EngineError, UcidockdError
+from agent.status.ring import Ended, Item
 from agent.wire.bodies import FrameDecoder
 
 _ID = "/v1/exec/{id}"

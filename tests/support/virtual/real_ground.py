@@ -25,7 +25,7 @@ from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.requests.updating import ask
+from agent.runtime.requests.versions import ask
 from agent.status.board import StatusBoard
 from agent.storage.room import Pruner, PruneRequest
 from tests.support.dockerd import PrivateDockerd
