@@ -210,13 +210,14 @@ def _sections(body: Mapping[str, Any]) -> dict[str, dict[str, GivenSection | Non
 
 
 def _is_section(said: object) -> bool:
-    return said is None or (isinstance(said, dict) and all(_is_value(n, v) for n, v in said.items()))
-
-
-def _is_value(name: str, value: object) -> bool:
-    if name.startswith(".") and name != ".type":
-        return True  # rpcd's `.anonymous` and `.index` are not texts
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    if not isinstance(said, dict):
+        return said is None
+    # rpcd's `.anonymous` and `.index` are not texts
+    values = (value for name, value in said.items() if not name.startswith(".") or name == ".type")
+    return all(
+        isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+        for value in values
+    )
 
 
 def _texts(body: Mapping[str, Any], name: str) -> dict[str, str]:

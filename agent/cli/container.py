@@ -223,10 +223,12 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
             style,
         ),
     )
-    yield (
-        "Ports",
-        columns(("PORT", "CONTAINER", "REACHED FROM"), [_port(each) for each in answer["ports"]], style),
-    )
+    ports = []
+    for port in answer["ports"]:
+        address = port["address"]
+        shown = f"[{address}]" if ":" in address else address
+        ports.append((f"{shown}:{port['port']}", port["container_port"], _reached(address, port["zones"])))
+    yield "Ports", columns(("PORT", "CONTAINER", "REACHED FROM"), ports, style)
     yield "Web page", _texts([answer["webui"]], style) if answer["webui"] else []
     yield (
         "Mounts",
@@ -312,12 +314,6 @@ def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
     rows += [f"data saved: of {image['saved']}, for `rollback --with-data`"] if image["saved"] else []
     return _texts(rows, style)
-
-
-def _port(port: Mapping[str, Any]) -> tuple[str, str, str]:
-    address = port["address"]
-    shown = f"[{address}]" if ":" in address else address
-    return f"{shown}:{port['port']}", port["container_port"], _reached(address, port["zones"])
 
 
 def _reached(address: str, zones: list[str] | None) -> str:

@@ -92,7 +92,12 @@ def reconcile(args: argparse.Namespace) -> int:
                 lambda single: single.reconcile(progress.feed, interrupted, settle_s=settle_s),
             )
     except KeyboardInterrupt:
-        _say_it_continues(progress.close())
+        under_way = progress.close()
+        what = f" with {_some(under_way)}" if under_way else ""
+        _say(
+            f"the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and a section that you"
+            " disable or delete is given up."
+        )
         return INTERRUPTED
     progress.close()
     print_issues(result["issues"])
@@ -117,23 +122,20 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _say_it_continues(under_way: list[str]) -> None:
-    style = Style.of(sys.stderr)
-    what = f" with {_some(under_way)}" if under_way else ""
-    text = f"ucidockd: interrupted; the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and"
-    text += " a section that you disable or delete is given up."
-    print("\n".join(wrapped(text, style)), file=sys.stderr)
+def _say(text: str) -> None:
+    said = wrapped(f"ucidockd: interrupted; {text}", Style.of(sys.stderr))
+    # at once: the second Ctrl-C may end the process
+    print("\n".join(said), file=sys.stderr, flush=True)
 
 
 def _say_stopping(finishing: list[str], left: list[str]) -> None:
-    style = Style.of(sys.stderr)
-    text = "ucidockd: interrupted; pulls are cancelled."
+    text = "pulls are cancelled."
     if finishing:
         text += f" Being finished or undone, so that nothing is left half done: {_some(finishing)} (Ctrl-C again leaves"
         text += " that to the next `ucidockd reconcile`)."
     if left:
         text += f" Not begun: {_some(left)}."
-    print("\n".join(wrapped(text, style)), file=sys.stderr, flush=True)
+    _say(text)
 
 
 def update(args: argparse.Namespace) -> int:

@@ -18,11 +18,11 @@ from agent import __version__
 from agent.cli.output import Style, agreed, columns
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, UsageError
-from agent.files.config import LoadResult, load, load_given
+from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
 from agent.model.addresses import Listener, is_address
-from agent.model.issues import Given, Issue, issue_as_json, plain
+from agent.model.issues import Given, issue_as_json, plain
 
 if TYPE_CHECKING:
     from agent.tls.certificates import ClientBundle
@@ -179,7 +179,15 @@ def check(args: argparse.Namespace) -> int:
     given = Given(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
     # without an agent and without an engine: the same code as in the agent reads the files
     loaded = load_given(options, given, () if args.offline else _listeners(options))
-    found = loaded.issues if args.offline else (*loaded.issues, *_not_here(options, loaded))
+    found = loaded.issues
+    if not args.offline:
+        from agent.dockerd.preview import not_here
+        from agent.dockerd.stage import make_stage
+        from agent.status.board import StatusBoard
+
+        # what this machine lacks for dockerd's settings: on the machine that a file is only written on that says nothing
+        agent = (loaded.desired or loaded.readable).agent
+        found = (*found, *not_here(make_stage(options, agent, StatusBoard(time.time)), loaded))
     issues = [issue for issue in found if not texts or issue.package in texts]
     errors = sum(issue.severity == "error" for issue in issues)
     if args.json:
@@ -196,15 +204,6 @@ def check(args: argparse.Namespace) -> int:
     else:
         print("no mistakes")
     return 1 if errors or (args.strict and issues) else 0
-
-
-def _not_here(options: RuntimeOptions, loaded: LoadResult) -> tuple[Issue, ...]:
-    from agent.dockerd.preview import not_here
-    from agent.dockerd.stage import make_stage
-    from agent.status.board import StatusBoard
-
-    agent = (loaded.desired or loaded.readable).agent
-    return not_here(make_stage(options, agent, StatusBoard(time.time)), loaded)
 
 
 def _listeners(options: RuntimeOptions) -> tuple[Listener, ...]:

@@ -212,11 +212,9 @@ class DockerEngine:
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
         """The decoded answer to one request, None where it is empty; see `_send`."""
-        return self._decoded(self._send(method, path, **args), object_pairs_hook=_shared)
-
-    def _decoded(self, content: bytes, **how: Any) -> Any:
+        content = self._send(method, path, **args)
         try:
-            return json.loads(content, **how) if content else None
+            return json.loads(content, object_pairs_hook=_shared) if content else None
         except (ValueError, RecursionError) as exc:
             raise self._invalid() from exc
 

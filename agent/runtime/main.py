@@ -150,12 +150,9 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
     for name in _QUIET_LIBRARIES:  # debug of watchdog tells of each write to our own log
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("watchdog.observers.inotify").addFilter(_is_no_late_event)
-
-
-def _is_no_late_event(record: logging.LogRecord) -> bool:
-    """What watchdog's threads say of a file that changes while they end is no error."""
-    return "thread is inactive" not in record.msg
+    # what watchdog's threads say of a file that changes while they end is not an error
+    watching = logging.getLogger("watchdog.observers.inotify")
+    watching.addFilter(lambda record: "thread is inactive" not in record.msg)
 
 
 def run(options: RuntimeOptions) -> int:

@@ -66,9 +66,15 @@ class Web:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Web:
-        self._listener = bind(self._path)
-        self._loop.add_reader(self._listener, self._on_client, self._listener)
-        self._task = asyncio.create_task(self._run(self._listener), name="web")
+        self._listener = listener = bind(self._path)
+
+        def first_client() -> None:
+            # it is not accepted here: the server takes it, once it is built
+            self._loop.remove_reader(listener)
+            self._wanted.set()
+
+        self._loop.add_reader(listener, first_client)
+        self._task = asyncio.create_task(self._run(listener), name="web")
         return self
 
     def close_soon(self) -> None:
@@ -82,10 +88,6 @@ class Web:
         self.close_soon()
         if self._task is not None:
             await self._task
-
-    def _on_client(self, listener: socket.socket) -> None:
-        self._loop.remove_reader(listener)
-        self._wanted.set()
 
     def settings_read(self, settings: AgentSettings) -> None:
         """The agent section that a pass read, in its thread."""

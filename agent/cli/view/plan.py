@@ -42,18 +42,15 @@ def plan_view(result: Mapping[str, Any], style: Style = PLAIN, *, next_step: str
     if not operations and not pending:
         # mistakes in the files are told before; what they are about is not "as declared"
         return "\n".join([*([NOTHING] if result["ok"] else []), *notes_view(result, style)])
-    lines = [*_blocks(operations, style), *_entries(pending, style), *notes_view(result, style), ""]
-    lines += wrapped(sum_of(result["summary"]), style, bold=True)
-    lines += [line for step in steps(result, next_step) for line in wrapped(step, style)]
-    return "\n".join(lines)
-
-
-def _blocks(operations: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    # one block for each object, in the order of its first operation
     by_key: dict[str, list[Mapping[str, Any]]] = {}
     for operation in operations:
         by_key.setdefault(operation["key"], []).append(operation)
-    for key, several in by_key.items():
-        yield from _block(key, several, style)
+    blocks = (line for key, several in by_key.items() for line in _block(key, several, style))
+    lines = [*blocks, *_entries(pending, style), *notes_view(result, style), ""]
+    lines += wrapped(sum_of(result["summary"]), style, bold=True)
+    lines += [line for step in steps(result, next_step) for line in wrapped(step, style)]
+    return "\n".join(lines)
 
 
 def _block(key: str, operations: list[Mapping[str, Any]], style: Style) -> Iterator[str]:

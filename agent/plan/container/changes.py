@@ -294,7 +294,10 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
             return {name: hidden_text(str(value))}
         case "health":
             return {
-                f"health_{key.removesuffix('_ns')}": _written_health(key, item) for key, item in value.items()
+                f"health_{key.removesuffix('_ns')}": entry_text.duration(item)
+                if key.endswith("_ns")
+                else hidden_text(str(item))
+                for key, item in value.items()
             }
         case "endpoints":
             points = [Endpoint(**{**item, "aliases": tuple(item.get("aliases", ()))}) for item in value]
@@ -316,10 +319,6 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
     if isinstance(value, dict) and codec.made is not None:
         return {name: codec.text(codec.made(**value))}
     return {name: hidden_text(codec.text(value) if not isinstance(value, bool) else "1" if value else "0")}
-
-
-def _written_health(key: str, value: Any) -> str:
-    return entry_text.duration(value) if key.endswith("_ns") else hidden_text(str(value))
 
 
 def _network(spec: Mapping[str, Any]) -> dict[str, Written]:
