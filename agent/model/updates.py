@@ -15,7 +15,7 @@ from typing import Any
 from agent.model.quantities import QuantityError
 
 HUB = "docker.io"
-_DAY_S = 24 * 3600
+DAY_S = 24 * 3600
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 _DAYS = {"daily": 1, "weekly": 7}  # of what is done on a schedule
 _FIRST_S = 600.0  # a check of an agent that knows of none before comes within that, without a window
@@ -54,13 +54,13 @@ class Window:
     @property
     def length_s(self) -> int:
         """How long it is; one that ends where it begins is a whole day."""
-        return (self.end_s - self.begin_s) % _DAY_S or _DAY_S
+        return (self.end_s - self.begin_s) % DAY_S or DAY_S
 
     def wait_s(self, second_of_day: int) -> int:
         """Seconds until it opens, 0 while it is open."""
-        if (second_of_day - self.begin_s) % _DAY_S < self.length_s:
+        if (second_of_day - self.begin_s) % DAY_S < self.length_s:
             return 0
-        return (self.begin_s - second_of_day) % _DAY_S
+        return (self.begin_s - second_of_day) % DAY_S
 
     def due_in_s(self, days: int, *, last: float | None, now: float, second_of_day: int) -> float:
         """Seconds until something is due that is done once in `days` days, in this window; 0 when it is due.
@@ -68,12 +68,12 @@ class Window:
         It is done once in each opening: a job at the end of one may be followed by a job at the start of the next.
         `last`: when it was done, unix seconds, None for never.
         """
-        opened_at = now - (second_of_day - self.begin_s) % _DAY_S
+        opened_at = now - (second_of_day - self.begin_s) % DAY_S
         # measured from openings and not from `last`, lest each day's job be a little later than that of the day before
-        rest = opened_at - (days - 1) * _DAY_S
+        rest = opened_at - (days - 1) * DAY_S
         if last is None or last > now or last < rest:  # after `now`: the clock was set back
             return self.wait_s(second_of_day)
-        return opened_at + ((last - rest) // _DAY_S + 1) * _DAY_S - now
+        return opened_at + ((last - rest) // DAY_S + 1) * DAY_S - now
 
 
 WHOLE_DAY = Window(0, 0)
@@ -262,11 +262,11 @@ def next_check_s(
     if last is not None and last > now:  # the clock was set back
         last = None
     if window is None:
-        interval = _DAYS[every] * _DAY_S
+        interval = _DAYS[every] * DAY_S
         due = started + _FIRST_S * spread if last is None else last + interval * (1 - _EARLIER * spread)
         return min(max(0.0, due - now), interval)
     late = round(max(0, window.length_s - _TAIL_S) * spread)
-    place = Window((window.begin_s + late) % _DAY_S, window.end_s)
+    place = Window((window.begin_s + late) % DAY_S, window.end_s)
     return place.due_in_s(_DAYS[every], last=last, now=now, second_of_day=second_of_day)
 
 
