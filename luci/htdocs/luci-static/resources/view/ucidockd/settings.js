@@ -36,14 +36,12 @@ return view.extend({
 
 	// what became of the last change
 	state(snapshot) {
-		const model = status.make(), place = D.el('p', { 'aria-live': 'polite' });
+		const model = status.make(), place = D.el('div', { 'aria-live': 'polite' });
 		const draw = () => {
 			const daemon = model.known.get(DAEMON_KEY);
 
 			if (daemon) {
-				const { level, label, message } = status.verdict(daemon);
-
-				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
+				D.fill(place, 'dockerd: ', D.verdict(status.verdict(daemon)));
 			}
 		};
 
