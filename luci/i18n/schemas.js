@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Made by `make pot` for LuCI's scanner: the texts of schemas and conditions, which the pages take through a variable.
+// Made by `make pot` for LuCI's scanner: texts of schemas and conditions, taken through a variable.
 // Nothing loads it.
 _('A file of ucidockd cannot be read or written: check the router\'s flash.');
 _('A folder of the container is on a read-only file system.');
@@ -48,6 +48,7 @@ _('Before stopping');
 _('Being removed');
 _('Block I/O weight');
 _('Block I/O weight of a device');
+_('Block access from the internet, or publish the port at the router\'s LAN address.');
 _('Block even if dockerd makes no rules (`iptables 0`) or its settings are in a daemon.json of your own. This also closes ports that you forward to containers yourself.');
 _('Block failed');
 _('Blocked interfaces');
@@ -143,7 +144,6 @@ _('Depends on');
 _('Device');
 _('Device cgroup rules');
 _('Devices');
-_('Devices behind the blocked interfaces can reach containers until this is solved. Is `iptables` or `nftables` installed?');
 _('Devices that the container may use by number, such as `c 188:* rwm`.');
 _('Devices, `host[:container[:rwm]]`, `usb:VID:PID[:serial][:container[:rwm]]` or a CDI name, `vendor.com/class=name`.');
 _('Different engine');
@@ -266,7 +266,6 @@ _('If a container with this name exists and ucidockd did not create it, take it 
 _('If a network with this name exists and ucidockd did not create it, take it over.');
 _('If a volume with this name exists and ucidockd did not create it, take it over.');
 _('If less is free');
-_('If only your own network needs it, publish the port at the router\'s LAN address, or block access from the internet.');
 _('Image');
 _('Image missing');
 _('Images to go back to');
@@ -583,6 +582,7 @@ _('Unmounted');
 _('Unprotected Docker API');
 _('Unsuitable disk');
 _('Untagged');
+_('Until then those devices can reach containers. Is `iptables` or `nftables` installed?');
 _('Unused for');
 _('Update after');
 _('Update available');
