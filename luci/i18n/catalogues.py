@@ -128,11 +128,14 @@ def _conditions() -> Iterator[tuple[str, str, str]]:
     """What the status says of a condition in words of the agent."""
     # here: a package is built (`lmo`) where the agent is not installed
     from agent.errors import Reason
+    from agent.model.dockerd.settings import NotOurs
     from agent.status.conditions import CONDITIONS, words_of
 
     for row in CONDITIONS.values():
         for text in (row.sentence, row.label, row.advice, *row.advices.values()):
             yield "conditions.py", text, ""
+    for why in NotOurs:
+        yield "settings.py", why, ""
     for reason in get_args(Reason):
         yield "conditions.py", words_of(reason), ""
 
