@@ -299,7 +299,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="Browsers treat a web page of this container and LuCI as one site.",
         label="Shares a site with LuCI",
-        advice="Use https for LuCI.",
+        advice="Use https for LuCI: set `uhttpd.main.redirect_https` to 1.",
     ),
     ConditionType.BACKUP_FAILED: Row(
         bad=True,
@@ -344,8 +344,8 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="dockerd must be restarted to apply its settings.",
         label="Restart needed",
-        advice="Restart dockerd: `systemctl restart docker`.",
-        advices={"Reload": "Reload dockerd: `systemctl reload docker`."},
+        advice="Use `systemctl restart docker`, or `/etc/init.d/dockerd restart` on OpenWrt.",
+        advices={"Reload": "Use `systemctl reload docker`, or send SIGHUP to dockerd."},
     ),
     ConditionType.IMAGE_READY: Row(
         bad=False,
@@ -377,7 +377,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             **_FAILED,
             "BackOff": _RETRIED,
             "Failed": _RETRIED,
-            "Conflict": "Take it over (`adopt`), or choose another name.",
+            "Conflict": "Take it over, or choose another name.",
             "NewerVersion": "Install that version of ucidockd again, or a newer one.",
             "EngineTooOld": "Remove the option, or update Docker.",
             "LeftOut": "Correct the settings that the message names. Everything else is applied.",
