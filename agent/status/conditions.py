@@ -109,7 +109,7 @@ class Row:
     `bad`: the status that calls for attention. `level`: how bad that is, except for the `reasons` that have a level of
     their own. `sentence`: what to tell people where the condition has no message. `label`: two or three words for the
     bad state, where the reason does not say it. `advice`: what people can do about the bad state, except for the reasons
-    in `advices` (`docs/troubleshooting.md` says more). `remedy`: what helps against it; LuCI has a button for each.
+    in `advice_for` (`docs/troubleshooting.md` says more). `remedy`: what helps against it; LuCI has a button for each.
     """
 
     bad: bool
@@ -118,7 +118,7 @@ class Row:
     reasons: Mapping[Reason, Level] = field(default_factory=dict)
     label: str = ""
     advice: str = ""
-    advices: Mapping[Reason, str] = field(default_factory=dict)
+    advice_for: Mapping[Reason, str] = field(default_factory=dict)
     remedy: Remedy | None = None
 
 
@@ -174,7 +174,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="The disk that holds Docker's data is gone or read-only.",
         label="Disk is gone",
         advice="Mount the disk again. dockerd then restarts by itself.",
-        advices={"ReadOnly": "Check the disk for errors (`dmesg`) and mount it again."},
+        advice_for={"ReadOnly": "Check the disk for errors (`dmesg`) and mount it again."},
     ),
     ConditionType.STORAGE_UNSUITABLE: Row(
         bad=True,
@@ -198,7 +198,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="The last change failed.",
         reasons={"Drift": Level.WARNING},  # `on_drift report`: as the user wants it
         advice=_RETRIED,
-        advices={
+        advice_for={
             **_FAILED,
             "Drift": "To keep the change, write it into the settings. To undo it, set `on_drift` to repair.",
             "Removing": _DELETED,
@@ -272,7 +272,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="The firewall lets nothing reach a published port.",
         label="Cannot be reached",
         advice="Allow it in the router's firewall.",
-        advices={"NoZone": "Give the network a firewall zone."},
+        advice_for={"NoZone": "Give the network a firewall zone."},
         remedy=Remedy.ALLOW_IN,
     ),
     ConditionType.NO_INTERNET: Row(
@@ -281,7 +281,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="The firewall keeps the container from the internet.",
         label="No internet",
         advice="Allow it in the router's firewall. If the container needs no internet, make its network internal.",
-        advices={
+        advice_for={
             "NoZone": "Give the network a firewall zone.",
             "NoUplinkZone": "Add the interface to the internet to a zone of the router's firewall.",
         },
@@ -307,7 +307,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="The last backup failed.",
         label="Backup failed",
         advice="Correct what the message names and make the backup again.",
-        advices={"NoSpace": "Make room in the folder of the backups, or keep fewer of them."},
+        advice_for={"NoSpace": "Make room in the folder of the backups, or keep fewer of them."},
         remedy=Remedy.BACK_UP,
     ),
     ConditionType.DELIVERED: Row(
@@ -345,14 +345,14 @@ CONDITIONS: dict[ConditionType, Row] = {
         sentence="dockerd must be restarted to apply its settings.",
         label="Restart needed",
         advice="Use `systemctl restart docker`, or `/etc/init.d/dockerd restart` on OpenWrt.",
-        advices={"Reload": "Use `systemctl reload docker`, or send SIGHUP to dockerd."},
+        advice_for={"Reload": "Use `systemctl reload docker`, or send SIGHUP to dockerd."},
     ),
     ConditionType.IMAGE_READY: Row(
         bad=False,
         level=Level.WAITING,
         sentence="The image is not here yet.",
         label="Image missing",
-        advices={
+        advice_for={
             "PullFailed": "Check the name of the image, the internet connection and, for a private image, the login.",
             "NoSpace": "Remove unused images.",
         },
@@ -373,7 +373,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Held": Level.OFF,
             "Grace": Level.OFF,
         },
-        advices={
+        advice_for={
             **_FAILED,
             "BackOff": _RETRIED,
             "Failed": _RETRIED,
@@ -391,7 +391,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WAITING,
         sentence="The health check has not passed.",
         reasons={"Unhealthy": Level.ERROR},
-        advices={"Unhealthy": "Its log may say why. A restart sometimes helps."},
+        advice_for={"Unhealthy": "Its log may say why. A restart sometimes helps."},
     ),
     ConditionType.RUNNING: Row(
         bad=False,
@@ -403,7 +403,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Unknown": Level.WAITING,
             "NotListening": Level.WAITING,
         },
-        advices={"CrashLoop": "Look at its log for the cause. Docker keeps starting it."},
+        advice_for={"CrashLoop": "Look at its log for the cause. Docker keeps starting it."},
     ),
     ConditionType.UPDATE_AVAILABLE: Row(
         bad=True, level=Level.OK, sentence="A newer image is available.", label="Update available"
@@ -487,7 +487,7 @@ def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
 def advice_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
     """What people can do about a condition as it stands; "" where nothing helps but to wait."""
     row = CONDITIONS[kind]
-    return row.advices.get(reason, row.advice) if status is row.bad else ""
+    return row.advice_for.get(reason, row.advice) if status is row.bad else ""
 
 
 def remedy_of(kind: ConditionType, *, status: bool) -> Remedy | None:

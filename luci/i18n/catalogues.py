@@ -132,7 +132,7 @@ def _conditions() -> Iterator[tuple[str, str, str]]:
     from agent.status.conditions import CONDITIONS, words_of
 
     for row in CONDITIONS.values():
-        for text in (row.sentence, row.label, row.advice, *row.advices.values()):
+        for text in (row.sentence, row.label, row.advice, *row.advice_for.values()):
             yield "conditions.py", text, ""
     for why in NotOurs:
         yield "settings.py", why, ""

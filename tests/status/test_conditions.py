@@ -42,9 +42,11 @@ def test_every_problem_says_what_to_do_in_sentences_for_people() -> None:
     """Not in commands: on the pages there are buttons."""
     troubles = (Level.ERROR, Level.WARNING)
     for kind, row in CONDITIONS.items():
-        reasons = [reason for reason in (*row.reasons, "Failed") if row.reasons.get(reason, row.level) in troubles]
-        advices = [advice_of(kind, status=row.bad, reason=reason) for reason in reasons]
-        for text in (*advices, *row.advices.values()):
+        reasons = [
+            reason for reason in (*row.reasons, "Failed") if row.reasons.get(reason, row.level) in troubles
+        ]
+        told = [advice_of(kind, status=row.bad, reason=reason) for reason in reasons]
+        for text in (*told, *row.advice_for.values()):
             assert re.fullmatch(r"[A-Z].*[.?]", text) and "`ucidockd" not in text, (kind, text)
         assert advice_of(kind, status=not row.bad, reason="Failed") == ""
 

@@ -116,7 +116,7 @@ function lasted(since) {
 }
 
 // what people can do, each once
-function advices({ conditions }) {
+function adviceFor({ conditions }) {
 	return [ ...new Set(conditions.filter(one => RANK.includes(one.level)).map(status.adviceOf).filter(Boolean)) ];
 }
 
@@ -168,7 +168,7 @@ return baseclass.extend({
 		return D.el('div', { 'class': 'ucidockd-problem ucidockd-%s'.format(resource.level) },
 			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, status.labelOf(one)), ' ',
 				D.el('span', { 'class': 'ucidockd-any' }, D.coded(status.messageOf(one))), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since), 'data-since': one.since }, lasted(one.since)) : '')),
-			advices(resource).map(text => D.el('div', {}, D.coded(text))),
+			adviceFor(resource).map(text => D.el('div', {}, D.coded(text))),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(
