@@ -342,6 +342,8 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
         pid=_shared(reader, "pid", spec.pid, draft, implied),
         volumes_from=tuple(_lender(reader, entry, draft, implied) for entry in spec.volumes_from),
     )
+    # What shares a namespace must wait for its owner, but a dependency that the user wrote may ask for more
+    # (healthy, completed), and is kept as it is.
     declared = container.policy.depends_on
     named = {dependency.section for dependency in declared}
     more = tuple(dict.fromkeys(d for d in implied if d.section not in named))
@@ -386,6 +388,8 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
     # A section that lends its volumes has to be created first: a reference that resolves becomes a dependency as well.
     found = [
         c
+        # In the order of people's habits: in compose files `volumes_from` names services, with `docker run`
+        # containers.
         for by_section in wanted
         for _, c in draft.containers
         if target == (c.section if by_section else c.name)
@@ -405,6 +409,7 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
 
 
 def _check_dependencies(draft: Draft) -> None:
+    # By sections: a Docker name may be that of a container which is not ours, and that is no dependency.
     edges = {c.section: {d.section for d in c.policy.depends_on} for _, c in draft.containers}
     for reader, container in draft.containers:
         for index, dependency in reader.parsed_items("depends_on", parse_dependency):
@@ -416,6 +421,7 @@ def _check_dependencies(draft: Draft) -> None:
                     index=index,
                     expected=f"a container section ({known})",
                 )
+        # Each member of the circle is told: whoever edits one section may not know the others.
         if container.section in _reachable(container.section, edges):
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
@@ -443,6 +449,8 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
     """No two enabled containers at one host port, as far as their addresses overlap."""
+    # By number and protocol first: comparing each port with each other would take minutes where ranges of
+    # thousands are published.
     taken: dict[tuple[int, str], list[tuple[SectionReader, Port]]] = {}
     for reader, container in draft.containers:
         if container.policy.enabled and (container.spec.network_mode or "") in DEFAULT_NETWORKS:
@@ -457,6 +465,7 @@ def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
             for other, theirs in users:
                 if theirs is not port and addresses_meet(port.host_ip, theirs.host_ip):
                     name = other.name if other is not reader else "this one"
+                    # Mistakes are counted per entry, as only an entry can be mended.
                     place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
                     free = _free(number, protocol, used)
                     _, words, _ = clashes.setdefault(place, (reader, set(), free))
@@ -479,6 +488,7 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
     """A container's port where something else listens: the engine could not publish it, or that not listen. It may be
     gone by the time the container starts, so this is not a mistake.
     """
+    # What is proposed must be free for all: of the declared ports as well, whether or not they run now.
     used = _used(draft, listeners)
     for reader, container in draft.containers:
         # In the network of the router or of another container no port is published, and a disabled section publishes
@@ -506,6 +516,7 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
 
 
 def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
+    # Ports of disabled sections too: they may be switched on again.
     declared = {
         (number, port.protocol)
         for _, container in draft.containers
@@ -517,6 +528,8 @@ def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, s
 
 def _free(number: int, protocol: str, used: frozenset[tuple[int, str]]) -> str:
     """A port that nothing has: from 80 it is 8080, from 8080 the next one."""
+    # The habit of container images: 80 becomes 8080. Above the privileged ports the next number is easier to
+    # remember.
     first = number + _UNPRIVILEGED if number < _RESERVED else number + 1
     free = next((each for each in range(first, _PORT_MAX + 1) if (each, protocol) not in used), 0)
     return f"; {free} is free" if free else ""

@@ -21,6 +21,8 @@ BUILT_IN = frozenset({"bridge", "host", "none"})
 BRIDGE_NAME = "com.docker.network.bridge.name"
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1
 
+# Told here and not by the engine, which lists neither when it refuses one. The engine knows them by the driver's
+# own option.
 _MODES = {
     "macvlan": frozenset({"bridge", "private", "vepa", "passthru"}),
     "ipvlan": frozenset({"l2", "l3", "l3s"}),
@@ -32,6 +34,7 @@ _ONLY = {
     "mqtt": ("topic", "retain", "username", "password"),
     "exec": ("command",),
 }
+# What a section of that type cannot do without, with an example for the message.
 _NEEDED = {
     "webhook": ("url", "https://ntfy.sh/my-topic"),
     "mqtt": ("url", "mqtt://192.168.1.2"),
@@ -44,6 +47,8 @@ def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
     """The `label` entries sorted by key, the last of equal keys; our own prefix is refused."""
     found: dict[str, str] = {}
     for index, (key, value) in reader.parsed_items("label", parse_pair):
+        # By these labels we know our own objects again after `state.json` was lost: one that a user wrote could
+        # claim another's.
         if key.startswith("ucidockd."):
             reader.report(
                 "labels that begin with `ucidockd.` are ours",
@@ -52,6 +57,7 @@ def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
                 expected="another key",
             )
         found[key] = value
+    # Sorted: the order of labels means nothing to the engine, and must not change a hash.
     return tuple(sorted(found.items()))
 
 
@@ -66,6 +72,7 @@ def decode_volume(reader: SectionReader) -> Volume:
         name=reader.docker_name,
         adopt=reader.flag("adopt") or False,
         spec=VolumeSpec(
+            # "local" is written out, so that a section with the default and one without have the same hash.
             driver=reader.text("driver") or "local",
             options=tuple(sorted(pairs(reader, "opt").items())),
             labels=labels(reader),
@@ -75,6 +82,7 @@ def decode_volume(reader: SectionReader) -> Volume:
 
 def _external(reader: SectionReader) -> Network:
     """A network that others manage: its settings are theirs."""
+    # Refused rather than ignored: people would wait for a subnet that we never set on somebody else's network.
     for option in sorted(properties("network").keys() - {"name", "external"}):
         if reader.has(option):
             reader.report("does not go with `external`", option=option, expected="one of the two")
@@ -91,6 +99,7 @@ def decode_network(reader: SectionReader) -> Network:
     pools = _pools(reader)
     # libnetwork drivers/bridge: one subnet of each family. Other drivers take several
     six = sum(":" in pool.subnet for pool in pools)
+    # Told before anything is taken down for it: the engine refuses the network only when the old one is gone.
     if driver == "bridge" and max(six, len(pools) - six) > 1:
         reader.report(
             "a bridge takes one subnet for each family",
@@ -116,6 +125,7 @@ def decode_network(reader: SectionReader) -> Network:
 
 def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
     wanted = reader.flag("ipv6")
+    # Docker's own rule is older: it wants the flag beside an IPv6 subnet. Here the subnet says it.
     has_ipv6 = any(":" in pool.subnet for pool in pools)
     if wanted is False and has_ipv6:
         reader.report("IPv6 is off but a subnet is IPv6", option="ipv6", expected="1, or no IPv6 subnet")
@@ -142,6 +152,7 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
         reader.report(f"{mode!r} is not a mode of {driver}", option="mode", expected=", ".join(sorted(modes)))
     elif mode:
         found[f"{driver}_mode"] = mode
+    # What the user writes as an option of the driver goes before what we derive from the other options.
     found.update(pairs(reader, "opt"))
     bridge = found.get(BRIDGE_NAME, "")
     if len(bridge) > INTERFACE_NAME_MAX:
@@ -160,6 +171,7 @@ def _pools(reader: SectionReader) -> tuple[Pool, ...]:
     """Subnets in the user's order, each with the gateway, range and kept addresses that lie inside it."""
     pools: list[Pool] = []
     for index, subnet in reader.parsed_items("subnet", parse_subnet):
+        # Of one pool the engine would refuse the whole network; without it the others may still serve.
         if any(
             ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool.subnet))
             for pool in pools
@@ -173,6 +185,7 @@ def _pools(reader: SectionReader) -> tuple[Pool, ...]:
             )
             continue
         pools.append(Pool(subnet=subnet))
+    # Gateways and the rest are placed after all subnets are known: lists have no order among each other in UCI.
     _place(reader, pools, "gateway", _addresses(reader, "gateway"), lambda p, v: replace(p, gateway=v[1]))
     _place(reader, pools, "ip_range", _ranges(reader), lambda p, v: replace(p, ip_range=v[1]))
     aux = [(index, pair) for index, pair in reader.parsed_items("aux_address", _parse_aux)]
@@ -222,6 +235,7 @@ def _place(
                 index=index,
                 expected="an address of a host",
             )
+        # A subnet may keep many addresses from being handed out, but has one gateway and one range.
         elif name != "aux_address" and at in taken:
             reader.report(
                 f"{pools[at].subnet} has one already", option=name, index=index, expected="one per subnet"
@@ -237,6 +251,7 @@ def reserved_address(subnet: str, address: str) -> str:
     Of IPv6 only the first one (RFC 4291, subnet-router anycast); subnets of one or two addresses have none.
     """
     outer = ipaddress.ip_network(subnet)
+    # A range is no host. In subnets of one or two addresses (RFC 3021) all of them are hosts'.
     if "/" in address or outer.num_addresses <= 2:
         return ""
     found = ipaddress.ip_address(address)
@@ -248,6 +263,7 @@ def reserved_address(subnet: str, address: str) -> str:
 def contains(subnet: str, inner: str) -> bool:
     """Whether an address or a CIDR lies inside a subnet; another family never does."""
     outer, candidate = ipaddress.ip_network(subnet), ipaddress.ip_network(inner)
+    # By type, since `subnet_of` raises for addresses of two families.
     if isinstance(outer, ipaddress.IPv4Network) and isinstance(candidate, ipaddress.IPv4Network):
         return candidate.subnet_of(outer)
     if isinstance(outer, ipaddress.IPv6Network) and isinstance(candidate, ipaddress.IPv6Network):
@@ -261,6 +277,7 @@ def decode_notify(reader: SectionReader) -> NotifySection:
     enabled, retain = reader.flag("enabled"), reader.flag("retain")
     cooldown_s, timeout_s = reader.parsed("cooldown", parse_seconds), reader.parsed("timeout", parse_seconds)
     form = reader.text("format") or base.format
+    # A set: in the section events may be listed twice, and a notice must not be sent twice for it.
     events = frozenset(Event(text) for text in reader.texts("event"))
     # Without `list event` the usual ones are meant: a section that tells nothing would be of no use.
     return NotifySection(
@@ -289,6 +306,7 @@ def _parse_header(text: str) -> tuple[str, str]:
 
 
 def _check_type(reader: SectionReader, kind: str) -> None:
+    # Without a type the schema has told the mistake; there is nothing to compare with.
     if not kind:
         return
     option, example = _NEEDED[kind]
@@ -296,6 +314,7 @@ def _check_type(reader: SectionReader, kind: str) -> None:
         form = "list" if option == "command" else "option"
         reader.report(f"a {kind} needs `{option}`", expected=f"`{form} {option} '{example}'`")
     scheme = (reader.text("url") or "").partition("://")[0]
+    # A wrong scheme would only show when the first notice is due, which is the moment it was wanted for.
     if scheme and kind in _SCHEMES and scheme not in _SCHEMES[kind]:
         wish = " or ".join(f"{each}://" for each in _SCHEMES[kind])
         reader.report(
