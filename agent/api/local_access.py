@@ -30,12 +30,14 @@ _TOKEN = re.compile(r"[0-9a-f]{32}\n?")
 
 def bind(path: Path) -> socket.socket:
     """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
+    # In a directory that another user owns, that user could put a socket of their own in our place.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.parent.stat().st_uid != os.geteuid():
         raise ConfigError(f"{path.parent} belongs to another user; remove it")
     with contextlib.suppress(FileNotFoundError):
         _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode is right from the first moment: a chmod after bind would leave time to connect.
     mask = os.umask(0o177)
     try:
         listener.bind(str(path))

@@ -175,6 +175,7 @@ def given_of(body: Mapping[str, Any]) -> Given:
     """What is to be planned: `packages` (package -> UCI text), `paths` (package -> where that is from), `sections`
     (package -> section -> option -> value or list, null deletes the section), `staged`. Raises RequestError.
     """
+    # A misspelt key is refused: it would otherwise plan something else than was asked, and look right.
     if unknown := sorted(body.keys() - {"packages", "paths", "sections", "staged"}):
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; use `packages`, `paths`, `sections` and `staged`"

@@ -62,6 +62,7 @@ def go_back(
     being undone: the last of these errors is returned.
     """
     failed: EngineError | None = None
+    # In reverse: a step may be undone only when what builds on it is gone.
     for step in reversed(ORDER[strategy]):
         try:
             undo(step)

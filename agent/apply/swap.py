@@ -407,14 +407,18 @@ def forget_copies(data: SavedData | None, records: Records) -> None:
     if data is None:
         return
     try:
+        # The set is made only when it is asked for, after the copies were listed: a copy that is added meanwhile
+        # is not overlooked.
         data.keep_only(
             lambda: {
                 key
                 for record in records.everywhere()
+                # What is retired goes with its container; everything else may still be needed for a way back.
                 if record.swap != "retired"
                 for key in (*record.saved[:1], record.restores, record.nonce)
             }
         )
+    # It costs space and nothing else. The next swap tries again.
     except UcidockdError as exc:
         logger.warning("copies from before updates are removed later: %s", exc)
 

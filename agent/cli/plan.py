@@ -153,6 +153,7 @@ def rollback(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     """What registries have. Nothing is pulled."""
     found = call(agent_socket(args), "POST", "/v1/updates/check", body={"names": args.names})
+    # The agent answers for all that it knows of; asked for a few, only they are shown.
     rows = [
         row for row in found["containers"] if not args.names or {row["section"], row["name"]} & {*args.names}
     ]
@@ -213,6 +214,7 @@ def _renew(args: argparse.Namespace, names: Sequence[str], *, back: bool, with_d
 
 def _tell(rows: Iterable[Mapping[str, Any]], style: Style) -> None:
     for row in rows:
+        # Anything unknown counts as failed: a newer agent may say words that this command does not know.
         text = {
             "updated": f"updated from image {row['before']} to {row['image']}",
             "rolled back": f"taken back from image {row['before']} to {row['image']}; it stays on that until its section"

@@ -130,11 +130,13 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
             for i in images
         ]
 
+    # What goes is shown before what stays, and the sum comes last: on a terminal the end is what is seen.
     for line in columns(("REMOVED" if done else "TO REMOVE", "SIZE"), rows(found["going"]), style):
         print(line)
     if found["build_cache"]["entries"]:
         print(f"build cache: {size_words(found['build_cache']['bytes'])}")
     if not done:
+        # After it was done the reasons for what stayed are old news.
         for line in columns(("STAYS", "SIZE", "BECAUSE"), rows(found["kept"], "why"), style):
             print(line)
     for failure in found["failed"]:
@@ -145,6 +147,7 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
     if not count and not found["bytes"] and not found["failed"]:
         print("Nothing to remove.")
         return
+    # "At least": layers that images share are counted once, by the engine's own numbers.
     gone = f"{count} image{'' if count == 1 else 's'}, {size_words(found['bytes'])} at least"
     space = found["space"]
     free = f"; {size_words(space['free'])} of {size_words(space['total'])} are free" if space else ""

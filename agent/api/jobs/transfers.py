@@ -297,6 +297,8 @@ class Upload(Transfer):
                 await self._end(sha256)
 
     async def _end(self, sha256: str) -> None:
+        # The last 64 KiB are still here. Without them the engine's archive has no end, so what was damaged on the
+        # way is not taken.
         found = self._digest.hexdigest()
         if sha256 and sha256.lower() != found:
             wrong = RequestError(
@@ -307,6 +309,7 @@ class Upload(Transfer):
         if self._tail:
             await self._put(self._tail)
             self._tail = b""
+        # The engine may have answered already, or still work on what it has.
         self.state = State.DONE if self._satisfied else State.ENDING
         self.pipe.end()
 
@@ -334,6 +337,7 @@ class Upload(Transfer):
             if job.state is not JobState.SUCCEEDED:
                 why = (job.error or {}).get("message", f"the job was {job.state}")
                 raise EngineError(str(why), status=409)
+        # Also on cancellation: the job would otherwise wait for bytes that nobody sends any more.
         except BaseException:
             self.pipe.fail(SourceError("the engine accepts no more"))
             if not job.is_over:

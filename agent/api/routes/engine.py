@@ -229,6 +229,7 @@ async def _while_there(
     request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
 ) -> EngineResponse:
     """The response, unless the client leaves before: that ends the engine's work. Raises ClientGoneError then."""
+    # The engine has no deadline for builds or long polls: nothing else tells that no one waits for them any more.
     opened = asyncio.create_task(opening, name="engine-request")
     gone = asyncio.create_task(inbox.gone() if inbox is not None else _left(request), name="client-gone")
     try:
@@ -239,6 +240,7 @@ async def _while_there(
     finally:
         for task in (opened, gone):
             task.cancel()
+        # Both have ended by then: `gone` must not take a message that another reader waits for.
         await asyncio.wait({opened, gone})
 
 

@@ -268,6 +268,7 @@ class TransferRoutes:
 
     def _upload(self, target: str, body: Mapping[str, object]) -> Transfer | None:
         """None for a target that does not exist. What a target needs is checked where it is used."""
+        # A match and not a table: each target needs other parts of the body.
         match target:
             case "archive":
                 query = [("path", _path(body))]

@@ -77,9 +77,11 @@ class Progress:
         """Takes a page of a status or a change in."""
         with self._lock:
             if self._closed:
+                # An event may still be on its way when the last line was printed.
                 return
             if "resources" in event:
                 for resource in event["resources"]:
+                    # What the first status shows was done before this reconcile: it is known, and not told.
                     if resource["key"] in self._known or self.ready.is_set():
                         self._take(resource)
                     else:
@@ -96,6 +98,7 @@ class Progress:
 
     def _take(self, resource: Mapping[str, Any]) -> None:
         key = resource["key"]
+        # By comparing whole notes: the ring is short, and its places shift.
         known = self._known.get(key, [])
         fresh = [note for note in resource["operations"] if note not in known]
         self._known[key] = resource["operations"]
@@ -106,6 +109,7 @@ class Progress:
                 self._fail(key, note)
         self._begin(resource)
         synced = _condition(resource, "Synced")
+        # Synced alone is not enough: the state before the first operation may have been synced as well.
         if key in self._works and synced is not None and synced["status"] and self._works[key].notes:
             self._finish(key)
 
