@@ -237,6 +237,7 @@ class _Splitter:
         self.word = (self.word or "") + text
 
     def _piece(self, char: str) -> None:
+        # Within single quotes nothing is special, not even a backslash (POSIX shell, 2.2.2).
         if char == "'":
             end = self.text.find("'", self.at + 1)
             if end < 0:

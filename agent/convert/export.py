@@ -77,6 +77,7 @@ def _create(kind: str, name: str, options: Options) -> str:
             continue
         flag = f"--{option.replace('_', '-')}"
         switch = option in ("internal", "attachable", "ipv6")
+        # `--internal` alone would do, but `--ipv6=false` is not the same as nothing.
         words += [
             part
             for item in _items(value)

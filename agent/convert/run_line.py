@@ -224,6 +224,7 @@ class _Container:
         """How many further words it took."""
         flag = BY_NAME.get(name)
         if flag is None:
+            # Refused flags take no value with them: the next word is looked at by itself, and may be the image.
             self.conversion.unknown(f"--{name}", "docker run has no such flag" + _near(name))
             return 0
         if flag.switch or value is not None:
@@ -561,6 +562,7 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
 def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
     """Flags with their values; "" and the word for what stands alone."""
     at = 0
+    # Not argparse: a line of another docker version may have flags that it would stop at.
     while at < len(words):
         text = words[at].text
         flag, equals, value = text.partition("=")
@@ -569,6 +571,7 @@ def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
             yield "", words[at - 1]
         elif equals:
             yield flag, Word(value, words[at - 1].unresolved)
+        # A word after a switch is not its value: `--rm nginx`.
         elif flag.lstrip("-") in _SWITCHES or at == len(words):
             yield flag, Word("true")
         else:

@@ -97,6 +97,7 @@ class Backups:
         Raises ConfigError, PathError, DataError.
         """
         section = self._section(name)
+        # Only a folder can be looked into; a command may have sent the archive anywhere.
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
         found = await FolderTarget(section.target).archives(section.name, section.volumes)
