@@ -141,7 +141,7 @@ class AgentMethods:
         """To be published."""
         return {
             "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
-            "plan": Method(handler=_unasked(self._agent.plan)),
+            "plan": Method(handler=_unasked(lambda: self._agent.plan())),
             "preview": Method(
                 handler=self._preview,
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
@@ -379,9 +379,13 @@ class AdoptionMethods:
             ),
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
-            "describe": Method(handler=_by_name(self._agent.describe), args={"name": STRING}),
-            "diff": Method(handler=_by_name(self._agent.diff), args={"name": STRING}),
-            "history": Method(handler=_by_name(self._agent.history), args={"name": STRING}),
+            "describe": Method(
+                handler=_by_name(lambda name: self._agent.describe(name)), args={"name": STRING}
+            ),
+            "diff": Method(handler=_by_name(lambda name: self._agent.diff(name)), args={"name": STRING}),
+            "history": Method(
+                handler=_by_name(lambda name: self._agent.history(name)), args={"name": STRING}
+            ),
             "revert": Method(
                 handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
             ),
@@ -460,7 +464,7 @@ class UpdateMethods:
     def methods(self) -> dict[str, Method]:
         """To be published."""
         return {
-            "updates": Method(handler=_unasked(self._agent.updates)),
+            "updates": Method(handler=_unasked(lambda: self._agent.updates())),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
             "update": Method(handler=self._update, args={"names": ARRAY}),
             "rollback": Method(handler=self._rollback, args={"name": STRING, "with_data": BOOLEAN}),
