@@ -145,8 +145,9 @@ V2_ANSWER = {
         "file_mapped": 3379200, "file_writeback": 405504, "inactive_anon": 1351680, "inactive_file": 92590080,
         "kernel_stack": 147456, "pgactivate": 11649, "pgdeactivate": 0, "pgfault": 424644, "pglazyfree": 0,
         "pglazyfreed": 0, "pgmajfault": 165, "pgrefill": 0, "pgscan": 0, "pgsteal": 0, "shmem": 0, "slab": 12309152,
-        "slab_reclaimable": 11822024, "slab_unreclaimable": 487128, "sock": 69632, "thp_collapse_alloc": 0, "thp_fault_alloc": 0, "unevictable": 0,
-        "workingset_activate": 0, "workingset_nodereclaim": 0, "workingset_refault": 0,
+        "slab_reclaimable": 11822024, "slab_unreclaimable": 487128, "sock": 69632,
+        "thp_collapse_alloc": 0, "thp_fault_alloc": 0, "unevictable": 0, "workingset_activate": 0,
+        "workingset_nodereclaim": 0, "workingset_refault": 0,
     },
     "limit": 16584396800,
 }  # fmt: skip
