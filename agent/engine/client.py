@@ -117,7 +117,7 @@ class DockerEngine:
 
     `timeout_s`: how long a call that changes something may take before it counts as lost; calls that only look get 20 s
     at most. EngineSlowError: the time is over, the engine may still be
-    at it. What it may send is in `engine.limits`.
+    at it. What it may send is in `engine.transport`.
     """
 
     def __init__(self, host: str, *, tls: EngineTls | None = None, timeout_s: float = 60) -> None:
@@ -344,6 +344,8 @@ class DockerEngine:
         Up to API 1.51 that is `Config.MacAddress`. None where the engine no longer speaks 1.51. Raises EngineError.
         """
         path = f"/containers/{ref}/json"
+        # Later versions have moved the address into the network's settings, where it is always filled in: whoever
+        # asked for it cannot be told from the engine then.
         if self.api_version() < _MAC_HIDDEN_SINCE:
             body = self._call("GET", path, ok=(404,))
         else:

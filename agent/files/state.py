@@ -144,6 +144,7 @@ class StateFile:
         """
         made: list[Record] = []
 
+        # In here the record is the one that the lock protects; the caller may hold an older one.
         def make(old: dict[str, Record]) -> dict[str, Record]:
             made.append(replace(old[nonce], **changes))
             return {**old, nonce: made[-1]}

@@ -385,6 +385,8 @@ def _texts(value: Json) -> Iterator[str]:
     match value:
         case str():
             yield value
+            # dockerd's messages quote parts: the key of an option, or the user without the group. Bare numbers
+            # are in any message.
             yield from (part for part in re.split("[=:]", value) if not part.isdecimal())
         case list():
             for item in value:

@@ -245,6 +245,7 @@ def parse_pool(text: str) -> Json | Odd:
         raise QuantityError(f"{text!r} is not a pool of addresses", "subnet,prefix such as 10.10.0.0/16,24")
     found = _subnet(match["base"], 0, "10.10.0.0/16")
     network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
+    # Two bits for hosts: network, broadcast and the gateway are gone already.
     size = parse_int(match["size"], minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
     pool: Json = {"base": str(network), "size": size}
     if isinstance(found, Odd):
@@ -326,6 +327,7 @@ def parse_log_driver(text: str) -> Json | Odd:
     """One of dockerd's own, or a plugin as name:tag; without a tag it is `latest`, as with `docker plugin`."""
     if ":" in text or "/" in text:
         return text
+    # Capitals and hyphens aside: `JSON-File` and `json_file` are the same driver to those who write them.
     name = next((known for known in _LOG_DRIVERS if _letters(known) == _letters(text)), "")
     if name:
         return name if name == text else Odd(name, f"{text!r} is another way to write it", name)
@@ -333,6 +335,7 @@ def parse_log_driver(text: str) -> Json | Odd:
         raise QuantityError(
             f"{text!r} is not a log driver", "a driver such as json-file, or a plugin as name:tag"
         )
+    # Whether there is such a plugin only dockerd knows. It may be installed later.
     plugin = f"{text}:latest"
     return Odd(plugin, f"dockerd has no log driver {text!r}; it counts as a plugin", plugin)
 
@@ -348,6 +351,7 @@ _GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", 
 def parse_log_opt(text: str) -> tuple[str, Json]:
     """dockerd starts with any size and count; then no container can be created (moby daemon/logger, jsonfilelog, local)."""
     name, value = parse_assignment(text)
+    # -1 is the driver's own word for "without a limit".
     if name == "max-size" and value != "-1":
         parse_size(value)
     elif name == "max-file":

@@ -134,6 +134,7 @@ def update_body(spec: ContainerSpec, changed: Collection[str]) -> dict[str, Any]
 
 def endpoint_body(endpoint: Endpoint) -> dict[str, Any]:
     """An EndpointSettings object."""
+    # Only what is set: an empty object here would take away what the engine would choose.
     body: dict[str, Any] = {}
     if endpoint.aliases:
         body["Aliases"] = list(endpoint.aliases)
@@ -367,6 +368,7 @@ def _networks(
 def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpoint:
     """The static addresses; engines before API 1.45 add the short id to the aliases."""
     ipam = item.get("IPAMConfig") or {}
+    # The short id is the engine's own addition, and another one in each container.
     aliases = [alias for alias in item.get("Aliases") or () if alias != container_id[:12]]
     return Endpoint(
         network=network,
@@ -375,6 +377,7 @@ def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpo
         ip6=ipam.get("IPv6Address") or "",
         link_local=_sorted(ipam.get("LinkLocalIPs")),
         driver_opts=driver_opts(item),
+        # 0 is what the engine shows where nothing was asked for.
         gw_priority=item.get("GwPriority") or None,
     )
 

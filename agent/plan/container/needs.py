@@ -225,15 +225,19 @@ def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
     """Each taker, what it takes, and who has that, or takes it before."""
+    # By kind and place first: only what names the same port or address can meet, and comparing all with all is
+    # slow.
     rivals: dict[tuple[str, str], list[str]] = {}
     for key, stand in stands.items():
         for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
             rivals.setdefault(kind_and_place, []).append(key)
+    # In the order of the plan: who comes first in it has the place by the time the others ask.
     earlier: set[str] = set()
     for taker in (key for key in stands if key in draft.works):
         for claim in sorted(stands[taker].after - stands[taker].before):
             for holder in rivals[claim.kind, claim.place]:
                 stand = stands[holder]
+                # One that is still to be planned has only what it has now; what it wants it does not have yet.
                 has = stand.before | stand.after if holder in earlier else stand.before
                 if holder != taker and any(claim.meets(other) for other in has):
                     yield taker, claim, holder
