@@ -127,6 +127,8 @@ class StatusWriter:
 
     def held(self, desired: Desired, why: str) -> None:
         """Another engine than before answers: nothing of what is declared is there, and nothing is created."""
+        # Everything that is declared, also what was never on the board: an empty status would look as if all were
+        # well.
         for key, name in declared(desired).items():
             self.board.ensure(key, name)
             self.board.set(key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why)
@@ -134,6 +136,7 @@ class StatusWriter:
             if Key.parse(key).kind not in _KINDS:
                 continue
             self.board.set_object(key, "")
+            # They are about objects that this engine does not have.
             for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
                 self.board.clear(key, condition)
             if Key.parse(key).kind == "container":
@@ -157,6 +160,7 @@ class StatusWriter:
         known = self.board.keys()
         for record in self.records.records():
             key = record.key
+            # A half of a swap, or of a section that is gone: nothing on the board to say it at.
             if key not in known or record.swap:
                 continue
             if not record.lost:
