@@ -254,9 +254,12 @@ class StateFile:
 
     def _to_disk(self, line: bytes, records: dict[str, Record], *, lasting: bool) -> None:
         place = self._place
+        # A change is a line at the end; only when there are many, the whole is written: flash wears by the block.
         if place is not None and not place.is_full(len(line)):
             try:
                 self._append(place, line, lasting=lasting)
+            # Another process has put a file in its place, or it was removed: the whole is written, and nothing is
+            # lost.
             except (_OtherFileError, FileNotFoundError):
                 pass
             else:

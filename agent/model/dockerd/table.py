@@ -317,6 +317,7 @@ def put(document: dict[str, Json], key: str, value: Json) -> None:
         document[outer] = value
         return
     group = document.get(outer)
+    # A new object each time: the group may be shared with another document.
     document[outer] = {**(group if isinstance(group, dict) else {}), inner: value}
 
 

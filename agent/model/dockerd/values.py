@@ -165,6 +165,7 @@ def parse_bip(text: str) -> Json:
 
 def parse_bip6(text: str) -> Json | Odd:
     """dockerd takes a subnet too (29, tried); its first address is the bridge's then."""
+    # A strict network first: an address with host bits is the usual form, and goes on below.
     try:
         network = ipaddress.IPv6Network(text)
     except ValueError:

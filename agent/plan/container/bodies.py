@@ -256,6 +256,7 @@ def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
 def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
     """The mounts in effect: of `-v`, `--mount`, `--volumes-from` and the image alike."""
     host = inspect.get("HostConfig") or {}
+    # Only the request shows `nocopy`: the mounts in effect do not.
     no_copy = {
         item["Target"] for item in host.get("Mounts") or () if (item.get("VolumeOptions") or {}).get("NoCopy")
     }
@@ -280,12 +281,14 @@ def is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
 def _mount(item: Mapping[str, Any], *, no_copy: bool) -> Mount:
     bind = item["Type"] == "bind"
     name = str(item.get("Name") or "")
+    # The name of an anonymous volume is the engine's: as a source it would tie a section to this one container.
     source = str(item.get("Source") or "") if bind else ("" if is_anonymous(name) else name)
     propagation = str(item.get("Propagation") or "") if bind else ""
     return Mount(
         source=source,
         target=item["Destination"],
         read_only=not item.get("RW", True),
+        # The engine fills in `rprivate` where nothing was asked for.
         propagation="" if propagation == "rprivate" else propagation,
         no_copy=not bind and (no_copy or "nocopy" in str(item.get("Mode") or "").split(",")),
     )
@@ -315,6 +318,7 @@ def volume_words(volumes: Mapping[str, str]) -> tuple[str, ...]:
 
 def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
     found = [
+        # `--tmpfs` and `--mount type=tmpfs` stand in two places of the answer.
         Tmpfs(target=target, options=options or "") for target, options in (host.get("Tmpfs") or {}).items()
     ]
     for item in host.get("Mounts") or ():

@@ -240,6 +240,8 @@ class ContainerImage:
             offered = context.offered.get(self._key)
             found = newer(container, record, context.image_ids, context.image_digests, offered)
             self._newer = found
+            # What failed once is not tried again by itself, by digest or by the image's id: the registry may name
+            # it otherwise.
             self._is_tried = found is not None and (
                 is_tried(record, found) or self._has_failed_with(record, found.image_id)
             )
