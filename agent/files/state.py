@@ -258,9 +258,8 @@ class StateFile:
         if place is not None and not place.is_full(len(line)):
             try:
                 self._append(place, line, lasting=lasting)
-            # Another process has put a file in its place, or it was removed: the whole is written, and nothing is
-            # lost.
             except (_OtherFileError, FileNotFoundError):
+                # another process has put a file in its place, or removed it: the whole is written, and nothing is lost
                 pass
             else:
                 return

@@ -317,8 +317,8 @@ def volume_words(volumes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
+    # `--tmpfs` and `--mount type=tmpfs` stand in two places of the answer.
     found = [
-        # `--tmpfs` and `--mount type=tmpfs` stand in two places of the answer.
         Tmpfs(target=target, options=options or "") for target, options in (host.get("Tmpfs") or {}).items()
     ]
     for item in host.get("Mounts") or ():
