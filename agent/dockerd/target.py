@@ -25,7 +25,7 @@ from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target, TlsSettings
-from agent.model.dockerd.table import TABLE, Version, value_at, without_key
+from agent.model.dockerd.table import TABLE, Version, entry_keys, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
@@ -35,6 +35,7 @@ from agent.plan.router.subnets import SUBNET_KEYS, fit
 
 
 _VALIDATES = (23, 0)
+_ENTRIES = 16  # of a list that are tried one by one; each is a run of dockerd
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _JOURNAL = Path("/run/systemd/journal/socket")
 _SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # as Go's log/syslog
@@ -68,16 +69,24 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
 def culprits(program: str, target: Target, run_dir: Path, version: Version) -> dict[str, str]:
     """Keys without which dockerd would take these settings, and what it says of them: one wrong value, as a rule.
 
-    Nothing where dockerd cannot validate (before 23.0), and where no single key is to blame. Raises DaemonError.
+    Of a list those of its entries that are wrong, unless all are. Nothing where dockerd cannot validate (before 23.0),
+    and where no single key is to blame. Raises DaemonError.
     """
     wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
     # what it says does not always name the option: it is asked once without each
     for row in TABLE if wrong else ():
         if value_at(target.document, row.key) in (None, row.default):
             continue
-        without = replace(target, document=without_key(target.document, row.key))
-        if not _refusal(program, without, run_dir):
-            return {row.key: f"dockerd refuses it: {wrong}"}
+        rest = without_key(target.document, row.key)
+        if _refusal(program, replace(target, document=rest), run_dir):
+            continue
+        keys = entry_keys(row, value_at(target.document, row.key))
+        refused = {}
+        for key in keys if len(keys) <= _ENTRIES else ():
+            others = functools.reduce(without_key, set(keys) - {key}, target.document)
+            if said := _refusal(program, replace(target, document=others), run_dir):
+                refused[key] = f"dockerd refuses it: {said}"
+        return refused if len(refused) not in (0, len(keys)) else {row.key: f"dockerd refuses it: {wrong}"}
     return {}
 
 
