@@ -134,12 +134,24 @@ def _no_password() -> str:
 
 
 def unavailable_hosts(hosts: Iterable[Host]) -> dict[str, str]:
-    """TCP hosts that could not be listened on now, with the reason. A socket is bound and closed at once."""
-    found = {}
-    for host in hosts:
-        if not host.is_unix and (reason := _why_not(host)):
-            found[host.text] = reason
-    return found
+    """Hosts that could not be listened on now, with the reason. A TCP socket is bound and closed at once."""
+    looks = ((host.text, _no_socket(host.address) if host.is_unix else _why_not(host)) for host in hosts)
+    return {text: reason for text, reason in looks if reason}
+
+
+def _no_socket(path: str) -> str:
+    """Why dockerd could not make its socket there: it makes no folder for it, and takes the place of no folder."""
+    folder = os.path.dirname(path)
+    try:
+        for name, wanted in ((folder, True), (path, False)):
+            mode = PATHS.ask(mode_of, name)
+            if mode is None and wanted:
+                return f"there is no folder {name}"
+            if mode is not None and stat.S_ISDIR(mode) is not wanted:
+                return f"{name} is {'not ' * wanted}a folder"
+    except PathError as exc:
+        return str(exc)
+    return ""
 
 
 def _why_not(host: Host) -> str:
@@ -326,8 +338,8 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
         found["data-root"] = why
     drivers = settings.values.get("exec-opts")
     if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
-        found["exec-opts"] = (
-            "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        found["exec-opts.native.cgroupdriver=systemd"] = (
+            "it needs systemd, which does not run here: no container could start"
         )
     driver = str(settings.values.get("log-driver") or "")
     if driver != running.get("log-driver") and (why := _no_log(driver, settings, root)):

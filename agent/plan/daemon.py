@@ -267,9 +267,9 @@ def render(
     closed = [host for host in tcp if host not in allowed]
     if settings.tls is not None and identity is None:
         allowed = []
-    opened = [host for host in allowed if host.text not in unavailable]
     unix = [host for host in settings.hosts if host.is_unix and _same(host.address) != _same(socket)]
-    document["hosts"] = [f"unix://{socket}", *(host.text for host in (*unix, *opened))]
+    opened = [host.text for host in (*unix, *allowed) if host.text not in unavailable]
+    document["hosts"] = [f"unix://{socket}", *opened]
     document.update(_tls_keys(settings, identity))
     return Rendered(
         document=document,

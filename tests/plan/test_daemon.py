@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Json, Target, TlsSettings
+from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Host, Json, Target, TlsSettings
 from agent.model.dockerd.table import TABLE, suspects, value_at, without
 from agent.model.dockerd.values import parse_host
 from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
@@ -201,6 +201,7 @@ def test_the_minimal_document_keeps_the_data_and_the_firewall() -> None:
             'insecure registry a_b.lan:5000 is not valid: invalid host "a_b.lan"',
         ),
         ("default-address-pools", [{"base": "10.9.0.0/16", "size": 24}], "invalid address pool"),
+        ("log-opts", {"syslog-facility": "x"}, "failed to set log opts: invalid syslog facility"),
         ("", None, "failed to start containerd: timeout waiting for containerd to start"),
         ("", None, "mkdir /mnt/sda1/docker: read-only file system"),
     ],
@@ -286,3 +287,15 @@ def test_a_log_option_of_a_newer_dockerd_is_left_out() -> None:
         old.left_out[0]
     )
     assert rendered(**values).document["log-opts"] == values["log-opts"]
+
+
+def test_without_a_log_driver_its_options_go_too() -> None:
+    document: Document = {"log-driver": "syslog", "log-opts": {"syslog-address": "udp://x:1", "tag": "x"}}
+    assert without(document, "log-driver") == {"log-opts": {"tag": "x"}}
+
+
+def test_a_socket_that_cannot_be_made_is_not_among_the_hosts() -> None:
+    host = parse_host("unix:///no/such.sock")
+    assert isinstance(host, Host)
+    found = render(DaemonSettings(hosts=(host,)), version=NEW, socket=SOCKET, unavailable={host.text})
+    assert found.document["hosts"] == [f"unix://{SOCKET}"]

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.model.dockerd.log_drivers import parse_log_driver, parse_log_opt
+from agent.model.dockerd.log_drivers import DEFAULT, known_options, parse_log_driver, parse_log_opt
 from agent.model.dockerd.settings import Document, Effect, Json
 from agent.model.dockerd.urls import (
     mirror_needs,
@@ -388,6 +388,9 @@ def without(document: Document, key: str) -> dict[str, Json]:
     """The document as if UCI did not have that option, or that entry of it."""
     left = without_key(document, key)
     row = next(row for name in (key, key.partition(".")[0]) for row in TABLE if row.key == name)
+    if key == "log-driver" and isinstance(options := left.get("log-opts"), dict):
+        known = known_options(DEFAULT) or frozenset()
+        left["log-opts"] = {name: value for name, value in options.items() if name in known}
     # nothing may be left of a list
     if not value_at(left, row.key):
         left = without_key(left, row.key)
@@ -408,6 +411,8 @@ def _weight(row: DaemonOption, value: Json, said: str) -> int:
 
 
 def _has(said: str, text: str) -> bool:
+    """`invalid syslog facility` is about syslog-facility."""
+    said, text = (re.sub("[-_]", " ", part) for part in (said, text))
     return re.search(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])", said) is not None
 
 

@@ -99,6 +99,7 @@ class Machine:
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
         self.taken_back = False  # something was, at some time
+        self.swaps: set[str] = set()  # new containers that were made for one that runs
         self.batch = False  # further edits follow before they are committed
         self.promises = Promises(self)
         self._make_decoys()
@@ -169,6 +170,9 @@ class Machine:
         self._check_twins()
         self.promises.check_call(name, args)
         refs = [a for a in args if isinstance(a, str)]
+        if name == "engine.create_container" and (old := name_outside(refs[0], "new")):
+            seen = self.ground.raw.inspect_container(old)
+            self.swaps |= {refs[0]} if seen is not None and seen.state == "running" else set()
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
         if name == "engine.remove_image":
@@ -296,9 +300,9 @@ class Machine:
         """Faults end, the user mends the configuration, and everything has to be as declared."""
         self.promises.forget()
         self.ground.heal()
-        before = len(self.ground.writes)
+        self.swaps.clear()
         self.ground.rest(900)
-        self._check_tries(self.ground.writes[before:])
+        self._check_tries()
         self.check_available()
         self._remove_intruders()
         self.config.mend()
@@ -308,14 +312,13 @@ class Machine:
         self.ground.rest(1200)
         self.check()
 
-    def _check_tries(self, writes: list[str]) -> None:
-        """What was refused is not tried again and again: each try would be a while without the container."""
-        made = (
-            text.removeprefix("create_container ") for text in writes if text.startswith("create_container ")
-        )
+    def _check_tries(self) -> None:
+        """What was refused is not tried again and again: each try would be a while without the container.
+
+        Where nothing runs, nothing is lost by a try: the new one and the old one are tried with growing pauses.
+        """
         # one swap creates twice where its image's name stands for another by now
-        tries = Counter(name_outside(name, "new") for name in frozenset(made))
-        del tries[""]
+        tries = Counter(name_outside(name, "new") for name in self.swaps)
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
 
