@@ -165,6 +165,7 @@ def wrong_options(driver: str, given: Mapping[str, str]) -> Iterator[tuple[str, 
     # dockerd starts with `compress` on a log that is never rotated, but then no container does
     # (moby daemon/logger, jsonfilelog and local, New)
     if driver in {"json-file", "local"} and given.get("compress", "0")[:1] in set("1tT"):
+        # the drivers' own defaults: json-file keeps one file, local five
         files = given.get("max-file", "5" if driver == "local" else "1")
         unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
         if files == "1" or unbounded:

@@ -11,12 +11,11 @@ from agent.model.identity import Key, canonical
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Strategy
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied, is_alive, waits_of
+from agent.plan.container.bodies import read_spec, volumes_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
 from agent.plan.container.image import Choice, ContainerImage, keeps_image
-from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.needs import joined_keys, missing_of, needs_of
 from agent.plan.container.renames import name_outside
@@ -30,6 +29,7 @@ from agent.plan.draft import (
     plugged_words,
     shared_names,
 )
+from agent.plan.records import as_applied, is_alive, waits_of
 from agent.status.conditions import REASON_OF_STATE
 
 
@@ -180,7 +180,9 @@ class _Planner:
             found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
             differing = [difference.field for difference in found]
             how = f"; it differs in {', '.join(differing)}" if differing else ""
-            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
+            self.draft.conflict(
+                self.key, f"a container named {container.name} exists, and ucidockd did not create it{how}"
+            )
             return
         # taking a container over stops it: what failed once is not tried again until the section or the image changes
         failed = next(
@@ -244,7 +246,7 @@ class _Planner:
             # a swap or a renaming would fail half-way, so what runs is left as it is
             todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
             self.draft.add(self.key, todo, self.needs, partial=True)
-            message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
+            message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
             self._find("Synced", status=False, reason="Conflict", message=message)
             return
         changes = self._changes(record, seen)
