@@ -216,8 +216,10 @@ def test_a_profile_on_a_disk_that_is_not_there_yet_costs_no_start_of_dockerd(
     [
         ("list log_opts 'nosuch=1'\nlist log_opts 'max-size=2m'", "log-opts", {"max-size": "2m"}),
         (
-            "option log_driver 'gelf'\nlist log_opts 'gelf-address=udp://127.0.0.1:12201'\n"
-            "list log_opts 'gelf-compression-type=nosuch'\nlist log_opts 'tag=x'",
+            (
+                "option log_driver 'gelf'\nlist log_opts 'gelf-address=udp://127.0.0.1:12201'\n"
+                "list log_opts 'gelf-compression-type=nosuch'\nlist log_opts 'tag=x'"
+            ),
             "log-opts",
             {"gelf-address": "udp://127.0.0.1:12201", "tag": "x"},
         ),
