@@ -339,7 +339,7 @@ class Config:
                 self.containers[section] |= {"command": JOB, "restart": "no", "health_cmd": None}
             for other in filter(None, (self.shares_with(section), self.lender(section))):
                 self.containers[other] |= {"enabled": None, "state": None}
-                if self.containers[other]["command"] == JOB:
+                if self.containers[other]["command"] == JOB and other == self.shares_with(section):
                     self.containers[other]["command"] = GOOD_COMMAND
         self.networks = list(NETWORKS)
         self.volumes = list(VOLUMES)
