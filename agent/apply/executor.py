@@ -237,7 +237,7 @@ class Executor:
         if made.labels.get(LABEL_NONCE) != record.nonce:
             # the engine gives the one that is there without a word: another client was quicker
             self.records.drop(record.nonce)
-            raise ConflictError(f"a volume named {made.name} exists and is not ours")
+            raise ConflictError(f"a volume named {made.name} exists, and ucidockd did not create it")
         self.records.change(record.nonce, lasting=False, object_id=made.name)
 
     @_do.register

@@ -146,7 +146,7 @@ class Swap:
         """Raises ConflictError. Later it would be too late: the second name is needed after the stop."""
         for name in names:
             if self.engine.inspect_container(name) is not None:
-                raise ConflictError(f"a container named {name} exists and is not ours")
+                raise ConflictError(f"a container named {name} exists, and ucidockd did not create it")
 
     def _roll_back(self, new: Record) -> None:
         """What keeps the old one from coming back is logged; the record stays, so the next pass tries again."""

@@ -283,7 +283,8 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
         names = dict.fromkeys((condition["type"], condition["reason"]))
         text = f"{', '.join(names)}{age}: {sentence}"
     colour = _COLOURS.get(condition["level"], "bad")
-    return [style(colour, line) for line in wrapped(text, style, indent=2)]
+    advice = wrapped(condition["advice"], style, indent=4) if "advice" in condition else []
+    return [*(style(colour, line) for line in wrapped(text, style, indent=2)), *advice]
 
 
 def _checked(check: Mapping[str, Any], now: float) -> str:

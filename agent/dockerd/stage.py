@@ -53,6 +53,7 @@ from agent.model.dockerd.settings import (
     Document,
     Effect,
     Json,
+    NotOurs,
     Process,
     Step,
     Target,
@@ -190,6 +191,7 @@ class DaemonStage:
         self.holding = self.other_engine = ""
         runner = runner_of(desired.agent, self._options)
         if desired.daemon is None and not self._starts(None, runner):
+            self._show_whose(None, runner, self._not_ours(None, runner))
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
@@ -197,20 +199,38 @@ class DaemonStage:
         self._bridges = _devices(desired.networks)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
+            # another program starts and stops this dockerd: what it needs is only reported
+            if runner.kind == "external" and not unmanaged:
+                unmanaged = self._report_external(desired, runner)
+            self._show_whose(desired.daemon, runner, unmanaged)
             if unmanaged and self._starts(desired.daemon, runner):
                 self.holding = self._keep_own(desired, runner, unmanaged, busy=busy)
                 return not self.holding
             if self._own_script is not None:
                 self._own_script = self._change = None
-            # another program starts and stops this dockerd: what it needs is only reported
-            if runner.kind == "external" and not unmanaged:
-                unmanaged = self._report_external(desired, runner)
             self._status.unmanaged(unmanaged)
             if not unmanaged and runner.kind != "external":
                 self.holding = self._reconcile(desired, self._change_of(runner), runner, busy=busy)
         except (UcidockdError, OSError) as exc:
             self._failed(exc)
         return not self.holding
+
+    def _show_whose(self, settings: DaemonSettings | None, runner: Runner, unmanaged: str) -> None:
+        """`unmanaged`: why dockerd does not follow the file that we write."""
+        starts = runner.kind != "external" and (not unmanaged or self._starts(settings, runner))
+        # without a file of the user's the script follows UCI in its own way
+        own = settings is not None and (runner.kind == "external" or self._names_own(settings))
+        why = None
+        if runner.elsewhere:
+            why = NotOurs.ELSEWHERE
+        elif runner.kind == "external":
+            why = NotOurs.EXTERNAL
+        elif unmanaged and own:
+            why = NotOurs.OWN_FILE
+        elif not starts:
+            why = NotOurs.NO_SECTION
+        follows = not runner.elsewhere and not (unmanaged and own)
+        self._status.whose(starts=starts, settings=follows, why=why)
 
     def keep_up(self, readable: Desired) -> None:
         """/etc/config/containers cannot be read, and nothing is known of what it said before. `readable`: the agent
@@ -357,6 +377,10 @@ class DaemonStage:
         # A file that does not exist decides nothing. A disk that is away is another matter: the file may be on it.
         given = settings.alt_config_file if settings is not None else ""
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
+
+    def _names_own(self, settings: DaemonSettings) -> bool:
+        given = settings.alt_config_file
+        return bool(given) and exists(given)
 
     def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
         """Whether we start dockerd, with settings of ours or not: its autostart has been taken, or we are asked to."""

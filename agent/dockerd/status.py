@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 
 from agent.errors import DaemonError, Reason
-from agent.model.dockerd.settings import DAEMON_KEY, DaemonRecord, Process, Target
+from agent.model.dockerd.settings import DAEMON_KEY, DaemonRecord, NotOurs, Process, Target
 from agent.plan.daemon import Rendered
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -26,6 +26,11 @@ class DaemonStatus:
     def drop(self) -> None:
         """No section is about dockerd."""
         self.board.drop(DAEMON_KEY)
+
+    def whose(self, *, starts: bool, settings: bool, why: NotOurs | None) -> None:
+        """The fact `dockerd` about the agent. `starts`: whether people may have it started, stopped and restarted by
+        us. `settings`: whether what /etc/config/dockerd says of it counts."""
+        self.board.set_agent(dockerd={"starts": starts, "settings": settings, "why": why or ""})
 
     def begin(self, mistakes: tuple[str, ...]) -> None:
         """The settings were read."""

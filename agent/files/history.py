@@ -42,6 +42,8 @@ class History:
         self._folder = folder
         self._lock = threading.Lock()
         self._newest: dict[str, int] = {}  # section -> hash of its newest text: most looks need no file
+        # section -> spec hash -> text: read, and not applied yet when it was last looked at
+        self._asked: dict[str, dict[str, str]] = {}
 
     def versions(self, section: str) -> tuple[Version, ...]:
         """Oldest first; none where the file cannot be read."""
@@ -62,12 +64,22 @@ class History:
         *,
         at: float,
     ) -> None:
-        """Keeps the text of each container that runs as its section says, so that people can go back to it."""
+        """Keeps the text that each container was made of, so that people can go back to it.
+
+        That is not always what its section says now: one may edit it again before what it said was looked at.
+        """
         applied = {r.section: r.spec_hash for r in records if r.kind == "container" and not r.swap}
         for section, text in texts.items():
-            key = Key("container", section)
-            if key not in busy and applied.get(section) == desired.spec_hashes.get(key, ""):
+            key, made_of = Key("container", section), applied.get(section)
+            wanted = desired.spec_hashes.get(key, "")
+            asked = self._asked.pop(section, {})
+            if key not in busy and made_of == wanted:
                 self.keep(section, text, at=at)
+                continue
+            if key not in busy and made_of in asked:
+                self.keep(section, asked.pop(made_of), at=at)
+            asked.pop(wanted, None)
+            self._asked[section] = dict([*asked.items(), (wanted, text)][-KEPT:])
 
     def keep(self, section: str, text: str, *, at: float) -> None:
         """Notes what was applied, unless that is the newest version already."""
@@ -87,6 +99,7 @@ class History:
         with self._lock, _for_people():
             self._newest.pop(old, None)
             self._newest.pop(new, None)
+            self._asked.pop(old, None)
             if self._path(old).exists():
                 self._path(old).replace(self._path(new))
 
@@ -94,6 +107,7 @@ class History:
         """The section and its container are gone."""
         with self._lock, _for_people():
             self._newest.pop(section, None)
+            self._asked.pop(section, None)
             self._path(section).unlink(missing_ok=True)
 
     def _path(self, section: str) -> Path:

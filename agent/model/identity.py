@@ -62,6 +62,11 @@ class Key(str):
         return self.partition(":")[2]
 
 
+def in_words(key: str) -> str:
+    """`container web`, for sentences."""
+    return key.replace(":", " ", 1)
+
+
 @functools.lru_cache(maxsize=4096)
 def _joined(cls: type[Key], kind: str, section: str) -> Key:
     """One object for all who name the resource: a pass asks for each key some twenty times."""

@@ -344,12 +344,12 @@ def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]
     if refused:
         return _finding(
             "Refused",
-            f"{_list(refused)} not opened: anyone who reaches it could control this machine;"
-            " expected section tls with verify 1, a loopback address, or allow_insecure_tcp 1",
+            f"{_list(refused)} not opened: anyone who reaches it could control this machine",
         )
     if exposed:
         return _finding(
-            "Allowed", f"anyone who reaches {_list(exposed)} controls this machine (allow_insecure_tcp)"
+            "Allowed",
+            f"anyone who reaches {_list(exposed)} controls this machine (`allow_insecure_tcp` is on)",
         )
     return Finding(key=DAEMON_KEY, type="InsecureAPI", status=False, reason="Secure")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.errors import Reason
 from agent.model.addresses import Route
-from agent.model.identity import SPEC_VERSION, Key, canonical, masked, spec_hash, version_of
+from agent.model.identity import SPEC_VERSION, Key, canonical, in_words, masked, spec_hash, version_of
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.updates import Available
@@ -272,4 +272,4 @@ class Draft:
         """Something foreign is in the way."""
         text = f"{message}; `option adopt 1` takes it over"
         self.find(key, "Synced", status=False, reason="Conflict", message=text)
-        self.withheld[key] = f"{key} is in conflict"
+        self.withheld[key] = f"{in_words(key)} is in conflict"

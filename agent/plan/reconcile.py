@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from agent.errors import Reason
-from agent.model.identity import LABEL_NONCE, Key
+from agent.model.identity import LABEL_NONCE, Key, in_words
 from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Network, Volume, prerequisites_first
@@ -284,7 +284,7 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
     """Keeps back what needs a resource that could not be made, so that it does not fail as well."""
     if key in draft.context.backoff and not is_there:
-        draft.withheld[key] = f"{key} could not be made"
+        draft.withheld[key] = f"{in_words(key)} could not be made"
 
 
 def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -> bool:
@@ -295,7 +295,7 @@ def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -
             f"another network named {network.name} ({same[0][:12]}) exists: the engine finds neither by name"
         )
         draft.find(key, "Synced", status=False, reason="Conflict", message=message)
-        draft.withheld[key] = f"{key} is in conflict"
+        draft.withheld[key] = f"{in_words(key)} is in conflict"
     return bool(same)
 
 
@@ -306,7 +306,7 @@ def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "
         return False
     reason, message = found
     draft.find(key, "Synced", status=False, reason=reason, message=message)
-    draft.withheld[key] = f"{key} cannot be made: {message}"
+    draft.withheld[key] = f"{in_words(key)} cannot be made: {message}"
     return True
 
 
@@ -342,7 +342,7 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
         else:
             draft.add(key, [adopt])
     else:
-        draft.conflict(key, f"a network named {network.name} exists and is not ours")
+        draft.conflict(key, f"a network named {network.name} exists, and ucidockd did not create it")
 
 
 def plan_volume(draft: Draft, volume: Volume) -> None:
@@ -361,7 +361,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
             cause = f"takes over the volume {foreign.name}"
             draft.add(key, [ops.AdoptVolume(key=key, cause=cause, volume=volume, foreign=foreign)])
         else:
-            draft.conflict(key, f"a volume named {volume.name} exists and is not ours")
+            draft.conflict(key, f"a volume named {volume.name} exists, and ucidockd did not create it")
         return
     same = draft.is_as_recorded(record, volume) and record.name == volume.name
     # replacing it would lose its data, so a volume that is there is never touched

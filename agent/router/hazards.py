@@ -118,10 +118,7 @@ _TWO_APPS = (
     " one. Remove it with `opkg remove luci-app-dockerman` or `apk del luci-app-dockerman`; its settings stay"
 )
 _CONTROL = "this container can take control of the router, by {}"
-_SHARED = (
-    "{}: browsers send LuCI's login cookie to these ports too, because LuCI is used over http on the same address; allow"
-    " https only (uhttpd.main.redirect_https)"
-)
+_SHARED = "browsers send your LuCI login to the web pages of this container too ({}), because LuCI is used over http"
 _CORS = "pages of every origin may use /ubus with the session of who looks at them; switch it off"
 
 
@@ -168,10 +165,7 @@ def show_missing_addresses(
         found = None
         if missing:  # asking the kernel for all addresses at each container would make up most of a pass
             there = ", ".join(f"{address} ({device})" for device, address in addresses() if _counts(device))
-            found = (
-                f"a port is published at {', '.join(missing)}, which this router does not have; it has {there or 'none'};"
-                " expected one of these, or no address, in `port`"
-            )
+            found = f"a port is published at {', '.join(missing)}, which this router does not have; it has {there or 'none'}"
         board.flag(key, ConditionType.ADDRESS_MISSING, "NotHere", found, name=container.name)
 
 
@@ -205,8 +199,6 @@ def show_read_only(desired: Desired, board: StatusBoard) -> None:
             with contextlib.suppress(PathError):  # `Waiting` says that it is not known
                 if look(is_read_only, path):
                     found.append(path)
-        text = (
-            f"{', '.join(found)}: the file system is mounted read-only; `:ro` in `volume` says that it may be"
-        )
+        text = f"the container cannot write to {', '.join(found)}: the file system is mounted read-only"
         shown = text if found else None
         board.flag(key, ConditionType.STORAGE_READ_ONLY, "ReadOnly", shown, name=container.name)

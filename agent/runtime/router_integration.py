@@ -364,7 +364,7 @@ class RouterIntegration:
             enabled = container.policy.enabled
             public = public_ports(container, around) if enabled else ()
             # Disabled sections are passed over: their ports are closed, whatever the zones say.
-            text = f"{', '.join(public)}; close it with `blocked_interfaces`, or with a LAN address in `port`"
+            text = f"these ports can be reached from the internet: {', '.join(public)}"
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
             reach = zones_reaching(container, around) if enabled else {}

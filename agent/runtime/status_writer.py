@@ -163,8 +163,8 @@ class StatusWriter:
             if not record.lost:
                 self.board.clear(key, ConditionType.DATA_LOST)
                 continue
-            text = f"removed outside of ucidockd and created again, empty: {', '.join(record.lost)}. Restore the data"
-            text += "; `ucidockd reconcile`, or a change of the section, clears this"
+            text = f"removed outside of ucidockd and created again, empty: {', '.join(record.lost)}"
+            text += "; `ucidockd reconcile`, or a change of the section, clears this message"
             self.board.set(key, ConditionType.DATA_LOST, status=True, reason="VolumeEmpty", message=text)
 
     def plan(self, plan: ops.Plan) -> None:

@@ -20,6 +20,7 @@ from agent.model.secrets import hidden, hidden_text
 from agent.status.conditions import (
     ConditionType,
     Level,
+    advice_of,
     label_of,
     level_of,
     order_of,
@@ -58,12 +59,15 @@ class Condition:
         return level_of(self.type, status=self.status, reason=self.reason)
 
     def as_json(self) -> dict[str, Any]:
-        """With its level, a few words for it, and a message wherever it is bad."""
+        """With its level, a few words for it, and where it is bad a message and what people can do."""
         message = self.message or sentence_of(self.type, status=self.status)
         label = label_of(self.type, status=self.status, reason=self.reason)
         shown = {**_fields(self), "message": message, "level": self.level, "label": label}
         if not self.details:
             del shown["details"]
+        advice = advice_of(self.type, status=self.status, reason=self.reason)
+        if advice:
+            shown["advice"] = advice
         remedy = remedy_of(self.type, status=self.status)
         return shown if remedy is None else {**shown, "remedy": remedy}
 

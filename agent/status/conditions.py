@@ -108,8 +108,8 @@ class Row:
 
     `bad`: the status that calls for attention. `level`: how bad that is, except for the `reasons` that have a level of
     their own. `sentence`: what to tell people where the condition has no message. `label`: two or three words for the
-    bad state, where the reason does not say it. `remedy`: what helps a person against the bad state; LuCI has a button
-    for each.
+    bad state, where the reason does not say it. `advice`: what people can do about the bad state, except for the reasons
+    in `advice_for` (`docs/troubleshooting.md` says more). `remedy`: what helps against it; LuCI has a button for each.
     """
 
     bad: bool
@@ -117,7 +117,39 @@ class Row:
     sentence: str
     reasons: Mapping[Reason, Level] = field(default_factory=dict)
     label: str = ""
+    advice: str = ""
+    advice_for: Mapping[Reason, str] = field(default_factory=dict)
     remedy: Remedy | None = None
+
+
+_RETRIED = "Correct what the message names. It is tried again automatically."
+_TAKEN_BACK = (
+    "The old container runs again. Correct the settings; the same change is not tried again by itself."
+)
+_FLASH = "Make room on the router's own flash, below `/etc`."
+_STATE_FILES = "A file of ucidockd cannot be read or written: check the router's flash."
+_DOCKERDS_LOG = (
+    "Correct Docker's settings. If they are right, look at dockerd's log, the disk and the free memory."
+)
+_DELETED = (
+    "Wait a moment. If it stays like this, remove the container with `docker rm -f`, or restart dockerd."
+)
+# of a section, then of dockerd
+_FAILED: Mapping[Reason, str] = {
+    "RolledBack": _TAKEN_BACK,
+    "StorageFull": _FLASH,
+    "StorageFailed": _STATE_FILES,
+    "Refused": "Correct Docker's settings. Docker runs with the last ones that worked.",
+    "NoProgram": "Install dockerd, or correct its path in the settings.",
+    "NotStarted": _DOCKERDS_LOG,
+    "NoAnswer": _DOCKERDS_LOG,
+    "Died": _DOCKERDS_LOG,
+    "NotConfirmed": _DOCKERDS_LOG,
+    "DaemonDown": "Look at dockerd's log, the disk and the free memory.",
+    "HostUnavailable": "Choose another listen address or port.",
+    "Certificate": "Correct what the message names in the TLS settings.",
+    "ClockNotSet": "Wait until the router has set its clock, or set it.",
+}
 
 
 # in the order in which equally bad conditions of one resource are told
@@ -125,26 +157,31 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ACCEPTED: Row(
         bad=False,
         level=Level.ERROR,
-        sentence="The section has mistakes; what runs for it is left alone.",
+        sentence="The settings have a mistake; what runs stays as it is.",
         label="Mistake in the settings",
+        advice="Correct the settings.",
     ),
     ConditionType.PASS_STUCK: Row(
         bad=True,
         level=Level.ERROR,
-        sentence="The agent is stuck in a pass; nothing is applied.",
-        label="Agent is stuck",
+        sentence="ucidockd hangs and applies nothing.",
+        label="ucidockd hangs",
+        advice="Unmount the disk or network share that does not answer (`umount -l`), or restart ucidockd.",
     ),
     ConditionType.ENGINE_STORAGE_LOST: Row(
         bad=True,
         level=Level.ERROR,
         sentence="The disk that holds Docker's data is gone or read-only.",
         label="Disk is gone",
+        advice="Mount the disk again. dockerd then restarts by itself.",
+        advice_for={"ReadOnly": "Check the disk for errors (`dmesg`) and mount it again."},
     ),
     ConditionType.STORAGE_UNSUITABLE: Row(
         bad=True,
         level=Level.ERROR,
         sentence="No container can be created on the file system of data_root.",
         label="Unsuitable disk",
+        advice="Choose a folder on a disk with ext4 or f2fs.",
         remedy=Remedy.OTHER_FOLDER,
     ),
     ConditionType.DISK_LOW: Row(
@@ -152,6 +189,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="There is little space left on the disk of Docker's data.",
         label="Disk almost full",
+        advice="Remove unused images, or move Docker's data to a larger disk.",
         remedy=Remedy.CLEAN_UP,
     ),
     ConditionType.DEGRADED: Row(
@@ -159,12 +197,20 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="The last change failed.",
         reasons={"Drift": Level.WARNING},  # `on_drift report`: as the user wants it
+        advice=_RETRIED,
+        advice_for={
+            **_FAILED,
+            "Drift": "To keep the change, write it into the settings. To undo it, set `on_drift` to repair.",
+            "Removing": _DELETED,
+            "Dead": _DELETED,
+        },
     ),
     ConditionType.DATA_LOST: Row(
         bad=True,
         level=Level.ERROR,
         sentence="A volume was removed outside of ucidockd and created again, empty.",
         label="Data lost",
+        advice="Restore the data from a backup, if you have one.",
         remedy=Remedy.RESTORE,
     ),
     ConditionType.ROLLED_BACK: Row(
@@ -172,19 +218,22 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="dockerd runs with its last working configuration.",
         label="Rolled back",
+        advice="Correct Docker's settings; the same ones are not tried again.",
     ),
     ConditionType.INSECURE_API: Row(
         bad=True,
         level=Level.ERROR,
         sentence="Docker's API would be reachable without a client certificate.",
         label="Unprotected Docker API",
+        advice="Turn on TLS with client certificates, or remove the TCP address.",
         remedy=Remedy.PROTECT_API,
     ),
     ConditionType.ENGINE_CHANGED: Row(
         bad=True,
         level=Level.ERROR,
-        sentence="This is another engine than before; nothing is created until `ucidockd reconcile`.",
+        sentence="Docker runs with other data than before, so nothing is created.",
         label="Different engine",
+        advice="Undo the change, move the data, or start with an empty Docker.",
         remedy=Remedy.USE_ENGINE,
     ),
     ConditionType.FIREWALL_OPEN: Row(
@@ -192,6 +241,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="The rules that block interfaces from containers are missing.",
         label="Firewall rules missing",
+        advice="Until then those devices can reach containers. Is `iptables` or `nftables` installed?",
         remedy=Remedy.BLOCK_ACCESS,
     ),
     ConditionType.ENGINE_IMPAIRED: Row(
@@ -199,12 +249,14 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="Something that dockerd needs is missing, and a restart did not bring it back.",
         label="Docker is impaired",
+        advice="Stop dockerd and start it again, and look at its log.",
     ),
     ConditionType.PUBLIC_PORT: Row(
         bad=True,
         level=Level.WARNING,
         sentence="A published port can be reached from the internet.",
         label="Open to the internet",
+        advice="Block access from the internet, or publish the port at the router's LAN address.",
         remedy=Remedy.BLOCK_ACCESS,
     ),
     ConditionType.ADDRESS_MISSING: Row(
@@ -212,12 +264,15 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.ERROR,
         sentence="A port is published at an address that the router does not have.",
         label="Address missing",
+        advice="Choose an address of the router for the port, or none.",
     ),
     ConditionType.PORT_UNREACHABLE: Row(
         bad=True,
         level=Level.WARNING,
         sentence="The firewall lets nothing reach a published port.",
         label="Cannot be reached",
+        advice="Allow it in the router's firewall.",
+        advice_for={"NoZone": "Give the network a firewall zone."},
         remedy=Remedy.ALLOW_IN,
     ),
     ConditionType.NO_INTERNET: Row(
@@ -225,6 +280,11 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="The firewall keeps the container from the internet.",
         label="No internet",
+        advice="Allow it in the router's firewall. If the container needs no internet, make its network internal.",
+        advice_for={
+            "NoZone": "Give the network a firewall zone.",
+            "NoUplinkZone": "Add the interface to the internet to a zone of the router's firewall.",
+        },
         remedy=Remedy.ALLOW_OUT,
     ),
     ConditionType.HOST_CONTROL: Row(
@@ -232,18 +292,22 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="The container can take control of the router.",
         label="Can control the router",
+        advice="Nothing to do if you trust this container. Otherwise remove that right or folder.",
     ),
     ConditionType.SHARED_ORIGIN_PORTS: Row(
         bad=True,
         level=Level.WARNING,
         sentence="Browsers treat a web page of this container and LuCI as one site.",
         label="Shares a site with LuCI",
+        advice="Use https for LuCI: set `uhttpd.main.redirect_https` to 1.",
     ),
     ConditionType.BACKUP_FAILED: Row(
         bad=True,
         level=Level.ERROR,
         sentence="The last backup failed.",
         label="Backup failed",
+        advice="Correct what the message names and make the backup again.",
+        advice_for={"NoSpace": "Make room in the folder of the backups, or keep fewer of them."},
         remedy=Remedy.BACK_UP,
     ),
     ConditionType.DELIVERED: Row(
@@ -251,6 +315,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="The last notice was not delivered.",
         label="Not delivered",
+        advice="Correct the address or the login of the notice, then send a test.",
         remedy=Remedy.CHECK_NOTICE,
     ),
     ConditionType.STORAGE_READ_ONLY: Row(
@@ -258,27 +323,39 @@ CONDITIONS: dict[ConditionType, Row] = {
         level=Level.WARNING,
         sentence="A folder of the container is on a read-only file system.",
         label="Read-only folder",
+        advice="Check the disk for errors and mount it again. If the container only reads, mark the volume as read-only.",
     ),
     ConditionType.ZONE_UNSET: Row(
         bad=True,
         level=Level.WARNING,
         sentence="The network is not in any firewall zone.",
         label="In no firewall zone",
+        advice="Correct the router's firewall or network settings.",
     ),
     ConditionType.WAITING: Row(
         bad=True,
         level=Level.WAITING,
         sentence="Something that it needs is not there yet.",
         label="Waiting",
+        advice="It starts by itself as soon as that is there.",
     ),
     ConditionType.RESTART_NEEDED: Row(
         bad=True,
         level=Level.WAITING,
         sentence="dockerd must be restarted to apply its settings.",
         label="Restart needed",
+        advice="Use `systemctl restart docker`, or `/etc/init.d/dockerd restart` on OpenWrt.",
+        advice_for={"Reload": "Use `systemctl reload docker`, or send SIGHUP to dockerd."},
     ),
     ConditionType.IMAGE_READY: Row(
-        bad=False, level=Level.WAITING, sentence="The image is not here yet.", label="Image missing"
+        bad=False,
+        level=Level.WAITING,
+        sentence="The image is not here yet.",
+        label="Image missing",
+        advice_for={
+            "PullFailed": "Check the name of the image, the internet connection and, for a private image, the login.",
+            "NoSpace": "Remove unused images.",
+        },
     ),
     ConditionType.SYNCED: Row(
         bad=False,
@@ -296,12 +373,25 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Held": Level.OFF,
             "Grace": Level.OFF,
         },
+        advice_for={
+            **_FAILED,
+            "BackOff": _RETRIED,
+            "Failed": _RETRIED,
+            "Conflict": "Take it over, or choose another name.",
+            "NewerVersion": "Install that version of ucidockd again, or a newer one.",
+            "EngineTooOld": "Remove the option, or update Docker.",
+            "LeftOut": "Correct the settings that the message names. Everything else is applied.",
+            "VolumeDiffers": "Make a volume with another name and copy the data.",
+            "SubnetOverlaps": "Choose another subnet.",
+            "BridgeTaken": "Choose another name for the bridge.",
+        },
     ),
     ConditionType.HEALTHY: Row(
         bad=False,
         level=Level.WAITING,
         sentence="The health check has not passed.",
         reasons={"Unhealthy": Level.ERROR},
+        advice_for={"Unhealthy": "Its log may say why. A restart sometimes helps."},
     ),
     ConditionType.RUNNING: Row(
         bad=False,
@@ -313,6 +403,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "Unknown": Level.WAITING,
             "NotListening": Level.WAITING,
         },
+        advice_for={"CrashLoop": "Look at its log for the cause. Docker keeps starting it."},
     ),
     ConditionType.UPDATE_AVAILABLE: Row(
         bad=True, level=Level.OK, sentence="A newer image is available.", label="Update available"
@@ -354,10 +445,35 @@ def sentence_of(kind: ConditionType, *, status: bool) -> str:
 
 _WORDS: Mapping[Reason, str] = {
     "BackOff": "Retrying",
+    "BridgeTaken": "Bridge name in use",
+    "Certificate": "No certificate",
+    "ClockNotSet": "Clock is not set",
+    "DaemonDown": "Docker does not run",
+    "Died": "dockerd ended",
+    "EngineChanged": "Different engine",
+    "EngineTooOld": "Docker is too old",
+    "Held": "Left as it is",
+    "HostUnavailable": "Address not available",
+    "LeftOut": "Partly applied",
+    "NewerVersion": "Made by a newer version",
+    "NoAnswer": "dockerd does not answer",
+    "NoProgram": "dockerd is missing",
+    "NotListening": "Starting or stopping",
+    "NotStarted": "dockerd did not start",
+    "Pending": "In progress",
+    "StorageFailed": "Flash does not work",
+    "StorageFull": "Flash is full",
+    "SubnetOverlaps": "Subnet in use",
+    "VolumeDiffers": "Cannot be changed",
     "CrashLoop": "Keeps crashing",
     "Absent": "Not created",
     "Grace": "Being removed",
 }
+
+
+def words_of(reason: Reason) -> str:
+    """A reason in words."""
+    return _WORDS.get(reason) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).capitalize()
 
 
 def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
@@ -365,7 +481,13 @@ def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
     row = CONDITIONS[kind]
     if row.label and status is row.bad:
         return row.label
-    return _WORDS.get(reason) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", reason).capitalize()
+    return words_of(reason)
+
+
+def advice_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
+    """What people can do about a condition as it stands; "" where nothing helps but to wait."""
+    row = CONDITIONS[kind]
+    return row.advice_for.get(reason, row.advice) if status is row.bad else ""
 
 
 def remedy_of(kind: ConditionType, *, status: bool) -> Remedy | None:

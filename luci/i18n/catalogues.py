@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Translations of the pages (gettext). `make pot` writes the template and brings the catalogues up to date.
 
-`pot`: luci/po/templates/ucidockd.pot with all texts of the pages, the menu, the rights and the schemas; luci/i18n/schemas.js
-with the schemas' texts as literals, since LuCI's scanner sees only those; and luci/po/*/ucidockd.po with all texts.
+`pot`: luci/po/templates/ucidockd.pot with all texts of the pages, the menu, the rights, schemas and conditions;
+luci/i18n/schemas.js with those of schemas and conditions as literals, since LuCI's scanner sees only such; and
+luci/po/*/ucidockd.po with all texts.
 `lmo IN OUT`: a catalogue as LuCI reads it (luci-base: po2lmo.c, lmo.h).
 """
 
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 LUCI = Path(__file__).parents[1]
 PROJECT = LUCI.parent
@@ -91,7 +93,7 @@ def header(language: str) -> str:
 def messages() -> list[Message]:
     """All texts, in order."""
     found: dict[tuple[str, str], Message] = {}
-    for place, single, plural in (*_pages(), *_json_texts(), *_schemas()):
+    for place, single, plural in (*_pages(), *_json_texts(), *_schemas(), *_conditions()):
         if single:
             message = found.setdefault((single, plural), Message(single, plural))
             if place not in message.places:
@@ -122,12 +124,28 @@ def _schemas() -> Iterator[tuple[str, str, str]]:
                 yield path.name, text, ""
 
 
+def _conditions() -> Iterator[tuple[str, str, str]]:
+    """What the status says of a condition in words of the agent."""
+    # here: a package is built (`lmo`) where the agent is not installed
+    from agent.errors import Reason
+    from agent.model.dockerd.settings import NotOurs
+    from agent.status.conditions import CONDITIONS, words_of
+
+    for row in CONDITIONS.values():
+        for text in (row.sentence, row.label, row.advice, *row.advice_for.values()):
+            yield "conditions.py", text, ""
+    for why in NotOurs:
+        yield "settings.py", why, ""
+    for reason in get_args(Reason):
+        yield "conditions.py", words_of(reason), ""
+
+
 def schema_literals() -> str:
     """JavaScript that nothing loads."""
-    texts = sorted({text for _, text, _ in _schemas()})
+    texts = sorted({text for _, text, _ in (*_schemas(), *_conditions()) if text})
     lines = [
         "// SPDX-License-Identifier: GPL-2.0-or-later",
-        "// Made by `make pot` for LuCI's scanner: the texts of the schemas, which the pages take through a variable.",
+        "// Made by `make pot` for LuCI's scanner: texts of schemas and conditions, taken through a variable.",
         "// Nothing loads it.",
         *("_({});".format("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'") for text in texts),
     ]

@@ -15,7 +15,7 @@ from agent.dockerd.unmanaged import own_settings
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError
 from agent.files.config import load
-from agent.model.dockerd.settings import DaemonAction, DaemonSettings, Process
+from agent.model.dockerd.settings import DaemonAction, DaemonSettings, NotOurs, Process
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.stock_script import StockScript
 
@@ -251,6 +251,7 @@ def test_from_ours_to_the_users_and_back(lab: DaemonLab, script: StockScript) ->
     assert theirs != ours
     assert not lab.info()["Debug"]
     assert "ucidockd only starts it" in lab.message("DaemonUnmanaged")
+    assert lab.whose() == (True, False, NotOurs.OWN_FILE)
     use_ours(lab, "option debug '1'\n")
     script.reload()
     assert lab.apply()
@@ -259,6 +260,7 @@ def test_from_ours_to_the_users_and_back(lab: DaemonLab, script: StockScript) ->
     assert lab.pid_of() == pid, "live-restore was on all the time"
     assert "DaemonUnmanaged" not in lab.conditions()
     assert lab.conditions()["Synced"] == (True, "Applied")
+    assert lab.whose() == (True, True, "")
 
 
 @pytest.mark.parametrize("agent", ["the same agent", "another one"])
@@ -294,6 +296,7 @@ def test_an_engine_elsewhere_is_not_started_here(lab: DaemonLab, script: StockSc
     lab.restart_agent()
     assert lab.apply()
     assert script.done() == []
+    assert lab.whose() == (False, False, NotOurs.ELSEWHERE)
 
 
 @pytest.mark.parametrize(

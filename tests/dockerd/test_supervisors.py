@@ -17,7 +17,7 @@ from agent.dockerd.supervisor import ChildSupervisor, ProcdSupervisor, engine_ve
 from agent.engine import process as daemon_process
 from agent.errors import DaemonError
 from agent.files.config import load, remember_agent
-from agent.model.dockerd.settings import Process
+from agent.model.dockerd.settings import NotOurs, Process
 from agent.model.dockerd.table import DaemonOption
 from agent.plan import daemon as plan_daemon
 from tests.support.daemon_lab import DaemonLab, wait_for
@@ -215,10 +215,12 @@ def test_an_external_dockerd_is_never_touched_and_a_needed_restart_is_reported(l
     lab.write("", kind="external")
     assert lab.apply()
     assert lab.conditions()["DaemonUnmanaged"] == (True, "ConfiguredElsewhere")
+    assert lab.whose() == (False, False, NotOurs.EXTERNAL)
     process = started_by_somebody(lab)
     try:
         assert lab.apply()
         assert "DaemonUnmanaged" not in lab.conditions()
+        assert lab.whose() == (False, True, NotOurs.EXTERNAL)
         assert lab.conditions()["Synced"] == (True, "Applied")
         lab.write("option log_level 'info'\noption debug '1'\n", kind="external")
         assert lab.apply()

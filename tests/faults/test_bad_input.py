@@ -288,7 +288,7 @@ def test_what_needs_a_failed_resource_waits_and_the_others_do_not(box: Box) -> N
     ]
     assert box.names() == ["other"]
     box.apply(config)
-    assert conditions(box, "container:web")["Waiting"] == (True, "Waiting", "network:lan could not be made")
+    assert conditions(box, "container:web")["Waiting"] == (True, "Waiting", "network lan could not be made")
     assert box.errors(config.replace(refused, LAN)) == []
     assert box.names() == ["last", "other", "web"]
 

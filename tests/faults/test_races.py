@@ -91,7 +91,7 @@ def test_a_foreign_container_on_a_name_of_the_swap_costs_nothing(
     for role in ("old", "new"):
         foreign = box.client.containers.create(BUSYBOX, ["sleep", "5"], name=swap_name("web", role, "ab" * 8))
         [error] = box.errors(WEB.replace("1000", "2000"))
-        assert error == f"a container named {foreign.name} exists and is not ours"
+        assert error == f"a container named {foreign.name} exists, and ucidockd did not create it"
         assert box.get("web").attrs["State"]["StartedAt"] == started
         assert box.get(foreign.name).id == foreign.id
         assert [record.swap for record in box.reconciler.records.records()] == [""]

@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.files.history import KEPT, History
+from agent.model.identity import Key
+from agent.model.observed import Record
+from agent.model.resources import Desired
 
 
 @settings(max_examples=25, deadline=None)
@@ -62,3 +65,24 @@ def test_it_moves_with_a_renamed_section_and_goes_with_a_removed_one(tmp_path: P
     history.forget("site")
     history.forget("site")
     assert history.versions("site") == ()
+
+
+def test_what_was_made_is_kept_though_its_section_was_edited_before_anyone_looked(tmp_path: Path) -> None:
+    history, key = History(tmp_path), Key("container", "web")
+
+    def look(wanted: str, made_of: str, *, busy: bool = False) -> None:
+        desired = Desired(containers=(), generation=wanted, spec_hashes={key: wanted})
+        record = Record(
+            kind="container", section="web", name="web", object_id="id", nonce="n", spec_hash=made_of
+        )
+        texts = {"web": f"text {wanted}"}
+        history.keep_applied(desired, texts, [record] if made_of else [], {key} if busy else set(), at=1.0)
+
+    look("1", "")
+    look("2", "", busy=True)  # edited while it is made
+    look("2", "1")
+    assert [version.text for version in history.versions("web")] == ["text 1"]
+    look("3", "1", busy=True)
+    look("4", "2")
+    look("4", "4")
+    assert [version.text for version in history.versions("web")] == ["text 1", "text 2", "text 4"]

@@ -142,6 +142,13 @@ test('commands are shown as a shell has them', () => {
 	assert.deepEqual([ rows.commandIsClosed("a 'b"), rows.commandIsClosed("a 'b'") ], [ false, true ]);
 });
 
+test('settings: of a dockerd whose settings are made elsewhere there is only the option that says so', () => {
+	const found = Object.fromEntries(TYPES.map(type => [ type, schemaOf(type) ]));
+	const shown = settings.subjects().flatMap(subject => settings.placesOf(subject, found, true)).flatMap(([ type, first, folded ]) => [ ...first, ...folded ].map(name => `${type}.${name}`));
+	assert.deepEqual(shown.filter(name => /^(?:globals|tls|proxies)/.test(name)), [ 'globals.alt_config_file' ]);
+	assert.ok(shown.includes('agent.docker_host') && shown.includes('firewall.blocked_interfaces'));
+});
+
 test('settings: every option of dockerd and of the agent is on the page once', () => {
 	const found = Object.fromEntries(TYPES.map(type => [ type, schemaOf(type) ]));
 	for (const type of [ 'globals', 'tls', 'proxies', 'firewall', 'agent' ]) {

@@ -16,12 +16,12 @@ const format = load('ucidockd.format');
 
 const resource = (key, level, verdict, ...conditions) => ({
 	key, level, verdict, kind: key.split(':')[0], section: key.split(':')[1], object_id: `id-${key}`,
-	conditions: conditions.map(([ type, value, reason ]) => ({ type, status: value, reason, label: `of ${reason}`, message: `${reason}!`, since: 7 }))
+	conditions: conditions.map(([ type, value, reason ]) => ({ type, status: value, reason, label: `of ${reason}`, message: `${reason}!`, advice: `Mend ${reason}.`, since: 7 }))
 });
 
 test('status: the condition that the agent names decides, with the level that the agent gives', () => {
 	const found = status.verdict(resource('container:web', 'error', 'Degraded', [ 'Accepted', true, 'Valid' ], [ 'Degraded', true, 'Failed' ]));
-	assert.deepEqual(found, { level: 'error', type: 'Degraded', label: 'of Failed', message: 'Failed!', since: 7, output: '' });
+	assert.deepEqual(found, { level: 'error', type: 'Degraded', label: 'of Failed', message: 'Failed!', advice: 'Mend Failed.', since: 7, output: '' });
 });
 
 test('status: a section of which nothing is known yet is pending', () => {

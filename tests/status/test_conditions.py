@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.status.board import StatusBoard
-from agent.status.conditions import CONDITIONS, NOTES, ConditionType, Level, Remedy
+from agent.status.conditions import CONDITIONS, NOTES, ConditionType, Level, Remedy, advice_of
 
 ROOT = Path(__file__).parents[2]
 READERS = [
@@ -35,7 +35,20 @@ def test_every_type_has_a_row_with_a_sentence() -> None:
     assert set(CONDITIONS) == set(ConditionType)
     assert {kind for kind, row in CONDITIONS.items() if row.level is Level.OK} == set(NOTES)
     for row in CONDITIONS.values():
-        assert re.fullmatch(r"([A-Z]|dockerd ).*\.", row.sentence)
+        assert re.fullmatch(r"([A-Z]|dockerd |ucidockd ).*\.", row.sentence)
+
+
+def test_every_problem_says_what_to_do_in_sentences_for_people() -> None:
+    """Not in commands: on the pages there are buttons."""
+    troubles = (Level.ERROR, Level.WARNING)
+    for kind, row in CONDITIONS.items():
+        reasons = [
+            reason for reason in (*row.reasons, "Failed") if row.reasons.get(reason, row.level) in troubles
+        ]
+        told = [advice_of(kind, status=row.bad, reason=reason) for reason in reasons]
+        for text in (*told, *row.advice_for.values()):
+            assert re.fullmatch(r"[A-Z].*[.?]", text) and "`ucidockd" not in text, (kind, text)
+        assert advice_of(kind, status=not row.bad, reason="Failed") == ""
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda path: path.name)

@@ -139,6 +139,11 @@ class DaemonLab:
         resources = {item["key"]: item for item in self.board.snapshot()["resources"]}
         return {c["type"]: (c["status"], c["reason"]) for c in resources.get(KEY, {}).get("conditions", [])}
 
+    def whose(self) -> tuple[bool, bool, str]:
+        """Whether it is ours to start, whether UCI's settings count, and why not."""
+        found = self.board.snapshot()["agent"]["dockerd"]
+        return found["starts"], found["settings"], found["why"]
+
     def message(self, condition: str) -> str:
         resources = {item["key"]: item for item in self.board.snapshot()["resources"]}
         return next(str(c["message"]) for c in resources[KEY]["conditions"] if c["type"] == condition)

@@ -213,6 +213,7 @@ SCHEMAS: dict[str, Any] = {
             },
             "level": LEVEL,
             "label": {**TEXT, "description": "A few words for the state"},
+            "advice": {**TEXT, "description": "What people can do about it, where it is bad"},
             "remedy": {
                 "enum": [remedy.value for remedy in Remedy],
                 "description": "What helps, where a person can do something",

@@ -135,6 +135,15 @@ class DaemonAction(StrEnum):
     RESTART = "restart"
 
 
+class NotOurs(StrEnum):
+    """Why ucidockd does not do with dockerd what it otherwise does, for people."""
+
+    ELSEWHERE = "Docker runs on another machine."
+    EXTERNAL = "Another program starts and stops dockerd."
+    OWN_FILE = "dockerd's settings are in a file of your own."
+    NO_SECTION = "No section of /etc/config/dockerd is about dockerd."
+
+
 class Step(StrEnum):
     """How far a change had come; what a new agent finds when the old one was killed."""
 

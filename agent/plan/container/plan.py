@@ -180,7 +180,9 @@ class _Planner:
             found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
             differing = [difference.field for difference in found]
             how = f"; it differs in {', '.join(differing)}" if differing else ""
-            self.draft.conflict(self.key, f"a container named {container.name} exists and is not ours{how}")
+            self.draft.conflict(
+                self.key, f"a container named {container.name} exists, and ucidockd did not create it{how}"
+            )
             return
         # taking a container over stops it: what failed once is not tried again until the section or the image changes
         failed = next(
@@ -244,7 +246,7 @@ class _Planner:
             # a swap or a renaming would fail half-way, so what runs is left as it is
             todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
             self.draft.add(self.key, todo, self.needs, partial=True)
-            message = f"a container named {self.container.name} exists and is not ours; ours is {seen.name}"
+            message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
             self._find("Synced", status=False, reason="Conflict", message=message)
             return
         changes = self._changes(record, seen)

@@ -51,8 +51,12 @@ return baseclass.extend({
 		D.ask(label, this.impact(action, keeps, containers), label, () => agent['dockerd_' + action]().then(() => done(action)), action === 'stop' ? 'negative' : 'apply');
 	},
 
-	// `running`: whether the engine answers; `done(action)` is called when the agent has taken the wish
-	buttons(running, done) {
+	// `running`: whether the engine answers; `done(action)` is called when the agent has taken the wish; `whose`: what the
+	// status says of dockerd, which may be another program's to start and stop
+	buttons(running, done, whose) {
+		if (whose?.starts === false)
+			return D.el('p', {}, _(whose.why));
+
 		return D.el('p', {}, running
 			? [ D.button('neutral', _('Restart dockerd'), () => this.ask('restart', _('Restart dockerd'), done)), ' ', D.button('negative', _('Stop dockerd'), () => this.ask('stop', _('Stop dockerd'), done)) ]
 			: D.button('apply', _('Start dockerd'), () => agent.dockerd_start().then(() => done('start'))));

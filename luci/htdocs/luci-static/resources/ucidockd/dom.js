@@ -229,6 +229,11 @@ return baseclass.extend({
 
 	badge: (level, text) => el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(COLOURS[level] ?? COLOURS.off) }, text),
 
+	// what `status.verdict` gives: its state, why, and what helps
+	verdict({ level, label, message, advice }) {
+		return el('div', {}, this.badge(level, label), ' ', el('small', {}, this.coded(message)), advice && el('div', {}, el('small', {}, this.coded(advice))));
+	},
+
 	// only to web pages, and without telling where from
 	link: (href, text) => (/^https?:\/\//).test(href) ? el('a', { href, target: '_blank', rel: 'noopener noreferrer' }, text) : el('span', {}, text),
 

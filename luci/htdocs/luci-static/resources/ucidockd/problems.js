@@ -115,6 +115,11 @@ function lasted(since) {
 	return ' · ' + _('for %s').format(format.age(since, Date.now() / 1000));
 }
 
+// what people can do, each once
+function adviceFor({ conditions }) {
+	return [ ...new Set(conditions.filter(one => RANK.includes(one.level)).map(status.adviceOf).filter(Boolean)) ];
+}
+
 // all that `node` shows, but for the time that passes
 function signOf(resource) {
 	const { name, level, retry_at: retryAt, object_id: id } = resource;
@@ -161,8 +166,9 @@ return baseclass.extend({
 		const told = toldOf(resource), { output } = status.verdict(resource), isContainer = resource.kind === 'container';
 
 		return D.el('div', { 'class': 'ucidockd-problem ucidockd-%s'.format(resource.level) },
-			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, one.label), ' ',
-				D.el('span', { 'class': 'ucidockd-any' }, D.coded(one.message)), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since), 'data-since': one.since }, lasted(one.since)) : '')),
+			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, status.labelOf(one)), ' ',
+				D.el('span', { 'class': 'ucidockd-any' }, D.coded(status.messageOf(one))), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since), 'data-since': one.since }, lasted(one.since)) : '')),
+			adviceFor(resource).map(text => D.el('div', {}, D.coded(text))),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(

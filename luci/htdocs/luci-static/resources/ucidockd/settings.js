@@ -18,6 +18,8 @@ const PLACES = {
 	agent: [ [ 'agent', [ 'enabled', 'remove' ], [ 'listen', 'cert', 'key', 'allowed_host', 'cors_origin', 'allow_exposed', 'allow_container_clients', 'log_level', 'resync', 'resync_deep' ] ] ]
 };
 const TYPES = [ 'globals', 'agent' ]; // of these, all that is on no place is with the internals
+// dockerd follows these, unless its settings are made elsewhere; what says where does always count
+const OF_DOCKERD = [ 'globals', 'tls', 'proxies' ], WHERE = [ 'alt_config_file' ];
 // subjects that are shown where the agent has such options, by the `x-tab` of their schema
 const LATER = [ 'updates', 'notices', 'backup', 'cleanup' ];
 
@@ -29,8 +31,14 @@ return baseclass.extend({
 		agent: _('Agent'), advanced: _('Advanced')
 	}[subject]),
 
-	// [[type, shown, folded], ...] of a subject; `schemas`: by type
-	placesOf(subject, schemas) {
+	// [[type, shown, folded], ...] of a subject; `schemas`: by type; `elsewhere`: dockerd's settings are not UCI's
+	placesOf(subject, schemas, elsewhere) {
+		const counts = type => name => !elsewhere || !OF_DOCKERD.includes(type) || WHERE.includes(name);
+
+		return this.allOf(subject, schemas).map(([ type, shown, folded ]) => [ type, shown.filter(counts(type)), folded.filter(counts(type)) ]);
+	},
+
+	allOf(subject, schemas) {
 		if (subject === 'advanced')
 			return TYPES.map(type => [ type, [], this.internals(type, schemas[type]) ]);
 

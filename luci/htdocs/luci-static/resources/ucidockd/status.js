@@ -4,13 +4,17 @@
 'use strict';
 'require baseclass';
 
+// The agent's own words, which the catalogues know (luci/i18n): a few for its state, a sentence where it has no
+// more to say, and what people can do.
+const labelOf = condition => _(condition.label), messageOf = condition => condition.message && _(condition.message), adviceOf = condition => condition.advice ? _(condition.advice) : '';
+
 // what a section is shown as: the agent says which of its conditions decides, and how bad it is
 function verdict(resource) {
 	const told = (resource.conditions ?? []).find(condition => condition.type === resource.verdict);
 
 	return {
 		level: resource.level, type: resource.verdict,
-		label: told?.label ?? _('Not checked yet'), message: told?.message ?? '', since: told?.since ?? 0,
+		label: told ? labelOf(told) : _('Not checked yet'), message: told ? messageOf(told) : '', advice: told ? adviceOf(told) : '', since: told?.since ?? 0,
 		output: (resource.conditions ?? []).map(one => one.details?.output).find(Boolean) ?? ''
 	};
 }
@@ -94,4 +98,4 @@ const Model = baseclass.extend({
 	}
 });
 
-return baseclass.extend({ verdict, make: () => new Model() });
+return baseclass.extend({ verdict, labelOf, messageOf, adviceOf, make: () => new Model() });

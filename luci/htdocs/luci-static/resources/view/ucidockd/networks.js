@@ -57,7 +57,7 @@ return view.extend({
 
 		return [
 			[ D.el('strong', { 'class': 'ucidockd-any' }, network.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, OWN.includes(network.Name) ? _('built in') : _('not managed')) ],
-				told && told.level !== 'ok' && D.el('div', {}, D.badge(told.level, told.label), ' ', D.el('small', {}, told.message)) ],
+				told && told.level !== 'ok' && D.verdict(told) ],
 			D.listed(users.map(row => D.page([ 'container', row.path ], row.name))),
 			subnets.map(one => D.el('div', {}, one.Subnet)), subnets.map(one => D.el('div', {}, one.Gateway ?? '-')), network.Driver,
 			D.el('div', { 'class': 'ucidockd-actions' }, inspect.button(network.Name, () => calls.network.inspect(network.Id)), ' ',

@@ -142,9 +142,9 @@ return view.extend({
 
 	// the engine went, or came back; what was asked for is shown until the agent has done it
 	onEngine(reachable) {
-		const waits = this.wish && this.wish.last === this.model.lastOperation(DAEMON) && this.wish.reachable === reachable;
+		const { dockerd: whose } = this.model.agent, waits = this.wish && this.wish.last === this.model.lastOperation(DAEMON) && this.wish.reachable === reachable;
 
-		if (reachable === this.reachable && waits === this.waits)
+		if (reachable === this.reachable && waits === this.waits && whose?.starts === this.starts)
 			return;
 
 		if (this.reachable !== undefined && reachable !== this.reachable)
@@ -152,10 +152,11 @@ return view.extend({
 
 		this.reachable = reachable;
 		this.waits = waits;
+		this.starts = whose?.starts;
 		this.wish = waits ? this.wish : null;
 		D.fill(this.buttons, waits
 			? D.el('p', {}, D.badge('waiting', dockerd.underWay(this.wish.action)), ' ', _('Containers get time to stop.'))
-			: dockerd.buttons(reachable, action => this.wished(action)));
+			: dockerd.buttons(reachable, action => this.wished(action), whose));
 	},
 
 	wished(action) {

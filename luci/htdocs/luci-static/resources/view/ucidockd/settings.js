@@ -36,14 +36,12 @@ return view.extend({
 
 	// what became of the last change
 	state(snapshot) {
-		const model = status.make(), place = D.el('p', { 'aria-live': 'polite' });
+		const model = status.make(), place = D.el('div', { 'aria-live': 'polite' });
 		const draw = () => {
 			const daemon = model.known.get(DAEMON_KEY);
 
 			if (daemon) {
-				const { level, label, message } = status.verdict(daemon);
-
-				D.fill(place, 'dockerd: ', D.badge(level, label), ' ', message);
+				D.fill(place, 'dockerd: ', D.verdict(status.verdict(daemon)));
 			}
 		};
 
@@ -76,7 +74,7 @@ return view.extend({
 		const isAuto = () => [ '', 'auto' ].includes(this.made.tls.value('mode')), isFiles = () => !isAuto();
 
 		return {
-			'globals data_root': () => ({ more: [ browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)), ' ', movedata.button(this.dataRoot(), () => this.made.globals.value('data_root')) ] }),
+			'globals data_root': () => ({ more: [ browse.button(() => this.made.globals.value('data_root'), path => this.made.globals.put('data_root', path)), ' ', this.whose.starts === false ? '' : movedata.button(this.dataRoot(), () => this.made.globals.value('data_root')) ] }),
 			'globals hosts': () => ({ check: text => this.wrongHost(text), placeholder: _('e.g. %s').format('tcp://192.168.1.1:2376') }),
 			'tls enabled': () => ({ title: 'TLS', description: _('All TCP addresses speak TLS. The agent makes the certificates and renews them.') }),
 			'tls verify': () => ({ title: _('Client certificates'), description: _('Only clients with a certificate get in. Make one for each client below.') }),
@@ -99,7 +97,7 @@ return view.extend({
 	},
 
 	subject(name) {
-		const places = settings.placesOf(name, this.schema).filter(([ , shown, folded ]) => shown.length || folded.length);
+		const places = settings.placesOf(name, this.schema, this.whose.settings === false).filter(([ , shown, folded ]) => shown.length || folded.length);
 		const set = places.map(([ type, , folded ]) => folded.filter(option => !this.sectionOf(type).isNew && this.sectionOf(type).raw[option] !== undefined).length).reduce((sum, count) => sum + count, 0);
 		const shown = places.map(([ type, options ]) => this.fields(type, options)), folded = places.map(([ type, , options ]) => this.fields(type, options));
 
@@ -109,7 +107,7 @@ return view.extend({
 		return D.el('div', { 'class': 'cbi-section ucid-form' }, D.el('h3', { 'id': 'set-%s'.format(name) }, settings.titleOf(name)),
 			name === 'network' ? this.others() : '', name === 'registries' ? this.logins() : '', name === 'notices' ? this.notices() : '', name === 'backup' ? this.backups() : '', shown,
 			folded.flat().length ? editor.folded(name === 'advanced' ? _('Internal options') : _('More'), folded, set) : '',
-			name === 'access' ? bundle.render() : '');
+			name === 'access' && this.whose.settings !== false ? bundle.render() : '');
 	},
 
 	logins() {
@@ -146,6 +144,16 @@ return view.extend({
 		}).node ];
 	},
 
+	// what is not here, and why, where dockerd is not ours
+	foreign() {
+		const { starts, settings: follows, why } = this.whose;
+
+		if (starts !== false && follows !== false)
+			return '';
+
+		return D.el('p', { 'class': 'alert-message' }, _(why), ' ', follows === false ? _('Settings of dockerd that would have no effect are not shown.') : _('It follows changed settings when that program restarts it.'));
+	},
+
 	// where Docker's data is now
 	dataRoot() {
 		return uci.get('dockerd', 'globals', 'data_root') ?? this.schema.globals.properties.data_root.default;
@@ -155,7 +163,7 @@ return view.extend({
 	confirm(_plan, given) {
 		const from = this.dataRoot(), to = given.dockerd?.globals?.data_root;
 
-		if (to === undefined || to.replace(/\/+$/, '') === from.replace(/\/+$/, ''))
+		if (this.whose.starts === false || to === undefined || to.replace(/\/+$/, '') === from.replace(/\/+$/, ''))
 			return [];
 
 		const names = this.containers.map(one => (one.Names[0] ?? one.Id).replace(/^\//, '')).sort().join(', ');
@@ -171,13 +179,13 @@ return view.extend({
 		if (!readable)
 			return D.el('div', {}, D.el('h2', {}, _('Settings')), editor.refused());
 
-		Object.assign(this, { schema, containers, copies, made: {} });
+		Object.assign(this, { schema, containers, copies, made: {}, whose: snapshot.agent?.dockerd ?? {} });
 		this.page = editor.make({ confirm: (plan, given) => this.confirm(plan, given) });
 		TYPES.filter(type => !MANY.includes(type)).forEach(type => this.sectionOf(type));
 
 		const parts = settings.subjects().map(name => [ name, this.subject(name) ]).filter(([ , node ]) => node !== '');
 		const jump = D.el('p', {}, parts.map(([ name ]) => [ D.el('a', { 'href': '#set-%s'.format(name) }, settings.titleOf(name)), ' \u00a0 ' ]));
-		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(snapshot), jump, parts.map(([ , node ]) => node), this.page.bar());
+		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(snapshot), this.foreign(), jump, parts.map(([ , node ]) => node), this.page.bar());
 
 		this.page.sections.forEach(section => section.update());
 		window.requestAnimationFrame(() => location.hash.startsWith('#set-') && document.getElementById(location.hash.slice(1))?.scrollIntoView());
