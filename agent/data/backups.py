@@ -26,7 +26,7 @@ from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import Key
 from agent.model.resources import Backup, Desired
 from agent.model.secrets import hidden_text
-from agent.plan.updates import is_due
+from agent.model.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.record_lines import json_object
@@ -97,6 +97,7 @@ class Backups:
         Raises ConfigError, PathError, DataError.
         """
         section = self._section(name)
+        # Only a folder can be looked into; a command may have sent the archive anywhere.
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
         found = await FolderTarget(section.target).archives(section.name, section.volumes)

@@ -139,6 +139,8 @@ class Volumes:
     async def _list_by_archive(self, name: str, inside: str) -> Listing:
         """All of the folder's archive goes through here, of which only the first headers are kept."""
         found: dict[str, Member] = {}
+        # Reading on to the end is the price: the connection could not be used again, and the engine would log an
+        # error.
         reader = TarReader()
         async with await self._open(name, f"/{_AT}/{inside}/.") as response:
             async for piece in response.chunks():
@@ -147,6 +149,7 @@ class Volumes:
                 except TarError as exc:
                     raise EngineError(f"the engine sent a damaged archive: {exc}") from exc
                 for member in members:
+                    # One more than is shown tells that there is more.
                     entry = rooted(member.name)
                     if entry and "/" not in entry and len(found) <= places.LISTED:
                         found[entry] = member
@@ -307,6 +310,7 @@ class Volumes:
             await finished(leave())
 
     async def _import(self) -> str:
+        # An empty image of our own: pulling one would need a registry, and a router may have no internet.
         """An image without any file (POST /images/create with `fromSrc=-`, as `docker import`)."""
         query = [("fromSrc", "-"), ("changes", f"LABEL {LABEL_HELPER}={self._mark()}")]
         headers = [("content-type", "application/x-tar")]
@@ -314,6 +318,7 @@ class Volumes:
             "POST", "/images/create", query=query, headers=headers, body=_EMPTY
         )
         async with await response.checked():
+            # Answered with 200 before the work: what failed is in the lines.
             said = [json.loads(line) for line in (await response.read()).splitlines() if line.strip()]
         wrong = next((str(line["error"]) for line in said if "error" in line), "")
         image = str(said[-1].get("status", "")) if said else ""

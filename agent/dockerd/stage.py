@@ -16,9 +16,8 @@ from pathlib import Path
 
 from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
-from agent.dockerd.health import DaemonHealth
+from agent.dockerd.health import DaemonHealth, DaemonLife
 from agent.dockerd.identity import EngineHome, RunningEngine
-from agent.dockerd.life import DaemonLife
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
@@ -62,11 +61,10 @@ from agent.model.dockerd.settings import (
 from agent.model.dockerd.table import value_at
 from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.daemon import Change, LeftOut, Rendered, as_wished, classify
-from agent.plan.router.zones import bridges_of
+from agent.plan.router.bridges import bridges_of
+from agent.router.addresses import host_routes, local_server_names
 from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
-from agent.router.routes import host_routes
 from agent.status.board import StatusBoard
-from agent.tls.local_names import local_server_names
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from agent.model.dockerd.table import TABLE, Version, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
-from agent.plan.router.subnets import SUBNET_KEYS, fit
+from agent.plan.router.bridges import SUBNET_KEYS, fit
 
 # Looks at this machine before dockerd is disturbed: certificate files, addresses, and what `dockerd --validate` says.
 
@@ -313,8 +313,11 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
 def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str, str]:
     """Keys with which no container starts on this machine: dockerd does not, or it does all the same."""
     found = {}
-    if why := _no_folder(str(settings.values.get("data-root") or "")):
-        found["data-root"] = why
+    folder = str(settings.values.get("data-root") or "")
+    # a disk that does not answer is no reason against the setting: the pass waits for it
+    with contextlib.suppress(PathError):
+        if folder and (why := PATHS.ask(no_folder, folder)):
+            found["data-root"] = why
     drivers = settings.values.get("exec-opts")
     if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
         found["exec-opts"] = (
@@ -326,14 +329,6 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
         if settings.values.get("log-opts"):
             found["log-opts"] = f"they are those of the log driver {driver}"
     return found
-
-
-def _no_folder(root: str) -> str:
-    """Why there can be no folder of that name, "" where nothing is known against it."""
-    try:
-        return PATHS.ask(no_folder, root) if root else ""
-    except PathError:
-        return ""
 
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:

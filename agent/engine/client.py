@@ -28,9 +28,16 @@ import urllib3.exceptions
 from docker.transport import UnixHTTPAdapter
 from requests.adapters import HTTPAdapter
 
-from agent.engine.limits import Deadline, OversizeError, json_lines, keep_time, read_body
 from agent.engine.process import end_leftover, tells_of_leftover
-from agent.engine.remote_tls import EngineTls, is_mistrust
+from agent.engine.transport import (
+    Deadline,
+    EngineTls,
+    OversizeError,
+    is_mistrust,
+    json_lines,
+    keep_time,
+    read_body,
+)
 from agent.errors import (
     EngineError,
     EngineInvalidError,
@@ -205,11 +212,9 @@ class DockerEngine:
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
         """The decoded answer to one request, None where it is empty; see `_send`."""
-        return self._decoded(self._send(method, path, **args), object_pairs_hook=_shared)
-
-    def _decoded(self, content: bytes, **how: Any) -> Any:
+        content = self._send(method, path, **args)
         try:
-            return json.loads(content, **how) if content else None
+            return json.loads(content, object_pairs_hook=_shared) if content else None
         except (ValueError, RecursionError) as exc:
             raise self._invalid() from exc
 

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import h11
 
 from agent.engine.body_pump import BrokenSourceError, Passing, Pump
-from agent.engine.remote_tls import EngineTls, is_mistrust
+from agent.engine.transport import EngineTls, is_mistrust
 from agent.engine.wire import Wire
 from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError, plain_words
 from agent.model.addresses import EngineAddress, parse_engine_address

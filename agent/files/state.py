@@ -26,7 +26,7 @@ from typing import Any
 from agent.errors import StorageError
 from agent.files.atomic import atomic_write
 from agent.model.observed import Record
-from agent.plan.engines import Claims, Tags, visible
+from agent.plan.records import Claims, Tags, visible
 from agent.wire.record_lines import change_line, document, read
 
 logger = logging.getLogger(__name__)

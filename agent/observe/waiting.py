@@ -19,8 +19,8 @@ from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, WaitFor, WaitKind
-from agent.plan.applied import applied_waits, as_applied, waits_of
 from agent.plan.draft import Missing
+from agent.plan.records import applied_waits, as_applied, waits_of
 from agent.router.devices import Plugged
 from agent.router.netifd import is_up
 

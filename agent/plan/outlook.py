@@ -16,8 +16,8 @@ from typing import Any
 from agent.model.container_table import Level as Cost
 from agent.model.resources import Container
 from agent.plan import operations as ops
+from agent.plan.container.changes import OptionChange, network_changes, option_changes
 from agent.plan.draft import desired_spec, shared_names
-from agent.plan.written import OptionChange, network_changes, option_changes
 from agent.status.conditions import ConditionType, Level, level_of
 
 

@@ -17,15 +17,14 @@ from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Re
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Network, Volume, prerequisites_first
 from agent.plan import operations as ops
-from agent.plan.applied import is_alive
-from agent.plan.claims import settle
+from agent.plan.container.changes import OptionChange, network_changes
 from agent.plan.container.difference import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
-from agent.plan.container.needs import joined_keys
+from agent.plan.container.needs import joined_keys, settle
 from agent.plan.container.plan import plan_container
 from agent.plan.draft import Context, Draft, Missing, desired_spec
-from agent.plan.router.subnets import obstacle
-from agent.plan.written import OptionChange, network_changes
+from agent.plan.records import is_alive
+from agent.plan.router.bridges import obstacle
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
 # What runs, as the engine shows it: for every container of ours, whatever can be planned for it.

@@ -17,8 +17,8 @@ from agent.model.resources import AgentSettings
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.runtime.requests.foresight import foresee, foresee_change, load_change
-from agent.runtime.requests.past import past
 from agent.runtime.requests.planning import Settling, describe, diff, plan_answer, reconcile_answer
+from agent.runtime.requests.versions import past
 from agent.status.board import StatusBoard
 
 _INTERRUPTED = 130  # 128 and SIGINT
@@ -84,7 +84,7 @@ class Single:
 
     def renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, Any]:
         """Updates containers, or takes them back to the image before."""
-        from agent.runtime.requests.updating import answer, ask
+        from agent.runtime.requests.versions import answer, ask
 
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.take_over()

@@ -39,8 +39,7 @@ from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
-from agent.observe.images import KnownImages
-from agent.observe.snapshot import Standing, observe
+from agent.observe.snapshot import KnownImages, Standing, observe
 from agent.observe.waiting import (
     applied_names,
     lost,

@@ -23,7 +23,7 @@ from agent.errors import Reason
 from agent.files.history import History
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired
-from agent.observe.images import KnownImages
+from agent.observe.snapshot import KnownImages
 from agent.plan import operations as ops
 from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.runtime.status_writer import StatusWriter

@@ -31,10 +31,12 @@ from agent.model.updates import (
     ImageName,
     RunningImage,
     UpdateState,
+    compare,
+    needs_members,
+    next_check_s,
     parse_image,
     result_as_json,
 )
-from agent.plan.updates import compare, needs_members, next_check_s
 from agent.wire.record_lines import json_object
 
 if TYPE_CHECKING:

@@ -88,6 +88,7 @@ def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
 
 
 def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
+    # An option that the schema does not know is reported elsewhere, and in the words that the user wrote.
     schema = properties(kind).get(option.name)
     if schema is None:
         return option
@@ -112,11 +113,16 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
             )
         elif parts and parts[0] != bare and bare[:1] in _JSON:
             notes.append(Note(option.name, len(entries), "is written as in a daemon.json", parts[0]))
+        # An entry that was nothing but separators says nothing, and dockerd would refuse an empty string.
         entries += [part for part in parts if part]
+        # Entries that came out of one line keep that line: messages must lead to what the user can see in the
+        # file.
         line = option.lines[min(index, len(option.lines) - 1)] if option.lines else 0
         lines += [line] * (len(entries) - len(lines))
     if schema.get("type") == "array":
         return replace(option, value=tuple(entries), lines=tuple(lines))
+    # More than one value for a scalar stays as it is: which of them counts is for the user to say, and the schema
+    # reports it.
     if len(entries) != 1:
         return option
     if not isinstance(option.value, str):
@@ -125,10 +131,13 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
 
 
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
+    # Only where the option is a list: elsewhere a bracket may be part of the value, as in an IPv6 address.
     if text[:1] in _JSON and properties(kind)[name].get("type") == "array":
         with contextlib.suppress(ValueError, RecursionError):
             return _of_json(json.loads(text))
     if kind == "globals" and name in _SPLIT:
+        # Nothing found means that it is not of that form: the value itself is then what the parser complains
+        # about.
         return _SPLIT[name](text) or [text]
     return _BETWEEN.split(text.strip(",;，；、")) if (kind, name) in _WORDS else [text]
 
@@ -153,6 +162,8 @@ def _of_json(value: Json) -> list[str]:
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
     """A word of a choice as it should be written; dockerd accepts capitals in most of them."""
     choices = schema.get("enum", ())
+    # dockerd compares without regard to case, and some values had another name in older releases. What is unknown
+    # either way stays, for the schema to refuse.
     word = _ALIASES.get((name, text.lower()), text.lower())
     if text in choices or word not in choices:
         return text
@@ -184,6 +195,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_exclusive(main, values)
     return DaemonSettings(
         values=values,
+        # A key that was refused is not one that is unset: dockerd keeps the value that it runs with.
         left_out=frozenset(
             row.key
             for row in TABLE
@@ -210,6 +222,7 @@ def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
         mine[0].warn(
             "OpenWrt's scripts look for this section by its name", expected=f"config {kind} '{kind}'"
         )
+    # Read, so that they are not reported as unknown: the file is shared with that app.
     for name in ("ps_flags", "_luci_lan") if kind == "globals" and mine else ():
         mine[0].text(name)  # luci-app-dockerman's
     return mine[0] if mine else None
@@ -219,6 +232,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     """Puts one option of the table where daemon.json has it."""
     if not row.many:
         found = _plain(reader, row.uci, None, reader.parsed(row.uci, row.parse))
+        # A tuple or a Host has no place in daemon.json as it stands: `hosts` and pairs have readers of their own.
         if not isinstance(found, (tuple, Host)):
             put(values, row.key, found)
         return
@@ -247,6 +261,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if row.uci == "labels":
         entries = _without_conflicts(reader, entries)
     items: list[Json] = [entry for _, entry in entries if not isinstance(entry, (tuple, Host))]
+    # A double says nothing more, but would look like a change of the file.
     put(values, row.key, [item for at, item in enumerate(items) if item not in items[:at]])
 
 
@@ -333,6 +348,7 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             option="log_driver",
             expected=f"`list log_opts '{missing[0]}=...'` beside it",
         )
+        # Without its driver the options would be those of json-file, which refuses most of them.
         del values["log-driver"]
         if values.pop("log-opts", None):
             reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
@@ -341,6 +357,7 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
     # (moby daemon/logger, jsonfilelog and local, New)
     if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
         return
+    # The drivers' own defaults: json-file keeps one file, local five (moby daemon/logger).
     files = str(given.get("max-file", "5" if driver == "local" else "1"))
     unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
     if driver in {"json-file", "local"} and (files == "1" or unbounded):

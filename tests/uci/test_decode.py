@@ -12,8 +12,7 @@ from agent.model.resources import ContainerPolicy, ContainerSpec, Desired, Endpo
 from agent.schema.validate import KINDS, properties
 from agent.uci.decode import DecodeResult, decode, decode_agent, decode_auth, decode_backup, decode_stack
 from agent.uci.decode_container import decode_container
-from agent.uci.decode_network import decode_network, decode_volume
-from agent.uci.decode_notify import decode_notify
+from agent.uci.decode_network import decode_network, decode_notify, decode_volume
 from agent.uci.syntax import Option, Package, Section
 from tests.support.asked_reader import AskedReader
 

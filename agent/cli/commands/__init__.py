@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.cli.commands import configuration, containers, data, service
+from agent.cli.commands import configuration, containers, system
 from agent.cli.commands.row import Command
 
 GROUPS = ("Configuration", "What runs", "Containers", "Data", "The agent and dockerd", "Help")
 COMMANDS: tuple[Command, ...] = (
     *configuration.COMMANDS,
     *containers.COMMANDS,
-    *data.COMMANDS,
-    *service.COMMANDS,
+    *system.COMMANDS,
 )
 
 # what people type who know docker, compose, kubectl or terraform

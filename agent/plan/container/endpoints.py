@@ -16,10 +16,8 @@ from agent.model.container_table import Level
 from agent.model.identity import canonical
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Endpoint
-from agent.plan.container.changes import FieldChange
-from agent.plan.container.inspected import ENDPOINT_SYSCTLS, driver_opts
-from agent.plan.container.payload import ENDPOINT_MAC_SINCE
-from agent.plan.written import OptionChange
+from agent.plan.container.bodies import ENDPOINT_MAC_SINCE, ENDPOINT_SYSCTLS, driver_opts
+from agent.plan.container.changes import FieldChange, OptionChange
 
 # these go by name: each start of the engine gives them new ids
 PREDEFINED = frozenset({"bridge", "host", "none"})

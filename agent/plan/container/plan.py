@@ -11,12 +11,11 @@ from agent.model.identity import Key, canonical
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Strategy
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied, is_alive, waits_of
+from agent.plan.container.bodies import read_spec, volumes_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
 from agent.plan.container.image import Choice, ContainerImage, keeps_image
-from agent.plan.container.inspected import read_spec, volumes_of
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.needs import joined_keys, missing_of, needs_of
 from agent.plan.container.renames import name_outside
@@ -30,6 +29,7 @@ from agent.plan.draft import (
     plugged_words,
     shared_names,
 )
+from agent.plan.records import as_applied, is_alive, waits_of
 from agent.status.conditions import REASON_OF_STATE
 
 

@@ -19,14 +19,14 @@ from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, ContainerSpec, Desired, Update
 from agent.model.secrets import hidden_text, hidden_words
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied, is_job
+from agent.plan.container.bodies import read_spec
+from agent.plan.container.changes import OptionChange, option_changes
 from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
-from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import desired_spec
 from agent.plan.outlook import SCHEMA, Entry, Outlook, operations_as_json, summary_of, text_of
-from agent.plan.written import OptionChange, option_changes
+from agent.plan.records import as_applied, is_job
 from agent.status.board import Condition
 from agent.status.conditions import ConditionType, Level
 from agent.uci.encode import encode_container
