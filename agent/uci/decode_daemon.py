@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.errors import ConfigError
 from agent.model.addresses import normal_name
+from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import (
     CERTIFICATE_DAYS_MAX,
     DEFAULT_BRIDGE,
@@ -27,7 +28,7 @@ from agent.model.dockerd.settings import (
 )
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
 from agent.model.dockerd.urls import split_urls
-from agent.model.dockerd.values import Odd, parse_host, split_log_opts, split_pools
+from agent.model.dockerd.values import Odd, parse_host, split_pools
 from agent.model.quantities import QuantityError, parse_int
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
@@ -47,7 +48,7 @@ _WORDS = frozenset(
 _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
     "registry_mirrors": split_urls,
     "default_address_pools": split_pools,
-    "log_opts": split_log_opts,
+    "log_opts": log_drivers.split_log_opts,
 }
 _JSON = frozenset("[{")  # begins what people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")
@@ -56,13 +57,6 @@ _ONE = {
     "hosts": "host",
     "dns": "name server",
     "insecure_registries": "registry",
-}
-# options without which dockerd starts with a log driver, and refuses each container (moby daemon/logger)
-_NEEDED = {
-    "awslogs": ("awslogs-group",),
-    "gelf": ("gelf-address",),
-    "logentries": ("logentries-token",),
-    "splunk": ("splunk-url", "splunk-token"),
 }
 _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 
@@ -340,8 +334,9 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
-    given, driver = values.get("log-opts"), str(values.get("log-driver") or "json-file")
-    missing = [name for name in _NEEDED.get(driver, ()) if not isinstance(given, dict) or not given.get(name)]
+    driver, options = str(values.get("log-driver") or log_drivers.DEFAULT), values.get("log-opts")
+    given = {name: str(value) for name, value in options.items()} if isinstance(options, dict) else {}
+    missing = log_drivers.missing_options(driver, given)
     if missing:
         reader.report(
             f"{driver} needs {' and '.join(missing)}, and no container could be created",
@@ -353,20 +348,14 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
         if values.pop("log-opts", None):
             reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
         return
-    # dockerd starts with `compress` on a log that is never rotated, but then no container does
-    # (moby daemon/logger, jsonfilelog and local, New)
-    if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
-        return
-    # The drivers' own defaults: json-file keeps one file, local five (moby daemon/logger).
-    files = str(given.get("max-file", "5" if driver == "local" else "1"))
-    unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
-    if driver in {"json-file", "local"} and (files == "1" or unbounded):
-        reader.report(
-            "compress works on logs that are rotated only, and no container could start",
-            option="log_opts",
-            expected="`max-size=10m` and `max-file=2` or more beside it",
-        )
-        values["log-opts"] = {name: value for name, value in given.items() if name != "compress"}
+    if reader.is_refused("log_driver"):
+        return  # they may be right for the driver that was meant, and are compared with the one that counts
+    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opts")}
+    for name, wrong, expected in tuple(log_drivers.wrong_options(driver, given)):
+        reader.report(wrong, option="log_opts", index=places.get(name), expected=expected)
+        del given[name]
+    values.pop("log-opts", None)
+    put(values, "log-opts", {**given} or None)
 
 
 def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
