@@ -76,7 +76,14 @@ def test_a_policy_that_outlives_its_process_forbids_nothing(tmp_path: Path) -> N
 
 
 INSTALLS_PYTHON = """\
-printf '%s\\n' '#!/bin/sh' 'echo "$@" >>called' '[ "$1" != -m ] || { mkdir -p .venv/bin; echo >.venv/bin/pip; chmod +x .venv/bin/pip; }' >bin/python3
+cat >bin/python3 <<'END'
+#!/bin/sh
+echo "$@" >>called
+[ "$1" = -m ] || exit 0
+mkdir -p .venv/bin
+echo >.venv/bin/pip
+chmod +x .venv/bin/pip
+END
 chmod +x bin/python3
 """
 
@@ -87,7 +94,7 @@ def test_the_python_of_a_machine_that_had_none_is_found_once_it_is_installed(tmp
         shutil.copy(project / name, tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("sh", "make", "mkdir", "chmod", "touch"):
+    for name in ("sh", "make", "cat", "mkdir", "chmod", "touch"):
         (tools / name).symlink_to(str(shutil.which(name)))
     (tmp_path / "tests/setup").mkdir(parents=True)
     (tmp_path / "tests/setup/packages.sh").write_text(INSTALLS_PYTHON)
