@@ -148,20 +148,21 @@ class StatusWriter:
         self.ids()
         self.board.set_agent(generation=generation, last_pass=self.board.clock())
 
-    def ids(self) -> None:
-        """Which object each resource is, on the engine that answers."""
+    def ids(self, keys: Collection[str] | None = None) -> None:
+        """Which object each of these resources is on the engine that answers; None: each one on the board."""
+        asked = self.board.keys() if keys is None else self.board.keys() & set(keys)
         ids: dict[str, str] = {r.key: r.object_id for r in self.records.records() if not r.swap}
-        for key in sorted(self.board.keys()):
+        for key in sorted(asked):
             if Key.parse(key).kind in _KINDS:
                 self.board.set_object(key, ids.get(key, ""))
 
-    def losses(self) -> None:
-        """Volumes that were removed by others and are there again, empty: until that was acknowledged."""
-        known = self.board.keys()
+    def losses(self, keys: Collection[str] | None = None) -> None:
+        """Volumes that were removed by others and are there again, empty: until that was acknowledged. `keys`: see `ids`."""
+        asked = self.board.keys() if keys is None else self.board.keys() & set(keys)
         for record in self.records.records():
             key = record.key
             # A half of a swap, or of a section that is gone: nothing on the board to say it at.
-            if key not in known or record.swap:
+            if key not in asked or record.swap:
                 continue
             if not record.lost:
                 self.board.clear(key, ConditionType.DATA_LOST)
