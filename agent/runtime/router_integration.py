@@ -231,8 +231,6 @@ class RouterIntegration:
         self._say("enforced", text if ignored else "")
         wanted = wanted_rules(self._enforced, lambda name: self._resolve(name, packages, interfaces))
         self._by_nftables = values.get("firewall-backend") == "nftables"
-        for tables in (self._tools.ipv4, self._tools.ipv6):
-            tables.dockerd_uses_nftables = self._by_nftables
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
         places = (
             (text, text.partition(":")[0].partition("[")[0].rpartition(".")[2])
@@ -285,7 +283,7 @@ class RouterIntegration:
             if not rules[family] and family in self._clean:
                 continue
             try:
-                tables.put_in_force(rules[family], keep=keep)
+                tables.put_in_force(rules[family], keep=keep, dockerd_uses_nftables=self._by_nftables)
             except FirewallError as exc:
                 if rules[family]:
                     problems.append(str(exc))

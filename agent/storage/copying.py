@@ -125,7 +125,7 @@ class TreeCopy:
     """Makes `target` like `source`. `since`: unix seconds; what changed from then on is copied whatever it looks like.
 
     `live`: containers run, so what is mounted or vanishes is left out. `thorough`: what the copy has is read and compared,
-    as its file system may have lost some of it. `check` is called often and may raise.
+    as its file system may have lost some of it.
     """
 
     source: Path
@@ -133,16 +133,17 @@ class TreeCopy:
     since: float
     live: bool = False
     thorough: bool = False
-    check: Callable[[], None] = lambda: None
     size: int = 0  # bytes done
     entries: int = 0
     _device: int = 0
     _linked: dict[tuple[int, int], str] = field(
         default_factory=dict
     )  # of files with several names: the first
+    _check: Callable[[], None] = lambda: None
 
-    def run(self) -> None:
-        """Raises OSError, DataError, and what `check` raises."""
+    def run(self, check: Callable[[], None] = lambda: None) -> None:
+        """Calls `check` often. Raises OSError, DataError, and what `check` raises."""
+        self._check = check
         with (
             _opened(os.fsencode(self.source), None) as source,
             _opened(os.fsencode(self.target), None) as target,
@@ -158,7 +159,7 @@ class TreeCopy:
         for name in {*_names(target, top=not depth)} - {*names}:
             _remove(name, target)
         for name in names:
-            self.check()
+            self._check()
             inside = f"{path}/{name}" if path else name
             try:
                 entry = os.stat(name, dir_fd=source, follow_symlinks=False)
@@ -242,7 +243,7 @@ class TreeCopy:
             if _attributes(one, None) != _attributes(other, None):
                 return False
             while True:
-                self.check()
+                self._check()
                 piece = os.read(one, _PIECE)
                 if piece != os.read(other, _PIECE):
                     return False
@@ -295,7 +296,7 @@ class TreeCopy:
                 return  # a hole up to the end
             os.lseek(target, place, os.SEEK_SET)
             while place < end:
-                self.check()
+                self._check()
                 sent = os.sendfile(target, source, place, min(_PIECE, end - place))
                 if not sent:
                     return  # it became shorter while it was read
