@@ -355,8 +355,7 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:
     """Why that log driver does not work here, "" where nothing is known against it."""
-    # Tried out on this machine: dockerd takes each of these settings and starts, and then refuses every
-    # container.
+    # dockerd starts with each of these, and then refuses every container.
     if driver == "journald" and not _JOURNAL.exists():
         return "journald does not run here"
     options = settings.values.get("log-opts")

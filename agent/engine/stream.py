@@ -165,6 +165,7 @@ class EngineResponse:
         parts: list[bytes] = []
         size = 0
         async for piece in self.chunks():
+            # Counted as it comes: the stated length may be missing, or wrong.
             size += len(piece)
             if size > limit:
                 raise EngineError(f"the engine's answer is longer than {limit} bytes")

@@ -601,10 +601,12 @@ class Reconciler:
             left = tuple(
                 word for word in record.left if self.engine.inspect_volume(*names([word])) is not None
             )
+        # Unknown is not gone: they are looked at again by the next pass that comes here.
         except EngineError as exc:
             logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
             return
         if left != record.left:
+            # The record may have gone meanwhile, with its container.
             with contextlib.suppress(KeyError):
                 self.records.change(record.nonce, left=left)
 

@@ -198,6 +198,7 @@ class RouterIntegration:
         try:
             self._interfaces = self._tools.netifd.interfaces()
         except BusError as exc:
+            # Said once, and the last answer stays: rules must not go because netifd is being restarted.
             self._say("netifd", str(exc))
         else:
             self._say("netifd", "")
@@ -268,10 +269,12 @@ class RouterIntegration:
     ) -> Blocked:
         """All devices that the interface has or may get: an interface that comes up finds its rule there."""
         declared = devices_of(packages.network, name) if packages is not None else None
+        # Both: what netifd says now, and what UCI says it will be after the next dial-in.
         found = set(declared or ())
         known = (interfaces or {}).get(name)
         if known is not None:
             found |= {device for device in (known.device, known.l3_device) if device}
+        # A name that nothing knows may be a device of its own.
         if declared is None and known is None:
             return Blocked(devices=frozenset({name}), unknown=not self._tools.has_device(name))
         return Blocked(devices=frozenset(found))

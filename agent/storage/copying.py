@@ -148,8 +148,10 @@ class TreeCopy:
             _opened(os.fsencode(self.source), None) as source,
             _opened(os.fsencode(self.target), None) as target,
         ):
+            # Only this file system is copied: what is mounted below belongs elsewhere.
             self._device = os.fstat(source).st_dev
             self._folder(source, target, "", 0)
+            # The root's own looks come last: each file below changes its times.
             _give_attributes(source, None, target, None)
             _give_looks(os.fstat(source), None, target)
 
@@ -339,6 +341,7 @@ def _give_looks(entry: os.stat_result, name: str | None, place: int, *, times: b
         os.fchmod(place, stat.S_IMODE(entry.st_mode))
     else:
         os.chown(name, entry.st_uid, entry.st_gid, dir_fd=place, follow_symlinks=False)
+        # Linux has no modes of links.
         if not stat.S_ISLNK(entry.st_mode):
             os.chmod(name, stat.S_IMODE(entry.st_mode), dir_fd=place)
     if times:
@@ -357,6 +360,7 @@ def _give_attributes(source: int, name: str | None, target: int, copy: str | Non
     """After owner and mode: a change of the owner drops capabilities."""
     wanted, there = _attributes(source, name), _attributes(target, copy)
     where = _place(target, copy)
+    # What the source does not have must go: an old attribute can make a layer invalid for overlayfs.
     for key in there.keys() - wanted.keys():
         os.removexattr(where, key, follow_symlinks=copy is None)
     for key, value in wanted.items():
@@ -364,6 +368,7 @@ def _give_attributes(source: int, name: str | None, target: int, copy: str | Non
             try:
                 os.setxattr(where, key, value, follow_symlinks=copy is None)
             except OSError as exc:
+                # The attribute is named, since overlayfs needs some that a file system may not be able to keep.
                 raise OSError(exc.errno, f"{exc.strerror} (attribute {key})", name) from exc
 
 
