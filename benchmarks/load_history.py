@@ -17,7 +17,7 @@ from pathlib import Path
 import docker
 
 from agent.observe.load import counters_of, files_of
-from agent.status.load import SLOTS, STEP_S, Counters, History
+from agent.status.metrics import SLOTS, STEP_S, Counters, History
 from benchmarks.lab import Lab, name_of
 from benchmarks.result import Result
 

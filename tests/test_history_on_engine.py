@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import ConfigError, ConflictError
-from agent.runtime.requests.past import past
+from agent.runtime.requests.versions import past
 from tests.support.box import Box
 
 WEB = """

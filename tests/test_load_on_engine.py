@@ -12,7 +12,7 @@ import pytest
 
 from agent.engine.stream import DockerStream
 from agent.observe.load import counters_of, counters_of_stats, files_of
-from agent.status.load import load_between
+from agent.status.metrics import load_between
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd

@@ -21,7 +21,7 @@ from agent.files.user_paths import Space
 from agent.model.resources import PruneImages
 from agent.runtime.main import make_upkeep
 from agent.status.conditions import ConditionType
-from agent.storage.pruner import PruneRequest
+from agent.storage.room import PruneRequest
 from agent.storage.upkeep import DISK_KEY, Upkeep
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
@@ -238,7 +238,7 @@ def test_the_command_shows_asks_and_removes(box: Box, make_image: MAKE, engine: 
 
 
 def test_what_was_remembered_and_makes_no_sense_counts_for_nothing(tmp_path: Path) -> None:
-    from agent.storage.pruner import Pruner
+    from agent.storage.room import Pruner
 
     pruner = Pruner(engine=None, records=None, desired=None, memory=tmp_path / "unused.json", now=time.time)  # type: ignore[arg-type]
     for text in ("", "[]", "{}", '{"unused_since": [1]}', '{"unused_since": {"a": "b"}}', "[" * 100_000):

@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import ConfigError, ConflictError
 from agent.runtime.requests.foresight import foresee
-from agent.runtime.requests.updating import answer, ask
+from agent.runtime.requests.versions import answer, ask
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd

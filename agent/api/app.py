@@ -21,9 +21,8 @@ from agent.api.routes.agent import AdoptionRoutes, DaemonRoutes, MetricsRoutes, 
 from agent.api.routes.consoles import ConsoleRoutes
 from agent.api.routes.engine import EngineRoutes
 from agent.api.routes.files import FileRoutes, TransferRoutes
-from agent.api.routes.jobs import JobRoutes
+from agent.api.routes.jobs import JobRoutes, UpdateRoutes
 from agent.api.routes.streams import StreamRoutes
-from agent.api.routes.updates import UpdateRoutes
 from agent.api.routes.volumes import BackupRoutes, VolumeRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles

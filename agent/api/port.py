@@ -175,6 +175,7 @@ def given_of(body: Mapping[str, Any]) -> Given:
     """What is to be planned: `packages` (package -> UCI text), `paths` (package -> where that is from), `sections`
     (package -> section -> option -> value or list, null deletes the section), `staged`. Raises RequestError.
     """
+    # A misspelt key is refused: it would otherwise plan something else than was asked, and look right.
     if unknown := sorted(body.keys() - {"packages", "paths", "sections", "staged"}):
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; use `packages`, `paths`, `sections` and `staged`"
@@ -210,13 +211,14 @@ def _sections(body: Mapping[str, Any]) -> dict[str, dict[str, GivenSection | Non
 
 
 def _is_section(said: object) -> bool:
-    return said is None or (isinstance(said, dict) and all(_is_value(n, v) for n, v in said.items()))
-
-
-def _is_value(name: str, value: object) -> bool:
-    if name.startswith(".") and name != ".type":
-        return True  # rpcd's `.anonymous` and `.index` are not texts
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    if not isinstance(said, dict):
+        return said is None
+    # rpcd's `.anonymous` and `.index` are not texts
+    values = (value for name, value in said.items() if not name.startswith(".") or name == ".type")
+    return all(
+        isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+        for value in values
+    )
 
 
 def _texts(body: Mapping[str, Any], name: str) -> dict[str, str]:

@@ -46,6 +46,7 @@ class RequestError(UcidockdError):
 
 def status_of(exc: Exception) -> int:
     """The engine's own status where it gave one; 503 when it is away."""
+    # The engine's own status tells a client more than any of ours.
     if isinstance(exc, RequestError | EngineError) and exc.status:
         return exc.status
     if isinstance(exc, EngineError | BusError):
@@ -54,6 +55,7 @@ def status_of(exc: Exception) -> int:
         return 409
     if isinstance(exc, SourceError):
         return 400
+    # A client can do something about it later, without changing its request.
     if isinstance(exc, ClockNotSetError):
         return 503
     if isinstance(exc, StorageError):

@@ -35,18 +35,19 @@ from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Network, Volume
 from agent.plan import operations as ops
-from agent.plan.container.difference import container_drift, network_difference, volume_difference
-from agent.plan.container.endpoints import MAC_FIELD, shows_macs
-from agent.plan.container.image import failure_of
-from agent.plan.container.inspected import volume_words, volumes_of
-from agent.plan.container.meaning import is_same_image, meaning_hash
-from agent.plan.container.payload import (
+from agent.plan.container.bodies import (
     container_body,
     extra_endpoints,
     network_body,
     update_body,
     volume_body,
+    volume_words,
+    volumes_of,
 )
+from agent.plan.container.difference import container_drift, network_difference, volume_difference
+from agent.plan.container.endpoints import MAC_FIELD, shows_macs
+from agent.plan.container.image import failure_of
+from agent.plan.container.meaning import is_same_image, meaning_hash
 from agent.plan.draft import desired_spec, joined_ids
 
 logger = logging.getLogger(__name__)
@@ -561,7 +562,7 @@ class Executor:
             raise
 
     def _history(self, *, pin: bool = False) -> History:
-        return History(engine=self.engine, keep=self.keep_images, pin=pin)
+        return History(images=self.images, keep=self.keep_images, pin=pin)
 
     def _hooks(self) -> Hooks:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)

@@ -21,17 +21,15 @@ def without_secrets(error: UcidockdError, container: Container | None) -> Ucidoc
 
 def blotted(text: str, container: Container | None) -> str:
     """`text` without secrets, those of the container that it is about among them."""
-    return blotter(_secrets(container) if container is not None else ())(text)
-
-
-def _secrets(container: Container) -> list[str]:
-    spec = container.spec
+    if container is None:
+        return blotter(())(text)
+    # by value: a program prints its own passwords without the names that tell what they are
+    spec, policy = container.spec, container.policy
     values = [value for _, value in spec.env]
     values += [value for name, value in (*spec.log_opts, *spec.labels) if is_secret_name(name)]
-    policy = container.policy
     for words in (spec.entrypoint, spec.command, policy.hold_cmd, policy.pre_stop, policy.post_start):
         values += secrets_in(words or ())
-    return values
+    return blotter(values)(text)
 
 
 # The last lines that a container printed before it failed: they go with it, and say why.

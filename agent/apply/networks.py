@@ -19,8 +19,8 @@ from agent.model.entries import same_address
 from agent.model.identity import Key
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import Container, ContainerSpec, Endpoint
+from agent.plan.container.bodies import endpoint_body
 from agent.plan.container.endpoints import PREDEFINED, compare, network_ids, wanted_endpoints
-from agent.plan.container.payload import endpoint_body
 
 logger = logging.getLogger(__name__)
 

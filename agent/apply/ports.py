@@ -22,7 +22,7 @@ from agent.model.observed import (
     Record,
 )
 from agent.model.resources import RegistryAuth
-from agent.plan.engines import Claims, Tags
+from agent.plan.records import Claims, Tags
 
 
 class ImageEngine(Protocol):

@@ -21,8 +21,8 @@ from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError, StorageError
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Strategy
-from agent.plan.applied import is_completed
 from agent.plan.container.image import failure_of
+from agent.plan.records import is_completed
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ def go_back(
     being undone: the last of these errors is returned.
     """
     failed: EngineError | None = None
+    # In reverse: a step may be undone only when what builds on it is gone.
     for step in reversed(ORDER[strategy]):
         try:
             undo(step)

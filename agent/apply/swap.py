@@ -29,11 +29,16 @@ from agent.errors import ConflictError, EngineError, EngineUnreachableError, Sto
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Strategy
-from agent.plan.applied import is_alive, waits_of
-from agent.plan.container.inspected import anonymous_volumes, volume_words, volumes_of
-from agent.plan.container.payload import container_body, extra_endpoints
+from agent.plan.container.bodies import (
+    anonymous_volumes,
+    container_body,
+    extra_endpoints,
+    volume_words,
+    volumes_of,
+)
 from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
+from agent.plan.records import is_alive, waits_of
 
 logger = logging.getLogger(__name__)
 
@@ -402,14 +407,18 @@ def forget_copies(data: SavedData | None, records: Records) -> None:
     if data is None:
         return
     try:
+        # The set is made only when it is asked for, after the copies were listed: a copy that is added meanwhile
+        # is not overlooked.
         data.keep_only(
             lambda: {
                 key
                 for record in records.everywhere()
+                # What is retired goes with its container; everything else may still be needed for a way back.
                 if record.swap != "retired"
                 for key in (*record.saved[:1], record.restores, record.nonce)
             }
         )
+    # It costs space and nothing else. The next swap tries again.
     except UcidockdError as exc:
         logger.warning("copies from before updates are removed later: %s", exc)
 

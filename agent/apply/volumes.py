@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from agent.apply.ports import Engine
 from agent.model.observed import Record
 from agent.model.resources import Container, Volume
-from agent.plan.container.inspected import volume_words
+from agent.plan.container.bodies import volume_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ def inherit(
     places = _places(engine, container, image_id, mounted)
     carry = {target: name for target, name in mounted.items() if target in places}
     unmounted = {target: name for target, name in mounted.items() if target not in places}
+    # What has no place any more is not removed: it may be the only copy of someone's data. Its name is kept in
+    # the record.
     return Inheritance(carry=carry, left=tuple(dict.fromkeys((*left, *volume_words(unmounted)))))
 
 

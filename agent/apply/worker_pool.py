@@ -149,9 +149,11 @@ class Run:
         try:
             with self._pool.place():
                 outcomes = self._work(work, failed_needs)
+        # Also what no one expects: a work that vanished from the books would let the plan wait for ever.
         except BaseException as exc:
             logger.exception("%s: internal error, the work was abandoned", work.key)
             self._fault = exc
+        # Under the lock in one go: a work that needs this one sees it as ended only with its outcome.
         with self._lock:
             self._outcomes += outcomes
             self._running.remove(work.key)

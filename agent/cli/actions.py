@@ -58,10 +58,12 @@ def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | No
     failed = False
     for target in targets(engine, args, args.names):
         try:
+            # Without a section, or for once, there is nothing in UCI to change: the engine is asked alone.
             if not target.section or options is None or args.once:
                 print(plain(_on_engine(engine, args, target, action)), flush=True)
             else:
                 print(plain(_declared(engine, args, target, action, options)), flush=True)
+        # The others still have their turn: `ucidockd stop a b c` should not leave c running for a mistake in b.
         except UcidockdError as exc:
             failed = True
             print(plain(f"ucidockd {action}: {target.asked}: {sentence(exc, action)}"), file=sys.stderr)
@@ -193,6 +195,7 @@ def _images(args: argparse.Namespace) -> list[str]:
     store = TextUciStore(config_dir=given.config_dir, override_dir=given.override_dir)
     declared: dict[str, str] = {}
     names = container_sections(args)
+    # Names of the command line may be sections, Docker names or images: the file says what a section's image is.
     if names:
         for section in store.load(_PACKAGE).sections:
             image = section.get("image")
@@ -200,6 +203,7 @@ def _images(args: argparse.Namespace) -> list[str]:
                 declared[section.name] = declared[names[section.name]] = str(image.value)
     if not args.names and not declared:
         raise ConfigError("no container section is declared: name an image, as in `ucidockd pull nginx:1.27`")
+    # Two sections of one image need one pull.
     return list(dict.fromkeys(declared.get(name, name) for name in args.names or declared))
 
 
@@ -208,11 +212,13 @@ def _pull(engine: Engine, args: argparse.Namespace, image: str) -> None:
     from agent.files.config import load
 
     loaded = load(runtime_options(args))
+    # The login that fits the registry is found as in the agent, so `ucidockd pull` needs no `docker login`.
     spec = parse_job({"kind": "pull", "image": image}, (loaded.desired or loaded.readable).auths)
     response = engine.open("POST", spec.path, dict(spec.query), headers=dict(spec.headers))
     report = _Report(image, as_json=args.json)
     for line in response:
         step = json.loads(line)
+        # The engine said 200 before it began: what fails later is a line of the stream.
         if "error" in step:
             raise EngineError(str(step["error"]))
         report.step(step)
@@ -313,6 +319,7 @@ def generation(args: argparse.Namespace) -> str:
     options = runtime_options(args)
     store = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir)
     try:
+        # As the agent makes it (`files.config`): two equal words mean that the agent has read what is committed.
         hashes = "".join(store.content_hash(name) for name in PACKAGES)
     except UcidockdError:
         return ""

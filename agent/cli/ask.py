@@ -174,7 +174,7 @@ class Engine:
         if address.path:
             return UnixConnection(address.path)
         if certificates:
-            from agent.engine.remote_tls import EngineTls
+            from agent.engine.transport import EngineTls
 
             return http.client.HTTPSConnection(
                 address.host, address.port, context=EngineTls(certificates).context()

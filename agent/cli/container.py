@@ -98,6 +98,7 @@ def history(args: argparse.Namespace) -> int:
         )
         print(json.dumps(answer, indent=1) if args.json else history_text(answer, Style.of(sys.stdout)))
         return 0
+    # `--revert` asks for it in so many words: there is no preview to look at first.
     body = {"version": args.revert, "commit": True}
     answer = ask_or_do(
         args,
@@ -153,6 +154,7 @@ def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
         print(f"{style('busy', 'note')}: {plain(note)}", file=sys.stderr)
     names = ", ".join(f"{section['type']} {section['name']}" for section in answer["sections"])
     if answer["committed"]:
+        # On stderr, so that stdout holds sections alone and can be appended to a file.
         print(f"committed: {plain(names)}", file=sys.stderr)
     else:
         print("a preview: --commit writes it, environment values included", file=sys.stderr)
@@ -202,10 +204,12 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
     yield "Conditions", [line for each in answer["conditions"] for line in _condition(each, style, now)]
     pending = [f"in progress: {answer['in_progress']}"] if answer["in_progress"] else []
     pending += [f"{each['op']}: {each['cause']}" for each in answer["pending"]]
+    # The time may be over by now, as the answer is a moment old.
     if answer["retry_at"] and answer["retry_at"] > now:
         pending.append(f"the next try is in {age_words(answer['retry_at'] - now)}")
     yield "To be done", _texts(pending, style)
     done = []
+    # The newest first: what went wrong last is what people look for.
     for note in reversed(answer["operations"]):
         took = f" ({note['took_s']:.1f} s)" if note.get("took_s") else ""
         failed = "" if note["ok"] else f" failed: {note['error']}"
@@ -223,10 +227,12 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
             style,
         ),
     )
-    yield (
-        "Ports",
-        columns(("PORT", "CONTAINER", "REACHED FROM"), [_port(each) for each in answer["ports"]], style),
-    )
+    ports = []
+    for port in answer["ports"]:
+        address = port["address"]
+        shown = f"[{address}]" if ":" in address else address
+        ports.append((f"{shown}:{port['port']}", port["container_port"], _reached(address, port["zones"])))
+    yield "Ports", columns(("PORT", "CONTAINER", "REACHED FROM"), ports, style)
     yield "Web page", _texts([answer["webui"]], style) if answer["webui"] else []
     yield (
         "Mounts",
@@ -313,12 +319,6 @@ def _image(image: Mapping[str, Any], style: Style, now: float) -> list[str]:
     rows += [f"before: {', '.join(image['previous'])}"] if image["previous"] else []
     rows += [f"data saved: of {image['saved']}, for `rollback --with-data`"] if image["saved"] else []
     return _texts(rows, style)
-
-
-def _port(port: Mapping[str, Any]) -> tuple[str, str, str]:
-    address = port["address"]
-    shown = f"[{address}]" if ":" in address else address
-    return f"{shown}:{port['port']}", port["container_port"], _reached(address, port["zones"])
 
 
 def _reached(address: str, zones: list[str] | None) -> str:

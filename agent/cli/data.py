@@ -42,6 +42,7 @@ def volume_ls(args: argparse.Namespace) -> int:
     rows = [_row(entry) for entry in answer["entries"]]
     lines = columns(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows)
     print("\n".join(lines) if rows else plain(f"{args.name}:{args.path or '/'} is empty"))
+    # Said on stderr: a list that is cut short must not look whole.
     if answer["more"]:
         print(f"only the first {len(rows)} entries are listed", file=sys.stderr)
     return 0
@@ -181,6 +182,7 @@ def move_data(args: argparse.Namespace) -> int:
 
 
 def _foreseen(found: dict[str, Any]) -> list[str]:
+    # Counting takes minutes on a slow disk and is done beside the check: the first answer may come without.
     size = size_words(found["bytes"]) if found["bytes"] is not None else "a lot of data (not counted yet)"
     seconds = found["down_s"] if found["down_s"] is not None else "some hundred"
     free = f"{found['file_system']}, {size_words(found['free'])} free"
@@ -222,6 +224,7 @@ def backup(args: argparse.Namespace) -> int:
     path = agent_socket(args)
     if args.list:
         return _list_backups(args, path)
+    # By the clock of the same machine as the agent's.
     began = time.time()
     answer = _wait(path, call(path, "POST", "/v1/backups", body={"names": args.names}))
     ended = [
@@ -229,6 +232,8 @@ def backup(args: argparse.Namespace) -> int:
         for each in answer["backups"]
         if (not args.names or each["name"] in args.names)
         and each["last"]
+        # A second of tolerance, since the agent rounds. Backups that other clients began at the same time count
+        # as asked for.
         and each["last"]["ended"] >= began - 1
     ]
     if args.json:
@@ -241,6 +246,7 @@ def backup(args: argparse.Namespace) -> int:
     wrong = [each for each in ended if each["last"]["message"]]
     for each in wrong:
         print(plain(f"{each['name']}: {each['last']['message']}"), file=sys.stderr)
+    # A name that no section has leaves nothing, and that is not a success.
     return 1 if wrong or not ended else 0
 
 
@@ -254,6 +260,7 @@ def _list_backups(args: argparse.Namespace, path: str) -> int:
         how = "never" if last is None else last["message"] or "succeeded"
         rows.append((section["name"], section["schedule"], _when(last["ended"]) if last else "", how))
         if section["target"]:
+            # Only for targets that can be listed: what a command does with an archive is not known.
             found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
             section["archives"] = found
             rows += [("", each["volume"], size_words(each["bytes"]), each["file"]) for each in found]

@@ -63,6 +63,7 @@ def logs(args: argparse.Namespace) -> int:
 
 def _failed(args: argparse.Namespace) -> int:
     """The last lines of containers whose start failed, or that end again and again."""
+    # From the agent and not from the engine: the container that failed was removed by the rollback.
     status = whole_status(agent_socket(args))
     for name in args.names:
         named = [
@@ -124,6 +125,8 @@ class _Source:
         """(stream, bytes) as they come. Raises UcidockdError when it breaks off."""
         decoder = FrameDecoder()
         try:
+            # `read1` gives what there is: `read` would wait until a whole piece is full, and a quiet log would
+            # not show.
             while piece := response.read1(_PIECE):
                 if self._frames:
                     yield from decoder.feed(piece)
@@ -211,6 +214,8 @@ def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[t
     while True:
         with changed:
             _let_come(readers, changed)
+            # The oldest of what is here. A container that is silent cannot be waited for: it may stay so for
+            # days.
             ready = [r for r in readers if r.lines]
             if not ready:
                 if all(r.ended for r in readers):
@@ -219,6 +224,7 @@ def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[t
                 continue
             oldest = min(ready, key=lambda r: r.lines[0].stamp)
             line = oldest.lines.popleft()
+            # A reader that has read ahead far enough waits until its line is taken.
             changed.notify_all()
         yield oldest, line
 

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, args = parser.parse(words)
     except UsageError as exc:
         return _wrong_usage(exc, exc.command)
+    # As the program itself only: `check` may hang in a dead mount, which a child can be left in.
     if argv is None and command.name == "check":
         return _by_child(lambda: call(command.handler, args))
     return call(command.handler, args)

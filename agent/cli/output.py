@@ -58,7 +58,13 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = P
     if not rows:
         return []
     if style.width and style.width < _NARROW:
-        return [line for row in rows for line in _stacked(head, row, style)]
+        stacked = []
+        for row in rows:
+            stacked += wrapped(row[0], style)
+            for name, cell in zip(head[1:], row[1:], strict=True):
+                if cell:
+                    stacked += wrapped(f"{name.lower()}: {cell}", style, indent=2)
+        return stacked
     shown = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
     # the widest gives way first: names stay readable beside a long text
@@ -74,14 +80,6 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = P
             texts = [cell[at] if at < len(cell) else "" for cell in cells]
             line = "  ".join(text.ljust(width) for text, width in zip(texts, widths, strict=True)).rstrip()
             lines.append(style("head" if number == 0 else "", line))
-    return lines
-
-
-def _stacked(head: Sequence[str], row: Sequence[str], style: Style) -> list[str]:
-    lines = wrapped(row[0], style)
-    for name, cell in zip(head[1:], row[1:], strict=True):
-        if cell:
-            lines += wrapped(f"{name.lower()}: {cell}", style, indent=2)
     return lines
 
 

@@ -169,6 +169,7 @@ def _parse(command: Command, words: list[str]) -> argparse.Namespace:
 
 
 def _in_words(command: Command, message: str) -> str:
+    # argparse's own sentences name flags and metavars only. What is missing is told with what it is for.
     if match := _REQUIRED.fullmatch(message):
         missing = match[1].split(", ")[0]
         what = next((o.help for o in command.arguments if missing in (o.flags[0], o.metavar)), "")
@@ -219,6 +220,7 @@ def overview() -> str:
     lines = [f"Usage: {_PROGRAM} COMMAND [OPTION ...]", "", *_wrapped(_INTRO, 0)]
     width = max(len(c.name) for c in COMMANDS)
     for title in GROUPS:
+        # In the order of the table, which is that of use and not of letters.
         lines += ["", f"{title}:"]
         for command in COMMANDS:
             if command.group == title:
@@ -282,8 +284,10 @@ def _wrapped(text: str, indent: int) -> list[str]:
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = " " * indent
+        # By single spaces: runs of them are part of a command that is shown, and must stay.
         for word in paragraph.split(" "):
             longer = f"{line}{' ' if line.strip() else ''}{word}"
+            # One column less than there is: some terminals break a line that fills the last one.
             if len(longer) > _columns() - 1 and line.strip():
                 lines.append(line)
                 longer = " " * indent + word
@@ -314,6 +318,7 @@ def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
     from agent.files.options import RuntimeOptions
 
     given: dict[str, Any] = {name: Path(value) for name in FOLDERS if (value := getattr(args, name, None))}
+    # The command line goes before the environment, as with docker.
     for name, variable in ENGINE.items():
         if value := getattr(args, name, None) or from_environment(variable):
             given[name] = value
@@ -331,6 +336,7 @@ def from_environment(variable: str) -> str:
     from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError
 
+    # Told with the variable's name: with docker's own error people would look for it in our configuration.
     try:
         return str(parse_engine_address(text))
     except QuantityError as exc:

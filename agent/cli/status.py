@@ -136,6 +136,7 @@ class Picture:
 
     def take(self, event: dict[str, Any]) -> bool:
         """Takes an event in. True for the last page of a status."""
+        # The first page of a status begins anew: what is not in it is gone.
         if "resources" in event:
             if "after" not in event:
                 self._agent, self._resources = event["agent"], {}

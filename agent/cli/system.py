@@ -18,11 +18,11 @@ from agent import __version__
 from agent.cli.output import Style, agreed, columns
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, UsageError
-from agent.files.config import LoadResult, load, load_given
+from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
 from agent.model.addresses import Listener, is_address
-from agent.model.issues import Given, Issue, issue_as_json, plain
+from agent.model.issues import Given, issue_as_json, plain
 
 if TYPE_CHECKING:
     from agent.tls.certificates import ClientBundle
@@ -130,11 +130,13 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
             for i in images
         ]
 
+    # What goes is shown before what stays, and the sum comes last: on a terminal the end is what is seen.
     for line in columns(("REMOVED" if done else "TO REMOVE", "SIZE"), rows(found["going"]), style):
         print(line)
     if found["build_cache"]["entries"]:
         print(f"build cache: {size_words(found['build_cache']['bytes'])}")
     if not done:
+        # After it was done the reasons for what stayed are old news.
         for line in columns(("STAYS", "SIZE", "BECAUSE"), rows(found["kept"], "why"), style):
             print(line)
     for failure in found["failed"]:
@@ -145,6 +147,7 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
     if not count and not found["bytes"] and not found["failed"]:
         print("Nothing to remove.")
         return
+    # "At least": layers that images share are counted once, by the engine's own numbers.
     gone = f"{count} image{'' if count == 1 else 's'}, {size_words(found['bytes'])} at least"
     space = found["space"]
     free = f"; {size_words(space['free'])} of {size_words(space['total'])} are free" if space else ""
@@ -179,7 +182,15 @@ def check(args: argparse.Namespace) -> int:
     given = Given(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
     # without an agent and without an engine: the same code as in the agent reads the files
     loaded = load_given(options, given, () if args.offline else _listeners(options))
-    found = loaded.issues if args.offline else (*loaded.issues, *_not_here(options, loaded))
+    found = loaded.issues
+    if not args.offline:
+        from agent.dockerd.preview import not_here
+        from agent.dockerd.stage import make_stage
+        from agent.status.board import StatusBoard
+
+        # what this machine lacks for dockerd's settings: on the machine that a file is only written on that says nothing
+        agent = (loaded.desired or loaded.readable).agent
+        found = (*found, *not_here(make_stage(options, agent, StatusBoard(time.time)), loaded))
     issues = [issue for issue in found if not texts or issue.package in texts]
     errors = sum(issue.severity == "error" for issue in issues)
     if args.json:
@@ -196,15 +207,6 @@ def check(args: argparse.Namespace) -> int:
     else:
         print("no mistakes")
     return 1 if errors or (args.strict and issues) else 0
-
-
-def _not_here(options: RuntimeOptions, loaded: LoadResult) -> tuple[Issue, ...]:
-    from agent.dockerd.preview import not_here
-    from agent.dockerd.stage import make_stage
-    from agent.status.board import StatusBoard
-
-    agent = (loaded.desired or loaded.readable).agent
-    return not_here(make_stage(options, agent, StatusBoard(time.time)), loaded)
 
 
 def _listeners(options: RuntimeOptions) -> tuple[Listener, ...]:

@@ -18,7 +18,7 @@ from agent.errors import ConfigError, PathError, UsageError
 from agent.files.config import load, open_store
 from agent.files.user_paths import PATHS
 from agent.model.issues import plain
-from agent.runtime.requests.importer import Importer
+from agent.runtime.requests.adopt import Importer
 
 _STYLES = {"taken": "good", "changed": "busy", "left out": "busy", "unknown": "bad"}
 _COMPOSE_S = 30

@@ -243,6 +243,7 @@ class _Project:
 
     def _network_key(self, sheet: Sheet, where: str, key: str, value: Any) -> None:
         place = f"{where}.{key}"
+        # Read before, where the network was named.
         if key in ("external", "name") or value is None:
             return
         if key in ("driver", "internal", "attachable", "enable_ipv6"):
@@ -258,6 +259,7 @@ class _Project:
             self._ipam(sheet, place, value)
         elif key.startswith("x-"):
             self.conversion.left_out(place, "an extension, which docker ignores, too")
+        # True is what every network has; false is told, since it is not possible here.
         elif key in ("enable_ipv4", "ipam"):
             self.conversion.left_out(place, "a network section has no such option")
         else:
@@ -266,6 +268,7 @@ class _Project:
     def _ipam(self, sheet: Sheet, where: str, ipam: Mapping[str, Any]) -> None:
         options = {"subnet": "subnet", "gateway": "gateway", "ip_range": "ip_range"}
         for key, value in ipam.items():
+            # compose writes `driver: default` into files that it prints.
             if key != "config":
                 if not (key == "driver" and value == "default"):
                     self.conversion.left_out(

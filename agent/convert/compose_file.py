@@ -107,6 +107,7 @@ def _counted(document: Any) -> Any:
 
     def walk(value: Any, depth: int) -> None:
         nonlocal left
+        # Counted as they are walked: the document itself is small, as aliases share their values.
         left -= 1
         if left < 0 or depth > _DEPTH_MAX:
             raise ConfigError("the compose file stands for too many values")
@@ -137,11 +138,13 @@ class Interpolation:
         return self.text(value) if isinstance(value, str) and "$" in value else value
 
     def text(self, text: str) -> str:
+        # By hand and not by a pattern: braces nest, as in `${A:-${B}}`.
         """One text."""
         made, at = [], 0
         while (dollar := text.find("$", at)) >= 0:
             made.append(text[at:dollar])
             at = dollar + 1
+            # `$$` is compose's way to write a dollar sign.
             if text.startswith("$", at):
                 made.append("$")
                 at += 1
@@ -153,6 +156,7 @@ class Interpolation:
                 made.append(self._get(found[0]))
                 at = found.end()
             else:
+                # A dollar sign before anything else stands for itself.
                 made.append("$")
         return "".join((*made, text[at:]))
 

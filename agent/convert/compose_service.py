@@ -96,6 +96,7 @@ class ServiceReader:
             items = listed(value)
             for at, item in enumerate(items):
                 self.put(row.option, text(item), f"{where}[{at}]" if isinstance(value, list) else where)
+            # An empty list is a key that was read, and says nothing.
             if not items:
                 self.conversion.taken(where)
         elif isinstance(value, dict | list):
@@ -411,6 +412,7 @@ class ServiceReader:
         if not isinstance(value, dict):
             self.conversion.unknown(where, "expected keys such as test below it")
             return
+        # Goes before all other keys, as it does in compose: they are about a check that is switched off.
         if value.get("disable") in (True, "true"):
             self.put("health_cmd", "none", f"{where}.disable")
             return

@@ -192,6 +192,8 @@ class Conversion:
 
     def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
         """Starts at the end, so that indexes stay valid. If its name or image is wrong, the whole section goes."""
+        # What the section's own check refused would keep the whole file from being committed: it is taken out,
+        # and said in the report.
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
             sheet = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""
@@ -202,6 +204,7 @@ class Conversion:
                     self.left_out(f"{sheet.kind} {sheet.name}", f"{place}{issue.message}{wish}")
                 continue
             where = sheet.drop(issue.option, issue.index) or f"{sheet.name}.{issue.option}"
+            # The line that said "taken" is replaced: it must not stand beside the one that says why it was not.
             self.report = [line for line in self.report if line.where != where]
             self.left_out(where, f"{issue.message}{wish}")
 

@@ -13,8 +13,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from agent.convert.command_line import BY_NAME
 from agent.convert.compose_service import KEYS, OWN
-from agent.convert.docker_flags import BY_NAME
 from agent.model.entries import parse_endpoint
 from agent.model.resources import Container, Network, Volume
 from agent.uci.encode import encode_container, encode_network, encode_volume
@@ -77,6 +77,7 @@ def _create(kind: str, name: str, options: Options) -> str:
             continue
         flag = f"--{option.replace('_', '-')}"
         switch = option in ("internal", "attachable", "ipv6")
+        # `--internal` alone would do, but `--ipv6=false` is not the same as nothing.
         words += [
             part
             for item in _items(value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`docker run` lines as sections. Also `docker create`, `docker network create`, `docker volume create`, and podman's.
 
-Source of the flags: `docker_flags`; of their values: docker/cli, `opts/` and `cli/command/container/opts.go`.
+Source of the flags: `command_line`; of their values: docker/cli, `opts/` and `cli/command/container/opts.go`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from posixpath import basename, join, normpath
 
+from agent.convert.command_line import BY_LETTER, BY_NAME, Flag, Word, split_commands
 from agent.convert.conversion import Conversion, Sheet
-from agent.convert.docker_flags import BY_LETTER, BY_NAME, Flag
-from agent.convert.shell_words import Word, split_commands
 from agent.errors import ConfigError
 
 _ENGINES = ("docker", "podman", "nerdctl")
@@ -225,6 +224,7 @@ class _Container:
         """How many further words it took."""
         flag = BY_NAME.get(name)
         if flag is None:
+            # Refused flags take no value with them: the next word is looked at by itself, and may be the image.
             self.conversion.unknown(f"--{name}", "docker run has no such flag" + _near(name))
             return 0
         if flag.switch or value is not None:
@@ -562,6 +562,7 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
 def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
     """Flags with their values; "" and the word for what stands alone."""
     at = 0
+    # Not argparse: a line of another docker version may have flags that it would stop at.
     while at < len(words):
         text = words[at].text
         flag, equals, value = text.partition("=")
@@ -570,6 +571,7 @@ def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
             yield "", words[at - 1]
         elif equals:
             yield flag, Word(value, words[at - 1].unresolved)
+        # A word after a switch is not its value: `--rm nginx`.
         elif flag.lstrip("-") in _SWITCHES or at == len(words):
             yield flag, Word("true")
         else:

@@ -26,7 +26,7 @@ from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import Key
 from agent.model.resources import Backup, Desired
 from agent.model.secrets import hidden_text
-from agent.plan.updates import is_due
+from agent.model.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.record_lines import json_object
@@ -97,6 +97,7 @@ class Backups:
         Raises ConfigError, PathError, DataError.
         """
         section = self._section(name)
+        # Only a folder can be looked into; a command may have sent the archive anywhere.
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
         found = await FolderTarget(section.target).archives(section.name, section.volumes)
@@ -146,6 +147,8 @@ class Backups:
         try:
             yield
         finally:
+            # A backup that is being made ends with the agent: half an archive would keep its name and look like
+            # one.
             tasks = {task} | ({self._work} if self._work is not None else set())
             for each in tasks:
                 each.cancel()
@@ -337,12 +340,15 @@ class Backups:
 
     def _note(self, name: str, result: Result) -> None:
         declared = {section.name for section in self._sections()}
+        # Results of sections that are gone go with the next one: the file must not grow with every name that was
+        # ever used.
         known = {n: r for n, r in self._known().items() if n in declared} | {name: result}
         self._results = known
         try:
             self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = json.dumps({n: asdict(r) for n, r in known.items()}, indent=1, sort_keys=True)
             atomic_write(self._memory, text.encode(), mode=0o600)
+        # The result is in memory all the same; only a restart would forget it.
         except OSError as exc:
             logger.warning("%s cannot be written: %s", self._memory, exc.strerror)
 

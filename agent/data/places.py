@@ -49,6 +49,8 @@ class Volume:
 def volume_of(body: Any) -> Volume:
     """GET /volumes/{name}."""
     name, place, options = str(body["Name"]), Path(str(body.get("Mountpoint") or "")), body.get("Options")
+    # Only what lies in the engine's own folder for that name: with options of the driver it may be a mount of
+    # another machine.
     plain = body["Driver"] == "local" and not options and place.parts[-2:] == (name, _DATA)
     return Volume(
         name=name,
@@ -123,6 +125,7 @@ def _opened(place: Path, inside: str) -> Iterator[int]:
 
 
 def _member(entry: os.DirEntry[str], folder: int) -> Member:
+    # Links are listed and never followed: one that a container made may lead out of the volume.
     found = entry.stat(follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(found.st_mode), "0")
     return Member(
@@ -203,9 +206,12 @@ def lend(copy: Volume, volume: Volume) -> None:
 def take_back(copy: Volume, volume: Volume) -> None:
     """Undoes `lend`, however far that came. Safe to repeat. Raises DataError."""
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
+    # Without the old folder nothing was exchanged, or all was taken back already.
     if not old.exists():
         return
     try:
+        # In the reverse order of `lend`, and each rename is on disk before the next: a power cut leaves a state
+        # that this function continues from.
         if place.exists() and not new.exists():
             place.rename(new)
             sync_directory(new.parent)

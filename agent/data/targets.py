@@ -128,12 +128,14 @@ class FolderTarget:
 
     async def keep_only(self, backup: str, volumes: Iterable[str], count: int) -> None:
         """Removes older archives than the newest `count` of each volume, and what was never finished."""
+        # Per volume: one that was added later would push the only archive of another out.
         for volume in volumes:
             old = (await self.archives(backup, [volume]))[count:]
             with _Files() as files:
                 for each in old:
                     await files.do(_remove, each.path)
 
+        # What an agent that was killed has left.
         def remove_partial() -> None:
             for left in self._folder.glob(f".{backup}-*{_PARTIAL}"):
                 left.unlink(missing_ok=True)
@@ -143,6 +145,7 @@ class FolderTarget:
 
     async def verify(self, path: Path) -> None:
         """Compares an archive with the sha256 beside it, where there is one. Raises DataError, PathError."""
+        # Looked at before it is opened: opening a FIFO waits for a writer.
         mode = await asyncio.to_thread(PATHS.ask, mode_of, str(path))
         if mode is None:
             raise DataError(f"there is no file {path}")
@@ -236,6 +239,7 @@ class _Said:
 
     async def read(self) -> None:
         """Until all have closed it, or the task is cancelled."""
+        # Our copy of the writing end, or the reader would never see the end of the program's output.
         os.close(self.into)
         stream = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
@@ -243,6 +247,7 @@ class _Said:
             lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(self._end, "rb", 0)
         )
         try:
+            # Only the end is kept: programs say last why they failed.
             while piece := await stream.read(4096):
                 self.text = (self.text + piece.decode("utf-8", "replace"))[-_SAID:]
         finally:
@@ -265,6 +270,8 @@ class _Files:
         found: Future[Value] = Future()
         self._asked.put((found, functools.partial(work, *args)))
         try:
+            # A share that does not answer holds each call for its own time: after the first no other one is
+            # waited for.
             async with asyncio.timeout(0 if self._hangs else STALL_S):
                 return await asyncio.wrap_future(found)
         except TimeoutError as exc:

@@ -139,6 +139,8 @@ class Volumes:
     async def _list_by_archive(self, name: str, inside: str) -> Listing:
         """All of the folder's archive goes through here, of which only the first headers are kept."""
         found: dict[str, Member] = {}
+        # Reading on to the end is the price: the connection could not be used again, and the engine would log an
+        # error.
         reader = TarReader()
         async with await self._open(name, f"/{_AT}/{inside}/.") as response:
             async for piece in response.chunks():
@@ -147,6 +149,7 @@ class Volumes:
                 except TarError as exc:
                     raise EngineError(f"the engine sent a damaged archive: {exc}") from exc
                 for member in members:
+                    # One more than is shown tells that there is more.
                     entry = rooted(member.name)
                     if entry and "/" not in entry and len(found) <= places.LISTED:
                         found[entry] = member
@@ -155,6 +158,7 @@ class Volumes:
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Volume:
         """A new volume of the local driver. Raises ConflictError where there is one, EngineError."""
         try:
+            # Asked first, as creating one that is there succeeds, and gives the existing one with all its files.
             await self.inspect(name)
         except EngineError as exc:
             if exc.status != 404:
@@ -307,6 +311,7 @@ class Volumes:
             await finished(leave())
 
     async def _import(self) -> str:
+        # An empty image of our own: pulling one would need a registry, and a router may have no internet.
         """An image without any file (POST /images/create with `fromSrc=-`, as `docker import`)."""
         query = [("fromSrc", "-"), ("changes", f"LABEL {LABEL_HELPER}={self._mark()}")]
         headers = [("content-type", "application/x-tar")]
@@ -314,6 +319,7 @@ class Volumes:
             "POST", "/images/create", query=query, headers=headers, body=_EMPTY
         )
         async with await response.checked():
+            # Answered with 200 before the work: what failed is in the lines.
             said = [json.loads(line) for line in (await response.read()).splitlines() if line.strip()]
         wrong = next((str(line["error"]) for line in said if "error" in line), "")
         image = str(said[-1].get("status", "")) if said else ""
@@ -448,9 +454,11 @@ class Pause:
 
     async def _start(self, container: str) -> str:
         try:
+            # Started by us and not left to the pass: a container with `restart no` would stay down.
             response = await self._engine.open(
                 "POST", f"/containers/{container}/start", head_timeout_s=_HEAD_S
             )
+            # Running already, or removed meanwhile: neither is a failure of the copy.
             if response.status in (304, 404):
                 await response.close()
                 return ""
@@ -487,8 +495,10 @@ class Checked:
             async for piece in self._body:
                 for member in self.reader.feed(piece):
                     if member.is_folder and not rooted(member.name):
+                        # The root's own entry holds the owner and mode of the whole volume.
                         self.root = member
                 yield piece
+            # An archive that is cut off ends without an error of the connection: only its own end mark tells.
             self.reader.end()
         except TarError as exc:
             self.wrong = exc

@@ -161,6 +161,7 @@ def _set_aside(path: Path, exc: Exception) -> None:
 
 
 def _record(data: Mapping[str, Any]) -> DaemonRecord:
+    # Everything is converted, so that a file of another version or a damaged one fails here, and counts as none.
     process = data["process"]
     return DaemonRecord(
         running=_target(data["running"]),

@@ -25,16 +25,17 @@ from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target, TlsSettings
-from agent.model.dockerd.table import TABLE, Version, value_at, without_key
+from agent.model.dockerd.table import TABLE, Version, entry_keys, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
-from agent.plan.router.subnets import SUBNET_KEYS, fit
+from agent.plan.router.bridges import SUBNET_KEYS, fit
 
 # Looks at this machine before dockerd is disturbed: certificate files, addresses, and what `dockerd --validate` says.
 
 
 _VALIDATES = (23, 0)
+_ENTRIES = 16  # of a list that are tried one by one; each is a run of dockerd
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _JOURNAL = Path("/run/systemd/journal/socket")
 _SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # as Go's log/syslog
@@ -68,16 +69,24 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
 def culprits(program: str, target: Target, run_dir: Path, version: Version) -> dict[str, str]:
     """Keys without which dockerd would take these settings, and what it says of them: one wrong value, as a rule.
 
-    Nothing where dockerd cannot validate (before 23.0), and where no single key is to blame. Raises DaemonError.
+    Of a list those of its entries that are wrong, unless all are. Nothing where dockerd cannot validate (before 23.0),
+    and where no single key is to blame. Raises DaemonError.
     """
     wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
     # what it says does not always name the option: it is asked once without each
     for row in TABLE if wrong else ():
         if value_at(target.document, row.key) in (None, row.default):
             continue
-        without = replace(target, document=without_key(target.document, row.key))
-        if not _refusal(program, without, run_dir):
-            return {row.key: f"dockerd refuses it: {wrong}"}
+        rest = without_key(target.document, row.key)
+        if _refusal(program, replace(target, document=rest), run_dir):
+            continue
+        keys = entry_keys(row, value_at(target.document, row.key))
+        refused = {}
+        for key in keys if len(keys) <= _ENTRIES else ():
+            others = functools.reduce(without_key, set(keys) - {key}, target.document)
+            if said := _refusal(program, replace(target, document=others), run_dir):
+                refused[key] = f"dockerd refuses it: {said}"
+        return refused if len(refused) not in (0, len(keys)) else {row.key: f"dockerd refuses it: {wrong}"}
     return {}
 
 
@@ -125,12 +134,24 @@ def _no_password() -> str:
 
 
 def unavailable_hosts(hosts: Iterable[Host]) -> dict[str, str]:
-    """TCP hosts that could not be listened on now, with the reason. A socket is bound and closed at once."""
-    found = {}
-    for host in hosts:
-        if not host.is_unix and (reason := _why_not(host)):
-            found[host.text] = reason
-    return found
+    """Hosts that could not be listened on now, with the reason. A TCP socket is bound and closed at once."""
+    looks = ((host.text, _no_socket(host.address) if host.is_unix else _why_not(host)) for host in hosts)
+    return {text: reason for text, reason in looks if reason}
+
+
+def _no_socket(path: str) -> str:
+    """Why dockerd could not make its socket there: it makes no folder for it, and takes the place of no folder."""
+    folder = os.path.dirname(path)
+    try:
+        for name, wanted in ((folder, True), (path, False)):
+            mode = PATHS.ask(mode_of, name)
+            if mode is None and wanted:
+                return f"there is no folder {name}"
+            if mode is not None and stat.S_ISDIR(mode) is not wanted:
+                return f"{name} is {'not ' * wanted}a folder"
+    except PathError as exc:
+        return str(exc)
+    return ""
 
 
 def _why_not(host: Host) -> str:
@@ -313,12 +334,15 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
 def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str, str]:
     """Keys with which no container starts on this machine: dockerd does not, or it does all the same."""
     found = {}
-    if why := _no_folder(str(settings.values.get("data-root") or "")):
-        found["data-root"] = why
+    folder = str(settings.values.get("data-root") or "")
+    # a disk that does not answer is no reason against the setting: the pass waits for it
+    with contextlib.suppress(PathError):
+        if folder and (why := PATHS.ask(no_folder, folder)):
+            found["data-root"] = why
     drivers = settings.values.get("exec-opts")
     if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
-        found["exec-opts"] = (
-            "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        found["exec-opts.native.cgroupdriver=systemd"] = (
+            "it needs systemd, which does not run here: no container could start"
         )
     driver = str(settings.values.get("log-driver") or "")
     if driver != running.get("log-driver") and (why := _no_log(driver, settings, root)):
@@ -326,14 +350,6 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
         if settings.values.get("log-opts"):
             found["log-opts"] = f"they are those of the log driver {driver}"
     return found
-
-
-def _no_folder(root: str) -> str:
-    """Why there can be no folder of that name, "" where nothing is known against it."""
-    try:
-        return PATHS.ask(no_folder, root) if root else ""
-    except PathError:
-        return ""
 
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:

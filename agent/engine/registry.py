@@ -25,7 +25,7 @@ import urllib3.exceptions
 
 from agent.apply.images import auth_for
 from agent.apply.ports import Engine
-from agent.engine.limits import Deadline, TimedTlsSocket, keep_pools_in_time
+from agent.engine.transport import Deadline, TimedTlsSocket, keep_pools_in_time
 from agent.errors import PathError, UcidockdError
 from agent.files.user_paths import PATHS, file_stamp
 from agent.model.resources import Desired, RegistryAuth

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import h11
 
 from agent.engine.body_pump import BrokenSourceError, Passing, Pump
-from agent.engine.remote_tls import EngineTls, is_mistrust
+from agent.engine.transport import EngineTls, is_mistrust
 from agent.engine.wire import Wire
 from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError, plain_words
 from agent.model.addresses import EngineAddress, parse_engine_address
@@ -254,6 +254,7 @@ class DockerStream:
         self.permit = permit
         self._around = around(self)
         self._tls = tls
+        # One buffer for all connections: pieces are handed on before the next one is read.
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
     def docker_words(self) -> list[str]:

@@ -7,6 +7,12 @@ UCI_CONF2DIR); old libuci does not know it, so the choice is ours on both.
 
 Both stores write by themselves: pyuci can set no bytes that are not UTF-8, says nothing when a commit fails, and a
 commit of libuci would take along what others have staged.
+
+pyuci is imported here alone. What pyuci 0.10 asks for (pyuci.c): a handle is never freed, so there is one for the process;
+`with` on a handle takes one reference too many from it; a string that is not UTF-8 ends the interpreter when it is in a
+list; sections are a dict by name, without type, and of two with the same name only the last is in it; no error says what
+is wrong. It is given a file by an absolute path, that of a file in memory with the bytes that our own parser gets too:
+then libuci looks for no staged changes and for no override (file.c, uci_file_load).
 """
 
 from __future__ import annotations
@@ -14,18 +20,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.errors import ConfigError, ConflictError
-from agent.files import libuci
 from agent.files.atomic import atomic_write
 from agent.uci.edit import Change, parse_delta
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
@@ -33,6 +40,9 @@ from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_fi
 SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser takes some forty times as much memory
 _COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
 _LOOK_AGAIN_S = 0.002
+Values = dict[str, dict[str, str | tuple[str, ...]]]
+"""section -> option -> value; a list is a tuple."""
+_lock = threading.Lock()  # libuci's handle is one for all threads
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_package
 
 
@@ -46,6 +56,12 @@ class UciUnwritable(ConfigError):
     """The text format would not give back what is to be written."""
 
     code = "uci-unwritable"
+
+
+class LibuciError(ConfigError):
+    """libuci is not there, or does not read what our own parser reads."""
+
+    code = "libuci"
 
 
 class UciStore(Protocol):
@@ -130,11 +146,11 @@ class PyuciStore(TextUciStore):
         try:
             # Two parsers on the same bytes: a file that they read differently would be applied by one and shown by the
             # other.
-            values = libuci.read(raw)
+            values = read_with_libuci(raw)
             places = {section.name: number for number, section in enumerate(ours.sections)}
             if places.keys() != values.keys():
                 names = ", ".join(sorted(places.keys() ^ values.keys()))
-                raise libuci.LibuciError(f"libuci and ucidockd do not see the same sections: {names}")
+                raise LibuciError(f"libuci and ucidockd do not see the same sections: {names}")
             return replace(
                 ours,
                 sections=tuple(
@@ -148,8 +164,8 @@ class PyuciStore(TextUciStore):
                     for number, section in enumerate(ours.sections)
                 ),
             )
-        except libuci.LibuciError as exc:
-            raise libuci.LibuciError(f"{path}: {exc}") from exc
+        except LibuciError as exc:
+            raise LibuciError(f"{path}: {exc}") from exc
 
 
 def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option:
@@ -218,6 +234,7 @@ def _text(package: Package) -> bytes:
     try:
         text = format_file(package)
         data = text.encode("utf-8", "surrogateescape")
+        # Read back before it is written: a file that says something else would be worse than none.
         if _shape(parse(text, package=package.name)) == _shape(package):
             return data
         wrong = "it would be read as something else"
@@ -289,3 +306,44 @@ def _still_there(descriptor: int, path: Path) -> bool:
         return os.path.samestat(held, path.stat())
     except FileNotFoundError:
         return stat.S_ISDIR(held.st_mode)
+
+
+@functools.cache
+def _pyuci() -> tuple[Any, type[Exception]]:
+    """The handle, and what it raises."""
+    try:
+        import uci
+    except ImportError as exc:
+        raise LibuciError(f"pyuci does not load: {exc}") from exc
+    return uci.Uci(), uci.UciException
+
+
+def read_with_libuci(raw: bytes) -> Values:
+    """The values in a file's bytes; bytes that are not UTF-8 become surrogates. Raises LibuciError."""
+    handle, refusal = _pyuci()
+    # one character per byte: the syntax is ASCII, other bytes only pass through, and pyuci takes them for UTF-8
+    file = os.memfd_create("uci", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(file), "wb") as writer:
+            writer.write(raw.decode("latin-1").encode())
+        with _lock:
+            handle.__init__()  # a new context in the old handle
+            try:
+                found = handle.get_all(f"/proc/self/fd/{file}")
+            finally:
+                handle.__exit__()
+    except refusal as exc:
+        raise LibuciError(f"libuci refuses the file ({type(exc).__name__})") from exc
+    finally:
+        os.close(file)
+    return {
+        section: {
+            name: _bytes_again(value) if isinstance(value, str) else tuple(map(_bytes_again, value))
+            for name, value in options.items()
+        }
+        for section, options in found.items()
+    }
+
+
+def _bytes_again(text: str) -> str:
+    return text if text.isascii() else text.encode("latin-1").decode("utf-8", "surrogateescape")

@@ -4,8 +4,8 @@
 Decoding, encoding, the engine's bodies in both directions, levels, drift and the description of a change read it. To add an
 option, add its field to `ContainerSpec`, a row here, and its property to `schemas/container.schema.json`.
 
-A row without a `key` needs more than one field for its JSON: `agent.plan.container.payload` builds it and
-`agent.plan.container.inspected` reads it. A row of the shape APART needs more than its own option in UCI too:
+A row without a `key` needs more than one field for its JSON: `agent.plan.container.bodies` builds it and
+`agent.plan.container.bodies` reads it. A row of the shape APART needs more than its own option in UCI too:
 `agent.uci` reads and writes it.
 """
 

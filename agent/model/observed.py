@@ -160,7 +160,7 @@ class Record:
     freed: tuple[
         str, ...
     ] = ()  # of a replacement that removes the old image first: see `plan.container.image.Freed`
-    engine: str = ""  # the tag of the engine that it is on (agent.plan.engines); "": version 0.1.0 wrote it
+    engine: str = ""  # the tag of the engine that it is on (agent.plan.records); "": version 0.1.0 wrote it
 
     @property
     def key(self) -> Key:

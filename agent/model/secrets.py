@@ -22,7 +22,7 @@ _WORDS = re.compile(
     r"pass(?:w(?:or)?d|phrase|code)|secret|tokens?(?![a-z])|credential|htpasswd|cookie|bearer"
     r"|(?:api|private|secret|access|encrypt(?:ion)?|master|root|app|auth|sign(?:ing)?|session|service|licen[cs]e"
     r"|preshared|shared|account|storage|admin|deploy|client|server|user|wg|web|jwt|hmac|aes)[_.-]?key"
-    r"|(?:^|[^a-z])(?:pw|pwd|psk|pin|jwt|otp|totp)(?![a-z])|[._-]key$|^key$"
+    r"|(?:^|[^a-z])(?:pw|pwd|psk|pin|jwt|otp|totp|salt)(?![a-z])|[._-]key$|^key$"
     r"|authorization(?![a-z])|auth(?![a-z])|(?<!by)(?<!com)(?<!tres)pass(?![a-z])|(?:root|admin|user|db|mysql)pw$",
     re.IGNORECASE,
 )
@@ -45,10 +45,17 @@ def is_secret_name(name: str) -> bool:
 
 # text
 
-_VALUE = r"""(?:"(?:[^"\\]|\\.)*+"?|'[^']*+'?|\\"(?:[^"\\]|\\(?!"))*+(?:\\")?|[^\s;&|"'<>]++)"""
+# a word of a shell: what is quoted, substituted or escaped in it belongs to it
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"|'[^']*+')"""
+_BARE = r"""(?:\$\([^()]*+\)|`[^`]*+`|\\[^"]|[^\s;&|"'<>\\`])++"""
+_VALUE = rf"""(?:{_QUOTED}|"[^"]*+|'[^']*+|\\"(?:[^"\\]|\\(?!"))*+(?:\\")?|{_BARE})"""
+_REST = re.compile(rf"{_QUOTED}|(?![,)\]}}]){_BARE}")
+_ARGUMENT = re.compile(r"([^\s;&|\"'=]++)=")
+_QUOTES = re.compile(r"""\\.|["'`]""")
 _NAME = re.compile(r"(?<![\w.-])([\w.-]++)(?:\\?[\"']?\s?=\s?|\\?[\"']\s*+:\s*+(?=[\"']|\\[\"']))")
 _GIVEN = re.compile(_VALUE)
-_FLAG = re.compile(rf"(?<![\w.-])(--?[A-Za-z][\w.-]*+)(\s++)({_VALUE})")
+_OPTION = re.compile(r"(?<![\w-])-\w|--")
+_FLAG = re.compile(r"(?<![\w.-])(--?[A-Za-z][\w.-]*+)\s++(?!--)")
 _URL = re.compile(
     r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+:)?//(?!\[)([^\s/@:\"'<>]*+)(?::(?!\d++(?:[/?#]|$))([^\s\"'<>]{0,256}))?@"
 )
@@ -61,17 +68,18 @@ _NO_LOGIN = re.compile(
 _ADDRESSES = ("mailto", "sip", "sips", "xmpp", "acct")
 _HEADER = re.compile(
     r"((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|private-token|x-[\w-]{0,64}(?:token|key|auth|secret)[\w-]{0,64})"
-    r"\\?[\"']?\s*:\s*\\?[\"']?)([^\r\n\"'\\]++)",
+    r"\\?[\"']?\s*:\s*\\?[\"']?)((?:[^\r\n\"'\\]|(?<==)\"[^\r\n\"\\]*+\")++)",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(bearer)(\s++)([^\s,;\"'\\]++)", re.IGNORECASE)
 _BASIC = re.compile(r"\b(basic\s++)([A-Za-z0-9+/_-]{6,}=*+)", re.IGNORECASE)
 _SAID = re.compile(
-    r"((?:pass(?:word|wd|phrase)|secret|token|api[ _-]?key)\b\s?(?::|\bis\b)\s{0,8}+)([^\s,;\"']++)(?=(\s{0,8}+$)?)",
+    r"((?:pass(?:word|wd|phrase)|secret|token|api[ _-]?key)\b\s?(?::|\bis\b)\s{0,8}+(?:\\?[\"'])?+)"
+    r"([^\s,;\"']++)(?=(\s{0,8}+$)?)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SQL = re.compile(
-    r"\b(identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?by|password)(\s{1,8})('[^']*+'?|\"[^\"]*+\"?)",
+    r"\b(identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?by|password(?:\s{1,8}for\s{1,8}\S{1,64})?)([\s=(]{1,8})('[^']*+'?|\"[^\"]*+\"?)",
     re.IGNORECASE,
 )
 _HASH = re.compile(
@@ -80,6 +88,8 @@ _HASH = re.compile(
 _TOKEN = re.compile(
     r"(?<![\w-])(?:eyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+|gh[pousr]_\w{16,}+|github_pat_\w{16,}+|glpat-[\w-]{16,}+|dckr_pat_[\w-]{16,}+"
     r"|xox[abprs]-[\w-]{8,}+|AKIA[0-9A-Z]{16}|SWMTKN-[\w-]++|sk-[\w-]{20,}+)"
+    # addresses that are secrets themselves
+    r"|(?<=hooks\.slack\.com/services/)[\w/-]++|(?<=api\.telegram\.org/bot)[\w:-]++|(?<=/api/webhooks/)\d++/[\w-]++"
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)")
 _WORD_LIKE = re.compile(r"[A-Za-z][a-z]*[.,:;!?)]?")
@@ -87,17 +97,55 @@ _PLAIN_P = re.compile(r"[\d.:/,-]+(?:/?(?:tcp|udp|sctp))?|[/.=:].*|[a-z_-]+(?:=.
 _REDIS = ("requirepass", "masterauth", "masterpass")
 # programs, and their short options that take a secret
 _SHORT = {
-    "p": ("mysql", "mariadb", "mongo", "sshpass", "docker login", "podman login", "nerdctl login", "rabbitmqadmin", "7z"),
-    "a": ("redis-cli", "valkey-cli", "keydb-cli", "snmp"),
-    "u": ("curl",),
+    "p": ("mysql", "mariadb", "mongo", "sshpass", "docker login", "podman login", "nerdctl login", "rabbitmqadmin", "7z",
+          "rar", "mcrcon", "rcon-cli", "cqlsh", "ncftp", "useradd", "usermod"),
+    "a": ("redis-cli", "valkey-cli", "keydb-cli"),
+    "u": ("curl", "lftp"),
     "U": ("curl", "smbclient", "rpcclient"),
+    "E": ("curl",),
+    "b": ("curl",),
     "w": ("ldap",),
-    "P": ("mosquitto_", "ipmitool", "sshpass"),
+    "P": ("mosquitto_", "ipmitool", "sshpass", "zip", "unzip", "sqlcmd"),
+    "k": ("openssl",),
+    "A": ("snmp",),
+    "X": ("snmp",),
+    "c": ("snmp",),
+    "N": ("ssh-keygen",),
 }  # fmt: skip
-_SHORT_ARGS = re.compile(rf"(?<![\w-])-([A-Za-z])([^\S\r\n]*+)({_VALUE})")
+_SHORT_ARGS = re.compile(r"(?<![\w-])-([A-Za-z])([^\S\r\n]*+)")
+_CLUSTER = re.compile(r"(?<![\w-])-[fsSkLvigGIjlnNOqRaB#]{1,12}([uUEb])([^\S\r\n]*+)")  # of curl: `-fsSu`
 _PROGRAMS = sorted({word for names in _SHORT.values() for name in names for word in name.split()})
 _PROGRAM = re.compile(r"(?<![\w.-])(" + "|".join(_PROGRAMS) + r")[\w-]*+(?=[\s\"']|$)")
-_LOGIN = re.compile(rf"(--(?:proxy-)?user(?:\s++|=))({_VALUE})")
+# options of many programs that take `user:password`, or only a user
+_LOGINS = "-[uUa]|--(?:proxy-)?user|--(?:proxy-)?cert|--auth|--basic-auth|--userpass|--login"
+_LOGIN = re.compile(rf"(?<![\w-])(?:{_LOGINS})(?:\s++|=)")
+_USER = re.compile(r"[^%:,]*+[%:,]")
+_LOGIN_OPTION = re.compile(_LOGINS)
+_ANY = "A:b1"  # a value that no rule takes for a harmless one
+_NO_PASSWORD = re.compile(r"\d*|[/\\].*|\*{3}.*", re.DOTALL)
+_OF_SAMBA = re.compile(r"\b(user(?:name)?=[^\s,%=]{1,64}%)([^\s,\"']++)")  # mount -o user=name%password
+# what stands before a secret that neither an option nor a form marks
+_BEHIND = (
+    r"(?<![\w.-])(?:htpasswd\s+-(?=\w*b)\w*n\w*\s+\S+|htpasswd\s+-(?!\w*n)\w*b\w*\s+\S+\s+\S+"
+    r"|rabbitmqctl\s+(?:add_user|change_password|authenticate_user)\s+\S+|isql\s+\S+\s+\S+"
+    r"|mc\s+(?:alias\s+set|config\s+host\s+add)\s+\S+\s+\S+\s+\S+|vault\s+login|wpa_passphrase\s+\S+"
+    r"|cloudflared\s+service\s+install|ngrok\s+(?:config\s+add-)?authtoken|caddy\s+hash-password\s+(?:--plaintext|-p)"
+    r"|smbclient\s+//\S+|openssl\s+passwd(?:\s+-\w+)?|mkpasswd)"
+)
+_BEHIND_THAT = re.compile(rf"{_BEHIND}\s+(?!-)")
+_BEHIND_WORDS = re.compile(rf"{_BEHIND}$")
+# `psk VALUE`, where the value does not look like the next word of a sentence
+_NAMED = re.compile(
+    r"(?<![./])(?:passw(?:or)?d|passphrase|psk|(?:private|preshared|access)[_-]key|auth[_-]?(?:token|key)|api[_-]key)"
+    r"[^\S\r\n]+(?=[^\s:;,.]*\d)(?!-|[\d.:,/]+(?:\s|$)|[./(\[{<])",
+    re.IGNORECASE,
+)
+_HINT = re.compile(
+    r"[pP]ass|PASS|psk|PSK|[kK]ey|KEY|[aA]uth|AUTH|login|[_ ]user|isql|smbclient|mc |install|echo|printf"
+)
+_PIPED = re.compile(
+    r"\b((?:echo|printf)\s{1,8})([^|;&\r\n]{1,256})(?=\|[^|;&]{0,256}(?:--password-stdin|--password-file=-|chpasswd|passwd|kinit|cryptsetup|sudo\s+-S))"
+)
 
 
 def hidden_text(text: str) -> str:
@@ -117,9 +165,16 @@ def hidden_text(text: str) -> str:
     if "=" in text or ":" in text:
         text = _without_values(text)
         text = _HEADER.sub(rf"\1{MASK}", text)
-    if "-" in text:
-        text = _FLAG.sub(_without_argument, text)
+        text = _OF_SAMBA.sub(rf"\1{MASK}", text)
+    if "-" in text and _OPTION.search(text):
+        text = _masked(
+            text, _FLAG, lambda found, value: MASK if is_secret_name(found[1].lstrip("-")) else value
+        )
         text = _short_options(text)
+    if " " in text and _HINT.search(text):
+        text = _masked(text, _BEHIND_THAT, lambda _, value: MASK)
+        text = _masked(text, _NAMED, lambda _, value: MASK)
+        text = _PIPED.sub(rf"\1{MASK} ", text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
     # `Basic dXNlcjpwYXNz`, but not `basic settings`
     text = _BASIC.sub(lambda found: found[0] if _WORD_LIKE.fullmatch(found[2]) else found[1] + MASK, text)
@@ -142,16 +197,23 @@ def hidden_words(words: Sequence[str]) -> list[str]:
     """A command as a list: the word after `--password` is one."""
     made: list[str] = []
     programs, before = "", ""
-    for word in words:
+    for number, word in enumerate(words):
         # `--db-password VALUE` by its name; redis takes its passwords behind words without dashes
         is_option = before.startswith("-") and "=" not in before
         is_given = is_secret_name(before.lstrip("-")) if is_option else before.lower() in _REDIS
+        option = _CLUSTER.fullmatch(before) or _SHORT_ARGS.fullmatch(before)
+        is_script = before[:1] == "-" and before[-1] == "c" and words[number - 2].endswith(("sh", "su"))
+        name = _ARGUMENT.match(word) if len(words) > 1 and not is_script else None
         if is_given and not word.startswith("--"):
             shown = MASK
-        elif before.startswith("-") and len(before) == 2 and _is_secret_option(programs, before[1]):
-            shown = _short_value(before[1], word)
-        elif before in ("--user", "--proxy-user") and "curl" in programs:
-            shown = _short_value("u", word)
+        elif name and is_secret_name(name[1].lstrip("-")):
+            shown = f"{name[0]}{MASK}"  # one argument, whatever stands in it
+        elif option and _is_secret_option(programs, option[1]):
+            shown = _short_value(option[1], word)
+        elif _LOGIN_OPTION.fullmatch(before):
+            shown = _login(programs, word)
+        elif _is_behind(words, number):
+            shown = MASK
         elif programs and word.startswith("-") and len(word) > 2 and word[1] != "-":
             shown = hidden_text(f"{programs} {word}")[len(programs) + 1 :]
         else:
@@ -178,31 +240,61 @@ def _without_bare_login(found: re.Match[str]) -> str:
     """
     word = found[0]
     digest = _DIGEST.search(word)
+    # The last `@` before a digest: passwords may hold one, host names do not.
     end = word.rfind("@", 0, digest.start() if digest else len(word))
     for colon in _COLON.finditer(word, 0, max(end, 0)):
         at = colon.end()
         is_mail = word[max(at - 8, 0) : at - 1].rpartition("<")[2].lower() in _ADDRESSES
+        # What follows looks like a port or a tag: then there is no password to hide.
         if at < end and colon[0] == ":" and not is_mail and not _NO_LOGIN.match(word, at):
             return f"{word[:at]}{MASK}{word[end:]}"
     return word
 
 
-def _without_values(text: str) -> str:
-    """`NAME=value`, `"name": "value"`. A value that is kept may hold others: `o=username=a,password=b`."""
+def _is_behind(words: Sequence[str], number: int) -> bool:
+    """Whether the words before one say that it is a secret."""
+    before = " ".join(words[max(number - 6, 0) : number])[-512:]
+    last = before.rpartition(" ")[2]
+    named = _NAMED.search(f"{last} {words[number]}")
+    is_named = named is not None and named.end() == len(last) + 1
+    return not words[number].startswith("-") and (is_named or _BEHIND_WORDS.search(before) is not None)
+
+
+def _masked(text: str, heads: re.Pattern[str], shown: Callable[[re.Match[str], str], str]) -> str:
+    """What stands behind each head, to the end of the shell's word, as `shown` gives it."""
     made, at, done = [], 0, 0
-    while (found := _NAME.search(text, at)) is not None:
+    read, quote = 0, ""  # which quote is open where we are
+    while (found := heads.search(text, at)) is not None:
         at = found.end()
-        if is_secret_name(found[1].lstrip("-")) and (value := _GIVEN.match(text, at)) is not None:
-            if value[0].startswith(MASK) and not value[0].removeprefix(MASK).strip(")],.}"):
-                continue  # masked already: `[TOKEN=***]` keeps its bracket
-            made += [text[done:at], MASK]
-            at = done = value.end()
+        # a value may hold other heads: it is left only where it is hidden
+        if shown(found, _ANY) == _ANY or (value := _GIVEN.match(text, at)) is None:
+            continue
+        end = value.end()
+        if not found[0].rstrip().endswith(":"):
+            for mark in _QUOTES.finditer(text, read, at):
+                if len(mark[0]) == 1 and (not quote or quote == mark[0]):
+                    quote = "" if quote else mark[0]
+            read = at
+            if quote == "`" and quote in value[0]:  # the name is in the substitution, or in code of a message
+                end = text.index(quote, at)
+            while text[end : end + 1] != (quote or "\0") and (more := _REST.match(text, end)) is not None:
+                end = more.end()
+        given = text[at:end]
+        if (new := shown(found, given)) != given:
+            made += [text[done:at], new]
+            at = done = end
     return "".join([*made, text[done:]])
 
 
-def _without_argument(found: re.Match[str]) -> str:
-    name, value = found[1].lstrip("-"), found[3]
-    return f"{found[1]}{found[2]}{MASK}" if not value.startswith("--") and is_secret_name(name) else found[0]
+def _without_values(text: str) -> str:
+    """`NAME=value`, `"name": "value"`. A value that is kept may hold others: `o=username=a,password=b`."""
+
+    def shown(found: re.Match[str], value: str) -> str:
+        is_masked = value.startswith(MASK) and not value.removeprefix(MASK).strip(")],.}")
+        # `[TOKEN=***]` keeps its bracket
+        return MASK if is_secret_name(found[1].lstrip("-")) and not is_masked else value
+
+    return _masked(text, _NAME, shown)
 
 
 def _without_said(found: re.Match[str]) -> str:
@@ -215,18 +307,18 @@ def _without_said(found: re.Match[str]) -> str:
 
 def _short_options(text: str) -> str:
     programs = " ".join(_PROGRAM.findall(text))
-    if "curl" in programs:
-        text = _LOGIN.sub(lambda found: found[1] + _short_value("u", found[2]), text)
 
-    def shown(found: re.Match[str]) -> str:
-        option, gap, value = found[1], found[2], found[3]
+    def shown(found: re.Match[str], value: str) -> str:
+        option, gap = found[1], found[2]
         if _is_secret_option(programs, option):
-            return f"-{option}{gap}{_short_value(option, value)}"
-        if option == "p" and not gap and not programs and not _PLAIN_P.fullmatch(value):
-            return f"-p{MASK}"
-        return found[0]
+            return _short_value(option, value)
+        # Without a known program: `-pSECRET` is how mysql takes its password, and `-p8080:80` is a port.
+        return MASK if option == "p" and not gap and not programs and not _PLAIN_P.fullmatch(value) else value
 
-    return _SHORT_ARGS.sub(shown, text)
+    if "curl" in programs:
+        text = _masked(text, _CLUSTER, shown)
+    text = _masked(text, _SHORT_ARGS, shown)
+    return _masked(text, _LOGIN, lambda _, value: _login(programs, value))
 
 
 def _is_secret_option(programs: str, option: str) -> bool:
@@ -236,10 +328,17 @@ def _is_secret_option(programs: str, option: str) -> bool:
 def _short_value(option: str, value: str) -> str:
     if value.startswith("-"):
         return value
-    if option in ("u", "U"):  # user:password, and user%password of Samba
-        user, sign, _ = value.strip("\"'").partition("%" if "%" in value else ":")
-        return f"{user}{sign}{MASK}" if sign else value
+    if option in ("u", "U", "E"):  # user:password, user%password of Samba, user,password of lftp
+        found = _USER.match(value.strip("\"'"))
+        return f"{found[0]}{MASK}" if found else value
     return MASK
+
+
+def _login(programs: str, value: str) -> str:
+    """`user:password`; a user and a group, as numbers or of `docker run`, are none."""
+    user, sign, password = value.strip("\"'").partition(":")
+    is_group = _NO_PASSWORD.fullmatch(password) or password == user or "docker" in programs
+    return f"{user}:{MASK}" if sign and not is_group else value
 
 
 # JSON of the engine

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a notice is sent. Every function blocks, for little more than the section's time-out, and raises NoticeError.
+"""How a notice is sent: to a web server, to an MQTT broker (paho-mqtt 1.6 or 2), to a command or to scripts.
 
-No message of an error has more of an address than its host: the rest may be a secret, as in Slack's webhooks.
+Every function blocks, for little more than the section's time-out, and raises NoticeError. No message of an error has more
+of an address than its host: the rest may be a secret, as in Slack's webhooks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ _ANSWER = 300  # bytes of a receiver's answer to an error that are told
 _OUTPUT = 4096  # bytes of a command's output that are looked at
 _RETRY_AFTER_MAX_S = 600.0
 _SCRIPT_S = 30.0
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_STEP_S = 0.2
+_KEEPALIVE_S = 30
 _TLS_WORDS = ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure")
 
 
@@ -45,8 +50,6 @@ def _send(section: NotifySection, news: News) -> None:
     if section.type == "webhook":
         post(section, news)
     elif section.type == "mqtt":
-        from agent.notices.mqtt import publish  # paho is optional, and few need it
-
         publish(section, news)
     else:
         run(section.command, news, section.timeout_s)
@@ -56,7 +59,7 @@ def post(section: NotifySection, news: News) -> None:
     """POST of the text. Follows redirects on the same host alone: our headers and the text are for no other."""
     import requests  # docker-py has it loaded in an agent
 
-    from agent.engine.limits import Deadline, keep_time
+    from agent.engine.transport import Deadline, keep_time
 
     body = section.body(news).encode()
     kind = "application/json" if section.format == "json" else "text/plain; charset=utf-8"
@@ -108,7 +111,7 @@ def _use_own_tls(session: Any, cacert: str) -> None:
     """With sockets that keep the deadline, and a certificate of the user's own beside the known ones."""
     from requests.adapters import HTTPAdapter
 
-    from agent.engine.limits import TimedTlsSocket
+    from agent.engine.transport import TimedTlsSocket
 
     try:
         context = ssl.create_default_context(cadata=PATHS.read_text(cacert) if cacert else None)
@@ -238,3 +241,62 @@ def hotplug(folder: Path, news: News) -> None:
         return
     for script in scripts(folder):
         run(("/bin/sh", str(script)), news, _SCRIPT_S)
+
+
+def publish(section: NotifySection, news: News) -> None:
+    """One message, and the broker's word that it has it (QoS 1). Raises NoticeError."""
+    try:
+        import paho.mqtt.client as paho
+    except ImportError as exc:
+        raise NoticeError(
+            "MQTT needs paho-mqtt (OpenWrt and Debian: python3-paho-mqtt)", retryable=False
+        ) from exc
+    address = urlsplit(section.url)
+    host = address.hostname or ""
+    # paho 2 demands the version of its callbacks, which 1.6 does not know
+    versions = getattr(paho, "CallbackAPIVersion", None)
+    client: Any = paho.Client(versions.VERSION2) if versions is not None else paho.Client()
+    refused: list[str] = []
+    connected: list[bool] = []
+
+    def on_connect(_client: Any, _data: Any, _flags: Any, code: Any, *_: Any) -> None:
+        failed = code.is_failure if hasattr(code, "is_failure") else bool(code)
+        if failed:
+            refused.append(str(code) if hasattr(code, "is_failure") else paho.connack_string(code))
+        else:
+            connected.append(True)
+
+    client.on_connect = on_connect
+    deadline = time.monotonic() + section.timeout_s
+    try:
+        if section.username:
+            client.username_pw_set(section.username, section.password or None)
+        if address.scheme == "mqtts":
+            client.tls_set(ca_certs=section.cacert or None)
+        client.connect(host, address.port or _PORTS[address.scheme], keepalive=_KEEPALIVE_S)
+        # what stands for a placeholder of a topic is no more than one level of it, and has no wildcards
+        levels = {
+            name: "".join("_" if letter in "/+# \t\n\0" else letter for letter in text) or "_"
+            for name, text in news.values().items()
+        }
+        topic = filled(section.topic, levels)
+        message: Any = None
+        # paho's own thread (loop_start) is not used: the time-out has to end everything
+        while time.monotonic() < deadline and not refused:
+            if client.loop(timeout=_STEP_S) != paho.MQTT_ERR_SUCCESS:
+                break
+            if connected and message is None:
+                message = client.publish(topic, section.body(news), qos=1, retain=section.retain)
+            if message is not None and message.is_published():
+                client.disconnect()
+                return
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
+        raise NoticeError(f"{host}: {why}") from exc
+    if refused:
+        raise NoticeError(f"{host} refused: {refused[0]}", retryable=False)
+    # the loop ends early only where paho's did
+    broke = time.monotonic() < deadline
+    raise NoticeError(
+        f"{host} closed the connection" if broke else f"{host} did not answer within {section.timeout_s:g} s"
+    )

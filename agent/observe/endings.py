@@ -14,7 +14,7 @@ from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container
-from agent.plan.applied import is_job, moment, unwitnessed, was_stopped
+from agent.plan.records import is_job, moment, unwitnessed, was_stopped
 
 logger = logging.getLogger(__name__)
 

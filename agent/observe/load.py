@@ -23,8 +23,7 @@ from agent.errors import ConfigError, EngineError
 from agent.model.identity import Key
 from agent.status.board import StatusBoard
 from agent.status.conditions import runs
-from agent.status.load import CONTAINERS_MAX, STEP_S, Counters, History, load_between, load_metrics
-from agent.status.metrics import Metric
+from agent.status.metrics import CONTAINERS_MAX, STEP_S, Counters, History, Metric, load_between, load_metrics
 
 logger = logging.getLogger(__name__)
 

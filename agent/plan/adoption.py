@@ -31,8 +31,8 @@ from agent.model.resources import (
     Volume,
     VolumeSpec,
 )
+from agent.plan.container.bodies import is_anonymous, is_lent, read_spec
 from agent.plan.container.difference import network_options
-from agent.plan.container.inspected import is_anonymous, is_lent, read_spec
 
 _PREDEFINED = DEFAULT_NETWORKS | NO_NETWORKS
 _SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise
@@ -245,6 +245,7 @@ def _networks(
 
 def adopt_network(body: Mapping[str, Any], *, name: str, section: str) -> Network:
     """The section of a network that is there; `body`: GET /networks/{id}."""
+    # Labels of compose tell compose what is its own: with them `docker compose down` would remove our network.
     labels = (body.get("Labels") or {}).items()
     spec = NetworkSpec(
         driver=str(body.get("Driver") or "bridge"),

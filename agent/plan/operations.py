@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agent.errors import Reason
 from agent.model.observed import ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Network, Volume
-from agent.plan.written import OptionChange
+from agent.plan.container.changes import OptionChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages
-from agent.plan.applied import moment
 from agent.plan.container.image import split_word
 from agent.plan.container.meaning import is_same_image
+from agent.plan.records import moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,15 +17,14 @@ from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Re
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container, Desired, Network, Volume, prerequisites_first
 from agent.plan import operations as ops
-from agent.plan.applied import is_alive
-from agent.plan.claims import settle
+from agent.plan.container.changes import OptionChange, network_changes
 from agent.plan.container.difference import network_difference
 from agent.plan.container.meaning import changed_fields, meaning_hash
-from agent.plan.container.needs import joined_keys
+from agent.plan.container.needs import joined_keys, settle
 from agent.plan.container.plan import plan_container
 from agent.plan.draft import Context, Draft, Missing, desired_spec
-from agent.plan.router.subnets import obstacle
-from agent.plan.written import OptionChange, network_changes
+from agent.plan.records import is_alive
+from agent.plan.router.bridges import obstacle
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
 # What runs, as the engine shows it: for every container of ours, whatever can be planned for it.
@@ -180,6 +179,8 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
 def _circle(works: Mapping[str, ops.Work]) -> set[str]:
     """The works that wait for each other: none of them could ever begin."""
     waits = {key: (work.needs | work.after) & works.keys() for key, work in works.items()}
+    # What needs nothing inside, or is needed by nothing, is no part of a circle: taken away until nothing more
+    # goes.
     while waits:
         needed = frozenset[str]().union(*waits.values())
         inside = {

@@ -25,28 +25,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from agent.api.local_access import TokenFile
 from agent.apply.ports import Clock, SavedData
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
 from agent.engine.client import DockerEngine
-from agent.engine.remote_tls import EngineTls
+from agent.engine.transport import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store, remember_agent
 from agent.files.history import History
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
-from agent.files.token import TokenFile
 from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
 from agent.notices.gate import Notices
 from agent.observe.snapshot import Standing
 from agent.plan.backoff import BackOff
+from agent.router.addresses import host_routes
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
 from agent.router.listening import listeners
-from agent.router.routes import host_routes
 from agent.runtime.holds import Holds
 from agent.runtime.loop import PASS_THREAD, Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
@@ -150,12 +150,9 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
     for name in _QUIET_LIBRARIES:  # debug of watchdog tells of each write to our own log
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("watchdog.observers.inotify").addFilter(_is_no_late_event)
-
-
-def _is_no_late_event(record: logging.LogRecord) -> bool:
-    """What watchdog's threads say of a file that changes while they end is no error."""
-    return "thread is inactive" not in record.msg
+    # what watchdog's threads say of a file that changes while they end is not an error
+    watching = logging.getLogger("watchdog.observers.inotify")
+    watching.addFilter(lambda record: "thread is inactive" not in record.msg)
 
 
 def run(options: RuntimeOptions) -> int:
@@ -287,7 +284,7 @@ def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
         return registry_client(reconciler.engine, reconciler.desired or Desired(), is_here=True)
 
     def freeable() -> int:
-        from agent.storage.pruner import PruneRequest
+        from agent.storage.room import PruneRequest
 
         request = PruneRequest(images=PruneImages.UNUSED, dry_run=True)
         return int(make_upkeep(reconciler, options).prune(request)["bytes"])
@@ -321,6 +318,7 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
 def locked(path: Path) -> Iterator[int]:
     """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not followed: in a directory that others can write to, a link could make us lock, and create, any file.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

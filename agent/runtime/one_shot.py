@@ -17,8 +17,8 @@ from agent.model.resources import AgentSettings
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.runtime.requests.foresight import foresee, foresee_change, load_change
-from agent.runtime.requests.past import past
 from agent.runtime.requests.planning import Settling, describe, diff, plan_answer, reconcile_answer
+from agent.runtime.requests.versions import past
 from agent.status.board import StatusBoard
 
 _INTERRUPTED = 130  # 128 and SIGINT
@@ -84,15 +84,18 @@ class Single:
 
     def renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, Any]:
         """Updates containers, or takes them back to the image before."""
-        from agent.runtime.requests.updating import answer, ask
+        from agent.runtime.requests.versions import answer, ask
 
+        # The same lock as the agent's: two writers of state.json would undo each other's records.
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.take_over()
+            # Everything is inspected: no pass before this one has seen what changed meanwhile.
             self._reconciler.standing.look(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
                 self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
                 found = foresee(self._reconciler)
+            # A process that ends leaves no tail of changes for the next one to read.
             self._reconciler.records.fold()
             return answer(self._reconciler, asked, found, outcomes)
 

@@ -39,8 +39,7 @@ from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
 from agent.observe.endings import Ages, Endings, Ends, Sharing
-from agent.observe.images import KnownImages
-from agent.observe.snapshot import Standing, observe
+from agent.observe.snapshot import KnownImages, Standing, observe
 from agent.observe.waiting import (
     applied_names,
     lost,
@@ -382,6 +381,7 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
+        # While data is moved nothing may write to it: all containers wait, whatever else they wait for.
         if self._paused:
             missing = Missing(reason=self._paused, stop=True)
             return {Key("container", c.section): missing for c in desired.containers}

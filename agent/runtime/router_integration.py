@@ -25,6 +25,13 @@ from agent.model.addresses import Interface, IpAddress, parse_engine_address
 from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, FirewallRule
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired, Network
+from agent.plan.router.bridges import (
+    BridgeInUci,
+    bridges_of,
+    our_interfaces,
+    with_interfaces,
+    with_zones,
+)
 from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
 from agent.plan.router.reach import (
     Bridge,
@@ -35,17 +42,10 @@ from agent.plan.router.reach import (
     unreachable_ports,
     zones_reaching,
 )
-from agent.plan.router.zones import (
-    BridgeInUci,
-    bridges_of,
-    our_interfaces,
-    with_interfaces,
-    with_zones,
-)
+from agent.router.addresses import device_addresses, has_address, machine_addresses
 from agent.router.hazards import show_missing_addresses, show_read_only
 from agent.router.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.router.nftables import Filter, KernelEvents, of_family_4, of_family_6
-from agent.router.routes import device_addresses, has_address, machine_addresses
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.uci.router import devices_of, read_firewall
@@ -442,6 +442,7 @@ def make_router(
     wake: Callable[[], None] | None = None,
 ) -> RouterIntegration:
     """The stage of the running agent. `ask`: a call to ubus, see `BusNetifd`."""
+    # Over ubus without starting a program; where ubus is away for a moment, by the program.
     programs = UbusNetifd()
     tools = RouterTools(
         netifd=BusNetifd(ask, programs) if ask is not None else programs, settings_of=settings_of

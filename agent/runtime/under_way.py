@@ -23,7 +23,7 @@ from agent.errors import Reason
 from agent.files.history import History
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired
-from agent.observe.images import KnownImages
+from agent.observe.snapshot import KnownImages
 from agent.plan import operations as ops
 from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.runtime.status_writer import StatusWriter
@@ -205,8 +205,10 @@ class UnderWay:
                 key = Key.parse(work.key)
                 if key.kind == "container" and self.history is not None:
                     self.history.forget(key.section)
-        self.status.ids()
-        self.status.losses()
+        # Of this work alone: a first apply of a thousand containers would look a thousand times at all of them.
+        keys = {work.key, *(operation.key for operation in work.operations)}
+        self.status.ids(keys)
+        self.status.losses(keys)
         self.moved()
         # after the board: who sees that nothing is under way reads there what came of it
         self._works.pop(work.key, None)

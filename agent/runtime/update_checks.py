@@ -31,10 +31,12 @@ from agent.model.updates import (
     ImageName,
     RunningImage,
     UpdateState,
+    compare,
+    needs_members,
+    next_check_s,
     parse_image,
     result_as_json,
 )
-from agent.plan.updates import compare, needs_members, next_check_s
 from agent.wire.record_lines import json_object
 
 if TYPE_CHECKING:
@@ -158,6 +160,7 @@ class UpdateChecks:
         """What `GET /v1/updates` gives; times are unix seconds, sizes bytes. Raises EngineError."""
         results = self.results(desired)
         limited = self.limited_until()
+        # Copied, since a check in another thread adds to it while this is written out.
         with self._lock:
             limits = dict(self._limits)
         return {
@@ -174,6 +177,7 @@ class UpdateChecks:
                     "pulls_left": limits.get(name),
                     "limited_until": limited.get(name),
                 }
+                # A registry may be known for its pulls, or only for having refused: both are worth telling.
                 for name in sorted(limits.keys() | limited.keys())
             ],
         }

@@ -15,19 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from agent.api.control_socket import bind
 from agent.api.jobs.jobs import Jobs
+from agent.api.local_access import TokenFile, bind
 from agent.api.port import AgentPort, Sessions
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, ConfigError
 from agent.files.options import RuntimeOptions
-from agent.files.token import TokenFile
 from agent.files.uci_store import TextUciStore, UciMissing
 from agent.model.addresses import IpAddress
 from agent.model.resources import AgentSettings
-from agent.router.routes import device_addresses
+from agent.router.addresses import device_addresses
 from agent.threads import tell
 from agent.uci.router import wan_devices
 from agent.uci.syntax import UciSyntaxError
@@ -67,9 +66,15 @@ class Web:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Web:
-        self._listener = bind(self._path)
-        self._loop.add_reader(self._listener, self._on_client, self._listener)
-        self._task = asyncio.create_task(self._run(self._listener), name="web")
+        self._listener = listener = bind(self._path)
+
+        def first_client() -> None:
+            # it is not accepted here: the server takes it, once it is built
+            self._loop.remove_reader(listener)
+            self._wanted.set()
+
+        self._loop.add_reader(listener, first_client)
+        self._task = asyncio.create_task(self._run(listener), name="web")
         return self
 
     def close_soon(self) -> None:
@@ -83,10 +88,6 @@ class Web:
         self.close_soon()
         if self._task is not None:
             await self._task
-
-    def _on_client(self, listener: socket.socket) -> None:
-        self._loop.remove_reader(listener)
-        self._wanted.set()
 
     def settings_read(self, settings: AgentSettings) -> None:
         """The agent section that a pass read, in its thread."""
@@ -136,6 +137,7 @@ def _make_doors(
     parts: Parts, settings: AgentSettings, listener: socket.socket, path: Path
 ) -> tuple[ControlServer, Listeners]:
     """The server of the control socket that `listener` is bound to, and what follows the agent section."""
+    # All of it here: Starlette and uvicorn are some MiB that an agent without clients does without.
     from agent.api.access.access import Access
     from agent.api.access.listeners import Listeners
     from agent.api.access.subnets import Subnets
@@ -145,6 +147,7 @@ def _make_doors(
     access = Access(parts.sessions, Subnets(parts.engine), settings=settings)
     app = make_app(parts.agent, parts.engine, access, parts.consoles, jobs=parts.jobs, data=parts.data)
     listeners = Listeners(app, access, parts.agent.board, wan=lambda: wan_addresses(parts.options))
+    # Asked for at once: a pass that follows may be a minute away.
     listeners.want(settings)
     return ControlServer(app, path, listener=listener), listeners
 

@@ -53,8 +53,10 @@ def _kept(kind: str) -> Mapping[str, Any]:
     name = f"{kind}.schema.json"
     try:  # in a checkout the schemas are a folder of their own, installed they lie beside this module
         text = (Path(__file__).parents[2] / "schemas" / name).read_text(encoding="utf-8")
+    # Installed, the schemas are package data (see `package-dir` in pyproject.toml).
     except FileNotFoundError:
         text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
+    # In memory the texts would take several times what the rules take, and a router shows them from files.
     found: Mapping[str, Any] = json.loads(
         text,
         object_hook=lambda item: {
@@ -72,6 +74,7 @@ def properties(kind: str) -> Mapping[str, Mapping[str, Any]]:
 
 @functools.cache
 def _validator(kind: str) -> Draft202012Validator:
+    # Memory and time that a configuration without mistakes does not have to pay.
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(_kept(kind))
@@ -90,6 +93,8 @@ def is_secret(kind: str, option: str) -> bool:
 def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
     """All mistakes of a section, those of unknown options as warnings."""
     known = properties(kind)
+    # Options that the schema does not know are told apart: `additionalProperties` would name all of them in one
+    # message.
     instance = {name: _instance(kind, name, value) for name, value in values.items() if name in known}
     mistakes = [_unknown(kind, name) for name in values if name not in known]
     # right sections, which are nearly all, never load jsonschema; it then finds the words for what is wrong
@@ -97,10 +102,12 @@ def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
     if not is_whole or not all(_is_right(known[name], instance[name]) for name in instance):
         for error in _validator(kind).iter_errors(instance):
             mistakes.extend(_mistakes(kind, error))
+    # The same mistakes in the same order each time: a reader of the status compares them as text.
     return tuple(sorted(mistakes, key=lambda m: (m.option, -1 if m.index is None else m.index, m.wrong)))
 
 
 def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
+    # One `option` where a list belongs is what people write for a single entry, and libuci gives it as a string.
     if isinstance(value, str):
         return [value] if is_list(kind, name) else value
     return list(value)
@@ -115,6 +122,7 @@ def _is_right(schema: Mapping[str, Any], value: str | list[str]) -> bool:
         "string" in schema["type"]
         and len(value) >= schema.get("minLength", 0)
         and ("enum" not in schema or value in schema["enum"])
+        # `search` and not `fullmatch`: a pattern of JSON Schema is not anchored by itself.
         and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
     )
 
@@ -130,6 +138,7 @@ def _unknown(kind: str, name: str) -> Mistake:
         if meant.startswith(_NOTHING):
             wrong, expected = f"{wrong}: {meant.removeprefix(_NOTHING)}", ""
         return Mistake(severity="warning", code="unknown-option", option=name, wrong=wrong, expected=expected)
+    # Cut, as the comparison takes time by the square of the length, and a name comes from outside.
     near = difflib.get_close_matches(name[:64], properties(kind), n=1)
     if successor is not None:
         expected = successor.text
@@ -177,11 +186,13 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
 
 def _wrong(kind: str, option: str, error: ValidationError) -> str:
     if error.validator == "type":
+        # UCI knows only strings and lists: with a list where a string belongs `option` was written as `list`.
         return "is a list" if isinstance(error.instance, list) else "is of the wrong type"
     if error.instance == "":
         return "is empty"
     if is_secret(kind, option):
         # a name may be shown, a value may not
+        # People paste `TOKEN: abc` from compose files into `list env`. Up to the colon it is a name, and helps.
         like_yaml = _LIKE_YAML.match(error.instance) if isinstance(error.instance, str) else None
         hint = f": write `{like_yaml[1]}=...`" if like_yaml else ""
         return f"the value does not have the right form{hint}"
@@ -193,6 +204,7 @@ def _wish(error: ValidationError, kind: str, option: str) -> str:
         return "a single `option`"
     schema = properties(kind).get(option, {})
     schema = schema.get("items", schema)
+    # Words of the schema come first: a pattern is nothing to show to people.
     if "x-expected" in schema:
         return str(schema["x-expected"])
     if "enum" in schema:

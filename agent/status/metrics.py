@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prometheus' text format (version 0.0.4), and the metrics that the board gives. The sections of containers are
-the only names of resources in labels.
+"""What is measured: metrics of the board in Prometheus' text format (version 0.0.4), and what containers take.
+
+The sections of containers are the only names of resources in labels. Processor, memory and network of containers are kept
+over the last day, in RAM only. Pure.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+STEP_S = 60
+SLOTS = 24 * 3600 // STEP_S
+CONTAINERS_MAX = 100
+"""Of each, FIELDS times SLOTS times 4 bytes: 23 KiB."""
+FIELDS = ("cpu", "memory", "rx", "tx")
+
+
 # Counts of passes, for the metrics. Written by the runtime's threads, read by the controller.
-
-
 @dataclass(slots=True)
 class PassCounters:
     """Passes so far, and the seconds that they took."""
@@ -124,3 +133,157 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         one("ucidockd_pass_seconds_total", "counter", "Time spent in passes.", passes.seconds),
         one("ucidockd_pass_last_seconds", "gauge", "Time that the last pass took.", passes.last_seconds),
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Of one container at one moment. `at`: monotonic, seconds. `cpu_ns`: of all processors so far. Memory in bytes, without
+    the cache of files that can be dropped; `limit` 0 is none. `rx`, `tx`: bytes so far, None without its own network.
+    """
+
+    object_id: str
+    at: float
+    cpu_ns: int
+    memory: int
+    limit: int = 0
+    rx: int | None = None
+    tx: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """`cpu` in percent of one processor, `rx` and `tx` in bytes a second; NaN for what is not known."""
+
+    cpu: float
+    memory: float
+    rx: float
+    tx: float
+
+
+def load_between(before: Counters | None, now: Counters) -> Load:
+    """What was taken between two moments of one container."""
+    if before is None or before.object_id != now.object_id or now.at <= before.at:
+        return Load(cpu=math.nan, memory=now.memory, rx=math.nan, tx=math.nan)
+    passed = now.at - before.at
+    return Load(
+        cpu=_rate(before.cpu_ns, now.cpu_ns, passed) / 1e7,
+        memory=now.memory,
+        rx=_rate(before.rx, now.rx, passed),
+        tx=_rate(before.tx, now.tx, passed),
+    )
+
+
+def _rate(before: int | None, now: int | None, passed: float) -> float:
+    """NaN after a restart, which begins to count again."""
+    return math.nan if before is None or now is None or now < before else (now - before) / passed
+
+
+class _Series:
+    """Memory grows during the first day, and not after that."""
+
+    def __init__(self, now: Counters) -> None:
+        self.last = now
+        self.first = self.slot = int(now.at // STEP_S)
+        self.values = {field: array("f") for field in FIELDS}
+        self._put(self.slot, load_between(None, now))
+
+    def add(self, now: Counters) -> None:
+        slot = int(now.at // STEP_S)
+        for gap in range(max(self.slot + 1, slot - SLOTS + 1), slot):  # nothing was seen then
+            self._put(gap, Load(cpu=math.nan, memory=math.nan, rx=math.nan, tx=math.nan))
+        self._put(slot, load_between(self.last, now))
+        self.slot, self.last = slot, now
+
+    def _put(self, slot: int, load: Load) -> None:
+        index = (slot - self.first) % SLOTS
+        for name, values in self.values.items():
+            values.extend([math.nan] * (index + 1 - len(values)))
+            values[index] = getattr(load, name)
+
+    def value(self, field: str, slot: int) -> float | None:
+        if not max(self.first, self.slot - SLOTS + 1) <= slot <= self.slot:
+            return None
+        value = self.values[field][(slot - self.first) % SLOTS]
+        return None if math.isnan(value) else round(value, 1)
+
+
+class History:
+    """Of containers by their sections: those that were sampled in the last day, CONTAINERS_MAX at most."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, _Series] = {}
+
+    def add(self, found: Mapping[str, Counters]) -> None:
+        """One sample of all that run."""
+        now = max((each.at for each in found.values()), default=0.0)
+        for section in [s for s, each in self._series.items() if now - each.last.at > STEP_S * SLOTS]:
+            del self._series[section]
+        for section, counters in found.items():
+            if section in self._series:
+                self._series[section].add(counters)
+            elif len(self._series) < CONTAINERS_MAX:
+                self._series[section] = _Series(counters)
+
+    def clear(self) -> None:
+        """Forgets all of it."""
+        self._series.clear()
+
+    def keep(self, sections: Iterable[str]) -> None:
+        """Forgets those of other sections."""
+        wanted = frozenset(sections)
+        self._series = {section: each for section, each in self._series.items() if section in wanted}
+
+    def last(self) -> dict[str, Counters]:
+        """The newest sample of each that was there at the newest of all."""
+        newest = max((each.last.at for each in self._series.values()), default=0.0)
+        return {s: each.last for s, each in self._series.items() if newest - each.last.at < STEP_S}
+
+    def show(self, section: str, *, hours: float, now: float, wall: float) -> dict[str, Any]:
+        """`start` (unix seconds), `step_s`, and a list for each of FIELDS, None where nothing is known. `now`: monotonic."""
+        # At least one step, so that a caller always gets the present.
+        count = min(SLOTS, max(1, math.ceil(hours * 3600 / STEP_S)))
+        end = int(now // STEP_S) + 1
+        series = self._series.get(section)
+        slots = range(end - count, end)
+        return {
+            # Stamped with the wall clock only here: it may be set while the agent runs, and samples would seem to
+            # jump.
+            "start": round(wall - now + slots.start * STEP_S),
+            "step_s": STEP_S,
+            **{
+                field: [series.value(field, slot) if series is not None else None for slot in slots]
+                for field in FIELDS
+            },
+        }
+
+
+def load_metrics(found: Mapping[str, Counters], restarts: Mapping[str, int]) -> list[Metric]:
+    """A series for each container, by its section."""
+    rows: list[tuple[str, str, str, Callable[[Counters], float | None]]] = [
+        ("cpu_seconds_total", "counter", "Processor time of a container.", lambda c: c.cpu_ns / 1e9),
+        ("memory_bytes", "gauge", "Memory of a container, without droppable cache.", lambda c: c.memory),
+        (
+            "memory_limit_bytes",
+            "gauge",
+            "Memory limit of a container, where it has one.",
+            lambda c: c.limit or None,
+        ),
+        ("network_receive_bytes_total", "counter", "Bytes that a container received.", lambda c: c.rx),
+        ("network_transmit_bytes_total", "counter", "Bytes that a container sent.", lambda c: c.tx),
+    ]
+    made = []
+    for name, kind, words, pick in rows:
+        values = {
+            _labels(section): float(value) for section, c in found.items() if (value := pick(c)) is not None
+        }
+        made.append(many(f"ucidockd_container_{name}", kind, words, values))
+    counts = {_labels(section): float(count) for section, count in restarts.items()}
+    made.append(
+        many("ucidockd_container_restarts_total", "counter", "Restarts of a container by the engine.", counts)
+    )
+    # Left out rather than zero: the host's network has no counters of its own, and 0 would be a claim.
+    return [metric for metric in made if metric.samples]
+
+
+def _labels(section: str) -> Labels:
+    return (("container", section),)

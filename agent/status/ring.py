@@ -2,18 +2,27 @@
 """What was said last, by number, for readers that lose their connection and come back: each resumes after the last number
 that it saw, or learns that something in between is gone.
 
-The status board, jobs, consoles and the packets of a stream object keep theirs in it. How much is kept its owner decides.
+The status board, jobs, consoles and the packets of a stream object keep theirs in a `Ring`. How much is kept its owner
+decides. A console's output is bounded twice: what its reader has not taken yet by `window`, then the console stops reading
+from the engine; and what it has taken by `keep`, for a reader that comes back.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+# of a console's output, in bytes
+WINDOW = 64 * 1024
+KEEP = 256 * 1024
+PIECE = 32 * 1024
+_OVERHEAD = 200  # bytes that a piece costs beside its data
 
 
 class Ring(Generic[T]):
@@ -51,3 +60,90 @@ class Ring(Generic[T]):
         """Forgets all but the newest `most`."""
         while len(self._items) > most:
             self.forget()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A piece of `stdout` or `stderr`; with a terminal there is `stdout` only."""
+
+    number: int
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The last item. `code` None: not known. `reason` "": the process ended by itself."""
+
+    number: int
+    code: int | None
+    reason: str = ""
+
+
+Item = Output | Ended
+
+
+class OutputBuffer:
+    """Items have consecutive numbers from 1. `window` and `keep` are bytes."""
+
+    def __init__(self, *, window: int = WINDOW, keep: int = KEEP) -> None:
+        self._window = window
+        self._keep = keep
+        self._items: Ring[Item] = Ring()
+        self._taken = 0  # number of the last item that the reader took
+        self._unread_cost = 0
+        self._kept_cost = 0
+
+    @property
+    def first(self) -> int:
+        """The oldest number that is still here, or the next one when nothing is."""
+        return self._items.lost + 1
+
+    @property
+    def last(self) -> int:
+        """The number of the newest item."""
+        return self._items.last
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read from the engine."""
+        return self._unread_cost < self._window
+
+    def add(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Output as (stream, data); long data becomes several items."""
+        for stream, data in pieces:
+            for start in range(0, len(data), PIECE):
+                self._append(
+                    Output(number=self.last + 1, stream=stream, data=data[start : start + PIECE]),
+                )
+
+    def end(self, code: int | None, reason: str = "") -> None:
+        """The last item."""
+        self._append(Ended(number=self.last + 1, code=code, reason=reason))
+
+    def next(self) -> Item | None:
+        """The item after the last one taken."""
+        return self._items.next(self._taken)
+
+    def take(self, item: Item) -> None:
+        """The reader has it. Forgets the oldest of what was taken beyond `keep`."""
+        self._taken = item.number
+        self._unread_cost -= _cost(item)
+        self._kept_cost += _cost(item)
+        while self._kept_cost > self._keep and self.first < self._taken:
+            self._kept_cost -= _cost(self._items.forget())
+
+    def rewind(self, after: int) -> bool:
+        """Lets the next reader begin after number `after`. False: some of that is gone, and it begins at `first`."""
+        self._taken = min(max(after, self.first - 1), self.last)
+        self._unread_cost = sum(_cost(item) for _, item in self._items.after(self._taken))
+        self._kept_cost = sum(_cost(item) for _, item in self._items.after(0)) - self._unread_cost
+        return after >= self.first - 1
+
+    def _append(self, item: Item) -> None:
+        self._items.add(item)
+        self._unread_cost += _cost(item)
+
+
+def _cost(item: Item) -> int:
+    return _OVERHEAD + (len(item.data) if isinstance(item, Output) else 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Watches free space at Docker's data root, and says when it is time to clean up. What is cleaned up: `pruner`."""
+"""Watches free space at Docker's data root, and says when it is time to clean up. What is cleaned up: `room`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agent.files.user_paths import PATHS, Space, space_of
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.quantities import clock_is_set, size_words
 from agent.model.resources import Desired, PruneImages, PruneSettings, Threshold
-from agent.plan.updates import is_due
+from agent.model.updates import is_due
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 
 if TYPE_CHECKING:
-    from agent.storage.pruner import PruneRequest
+    from agent.storage.room import PruneRequest
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Upkeep:
         ).start()
 
     def _prune_by_itself(self, settings: PruneSettings, enough: int | None) -> None:
-        from agent.storage.pruner import PruneRequest
+        from agent.storage.room import PruneRequest
 
         request = PruneRequest(
             images=settings.images,
@@ -123,8 +123,8 @@ class Upkeep:
             self._looked = -math.inf  # the next pass shows what it brought
 
     def prune(self, request: PruneRequest) -> dict[str, Any]:
-        """Blocks while it works; see `pruner`. Raises EngineError, ConfigError, ConflictError while one is under way."""
-        from agent.storage.pruner import Pruner  # few need it
+        """Blocks while it works; see `room`. Raises EngineError, ConfigError, ConflictError while one is under way."""
+        from agent.storage.room import Pruner  # few need it
 
         desired = self.desired()
         if desired is None:

@@ -55,6 +55,8 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bo
     for reader, _ in draft.agents[1:]:
         reader.report("there is another agent section", expected="one agent section")
     items: Sequence[tuple[SectionReader, Container | Network | Volume]]
+    # The engine would refuse the second only when it is made, and which of the two is made first is a matter of
+    # luck.
     for items in (draft.containers, draft.networks, draft.volumes):
         _check_unique(
             [(reader, resource.name) for reader, resource in items],
@@ -62,6 +64,7 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bo
             option="name",
             expected="its own name",
         )
+    # The engine refuses a second network on one bridge, in words that name no section.
     _check_unique(
         [(reader, dict(network.spec.options).get(BRIDGE_NAME, "")) for reader, network in draft.networks],
         message="the bridge {name} is that of network {others} too",
@@ -77,11 +80,13 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bo
     draft.containers = [
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
+    # Asked of the whole at once, since `userns_remap` is dockerd's and the containers are in another package.
     if remapped:
         for reader, container in draft.containers:
             _check_remapped(reader, container.spec)
     _check_pools(draft)
     _check_dependencies(draft)
+    # The agent's own places are taken before any container starts, so a container could never have them.
     own = [
         Listener(
             port=place.port,
@@ -130,8 +135,11 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
         seen.add(written.network)
         if endpoint.network in networks:
             source, network = networks[endpoint.network]
+            # Subnets of a section that was refused are not known whole, and those of an external network are not
+            # ours to know: a mistake found there might be none.
             if not source.failed and not network.external:
                 _check_addresses(reader, endpoint, written, index, network)
+        # The engine would take any name and only say "network not found" when the container is started.
         elif endpoint.network not in BUILT_IN:
             known = ", ".join(sorted(networks)) or "none is declared"
             reader.report(
@@ -147,6 +155,7 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
                 index=index,
                 expected="a network section",
             )
+    # `host` and `none` are modes to the engine: a container in one of them is on no other network.
     alone = seen & NO_NETWORKS
     if alone and len(seen) > 1:
         reader.report(
@@ -179,6 +188,7 @@ def _check_addresses(
 
 def _check_pools(draft: Draft) -> None:
     """Warns of fixed addresses that the engine may give to another container, or keeps from all of them."""
+    # Keyed by Docker names: the containers have been resolved by now.
     networks = {network.name: network for source, network in draft.networks if not source.failed}
     fixed = [
         (reader, networks[endpoint.network], address)
@@ -188,6 +198,7 @@ def _check_pools(draft: Draft) -> None:
         for address in filter(None, (endpoint.ip, endpoint.ip6))
     ]
     for reader, network, address in fixed:
+        # Subnets of one network do not overlap, so that at most one pool holds it.
         pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
         if pool is None:
             continue  # that it lies in no subnet was reported already
@@ -199,6 +210,8 @@ def _check_pools(draft: Draft) -> None:
                 option="network",
                 expected="another address",
             )
+        # Without `ip_range` the engine hands out from the whole subnet. It gives the address to whichever
+        # container starts first, and after a reboot that is a matter of luck.
         elif not pool.ip_range or contains(pool.ip_range, address):
             subnet = ipaddress.ip_network(pool.subnet)
             example = ""
@@ -216,6 +229,7 @@ def _check_pools(draft: Draft) -> None:
 
 def _check_network_mode(reader: SectionReader, container: Container) -> None:
     mode, spec = container.spec.network_mode, container.spec
+    # Networks in `list network` may turn out to be a mode as well, see `_resolved`.
     if mode is None:
         _check_published(
             reader, spec, next((e.network for e in spec.endpoints if e.network in NO_NETWORKS), "")
@@ -239,6 +253,7 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
 def _check_remapped(reader: SectionReader, spec: ContainerSpec) -> None:
     """What the engine refuses with user namespaces of its own (moby daemon, verifyPlatformContainerSettings). A warning:
     `userns_remap` may be left out on this router."""
+    # With `userns host` the container leaves the remapping, which is what the engine asks for here.
     if spec.userns == "host":
         return
     for option, asked in (
@@ -264,6 +279,7 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
                 option="webui",
                 expected="[port:N] with a port that `list port` names last",
             )
+    # On the default networks ports are published as anywhere else.
     if mode in DEFAULT_NETWORKS:
         return
     for option, given in (("port", bool(spec.ports)), ("publish_all", bool(spec.publish_all))):
@@ -280,6 +296,7 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
 def _check_volume_driver(reader: SectionReader, container: Container, draft: Draft) -> None:
     """The engine takes a volume that exists by its own driver only."""
     driver, volumes = container.spec.volume_driver, {v.section: v for _, v in draft.volumes}
+    # Without `volume_driver` the engine takes the volume by whatever driver it was made with.
     for mount in container.spec.mounts if driver else ():
         other = volumes.get(mount.source)
         if other is not None and other.spec.driver != driver:
@@ -295,6 +312,7 @@ def _check_platforms(draft: Draft) -> None:
     platforms: dict[str, set[str]] = {}
     for _, container in draft.containers:
         platforms.setdefault(container.spec.image, set()).add(container.spec.platform or "")
+    # Told at the sections that name a platform: one without takes whatever image is there.
     for reader, container in draft.containers:
         if container.spec.platform and len(platforms[container.spec.image]) > 1:
             reader.report(
@@ -324,6 +342,8 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
         pid=_shared(reader, "pid", spec.pid, draft, implied),
         volumes_from=tuple(_lender(reader, entry, draft, implied) for entry in spec.volumes_from),
     )
+    # What shares a namespace must wait for its owner, but a dependency that the user wrote may ask for more
+    # (healthy, completed), and is kept as it is.
     declared = container.policy.depends_on
     named = {dependency.section for dependency in declared}
     more = tuple(dict.fromkeys(d for d in implied if d.section not in named))
@@ -368,6 +388,8 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
     # A section that lends its volumes has to be created first: a reference that resolves becomes a dependency as well.
     found = [
         c
+        # In the order of people's habits: in compose files `volumes_from` names services, with `docker run`
+        # containers.
         for by_section in wanted
         for _, c in draft.containers
         if target == (c.section if by_section else c.name)
@@ -387,6 +409,7 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
 
 
 def _check_dependencies(draft: Draft) -> None:
+    # By sections: a Docker name may be that of a container which is not ours, and that is no dependency.
     edges = {c.section: {d.section for d in c.policy.depends_on} for _, c in draft.containers}
     for reader, container in draft.containers:
         for index, dependency in reader.parsed_items("depends_on", parse_dependency):
@@ -398,6 +421,7 @@ def _check_dependencies(draft: Draft) -> None:
                     index=index,
                     expected=f"a container section ({known})",
                 )
+        # Each member of the circle is told: whoever edits one section may not know the others.
         if container.section in _reachable(container.section, edges):
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
@@ -425,6 +449,8 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
     """No two enabled containers at one host port, as far as their addresses overlap."""
+    # By number and protocol first: comparing each port with each other would take minutes where ranges of
+    # thousands are published.
     taken: dict[tuple[int, str], list[tuple[SectionReader, Port]]] = {}
     for reader, container in draft.containers:
         if container.policy.enabled and (container.spec.network_mode or "") in DEFAULT_NETWORKS:
@@ -439,6 +465,7 @@ def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
             for other, theirs in users:
                 if theirs is not port and addresses_meet(port.host_ip, theirs.host_ip):
                     name = other.name if other is not reader else "this one"
+                    # Mistakes are counted per entry, as only an entry can be mended.
                     place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
                     free = _free(number, protocol, used)
                     _, words, _ = clashes.setdefault(place, (reader, set(), free))
@@ -461,6 +488,7 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
     """A container's port where something else listens: the engine could not publish it, or that not listen. It may be
     gone by the time the container starts, so this is not a mistake.
     """
+    # What is proposed must be free for all: of the declared ports as well, whether or not they run now.
     used = _used(draft, listeners)
     for reader, container in draft.containers:
         # In the network of the router or of another container no port is published, and a disabled section publishes
@@ -488,6 +516,7 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
 
 
 def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
+    # Ports of disabled sections too: they may be switched on again.
     declared = {
         (number, port.protocol)
         for _, container in draft.containers
@@ -499,6 +528,8 @@ def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, s
 
 def _free(number: int, protocol: str, used: frozenset[tuple[int, str]]) -> str:
     """A port that nothing has: from 80 it is 8080, from 8080 the next one."""
+    # The habit of container images: 80 becomes 8080. Above the privileged ports the next number is easier to
+    # remember.
     first = number + _UNPRIVILEGED if number < _RESERVED else number + 1
     free = next((each for each in range(first, _PORT_MAX + 1) if (each, protocol) not in used), 0)
     return f"; {free} is free" if free else ""

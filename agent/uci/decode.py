@@ -37,13 +37,13 @@ from agent.schema.validate import DAEMON_KINDS, KINDS, validate
 from agent.uci.crosscheck import Draft, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
 from agent.uci.decode_daemon import decode_daemon, tidied
-from agent.uci.decode_network import decode_network, decode_volume
-from agent.uci.decode_notify import decode_notify
+from agent.uci.decode_network import decode_network, decode_notify, decode_volume
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section
 
 
 def decode_auth(reader: SectionReader) -> RegistryAuth:
+    # Docker's own forms of a login: a name with a password, or an identity token in the place of both.
     username, password = reader.text("username") or "", reader.text("password") or ""
     token = reader.text("token") or ""
     if not token and not (username and password):
@@ -70,6 +70,7 @@ def decode_backup(reader: SectionReader) -> Backup:
     # needed.
     if not (backup.sections or backup.volumes):
         reader.report("the backup names nothing to save", expected="`list section` or `list volume`")
+    # With two the second would be forgotten when the first one fails, with none nothing is saved.
     if bool(backup.target) is bool(backup.command):
         reader.report(
             "a backup has exactly one destination",
@@ -113,6 +114,7 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
     """The agent's settings; a wrong option leaves its default."""
     # no mistake in here may keep the agent from running: it is the one that shows the mistake
     base = AgentSettings()
+    # Where 0 and False are answers they are looked at apart: with `or` the default would win over them.
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
     load_history = reader.flag("load_history")
     keep = reader.parsed("keep_images", parse_int)
@@ -142,12 +144,15 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
         update_check_window=reader.parsed("update_check_window", parse_window),
     )
+    # Left over from a time when checks were on: nothing breaks, but people would wait for a window that never
+    # opens.
     if reader.has("update_check_window") and settings.update_check is UpdateCheck.OFF:
         reader.warn(
             "has no effect: registries are not asked",
             option="update_check_window",
             expected="`option update_check 'daily'` or `'weekly'`",
         )
+    # The listener would fail when it starts, long after the commit that was wrong.
     if bool(settings.cert) is not bool(settings.key):
         reader.report(
             "certificate and key go together",
@@ -188,6 +193,7 @@ def _parse_threshold(text: str) -> Threshold:
 
 def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
     """Warns of a way to the engine that is not what it seems."""
+    # Not refused: a router may reach its engine through a tunnel that we do not see.
     address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
     if encrypted and address.path:
         reader.warn("has no effect: a unix socket does not use TLS", option="docker_cert_path")
@@ -259,6 +265,7 @@ def decode(
             issue.text() for reader in daemon for issue in reader.issues if issue.severity == "error"
         ),
     )
+    # A stack's reader is walked once for each of its containers: equal mistakes are one.
     found = [issue for reader in (*readers, *daemon) for issue in reader.issues]
     return DecodeResult(desired=desired, issues=(*stray, *dict.fromkeys(found)))
 
@@ -266,6 +273,7 @@ def decode(
 def _reader(section: Section, *, package: str, file: str) -> SectionReader:
     if section.type not in DAEMON_KINDS:
         return SectionReader(section, package=package, file=file)
+    # Only dockerd's sections: the stock init script takes values there that no schema would.
     tidy, notes = tidied(section)
     reader = SectionReader(tidy, package=package, file=file)
     for note in notes:
@@ -323,6 +331,7 @@ def _type_meant(word: str, kinds: Sequence[str]) -> str:
     """What to write instead of an unknown section type."""
     import difflib  # only where there is a mistake
 
+    # Words of compose and docker first: by letters `service` is near to nothing that we have.
     near = [
         _OTHER_TYPES.get(word.lower(), ""),
         *difflib.get_close_matches(word.lower()[:32], kinds, n=1, cutoff=0.75),
@@ -349,12 +358,15 @@ def _check_names(readers: list[SectionReader]) -> None:
             # the section's name is the Docker name then, and UCI allows more of it: `_db`, or one letter.
             # Of all kinds volumes have the strictest form
             strict = VOLUME_NAME.fullmatch(reader.name)
+            # The schema's form of a name holds for the section's own name too, as it becomes the Docker name.
             for mistake in () if strict else validate(reader.kind, {"name": reader.name}):
                 if mistake.option == "name":
                     wish = f"{mistake.expected}, or `option name`"
                     reader.report("Docker does not accept its name", expected=wish)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
+        # The two packages may each have a section of that name: libuci cannot see that they are one resource to
+        # us.
         for reader in same if len(same) > 1 else ():
             others = sorted(other.package for other in same if other is not reader)
             reader.report(
@@ -398,6 +410,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         for wanted in container.policy.depends_on
         if wanted.condition is DependsOn.COMPLETED
     }
+    # A container that has ended would be drift otherwise, and be started again.
     containers = [replace(c, awaited=c.section in awaited) for c in accepted]
     networks = [n for reader, n in draft.networks if not reader.failed]
     volumes = [v for reader, v in draft.volumes if not reader.failed]
@@ -408,6 +421,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         *draft.volumes,
     ]
     return Desired(
+        # Sorted, so that the plan and the status do not change when sections only change places.
         containers=tuple(sorted(containers, key=lambda c: c.section)),
         networks=tuple(sorted(networks, key=lambda n: n.section)),
         volumes=tuple(sorted(volumes, key=lambda v: v.section)),
@@ -423,6 +437,7 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
             for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
             if c.spec.image
         },
+        # Names of broken sections stay ours: what runs under them is not foreign, and nothing else may take it.
         claimed=frozenset(Key(reader.kind, resource.name) for reader, resource in named if reader.failed),
     )
 
@@ -450,8 +465,10 @@ def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> 
     needed: dict[str, tuple[SectionReader, Stack]] = {}
     for place, (reader, container) in enumerate(draft.containers):
         if container.stack:
+            # A stack without a section of its own is allowed: its name alone puts containers into one network.
             source, stack = by_name.get(container.stack, (reader, Stack(name=container.stack)))
             draft.containers[place] = (reader, _joined(container, stack))
+            # Without what the stack shares the container might start with half of its environment.
             if source.kind == "stack" and source.failed:
                 reader.report(
                     f"the stack {container.stack} has a mistake, so what it shares is not known",
@@ -460,6 +477,7 @@ def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> 
                 )
             if _needs_network(container) or stack.name in {e.network for e in container.spec.endpoints}:
                 needed.setdefault(container.stack, (source, stack))
+    # A declared network of that name wins: that is how its driver and options are set.
     declared = {network.section for _, network in draft.networks}
     for name, (source, stack) in needed.items():
         if name not in declared:
@@ -481,6 +499,7 @@ def _needs_network(container: Container) -> bool:
 
 
 def _joined(container: Container, stack: Stack) -> Container:
+    # The container's own values go before the stack's, as a more special rule does everywhere in UCI.
     spec = replace(container.spec, env=tuple(sorted({**dict(stack.env), **dict(container.spec.env)}.items())))
     if _needs_network(container):
         # the engine resolves Docker names by itself

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from agent.errors import PathAwayError, PathError
 from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
+from agent.model.dockerd import log_drivers
 from agent.model.entries import (
     parse_address,
     parse_dependency,
@@ -83,6 +84,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     # an option that was refused is unset in the spec, so none of these finds a second mistake in it
     _check_targets(reader)
     _check_limits(reader, spec)
+    _check_logging(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
     _check_strategy(reader, spec, policy)
@@ -103,6 +105,8 @@ def _value(reader: SectionReader, row: ContainerOption) -> Any:
         case Shape.LIST:
             return reader.values(row.uci, row.codec.parse)
         case Shape.SET:
+            # Order means nothing to the engine in these, so that a section that is only sorted otherwise keeps
+            # its hash.
             found = {row.codec.order(value): value for value in reader.values(row.uci, row.codec.parse)}
             return tuple(found[key] for key in sorted(found))
         case Shape.PAIRS:
@@ -117,6 +121,8 @@ def _with_profile(reader: SectionReader, spec: ContainerSpec, read_file: ReadFil
         path = seccomp_file(text)
         if path:
             content = _read(reader, read_file, "security_opt", index, path, parse_profile)
+            # The engine takes one profile: of several the last that could be read counts, as for docker's command
+            # line.
             profile = profile if content is None else content
     options = tuple(option for option in spec.security_opt if not seccomp_file(option))
     return replace(spec, security_opt=options, seccomp=profile)
@@ -131,6 +137,7 @@ def _read(
     parse: Callable[[str], T],
 ) -> T | None:
     """What a file named in an option says; None if it cannot be read: a mistake of the option, unless the file may come."""
+    # Only the agent may look at paths of users. A check of text alone (`files` None) leaves the content open.
     if read_file is None:
         reader.warn("the file was not read", option=option, index=index)
         return None
@@ -155,6 +162,8 @@ def _read(
 def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
     """A container in a namespace of the router cannot set that namespace's settings (runc, validator)."""
     shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": spec.uts == "host"}
+    # `list network 'host'` is the mode `host` written in the other way; it is resolved only later, in
+    # `crosscheck`.
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
     # Said here, since the engine takes it and the start fails much later, with words about a file in /proc.
     for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
@@ -194,12 +203,14 @@ def _ports(reader: SectionReader) -> tuple[Port, ...]:
 
 
 def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
+    # Sorted, so that the order in which people write volumes is not a change of the container.
     found = list(reader.values("volume", parse_volume))
     return tuple(sorted(found, key=lambda mount: (mount.target, mount.source)))
 
 
 def _check_targets(reader: SectionReader) -> None:
     """No two file systems at one target."""
+    # The engine refuses it too ("Duplicate mount point"), but only when the container is made.
     seen: set[str] = set()
     targets = [(("volume", i), mount.target) for i, mount in reader.parsed_items("volume", parse_volume)]
     targets += [(("tmpfs", i), entry.target) for i, entry in reader.parsed_items("tmpfs", parse_tmpfs)]
@@ -236,6 +247,8 @@ def _parse_health_time(text: str) -> int:
 def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
     """`env_file` and `env` of a section, sorted by name; later ones win."""
     found: dict[str, str] = {}
+    # Files first, whatever the order of the lines: docker reads `--env-file` before `--env`, and the line in the
+    # section is what people edit last.
     for index, path in reader.items("env_file"):
         found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
     for index, entry in reader.items("env"):
@@ -254,9 +267,11 @@ def parse_env_file(text: str) -> dict[str, str]:
     """docker's env file: `K=V` lines without quoting, `#` comments; names without a value are left out."""
     found: dict[str, str] = {}
     for number, raw in enumerate(text.split("\n"), start=1):
+        # Editors on Windows begin a file with a byte order mark, which would become part of the first name.
         line = raw.removesuffix("\r").lstrip().removeprefix("\ufeff")
         if not line or line.startswith("#"):
             continue
+        # No quotes are taken off: docker does not either, and a value that worked there would change here.
         key, equals, value = line.partition("=")
         if not key or any(char.isspace() for char in key):
             raise QuantityError(f"line {number} has no proper name", "K=V lines")
@@ -285,6 +300,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
                 option=option,
                 expected="a `list network`",
             )
+        # Of two answers for one address neither is more right: the user has to say which.
         elif getattr(endpoints[0], option):
             reader.report("the first network entry sets it as well", option=option, expected="one of the two")
     if endpoints:
@@ -300,8 +316,11 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
 def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
     # all of this the engine would refuse too, but only when the container is made, and without the option's name
     memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
+    # moby's own minimum (daemon, linuxMinMemory). It refuses in the words "Minimum memory limit allowed is 6MB",
+    # without the section.
     if memory is not None and 0 < memory < MEMORY_MIN:
         text = reader.text("memory") or ""
+        # A bare number is bytes to docker, but most people who write 64 think of megabytes.
         means = f" ({text} means {text} bytes)" if text.isdigit() else ""
         meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
         reader.report(f"is too small{means}", option="memory", expected=f"6m at least{meant}")
@@ -313,15 +332,33 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         reader.report(
             "is less than `memory`", option="memory_swap", expected="memory and swap together, or -1"
         )
+    # The engine refuses both together, as `cpus` is nothing but a period and a quota.
     for option in ("cpu_period", "cpu_quota"):
         if spec.nano_cpus is not None and getattr(spec, option):
             reader.report(
                 "does not go with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
             )
+    # Only a warning: the engine takes it, and without a limit the kernel's killer acts for the whole router.
     if spec.oom_kill_disable and not memory:
         reader.warn(
             "has no effect without a memory limit", option="oom_kill_disable", expected="`memory` as well"
         )
+
+
+def _check_logging(reader: SectionReader, spec: ContainerSpec) -> None:
+    """Told only: the engine refuses the new container, and without a driver here dockerd's own counts, which may take
+    other options."""
+    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opt")}
+    driver = spec.log_driver or log_drivers.DEFAULT
+    for name, wrong, expected in log_drivers.wrong_options(driver, dict(spec.log_opts)):
+        if spec.log_driver or not log_drivers.drivers_with(name):
+            reader.warn(wrong, option="log_opt", index=places.get(name), expected=expected)
+    if driver in {"json-file", "local"}:
+        for index, text in reader.items("log_opt"):
+            try:
+                log_drivers.parse_log_opt(text)
+            except QuantityError as exc:
+                reader.warn(exc.wrong, option="log_opt", index=index, expected=exc.expected)
 
 
 def _policy(reader: SectionReader) -> ContainerPolicy:
@@ -340,6 +377,8 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         gate_s=base.gate_s if gate is None else gate,
         grace_s=base.grace_s if grace is None else grace,
         remove_volumes=reader.flag("remove_volumes") or False,
+        # Without doubles, but in the order of the section: the first that is not there is the reason that is
+        # shown.
         wait_for=tuple(dict.fromkeys(reader.values("wait_for", parse_wait))),
         depends_on=tuple(dict.fromkeys(reader.values("depends_on", parse_dependency))),
         update=reader.parsed("update", Update),
@@ -374,10 +413,12 @@ def _check_strategy(reader: SectionReader, spec: ContainerSpec, policy: Containe
     if policy.strategy is not Strategy.HANDOVER:
         return
     # with handover both run at the same time for a while: what only one of them can have, or both would write to
+    # Of a range the engine picks a free port for each of the two, so nothing is shared.
     shared = ["port"] * any(port.host_port and not port.host_port_end for port in spec.ports)
     shared += ["network"] * any(e.ip or e.ip6 or e.mac_address for e in spec.endpoints)
     shared += ["network_mode"] * (spec.network_mode == "host")
     shared += ["device"] * bool(spec.devices or spec.cdi_devices or spec.gpus)
+    # Two processes that write one database corrupt it; what is read alone may be shared.
     shared += ["volume"] * any(not mount.read_only for mount in spec.mounts)
     shared += ["volumes_from"] * any(not entry.endswith(":ro") for entry in spec.volumes_from)
     if shared:

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent.errors import ConfigError
 from agent.model.addresses import normal_name
+from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import (
     CERTIFICATE_DAYS_MAX,
     DEFAULT_BRIDGE,
@@ -27,7 +28,7 @@ from agent.model.dockerd.settings import (
 )
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
 from agent.model.dockerd.urls import split_urls
-from agent.model.dockerd.values import Odd, parse_host, split_log_opts, split_pools
+from agent.model.dockerd.values import Odd, parse_host, split_pools
 from agent.model.quantities import QuantityError, parse_int
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
@@ -47,7 +48,7 @@ _WORDS = frozenset(
 _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
     "registry_mirrors": split_urls,
     "default_address_pools": split_pools,
-    "log_opts": split_log_opts,
+    "log_opts": log_drivers.split_log_opts,
 }
 _JSON = frozenset("[{")  # begins what people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")
@@ -56,13 +57,6 @@ _ONE = {
     "hosts": "host",
     "dns": "name server",
     "insecure_registries": "registry",
-}
-# options without which dockerd starts with a log driver, and refuses each container (moby daemon/logger)
-_NEEDED = {
-    "awslogs": ("awslogs-group",),
-    "gelf": ("gelf-address",),
-    "logentries": ("logentries-token",),
-    "splunk": ("splunk-url", "splunk-token"),
 }
 _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 
@@ -88,6 +82,7 @@ def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
 
 
 def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
+    # An option that the schema does not know is reported elsewhere, and in the words that the user wrote.
     schema = properties(kind).get(option.name)
     if schema is None:
         return option
@@ -112,11 +107,16 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
             )
         elif parts and parts[0] != bare and bare[:1] in _JSON:
             notes.append(Note(option.name, len(entries), "is written as in a daemon.json", parts[0]))
+        # An entry that was nothing but separators says nothing, and dockerd would refuse an empty string.
         entries += [part for part in parts if part]
+        # Entries that came out of one line keep that line: messages must lead to what the user can see in the
+        # file.
         line = option.lines[min(index, len(option.lines) - 1)] if option.lines else 0
         lines += [line] * (len(entries) - len(lines))
     if schema.get("type") == "array":
         return replace(option, value=tuple(entries), lines=tuple(lines))
+    # More than one value for a scalar stays as it is: which of them counts is for the user to say, and the schema
+    # reports it.
     if len(entries) != 1:
         return option
     if not isinstance(option.value, str):
@@ -125,10 +125,13 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
 
 
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
+    # Only where the option is a list: elsewhere a bracket may be part of the value, as in an IPv6 address.
     if text[:1] in _JSON and properties(kind)[name].get("type") == "array":
         with contextlib.suppress(ValueError, RecursionError):
             return _of_json(json.loads(text))
     if kind == "globals" and name in _SPLIT:
+        # Nothing found means that it is not of that form: the value itself is then what the parser complains
+        # about.
         return _SPLIT[name](text) or [text]
     return _BETWEEN.split(text.strip(",;，；、")) if (kind, name) in _WORDS else [text]
 
@@ -153,6 +156,8 @@ def _of_json(value: Json) -> list[str]:
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
     """A word of a choice as it should be written; dockerd accepts capitals in most of them."""
     choices = schema.get("enum", ())
+    # dockerd compares without regard to case, and some values had another name in older releases. What is unknown
+    # either way stays, for the schema to refuse.
     word = _ALIASES.get((name, text.lower()), text.lower())
     if text in choices or word not in choices:
         return text
@@ -184,6 +189,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_exclusive(main, values)
     return DaemonSettings(
         values=values,
+        # A key that was refused is not one that is unset: dockerd keeps the value that it runs with.
         left_out=frozenset(
             row.key
             for row in TABLE
@@ -210,6 +216,7 @@ def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
         mine[0].warn(
             "OpenWrt's scripts look for this section by its name", expected=f"config {kind} '{kind}'"
         )
+    # Read, so that they are not reported as unknown: the file is shared with that app.
     for name in ("ps_flags", "_luci_lan") if kind == "globals" and mine else ():
         mine[0].text(name)  # luci-app-dockerman's
     return mine[0] if mine else None
@@ -219,6 +226,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     """Puts one option of the table where daemon.json has it."""
     if not row.many:
         found = _plain(reader, row.uci, None, reader.parsed(row.uci, row.parse))
+        # A tuple or a Host has no place in daemon.json as it stands: `hosts` and pairs have readers of their own.
         if not isinstance(found, (tuple, Host)):
             put(values, row.key, found)
         return
@@ -247,6 +255,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if row.uci == "labels":
         entries = _without_conflicts(reader, entries)
     items: list[Json] = [entry for _, entry in entries if not isinstance(entry, (tuple, Host))]
+    # A double says nothing more, but would look like a change of the file.
     put(values, row.key, [item for at, item in enumerate(items) if item not in items[:at]])
 
 
@@ -325,31 +334,28 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
-    given, driver = values.get("log-opts"), str(values.get("log-driver") or "json-file")
-    missing = [name for name in _NEEDED.get(driver, ()) if not isinstance(given, dict) or not given.get(name)]
+    driver, options = str(values.get("log-driver") or log_drivers.DEFAULT), values.get("log-opts")
+    given = {name: str(value) for name, value in options.items()} if isinstance(options, dict) else {}
+    missing = log_drivers.missing_options(driver, given)
     if missing:
         reader.report(
             f"{driver} needs {' and '.join(missing)}, and no container could be created",
             option="log_driver",
             expected=f"`list log_opts '{missing[0]}=...'` beside it",
         )
+        # Without its driver the options would be those of json-file, which refuses most of them.
         del values["log-driver"]
         if values.pop("log-opts", None):
             reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
         return
-    # dockerd starts with `compress` on a log that is never rotated, but then no container does
-    # (moby daemon/logger, jsonfilelog and local, New)
-    if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
-        return
-    files = str(given.get("max-file", "5" if driver == "local" else "1"))
-    unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
-    if driver in {"json-file", "local"} and (files == "1" or unbounded):
-        reader.report(
-            "compress works on logs that are rotated only, and no container could start",
-            option="log_opts",
-            expected="`max-size=10m` and `max-file=2` or more beside it",
-        )
-        values["log-opts"] = {name: value for name, value in given.items() if name != "compress"}
+    if reader.is_refused("log_driver"):
+        return  # they may be right for the driver that was meant, and are compared with the one that counts
+    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opts")}
+    for name, wrong, expected in tuple(log_drivers.wrong_options(driver, given)):
+        reader.report(wrong, option="log_opts", index=places.get(name), expected=expected)
+        del given[name]
+    values.pop("log-opts", None)
+    put(values, "log-opts", {**given} or None)
 
 
 def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
@@ -474,6 +480,7 @@ def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
+    # With `enforce` we make the rules ourselves, without dockerd's chains.
     if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
         reader.warn(
             "nothing is blocked while dockerd makes no rules (`iptables 0`)",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Decodes `network` and `volume` sections. Called by `agent.uci.decode`; references between sections come
-later."""
+"""Decodes the sections beside containers: `network`, `volume` and `notify`. Called by `agent.uci.decode`.
+
+References between sections come later. A mistake in a secret option is reported without its value.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.model.entries import parse_address, parse_subnet
-from agent.model.quantities import parse_assignment, parse_pair
+from agent.model.notices import DEFAULT_EVENTS, Event, NotifySection, check_template
+from agent.model.quantities import parse_assignment, parse_pair, parse_seconds
 from agent.model.resources import Network, NetworkSpec, Pool, Volume, VolumeSpec
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
@@ -18,16 +21,34 @@ BUILT_IN = frozenset({"bridge", "host", "none"})
 BRIDGE_NAME = "com.docker.network.bridge.name"
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1
 
+# Told here and not by the engine, which lists neither when it refuses one. The engine knows them by the driver's
+# own option.
 _MODES = {
     "macvlan": frozenset({"bridge", "private", "vepa", "passthru"}),
     "ipvlan": frozenset({"l2", "l3", "l3s"}),
 }
+
+# options that have a meaning for one type alone
+_ONLY = {
+    "webhook": ("header",),
+    "mqtt": ("topic", "retain", "username", "password"),
+    "exec": ("command",),
+}
+# What a section of that type cannot do without, with an example for the message.
+_NEEDED = {
+    "webhook": ("url", "https://ntfy.sh/my-topic"),
+    "mqtt": ("url", "mqtt://192.168.1.2"),
+    "exec": ("command", "/path/of/a/program"),
+}
+_SCHEMES = {"webhook": ("http", "https"), "mqtt": ("mqtt", "mqtts")}
 
 
 def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
     """The `label` entries sorted by key, the last of equal keys; our own prefix is refused."""
     found: dict[str, str] = {}
     for index, (key, value) in reader.parsed_items("label", parse_pair):
+        # By these labels we know our own objects again after `state.json` was lost: one that a user wrote could
+        # claim another's.
         if key.startswith("ucidockd."):
             reader.report(
                 "labels that begin with `ucidockd.` are ours",
@@ -36,6 +57,7 @@ def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
                 expected="another key",
             )
         found[key] = value
+    # Sorted: the order of labels means nothing to the engine, and must not change a hash.
     return tuple(sorted(found.items()))
 
 
@@ -50,6 +72,7 @@ def decode_volume(reader: SectionReader) -> Volume:
         name=reader.docker_name,
         adopt=reader.flag("adopt") or False,
         spec=VolumeSpec(
+            # "local" is written out, so that a section with the default and one without have the same hash.
             driver=reader.text("driver") or "local",
             options=tuple(sorted(pairs(reader, "opt").items())),
             labels=labels(reader),
@@ -59,6 +82,7 @@ def decode_volume(reader: SectionReader) -> Volume:
 
 def _external(reader: SectionReader) -> Network:
     """A network that others manage: its settings are theirs."""
+    # Refused rather than ignored: people would wait for a subnet that we never set on somebody else's network.
     for option in sorted(properties("network").keys() - {"name", "external"}):
         if reader.has(option):
             reader.report("does not go with `external`", option=option, expected="one of the two")
@@ -75,6 +99,7 @@ def decode_network(reader: SectionReader) -> Network:
     pools = _pools(reader)
     # libnetwork drivers/bridge: one subnet of each family. Other drivers take several
     six = sum(":" in pool.subnet for pool in pools)
+    # Told before anything is taken down for it: the engine refuses the network only when the old one is gone.
     if driver == "bridge" and max(six, len(pools) - six) > 1:
         reader.report(
             "a bridge takes one subnet for each family",
@@ -100,6 +125,7 @@ def decode_network(reader: SectionReader) -> Network:
 
 def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
     wanted = reader.flag("ipv6")
+    # Docker's own rule is older: it wants the flag beside an IPv6 subnet. Here the subnet says it.
     has_ipv6 = any(":" in pool.subnet for pool in pools)
     if wanted is False and has_ipv6:
         reader.report("IPv6 is off but a subnet is IPv6", option="ipv6", expected="1, or no IPv6 subnet")
@@ -126,6 +152,7 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
         reader.report(f"{mode!r} is not a mode of {driver}", option="mode", expected=", ".join(sorted(modes)))
     elif mode:
         found[f"{driver}_mode"] = mode
+    # What the user writes as an option of the driver goes before what we derive from the other options.
     found.update(pairs(reader, "opt"))
     bridge = found.get(BRIDGE_NAME, "")
     if len(bridge) > INTERFACE_NAME_MAX:
@@ -144,6 +171,7 @@ def _pools(reader: SectionReader) -> tuple[Pool, ...]:
     """Subnets in the user's order, each with the gateway, range and kept addresses that lie inside it."""
     pools: list[Pool] = []
     for index, subnet in reader.parsed_items("subnet", parse_subnet):
+        # Of one pool the engine would refuse the whole network; without it the others may still serve.
         if any(
             ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool.subnet))
             for pool in pools
@@ -157,6 +185,7 @@ def _pools(reader: SectionReader) -> tuple[Pool, ...]:
             )
             continue
         pools.append(Pool(subnet=subnet))
+    # Gateways and the rest are placed after all subnets are known: lists have no order among each other in UCI.
     _place(reader, pools, "gateway", _addresses(reader, "gateway"), lambda p, v: replace(p, gateway=v[1]))
     _place(reader, pools, "ip_range", _ranges(reader), lambda p, v: replace(p, ip_range=v[1]))
     aux = [(index, pair) for index, pair in reader.parsed_items("aux_address", _parse_aux)]
@@ -206,6 +235,7 @@ def _place(
                 index=index,
                 expected="an address of a host",
             )
+        # A subnet may keep many addresses from being handed out, but has one gateway and one range.
         elif name != "aux_address" and at in taken:
             reader.report(
                 f"{pools[at].subnet} has one already", option=name, index=index, expected="one per subnet"
@@ -221,6 +251,7 @@ def reserved_address(subnet: str, address: str) -> str:
     Of IPv6 only the first one (RFC 4291, subnet-router anycast); subnets of one or two addresses have none.
     """
     outer = ipaddress.ip_network(subnet)
+    # A range is no host. In subnets of one or two addresses (RFC 3021) all of them are hosts'.
     if "/" in address or outer.num_addresses <= 2:
         return ""
     found = ipaddress.ip_address(address)
@@ -232,8 +263,69 @@ def reserved_address(subnet: str, address: str) -> str:
 def contains(subnet: str, inner: str) -> bool:
     """Whether an address or a CIDR lies inside a subnet; another family never does."""
     outer, candidate = ipaddress.ip_network(subnet), ipaddress.ip_network(inner)
+    # By type, since `subnet_of` raises for addresses of two families.
     if isinstance(outer, ipaddress.IPv4Network) and isinstance(candidate, ipaddress.IPv4Network):
         return candidate.subnet_of(outer)
     if isinstance(outer, ipaddress.IPv6Network) and isinstance(candidate, ipaddress.IPv6Network):
         return candidate.subnet_of(outer)
     return False
+
+
+def decode_notify(reader: SectionReader) -> NotifySection:
+    base = NotifySection(section=reader.name, type=reader.text("type") or "")
+    _check_type(reader, base.type)
+    enabled, retain = reader.flag("enabled"), reader.flag("retain")
+    cooldown_s, timeout_s = reader.parsed("cooldown", parse_seconds), reader.parsed("timeout", parse_seconds)
+    form = reader.text("format") or base.format
+    # A set: in the section events may be listed twice, and a notice must not be sent twice for it.
+    events = frozenset(Event(text) for text in reader.texts("event"))
+    # Without `list event` the usual ones are meant: a section that tells nothing would be of no use.
+    return NotifySection(
+        section=reader.name,
+        type=base.type,
+        enabled=base.enabled if enabled is None else enabled,
+        events=events or DEFAULT_EVENTS,
+        cooldown_s=base.cooldown_s if cooldown_s is None else cooldown_s,
+        url=reader.text("url") or "",
+        headers=reader.values("header", _parse_header),
+        format=form,
+        template=reader.parsed("template", lambda text: check_template(text, as_json=form == "json")) or "",
+        cacert=reader.text("cacert") or "",
+        topic=reader.parsed("topic", check_template) or base.topic,
+        retain=bool(retain),
+        username=reader.text("username") or "",
+        password=reader.text("password") or "",
+        command=reader.words("command") or (),
+        timeout_s=timeout_s or base.timeout_s,
+    )
+
+
+def _parse_header(text: str) -> tuple[str, str]:
+    name, _, value = text.partition(":")
+    return name, check_template(value.strip())
+
+
+def _check_type(reader: SectionReader, kind: str) -> None:
+    # Without a type the schema has told the mistake; there is nothing to compare with.
+    if not kind:
+        return
+    option, example = _NEEDED[kind]
+    if not reader.has(option):
+        form = "list" if option == "command" else "option"
+        reader.report(f"a {kind} needs `{option}`", expected=f"`{form} {option} '{example}'`")
+    scheme = (reader.text("url") or "").partition("://")[0]
+    # A wrong scheme would only show when the first notice is due, which is the moment it was wanted for.
+    if scheme and kind in _SCHEMES and scheme not in _SCHEMES[kind]:
+        wish = " or ".join(f"{each}://" for each in _SCHEMES[kind])
+        reader.report(
+            f"{scheme}:// is not for type {kind}",
+            option="url",
+            expected=f"an address that begins with {wish}",
+        )
+    # a warning only: such an option is left over from another type, and harms nothing
+    for other, names in _ONLY.items():
+        for name in names:
+            if other != kind and reader.has(name):
+                reader.warn(
+                    f"has no effect: it is for type {other}", option=name, expected="a section without it"
+                )

@@ -168,12 +168,15 @@ class SectionReader:
 
     def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
         """Note that a file named by an entry does not exist yet. That is not a mistake: the container waits for the file."""
+        # Kept apart from the mistakes: the container waits for it as for a mount, and starts by itself when it is
+        # there.
         self.away.append(Unread(field=field, reason=f"{option} {wrong}"))
         self.warn(f"{wrong}; the container waits for it", option=option, index=index, expected=expected)
 
     def _line(self, option: str, index: int | None) -> int:
         found = self._options.get(option)
         if found is None or not found.lines:
+            # An option may have fewer lines than entries where one line held several.
             return self.section.line
         return found.lines[min(index or 0, len(found.lines) - 1)]
 
@@ -187,6 +190,7 @@ class SectionReader:
     def text(self, name: str) -> str | None:
         """A scalar option's text, None when it is unset or refused."""
         option = self._options.get(name)
+        # A list where a scalar belongs was reported by the schema: none of its entries is taken for the answer.
         if option is None or not isinstance(option.value, str) or (name, None) in self._refused:
             return None
         return option.value
@@ -202,9 +206,11 @@ class SectionReader:
     def items(self, name: str) -> tuple[tuple[int, str], ...]:
         """A list option's entries that were not refused, with their indices."""
         option = self._options.get(name)
+        # `option` for a list is what people write for a single entry; libuci gives a string then.
         if option is None:
             return ()
         values = (option.value,) if isinstance(option.value, str) else option.value
+        # Indices stay those of the file, so that a message names the entry that the user counts.
         return tuple((i, value) for i, value in enumerate(values) if (name, i) not in self._refused)
 
     def texts(self, name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads the router's own packages, `network` and `firewall`, as far as containers are concerned. Pure.
 
-Comes after agent.uci.syntax; `agent.plan.router.firewall`, `zones` and `exposure` decide with it. What is not understood in
+Comes after agent.uci.syntax; `agent.plan.router.firewall`, `bridges` and `reach` decide with it. What is not understood in
 here is netifd's and fw4's business: nothing is reported.
 """
 
@@ -82,6 +82,8 @@ def words(section: Section, option: str) -> tuple[str, ...]:
     found = section.get(option)
     if found is None:
         return ()
+    # As fw4 and netifd read lists: older configurations, and the default one of OpenWrt, write them as one
+    # option.
     return tuple(found.value.split()) if isinstance(found.value, str) else found.value
 
 
@@ -103,6 +105,7 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
     interfaces = {section.name: section for section in network.sections if section.type == "interface"}
     if interface not in interfaces:
         return None
+    # A network that is only just being declared, or was removed under the zone that names it.
     found: set[str] = set()
     left, seen = [interface], {interface}
     while left:
@@ -116,6 +119,8 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
         aliases = {word[1:] for word in named if word[:1] == "@"} - seen
         left += sorted(aliases)
         seen |= aliases
+        # Both names are collected, as it depends on the protocol and the release which of them the device has. A
+        # name too many has no address, and does no harm.
         proto = text(section, "proto")
         if proto not in _NO_TUNNEL:
             found |= {word for word in (name, f"{proto}-{name}") if _DEVICE.match(word)}
@@ -124,8 +129,10 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
 
 def read_firewall(package: Package) -> Firewall:
     """What the `firewall` package says of zones."""
+    # The firewall does not load a section that is switched off: it protects and opens nothing.
     on = [section for section in package.sections if is_on(section)]
     defaults = next((section for section in on if section.type == "defaults"), None)
+    # fw4's own default is to drop, also for a firewall without any `defaults` section.
     policies = {
         name: text(defaults, name, "DROP").upper() if defaults is not None else "DROP"
         for name in ("input", "forward")
@@ -168,6 +175,7 @@ def _lets_redirected_pass(redirect: Section, zones: tuple[Zone, ...]) -> Iterato
     """
     if text(redirect, "target", "DNAT").upper() != "DNAT":
         return
+    # Reflection sends the router's own hosts through the same rule, and needs a masquerading source to be set up.
     src, dest = text(redirect, "src"), text(redirect, "dest")
     yield src
     if is_on(redirect, "reflection") and any(zone.name == src and zone.masq for zone in zones):
@@ -183,12 +191,15 @@ def _zone(section: Section, policies: dict[str, str]) -> Zone:
     return Zone(
         name=text(section, "name"),
         networks=networks_of(section),
+        # The two firewalls differ in what a zone without members is; `Zone.implied` keeps the question open for
+        # those who decide.
         implied=not any(section.get(option) for option in ("network", *_SELECTORS)),
         devices=words(section, "device"),
         subnets=words(section, "subnet"),
         family=_family(section),
         input=text(section, "input", policies["input"]).upper(),
         forward=text(section, "forward", policies["forward"]).upper(),
+        # Unlike other booleans masquerading is off unless it is written.
         masq=is_on(section, "masq") and section.get("masq") is not None,
     )
 
@@ -196,19 +207,24 @@ def _zone(section: Section, policies: dict[str, str]) -> Zone:
 def networks_of(zone: Section) -> tuple[str, ...]:
     """The interfaces of a zone section; one that says nothing has the interface of its own name."""
     networks = words(zone, "network")
+    # A zone that is described by devices or subnets has no interface of its own name by accident.
     if networks or any(zone.get(option) for option in _SELECTORS):
         return networks
     return words(zone, "name")
 
 
 def _permit(section: Section) -> Permit:
+    # firewall4 takes TCP and UDP where a rule names no protocol.
     protocols = {word.lower() for word in words(section, "proto")} or {"tcp", "udp"}
+    # No protocols here means all of them, as `Permit` says.
     if protocols & {"all", "any", "*"}:
         protocols = set()
     return Permit(
         src=text(section, "src"),
         dest=text(section, "dest"),
         protocols=frozenset(protocols),
+        # A port by name is left out: it would need /etc/services of the router, and only makes a permit look
+        # narrower.
         ports=tuple(filter(None, (_range(word) for word in words(section, "dest_port")))),
     )
 
@@ -216,6 +232,7 @@ def _permit(section: Section) -> Permit:
 def _range(word: str) -> range | None:
     first, _, last = word.replace(":", "-").partition("-")
     if not first.isdecimal() or not (last or first).isdecimal():
+        # `!80` and names of services: not a range that can be compared.
         return None
     return range(int(first), int(last or first) + 1)
 
@@ -232,6 +249,7 @@ def wan_devices(firewall: Package, network: Package) -> frozenset[str]:
     """Device names, and names of interfaces that may be devices."""
     found: set[str] = set()
     for zone in read_firewall(firewall).zones:
+        # By policy and not by name: people rename `wan`, and add zones for a second line.
         if zone.input in _REFUSES:
             found.update(zone.devices, zone.networks)
             found.update(*(devices_of(network, name) or () for name in zone.networks))

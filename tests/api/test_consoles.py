@@ -14,9 +14,9 @@ import pytest
 
 from agent.api.streams import consoles as module
 from agent.api.streams.consoles import Console, Consoles, ExecSpec
-from agent.api.streams.output_buffer import Ended, Item
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, ConflictError
+from agent.status.ring import Ended, Item
 from tests.api.console_client import screen
 from tests.support.controller import serving
 from tests.support.scripted_engine import ScriptedEngine

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each route of the agent's own over each door, for a writer and a reader: the control socket, loopback, TLS and ubus, on a
-running agent. What a door answers has the same form, the same words where it refuses, and the same rights.
+"""Each route of the agent's own over each door, for a writer and a reader: the control socket, loopback, TLS, ubus and
+LuCI's way, on a running agent. What a door answers has the same form, the same words where it refuses, and the same rights.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.support.bus import Bus, a_bus
 from tests.support.controller import QuietAgent
 from tests.support.fake_rpcd import ADMIN
 from tests.support.fake_rpcd import READER as RPCD_READER
+from tests.support.luci_web import Web
 from tests.support.tcp import make_certificate
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -43,6 +44,12 @@ config container 'web'
 	option image 'IMAGE'
 	option command 'sh -c "echo needle; echo hay; exec sleep 1000"'
 	list volume 'data:/data'
+	option network_mode 'none'
+	option stop_timeout '0'
+
+config container 'broken'
+	option image 'IMAGE'
+	option command 'sleep 1000'
 	option network_mode 'none'
 	option stop_timeout '0'
 
@@ -122,6 +129,9 @@ ASKED = (
     Ask("GET /v1/containers/{id}/diff", "diff", {"name": "nobody"}, path="/v1/containers/nobody/diff"),
     Ask("GET /v1/containers/{id}/describe", "describe", {"name": "web"}, path="/v1/containers/web/describe"),
     Ask("GET /v1/containers/{id}/describe", "describe", {"name": "nobody"}, path="/v1/containers/nobody/describe"),
+    Ask("GET /v1/containers/{id}/diff", "diff", {"name": "broken"}, path="/v1/containers/broken/diff"),
+    Ask("GET /v1/containers/{id}/describe", "describe", {"name": "broken"}, path="/v1/containers/broken/describe"),
+    Ask("GET /v1/containers/{id}/history", "history", {"name": "broken"}, path="/v1/containers/broken/history"),
     Ask("GET /v1/containers/{id}/history", "history", {"name": "web"}, path="/v1/containers/web/history"),
     Ask("GET /v1/containers/{id}/history", "history", {"name": "nobody"}, path="/v1/containers/nobody/history"),
     Ask("POST /v1/containers/{id}/revert", "revert", {"name": "web", "version": 1}, path="/v1/containers/web/revert"),
@@ -173,11 +183,25 @@ def test_each_route_is_asked() -> None:
     assert {ask.rule for ask in ASKED} | STREAMED == RULES.keys()
 
 
+ACL = json.loads(
+    (Path(__file__).parents[2] / "luci/root/usr/share/rpcd/acl.d/luci-app-ucidockd.json").read_text()
+)["luci-app-ucidockd"]
+LUCI = {
+    "writer": "c" * 32,
+    "reader": "d" * 32,
+}  # sessions of LuCI, with the rights that its access list gives
+
+
+def _granted(*levels: str) -> set[tuple[str, str]]:
+    return {(name, m) for level in levels for name, methods in ACL[level]["ubus"].items() for m in methods}
+
+
 @dataclass
 class Stand:
     agent: Agent
     box: Box
     bus: Bus
+    web: Web
     clients: dict[str, httpx.AsyncClient]
     with_tls: str  # its configuration, with a certificate for the listener
 
@@ -200,6 +224,33 @@ class Stand:
             if exc.status == Status.PERMISSION_DENIED:
                 return {"denied": True}
             return {"error": {"status": exc.status}}
+
+    async def luci(self, who: str, method: str, args: dict[str, Any]) -> dict[str, Any]:
+        """As the pages call it: JSON-RPC to uhttpd."""
+        call = {"jsonrpc": "2.0", "id": 1, "method": "call", "params": [LUCI[who], "ucidockd", method, args]}
+        async with httpx.AsyncClient(base_url=self.web.address, timeout=60) as client:
+            answer = (await client.post("/ubus", json=call)).json()
+        if "error" in answer or answer["result"] == [Status.PERMISSION_DENIED]:
+            return {"denied": True}
+        status, *given = answer["result"]
+        return given[0] if given else {"error": {"status": status}}
+
+    async def streamed(self, who: str, kind: str, args: dict[str, Any]) -> list[dict[str, Any]]:
+        """The items of a stream to its end, as the pages read one; [] where it is denied."""
+        made = await self.luci(who, "stream_open", {})
+        opened = await self.luci(who, "stream_open", {"id": made["id"], "kind": kind, "args": args})
+        if "denied" in opened:
+            return []
+        items: list[dict[str, Any]] = []
+        after = 0
+        async with asyncio.timeout(30):
+            while not any(item["name"] in ("end", "error") and item["stream"] for item in items):
+                ask = {"id": made["id"], "after": after, "wait": 5}
+                for packet in (await self.luci(who, "stream_read", ask))["packets"]:
+                    after = packet["seq"]
+                    items += packet["items"]
+        await self.luci(who, "stream_close", {"id": made["id"]})
+        return [item for item in items if item["stream"]]
 
     async def idle(self) -> None:
         """Nothing is being backed up or changed: what is asked next depends on nothing before."""
@@ -245,6 +296,10 @@ async def stand(box: Box, tmp_path: Path) -> AsyncIterator[Stand]:
         bus.rpcd.rights[RPCD_READER] = {
             (rule.grant.object, rule.grant.method) for rule in RULES.values() if rule.grant.need is Need.READ
         }
+        bus.rpcd.rights[LUCI["writer"]] = _granted("read", "write")
+        bus.rpcd.rights[LUCI["reader"]] = _granted("read")
+        web = Web(bus.daemon.path, {})
+        web.socket = str(box.options.socket)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -256,7 +311,11 @@ async def stand(box: Box, tmp_path: Path) -> AsyncIterator[Stand]:
         await asyncio.to_thread(agent.start)
         clients: dict[str, httpx.AsyncClient] = {}
         try:
-            await asyncio.to_thread(wait_for, lambda: running(box, "web"))
+            await asyncio.to_thread(wait_for, lambda: running(box, "web") and running(box, "broken"))
+            plain = plain.replace(
+                "'sleep 1000'", "'sleep 1000'\n\toption memroy '64m'\n\toption restart 'often'"
+            )
+            agent.commit(plain)
             trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
             transport = httpx.AsyncHTTPTransport(uds=str(box.options.socket))
@@ -271,11 +330,12 @@ async def stand(box: Box, tmp_path: Path) -> AsyncIterator[Stand]:
                         base_url=address, verify=trusting, headers=headers, timeout=30
                     )
             tls = f"\n\toption cert '{cert}'\n\toption key '{key}'\n\nconfig volume"
-            made = Stand(agent, box, bus, clients, plain.replace("\n\nconfig volume", tls, 1))
+            made = Stand(agent, box, bus, web, clients, plain.replace("\n\nconfig volume", tls, 1))
             async with asyncio.timeout(20):
                 while "ucidockd" not in await bus.caller.lookup("ucidockd"):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-            yield made
+            async with web.serving():
+                yield made
         finally:
             for client in clients.values():
                 await client.aclose()
@@ -315,6 +375,8 @@ async def test_each_door_answers_each_route_alike(stand: Stand) -> None:
             "ubus root": lambda ask: stand.ubus("", ask),
             "loopback reader": lambda ask: stand.http("loopback reader", ask),
             "ubus reader": lambda ask: stand.ubus(RPCD_READER, ask),
+            "luci": lambda ask: stand.luci("writer", ask.method, ask.args),
+            "luci reader": lambda ask: stand.luci("reader", ask.method, ask.args),
         }
     )
     stand.agent.commit(stand.with_tls)
@@ -326,6 +388,49 @@ async def test_each_door_answers_each_route_alike(stand: Stand) -> None:
         }
     )
     assert not differ, "\n".join(json.dumps(each, default=str) for each in differ)
+
+
+async def test_what_is_streamed_comes_over_each_door(stand: Stand) -> None:
+    """Logs, a job and status as the pages read them, against HTTP; and what a reader may not."""
+    for args in (
+        {"containers": ["web"], "grep": "needle"},
+        {"containers": ["web", "broken"], "grep": "NEEDLE", "since": "1h"},
+        {"containers": ["web"], "tail": "1"},
+    ):
+        query = {name: ",".join(value) if isinstance(value, list) else value for name, value in args.items()}
+        answer = await stand.clients["control"].get("/v1/logs", params=query)
+        texts = [line.rpartition(" | ")[2] for line in answer.text.splitlines()]
+        for who in LUCI:
+            items = await stand.streamed(who, "logs", {**args, "follow": False})
+            lines = [item["json"]["text"] for item in items if item["name"] == "line"]
+            assert lines == texts, (who, args, items)
+    started = await stand.luci("writer", "job_start", {"kind": "prune", "what": "images"})
+    for who in LUCI:
+        items = await stand.streamed(who, "job", {"id": started["job"]["id"]})
+        assert [item["json"]["state"] for item in items if item["name"] == "job"][-1] == "succeeded", items
+        assert (await stand.luci(who, "job_status", {"id": started["job"]["id"]}))["job"][
+            "state"
+        ] == "succeeded"
+    web = stand.box.client.containers.get("web").id
+    assert await stand.streamed("reader", "console", {"container": web, "command": ["id"]}) == []
+    said = await stand.streamed("writer", "console", {"container": web, "command": ["echo", "hello"]})
+    assert [item["json"]["code"] for item in said if item["name"] == "exit"] == [0], said
+
+
+async def test_a_section_with_mistakes_is_described_over_each_door(stand: Stand) -> None:
+    ask = Ask(
+        "GET /v1/containers/{id}/describe",
+        "describe",
+        {"name": "broken"},
+        path="/v1/containers/broken/describe",
+    )
+    async with asyncio.timeout(20):
+        while "'often'" not in json.dumps((wanted := await stand.http("control", ask))["conditions"]):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert wanted["state"]["status"] == "running"
+    assert {row["option"] for row in wanted["options"] if row["from"] == "last applied"} >= {"command"}
+    for got in (await stand.luci("reader", ask.method, ask.args), await stand.ubus("", ask)):
+        assert got == wanted
 
 
 S = "S3CRETx9"
@@ -355,11 +460,28 @@ config container 'bad'
 	list env 'PLAIN={S}'
 	list label 'a.basicauth.users={S}'
 	option health_cmd 'curl -u a:{S} http://h'
-	option pre_stop 'dump --password {S}'
+	option pre_stop 'mysqldump -u root -p{S} | curl -T - --user b:{S} h; FOO_TOKEN={S} BAR_SECRET="two {S}" x'
 	option post_start 'sh -c "echo no $2; exit 1" x --token {S}'
-	option hold_cmd 'ask --api-key {S}'
+	option hold_cmd 'ask --quiet --api-key {S}; curl -k -u :{S} h; vault login {S}'
+	option stack 'pile'
 	option network_mode 'none'
 	option stop_timeout '0'
+
+config stack 'pile'
+	list env 'SHARED={S}'
+	list env 'API_TOKEN=two words {S}'
+
+config container 'entry'
+	option image 'IMAGE'
+	list entrypoint 'app'
+	list entrypoint '--token=two {S}'
+	list entrypoint '-u'
+	list entrypoint 'name:{S}'
+	list health_cmd 'redis-cli'
+	list health_cmd '-a'
+	list health_cmd '{S}'
+	list log_opt 'tag=x'
+	option network_mode 'none'
 
 config container 'mounts'
 	option image 'IMAGE'
@@ -377,6 +499,16 @@ config notify 'chat'
 	option type 'webhook'
 	option url 'http://127.0.0.1:1/services/{S}?token={S}'
 	list header 'Authorization: Bearer {S}'
+
+config backup 'borg'
+	list volume 'data'
+	option exec 'BORG_PASSPHRASE={S} AWS_SECRET_ACCESS_KEY="{S}" x -u a:{S}; cat >/dev/null; echo no {S}; exit 5'
+
+config notify 'broker'
+	option type 'mqtt'
+	option url 'mqtt://u:{S}@127.0.0.1:1'
+	option username 'u'
+	option password '{S}'
 
 config notify 'program'
 	option type 'exec'
@@ -408,11 +540,12 @@ async def test_no_door_shows_a_secret_of_the_configuration(stand: Stand) -> None
             if all(re.search(r"exited|Failed|denied", text) for text in told.values()):
                 break
             await asyncio.sleep(0.2)
-    names = ("web", "bad", "away", "mounts", "wrong")
+    names = ("web", "bad", "entry", "away", "mounts", "wrong")
     asked = [
         *(ask for ask in ASKED if ask.rule not in FOR_WRITERS),
-        *(Ask("POST /v1/notify/test", "notify_test", {"name": name}) for name in ("chat", "program")),
+        *(Ask("POST /v1/notify/test", "notify_test", {"name": name}) for name in ("chat", "program", "broker")),
         Ask("POST /v1/backups", "backup_run", {"names": ["saving"]}),
+        Ask("POST /v1/backups", "backup_run", {"names": ["borg"]}),
         Ask("GET /v1/backups", "backup_list"),
         *(
             Ask(f"GET /v1/containers/{{id}}/{what}", what, {"name": name}, path=f"/v1/containers/{name}/{what}")
@@ -431,6 +564,8 @@ async def test_no_door_shows_a_secret_of_the_configuration(stand: Stand) -> None
             assert S not in json.dumps(await stand.http(door, ask)), (door, ask)
         await stand.idle()
         assert S not in json.dumps(await stand.ubus(ADMIN, ask)), ask
+        await stand.idle()
+        assert S not in json.dumps(await stand.luci("reader", ask.method, ask.args)), ask
     for door in ("loopback writer", "loopback reader"):
         assert S not in (await stand.clients[door].get("/metrics")).text
     for command in (

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.api.streams.output_buffer import PIECE, Ended, Item, Output, OutputBuffer
+from agent.status.ring import PIECE, Ended, Item, Output, OutputBuffer
 
 
 def read_on(buffer: OutputBuffer) -> list[Item]:

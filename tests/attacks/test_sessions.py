@@ -200,7 +200,7 @@ def test_the_health_check_says_nothing(served: TcpController) -> None:
 def test_a_token_file_is_made_once_and_root_alone_can_read_it(tmp_path: Path) -> None:
     import asyncio
 
-    from agent.files.token import TokenFile
+    from agent.api.local_access import TokenFile
 
     path = tmp_path / "state" / "token"
     sessions = TokenFile(path)

@@ -18,7 +18,7 @@ from agent.api.problems import RequestError
 from agent.convert.requests import ImportRequest
 from agent.errors import ConfigError, PathError
 from agent.files.uci_store import TextUciStore
-from agent.runtime.requests.importer import Importer
+from agent.runtime.requests.adopt import Importer
 from tests.support.controller import Controller, serving
 
 COMPOSE = """

@@ -9,7 +9,7 @@ import pytest
 
 from agent.convert.requests import ImportRequest
 from agent.files.config import open_store
-from agent.runtime.requests.importer import Importer
+from agent.runtime.requests.adopt import Importer
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, is_root
 

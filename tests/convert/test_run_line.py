@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.convert.command_line import BY_LETTER, FLAGS
 from agent.convert.conversion import Conversion, Line, Verdict
-from agent.convert.docker_flags import BY_LETTER, FLAGS
 from agent.convert.run_line import import_run
 from agent.errors import ConfigError
 from agent.uci.decode import decode

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import limits as engine_limits
+from agent.engine import transport
 from agent.engine.client import DockerEngine
 from agent.errors import EngineError, EngineInvalidError, EngineSlowError, EngineUnreachableError
 from agent.model.resources import RegistryAuth
@@ -227,7 +227,7 @@ def test_events_that_are_none_end_their_stream(hostile: Hostile, engine: DockerE
 def test_a_line_without_end_is_not_collected(
     hostile: Hostile, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_limits, "LINE_LIMIT", 100_000)
+    monkeypatch.setattr(transport, "LINE_LIMIT", 100_000)
     hostile.floods(HEAD + b"\r\n", b"x" * 65536)
     with pytest.raises(EngineUnreachableError, match="longer than 100000 bytes"):
         next(engine.events(None))

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from agent.engine.client import DockerEngine
-from agent.engine.remote_tls import EngineTls
 from agent.engine.stream import DockerStream
+from agent.engine.transport import EngineTls
 from agent.errors import EngineClockError, EngineSlowError, EngineTlsError, EngineUnreachableError
 from tests.support.certificates import DAY
 from tests.support.remote import NAMES, NOW, Authority

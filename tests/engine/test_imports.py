@@ -30,8 +30,8 @@ UNUSED = """
     multiprocessing paho starlette typing_extensions uvicorn websockets yaml zipfile
     agent.api.access agent.api.app agent.api.http agent.api.routes agent.cli.ask agent.convert agent.engine.registry
     agent.notices.notifier agent.plan.outlook agent.runtime.requests.adopt agent.runtime.requests.foresight
-    agent.runtime.requests.moving agent.runtime.requests.planning agent.runtime.requests.updating agent.runtime.update_checks
-    agent.storage.copying agent.storage.pruner agent.storage.room
+    agent.runtime.requests.moving agent.runtime.requests.planning agent.runtime.requests.versions agent.runtime.update_checks
+    agent.storage.copying agent.storage.room
 """
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import docker
 import pytest
 
-from agent.api.control_socket import bind
+from agent.api.local_access import bind
 from agent.dockerd.supervisor import ChildSupervisor
 from agent.engine.client import DockerEngine
 from agent.errors import ConfigError

@@ -478,7 +478,7 @@ def test_a_port_at_an_address_that_the_router_lost_is_a_condition_until_it_is_ba
     """Asked of the kernel, in a network whose addresses come and go."""
 
     def ask(call: str) -> str:
-        code = f"from agent.router.routes import *; print({call})"
+        code = f"from agent.router.addresses import *; print({call})"
         return network.run(sys.executable, "-c", code).stdout.strip()
 
     def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:

@@ -9,11 +9,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from agent.files import libuci
+from agent.files import uci_store
 from agent.model.dockerd.settings import Target as DaemonTarget
 from agent.model.identity import canonical, masked, spec_hash
 from agent.model.issues import Issue
-from agent.plan.container.payload import container_body
+from agent.plan.container.bodies import container_body
 from agent.plan.daemon import render
 from agent.runtime.holds import section_hash
 from agent.uci.decode import DecodeResult, decode
@@ -91,14 +91,14 @@ def check_against_libuci(data: bytes) -> None:
 
     Known differences, which are passed over: pyuci gives no types and no anonymity, and of two sections with one name
     only the last; what an older libuci makes of a section that is opened again (file.c, uci_parse_config). And pyuci
-    gets other bytes (agent.files.libuci), so that what a zero byte swallows differs behind one that is not ASCII.
+    gets other bytes (agent.files.uci_store), so that what a zero byte swallows differs behind one that is not ASCII.
     """
     package = _parsed(data)
     if (package is not None and _opens_again(data)) or (b"\0" in data and not data.isascii()):
         return
     try:
-        theirs = libuci.read(data)
-    except libuci.LibuciError:
+        theirs = uci_store.read_with_libuci(data)
+    except uci_store.LibuciError:
         assert package is None, "libuci refuses it"
         return
     assert package is not None, "libuci takes it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 import time
 from typing import Any
 
@@ -16,7 +17,16 @@ from agent.api.problems import RequestError, http_body_of
 from agent.errors import EngineError
 from agent.model.identity import canonical
 from agent.model.issues import Issue, issue_as_json
-from agent.model.secrets import MASK, TEXT_LIMIT, blotter, hidden, hidden_text, hidden_words, is_secret_name
+from agent.model.secrets import (
+    MASK,
+    TEXT_LIMIT,
+    blotter,
+    hidden,
+    hidden_text,
+    hidden_words,
+    is_secret_name,
+    secrets_in,
+)
 from agent.plan.container.changes import words
 
 S = "S3CRETx9"
@@ -82,6 +92,42 @@ SECRET = [
     f"u:{S}@[fe80::1]:80",
     f"http://h/?next=u:{S}@h2",
     f"u:{S}@",
+    f"TOKEN=$(echo {S}) run",
+    f"TOKEN=`echo {S}` run",
+    f"TOKEN=a\\ {S} run",
+    f"TOKEN=a\\;{S} run",
+    f"TOKEN='it'\"'\"'s {S}' run",
+    f"--password='it'\\''s {S}' run",
+    f"curl -k -u :{S} h",
+    f"gpg --batch --passphrase {S} -c",
+    f"mongodump --quiet --password {S}",
+    f'Authorization: Digest username="x", response="{S}"',
+    f'DB_PASSWORD: "{S}"',
+    f"SET PASSWORD FOR x = '{S}'",
+    f"echo u:{S} | chpasswd",
+    f"echo {S} | docker login --password-stdin",
+    f"POST https://api.telegram.org/bot123:{S}/sendMessage",
+    f"mount -o user=u%{S} //h/s /m",
+]
+# two in one command, for a shell and as its words
+BOTH = [
+    f"mysqldump -u root -p{S}1 db && curl -u user:{S}2 http://h",
+    f"env FOO_TOKEN={S}1 BAR_SECRET={S}2 run",
+    f"run --password {S}1 --token {S}2",
+    f"app -u name:{S}1 --token {S}2",
+    f"app --user name:{S}1 --auth=name:{S}2",
+    f"mysqldump -p{S}1 a; mysqldump -p{S}2 b",
+    f"curl -fsSu a:{S}1 h; curl --user b:{S}2 h",
+    f"curl --cert c.pem:{S}1 -b sid={S}2 h",
+    f"redis-server --requirepass {S}1 --masterauth {S}2",
+    f"openssl enc -pass pass:{S}1 -k {S}2",
+    f"zip -P {S}1 x && 7z a -p{S}2 y",
+    f"snmpget -v3 -A {S}1 -X {S}2 h",
+    f"wg set wg0 preshared-key {S}1 && nmcli c password {S}2",
+    f"htpasswd -nbB u {S}1 && htpasswd -b f u {S}2",
+    f"mc alias set a http://h u {S}1 && rabbitmqctl add_user u {S}2",
+    f"vault login {S}1 && wpa_passphrase ssid {S}2",
+    f"postgres://u:{S}1@h1,u:{S}2@h2/d",
 ]
 HARMLESS = [
     "env [no TOKEN] -> [TOKEN=***]; memory unset -> 64m",
@@ -144,6 +190,15 @@ HARMLESS = [
     "host:8080/path@2x.png",
     '{"mail":"bob@example.org"}',
     "npm:@scope/package",
+    "chown -R www-data:www-data /srv",
+    "docker run -u app:staff nginx",
+    "app -u 1000:1000",
+    "the private key /etc/x/key.pem is not readable",
+    "reading the password failed 3 times",
+    "curl -k -f http://h:80/",
+    "openssl req -x509",
+    "zip -r out.zip /srv",
+    "write `key=***`, `mode=ro` or `user=x`",
 ]
 COMMANDS: list[list[str]] = [
     ["mysqld", "--password", S],
@@ -161,6 +216,10 @@ COMMANDS: list[list[str]] = [
     ["docker", "login", "-p", S],
     ["app", f"--token={S}"],
     ["app", f"postgres://a:{S}@h/d"],
+    ["env", f"TOKEN=two words {S}", "run"],
+    ["env", f"TOKEN=a;{S}", "run"],
+    ["app", f"--password=two {S}"],
+    ["postgres", "-c", f"ssl_passphrase_command=echo {S}"],
 ]
 KEPT = [
     ["nginx", "-g", "daemon off;"],
@@ -254,6 +313,16 @@ PLACES: dict[str, Any] = {
 @pytest.mark.parametrize("text", SECRET)
 def test_a_secret_in_a_text_is_hidden(text: str) -> None:
     assert S not in hidden_text(text)
+
+
+@pytest.mark.parametrize("text", BOTH)
+def test_each_secret_of_a_command_is_hidden(text: str) -> None:
+    shown = hidden_text(text)
+    assert S not in shown and hidden_text(shown) == shown
+    assert S not in " ".join(hidden_words(shlex.split(text)))
+    assert S not in hidden_text(shlex.join(["sh", "-c", text]))
+    found = " ".join(secrets_in((text,)))
+    assert f"{S}1" in found and f"{S}2" in found and text[:8] not in found
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -374,6 +443,21 @@ def test_what_is_hidden_stays_hidden(text: str) -> None:
         "x-token" * 9000,
         'a" ' * 20000,
         'a\\" : ' * 9000,
+        "pw=`" * 15000,
+        "pw=$(" * 12000,
+        "pw='a'\"" * 8000,
+        "pw=a\\" * 12000,
+        "it's pw=\"x" * 6000,
+        "echo a " * 9000,
+        "echo |" * 10000,
+        "curl -fsSu " * 6000,
+        "psk 1 " * 10000,
+        "a-" * 30000 + "psk 1",
+        "htpasswd -nb " * 4500,
+        "mc alias set " * 4500,
+        "user=a%" * 9000,
+        '=""' * 20000 + "cookie:",
+        'cookie:=""' * 6000,
     ],
     ids=lambda text: text[:12],
 )

@@ -15,7 +15,7 @@ import pytest
 
 from agent.errors import NoticeError
 from agent.model.notices import Event, News, NotifySection
-from agent.notices.mqtt import publish
+from agent.notices.channels import publish
 from tests.support.agent_process import wait_for
 from tests.support.broker import PASSWORD, USER, Broker
 from tests.support.debian import CannotFetchError

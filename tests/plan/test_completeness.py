@@ -24,11 +24,10 @@ from agent.model.resources import (
     Tmpfs,
     Ulimit,
 )
+from agent.plan.container.bodies import container_body, read_spec, update_body
 from agent.plan.container.changes import LEVELS, option_of, words
 from agent.plan.container.difference import FIELDS as DRIFT_FIELDS
 from agent.plan.container.difference import is_met
-from agent.plan.container.inspected import read_spec
-from agent.plan.container.payload import container_body, update_body
 from agent.schema.validate import properties
 from agent.uci.encode import encode_container
 

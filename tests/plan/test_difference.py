@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from agent.plan.container.bodies import container_body
 from agent.plan.container.difference import differences
-from agent.plan.container.payload import container_body
 from tests.support.plans import a_world, read
 
 HEAD = "config container 'web'\n\toption image 'nginx'\n"

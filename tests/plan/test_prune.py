@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages, PruneSettings, Threshold
-from agent.model.updates import Window, parse_window
+from agent.model.updates import Window, is_due, parse_window
 from agent.plan.prune import Choice, PruneLimits, choose, needed_images, still_unused
-from agent.plan.updates import is_due
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
 

@@ -19,9 +19,8 @@ import pytest
 from agent.model.container_table import Level
 from agent.model.identity import canonical, masked
 from agent.model.resources import Container, ContainerSpec
+from agent.plan.container.bodies import container_body, extra_endpoints, read_spec, update_body
 from agent.plan.container.changes import LEVELS, classify
-from agent.plan.container.inspected import read_spec
-from agent.plan.container.payload import container_body, extra_endpoints, update_body
 from agent.plan.draft import with_hashes
 from agent.uci.decode import decode
 from agent.uci.syntax import parse

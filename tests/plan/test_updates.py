@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 
 from agent.model.quantities import QuantityError
 from agent.model.updates import (
+    DAY_S,
     Answer,
     ImageName,
+    Layer,
     RunningImage,
     UpdateCheck,
     UpdateState,
     Window,
+    compare,
+    missing_layers,
+    needed_bytes,
+    next_check_s,
     parse_image,
     parse_window,
 )
-from agent.plan.updates import DAY_S, Layer, compare, missing_layers, needed_bytes, next_check_s
 
 OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
 NOW = 1_800_000_000.0

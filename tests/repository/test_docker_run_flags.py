@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.convert.docker_flags import FLAGS as TABLE
+from agent.convert.command_line import FLAGS as TABLE
 from agent.schema.validate import properties
 
 FLAGS = (Path(__file__).parents[1] / "data" / "docker-run-flags.txt").read_text().split()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.addresses import Route
-from agent.router.routes import host_routes
+from agent.router.addresses import host_routes
 from tests.support.dockerd import is_root
 
 NONE6, HERE6 = "0" * 32, "fd010000000000000000000000000000"
@@ -63,7 +63,9 @@ def test_a_kernel_without_them_has_none(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this kernel makes no tunnels")
 def test_the_kernels_own_are_read_and_a_tunnel_is_no_link() -> None:
     made = ["unshare", "--net", "sh", "-ec"]
-    show = "import agent.router.routes as r; print([(x.device, x.subnet, x.direct) for x in r.host_routes()])"
+    show = (
+        "import agent.router.addresses as r; print([(x.device, x.subnet, x.direct) for x in r.host_routes()])"
+    )
     words = (
         "ip link add own0 type bridge; ip addr add 10.77.1.1/20 dev own0; ip link set own0 up;"
         " ip tuntap add mode tun name vpn0; ip addr add 10.79.0.1/16 dev vpn0; ip link set vpn0 up;"

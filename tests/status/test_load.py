@@ -13,8 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.observe import load
-from agent.status.load import CONTAINERS_MAX, SLOTS, STEP_S, Counters, History, load_between, load_metrics
-from agent.status.metrics import format_metrics
+from agent.status.metrics import (
+    CONTAINERS_MAX,
+    SLOTS,
+    STEP_S,
+    Counters,
+    History,
+    format_metrics,
+    load_between,
+    load_metrics,
+)
 
 
 def counters(

@@ -17,7 +17,7 @@ from typing import Any
 from agent.cli import parser
 from agent.cli.commands import COMMANDS, GROUPS
 from agent.cli.commands.row import COMMON, Argument, Command
-from agent.convert import docker_flags
+from agent.convert.command_line import FLAGS
 from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ same, or why there is none. An option that the engine is too old for is named in
 
 def _flags() -> str:
     rows = []
-    for flag in docker_flags.FLAGS:
+    for flag in FLAGS:
         option = f"`{flag.option}`" if flag.option else ""
         rows.append(f"| `--{flag.name}` | {option} | {flag.remark or flag.reason} |\n".replace("|  |", "| |"))
     return _FLAGS + "".join(rows)

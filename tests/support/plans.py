@@ -10,12 +10,12 @@ from typing import Any
 from agent.model.identity import spec_hash
 from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Desired, Network, Volume
-from agent.plan.applied import waits_of
+from agent.plan.container.bodies import container_body
 from agent.plan.container.endpoints import wanted_endpoints
-from agent.plan.container.payload import container_body
 from agent.plan.draft import Context, desired_spec
 from agent.plan.operations import Plan
 from agent.plan.reconcile import reconcile
+from agent.plan.records import waits_of
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
 

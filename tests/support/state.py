@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.apply.ports import Engine
-from agent.plan.engines import tags_of, visible
+from agent.plan.records import tags_of, visible
 from agent.wire.record_lines import read
 
 

@@ -14,7 +14,7 @@ import docker
 import pytest
 from docker.types import IPAMConfig, IPAMPool
 
-from agent.tls.local_names import lan_addresses
+from agent.router.addresses import lan_addresses
 from tests.support.dockerd import BUSYBOX
 
 NAMESPACE = f"ucidockd-names-{os.getpid()}"
@@ -67,7 +67,7 @@ def namespace() -> Iterator[str]:
 
 
 def asked(namespace: str, expression: str) -> list[str]:
-    code = f"import json; from agent.tls.local_names import *; print(json.dumps({expression}))"
+    code = f"import json; from agent.router.addresses import *; print(json.dumps({expression}))"
     words = ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-c", code]
     answer: list[str] = json.loads(run(*words))
     return answer

@@ -10,7 +10,7 @@ import pytest
 
 from agent.files.user_paths import PATHS
 from agent.model.resources import Container, Device, Port
-from agent.plan.container.payload import container_body, host_config
+from agent.plan.container.bodies import container_body, host_config
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.syntax import parse
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import main
-from agent.convert.docker_flags import FLAGS
+from agent.convert.command_line import FLAGS
 from agent.model.issues import Issue, issue_as_json
 from agent.schema.validate import DAEMON_KINDS, KINDS, WORDS, properties
 from agent.uci.decode import decode

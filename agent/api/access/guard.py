@@ -103,11 +103,15 @@ class Guard:
 
     def _marked(self, incoming: Incoming, send: Send) -> Send:
         origin = incoming.headers.get("origin", "")
+        # A cache between must not give the answer for one origin to a page of another (Fetch, "CORS protocol and
+        # HTTP caches").
         extra = [("vary", "Origin")]
         if self._access.lists(origin):
             extra += cors_headers(origin).items()
         added = [(name.encode(), value.encode()) for name, value in extra]
 
+        # Put on when the answer begins, so that errors have them too: without them a page of another origin
+        # cannot read why it was refused.
         async def marked(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 message["headers"] = [*message.get("headers", ()), *added]

@@ -190,6 +190,7 @@ def exposure(ip: IpAddress, *, containers: Iterable[Net], wan: Collection[IpAddr
     """
     if ip.is_unspecified:
         return "this is every address, those of WAN and of the containers too"
+    # Before `is_private`: networks of containers are private addresses as well.
     if any(ip in net for net in containers):
         return "this is an address for containers"
     if ip in wan:

@@ -33,7 +33,7 @@ from agent.api.access.uvicorn_compat import (
     make_web_socket,
     quieten_logs,
 )
-from agent.api.control_socket import BACKLOG, bind
+from agent.api.local_access import BACKLOG, bind
 from agent.errors import ConfigError, PathError
 from agent.files.user_paths import PATHS, Stamp, file_bytes, file_stamp
 from agent.model.addresses import ListenAddress

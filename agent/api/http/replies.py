@@ -129,6 +129,8 @@ class Inbox:
 
     async def _next(self) -> bytes:
         try:
+            # Per piece, not for the whole body: an upload over a slow line may take an hour, as long as bytes
+            # come.
             async with asyncio.timeout(self._stall_s):
                 message = await self._receive()
         except TimeoutError as exc:
@@ -138,6 +140,7 @@ class Inbox:
         if not message.get("more_body", False):
             self._complete.set()
         piece: bytes = message.get("body", b"")
+        # Counted here, where every byte passes: what the client said of the length may be wrong.
         self.size += len(piece)
         return piece
 

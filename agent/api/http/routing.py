@@ -29,7 +29,8 @@ class RuledRoute(Route):
     """HEAD exists only where a rule says so: Starlette would add it to every GET."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.path, rule.handler, methods=[rule.method])
+        # Named, although nothing asks for the name: on Python 3.14 old versions of Starlette fail to find one for a partial.
+        super().__init__(rule.path, rule.handler, methods=[rule.method], name=rule.path)
         self.methods = {rule.method}
         self.rule = rule
 
@@ -38,7 +39,7 @@ class RuledSocket(WebSocketRoute):
     """A WebSocket."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.path, rule.handler)
+        super().__init__(rule.path, rule.handler, name=rule.path)
         self.rule = rule
 
 
@@ -132,10 +133,12 @@ async def run_both(
     socket: WebSocket, inward: Coroutine[Any, Any, None], outward: Coroutine[Any, Any, None]
 ) -> None:
     """Runs both until one ends, and closes the socket. Errors of our own are told in a last text frame."""
+    # A console has no end of its own on either side: the first that ends takes the other with it.
     tasks = {asyncio.create_task(inward, name="ws-in"), asyncio.create_task(outward, name="ws-out")}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # Waited for as well, or an exception of the cancelled one would be logged when it is collected.
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -185,6 +188,8 @@ async def each_message(
     on_text: Callable[[str], Awaitable[None]],
 ) -> None:
     """Calls back for every message until the client closes. The next one is only read when the last was dealt with."""
+    # One at a time: a client that sends faster than the engine takes is held back by TCP, and nothing piles up
+    # here.
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":

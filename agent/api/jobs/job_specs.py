@@ -95,6 +95,7 @@ def _only(body: Mapping[str, object], known: frozenset[str]) -> None:
 def _pull(body: Mapping[str, object], auths: Auths) -> JobSpec:
     image = checked_image(text(body, "image"))
     name, tag = split_reference(image)
+    # Both are always given: without a tag the engine would pull all tags of the repository.
     query = [("fromImage", name), ("tag", tag)]
     if platform := text(body, "platform"):
         query.append(("platform", platform))
@@ -112,6 +113,7 @@ def _pull(body: Mapping[str, object], auths: Auths) -> JobSpec:
 def _push(body: Mapping[str, object], auths: Auths) -> JobSpec:
     image = checked_image(text(body, "image"))
     name, tag = split_reference(image)
+    # The engine pushes what a tag names; it has no push of a digest.
     if "@" in image:
         raise RequestError("image: a push takes name:tag, not a digest")
     headers, secrets = _login(body, image, auths)

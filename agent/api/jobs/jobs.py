@@ -100,6 +100,7 @@ class Job:
             "state": self.state,
             "created": self.created,
             "ended": self.ended,
+            # A build's step quotes the Dockerfile's line, with whatever `ARG` was given to it.
             "progress": {**self.progress.as_json(), "step": self._hide(self.progress.step)},
             "result": self.result,
             "error": self.error,

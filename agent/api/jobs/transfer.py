@@ -74,6 +74,7 @@ class Transfer(ABC):
 
     def as_json(self) -> dict[str, Any]:
         """`size` and `sha256` of the whole file appear once they are known."""
+        # Before that a number would be taken for the size of the whole.
         known = self.state in (State.ENDING, State.DONE)
         return {
             "id": self.id,
@@ -224,6 +225,7 @@ class Download(Transfer):
 
     async def part(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
         """`length` bytes from `offset`, fewer where the file ends. Raises what the engine failed of."""
+        # A request that asks for a part takes the place of one that hangs: its client has given that up.
         turn = self._begin()
         stop = None if length is None else offset + length
         self.parts += 1
@@ -234,6 +236,8 @@ class Download(Transfer):
                     return
                 yield piece
                 offset += len(piece)
+        # Also when the client goes in the middle: a part that counts as open for ever would keep the transfer
+        # from ending.
         finally:
             self.parts -= 1
             self.on_touch()

@@ -277,6 +277,7 @@ class AdoptionRoutes:
             raise RequestError(
                 f"{unknown[0][:64]!r} is not known; known: container, section, commit, show_secrets"
             )
+        # JSON's `"false"` is a true value in Python: only real booleans may commit.
         for name in _SWITCHES:
             if not isinstance(body.get(name, False), bool):
                 raise RequestError(f"{name}: expected true or false")
@@ -436,6 +437,7 @@ class MetricsRoutes:
 
     def _saved(self) -> list[Metric]:
         known = self._backups.metrics()
+        # No metric at all without backups: one that is always 0 would set off alarms for a feature that is off.
         if not known:
             return []
         last: dict[Labels, float] = {(("backup", name),): found.succeeded for name, found in known.items()}

@@ -3,7 +3,7 @@
 
 Nothing of the client's request line reaches the engine: the path is built again from the table's pattern and checked
 parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
-answer. Where the engine makes a connection a raw stream (attach, exec), so do we: `raw_streams`.
+answer. Where the engine makes a connection a raw stream (attach, exec), so do we: `routes.consoles`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from agent.api.http.replies import ClientGoneError, EngineReply, Inbox, StreamRe
 from agent.api.http.routing import refuse
 from agent.api.port import AgentPort
 from agent.api.problems import RequestError, checked_container, checked_id, checked_image, checked_network
-from agent.api.routes.consoles import attach
-from agent.api.routes.raw_streams import RawReply, starts_terminal, wanted_raw
+from agent.api.routes.consoles import RawReply, attach, starts_terminal, wanted_raw
 from agent.api.rules import WEBSOCKET, Need, Rule
 from agent.api.streams.consoles import Consoles
 from agent.api.streams.engine_streams import has_terminal, json_lines
@@ -230,6 +229,7 @@ async def _while_there(
     request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
 ) -> EngineResponse:
     """The response, unless the client leaves before: that ends the engine's work. Raises ClientGoneError then."""
+    # The engine has no deadline for builds or long polls: nothing else tells that no one waits for them any more.
     opened = asyncio.create_task(opening, name="engine-request")
     gone = asyncio.create_task(inbox.gone() if inbox is not None else _left(request), name="client-gone")
     try:
@@ -240,6 +240,7 @@ async def _while_there(
     finally:
         for task in (opened, gone):
             task.cancel()
+        # Both have ended by then: `gone` must not take a message that another reader waits for.
         await asyncio.wait({opened, gone})
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
 
 from starlette.requests import Request
@@ -13,8 +13,7 @@ from agent.api.archives import Body, Way, archive_name, open_download, put_archi
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
-from agent.api.jobs.transfers import Transfers
-from agent.api.jobs.upload import Upload
+from agent.api.jobs.transfers import Transfers, Upload
 from agent.api.problems import (
     RequestError,
     checked_id,
@@ -29,7 +28,7 @@ from agent.api.rules import Rule, delete, get, post, put, read, write
 from agent.api.streams.engine_streams import mapped, primed
 from agent.api.streams.logs import checked_containers, log_options, logs, merged, merged_text
 from agent.data.parts import Data
-from agent.engine.stream import DockerStream
+from agent.engine.stream import DockerStream, EngineResponse
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.wire.http_head import natural
@@ -206,27 +205,14 @@ class TransferRoutes:
     async def create(self, request: Request) -> Response:
         body = await read_json(request)
         direction, target = text(body, "direction"), text(body, "target")
-        # one method each: what a target needs is checked where it is used
-        makers = {
-            ("up", "archive"): self._archive_up,
-            ("up", "load"): self._load,
-            ("up", "build"): self._build,
-            ("up", "volume"): self._volume_up,
-            ("down", "export"): self._export,
-            ("down", "archive"): self._archive_down,
-            ("down", "file"): self._file_down,
-            ("down", "logs"): self._logs_down,
-            ("down", "save"): self._save,
-            ("down", "volume"): self._volume_down,
-            ("down", "volume_file"): self._volume_file_down,
-        }
         if direction not in _TARGETS:
             raise RequestError("direction: expected up or down")
-        maker = makers.get((direction, target))
-        if maker is None:
-            raise RequestError(f"target: expected {_TARGETS[direction]}")
+        # the place is taken before the engine is asked: a request that finds none has cost nothing
         with self._transfers.room():
-            return _answer(await maker(body), status=201)
+            made = self._upload(target, body) if direction == "up" else await self._download(target, body)
+        if made is None:
+            raise RequestError(f"target: expected {_TARGETS[direction]}")
+        return _answer(made, status=201)
 
     async def list_all(self, request: Request) -> Response:
         del request
@@ -280,33 +266,57 @@ class TransferRoutes:
             raise found.error
         return _answer(found)
 
-    async def _archive_up(self, body: Mapping[str, object]) -> Transfer:
-        query = [("path", _path(body))]
-        return self._transfers.upload_archive(checked_id(text(body, "container")), query)
+    def _upload(self, target: str, body: Mapping[str, object]) -> Transfer | None:
+        """None for a target that does not exist. What a target needs is checked where it is used."""
+        # A match and not a table: each target needs other parts of the body.
+        match target:
+            case "archive":
+                query = [("path", _path(body))]
+                return self._transfers.upload_archive(checked_id(text(body, "container")), query)
+            case "load":
+                return self._transfers.upload_job(load_spec(), size=_size(body))
+            case "build":
+                options = body.get("options", {})
+                if not isinstance(options, dict):
+                    raise RequestError("options: expected an object, as a build job takes it")
+                return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
+            case "volume":
+                path = text(body, "path") if "path" in body else ""
+                way = Way.of(path, **{each: switch(body, each) for each in ("stop", "replace", "create")})
+                return self._transfers.upload_volume(self._data, checked_id(text(body, "volume")), way)
+        return None
 
-    async def _load(self, body: Mapping[str, object]) -> Transfer:
-        return self._transfers.upload_job(load_spec(), size=_size(body))
-
-    async def _build(self, body: Mapping[str, object]) -> Transfer:
-        options = body.get("options", {})
-        if not isinstance(options, dict):
-            raise RequestError("options: expected an object, as a build job takes it")
-        return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
-
-    async def _export(self, body: Mapping[str, object]) -> Transfer:
-        container = checked_id(text(body, "container"))
-        return await self._down(f"{_called(body)}.tar", f"/containers/{container}/export", [])
-
-    async def _archive_down(self, body: Mapping[str, object]) -> Transfer:
-        container, path = checked_id(text(body, "container")), _path(body)
-        title = f"{_called(body)}{path.rstrip('/').replace('/', '_')}.tar"
-        return await self._down(title, f"/containers/{container}/archive", [("path", path)])
-
-    async def _file_down(self, body: Mapping[str, object]) -> Transfer:
-        container, path = checked_id(text(body, "container")), _path(body)
-        opening = open_download(self._engine, f"/containers/{container}/archive", [("path", path)])
-        title = path.rstrip("/").rpartition("/")[2] or _called(body)
-        return await self._transfers.download(title, single_file(opening), wait_s=_WAIT_S)
+    async def _download(self, target: str, body: Mapping[str, object]) -> Transfer | None:
+        """As `_upload`."""
+        opening: Awaitable[EngineResponse | Body]
+        match target:
+            case "export":
+                container = checked_id(text(body, "container"))
+                return await self._down(f"{_called(body)}.tar", f"/containers/{container}/export", [])
+            case "archive" | "file":
+                container, path = checked_id(text(body, "container")), _path(body)
+                source, query = f"/containers/{container}/archive", [("path", path)]
+                if target == "archive":
+                    title = f"{_called(body)}{path.rstrip('/').replace('/', '_')}.tar"
+                    return await self._down(title, source, query)
+                # the engine gives files in archives alone: this one is taken out of it as it comes
+                opening = single_file(open_download(self._engine, source, query))
+                title = path.rstrip("/").rpartition("/")[2] or _called(body)
+            case "volume":
+                volume, path = checked_id(text(body, "volume")), text(body, "path") if "path" in body else ""
+                title = archive_name(volume, path)
+                opening = self._data.volumes.open(volume, path, stop=switch(body, "stop"))
+            case "volume_file":
+                volume, path = checked_id(text(body, "volume")), _path(body)
+                opening = single_file(self._data.volumes.open(volume, path))
+                title = path.rstrip("/").rpartition("/")[2]
+            case "logs":
+                return await self._logs_down(body)
+            case "save":
+                return await self._save(body)
+            case _:
+                return None
+        return await self._transfers.download(title, opening, wait_s=_WAIT_S)
 
     async def _logs_down(self, body: Mapping[str, object]) -> Transfer:
         """Of one `container`, or of several `containers` merged by time; always with times."""
@@ -328,21 +338,6 @@ class TransferRoutes:
 
         title = _called(body) if several is None else "containers"
         return await self._transfers.download(f"{title}.log", opened(), wait_s=_WAIT_S)
-
-    async def _volume_up(self, body: Mapping[str, object]) -> Transfer:
-        path = text(body, "path") if "path" in body else ""
-        way = Way.of(path, **{each: switch(body, each) for each in ("stop", "replace", "create")})
-        return self._transfers.upload_volume(self._data, checked_id(text(body, "volume")), way)
-
-    async def _volume_down(self, body: Mapping[str, object]) -> Transfer:
-        volume, path = checked_id(text(body, "volume")), text(body, "path") if "path" in body else ""
-        opening = self._data.volumes.open(volume, path, stop=switch(body, "stop"))
-        return await self._transfers.download(archive_name(volume, path), opening, wait_s=_WAIT_S)
-
-    async def _volume_file_down(self, body: Mapping[str, object]) -> Transfer:
-        volume, path = checked_id(text(body, "volume")), _path(body)
-        opening = single_file(self._data.volumes.open(volume, path))
-        return await self._transfers.download(path.rstrip("/").rpartition("/")[2], opening, wait_s=_WAIT_S)
 
     async def _save(self, body: Mapping[str, object]) -> Transfer:
         names = body.get("names")

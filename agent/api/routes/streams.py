@@ -130,6 +130,7 @@ class StreamRoutes:
         asked = request.query_params
         containers = checked_containers(asked.get("containers", "").split(","))
         options = log_options(dict(pairs))
+        # The first line is waited for: an error of the engine can still be an HTTP status then.
         lines = await primed(merged(self._engine, self._board, containers, options))
         headers = _saved_as(request, "containers.log")
         if kind == "sse":

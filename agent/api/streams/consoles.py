@@ -20,11 +20,11 @@ from typing import Any
 
 from agent.api.problems import RequestError, number, text
 from agent.api.streams.engine_streams import decoded
-from agent.api.streams.output_buffer import Item, OutputBuffer
 from agent.engine.process import end_process
 from agent.engine.stream import DockerStream, EnginePipe
 from agent.errors import BusError, ConflictError, EngineError, EngineUnreachableError
 from agent.model.identity import ID
+from agent.status.ring import Item, OutputBuffer
 from agent.wire.bodies import FrameDecoder
 
 logger = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from agent.api.streams import engine_streams
 from agent.api.streams.consoles import Console, Consoles, ExecSpec, exec_spec
 from agent.api.streams.engine_streams import mapped, texts
 from agent.api.streams.logs import OPTIONS, checked_containers, log_options, logs, merged
-from agent.api.streams.output_buffer import Ended
 from agent.engine.stream import DockerStream
 from agent.errors import ConflictError
 from agent.status.board import StatusBoard
+from agent.status.ring import Ended
 from agent.threads import tell
 
 # The status board as a stream: a snapshot, then each change, resumable. Doors make of it what their readers take.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -141,7 +141,7 @@ class AgentMethods:
         """To be published."""
         return {
             "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
-            "plan": Method(handler=self._plan),
+            "plan": Method(handler=_unasked(lambda: self._agent.plan())),
             "preview": Method(
                 handler=self._preview,
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
@@ -161,10 +161,6 @@ class AgentMethods:
         if limit is not None and limit < 1:
             raise RequestError("limit: expected a number of resources, 1 at least")
         return self._agent.board.page(args.get("after", ""), limit or 0)
-
-    async def _plan(self, args: Arguments) -> Reply:
-        del args
-        return await self._agent.plan()
 
     async def _load(self, args: Arguments) -> Reply:
         name = text(args, "name")
@@ -200,6 +196,21 @@ class AgentMethods:
     async def _on_hotplug(self, args: Arguments) -> Reply:
         self._hotplug(args.get("subsystem", ""), args.get("env", {}))
         return {}
+
+
+def _unasked(answer: Callable[[], Awaitable[Reply]]) -> Handler:
+    async def handle(args: Arguments) -> Reply:
+        del args
+        return await answer()
+
+    return handle
+
+
+def _by_name(answer: Callable[[str], Awaitable[Reply]]) -> Handler:
+    async def handle(args: Arguments) -> Reply:
+        return await answer(checked_id(text(args, "name")))
+
+    return handle
 
 
 def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusObject:
@@ -323,14 +334,14 @@ class JobMethods:
 
 def job_kinds(jobs: Jobs) -> dict[str, Kind]:
     """The stream of one job, of the argument `id`: `message`, `gap`, and `job`, the newest state only."""
-    return {"job": Kind(grant=read("ucidockd", "job_status"), open=lambda args: _follow(jobs, args))}
 
+    def follow(args: Args) -> Source:
+        if args.keys() != {"id"}:
+            raise RequestError("expected the argument id, of a job")
+        job = jobs.get(text(args, "id"))
+        return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
 
-def _follow(jobs: Jobs, args: Args) -> Source:
-    if args.keys() != {"id"}:
-        raise RequestError("expected the argument id, of a job")
-    job = jobs.get(text(args, "id"))
-    return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
+    return {"job": Kind(grant=read("ucidockd", "job_status"), open=follow)}
 
 
 def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:
@@ -368,9 +379,13 @@ class AdoptionMethods:
             ),
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
-            "describe": Method(handler=self._describe, args={"name": STRING}),
-            "diff": Method(handler=self._diff, args={"name": STRING}),
-            "history": Method(handler=self._history, args={"name": STRING}),
+            "describe": Method(
+                handler=_by_name(lambda name: self._agent.describe(name)), args={"name": STRING}
+            ),
+            "diff": Method(handler=_by_name(lambda name: self._agent.diff(name)), args={"name": STRING}),
+            "history": Method(
+                handler=_by_name(lambda name: self._agent.history(name)), args={"name": STRING}
+            ),
             "revert": Method(
                 handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
             ),
@@ -393,15 +408,6 @@ class AdoptionMethods:
         if not all(isinstance(name, str) for name in names):
             raise RequestError("`names`: expected a list of names")
         return {"text": self._agent.export_text(text(args, "format") or "run", names)}
-
-    async def _describe(self, args: Arguments) -> Reply:
-        return await self._agent.describe(checked_id(text(args, "name")))
-
-    async def _diff(self, args: Arguments) -> Reply:
-        return await self._agent.diff(checked_id(text(args, "name")))
-
-    async def _history(self, args: Arguments) -> Reply:
-        return await self._agent.history(checked_id(text(args, "name")))
 
     async def _revert(self, args: Arguments) -> Reply:
         number, commit = revert_of({n: v for n, v in args.items() if n not in (SESSION, "name")})
@@ -458,15 +464,11 @@ class UpdateMethods:
     def methods(self) -> dict[str, Method]:
         """To be published."""
         return {
-            "updates": Method(handler=self._updates),
+            "updates": Method(handler=_unasked(lambda: self._agent.updates())),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
             "update": Method(handler=self._update, args={"names": ARRAY}),
             "rollback": Method(handler=self._rollback, args={"name": STRING, "with_data": BOOLEAN}),
         }
-
-    async def _updates(self, args: Arguments) -> Reply:
-        del args
-        return await self._agent.updates()
 
     async def _check(self, args: Arguments) -> Reply:
         answer = await self._soon(self._agent.check_updates(update_names_of(_body(args))), "update check")

@@ -172,6 +172,7 @@ class Shares:
         """Give it back with `give_back`. Raises RequestError."""
         if self._taken >= self.room:
             raise RequestError(f"{self.room} {self.what}; try again", status=self.status)
+        # Writers have no share of their own: they can stop everything anyway. Readers must not keep a writer out.
         if not writer:
             if self._open[session] >= self.each:
                 raise RequestError(f"{self.each} {self.what} for this session; try again", status=self.status)

@@ -89,10 +89,12 @@ class Outbox:
 
     def pack(self) -> Packet | None:
         """Makes the next packet of what waits; None when nothing does, or too many packets are out."""
+        # What is out and lost has to be sent again from here, so only so much may be out.
         if not self._waiting or len(self._unacknowledged) >= PACKETS:
             return None
         items: list[Mapping[str, Any]] = []
         size = 0
+        # At least one item, however large: else it would wait for ever.
         while self._waiting and (not items or size + self._waiting[0][1] <= PACKET):
             item, item_size = self._waiting.popleft()
             items.append(item)
@@ -195,6 +197,8 @@ class Tab:
             raise RequestError(f"{SOURCES} streams are open in this stream object", status=429)
         self._last_source += 1
         number = self._last_source
+        # Streams begin in the order in which they were asked for, but answers of ubus may overtake them: the
+        # first item says whose it is.
         first = json_item("opened", {"owner": owner, "tag": tag}) if tag else None
         task = asyncio.create_task(self._pump(number, source, first), name=f"stream-{number}")
         self._sources[number] = (source, task, owner)

@@ -127,12 +127,14 @@ class Streams:
         """`text`, or `data` in base64, for a stream that takes it."""
         source = self._tab(args).source(args.get("stream", 0))
         if "data" not in args:
+            # JSON of a browser may hold half of a surrogate pair, which UTF-8 cannot express.
             data: bytes = args.get("text", "").encode("utf-8", "replace")
         else:
             try:
                 data = base64.b64decode(args["data"], validate=True)
             except (binascii.Error, ValueError) as exc:
                 raise RequestError("data: expected base64") from exc
+        # Checked after decoding, as base64 is a third longer.
         if len(data) > INPUT_LIMIT:
             raise RequestError(f"input of {len(data)} bytes: expected {INPUT_LIMIT} at most", status=413)
         await source.input(data)
@@ -189,9 +191,11 @@ class Streams:
         kind = self._kinds.get(name)
         if kind is None:
             raise RequestError(f"kind {name[:64]!r}: expected one of {', '.join(sorted(self._kinds))}")
+        # Asked anew for each stream: the tab may be older than a change of the session's rights.
         if session and not await self._rpcd.allowed_now(session, kind.grant.object, kind.grant.method):
             raise BusError("the session may not read that", status=Status.PERMISSION_DENIED)
         opening = kind.open
+        # Some kinds hide from readers what writers see (secrets in configuration).
         if kind.open_for_reader is not None and not await self._may_write(session):
             opening = kind.open_for_reader
         return opening(args.get("args", {}))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from agent.cli.commands import configuration, containers, data, service
+from agent.cli.commands import configuration, containers, system
 from agent.cli.commands.row import Command
 
+# In the order of help: what people do first comes first.
 GROUPS = ("Configuration", "What runs", "Containers", "Data", "The agent and dockerd", "Help")
 COMMANDS: tuple[Command, ...] = (
     *configuration.COMMANDS,
     *containers.COMMANDS,
-    *data.COMMANDS,
-    *service.COMMANDS,
+    *system.COMMANDS,
 )
 
 # what people type who know docker, compose, kubectl or terraform

@@ -263,7 +263,7 @@ COMMANDS = (
             ("ucidockd update --yes", "Update all of which something newer is known."),
         ),
         exit_codes=((0, "done, or nothing is newer"), (1, "one failed, or waits"), USAGE),
-        handler="agent.cli.update:update",
+        handler="agent.cli.plan:update",
         arguments=(NAMES._replace(settings={**NAMES.settings, "nargs": "*"}),),
         options=(
             flag("--check", help="only ask the registries, pull nothing"),
@@ -283,7 +283,7 @@ COMMANDS = (
         ),
         examples=(("ucidockd rollback web", "Back to the image that `web` ran before its last update."),),
         exit_codes=((0, "done"), (1, "it failed, or waits"), USAGE),
-        handler="agent.cli.update:rollback",
+        handler="agent.cli.plan:rollback",
         arguments=(NAME._replace(help="a container section, or its Docker name"),),
         options=(flag("--with-data", help="put the data back too that was saved before the update"),),
         common=EITHER,

@@ -42,30 +42,30 @@ def plan_view(result: Mapping[str, Any], style: Style = PLAIN, *, next_step: str
     if not operations and not pending:
         # mistakes in the files are told before; what they are about is not "as declared"
         return "\n".join([*([NOTHING] if result["ok"] else []), *notes_view(result, style)])
-    lines = [*_blocks(operations, style), *_entries(pending, style), *notes_view(result, style), ""]
+    # one block for each object, in the order of its first operation
+    by_key: dict[str, list[Mapping[str, Any]]] = {}
+    for operation in operations:
+        by_key.setdefault(operation["key"], []).append(operation)
+    blocks = (line for key, several in by_key.items() for line in _block(key, several, style))
+    lines = [*blocks, *_entries(pending, style), *notes_view(result, style), ""]
     lines += wrapped(sum_of(result["summary"]), style, bold=True)
     lines += [line for step in steps(result, next_step) for line in wrapped(step, style)]
     return "\n".join(lines)
 
 
-def _blocks(operations: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
-    by_key: dict[str, list[Mapping[str, Any]]] = {}
-    for operation in operations:
-        by_key.setdefault(operation["key"], []).append(operation)
-    for key, several in by_key.items():
-        yield from _block(key, several, style)
-
-
 def _block(key: str, operations: list[Mapping[str, Any]], style: Style) -> Iterator[str]:
+    # One sign for a block, that of the worst operation: `-/+` must not hide behind a harmless update.
     most = min((o["level"] for o in operations), key=_STRENGTH.index)
     sign, colour, _, _ = _LEVELS[most]
     verbs = list(dict.fromkeys(_VERBS.get(o["op"], o["op"]) for o in operations))
     what = " and ".join([", ".join(verbs[:-1]), verbs[-1]] if len(verbs) > 1 else verbs)
     first = operations[0]
+    # Of a change the fields are the reason already.
     why = "" if first["fields"] and most != "create" else f" ({first['cause']})"
     yield from _headed(sign, colour, f"{key}: {what}{why}", style)
     for operation in operations:
         fields = operation["fields"]
+        # All fields of a new container are new: only those that people look for are listed.
         if most == "create":
             fields = [field for field in fields if field["field"] in _TOLD_OF_CREATED]
         yield from field_lines(fields, style)
@@ -95,6 +95,7 @@ def field_lines(fields: Iterable[Mapping[str, Any]], style: Style) -> Iterator[s
         if isinstance(before, list) or isinstance(after, list):
             yield from _list_lines(name, before or [], after or [], hidden, style)
         elif hidden:
+            # Both values are masked and would look equal.
             yield from _named(name, ["changed (its value is not shown)"], style)
         elif before is None:
             yield from _named(name, [after], style)
@@ -136,6 +137,7 @@ def _list_lines(
 
 def _named(name: str, values: Iterable[str], style: Style) -> Iterator[str]:
     shown = [plain(value) for value in values]
+    # Below 60 columns names and values side by side leave no room for either.
     if style.width and style.width < _NARROW:
         yield f"{_INDENT}{name}"
         for value in shown:

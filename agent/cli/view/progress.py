@@ -77,9 +77,11 @@ class Progress:
         """Takes a page of a status or a change in."""
         with self._lock:
             if self._closed:
+                # An event may still be on its way when the last line was printed.
                 return
             if "resources" in event:
                 for resource in event["resources"]:
+                    # What the first status shows was done before this reconcile: it is known, and not told.
                     if resource["key"] in self._known or self.ready.is_set():
                         self._take(resource)
                     else:
@@ -96,6 +98,7 @@ class Progress:
 
     def _take(self, resource: Mapping[str, Any]) -> None:
         key = resource["key"]
+        # By comparing whole notes: the ring is short, and its places shift.
         known = self._known.get(key, [])
         fresh = [note for note in resource["operations"] if note not in known]
         self._known[key] = resource["operations"]
@@ -106,6 +109,7 @@ class Progress:
                 self._fail(key, note)
         self._begin(resource)
         synced = _condition(resource, "Synced")
+        # Synced alone is not enough: the state before the first operation may have been synced as well.
         if key in self._works and synced is not None and synced["status"] and self._works[key].notes:
             self._finish(key)
 
@@ -159,12 +163,16 @@ class Progress:
             self._drawn = 0
 
     def _draw(self) -> None:
+        # The last line is kept free for the count of those that do not fit: a block that is higher than the
+        # terminal could not be erased again.
         if not self._live or self._closed:
             return
         room = max(shutil.get_terminal_size().lines - 2, 1)
         keys = sorted(self._works)
+        # A line that fills the last column would be broken by some terminals, and be two to erase.
         shown = keys if len(keys) <= room else keys[: room - 1]
         lines = [self._line(key, self._works[key]) for key in shown]
+        # Unchanged text is not written again: over a slow line each repaint would flicker.
         if len(shown) < len(keys):
             lines.append(f"... and {len(keys) - len(shown)} more")
         width = max(self._style.width - 1, 20)
@@ -205,6 +213,7 @@ class Progress:
         levels, style = levels_done(result["operations"]), self._style
         by_key: dict[str, list[str]] = {}
         for operation in result["operations"]:
+            # What failed at last is not shown as done, whatever succeeded on the way.
             by_key.setdefault(operation["key"], []).append(_DONE.get(operation["op"], operation["op"]))
         failed = {failure["key"] for failure in result["failed"]}
         lines = []
@@ -215,6 +224,8 @@ class Progress:
             if f"{failure['key']} {failure['error']}" not in self._told:
                 what = "skipped" if failure["skipped"] else f"{failure['op']} failed"
                 text = f"{failure['key']}: {what}: {failure['error']}"
+                # Skipped operations failed only for another's failure: counted apart, so that the sum names the
+                # causes.
                 lines += [style("bad", line) for line in wrapped(text, style)]
             if failure.get("output"):
                 lines += [plain(f"{failure['key']} printed last:"), *output_lines(failure["output"])]

@@ -54,8 +54,10 @@ def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
     agent = status["agent"]
     engine = agent.get("engine") or {}
     known = bool(engine) or bool(status["resources"])
+    # With a filter an empty table is an answer; without one it would mean that nothing is declared.
     total = "No section is in this state." if status.get("total") and not status["resources"] else ""
     lines = wrapped(total or sum_of(status["resources"]), style, bold=True) if known else []
+    # Without an engine's word there is nothing to sum up yet: zeros would look like an empty router.
     if not engine:
         text = (
             "The agent has just started and has not looked at everything yet; `ucidockd wait` waits for it."
@@ -211,6 +213,7 @@ def _age(resource: Mapping[str, Any], now: float) -> str:
 
 def _row(resource: Mapping[str, Any], now: float, loads: Mapping[str, tuple[str, str]] | None) -> Row:
     is_container = resource["kind"] == "container"
+    # A container is known by its section alone; other kinds may have sections of the same name.
     name = resource["section"] if is_container else resource["key"]
     if resource["name"] != resource["section"]:
         name += f" ({resource['name']})"
@@ -240,6 +243,7 @@ def table_lines(
     """A head, and a line or more for each."""
     if not resources:
         return []
+    # Everything is made plain before widths are counted: a control character has no width, or moves the cursor.
     rows = [{n: plain(text) for n, text in _row(each, now, loads).items()} for each in resources]
     load = ["CPU", "MEM"] if loads is not None else []
     names = ["NAME", "IMAGE", "STATE", "PORTS", *load, "AGE", "RESTARTS"]
@@ -253,16 +257,19 @@ def table_lines(
 def _widths(names: Sequence[str], rows: Sequence[Row], width: int) -> dict[str, int]:
     """Column -> its width: of the longest cell where the terminal has room for it."""
     natural = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    # A column without any entry costs room that the state needs.
     natural = {
         name: size for name, size in natural.items() if name == "STATE" or any(row[name] for row in rows)
     }
     natural["STATE"] = max(natural["STATE"], _STATE_MINIMUM)
     if not width:
         return natural
+    # On a phone's terminal name and state are what is asked for.
     if width < _NARROW:
         first = min(natural["NAME"], max(5, width // 3))
         return {"NAME": first, "STATE": max(width - 1 - first - 2, _STATE_MINIMUM)}
     shown = dict(natural)
+    # Columns go from the least important on, until the state can be read; before one goes, long cells are cut.
     for dropped in ("", *_DROPPED):
         shown.pop(dropped, None)
         state = _room(shown, width)

@@ -16,13 +16,19 @@ from agent.model.container_table import BY_FIELD, Level
 from agent.model.identity import canonical, fingerprint, masked
 from agent.model.observed import Record
 from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Network, Volume
-from agent.plan.applied import as_applied
-from agent.plan.container.changes import LIMITS, FieldChange, is_same_limit, level_of, option_of, words
+from agent.plan.container.bodies import read_spec, update_body
+from agent.plan.container.changes import (
+    LIMITS,
+    FieldChange,
+    is_same_limit,
+    level_of,
+    option_changes,
+    option_of,
+    words,
+)
 from agent.plan.container.endpoints import endpoint_drift
-from agent.plan.container.inspected import read_spec
 from agent.plan.container.meaning import PLAIN, Defaults, changed_fields
-from agent.plan.container.payload import update_body
-from agent.plan.written import option_changes
+from agent.plan.records import as_applied
 from agent.uci.decode_network import BRIDGE_NAME
 
 

@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a container needs before anything can be done to it, and what of that is missing.
+"""What a container needs before anything can be done to it, what of that is missing, and what only one can have at a time.
 
 Networks, volumes and other containers are planned before it: what could not be planned is in `Draft.withheld`.
+
+Only one can have a host port, a fixed address or a MAC address. A container that gives something up goes before the one
+that takes it. One that wants what another of ours keeps waits, and what it has keeps running. Where works would wait for
+each other, a container is stopped first: then it has nothing.
 """
 
 from __future__ import annotations
 
-from agent.model.identity import Key
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.model.entries import addresses_meet
+from agent.model.identity import SPEC_VERSION, Key, version_of
 from agent.model.observed import Record
-from agent.model.resources import Container, DependsOn
+from agent.model.resources import DEFAULT_NETWORKS, Container, DependsOn
 from agent.plan import operations as ops
-from agent.plan.applied import as_applied
-from agent.plan.draft import Draft, Missing, lending_names
+from agent.plan.draft import Draft, Missing, desired_spec, lending_names
+from agent.plan.records import as_applied, is_alive
+
+_OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
+_GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)
+_ENDS = (ops.StopContainer, ops.RetireContainer, ops.RemoveContainer, ops.Forget)
+_SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
 
 
 def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
@@ -72,9 +86,11 @@ def missing_of(
 
 def _is_new_need(draft: Draft, container: Container, record: Record | None, key: str) -> bool:
     """Whether what runs was applied without it, and so can do without."""
+    # Records of older versions do not say what was waited for: then everything counts as known before.
     if record is None or not record.waits_known:
         return False
     kind, _, section = key.partition(":")
+    # A need of another container is known by its section; networks and volumes by the spec that was applied.
     if kind == "container":
         before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
         return section not in before and key not in joined_keys(draft, container)
@@ -85,6 +101,7 @@ def _is_new_need(draft: Draft, container: Container, record: Record | None, key:
 def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
     """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
     work = draft.works.get(Key("container", section))
+    # It is enough that the start is in this plan: the work of the one that waits comes after it.
     if condition is DependsOn.STARTED and planned and work is not None:
         return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
     seen = draft.container(section)
@@ -92,5 +109,221 @@ def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned:
         return False
     if condition is DependsOn.HEALTHY:
         return seen.health == "healthy"
+    # Whether it ended well is remembered, as the engine forgets when the container is started again.
     completed = seen.id in draft.context.completed
     return completed or (condition is DependsOn.STARTED and seen.state == "running")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Claim:
+    """One such thing. `value` is an address: the host's where a port is published, or one in a network."""
+
+    kind: str
+    place: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.place}" if self.kind == "host port" else f"{self.kind} {self.value}"
+
+    def meets(self, other: Claim) -> bool:
+        """Whether no two containers can have both."""
+        if (self.kind, self.place) != (other.kind, other.place):
+            return False
+        return addresses_meet(self.value, other.value) if self.kind == "host port" else self == other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stand:
+    """What one of our containers has now, and once the plan is carried out."""
+
+    before: frozenset[Claim]
+    after: frozenset[Claim]
+
+
+def settle(draft: Draft) -> dict[str, Missing]:
+    """Orders the works on containers by what they take and give up.
+
+    Returns what cannot be ordered like that, key -> why it has to wait or stop: with that in `turns` the plan has to be
+    made once more.
+    """
+    working = [key for key in draft.works if Key.parse(key).kind == "container"]
+    if not working:
+        return {}
+    # those with work first, in the plan's order: of two that take the same the first one gets it
+    recorded = sorted(r.key for r in draft.context.records if r.kind == "container")
+    busy = sorted(draft.context.busy & draft.declared.keys())
+    stands = {key: _stand(draft, key) for key in dict.fromkeys([*working, *recorded, *busy])}
+    given: dict[str, set[str]] = {}
+    for taker, claim, holder in _taken(draft, stands):
+        if any(claim.meets(kept) for kept in stands[holder].after):
+            if holder not in draft.left and _gives_it_up_after(draft, holder, claim, taker):
+                return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
+            return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
+        given.setdefault(taker, set()).add(holder)
+        if _leads(draft, given, holder, taker):
+            if holder not in draft.declared:
+                # it ends, whatever waits for what it lends: it does not wait for the one that takes from it
+                work = draft.works[holder]
+                draft.works[holder] = replace(
+                    work,
+                    needs=frozenset(need for need in work.needs if not _leads(draft, given, need, taker)),
+                    after=frozenset(need for need in work.after if not _leads(draft, given, need, taker)),
+                )
+                continue
+            # a circle: stopped, the holder has nothing any more, and the others can begin
+            return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
+    for taker, holders in given.items():
+        work = draft.works[taker]
+        draft.works[taker] = replace(work, needs=work.needs | holders)
+    _fixed_addresses_first(draft, stands)
+    return {}
+
+
+def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
+    """A container with a fixed address starts before those of its network that get any free one from the engine.
+
+    Only where that is soon: no container waits for a pull or for the gate of a swap. One that comes first all the same
+    moves out of the way later (`agent.apply.networks`).
+    """
+    image_ids = draft.context.image_ids
+    fixed = [
+        key
+        for key, work in draft.works.items()
+        if key in draft.declared
+        and not any(isinstance(operation, _SWAPS) for operation in work.operations)
+        and image_ids.get(draft.declared[key].spec.image)
+    ]
+    for key, work in list(draft.works.items()):
+        if key not in draft.declared or not any(isinstance(o, _GIVES_ADDRESS) for o in work.operations):
+            continue
+        endpoints = draft.declared[key].spec.endpoints
+        free = {(e.network, 4) for e in endpoints if not e.ip} | {
+            (e.network, 6) for e in endpoints if not e.ip6
+        }
+        for other in fixed:
+            taken = stands[other].after - stands[other].before if other != key else frozenset()
+            given = (
+                (claim.place, 6 if ":" in claim.value else 4) for claim in taken if claim.kind == "address"
+            )
+            # Never against an order that there is already: two containers that wait for each other would both stay
+            # down.
+            if free.intersection(given) and not _leads(draft, {}, other, key):
+                draft.works[key] = replace(draft.works[key], after=draft.works[key].after | {other})
+
+
+def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
+    """What a container of a canonical spec claims while it runs."""
+    found = [Claim("host port", f"{p['host_port']}/{p['protocol']}", p["host_ip"]) for p in _ports(spec)]
+    for endpoint in spec.get("endpoints", ()):
+        for kind, name in (("address", "ip"), ("address", "ip6"), ("MAC address", "mac_address")):
+            if endpoint.get(name):
+                found.append(Claim(kind, endpoint["network"], endpoint[name]))
+    return frozenset(found)
+
+
+def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if (spec.get("network_mode") or "") in DEFAULT_NETWORKS:
+        # of a range the engine takes one that is free
+        yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
+
+
+def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
+    """Each taker, what it takes, and who has that, or takes it before."""
+    # By kind and place first: only what names the same port or address can meet, and comparing all with all is
+    # slow.
+    rivals: dict[tuple[str, str], list[str]] = {}
+    for key, stand in stands.items():
+        for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
+            rivals.setdefault(kind_and_place, []).append(key)
+    # In the order of the plan: who comes first in it has the place by the time the others ask.
+    earlier: set[str] = set()
+    for taker in (key for key in stands if key in draft.works):
+        for claim in sorted(stands[taker].after - stands[taker].before):
+            for holder in rivals[claim.kind, claim.place]:
+                stand = stands[holder]
+                # One that is still to be planned has only what it has now; what it wants it does not have yet.
+                has = stand.before | stand.after if holder in earlier else stand.before
+                if holder != taker and any(claim.meets(other) for other in has):
+                    yield taker, claim, holder
+        earlier.add(taker)
+
+
+def _later(draft: Draft, key: str, reason: str) -> Missing:
+    """What exists may run meanwhile, unless it already takes what another one has."""
+    return Missing(reason=reason, keep=key not in draft.turns)
+
+
+def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
+    """Whether the holder keeps it only because its change, which gives it up, waits for the taker and for nothing else."""
+    # a circle over a dependency: the holder's change waits for the taker, which waits for what that change gives up
+    turn, declared = draft.turns.get(holder), draft.declared.get(holder)
+    waits = holder in draft.withheld and holder not in draft.unchanged and holder not in draft.context.waiting
+    if declared is None or not waits or holder in draft.context.busy or (turn is not None and turn.stop):
+        return False
+    if any(claim.meets(other) for other in _declared(declared)):
+        return False
+    known = draft.declared
+    return _reaches(holder, taker, lambda key: needs_of(draft, known[key]) if key in known else ())
+
+
+def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) -> bool:
+    """Whether the work on `start` waits, directly or through others, for that on `end`."""
+
+    def waits_for(key: str) -> Iterable[str]:
+        work = draft.works.get(key)
+        return (*work.needs, *work.after, *given.get(key, ())) if work is not None else ()
+
+    return _reaches(start, end, waits_for)
+
+
+def _reaches(start: str, end: str, following: Callable[[str], Iterable[str]]) -> bool:
+    todo, seen = [start], set()
+    while todo:
+        key = todo.pop()
+        if key == end:
+            return True
+        if key not in seen:
+            seen.add(key)
+            todo += following(key)
+    return False
+
+
+def _stand(draft: Draft, key: str) -> _Stand:
+    record, declared = draft.record("container", Key.parse(key).section), draft.declared.get(key)
+    held: frozenset[Claim] = frozenset()
+    # the spec of a record that a later version of us wrote is not understood here
+    if record is not None and (not record.spec_hash or version_of(record.spec_hash) == SPEC_VERSION):
+        held = claims(record.spec)
+    if key in draft.context.busy:  # half-way between the two
+        both = held | _declared(declared)
+        return _Stand(before=both, after=both)
+    seen = draft.containers_seen.get(record.object_id) if record is not None else None
+    alive = seen is not None and is_alive(seen)
+    before = held if alive else frozenset()
+    work = draft.works.get(key)
+    if work is None:
+        return _Stand(before=before, after=before)
+    if not _runs_after(work, declared, alive=alive):
+        return _Stand(before=before, after=frozenset())
+    is_declared = any(
+        isinstance(operation, _OF_DESIRED) and not getattr(operation, "again", False)
+        for operation in work.operations
+    )
+    return _Stand(before=before, after=_declared(declared) if is_declared else held)
+
+
+def _declared(container: Container | None) -> frozenset[Claim]:
+    return claims(desired_spec(container)) if container is not None else frozenset()
+
+
+def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> bool:
+    def has(*kinds: type[ops.Operation]) -> bool:
+        return any(isinstance(operation, kinds) for operation in work.operations)
+
+    if has(*_ENDS):
+        return False
+    if has(*_SWAPS):
+        policy = declared.policy if declared is not None else None
+        # A swap ends with the new container, running or not, as its section says.
+        return policy is not None and policy.should_run
+    return alive or has(ops.StartContainer)

@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adopting what runs: a container on the engine becomes sections of /etc/config/containers. Blocking.
+"""Adopting what runs, and imports: containers on the engine and pasted lines become sections of /etc/config/containers.
 
-`agent.plan.adoption` decides what to write; here is the gathering before it, the proof that the sections say what was
-meant (they are decoded again), and the commit. The next pass swaps the container for one of ours, as for any section
-with `option adopt 1`.
+Blocking. `agent.plan.adoption` and `agent.convert` decide what to write; here is the gathering before it, the proof that the
+sections say what was meant (they are decoded again), and the commit. The next pass swaps the container for one of ours, as
+for any section with `option adopt 1`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.apply.ports import Engine
 from agent.errors import ConfigError, ConflictError, EngineError
+from agent.files.atomic import atomic_write
 from agent.files.config import decode_edited
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit, read_text
+from agent.files.user_paths import PATHS, file_bytes, mode_of
 from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
 from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
+from agent.uci.decode import PACKAGES
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
 from agent.uci.encode import by_section, encode_container, encode_network, encode_volume
@@ -29,6 +33,7 @@ from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Package, Section, format_file
 
 if TYPE_CHECKING:
+    from agent.convert.requests import ImportRequest
     from agent.runtime.reconciler import Reconciler
 
 PACKAGE = "containers"
@@ -239,10 +244,12 @@ def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
     """Without the options, or the items of lists, at these places."""
     options = []
     for option in section.options:
+        # A refused place is the whole option or one entry of a list; a text has only the entry 0.
         if (option.name, None) in places or (isinstance(option.value, str) and (option.name, 0) in places):
             continue
         if isinstance(option.value, tuple):
             items = tuple(v for i, v in enumerate(option.value) if (option.name, i) not in places)
+            # A list without entries is not the same as no list: some options mean "nothing" by it.
             if not items:
                 continue
             option = Option(name=option.name, value=items)
@@ -289,3 +296,59 @@ def _masked_option(option: Option) -> Option:
     if option.name in {"command", "entrypoint", "health_cmd"}:
         return replace(option, value=tuple(hidden_words(option.value)))
     return option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importer:
+    """What importing works on. `files`: the folder that stands for `/`, for tests."""
+
+    store: UciStore
+    read_compose: Callable[[str], str] | None = None
+    files: Path = Path("/")
+
+    def run(self, request: ImportRequest) -> dict[str, Any]:
+        """The sections with a report, and whether they were committed.
+
+        Raises ConfigError, ConflictError (others wrote the file each time we tried), OSError.
+        """
+        from agent.convert.requests import convert  # only imports need it, adopting does not
+
+        # Others may write the file between our reading and our commit: what was decided is then decided again, beside
+        # what they wrote.
+        for left in reversed(range(_TRIES)):
+            packages, content_hash = self._packages()
+            imported = convert(request, packages, read_file=PATHS.read_text, read_compose=self.read_compose)
+            if not request.commit:
+                break
+            imported.answer["warnings"] += lost_comments(self.store, PACKAGE)
+            # before the sections that name them. A file that is there is never overwritten.
+            for name, content in imported.files.items():
+                path = self.files / name.lstrip("/")
+                data = content.encode()
+                if PATHS.ask(mode_of, str(path)) is not None:
+                    if PATHS.ask(file_bytes, str(path)) != data:
+                        raise ConfigError(f"{name} is there already with another content; move it away first")
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                atomic_write(path, data, mode=0o600)
+            package = packages[PACKAGE]
+            try:
+                whole = replace(package, sections=(*package.sections, *imported.sections))
+                self.store.commit(whole, expected=content_hash)
+                break
+            except ConflictError:
+                if not left:
+                    raise
+        return {**imported.answer, "committed": request.commit}
+
+    def _packages(self) -> tuple[dict[str, Package], str]:
+        packages = {PACKAGE: Package(name=PACKAGE)}
+        content_hash = ""
+        for name in PACKAGES:
+            try:
+                packages[name], found = load_for_edit(self.store, name)
+            except UciMissing:
+                continue
+            # Only this package is written; the others are read for what their sections mean.
+            content_hash = found if name == PACKAGE else content_hash
+        return packages, content_hash

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agent.observe.load import Loads
     from agent.plan.outlook import Outlook
     from agent.runtime.requests.moving import Mover
-    from agent.runtime.requests.updating import Asked
+    from agent.runtime.requests.versions import Asked
     from agent.storage.upkeep import Upkeep
 
 _WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
@@ -133,7 +133,7 @@ class RunningAgent:
         return await self._renew([name], back=True, with_data=with_data)
 
     async def _renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, object]:
-        from agent.runtime.requests.updating import answer, ask  # few need it
+        from agent.runtime.requests.versions import answer, ask  # few need it
 
         def begin() -> tuple[Asked, ...]:
             self._loop.read_config()
@@ -202,7 +202,7 @@ class RunningAgent:
 
     async def import_text(self, request: ImportRequest) -> dict[str, object]:
         """A docker run line or a compose file as UCI sections; the commit is seen as any other."""
-        from agent.runtime.requests.importer import Importer  # a megabyte that few need
+        from agent.runtime.requests.adopt import Importer  # a megabyte that few need
 
         return await asyncio.to_thread(Importer(store=self._reconciler.store).run, request)
 
@@ -213,8 +213,8 @@ class RunningAgent:
         return export(form, names, self._reconciler.declared())
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """See `agent.storage.pruner`."""
-        from agent.storage.pruner import PruneRequest  # few need it
+        """See `agent.storage.room`."""
+        from agent.storage.room import PruneRequest  # few need it
 
         if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
@@ -254,13 +254,13 @@ class RunningAgent:
 
     async def history(self, name: str) -> dict[str, object]:
         """The settings that a container section had."""
-        from agent.runtime.requests.past import past  # few need it
+        from agent.runtime.requests.versions import past  # few need it
 
         return await asyncio.to_thread(past(self._reconciler).show, name)
 
     async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
         """One of them as the section again; the commit is seen as any other."""
-        from agent.runtime.requests.past import past  # as above
+        from agent.runtime.requests.versions import past  # as above
 
         return await asyncio.to_thread(past(self._reconciler).go_back, name, number, commit=commit)
 

@@ -64,7 +64,11 @@ def checked_move(
     target = os.path.normpath(asked) if asked.startswith("/") else ""
     if not target.strip("/"):
         raise ConfigError(f"{asked or 'the target'}: expected an absolute path, such as /mnt/sda1/docker")
-    _check_setting(with_data_root(store, home.root, target)[0], store)
+    # before hours of copying: the option itself may not take such a path
+    edited, _ = with_data_root(store, home.root, target)
+    for issue in decode_edited(store, edited).issues:
+        if issue.severity == "error" and issue.option == OPTION:
+            raise ConfigError(issue.text())
     try:
         notes = _check_place(home, target, options)
         note = PATHS.ask(_note_in, target)
@@ -220,13 +224,6 @@ def with_data_root(store: UciStore, before: str, after: str) -> tuple[Package, s
         )
     where = f"{PACKAGE}.{section.name}.{OPTION}"
     return edit.set_value(edit.stage(package), where, after).package, content_hash
-
-
-def _check_setting(package: Package, store: UciStore) -> None:
-    """Raises ConfigError for what the option does not take."""
-    for issue in decode_edited(store, package).issues:
-        if issue.severity == "error" and issue.option == OPTION:
-            raise ConfigError(issue.text())
 
 
 # what a copy that is cut leaves in its target

@@ -25,9 +25,9 @@ from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.requests.updating import ask
+from agent.runtime.requests.versions import ask
 from agent.status.board import StatusBoard
-from agent.storage.pruner import Pruner, PruneRequest
+from agent.storage.room import Pruner, PruneRequest
 from tests.support.dockerd import PrivateDockerd
 from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import Killed

@@ -1,24 +1,63 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sessions without LuCI: one token in a file of root. Anyone who can read it is a writer.
+"""How root of this machine comes in: by the control socket, and without LuCI by one token in a file.
 
-Implements `agent.api.port.Sessions`.
+The socket has mode 0600 and is bound by us, since uvicorn's own would be 0666. Anyone who can read the token's file is a
+writer; `TokenFile` implements `agent.api.port.Sessions`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
+import os
 import re
 import secrets
+import socket
+import stat
 from pathlib import Path
 
-from agent.errors import BusError, PathError
+from agent.errors import BusError, ConfigError, PathError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes, file_stamp
+
+BACKLOG = 64  # asyncio takes up to so many at once before a door can turn any away
 
 logger = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"[0-9a-f]{32}\n?")
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
+    # In a directory that another user owns, that user could put a socket of their own in our place.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.parent.stat().st_uid != os.geteuid():
+        raise ConfigError(f"{path.parent} belongs to another user; remove it")
+    with contextlib.suppress(FileNotFoundError):
+        _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode is right from the first moment: a chmod after bind would leave time to connect.
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    found = path.lstat()
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        raise ConfigError(f"{path} is not a socket of ours; remove it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise ConfigError(f"another process is already listening on {path}")
 
 
 class TokenFile:

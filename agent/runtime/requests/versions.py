@@ -1,29 +1,160 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd update` and `rollback`: what was asked for is noted in the records, a pass does it, the outcome is told."""
+"""`ucidockd history`, `update` and `rollback`: the settings and images a container had, newer images, and the ways back.
+
+Blocking. Answers about settings hold what sections hold: only who may write the configuration gets them. What is asked of an
+image is noted in the records, a pass does it, and the outcome is told.
+"""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import ConfigError, ConflictError, EngineError
+from agent.files.config import decode_edited
+from agent.files.history import History, Version
+from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.model.identity import Key
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
-from agent.model.resources import Container
+from agent.model.resources import Container, Desired
 from agent.plan.container.image import named
 from agent.plan.container.meaning import changed_fields
 from agent.plan.draft import desired_spec
 from agent.plan.outlook import Outlook
+from agent.runtime.requests.adopt import PACKAGE, lost_comments
+from agent.uci.syntax import Package, Section, parse, section_text
 
 if TYPE_CHECKING:
     from agent.runtime.reconciler import Reconciler
+
+_TRIES = 5
 
 _NOT_BEGUN = "it could not begin yet, and is tried again: `ucidockd status` says when"
 
 SCHEMA = 1
 """Of the answers: counts up when a field changes its meaning or goes."""
+
+
+def past(reconciler: Reconciler) -> Past:
+    """Raises ConfigError where no settings are kept."""
+    if reconciler.history is None:
+        raise ConfigError("no earlier settings are kept")
+    return Past(store=reconciler.store, history=reconciler.history, desired=reconciler.desired)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What looking back works on. `desired`: what is declared now, for Docker names."""
+
+    store: UciStore
+    history: History
+    desired: Desired | None
+
+    def show(self, name: str) -> dict[str, Any]:
+        """The versions of a section, newest first. Raises ConfigError where there is neither a section nor a version."""
+        section = self._section_of(name)
+        package, _ = self._package()
+        now = next((s for s in package.sections if s.name == section and s.type == "container"), None)
+        versions = self.history.versions(section)
+        if now is None and not versions:
+            raise ConfigError(f"{name}: no container section has it, and no earlier settings are kept")
+        text = section_text(now) if now is not None else ""
+        older = (None, *versions)
+        # The newest of equal ones: a section that went back to an earlier state is both.
+        now_is = max((each.number for each in versions if each.text == text), default=0)
+        rows = [_row(each, before, text, now_is) for each, before in zip(versions, older, strict=False)]
+        return {"section": section, "text": text, "versions": rows[::-1]}
+
+    def go_back(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
+        """That version as the section: a preview, or committed.
+
+        Raises ConfigError for no such version, ConflictError where it does not fit beside the sections of today, or others
+        wrote the file each time we tried; OSError.
+        """
+        section = self._section_of(name)
+        version = next((each for each in self.history.versions(section) if each.number == number), None)
+        if version is None:
+            kept = ", ".join(str(each.number) for each in self.history.versions(section)) or "none"
+            raise ConfigError(f"{name}: version {number} is not kept (there are: {kept})")
+        # As text that was in force once, so it needs no check by itself, only beside the sections of today.
+        wanted = parse(version.text, package=PACKAGE).sections[0]
+        notes = lost_comments(self.store, PACKAGE)
+        # others may write the file between our reading and our commit: then it is checked again, beside what they wrote
+        for left in reversed(range(_TRIES)):
+            package, content_hash = self._package()
+            whole = _with(package, wanted)
+            self._check(whole, section)
+            if not commit:
+                break
+            try:
+                self.store.commit(whole, expected=content_hash)
+                break
+            except ConflictError:
+                if not left:
+                    raise
+        options = {".type": wanted.type, **{option.name: option.value for option in wanted.options}}
+        return {
+            "section": section,
+            "text": version.text,
+            "options": options,
+            "notes": notes,
+            "committed": commit,
+        }
+
+    def _section_of(self, name: str) -> str:
+        declared = self.desired.containers if self.desired is not None else ()
+        if any(container.section == name for container in declared):
+            return name
+        return next((container.section for container in declared if container.name == name), name)
+
+    def _package(self) -> tuple[Package, str]:
+        try:
+            return load_for_edit(self.store, PACKAGE)
+        except UciMissing:
+            return Package(name=PACKAGE), ""
+
+    def _check(self, package: Package, section: str) -> None:
+        """Whether the package is still valid as a whole with the old settings: clashing ports and the like."""
+        issues = decode_edited(self.store, package).issues
+        wrong = [i.text() for i in issues if i.section == section and i.severity == "error"]
+        if wrong:
+            raise ConflictError("these settings do not fit any more: " + "; ".join(wrong))
+
+
+def _with(package: Package, wanted: Section) -> Package:
+    """In the place of the section of that name, else at the end."""
+    old = next((each for each in package.sections if each.name == wanted.name), None)
+    if old is None:
+        return replace(package, sections=(*package.sections, wanted))
+    if old.type != wanted.type:
+        raise ConflictError(f"{wanted.name} is the name of a {old.type} now")
+    # In its place, so that the diff of the file shows the section alone.
+    return replace(package, sections=tuple(wanted if each is old else each for each in package.sections))
+
+
+def _row(version: Version, before: Version | None, now: str, now_is: int) -> dict[str, Any]:
+    return {
+        "number": version.number,
+        "at": version.at,
+        "text": version.text,
+        "is_now": version.number == now_is,
+        "changed": _changed(before.text, version.text) if before is not None else [],
+        # from what the section says now to this version: what going back would do
+        "diff": list(difflib.unified_diff(now.splitlines(), version.text.splitlines(), lineterm="", n=1))[2:],
+    }
+
+
+def _changed(before: str, after: str) -> list[str]:
+    """The options that differ."""
+    old, new = _options(before), _options(after)
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _options(text: str) -> Mapping[str, str | tuple[str, ...]]:
+    return {option.name: option.value for option in parse(text, package=PACKAGE).sections[0].options}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +256,7 @@ def answer(
     reconciler: Reconciler, asked: Iterable[Asked], found: Outlook, outcomes: Sequence[Outcome]
 ) -> dict[str, Any]:
     """What became of each: `outcome` is `updated`, `rolled back`, `current`, `waiting` or `failed`."""
-    rows = [_row(reconciler, each, found, outcomes) for each in asked]
+    rows = [_outcome_row(reconciler, each, found, outcomes) for each in asked]
     return {
         "schema": SCHEMA,
         "containers": rows,
@@ -133,7 +264,7 @@ def answer(
     }
 
 
-def _row(
+def _outcome_row(
     reconciler: Reconciler, asked: Asked, found: Outlook, outcomes: Sequence[Outcome]
 ) -> Mapping[str, Any]:
     now = _record(reconciler, asked.container.section) or asked.record

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""This machine in its networks: where it sends packets by itself, its addresses, and what it is called on its LAN.
+
+Routes are those of /proc/net/route and /proc/net/ipv6_route (proc(5)). The names, for dockerd's certificate, are the host
+name and the private addresses of the kernel's interfaces (rtnetlink(7)). Bridges of Docker networks are left out of them,
+or each new network would renew the certificate and restart dockerd. Users may name them as they like: they are known by
+their ports, none or only those that Docker makes. /proc and ioctl would give less: no IPv6, or sizes that differ by machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import re
+import socket
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from agent.errors import CertificateError
+from agent.model.addresses import IpAddress, Route, server_names
+
+_UP, _GATEWAY, _REJECT = 0x0001, 0x0002, 0x0200  # linux/route.h
+_POINT_TO_POINT = 0x0010  # linux/if.h
+_GET_FLAGS = 0x8913  # SIOCGIFFLAGS, netdevice(7)
+_LOOPBACK = "lo"
+_PROC = Path("/proc/net")
+
+_PRIVATE = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
+)  # RFC 1918, RFC 4193
+_DOCKER_PORT = re.compile(r"veth[0-9a-f]{7}")  # moby: libnetwork/drivers/bridge
+
+# linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_RTM_GETLINK, _RTM_GETADDR = 18, 22
+_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 10, 18, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: without the flag of nested attributes
+_UNSTEADY = 0x01 | 0x08 | 0x20 | 0x40  # IPv6: temporary, DAD failed, deprecated, tentative
+_MESSAGE, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
+_LINK, _ADDRESS = struct.Struct("=BBHiII"), struct.Struct("=BBBBI")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def host_routes(proc: Path = _PROC) -> tuple[Route, ...]:
+    """All but default routes and the machine's own addresses, sorted."""
+    found = {*_ipv4(_rows(proc / "route")[1:]), *_ipv6(_rows(proc / "ipv6_route"))}
+    return tuple(_without_tunnels(sorted(route for route in found if not route.subnet.endswith("/0"))))
+
+
+def _without_tunnels(routes: list[Route]) -> Iterator[Route]:
+    """What is sent into a tunnel (WireGuard, PPP) is on no link, whatever the route's flags say."""
+    tunnels = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for device in {route.device for route in routes}:
+            try:
+                answer = fcntl.ioctl(asked, _GET_FLAGS, struct.pack("16sh14x", device.encode(), 0))
+            except OSError:  # it went in this moment
+                continue
+            (flags,) = struct.unpack_from("16xH", answer)
+            if flags & _POINT_TO_POINT:
+                tunnels.add(device)
+    for route in routes:
+        yield replace(route, direct=False) if route.device in tunnels else route
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        return [line.split() for line in path.read_text().splitlines()]
+    except FileNotFoundError:  # a kernel without it
+        return []
+
+
+def _ipv4(rows: list[list[str]]) -> list[Route]:
+    """Columns: device, destination, gateway, flags, ..., mask (the eighth); numbers in the machine's byte order."""
+    found = []
+    for row in rows:
+        flags = int(row[3], 16)
+        address, mask = (ipaddress.IPv4Address(int(row[n], 16).to_bytes(4, sys.byteorder)) for n in (1, 7))
+        if flags & _UP and not flags & _REJECT:
+            subnet = str(ipaddress.IPv4Network(f"{address}/{mask}", strict=False))
+            found.append(Route(device=row[0], subnet=subnet, direct=not flags & _GATEWAY))
+    return found
+
+
+def _ipv6(rows: list[list[str]]) -> list[Route]:
+    """Columns: destination, its prefix, ..., flags (the ninth), device."""
+    found = []
+    for row in rows:
+        flags, prefix = int(row[8], 16), int(row[1], 16)
+        network = ipaddress.IPv6Network((int(row[0], 16), prefix))
+        own = prefix == 128 or row[9] == _LOOPBACK or network.is_link_local or network.is_multicast
+        if flags & _UP and not flags & _REJECT and not own:
+            found.append(Route(device=row[9], subnet=str(network), direct=not flags & _GATEWAY))
+    return found
+
+
+# The addresses of this machine's devices: ioctl SIOCGIFADDR (netdevice(7)) and /proc/net/if_inet6.
+
+
+_SIOCGIFADDR = 0x8915
+_NAME_LIMIT = 15
+
+
+def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
+    """Each device's main IPv4 address and its IPv6 addresses; a device that is not there has none."""
+    names = frozenset(devices)
+    found: set[IpAddress] = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for name in names:
+            request = struct.pack("256s", name.encode()[:_NAME_LIMIT])
+            try:
+                answer = fcntl.ioctl(asker.fileno(), _SIOCGIFADDR, request)
+            except OSError:  # no such device, or no address
+                continue
+            found.add(ipaddress.IPv4Address(answer[20:24]))
+    # the ioctl knows IPv4 alone
+    rows = _rows(_PROC / "if_inet6")
+    return frozenset(found) | {ipaddress.IPv6Address(int(row[0], 16)) for row in rows if row[-1] in names}
+
+
+def has_address(text: str) -> bool:
+    """Whether something can listen on that address here; decided by bind(2), as for dockerd."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.bind((text, 0))
+    except OSError as exc:
+        return exc.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:
+    """Device and address of all that this machine has, without loopback and link-local ones, sorted by device."""
+    names = sorted(name for _, name in socket.if_nameindex())
+    return tuple(
+        (name, address)
+        for name in names
+        for address in sorted(device_addresses([name]), key=str)
+        if not address.is_loopback and not address.is_link_local
+    )
+
+
+def local_server_names(san: Iterable[str] = ()) -> tuple[str, ...]:
+    """`server_names` of this host. Raises ConfigError for a wrong `san`, CertificateError without an answer."""
+    try:
+        hostname, addresses = socket.gethostname(), lan_addresses()
+    except OSError as exc:
+        raise CertificateError(f"the names of this host cannot be read: {exc}") from exc
+    return server_names(hostname=hostname, addresses=addresses, san=san)
+
+
+def lan_addresses() -> tuple[str, ...]:
+    """Private addresses of this network namespace that last, Docker's bridges left out. Raises OSError."""
+    # indexes of bridges that no port leads out of
+    bridges: set[int] = set()
+    lead_out: set[int] = set()
+    for message in _dump(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0)):
+        attributes = dict(_attributes(message[_LINK.size :]))
+        kind = dict(_attributes(attributes.get(_IFLA_LINKINFO, b""))).get(_IFLA_INFO_KIND, b"")
+        if _text(kind) == "bridge":
+            bridges.add(_LINK.unpack_from(message)[3])
+        if _IFLA_MASTER in attributes and not _DOCKER_PORT.fullmatch(_text(attributes[_IFLA_IFNAME])):
+            lead_out.add(_number(attributes[_IFLA_MASTER]))
+    left_out = bridges - lead_out
+    found = {
+        str(address)
+        for link, address in _addresses()
+        if link not in left_out and any(address in network for network in _PRIVATE)
+    }
+    return tuple(sorted(found))
+
+
+def _addresses() -> Iterator[tuple[int, _Address]]:
+    for message in _dump(_RTM_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+        family, _, flags, _, link = _ADDRESS.unpack_from(message)
+        attributes = dict(_attributes(message[_ADDRESS.size :]))
+        if _IFA_FLAGS in attributes:
+            flags = _number(attributes[_IFA_FLAGS])
+        # on a point-to-point link IFA_ADDRESS is the peer; IPv6 has no IFA_LOCAL elsewhere
+        raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+        if raw is not None and not (family == socket.AF_INET6 and flags & _UNSTEADY):
+            yield link, ipaddress.ip_address(raw)
+
+
+def _dump(request: int, body: bytes) -> Iterator[bytes]:
+    """The bodies of all messages that the kernel answers with."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(5)
+        kernel.send(_MESSAGE.pack(_MESSAGE.size + len(body), request, _REQUEST_DUMP, 1, 0) + body)
+        while True:
+            for kind, message in _messages(kernel.recv(65536)):
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    raise OSError("the kernel does not list its interfaces and addresses")
+                yield message
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= _MESSAGE.size:
+        length, kind, *_ = _MESSAGE.unpack_from(data)
+        yield kind, data[_MESSAGE.size : length]
+        data = data[_aligned(length) :]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        yield kind & _TYPE_MASK, data[_ATTRIBUTE.size : length]
+        data = data[_aligned(length) :]
+
+
+def _aligned(length: int) -> int:
+    # never 0: a length of 0 would be read for ever
+    return max((length + 3) & ~3, 4)
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw[:4], sys.byteorder)
