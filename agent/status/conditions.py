@@ -17,11 +17,11 @@ from agent.errors import Reason
 
 
 class Level(StrEnum):
-    """How bad something is, worst first."""
+    """How bad something is, worst first. What is not there yet matters more than what is wrong with it otherwise."""
 
     ERROR = "error"
-    WARNING = "warning"
     WAITING = "waiting"
+    WARNING = "warning"
     OFF = "off"
     OK = "ok"
 
