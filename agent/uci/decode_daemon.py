@@ -187,6 +187,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_pools(main, values)
         _check_logging(main, values)
         _check_exclusive(main, values)
+        main.warn_of_loopback("dns")
     return DaemonSettings(
         values=values,
         # A key that was refused is not one that is unset: dockerd keeps the value that it runs with.

@@ -563,6 +563,20 @@ def test_a_log_option_that_the_driver_does_not_know_costs_that_one() -> None:
     assert [(issue.index, issue.line) for issue in result.issues] == [(1, 4), (2, 5)]
 
 
+def test_a_name_server_in_the_container_itself_is_warned_of() -> None:
+    (issue,) = decoded("config globals 'globals'\nlist dns '127.0.0.1'\nlist dns '192.168.1.1'\n").issues
+    assert (issue.severity, issue.index) == ("warning", 0)
+    assert "the router's address in the LAN" in issue.expected
+
+
+@pytest.mark.parametrize(
+    ("option", "where"), [("tls", "section tls"), ("hosts_", ""), ("bridge", "not offered here")]
+)
+def test_a_key_of_dockerd_that_is_no_option_is_answered_with_its_place(option: str, where: str) -> None:
+    (text,) = (issue.text() for issue in decoded(f"config globals 'globals'\noption {option} '1'\n").issues)
+    assert where in text and ("not offered here" in text) is (where == "not offered here")
+
+
 def test_a_plugin_may_have_any_log_option() -> None:
     result = decoded(
         "config globals 'globals'\noption log_driver 'grafana/loki:latest'\nlist log_opts 'loki-url=http://l'\n"

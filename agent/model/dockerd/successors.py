@@ -118,8 +118,9 @@ def successor_of(word: str) -> Successor | None:
     if known is not None:
         return known
     reason = LEFT_OUT.get(word.replace("_", "-"))
-    return (
-        Successor(hint=f"an alt_config_file of your own; not offered here because: {reason}")
-        if reason
-        else None
+    if reason is None:
+        return None
+    elsewhere = reason.startswith(("section ", "`"))
+    return Successor(
+        hint=reason if elsewhere else f"an alt_config_file of your own; not offered here because: {reason}"
     )
