@@ -316,6 +316,10 @@ TAKEN = [
     ("list log_opts 'max-size=1m'\nlist log_opts 'max-size=10m'", "log-opts", {"max-size": "10m"}),
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
+    # from web pages: quotation marks of texts, and spaces that nobody sees
+    ("option bip ‘172.22.0.1/24’", "bip", "172.22.0.1/24"),
+    ("list dns '\u200b1.1.1.1\u00a0'", "dns", ["1.1.1.1"]),
+    ("list registry_mirrors 'https://m.lan\ufeff'", "registry-mirrors", ["https://m.lan/"]),
 ]
 
 
