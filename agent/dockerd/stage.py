@@ -327,6 +327,7 @@ class DaemonStage:
         be are named as if they were there. Raises DaemonError.
         """
         runner = runner_of(agent, self._options)
+        # As `ucidockd render` runs in another process than the agent, it must leave no certificates behind.
         renderer = self._renderer if make else self._renderer.foreseeing()
         rendered, trouble = self._render(
             settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
@@ -557,6 +558,7 @@ class DaemonStage:
 
     def _not_there(self, root: str) -> str:
         """What is missing of the file system of a directory that dockerd needs."""
+        # The silent one first: of a mount that does not answer nothing else can be asked.
         read_only, silent = read_only_or_silent(root)
         if silent:
             text = f"{silent}, and dockerd is to keep its data in {root}"
@@ -598,9 +600,11 @@ class DaemonStage:
         bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
         """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
+        # A port that dockerd itself holds must not count as taken by another program.
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
         process = self._change.record.process if self._change is not None else None
+        # A refusal holds for the value that was refused: once it is edited, it is tried again.
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }

@@ -97,6 +97,7 @@ class DaemonStatus:
         said = (*left_out, *rendered.warnings)
         for warning in said:
             self._warn(warning)
+        # What is no longer wrong may be logged again when it comes back.
         self._warned &= {*said, *(finding.message for finding in rendered.findings)}
         self._wrong = (*self._wrong, *left_out)
 

@@ -130,6 +130,8 @@ def wait_end(process: Process, timeout_s: float | None) -> bool:
 
 def send_signal(process: Process, number: signal.Signals) -> None:
     """To that process and no other; quietly when it has ended."""
+    # The descriptor first, then the look at its start time: between the two the number cannot become another
+    # process's.
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:

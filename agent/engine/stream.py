@@ -254,6 +254,7 @@ class DockerStream:
         self.permit = permit
         self._around = around(self)
         self._tls = tls
+        # One buffer for all connections: pieces are handed on before the next one is read.
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
     def docker_words(self) -> list[str]:

@@ -316,6 +316,7 @@ def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json,
         return None, [_too_old(row.uci, None, version, row.since)]
     if row.needs is None:
         return value, []
+    # A single value is had or not; of a list the entries that the engine knows are still of use.
     if not isinstance(value, list):
         needed = row.needs(value)
         return (value, []) if version >= needed else (None, [_too_old(row.uci, value, version, needed)])
@@ -376,6 +377,7 @@ def _same(path: str) -> str:
 def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]) -> Finding:
     """The condition InsecureAPI: false when no one can get in from outside without a certificate."""
     verified = settings.tls is not None and settings.tls.verify
+    # With verified clients an address may be reached by anyone: they still need a certificate.
     exposed = [] if verified else [host for host in allowed if not is_loopback(host)]
     if refused:
         return _finding(

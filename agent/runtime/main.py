@@ -318,6 +318,7 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
 def locked(path: Path) -> Iterator[int]:
     """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not followed: in a directory that others can write to, a link could make us lock, and create, any file.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -381,6 +381,7 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
+        # While data is moved nothing may write to it: all containers wait, whatever else they wait for.
         if self._paused:
             missing = Missing(reason=self._paused, stop=True)
             return {Key("container", c.section): missing for c in desired.containers}

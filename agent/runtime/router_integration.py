@@ -442,6 +442,7 @@ def make_router(
     wake: Callable[[], None] | None = None,
 ) -> RouterIntegration:
     """The stage of the running agent. `ask`: a call to ubus, see `BusNetifd`."""
+    # Over ubus without starting a program; where ubus is away for a moment, by the program.
     programs = UbusNetifd()
     tools = RouterTools(
         netifd=BusNetifd(ask, programs) if ask is not None else programs, settings_of=settings_of

@@ -235,6 +235,7 @@ def _news(event: Event, resource: Mapping[str, Any], condition: Mapping[str, Any
         reason=str(condition["reason"]),
         label=str(condition["label"]),
         message=str(condition["message"]),
+        # Only with the trouble itself: an old output beside "recovered" would alarm again.
         output=str(condition.get("details", {}).get("output", "")),
         since=float(condition["since"]),
     )
@@ -247,6 +248,7 @@ def _remembered(key: str, event: Event) -> News:
 
 
 def _recovered(trouble: News) -> News:
+    # A notice that people have seen is known by its own words.
     was = trouble.label or trouble.event.value
     return News(
         event=Event.RECOVERED,

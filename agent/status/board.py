@@ -101,6 +101,7 @@ class _Resource:
     facts: dict[str, Any] = field(default_factory=lambda: {"stack": ""})
 
     def as_json(self) -> dict[str, Any]:
+        # In the table's order, which is by weight: readers that show one condition take the first.
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
         level, told = verdict({each.type: each.level for each in shown})
         return {
@@ -139,6 +140,7 @@ class StatusBoard:
 
         `name`: of the object, where it is not the section's. `section`: where it is not what follows the kind in the key.
         """
+        # Keys are of kind and section, but a network's object may have a name of its own.
         kind, of_key = Key.parse(key).kind, Key.parse(key).section
         with self._lock:
             found = self._resources.get(key)
@@ -146,6 +148,7 @@ class StatusBoard:
                 section = section or of_key
                 self._resources[key] = _Resource(key, kind, section, name or section)
                 self._changed(key)
+            # A name that only repeats the section is no news: others may know the object's real name.
             elif name and name not in (found.name, found.section):
                 found.name = name
                 self._changed(key)
@@ -277,12 +280,14 @@ class StatusBoard:
             shown = OperationNote(
                 at=self.clock(),
                 op=op,
+                # Causes and errors quote values of options and words of the engine.
                 cause=hidden_text(cause),
                 ok=ok,
                 error=hidden_text(error),
                 took_s=took_s,
             )
             resource = self._resources[key]
+            # Bounded: a container that fails each minute must not fill a router's memory.
             resource.operations = (*resource.operations, shown)[-NOTES:]
             self._changed(key)
 

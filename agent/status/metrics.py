@@ -240,11 +240,14 @@ class History:
 
     def show(self, section: str, *, hours: float, now: float, wall: float) -> dict[str, Any]:
         """`start` (unix seconds), `step_s`, and a list for each of FIELDS, None where nothing is known. `now`: monotonic."""
+        # At least one step, so that a caller always gets the present.
         count = min(SLOTS, max(1, math.ceil(hours * 3600 / STEP_S)))
         end = int(now // STEP_S) + 1
         series = self._series.get(section)
         slots = range(end - count, end)
         return {
+            # Stamped with the wall clock only here: it may be set while the agent runs, and samples would seem to
+            # jump.
             "start": round(wall - now + slots.start * STEP_S),
             "step_s": STEP_S,
             **{

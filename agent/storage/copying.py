@@ -196,6 +196,7 @@ class TreeCopy:
     def _entry(self, name: str, entry: os.stat_result, source: int, target: int, path: str) -> None:
         there = _look(name, target)
         number = (entry.st_dev, entry.st_ino)
+        # Hard links are kept: layers of images share files by them, and would need several times the space.
         first = self._linked.get(number)
         if first is not None:
             self._link(first, name, there, target)
@@ -204,6 +205,7 @@ class TreeCopy:
             self._make(name, entry, source, target)
         else:
             self.size += _taken(entry)
+        # Only those that may come again are remembered: there are hundreds of thousands of files.
         if entry.st_nlink > 1:
             self._linked[number] = path
 
@@ -369,9 +371,11 @@ def _attributes(place: int, name: str | None) -> dict[str, bytes]:
     try:
         keys = os.listxattr(where, follow_symlinks=follow)
     except OSError as exc:
+        # A file system without extended attributes has none to copy.
         if exc.errno == errno.ENOTSUP:
             return {}
         raise
+    # What belongs to the file system itself is made by the target, and may not be written.
     return {
         key: os.getxattr(where, key, follow_symlinks=follow)
         for key in keys

@@ -485,6 +485,7 @@ def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
+    # With `enforce` we make the rules ourselves, without dockerd's chains.
     if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
         reader.warn(
             "nothing is blocked while dockerd makes no rules (`iptables 0`)",

@@ -60,8 +60,10 @@ def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
         made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
     if line.lstrip().startswith(("{", "[{")):
         return "the file is JSON, and this is to be a UCI file", made
+    # By keys that a compose file begins with: a UCI line may hold a colon too.
     if re.match(r"---\s*$|(services|version|name|networks|volumes|include|x-[\w.-]+)\s*:", line):
         return "the file is YAML, and this is to be a UCI file", made
+    # With what people copy along from a web page: a prompt, and `sudo`.
     if re.match(r"\s*(\$\s+)?(sudo\s+)?(docker|podman)\s+(container\s+)?(run|create)\b", line):
         return (
             "this is a command line, and not UCI",

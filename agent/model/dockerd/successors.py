@@ -117,6 +117,7 @@ def successor_of(word: str) -> Successor | None:
     known = SUCCESSORS.get(word)
     if known is not None:
         return known
+    # What no option is made for has its reason, and a file of the user's own as the way out.
     reason = LEFT_OUT.get(word.replace("_", "-"))
     if reason is None:
         return None

@@ -330,6 +330,7 @@ def put(document: dict[str, Json], key: str, value: Json) -> None:
         document[outer] = value
         return
     group = document.get(outer)
+    # A new object each time: the group may be shared with another document.
     document[outer] = {**(group if isinstance(group, dict) else {}), inner: value}
 
 
@@ -421,6 +422,8 @@ def _texts(value: Json) -> Iterator[str]:
     match value:
         case str():
             yield value
+            # dockerd's messages quote parts: the key of an option, or the user without the group. Bare numbers
+            # are in any message.
             yield from (part for part in re.split("[=:]", value) if not part.isdecimal())
         case list():
             for item in value:

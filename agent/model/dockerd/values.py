@@ -141,6 +141,7 @@ def parse_bip(text: str) -> Json:
 
 def parse_bip6(text: str) -> Json | Odd:
     """dockerd takes a subnet too (29, tried); its first address is the bridge's then."""
+    # A strict network first: an address with host bits is the usual form, and goes on below.
     try:
         network = ipaddress.IPv6Network(text)
     except ValueError:
@@ -221,6 +222,7 @@ def parse_pool(text: str) -> Json | Odd:
         raise QuantityError(f"{text!r} is not a pool of addresses", "subnet,prefix such as 10.10.0.0/16,24")
     found = _subnet(match["base"], 0, "10.10.0.0/16")
     network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
+    # Two bits for hosts: network, broadcast and the gateway are gone already.
     size = parse_int(match["size"], minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
     pool: Json = {"base": str(network), "size": size}
     if isinstance(found, Odd):

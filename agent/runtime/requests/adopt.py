@@ -244,10 +244,12 @@ def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
     """Without the options, or the items of lists, at these places."""
     options = []
     for option in section.options:
+        # A refused place is the whole option or one entry of a list; a text has only the entry 0.
         if (option.name, None) in places or (isinstance(option.value, str) and (option.name, 0) in places):
             continue
         if isinstance(option.value, tuple):
             items = tuple(v for i, v in enumerate(option.value) if (option.name, i) not in places)
+            # A list without entries is not the same as no list: some options mean "nothing" by it.
             if not items:
                 continue
             option = Option(name=option.name, value=items)

@@ -383,8 +383,10 @@ def _removed_by_themselves(folder: str, containers: frozenset[str]) -> frozenset
         try:
             settings = json_object(Path(folder, "containers", container, "hostconfig.json").read_bytes())
         except FileNotFoundError:
+            # It is gone already: it removed itself when it stopped for the move.
             found.add(container)
         except (OSError, ValueError):
+            # What cannot be read is compared like any other container: a missing one is then found.
             continue
         else:
             if settings.get("AutoRemove"):
