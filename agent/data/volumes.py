@@ -101,7 +101,7 @@ class Volumes:
             response = await self._engine.open(
                 "GET", f"/containers/{helper}/archive", query=[("path", query)], head_timeout_s=_HEAD_S
             )
-            response.on_close = ending.aclose
+            response.ends_with(ending.aclose)
             return await response.checked()
         except BaseException:
             await finished(ending.aclose())

@@ -84,9 +84,11 @@ class EngineHome:
 
 def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str, Reason]:
     """How the engine differs from the one that the containers were meant for ("": not at all), and the word for it."""
+    # In the order of what a user can have changed: settings, the disk, the driver.
     root = now.data_root
     if meant.data_root != root:
         return f"data_root was {meant.data_root} and is {root}", "DataRoot"
+    # The mark lies on the disk itself, so that another one at the same path is noticed.
     if disk and meant.mark and now.mark != meant.mark:
         return f"{root} is on another disk than before, or that was emptied", "Disk"
     if now.store and meant.store and now.store != meant.store:
@@ -192,6 +194,7 @@ def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
         or identity_of(running.document) != identity_of(wanted.document)
     ):
         return False
+    # Compared only where UCI says something: what is left out is dockerd's default, whatever that is.
     said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
     given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
     return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)

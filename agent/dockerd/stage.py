@@ -448,6 +448,7 @@ class DaemonStage:
     def _report_external(self, desired: Desired, runner: Runner) -> str:
         """Why the dockerd that another program runs does not use our file, "" when it does."""
         if desired.daemon is None or desired.daemon.unreadable:
+            # Without settings of ours there is nothing to compare with.
             return ""
         known = self.files.load().running
         try:

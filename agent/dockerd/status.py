@@ -121,6 +121,7 @@ class DaemonStatus:
         if process is None:
             self._set(ConditionType.RUNNING, status=False, reason="Stopped")
             return
+        # With a process there is nothing to wait for, whether or not it listens yet.
         self._clear(ConditionType.WAITING)
         if not listens:
             message = f"pid {process.pid} does not listen: it is stopping, or not up yet"

@@ -204,6 +204,7 @@ class ServerIdentities:
             return kept, DaemonError(text, reason=exc.reason if isinstance(exc, DaemonError) else reason)
 
     def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
+        # The stage may be made without them, for a preview of what would be written.
         if self.certificates is None:
             raise DaemonError("no certificates yet", reason="Certificate")
         made, _ = self.certificates.ensure_server(
@@ -354,6 +355,7 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:
     """Why that log driver does not work here, "" where nothing is known against it."""
+    # dockerd starts with each of these, and then refuses every container.
     if driver == "journald" and not _JOURNAL.exists():
         return "journald does not run here"
     options = settings.values.get("log-opts")
@@ -390,6 +392,7 @@ def possible(settings: DaemonSettings) -> tuple[DaemonSettings, tuple[LeftOut, .
     files = limits.get("nofile") if isinstance(limits, dict) else None
     hard = files.get("Hard") if isinstance(files, dict) else None
     most = int(_NR_OPEN.read_text())
+    # -1 is "no limit", which the engine takes from the kernel's own.
     if not isinstance(limits, dict) or not isinstance(hard, int) or 0 <= hard <= most:
         return settings, ()
     kept = {name: limit for name, limit in limits.items() if name != "nofile"}

@@ -613,10 +613,12 @@ def _images(items: Any) -> tuple[ObservedImage, ...]:
     return tuple(
         ObservedImage(
             id=item["Id"],
+            # The engine's words for "no name", which would be taken for one.
             tags=tuple(tag for tag in item.get("RepoTags") or () if tag != "<none>:<none>"),
             digests=tuple(name for name in item.get("RepoDigests") or () if not name.startswith("<none>@")),
             parent=item.get("ParentId") or "",
             size=int(item.get("Size") or 0),
+            # -1 is "not computed": asking for it costs the engine a walk through all layers.
             shared=item["SharedSize"] if item.get("SharedSize", -1) >= 0 else None,
         )
         for item in items or ()
@@ -733,6 +735,7 @@ def _volume(item: dict[str, Any]) -> ObservedVolume:
 def _causes(exc: BaseException) -> Iterator[BaseException]:
     """What came to be `exc`, itself first: requests wraps what urllib3 wrapped."""
     found: BaseException | None = exc
+    # `__context__` as well: some libraries raise anew without `from`.
     while found is not None:
         yield found
         within: BaseException | None = None

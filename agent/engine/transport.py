@@ -148,6 +148,7 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
 def read_body(response: Any) -> bytes:
     """The body of a streamed response. Raises OversizeError."""
     parts, size = [], 0
+    # As it is on the wire: what is packed small could be large, and no engine packs.
     for piece in response.raw.stream(_PIECE, decode_content=False):
         size += len(piece)
         if size > BODY_LIMIT:

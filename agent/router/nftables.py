@@ -170,14 +170,13 @@ class Filter:
         self._iptables, self._nftables = iptables, nftables
         self._looks = _LOOKS  # left, to see that the other one holds none of our rules
         self._by_nft: bool | None = None
-        self.dockerd_uses_nftables = False
 
-    def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
+    def put_in_force(self, rules: Sequence[Rule], *, keep: bool, dockerd_uses_nftables: bool = False) -> bool:
         """As `Iptables.put_in_force`."""
         has_nft, has_iptables = self._nftables.is_there, self._iptables.is_there
         if not has_nft and not has_iptables:
             raise FirewallError("neither iptables nor nft is installed")
-        by_nft = has_nft and (self.dockerd_uses_nftables or not has_iptables)
+        by_nft = has_nft and (dockerd_uses_nftables or not has_iptables)
         # Another backend than last time: what the one before has left is looked for again.
         if by_nft is not self._by_nft:
             self._by_nft, self._looks = by_nft, _LOOKS

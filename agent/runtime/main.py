@@ -302,6 +302,7 @@ def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
         engine=reconciler.engine,
         records=reconciler.records,
         board=reconciler.board,
+        # With a file that cannot be read the last good sections are no measure for what may be removed.
         desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
         memory=options.state_dir / "unused.json",
         is_here=reconciler.engine_is_here,

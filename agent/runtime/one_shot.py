@@ -155,6 +155,7 @@ class Single:
 def _follow(board: StatusBoard, changed: Callable[[dict[str, Any]], None]) -> None:
     seen = board.version
 
+    # By number: the board calls for each change, and events in between must not be told twice.
     def on_change() -> None:
         nonlocal seen
         for event in board.events_after(seen) or ():

@@ -211,10 +211,12 @@ class StatusWriter:
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""
         reason: Reason = "RolledBack" if rolled_back else "Failed"
+        # A full disk is told apart: it is the one failure that people can mend at once.
         if isinstance(error, StorageError):
             reason = "StorageFull" if error.full else "StorageFailed"
         self.board.ensure(key)
         text = str(error)
+        # The container that printed it is gone by now.
         output = error.output if isinstance(error, EngineError) else ""
         details = {"output": output} if output else {}
         self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details)
@@ -275,6 +277,7 @@ def webui_of(container: Container) -> str:
         for port in spec.ports
         if port.protocol == "tcp" and port.host_port
     }
+    # On the router's own network the ports inside are those outside.
     if spec.network_mode == "host":
         published = {number: number for number in webui_ports(link)}
     return with_ports(link, published)

@@ -394,6 +394,7 @@ class UpdateChecks:
         with self._lock:
             if image_id in self._images:
                 return self._images[image_id]
+        # Asked without the lock: the engine may take seconds, and the status is read meanwhile.
         body = self.engine.inspect_image(image_id)
         found = None if body is None else _running(image_id, body)
         with self._lock:

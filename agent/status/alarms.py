@@ -175,6 +175,7 @@ class Alarms:
         for known in self._alarms.values():
             for event, alarm in known.items():
                 if not alarm.standing:
+                    # One that stands is told by its condition; one that came and went, after a quiet time.
                     times.append(alarm.last + QUIET_S)
                 if not alarm.told and (alarm.standing or alarm.onsets > 1):
                     times.append(max(self._ripe_at(event, alarm), now))

@@ -61,6 +61,7 @@ class Condition:
     def as_json(self) -> dict[str, Any]:
         """With its level, a few words for it, and where it is bad a message and what people can do."""
         message = self.message or sentence_of(self.type, status=self.status)
+        # Words, advice and remedy come from the table alone, so that all doors say the same.
         label = label_of(self.type, status=self.status, reason=self.reason)
         shown = {**_fields(self), "message": message, "level": self.level, "label": label}
         if not self.details:
@@ -247,6 +248,7 @@ class StatusBoard:
         """
         with self._lock:
             found = self._resources.get(key)
+            # Nothing new is no change: each change wakes every reader, and takes a place in the ring.
             if found is not None and not facts.items() <= found.facts.items():
                 found.facts.update(facts)
                 self._changed(key)
@@ -299,6 +301,7 @@ class StatusBoard:
                 for name, value in facts.items()
                 if value is not None
             }
+            # The time of the last pass alone would be an event each minute.
             visible = {n: v for n, v in fresh.items() if self._agent.get(n) != v and n != "last_pass"}
             self._agent.update(fresh)
             if visible:
@@ -361,6 +364,7 @@ class StatusBoard:
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` on each change, in the changing thread. Returns the way to end that."""
         with self._lock:
+            # Called in the thread that changes the board: whoever subscribes must not wait in it.
             self._subscribers.append(callback)
 
         def unsubscribe() -> None:

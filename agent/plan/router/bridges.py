@@ -157,6 +157,7 @@ def _set(section: Section, name: str, value: str | tuple[str, ...]) -> Section:
 def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[Reason, str] | None:
     """Reason and words of why a declared network cannot be made. `object_id`: the one that it replaces."""
     bridge = dict(network.spec.options).get(BRIDGE_NAME)
+    # By name and before anything is made: the engine would take the device, and its address away with it.
     if bridge in draft.context.router_devices:
         return (
             "BridgeTaken",

@@ -286,8 +286,10 @@ def _answer(
 
 
 def _masked_option(option: Option) -> Option:
+    # A health check as one text is a shell line, which may hold a password.
     if isinstance(option.value, str):
         return replace(option, value=hidden_text(option.value)) if option.name == "health_cmd" else option
+    # Every value: what is in an image's environment is not known to be harmless.
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
     if option.name in {"label", "log_opt", "opt", "annotation", "storage_opt"}:

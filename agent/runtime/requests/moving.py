@@ -184,8 +184,7 @@ class Mover:
             size, entries = copy.size, copy.entries
 
         def run(check: Callable[[], None]) -> None:
-            copy.check = check
-            copy.run()
+            copy.run(check)
             written(copy.target)
 
         try:

@@ -380,6 +380,7 @@ def _mounts(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "type": item.get("Type") or "",
+            # A volume is known by its name; where the engine keeps it says nothing.
             "source": item.get("Name") or item.get("Source") or "",
             "target": item.get("Destination") or "",
             "read_only": not item.get("RW", True),
