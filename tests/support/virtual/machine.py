@@ -104,7 +104,7 @@ class Machine:
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
         self.taken_back = False  # something was, at some time
-        self.swaps: set[str] = set()  # new containers that were made for one that runs
+        self.swaps: set[str] = set()  # new containers for which one that ran was stopped
         self.batch = False  # further edits follow before they are committed
         self.promises = Promises(self)
         self._make_decoys()
@@ -176,9 +176,9 @@ class Machine:
         self._check_twins()
         self.promises.check_call(name, args)
         refs = [a for a in args if isinstance(a, str)]
-        if name == "engine.create_container" and (old := name_outside(refs[0], "new")):
-            seen = self.ground.raw.inspect_container(old)
-            self.swaps |= {refs[0]} if seen is not None and seen.state == "running" else set()
+        if name == "engine.stop" and (seen := self.ground.raw.inspect_container(refs[0])) is not None:
+            names = self.ground.raw.list_names() if seen.state == "running" else ()
+            self.swaps |= {new for new in names if name_outside(new, "new") == seen.name}
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
         if name == "engine.remove_image":
@@ -335,7 +335,6 @@ class Machine:
 
         Where nothing runs, nothing is lost by a try: the new one and the old one are tried with growing pauses.
         """
-        # one swap creates twice where its image's name stands for another by now
         tries = Counter(name_outside(name, "new") for name in self.swaps)
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
@@ -722,7 +721,7 @@ def _share(machine: Machine, choice: _Choice) -> None:
     else:
         config.stack = {**(config.stack or {}), what: choice.of(STACK_OPTIONS[what])}
     if choice.below(3) == 0:
-        choice.of((_set, _add, _remove, _rename, _lend))(machine, choice)
+        choice.of((_set, _add, _remove, _lend))(machine, choice)
     machine.batch = False
     machine.commit(told=choice.below(5) > 0)
 
