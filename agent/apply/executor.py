@@ -562,7 +562,7 @@ class Executor:
             raise
 
     def _history(self, *, pin: bool = False) -> History:
-        return History(engine=self.engine, keep=self.keep_images, pin=pin)
+        return History(images=self.images, keep=self.keep_images, pin=pin)
 
     def _hooks(self) -> Hooks:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)

@@ -90,7 +90,9 @@ class FreeFirst:
         """
         container = operation.container
         # A tag would not do as the way back: it names the new image by then.
-        digest = record.digest or self.history.digest(record.image_id, str(record.spec.get("image") or ""))
+        digest = record.digest or self.history.images.digest(
+            record.image_id, str(record.spec.get("image") or "")
+        )
         if not digest:
             raise EngineError(
                 f"{container.name}: no registry is known to have its image, so that there is no way back;"

@@ -86,6 +86,9 @@ class Images:
     # raises where its registry has no such image, or it would not fit with so many bytes more
     foreseen: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
+    _digests: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # RepoDigests by id, as last looked at in this pass
 
     def ensure(
         self,
@@ -131,6 +134,23 @@ class Images:
         self._found[image] = str((local or {})["Id"])
         return self._found[image]
 
+    def digest(self, image_id: str, reference: str) -> str:
+        """By which it can be pulled again once it is gone; "" where the engine knows none."""
+        if image_id not in self._digests:
+            try:
+                self._look(image_id)
+            except EngineUnreachableError:
+                raise
+            except EngineError as exc:
+                logger.info("%s", exc)
+        return digest_of(image_id, reference, {image_id: self._digests.get(image_id, ())})
+
+    def _look(self, reference: str) -> dict[str, Any] | None:
+        image = look_at_image(self.engine, reference)
+        if image is not None:
+            self._digests[str(image["Id"])] = tuple(image.get("RepoDigests") or ())
+        return image
+
     def foresee(self, container: Container, image: str, *, frees: int) -> str:
         """What a pull would give once `frees` bytes are given back: its digest, "" where that is not known.
 
@@ -152,7 +172,7 @@ class Images:
         # the image, if it is one for that platform; any is for "". An engine's store may hold one of several under a
         # name.
         platform = container.spec.platform or ""
-        image = look_at_image(self.engine, reference)
+        image = self._look(reference)
         if image is None or not platform:
             return image
         system, architecture, *variant = platform.split("/")
@@ -188,7 +208,7 @@ class Images:
                 logger.warning("%s: the image that is here is used", exc)
                 return local
             raise
-        pulled = look_at_image(self.engine, image)
+        pulled = self._look(image)
         if pulled is None:
             raise EngineError(f"image {image} was pulled but is not there", retryable=True)
         self._show_end(container, image, pulled, "Present")
@@ -211,13 +231,13 @@ class History:
     """What a record keeps of the images that a container had. `keep`: how many that were good; `pin`: it is taken back to
     its image."""
 
-    engine: Engine
+    images: Images
     keep: int = 1
     pin: bool = False
 
     def after(self, old: Record | None, container: Container, image_id: str) -> dict[str, Any]:
         """Fields of the record of a container made of `image_id`, which follows `old`."""
-        digest = self.digest(image_id, container.spec.image)
+        digest = self.images.digest(image_id, container.spec.image)
         if old is None:
             return {"digest": digest}
         same_section = old.spec_hash == spec_hash(desired_spec(container))
@@ -233,7 +253,7 @@ class History:
         previous = [word for word in old.previous if split_word(word)[0] != image_id]
         # what a rollback leaves was not good: another rollback is not to bring it back
         if old.image_id and not self.pin:
-            known = old.digest or self.digest(old.image_id, str(old.spec.get("image") or ""))
+            known = old.digest or self.images.digest(old.image_id, str(old.spec.get("image") or ""))
             previous.insert(0, f"{old.image_id}={known}")
         back = next((word for word in old.previous if split_word(word)[0] == image_id), "")
         return {
@@ -242,17 +262,6 @@ class History:
             "pinned": self.pin,
             "saved": old.saved if self.pin else (),
         }
-
-    def digest(self, image_id: str, reference: str) -> str:
-        """By which it can be pulled again once it is gone; "" where the engine knows none."""
-        try:
-            body = look_at_image(self.engine, image_id) or {}
-        except EngineUnreachableError:
-            raise
-        except EngineError as exc:
-            logger.info("%s", exc)
-            return ""
-        return digest_of(image_id, reference, {image_id: tuple(body.get("RepoDigests") or ())})
 
 
 def create_from(

@@ -52,7 +52,14 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
     lines = wrapped(f"{answer['key']}, Docker name {answer['name']}{about}", style, bold=True)
     # where nothing was applied, nothing has drifted from it
     other = "" if answer["ours"] else "not ours" if answer["object_id"] else "not created yet"
-    lines += columns(_HEAD, [_diff_row(field, other) for field in answer["fields"]], style)
+    rows = []
+    for field in answer["fields"]:
+        why = [name for name, holds in (("edited", field["edited"]), ("drift", field["drifted"])) if holds]
+        if len(why) == 2:  # what runs is neither what was applied nor what is declared
+            why.append(f"applied was {_entries(field['applied'])}")
+        declared, runs = _entries(field["desired"]), _entries(field["observed"])
+        rows.append((field["field"], declared, runs or "not there", other or ", ".join(why)))
+    lines += columns(("FIELD", "DECLARED", "RUNS", "WHY"), rows, style)
     if not answer["fields"]:
         lines.append("no differences")
     for operation in answer["operations"]:
@@ -68,17 +75,6 @@ def diff_text(answer: dict[str, Any], style: Style) -> str:
     if answer.get("output"):
         lines += ["the failed container printed last:", *output_lines(answer["output"])]
     return "\n".join(lines)
-
-
-_HEAD = ("FIELD", "DECLARED", "RUNS", "WHY")
-
-
-def _diff_row(field: dict[str, Any], other: str) -> tuple[str, ...]:
-    why = [name for name, holds in (("edited", field["edited"]), ("drift", field["drifted"])) if holds]
-    if len(why) == 2:  # what runs is neither what was applied nor what is declared
-        why.append(f"applied was {_entries(field['applied'])}")
-    declared, runs = _entries(field["desired"]), _entries(field["observed"])
-    return (field["field"], declared, runs or "not there", other or ", ".join(why))
 
 
 def _entries(text: str) -> str:

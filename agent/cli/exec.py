@@ -136,16 +136,12 @@ class _Session:
                         return
                     self._write(piece)
                 if self._reads_input and sys.stdin.fileno() in ready:
-                    self._read_input()
-
-    def _read_input(self) -> None:
-        data = os.read(sys.stdin.fileno(), _PIECE)
-        if data:
-            self._sock.sendall(data)
-            return
-        self._reads_input = False
-        with contextlib.suppress(OSError):  # the process may have ended already
-            self._sock.shutdown(socket.SHUT_WR)
+                    if data := os.read(sys.stdin.fileno(), _PIECE):
+                        self._sock.sendall(data)
+                        continue
+                    self._reads_input = False
+                    with contextlib.suppress(OSError):  # the process may have ended already
+                        self._sock.shutdown(socket.SHUT_WR)
 
     def _write(self, data: bytes) -> None:
         pieces = [("stdout", data)] if self._tty else self._decoder.feed(data)

@@ -152,9 +152,11 @@ class _Project:
 
     def _is_chosen(self, name: str, service: Any) -> bool:
         if not isinstance(service, dict):
+            # Told and left out, not refused: the other services of the file may be right.
             self.conversion.unknown(f"services.{name}", "expected keys such as image below it")
             return False
         profiles = [str(profile) for profile in listed(service.get("profiles"))]
+        # `*` chooses all of them, as `docker compose --profile '*'` does.
         if profiles and not (self.options.profiles & {*profiles, "*"} or "*" in self.options.profiles):
             words = " or ".join(profiles)
             self.conversion.left_out(
@@ -259,7 +261,6 @@ class _Project:
             self._ipam(sheet, place, value)
         elif key.startswith("x-"):
             self.conversion.left_out(place, "an extension, which docker ignores, too")
-        # True is what every network has; false is told, since it is not possible here.
         elif key in ("enable_ipv4", "ipam"):
             self.conversion.left_out(place, "a network section has no such option")
         else:

@@ -106,6 +106,7 @@ class ServiceReader:
 
     def put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
         """Set an option and say so."""
+        # The sheet knows the schema: a key that compose has and we do not is told by its own name.
         if not self.sheet.knows(option):
             self.conversion.left_out(where, "sections have no such option")
             return
@@ -137,6 +138,7 @@ class ServiceReader:
 
     def _endpoint(self, where: str, key: str, value: Any) -> list[str]:
         """Settings of a network entry."""
+        # `priority` orders networks for older engines; here the order of the entries does.
         if value is None or key == "priority":
             self.conversion.taken(where)
             return []
@@ -179,11 +181,14 @@ class ServiceReader:
         for at, item in enumerate(listed(value)):
             service, _, alias = text(item).partition(":")
             place = f"{where}[{at}]"
+            # In a compose file that was cut out of a larger one links lead nowhere.
             if service not in self.project.sections:
                 self.conversion.left_out(place, f"there is no service {service}")
                 continue
             self._depend(service, "started", place)
             if alias and alias != service:
+                # Links of compose give a name in one container only; a network's names hold for all of its
+                # members.
                 self.conversion.left_out(place, f"{service} keeps its own name; {alias} does not resolve")
             else:
                 self.conversion.changed(place, f"names resolve in the network; it starts after {service}")
@@ -329,6 +334,7 @@ class ServiceReader:
             place = f"{where}[{at}]" if isinstance(value, list) else where
             path = self.project.absolute(written)
             if not path:
+                # Without the folder a relative path would be looked for below `/`.
                 self.conversion.left_out(place, "give the folder of the compose file, or an absolute path")
                 continue
             self.put(
@@ -344,6 +350,7 @@ class ServiceReader:
         option, words = where.rpartition(".")[2], self._split(where, value)
         if words is None:
             return
+        # An empty list in a section is no list at all, so that the image's command would run after all.
         if not words and option == "command":
             self.conversion.left_out(where, "a section cannot empty the image's command")
             return
@@ -437,6 +444,7 @@ class ServiceReader:
     def _test(self, where: str, value: Any) -> None:
         words = value if isinstance(value, list) else ["CMD-SHELL", text(value)]
         kind, rest = (text(words[0]), [text(word) for word in words[1:]]) if words else ("NONE", [])
+        # compose takes both ways to write it, as a list and as a word.
         if kind == "NONE" or value == "NONE":
             self.put("health_cmd", "none", where)
         elif kind == "CMD-SHELL":
@@ -454,6 +462,8 @@ class ServiceReader:
                 place = f"{where}[{at}].{key}"
                 if key != "command":
                     self.conversion.left_out(place, "the command runs as the container does")
+                # The first one only: a hook of ours is one command with one exit code, that decides what happens
+                # next.
                 elif at:
                     self.conversion.left_out(place, "a section runs one command: write a script for all")
                 elif words := self._split(place, wish):
@@ -529,6 +539,7 @@ class ServiceReader:
 
     def _resources(self, where: str, value: Mapping[str, Any]) -> None:
         limits = {"cpus": "cpus", "memory": "memory", "pids": "pids_limit"}
+        # Reservations of memory have an option; those of processors mean something to a swarm only.
         for group, known in (("limits", limits), ("reservations", {"memory": "memory_reservation"})):
             for key, item in (value.get(group) or {}).items():
                 place = f"{where}.{group}.{key}"
@@ -552,6 +563,7 @@ class ServiceReader:
                 )
 
     def _restart_policy(self, where: str, value: Mapping[str, Any]) -> None:
+        # As in compose: a policy without a condition is for any end.
         condition = text(value.get("condition") or "any")
         policy = {"none": "no", "on-failure": "on-failure", "any": "always"}.get(condition)
         if policy is None:

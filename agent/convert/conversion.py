@@ -62,6 +62,8 @@ class Sheet:
         """Set an option, or add an item to a list."""
         if not is_list(self.kind, option):
             self.options[option] = value
+            # Where each value came from is kept by its place: a mistake of the section is told at the line of the
+            # file.
             self.sources[option, None] = where
             return
         items = self.options.setdefault(option, [])

@@ -256,6 +256,7 @@ def _depends(value: str | tuple[str, ...], names: Mapping[str, str]) -> dict[str
     words = {"": "service_started", "started": "service_started", "healthy": "service_healthy"}
     words["completed"] = "service_completed_successfully"
     split = (item.partition(":") for item in _items(value))
+    # A section that is not exported cannot be waited for: compose would refuse the file.
     wanted = {names[section]: words[condition] for section, _, condition in split if section in names}
     return (
         {"depends_on": {name: {"condition": condition} for name, condition in wanted.items()}}

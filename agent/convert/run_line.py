@@ -330,6 +330,7 @@ class _Container:
 
     def volume(self, where: str, value: str) -> None:
         source, colon, rest = value.partition(":")
+        # Docker takes `./data` from the folder of the shell; a bare word without a slash is a volume's name.
         if colon and (source.startswith((".", "~")) or ("/" in source and not source.startswith("/"))):
             path = self.path(source)
             if not path:

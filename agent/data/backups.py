@@ -147,6 +147,8 @@ class Backups:
         try:
             yield
         finally:
+            # A backup that is being made ends with the agent: half an archive would keep its name and look like
+            # one.
             tasks = {task} | ({self._work} if self._work is not None else set())
             for each in tasks:
                 each.cancel()
@@ -338,12 +340,15 @@ class Backups:
 
     def _note(self, name: str, result: Result) -> None:
         declared = {section.name for section in self._sections()}
+        # Results of sections that are gone go with the next one: the file must not grow with every name that was
+        # ever used.
         known = {n: r for n, r in self._known().items() if n in declared} | {name: result}
         self._results = known
         try:
             self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = json.dumps({n: asdict(r) for n, r in known.items()}, indent=1, sort_keys=True)
             atomic_write(self._memory, text.encode(), mode=0o600)
+        # The result is in memory all the same; only a restart would forget it.
         except OSError as exc:
             logger.warning("%s cannot be written: %s", self._memory, exc.strerror)
 

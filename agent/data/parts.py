@@ -45,6 +45,7 @@ class Data:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Mends what a killed agent left, as soon as the engine answers."""
+        # Before anything is asked for: what a killed agent was copying is not to be touched meanwhile.
         self.restores.begin()
         task = asyncio.create_task(self._recover(), name="data")
         try:

@@ -49,6 +49,8 @@ class Volume:
 def volume_of(body: Any) -> Volume:
     """GET /volumes/{name}."""
     name, place, options = str(body["Name"]), Path(str(body.get("Mountpoint") or "")), body.get("Options")
+    # Only what lies in the engine's own folder for that name: with options of the driver it may be a mount of
+    # another machine.
     plain = body["Driver"] == "local" and not options and place.parts[-2:] == (name, _DATA)
     return Volume(
         name=name,

@@ -43,6 +43,7 @@ class Restores:
         await self.volumes.create(name)
         try:
             return (await self.volumes.put(name, body)).members
+        # Also on cancellation, and to its end: a volume that is half full would be taken for a restored one.
         except BaseException:
             await finished(self.volumes.discard(name))
             raise
@@ -54,6 +55,8 @@ class Restores:
         """
         volume = await self._exchangeable(name)
         with self._alone([name]):
+            # Into a new volume first: the archive may be damaged at its end, and nothing has been stopped until
+            # then.
             async with self.volumes.temporary(name) as new:
                 members = (await self.volumes.put(new.name, body)).members
                 await finished(self._exchange_stopped([(new, volume)]))
@@ -114,6 +117,7 @@ class Restores:
                 made.append(copy.name)
                 async with await self.volumes.open(name) as response:
                     await self.volumes.put(copy.name, response.chunks())
+        # All of them or none: a rollback puts back what belongs together.
         except BaseException:
             for each in made:
                 await finished(self.volumes.discard(each))
@@ -140,6 +144,7 @@ class Restores:
 
     async def _exchangeable(self, name: str) -> Volume:
         volume = await self.volumes.inspect(name)
+        # Its files are exchanged by renaming folders, which only the engine's own folders allow.
         if not volume.is_plain:
             what = "has options of its driver" if volume.driver == "local" else f"is kept by {volume.driver}"
             raise DataError(
@@ -163,10 +168,13 @@ class Restores:
     async def _exchange_stopped(self, pairs: Pairs) -> None:
         """Where a container does not start with the new files, the old ones come back."""
         names = [volume.name for _, volume in pairs]
+        # Stopped only for the renames, however long the copy took.
         async with self.volumes.stopped(names, all_of_them=True) as pause:
             await self._exchange(pairs)
             containers = pause.containers
             if wrong := await pause.start():
+                # Those that did start have written to the new files by now: they are stopped again before the old
+                # ones come back.
                 await pause.stop(containers)
                 await self._exchange(pairs)
                 raise DataError(f"{wrong[0]}; the old files are back")
@@ -178,6 +186,7 @@ class Restores:
                 await asyncio.to_thread(places.exchange, new, volume)
                 done.append((new, volume))
         except DataError:
+            # In reverse: of several volumes none may keep files of another point in time.
             for new, volume in reversed(done):
                 await asyncio.to_thread(places.exchange, new, volume)
             raise

@@ -145,6 +145,7 @@ class FolderTarget:
 
     async def verify(self, path: Path) -> None:
         """Compares an archive with the sha256 beside it, where there is one. Raises DataError, PathError."""
+        # Looked at before it is opened: opening a FIFO waits for a writer.
         mode = await asyncio.to_thread(PATHS.ask, mode_of, str(path))
         if mode is None:
             raise DataError(f"there is no file {path}")
@@ -269,6 +270,8 @@ class _Files:
         found: Future[Value] = Future()
         self._asked.put((found, functools.partial(work, *args)))
         try:
+            # A share that does not answer holds each call for its own time: after the first no other one is
+            # waited for.
             async with asyncio.timeout(0 if self._hangs else STALL_S):
                 return await asyncio.wrap_future(found)
         except TimeoutError as exc:

@@ -101,7 +101,7 @@ class Volumes:
             response = await self._engine.open(
                 "GET", f"/containers/{helper}/archive", query=[("path", query)], head_timeout_s=_HEAD_S
             )
-            response.on_close = ending.aclose
+            response.ends_with(ending.aclose)
             return await response.checked()
         except BaseException:
             await finished(ending.aclose())
@@ -158,6 +158,7 @@ class Volumes:
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Volume:
         """A new volume of the local driver. Raises ConflictError where there is one, EngineError."""
         try:
+            # Asked first, as creating one that is there succeeds, and gives the existing one with all its files.
             await self.inspect(name)
         except EngineError as exc:
             if exc.status != 404:
@@ -310,8 +311,8 @@ class Volumes:
             await finished(leave())
 
     async def _import(self) -> str:
-        # An empty image of our own: pulling one would need a registry, and a router may have no internet.
         """An image without any file (POST /images/create with `fromSrc=-`, as `docker import`)."""
+        # An image of our own: pulling one would need a registry, and a router may have no internet.
         query = [("fromSrc", "-"), ("changes", f"LABEL {LABEL_HELPER}={self._mark()}")]
         headers = [("content-type", "application/x-tar")]
         response = await self._engine.open(
@@ -453,9 +454,11 @@ class Pause:
 
     async def _start(self, container: str) -> str:
         try:
+            # Started by us and not left to the pass: a container with `restart no` would stay down.
             response = await self._engine.open(
                 "POST", f"/containers/{container}/start", head_timeout_s=_HEAD_S
             )
+            # Running already, or removed meanwhile: neither is a failure of the copy.
             if response.status in (304, 404):
                 await response.close()
                 return ""
@@ -492,8 +495,10 @@ class Checked:
             async for piece in self._body:
                 for member in self.reader.feed(piece):
                     if member.is_folder and not rooted(member.name):
+                        # The root's own entry holds the owner and mode of the whole volume.
                         self.root = member
                 yield piece
+            # An archive that is cut off ends without an error of the connection: only its own end mark tells.
             self.reader.end()
         except TarError as exc:
             self.wrong = exc

@@ -140,9 +140,11 @@ class DaemonChange:
 
         `shutdown_s`: seconds that it gives its containers, None where that is as the record says.
         """
+        # Noted before it is done: an agent that is killed in between must not start dockerd again.
         self._note(stopped=True, step=Step.NONE, target=None, must=True)
         process = self.supervisor.find()
         if process is not None and shutdown_s is not None:
+            # The engine kills containers when its time is over; only then may dockerd itself be killed.
             self.supervisor.stop(process, shutdown_s + _STOP_MARGIN_S)
         elif process is not None:
             self._end(process, self.record.running)
@@ -388,6 +390,7 @@ class DaemonChange:
             return
         try:
             self.store.save(record)
+        # `must`: without the note a later agent would undo what was asked for, so nothing is begun.
         except OSError as exc:
             if must:
                 raise

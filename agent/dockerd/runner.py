@@ -42,6 +42,7 @@ def runner_of(agent: AgentSettings, options: RuntimeOptions) -> Runner:
     """What the agent section asks for; the command line goes before it."""
     address = options.engine_address(agent)
     return Runner(
+        # Elsewhere than on OpenWrt the system starts dockerd, and would not expect us to.
         kind=agent.daemon or ("procd" if on_openwrt() else "external"),
         program=agent.dockerd,
         arguments=agent.dockerd_args,

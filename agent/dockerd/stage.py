@@ -16,8 +16,7 @@ from pathlib import Path
 
 from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
-from agent.dockerd.health import DaemonHealth, DaemonLife
-from agent.dockerd.identity import EngineHome, RunningEngine
+from agent.dockerd.health import DaemonHealth, DaemonLife, EngineHome, RunningEngine
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
@@ -327,6 +326,7 @@ class DaemonStage:
         be are named as if they were there. Raises DaemonError.
         """
         runner = runner_of(agent, self._options)
+        # As `ucidockd render` runs in another process than the agent, it must leave no certificates behind.
         renderer = self._renderer if make else self._renderer.foreseeing()
         rendered, trouble = self._render(
             settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
@@ -447,6 +447,7 @@ class DaemonStage:
     def _report_external(self, desired: Desired, runner: Runner) -> str:
         """Why the dockerd that another program runs does not use our file, "" when it does."""
         if desired.daemon is None or desired.daemon.unreadable:
+            # Without settings of ours there is nothing to compare with.
             return ""
         known = self.files.load().running
         try:
@@ -557,6 +558,7 @@ class DaemonStage:
 
     def _not_there(self, root: str) -> str:
         """What is missing of the file system of a directory that dockerd needs."""
+        # The silent one first: of a mount that does not answer nothing else can be asked.
         read_only, silent = read_only_or_silent(root)
         if silent:
             text = f"{silent}, and dockerd is to keep its data in {root}"
@@ -598,9 +600,11 @@ class DaemonStage:
         bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
         """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
+        # A port that dockerd itself holds must not count as taken by another program.
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
         process = self._change.record.process if self._change is not None else None
+        # A refusal holds for the value that was refused: once it is edited, it is tried again.
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }

@@ -97,6 +97,7 @@ class DaemonStatus:
         said = (*left_out, *rendered.warnings)
         for warning in said:
             self._warn(warning)
+        # What is no longer wrong may be logged again when it comes back.
         self._warned &= {*said, *(finding.message for finding in rendered.findings)}
         self._wrong = (*self._wrong, *left_out)
 
@@ -120,6 +121,7 @@ class DaemonStatus:
         if process is None:
             self._set(ConditionType.RUNNING, status=False, reason="Stopped")
             return
+        # With a process there is nothing to wait for, whether or not it listens yet.
         self._clear(ConditionType.WAITING)
         if not listens:
             message = f"pid {process.pid} does not listen: it is stopping, or not up yet"

@@ -301,6 +301,7 @@ def stop_process(process: Process, timeout_s: float) -> None:
 
 def _logged(process: Process) -> list[str]:
     """What the system's log has of that dockerd; it comes there by way of procd, a moment later."""
+    # By process number: lines of the dockerd before are about another failure.
     words = ["logread", "-l", "200", "-e", rf"dockerd\[{process.pid}\]: "]
     for _ in range(_LOG_TRIES):
         try:
@@ -310,6 +311,7 @@ def _logged(process: Process) -> list[str]:
         except (OSError, subprocess.TimeoutExpired):
             return []
         lines = [line.partition(f"[{process.pid}]: ")[2] for line in done.stdout.splitlines()]
+        # Only lines without text so far: logd has the head of it and not yet the rest.
         if any(line.strip() for line in lines):
             return lines
         time.sleep(_LOG_PAUSE_S)

@@ -25,7 +25,7 @@ from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target, TlsSettings
-from agent.model.dockerd.table import TABLE, Version, value_at, without_key
+from agent.model.dockerd.table import TABLE, Version, entry_keys, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
@@ -35,6 +35,7 @@ from agent.plan.router.bridges import SUBNET_KEYS, fit
 
 
 _VALIDATES = (23, 0)
+_ENTRIES = 16  # of a list that are tried one by one; each is a run of dockerd
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _JOURNAL = Path("/run/systemd/journal/socket")
 _SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # as Go's log/syslog
@@ -68,16 +69,24 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
 def culprits(program: str, target: Target, run_dir: Path, version: Version) -> dict[str, str]:
     """Keys without which dockerd would take these settings, and what it says of them: one wrong value, as a rule.
 
-    Nothing where dockerd cannot validate (before 23.0), and where no single key is to blame. Raises DaemonError.
+    Of a list those of its entries that are wrong, unless all are. Nothing where dockerd cannot validate (before 23.0),
+    and where no single key is to blame. Raises DaemonError.
     """
     wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
     # what it says does not always name the option: it is asked once without each
     for row in TABLE if wrong else ():
         if value_at(target.document, row.key) in (None, row.default):
             continue
-        without = replace(target, document=without_key(target.document, row.key))
-        if not _refusal(program, without, run_dir):
-            return {row.key: f"dockerd refuses it: {wrong}"}
+        rest = without_key(target.document, row.key)
+        if _refusal(program, replace(target, document=rest), run_dir):
+            continue
+        keys = entry_keys(row, value_at(target.document, row.key))
+        refused = {}
+        for key in keys if len(keys) <= _ENTRIES else ():
+            others = functools.reduce(without_key, set(keys) - {key}, target.document)
+            if said := _refusal(program, replace(target, document=others), run_dir):
+                refused[key] = f"dockerd refuses it: {said}"
+        return refused if len(refused) not in (0, len(keys)) else {row.key: f"dockerd refuses it: {wrong}"}
     return {}
 
 
@@ -125,12 +134,24 @@ def _no_password() -> str:
 
 
 def unavailable_hosts(hosts: Iterable[Host]) -> dict[str, str]:
-    """TCP hosts that could not be listened on now, with the reason. A socket is bound and closed at once."""
-    found = {}
-    for host in hosts:
-        if not host.is_unix and (reason := _why_not(host)):
-            found[host.text] = reason
-    return found
+    """Hosts that could not be listened on now, with the reason. A TCP socket is bound and closed at once."""
+    looks = ((host.text, _no_socket(host.address) if host.is_unix else _why_not(host)) for host in hosts)
+    return {text: reason for text, reason in looks if reason}
+
+
+def _no_socket(path: str) -> str:
+    """Why dockerd could not make its socket there: it makes no folder for it, and takes the place of no folder."""
+    folder = os.path.dirname(path)
+    try:
+        for name, wanted in ((folder, True), (path, False)):
+            mode = PATHS.ask(mode_of, name)
+            if mode is None and wanted:
+                return f"there is no folder {name}"
+            if mode is not None and stat.S_ISDIR(mode) is not wanted:
+                return f"{name} is {'not ' * wanted}a folder"
+    except PathError as exc:
+        return str(exc)
+    return ""
 
 
 def _why_not(host: Host) -> str:
@@ -183,6 +204,7 @@ class ServerIdentities:
             return kept, DaemonError(text, reason=exc.reason if isinstance(exc, DaemonError) else reason)
 
     def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
+        # The stage may be made without them, for a preview of what would be written.
         if self.certificates is None:
             raise DaemonError("no certificates yet", reason="Certificate")
         made, _ = self.certificates.ensure_server(
@@ -320,8 +342,8 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
             found["data-root"] = why
     drivers = settings.values.get("exec-opts")
     if isinstance(drivers, list) and "native.cgroupdriver=systemd" in drivers and not _SYSTEMD.is_dir():
-        found["exec-opts"] = (
-            "native.cgroupdriver=systemd needs systemd, which does not run here: no container could start"
+        found["exec-opts.native.cgroupdriver=systemd"] = (
+            "it needs systemd, which does not run here: no container could start"
         )
     driver = str(settings.values.get("log-driver") or "")
     if driver != running.get("log-driver") and (why := _no_log(driver, settings, root)):
@@ -333,6 +355,7 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:
     """Why that log driver does not work here, "" where nothing is known against it."""
+    # dockerd starts with each of these, and then refuses every container.
     if driver == "journald" and not _JOURNAL.exists():
         return "journald does not run here"
     options = settings.values.get("log-opts")
@@ -369,6 +392,7 @@ def possible(settings: DaemonSettings) -> tuple[DaemonSettings, tuple[LeftOut, .
     files = limits.get("nofile") if isinstance(limits, dict) else None
     hard = files.get("Hard") if isinstance(files, dict) else None
     most = int(_NR_OPEN.read_text())
+    # -1 is "no limit", which the engine takes from the kernel's own.
     if not isinstance(limits, dict) or not isinstance(hard, int) or 0 <= hard <= most:
         return settings, ()
     kept = {name: limit for name, limit in limits.items() if name != "nofile"}

@@ -174,6 +174,8 @@ def exists(path: str) -> bool:
 
 def _of_file(file: Path) -> OwnSettings:
     document, trouble = _document_of(file)
+    # Only what bears on us is read, and only if it is of the right kind: dockerd itself says what is wrong with
+    # the rest.
     root, seconds = document.get("data-root"), document.get("shutdown-timeout")
     return OwnSettings(
         file=file,

@@ -117,7 +117,7 @@ class DockerEngine:
 
     `timeout_s`: how long a call that changes something may take before it counts as lost; calls that only look get 20 s
     at most. EngineSlowError: the time is over, the engine may still be
-    at it. What it may send is in `engine.limits`.
+    at it. What it may send is in `engine.transport`.
     """
 
     def __init__(self, host: str, *, tls: EngineTls | None = None, timeout_s: float = 60) -> None:
@@ -251,10 +251,12 @@ class DockerEngine:
         """Status and body. Raises EngineUnreachableError."""
         # requests' own time-out begins again with each byte. A call that a pass waits for needs an end.
         deadline.begin(timeout)
+        # `client.request` merges headers, cookies, hooks and proxies of the session into each request, a quarter of what
+        # a call costs: there is nothing to merge.
+        request = requests.PreparedRequest()
+        request.prepare(method, url, headers=client.headers, **args)
         try:
-            response = client.request(
-                method, url, timeout=timeout, stream=True, allow_redirects=False, **args
-            )
+            response = client.send(request, timeout=timeout, stream=True, allow_redirects=False, proxies={})
             self._refuse_redirect(response)
             return response.status_code, read_body(response)
         except _BROKEN as exc:
@@ -344,6 +346,8 @@ class DockerEngine:
         Up to API 1.51 that is `Config.MacAddress`. None where the engine no longer speaks 1.51. Raises EngineError.
         """
         path = f"/containers/{ref}/json"
+        # Later versions have moved the address into the network's settings, where it is always filled in: whoever
+        # asked for it cannot be told from the engine then.
         if self.api_version() < _MAC_HIDDEN_SINCE:
             body = self._call("GET", path, ok=(404,))
         else:
@@ -609,10 +613,12 @@ def _images(items: Any) -> tuple[ObservedImage, ...]:
     return tuple(
         ObservedImage(
             id=item["Id"],
+            # The engine's words for "no name", which would be taken for one.
             tags=tuple(tag for tag in item.get("RepoTags") or () if tag != "<none>:<none>"),
             digests=tuple(name for name in item.get("RepoDigests") or () if not name.startswith("<none>@")),
             parent=item.get("ParentId") or "",
             size=int(item.get("Size") or 0),
+            # -1 is "not computed": asking for it costs the engine a walk through all layers.
             shared=item["SharedSize"] if item.get("SharedSize", -1) >= 0 else None,
         )
         for item in items or ()
@@ -729,6 +735,7 @@ def _volume(item: dict[str, Any]) -> ObservedVolume:
 def _causes(exc: BaseException) -> Iterator[BaseException]:
     """What came to be `exc`, itself first: requests wraps what urllib3 wrapped."""
     found: BaseException | None = exc
+    # `__context__` as well: some libraries raise anew without `from`.
     while found is not None:
         yield found
         within: BaseException | None = None

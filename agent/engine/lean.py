@@ -52,6 +52,7 @@ def stand_in(name: str, **names: Any) -> ModuleType | None:
     if spec is None:
         return None
     made = sys.modules[name] = _StandIn(spec, names)
+    # A submodule is an attribute of its package, as the import system would have made it.
     parent, _, child = name.rpartition(".")
     if parent:
         vars(sys.modules[parent]).setdefault(child, made)

@@ -30,8 +30,10 @@ class ReloadEvents:
         """The next one's attributes; None when none came in time or the connection ended."""
         if self._response is None or self._connection is None:
             return None
+        # The connection is ours alone, so the time-out may differ from read to read.
         self._connection.settimeout(timeout_s)
         try:
+            # Bounded: an engine that sends a line without an end costs no more than this.
             line = self._response.readline(256 * 1024)
         except (OSError, http.client.HTTPException):
             return None
@@ -94,6 +96,8 @@ class DaemonProbe:
         if not isinstance(body, dict) or not body.get("Driver"):
             return ""
         status = body.get("DriverStatus") or ()
+        # Its name in `Driver` is that of the snapshotter, and the same as of an older storage driver
+        # (`overlayfs`).
         containerd = any("io.containerd.snapshotter" in str(pair) for pair in status)
         name = f"containerd's {body['Driver']}" if containerd else str(body["Driver"])
         remapped = any("userns" in str(option) for option in body.get("SecurityOptions") or ())

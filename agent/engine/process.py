@@ -62,6 +62,7 @@ def _config_of(pid: int, wanted: str) -> bool:
     except OSError:
         return False
     arguments = [word.decode(errors="surrogateescape") for word in words]
+    # Both forms of an option: `--config-file=X` and `--config-file X`, which Go also takes with one dash.
     for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name.lstrip("-") == _ARGUMENT.lstrip("-") and word.startswith("-"):
@@ -130,6 +131,8 @@ def wait_end(process: Process, timeout_s: float | None) -> bool:
 
 def send_signal(process: Process, number: signal.Signals) -> None:
     """To that process and no other; quietly when it has ended."""
+    # The descriptor first, then the look at its start time: between the two the number cannot become another
+    # process's.
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -282,6 +285,7 @@ def end_leftover(container: str) -> bool:
 
 def _open_member(pid: int, container: str) -> int | None:
     """A descriptor of the process if it is the container's; the pid alone could be reused."""
+    # Looked at before and after: between the two the number cannot have become another process's.
     if not _belongs(pid, container):
         return None
     try:

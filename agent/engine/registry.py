@@ -209,6 +209,7 @@ class RegistryClient:
     def _refused(self, name: ImageName, reply: _Reply) -> RegistryError:
         code = wire.error_code(reply.body)
         tail = f" ({code})" if code else ""
+        # Registries answer the same to a wrong login and to an image that does not exist.
         if reply.status in (401, 403):
             known = self._login(name.registry) is not None
             why = "refuses the login of `config auth`" if known else "wants a login, or has no such image"
@@ -247,6 +248,7 @@ class RegistryClient:
 
     def _is_insecure(self, registry: str) -> bool:
         """moby registry/config.go: by its name, or by its address."""
+        # By name first: resolving it takes time, and a name may be all that is listed.
         if registry in self._ways.insecure:
             return True
         networks = [ipaddress.ip_network(text, strict=False) for text in self._ways.insecure_networks]

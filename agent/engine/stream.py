@@ -78,7 +78,7 @@ class EngineResponse:
         self._rest = rest
         self._sender = sender
         self._address = address
-        self.on_close: Callable[[], Awaitable[None]] | None = None  # what else ends with it
+        self._on_close: Callable[[], Awaitable[None]] | None = None
         self._bodiless = method == "HEAD" or status in (204, 304)
 
     async def __aenter__(self) -> EngineResponse:
@@ -89,13 +89,17 @@ class EngineResponse:
     ) -> None:
         await self.close()
 
+    def ends_with(self, action: Callable[[], Awaitable[None]]) -> None:
+        """What else ends with it, once."""
+        self._on_close = action
+
     async def close(self) -> None:
         """Ends the request and drops what is still on its way."""
         self._wire.abort()
         if self._sender is not None:
             await _stop(self._sender)
             self._sender = None
-        on_close, self.on_close = self.on_close, None
+        on_close, self._on_close = self._on_close, None
         if on_close is not None:
             await on_close()
 
@@ -161,6 +165,7 @@ class EngineResponse:
         parts: list[bytes] = []
         size = 0
         async for piece in self.chunks():
+            # Counted as it comes: the stated length may be missing, or wrong.
             size += len(piece)
             if size > limit:
                 raise EngineError(f"the engine's answer is longer than {limit} bytes")
@@ -254,6 +259,7 @@ class DockerStream:
         self.permit = permit
         self._around = around(self)
         self._tls = tls
+        # One buffer for all connections: pieces are handed on before the next one is read.
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
     def docker_words(self) -> list[str]:

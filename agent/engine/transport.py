@@ -148,6 +148,7 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
 def read_body(response: Any) -> bytes:
     """The body of a streamed response. Raises OversizeError."""
     parts, size = [], 0
+    # As it is on the wire: what is packed small could be large, and no engine packs.
     for piece in response.raw.stream(_PIECE, decode_content=False):
         size += len(piece)
         if size > BODY_LIMIT:
@@ -212,14 +213,17 @@ class EngineTls:
 
     def _stamp(self) -> _Stamps:
         """The files as they are now. Raises where they cannot be used."""
+        # Without the time every certificate is "not yet valid", and the real reason would be lost.
         if not clock_is_set(self._wall()):
             raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
         files = (self.ca, self._cert, self._key)
+        # Asked together, with one deadline: the folder may be on a mount that does not answer.
         view = PATHS.view((file_stamp, str(path)) for path in files)
         try:
             found = tuple(view(file_stamp, str(path)) for path in files)
         except PathError as exc:
             raise EngineTlsError(f"docker_cert_path: {exc}") from exc
+        # The key is the last of the three. Who reads it controls the engine.
         if found[-1].mode & _OTHERS:
             raise EngineTlsError(f"docker_cert_path: {self._key} is open to others, expected mode 0600")
         return found

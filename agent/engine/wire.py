@@ -94,6 +94,7 @@ class Wire(asyncio.BufferedProtocol):
             self._take_the_rest()
         self._ended = True
         self._error = self._error or exc
+        # Whoever waits for either is woken, to find the error.
         self._news.set()
         self._writable.set()
         self.lost.set()

@@ -114,6 +114,7 @@ class _Given:
             before, digest = self._before(package)
         except UciMissing:
             before, digest = Package(name=package), ""
+        # A hash of its own, so that the plan for these sections is never taken for that of the committed file.
         given = json.dumps(sections, sort_keys=True)
         return with_sections(before, sections), hashlib.sha256(f"{digest} {given}".encode()).hexdigest()
 
@@ -123,6 +124,7 @@ class _Given:
             digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
             return parse(text, package=package, path=str(self.source_path(package))), digest
         committed, digest = self._store.load_with_hash(package)
+        # In the order of libuci: what is staged comes on top of what is committed.
         changes = read_staged(self._save_dir, package) if self._given.staged else ()
         if not changes:
             return committed, digest
@@ -222,6 +224,7 @@ def _read(
 
 def _missing(path: str) -> tuple[str, str]:
     """Why there is no UCI file, and what is expected."""
+    # The folder may be what is missing, or a file of that name be something else: each has its own advice.
     try:
         mode = PATHS.ask(mode_of, path)
         wrong = PATHS.ask(no_folder, os.path.dirname(path)) if mode is None else f"it is {kind_of(mode)}"

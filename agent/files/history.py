@@ -68,17 +68,22 @@ class History:
 
         That is not always what its section says now: one may edit it again before what it said was looked at.
         """
+        # Half-made ones of a swap are not applied yet.
         applied = {r.section: r.spec_hash for r in records if r.kind == "container" and not r.swap}
         for section, text in texts.items():
             key, made_of = Key("container", section), applied.get(section)
             wanted = desired.spec_hashes.get(key, "")
             asked = self._asked.pop(section, {})
+            # Settled: what runs was made of what the section says now.
             if key not in busy and made_of == wanted:
                 self.keep(section, text, at=at)
                 continue
+            # Edited again while it was made: the text of the try that succeeded is kept, not the newest one.
             if key not in busy and made_of in asked:
                 self.keep(section, asked.pop(made_of), at=at)
             asked.pop(wanted, None)
+            # Bounded, and the newest last: a section that is edited again and again without success must not fill
+            # the memory.
             self._asked[section] = dict([*asked.items(), (wanted, text)][-KEPT:])
 
     def keep(self, section: str, text: str, *, at: float) -> None:

@@ -30,6 +30,7 @@ class RuntimeOptions:
 
     def given(self, agent: AgentSettings) -> dict[str, str]:
         """The options that a command line may name and a running agent cannot change, with their values."""
+        # As absolute paths: a running agent may have been started in another folder.
         return {
             "config-dir": str(self.config_dir.absolute()),
             "override-dir": str(self.override_dir.absolute()),

@@ -144,6 +144,7 @@ class StateFile:
         """
         made: list[Record] = []
 
+        # In here the record is the one that the lock protects; the caller may hold an older one.
         def make(old: dict[str, Record]) -> dict[str, Record]:
             made.append(replace(old[nonce], **changes))
             return {**old, nonce: made[-1]}
@@ -253,10 +254,12 @@ class StateFile:
 
     def _to_disk(self, line: bytes, records: dict[str, Record], *, lasting: bool) -> None:
         place = self._place
+        # A change is a line at the end; only when there are many, the whole is written: flash wears by the block.
         if place is not None and not place.is_full(len(line)):
             try:
                 self._append(place, line, lasting=lasting)
             except (_OtherFileError, FileNotFoundError):
+                # another process has put a file in its place, or removed it: the whole is written, and nothing is lost
                 pass
             else:
                 return

@@ -234,6 +234,7 @@ def _text(package: Package) -> bytes:
     try:
         text = format_file(package)
         data = text.encode("utf-8", "surrogateescape")
+        # Read back before it is written: a file that says something else would be worse than none.
         if _shape(parse(text, package=package.name)) == _shape(package):
             return data
         wrong = "it would be read as something else"

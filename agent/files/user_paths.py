@@ -174,6 +174,7 @@ class View:
     def __call__(self, question: Callable[[str], Value], path: str) -> Value:
         """The answer. Raises PathError with a reason for people."""
         key: Question = (question, path)
+        # What was not asked for in the batch is asked for alone: right, but a thread of its own.
         if key not in self._answers:
             self._answers.update(self._paths.answers([key]))
         answer = self._answers[key]

@@ -91,11 +91,13 @@ def parse_engine_address(text: str) -> EngineAddress:
     """A Docker host URL. Raises QuantityError."""
     try:
         parts = urlsplit(text)
+        # `port` raises for numbers out of range, `hostname` for brackets that do not close.
         host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise QuantityError(f"{text!r}: {exc}", _ENGINE_FORM) from exc
     if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
         return EngineAddress(path=parts.path)
+    # Docker's own form has nothing else: a user name or a path would be ignored, and hide a mistake.
     bare = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme == "tcp" and host and port and bare:
         return EngineAddress(host=host, port=port)

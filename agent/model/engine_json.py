@@ -134,15 +134,18 @@ def health(check: Healthcheck) -> dict[str, Any]:
         "StartPeriod": check.start_period_ns,
         "StartInterval": check.start_interval_ns,
     }
+    # Only what is set: a zero tells the engine to take the image's value, and null is not always the same.
     return {name: value for name, value in values.items() if value is not None}
 
 
 def read_health(given: Mapping[str, Any] | None) -> Healthcheck | None:
     check = given or {}
+    # Nothing, or an empty list, where the image says what is run.
     kind, *words = check.get("Test") or ("",)
     health = Healthcheck(
         cmd={"NONE": "none", "CMD-SHELL": " ".join(words)}.get(kind) or None,
         argv=tuple(words) if kind == "CMD" else (),
+        # 0 and nothing are the same in the engine's answer.
         interval_ns=check.get("Interval") or None,
         timeout_ns=check.get("Timeout") or None,
         retries=check.get("Retries") or None,

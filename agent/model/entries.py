@@ -98,12 +98,14 @@ def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise QuantityError(f"{text!r} is not an IP address", expected) from None
+    # A zone is an interface of this machine: in a container, or on the network, it has no meaning.
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id and not zone:
         raise QuantityError(
             f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without %"
         )
     if version and address.version != version:
         raise QuantityError(f"{text!r} is an IPv{address.version} address", expected)
+    # In canonical form, so that two spellings of an address have one hash.
     return str(address)
 
 
@@ -213,6 +215,7 @@ def parse_volume(text: str) -> Mount:
     """One `volume` entry."""
     parts = text.split(":")
     if len(parts) == 1:
+        # A path in the container alone is an anonymous volume, as in docker.
         return Mount(source="", target=_target(parts[0], text))
     if len(parts) > 3:
         raise QuantityError(f"{text!r} has too many parts", _VOLUME_FORM)
@@ -220,6 +223,7 @@ def parse_volume(text: str) -> Mount:
     if source.startswith("/"):
         source = _tidy(source)
     elif not VOLUME_NAME.fullmatch(source):
+        # Docker's command line takes relative paths, from the folder it is called in; a section has none.
         kind = "a relative path" if "/" in source or source.startswith((".", "~")) else "not a volume name"
         raise QuantityError(f"{source!r} is {kind}", _VOLUME_FORM)
     return _mount(source, target, parts[2].split(",") if len(parts) == 3 else [])
@@ -227,11 +231,13 @@ def parse_volume(text: str) -> Mount:
 
 def _mount(source: str, target: str, options: list[str]) -> Mount:
     read_only, no_copy, propagation = False, False, ""
+    # Several may contradict each other: the last one counts, as in docker.
     for option in options:
         if option in {"ro", "rw"}:
             read_only = option == "ro"
         elif option == "nocopy" and not source.startswith("/"):
             no_copy = True
+        # Propagation is about mounts below the source, which a volume does not have.
         elif option in _PROPAGATION and source.startswith("/"):
             propagation = option
         elif option not in _WITHOUT_EFFECT:
@@ -423,6 +429,7 @@ def parse_ulimit(text: str) -> Ulimit:
             f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS))
         )
     soft, hard = int(match[2]), int(match[3] or match[2])
+    # -1 is unlimited, and so above every number.
     if hard != -1 and (soft == -1 or soft > hard):
         raise QuantityError(f"the soft limit in {text!r} is above the hard one", expected)
     return Ulimit(name=match[1], soft=soft, hard=hard)

@@ -90,6 +90,7 @@ def sysctl_name(name: str) -> str:
 
 def sysctl_namespace(name: str) -> str:
     """`net`, `ipc` or `uts`: the namespace that a sysctl belongs to. Raises QuantityError where it has none."""
+    # `net/ipv4/ip_forward` is a name to the kernel as well.
     dotted = sysctl_name(name)
     if dotted.startswith("net.") and _SYSCTL.fullmatch(dotted):
         return "net"

@@ -126,11 +126,13 @@ def filled(template: str, values: Mapping[str, str], *, as_json: bool = False) -
 
 def check_template(text: str, *, as_json: bool = False) -> str:
     """The same text. Raises QuantityError, which shows nothing but the name of a placeholder."""
+    # The template itself may hold a token: nothing else of it goes into the message.
     unknown = next((name for name in _PLACEHOLDER.findall(text) if name not in PLACEHOLDERS), None)
     if unknown is not None:
         raise QuantityError(f"unknown placeholder {{{unknown[:32]}}}", f"one of {', '.join(PLACEHOLDERS)}")
     if as_json:
         try:
+            # Tried with a harmless text in every place, as the values only exist when something happens.
             json.loads(filled(text, dict.fromkeys(PLACEHOLDERS, "x"), as_json=True))
         except (ValueError, RecursionError) as exc:
             raise QuantityError(

@@ -413,6 +413,7 @@ def prerequisites_first(needs: Mapping[str, Set[str]]) -> list[str]:
     ordered: list[str] = []
     while left:
         ready = [name for name, wanted in left.items() if not wanted & left.keys()]
+        # Without any that is ready the rest is a circle: it comes as it is given, rather than not at all.
         for name in ready or list(left):
             ordered.append(name)
             del left[name]

@@ -240,10 +240,12 @@ def _without_bare_login(found: re.Match[str]) -> str:
     """
     word = found[0]
     digest = _DIGEST.search(word)
+    # The last `@` before a digest: passwords may hold one, host names do not.
     end = word.rfind("@", 0, digest.start() if digest else len(word))
     for colon in _COLON.finditer(word, 0, max(end, 0)):
         at = colon.end()
         is_mail = word[max(at - 8, 0) : at - 1].rpartition("<")[2].lower() in _ADDRESSES
+        # What follows looks like a port or a tag: then there is no password to hide.
         if at < end and colon[0] == ":" and not is_mail and not _NO_LOGIN.match(word, at):
             return f"{word[:at]}{MASK}{word[end:]}"
     return word
@@ -310,6 +312,7 @@ def _short_options(text: str) -> str:
         option, gap = found[1], found[2]
         if _is_secret_option(programs, option):
             return _short_value(option, value)
+        # Without a known program: `-pSECRET` is how mysql takes its password, and `-p8080:80` is a port.
         return MASK if option == "p" and not gap and not programs and not _PLAIN_P.fullmatch(value) else value
 
     if "curl" in programs:

@@ -111,8 +111,10 @@ def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
     full = engine.inspect_container(container.id)
     if full is None:
         return container
+    # The list's words ("Exited (0) 2 hours ago") are about an older state otherwise.
     same = (full.state, full.exit_code) == (container.state, container.exit_code)
     code = f" ({full.exit_code})" if full.exit_code is not None else ""
+    # The list shows the image by the name that the container was made of.
     return replace(
         full,
         image=container.image,

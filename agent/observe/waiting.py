@@ -110,6 +110,7 @@ def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
     found: dict[str, Missing] = {}
     for container in desired.containers:
         spec, waits = container.spec, container.policy.wait_for
+        # A USB device is found in this machine's sysfs, and the container would run on another one.
         names = [device.host for device in spec.devices] + [w.target for w in waits]
         if usb := next((name for name in names if name.startswith("usb:")), ""):
             reason = f"{usb} can be found on this machine only, and the engine is on another machine"

@@ -245,6 +245,7 @@ def _networks(
 
 def adopt_network(body: Mapping[str, Any], *, name: str, section: str) -> Network:
     """The section of a network that is there; `body`: GET /networks/{id}."""
+    # Labels of compose tell compose what is its own: with them `docker compose down` would remove our network.
     labels = (body.get("Labels") or {}).items()
     spec = NetworkSpec(
         driver=str(body.get("Driver") or "bridge"),

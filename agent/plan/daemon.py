@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from agent.errors import Reason
+from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonSettings,
@@ -28,10 +29,12 @@ from agent.model.dockerd.table import (
     DaemonOption,
     Version,
     effect_of,
+    entry_keys,
     identity_of,
     put,
     stops_containers,
     value_at,
+    without_key,
 )
 from agent.model.dockerd.values import is_loopback
 from agent.model.secrets import MASK, is_secret_name
@@ -231,10 +234,10 @@ def render(
     are not certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
     are left out, since dockerd would not start for the sake of one.
 
-    `refused`: key of the table -> why its value cannot be used here. Such a key, and one whose option is wrong in UCI, is
-    as in `kept`, the document that dockerd follows or followed, so that a mistake neither stops a container nor makes
-    another engine of this one; without a value there, it is left out. `prior`: storage drivers that have left data in
-    data_root.
+    `refused`: key of the table, or of an entry of a list -> why it cannot be used here. Such an entry is left out. Such
+    a key, and one whose option is wrong in UCI, is as in `kept`, the document that dockerd follows or followed, so that
+    a mistake neither stops a container nor makes another engine of this one; without a value there, it is left out.
+    `prior`: storage drivers that have left data in data_root.
     """
     document: dict[str, Json] = {}
     warnings: list[str] = []
@@ -247,8 +250,12 @@ def render(
             old = value_at(kept or {}, row.key)
             put(document, row.key, row.default if old is None else old)
             continue
-        value, told = _of_version(row, value_at(settings.values, row.key), version)
+        value, told = _of_version(row, _without_refused(row, settings.values, why_not, left_out), version)
         left_out += told
+        if row.uci == "log_opts" and isinstance(value, dict):
+            value = _of_driver(
+                value, str(document.get("log-driver") or log_drivers.DEFAULT), version, left_out
+            )
         put(document, row.key, _merged(document, row, row.default if value is None else value))
     if document.get("ip6tables") and version < _IP6TABLES_STABLE:
         document["experimental"] = True
@@ -260,9 +267,9 @@ def render(
     closed = [host for host in tcp if host not in allowed]
     if settings.tls is not None and identity is None:
         allowed = []
-    opened = [host for host in allowed if host.text not in unavailable]
     unix = [host for host in settings.hosts if host.is_unix and _same(host.address) != _same(socket)]
-    document["hosts"] = [f"unix://{socket}", *(host.text for host in (*unix, *opened))]
+    opened = [host.text for host in (*unix, *allowed) if host.text not in unavailable]
+    document["hosts"] = [f"unix://{socket}", *opened]
     document.update(_tls_keys(settings, identity))
     return Rendered(
         document=document,
@@ -270,6 +277,35 @@ def render(
         left_out=tuple(left_out),
         warnings=tuple(warnings),
     )
+
+
+def _without_refused(
+    row: DaemonOption, values: Document, why_not: Mapping[str, object], left_out: list[LeftOut]
+) -> Json:
+    """The value without the entries that cannot be used here."""
+    whole = value_at(values, row.key)
+    for key in entry_keys(row, whole):
+        if key in why_not:
+            values = without_key(values, key)
+            left_out.append(LeftOut(row.uci, f"{key.partition('.')[2]} is not applied: {why_not[key]}"))
+    left = value_at(values, row.key)
+    return left if left or left == whole else None
+
+
+def _of_driver(
+    given: dict[str, Json], driver: str, version: Version, left_out: list[LeftOut]
+) -> dict[str, Json]:
+    """The log options that the driver has in that version: with another one dockerd does not start."""
+    known, kept = log_drivers.known_options(driver), {}
+    for name, value in given.items():
+        since = log_drivers.option_since(name)
+        if known is not None and name not in known:
+            left_out.append(LeftOut("log_opts", f"{name} is not applied: it is not an option of {driver}"))
+        elif version < since:
+            left_out.append(_too_old("log_opts", name, version, since))
+        else:
+            kept[name] = value
+    return kept
 
 
 def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json, list[LeftOut]]:
@@ -280,6 +316,7 @@ def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json,
         return None, [_too_old(row.uci, None, version, row.since)]
     if row.needs is None:
         return value, []
+    # A single value is had or not; of a list the entries that the engine knows are still of use.
     if not isinstance(value, list):
         needed = row.needs(value)
         return (value, []) if version >= needed else (None, [_too_old(row.uci, value, version, needed)])
@@ -340,6 +377,7 @@ def _same(path: str) -> str:
 def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]) -> Finding:
     """The condition InsecureAPI: false when no one can get in from outside without a certificate."""
     verified = settings.tls is not None and settings.tls.verify
+    # With verified clients an address may be reached by anyone: they still need a certificate.
     exposed = [] if verified else [host for host in allowed if not is_loopback(host)]
     if refused:
         return _finding(

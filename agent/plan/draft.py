@@ -114,8 +114,8 @@ def plugged_words(container: Container) -> tuple[str, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `plan.claims`; `left`:
-    key -> why nothing is planned for it; `defects`: what planning one resource raised."""
+    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `container.needs`;
+    `left`: key -> why nothing is planned for it; `defects`: what planning one resource raised."""
 
     desired: Desired
     observed: Observed

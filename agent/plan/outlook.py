@@ -95,6 +95,8 @@ class Outlook:
 
     def beyond(self, other: Outlook, *, own: Collection[str]) -> Outlook:
         """What this one has and `other` has not, and whatever it has of the keys in `own`."""
+        # Without the level and the fields: the same operation for the same cause is old news, even if more is
+        # known of it now.
         known = {(o.key, o.verb, o.cause) for o in other.operations}
         told = {(e.key, e.state, e.message) for e in other.entries}
 

@@ -179,6 +179,8 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
 def _circle(works: Mapping[str, ops.Work]) -> set[str]:
     """The works that wait for each other: none of them could ever begin."""
     waits = {key: (work.needs | work.after) & works.keys() for key, work in works.items()}
+    # What needs nothing inside, or is needed by nothing, is no part of a circle: taken away until nothing more
+    # goes.
     while waits:
         needed = frozenset[str]().union(*waits.values())
         inside = {

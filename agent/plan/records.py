@@ -173,8 +173,10 @@ def unwitnessed(record: Record, seen: ObservedContainer, engine_since: str) -> b
     In this engine's life it is taken for what the engine would take it for: a job that is done.
     """
     ended, began = moment(seen.finished_at), moment(engine_since)
+    # A time that cannot be read proves nothing: what was remembered decides, and else the exit code.
     if ended is None or began is None:
         return record.completed is None
+    # The record is of a version that did not note how containers ended.
     if record.completed is None:
         return ended > began or ended < began - OLD_VERSION_S
     return ended > began
@@ -279,11 +281,13 @@ def _doubled(records: list[Record], tags: Tags, here: set[str]) -> set[str]:
     chosen: dict[tuple[str, str], Record] = {}
     dropped: set[str] = set()
     for record in records:
+        # Both objects of a swap are wanted while it lasts, and records of another engine have their object there.
         if record.swap or record.engine != tags.of(record.kind):
             continue
         other = chosen.setdefault((record.kind, record.section), record)
         if other is record:
             continue
+        # The record without an object goes: forgetting the other would leave its container to no one.
         loser = other if record.nonce in here and other.nonce not in here else record
         chosen[record.kind, record.section] = record if loser is other else other
         dropped.add(loser.nonce)

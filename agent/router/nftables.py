@@ -74,6 +74,7 @@ class Iptables:
         program = self._program()
         if program is None:
             raise FirewallError(f"there is no program {self.name}")
+        # `--wait`: fw3, dockerd and others write rules too, and xtables has one lock for all.
         command = [program, "--wait", str(_WAIT_S), *words]
         try:
             done = subprocess.run(
@@ -87,6 +88,7 @@ class Iptables:
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise FirewallError(f"{self.name} {words[0]} failed: {type(exc).__name__}") from exc
         if done.returncode:
+            # Cut: iptables prints its usage for some errors.
             said = " ".join(done.stderr.split())[:256]
             raise FirewallError(f"{self.name} {' '.join(words)} failed: {said}")
         return done.stdout
@@ -143,6 +145,7 @@ class Nftables:
         program = shutil.which(self._program, path=PATH)
         if program is None:
             raise FirewallError(f"{self._program} is not installed")
+        # In one run from stdin, so that all of it comes into force or nothing.
         try:
             done = subprocess.run(
                 [program, *words],
@@ -167,18 +170,19 @@ class Filter:
         self._iptables, self._nftables = iptables, nftables
         self._looks = _LOOKS  # left, to see that the other one holds none of our rules
         self._by_nft: bool | None = None
-        self.dockerd_uses_nftables = False
 
-    def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
+    def put_in_force(self, rules: Sequence[Rule], *, keep: bool, dockerd_uses_nftables: bool = False) -> bool:
         """As `Iptables.put_in_force`."""
         has_nft, has_iptables = self._nftables.is_there, self._iptables.is_there
         if not has_nft and not has_iptables:
             raise FirewallError("neither iptables nor nft is installed")
-        by_nft = has_nft and (self.dockerd_uses_nftables or not has_iptables)
+        by_nft = has_nft and (dockerd_uses_nftables or not has_iptables)
+        # Another backend than last time: what the one before has left is looked for again.
         if by_nft is not self._by_nft:
             self._by_nft, self._looks = by_nft, _LOOKS
         used: Iptables | Nftables = self._nftables if by_nft else self._iptables
         changed = used.put_in_force(rules, keep=keep)
+        # Only for a few passes: the other backend's rules do not come back by themselves.
         if self._looks:
             self._clear(self._iptables if by_nft else self._nftables)
         return changed

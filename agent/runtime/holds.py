@@ -198,6 +198,7 @@ class ManualActions:
             for c in self._declared()
             if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
         }
+        # As they were applied too: a section may have been edited while its container runs with the old mounts.
         for record in self.records.records():
             if record.kind == "container":
                 sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}

@@ -302,6 +302,7 @@ def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
         engine=reconciler.engine,
         records=reconciler.records,
         board=reconciler.board,
+        # With a file that cannot be read the last good sections are no measure for what may be removed.
         desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
         memory=options.state_dir / "unused.json",
         is_here=reconciler.engine_is_here,
@@ -318,6 +319,7 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
 def locked(path: Path) -> Iterator[int]:
     """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not followed: in a directory that others can write to, a link could make us lock, and create, any file.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -86,13 +86,16 @@ class Single:
         """Updates containers, or takes them back to the image before."""
         from agent.runtime.requests.versions import answer, ask
 
+        # The same lock as the agent's: two writers of state.json would undo each other's records.
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.take_over()
+            # Everything is inspected: no pass before this one has seen what changed meanwhile.
             self._reconciler.standing.look(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
                 self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
                 found = foresee(self._reconciler)
+            # A process that ends leaves no tail of changes for the next one to read.
             self._reconciler.records.fold()
             return answer(self._reconciler, asked, found, outcomes)
 
@@ -152,6 +155,7 @@ class Single:
 def _follow(board: StatusBoard, changed: Callable[[dict[str, Any]], None]) -> None:
     seen = board.version
 
+    # By number: the board calls for each change, and events in between must not be told twice.
     def on_change() -> None:
         nonlocal seen
         for event in board.events_after(seen) or ():

@@ -381,6 +381,7 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
+        # While data is moved nothing may write to it: all containers wait, whatever else they wait for.
         if self._paused:
             missing = Missing(reason=self._paused, stop=True)
             return {Key("container", c.section): missing for c in desired.containers}
@@ -397,16 +398,7 @@ class Reconciler:
             self.daemon.keep_up(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
-        # before dockerd's stage: what is to be blocked must be so before dockerd opens the published ports
-        if self.router is not None:
-            self.router.reconcile(desired)
-        if self.hazards is not None:
-            self.hazards.show(desired)
-        ready = self.daemon is None or self.daemon.reconcile(desired, busy=self.under_way.is_busy())
-        # and after it: a dockerd that starts makes its chains again
-        if self.router is not None:
-            self.router.put_rules_back()
-        if not ready:
+        if not self._router_and_dockerd(desired):
             self._show_why_not(desired)
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
@@ -426,6 +418,28 @@ class Reconciler:
         self._endings.remember(self.records)
         self._sharing.remember(self.records)
         self.images.note(desired, self.records, self.under_way.keys(), now=self.wall())
+        self._show(desired, plan, api)
+        if not plan.works:
+            unreached = self.under_way.is_busy() or self.backoff.any() or _is_unreached(plan)
+            self._status.nothing_to_do(None if unreached else desired.generation)
+            return plan, None
+        return plan, self.under_way.begin(plan, desired, api)
+
+    def _router_and_dockerd(self, desired: Desired) -> bool:
+        """Brings both to their settings; whether the engine may be worked on now."""
+        # before dockerd's stage: what is to be blocked must be so before dockerd opens the published ports
+        if self.router is not None:
+            self.router.reconcile(desired)
+        if self.hazards is not None:
+            self.hazards.show(desired)
+        ready = self.daemon is None or self.daemon.reconcile(desired, busy=self.under_way.is_busy())
+        # and after it: a dockerd that starts makes its chains again
+        if self.router is not None:
+            self.router.put_rules_back()
+        return ready
+
+    def _show(self, desired: Desired, plan: ops.Plan, api: tuple[int, int]) -> None:
+        """Puts what this pass found into status, and what people may go back to into the history."""
         self._status.drop_undeclared(desired, self.under_way.keys())
         self._status.engine(api)
         self._status.plan(self.with_outputs(plan, desired))
@@ -439,11 +453,6 @@ class Reconciler:
             self.history.keep_applied(
                 desired, self.last.texts, self.records.records(), self.under_way.keys(), at=self.wall()
             )
-        if not plan.works:
-            unreached = self.under_way.is_busy() or self.backoff.any() or _is_unreached(plan)
-            self._status.nothing_to_do(None if unreached else desired.generation)
-            return plan, None
-        return plan, self.under_way.begin(plan, desired, api)
 
     def update_checks(self) -> UpdateChecks:
         """Raises ConflictError where this agent makes none."""
@@ -592,10 +601,12 @@ class Reconciler:
             left = tuple(
                 word for word in record.left if self.engine.inspect_volume(*names([word])) is not None
             )
+        # Unknown is not gone: they are looked at again by the next pass that comes here.
         except EngineError as exc:
             logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
             return
         if left != record.left:
+            # The record may have gone meanwhile, with its container.
             with contextlib.suppress(KeyError):
                 self.records.change(record.nonce, left=left)
 

@@ -198,6 +198,7 @@ class RouterIntegration:
         try:
             self._interfaces = self._tools.netifd.interfaces()
         except BusError as exc:
+            # Said once, and the last answer stays: rules must not go because netifd is being restarted.
             self._say("netifd", str(exc))
         else:
             self._say("netifd", "")
@@ -231,8 +232,6 @@ class RouterIntegration:
         self._say("enforced", text if ignored else "")
         wanted = wanted_rules(self._enforced, lambda name: self._resolve(name, packages, interfaces))
         self._by_nftables = values.get("firewall-backend") == "nftables"
-        for tables in (self._tools.ipv4, self._tools.ipv6):
-            tables.dockerd_uses_nftables = self._by_nftables
         self._rules = {"4": wanted.rules, "6": wanted.rules if values.get("ip6tables") else ()}
         places = (
             (text, text.partition(":")[0].partition("[")[0].rpartition(".")[2])
@@ -270,10 +269,12 @@ class RouterIntegration:
     ) -> Blocked:
         """All devices that the interface has or may get: an interface that comes up finds its rule there."""
         declared = devices_of(packages.network, name) if packages is not None else None
+        # Both: what netifd says now, and what UCI says it will be after the next dial-in.
         found = set(declared or ())
         known = (interfaces or {}).get(name)
         if known is not None:
             found |= {device for device in (known.device, known.l3_device) if device}
+        # A name that nothing knows may be a device of its own.
         if declared is None and known is None:
             return Blocked(devices=frozenset({name}), unknown=not self._tools.has_device(name))
         return Blocked(devices=frozenset(found))
@@ -285,7 +286,7 @@ class RouterIntegration:
             if not rules[family] and family in self._clean:
                 continue
             try:
-                tables.put_in_force(rules[family], keep=keep)
+                tables.put_in_force(rules[family], keep=keep, dockerd_uses_nftables=self._by_nftables)
             except FirewallError as exc:
                 if rules[family]:
                     problems.append(str(exc))
@@ -442,6 +443,7 @@ def make_router(
     wake: Callable[[], None] | None = None,
 ) -> RouterIntegration:
     """The stage of the running agent. `ask`: a call to ubus, see `BusNetifd`."""
+    # Over ubus without starting a program; where ubus is away for a moment, by the program.
     programs = UbusNetifd()
     tools = RouterTools(
         netifd=BusNetifd(ask, programs) if ask is not None else programs, settings_of=settings_of

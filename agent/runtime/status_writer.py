@@ -127,6 +127,8 @@ class StatusWriter:
 
     def held(self, desired: Desired, why: str) -> None:
         """Another engine than before answers: nothing of what is declared is there, and nothing is created."""
+        # Everything that is declared, also what was never on the board: an empty status would look as if all were
+        # well.
         for key, name in declared(desired).items():
             self.board.ensure(key, name)
             self.board.set(key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why)
@@ -134,6 +136,7 @@ class StatusWriter:
             if Key.parse(key).kind not in _KINDS:
                 continue
             self.board.set_object(key, "")
+            # They are about objects that this engine does not have.
             for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
                 self.board.clear(key, condition)
             if Key.parse(key).kind == "container":
@@ -145,19 +148,21 @@ class StatusWriter:
         self.ids()
         self.board.set_agent(generation=generation, last_pass=self.board.clock())
 
-    def ids(self) -> None:
-        """Which object each resource is, on the engine that answers."""
+    def ids(self, keys: Collection[str] | None = None) -> None:
+        """Which object each of these resources is on the engine that answers; None: each one on the board."""
+        asked = self.board.keys() if keys is None else self.board.keys() & set(keys)
         ids: dict[str, str] = {r.key: r.object_id for r in self.records.records() if not r.swap}
-        for key in sorted(self.board.keys()):
+        for key in sorted(asked):
             if Key.parse(key).kind in _KINDS:
                 self.board.set_object(key, ids.get(key, ""))
 
-    def losses(self) -> None:
-        """Volumes that were removed by others and are there again, empty: until that was acknowledged."""
-        known = self.board.keys()
+    def losses(self, keys: Collection[str] | None = None) -> None:
+        """Volumes that were removed by others and are there again, empty: until that was acknowledged. `keys`: see `ids`."""
+        asked = self.board.keys() if keys is None else self.board.keys() & set(keys)
         for record in self.records.records():
             key = record.key
-            if key not in known or record.swap:
+            # A half of a swap, or of a section that is gone: nothing on the board to say it at.
+            if key not in asked or record.swap:
                 continue
             if not record.lost:
                 self.board.clear(key, ConditionType.DATA_LOST)
@@ -206,10 +211,12 @@ class StatusWriter:
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
         """A resource could not be made what it shall be."""
         reason: Reason = "RolledBack" if rolled_back else "Failed"
+        # A full disk is told apart: it is the one failure that people can mend at once.
         if isinstance(error, StorageError):
             reason = "StorageFull" if error.full else "StorageFailed"
         self.board.ensure(key)
         text = str(error)
+        # The container that printed it is gone by now.
         output = error.output if isinstance(error, EngineError) else ""
         details = {"output": output} if output else {}
         self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details)
@@ -270,6 +277,7 @@ def webui_of(container: Container) -> str:
         for port in spec.ports
         if port.protocol == "tcp" and port.host_port
     }
+    # On the router's own network the ports inside are those outside.
     if spec.network_mode == "host":
         published = {number: number for number in webui_ports(link)}
     return with_ports(link, published)

@@ -205,8 +205,10 @@ class UnderWay:
                 key = Key.parse(work.key)
                 if key.kind == "container" and self.history is not None:
                     self.history.forget(key.section)
-        self.status.ids()
-        self.status.losses()
+        # Of this work alone: a first apply of a thousand containers would look a thousand times at all of them.
+        keys = {work.key, *(operation.key for operation in work.operations)}
+        self.status.ids(keys)
+        self.status.losses(keys)
         self.moved()
         # after the board: who sees that nothing is under way reads there what came of it
         self._works.pop(work.key, None)

@@ -160,6 +160,7 @@ class UpdateChecks:
         """What `GET /v1/updates` gives; times are unix seconds, sizes bytes. Raises EngineError."""
         results = self.results(desired)
         limited = self.limited_until()
+        # Copied, since a check in another thread adds to it while this is written out.
         with self._lock:
             limits = dict(self._limits)
         return {
@@ -176,6 +177,7 @@ class UpdateChecks:
                     "pulls_left": limits.get(name),
                     "limited_until": limited.get(name),
                 }
+                # A registry may be known for its pulls, or only for having refused: both are worth telling.
                 for name in sorted(limits.keys() | limited.keys())
             ],
         }
@@ -392,6 +394,7 @@ class UpdateChecks:
         with self._lock:
             if image_id in self._images:
                 return self._images[image_id]
+        # Asked without the lock: the engine may take seconds, and the status is read meanwhile.
         body = self.engine.inspect_image(image_id)
         found = None if body is None else _running(image_id, body)
         with self._lock:

@@ -137,6 +137,7 @@ def _make_doors(
     parts: Parts, settings: AgentSettings, listener: socket.socket, path: Path
 ) -> tuple[ControlServer, Listeners]:
     """The server of the control socket that `listener` is bound to, and what follows the agent section."""
+    # All of it here: Starlette and uvicorn are some MiB that an agent without clients does without.
     from agent.api.access.access import Access
     from agent.api.access.listeners import Listeners
     from agent.api.access.subnets import Subnets
@@ -146,6 +147,7 @@ def _make_doors(
     access = Access(parts.sessions, Subnets(parts.engine), settings=settings)
     app = make_app(parts.agent, parts.engine, access, parts.consoles, jobs=parts.jobs, data=parts.data)
     listeners = Listeners(app, access, parts.agent.board, wan=lambda: wan_addresses(parts.options))
+    # Asked for at once: a pass that follows may be a minute away.
     listeners.want(settings)
     return ControlServer(app, path, listener=listener), listeners
 

@@ -175,6 +175,7 @@ class Alarms:
         for known in self._alarms.values():
             for event, alarm in known.items():
                 if not alarm.standing:
+                    # One that stands is told by its condition; one that came and went, after a quiet time.
                     times.append(alarm.last + QUIET_S)
                 if not alarm.told and (alarm.standing or alarm.onsets > 1):
                     times.append(max(self._ripe_at(event, alarm), now))
@@ -235,6 +236,7 @@ def _news(event: Event, resource: Mapping[str, Any], condition: Mapping[str, Any
         reason=str(condition["reason"]),
         label=str(condition["label"]),
         message=str(condition["message"]),
+        # Only with the trouble itself: an old output beside "recovered" would alarm again.
         output=str(condition.get("details", {}).get("output", "")),
         since=float(condition["since"]),
     )
@@ -247,6 +249,7 @@ def _remembered(key: str, event: Event) -> News:
 
 
 def _recovered(trouble: News) -> News:
+    # A notice that people have seen is known by its own words.
     was = trouble.label or trouble.event.value
     return News(
         event=Event.RECOVERED,

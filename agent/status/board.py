@@ -61,6 +61,7 @@ class Condition:
     def as_json(self) -> dict[str, Any]:
         """With its level, a few words for it, and where it is bad a message and what people can do."""
         message = self.message or sentence_of(self.type, status=self.status)
+        # Words, advice and remedy come from the table alone, so that all doors say the same.
         label = label_of(self.type, status=self.status, reason=self.reason)
         shown = {**_fields(self), "message": message, "level": self.level, "label": label}
         if not self.details:
@@ -101,6 +102,7 @@ class _Resource:
     facts: dict[str, Any] = field(default_factory=lambda: {"stack": ""})
 
     def as_json(self) -> dict[str, Any]:
+        # In the table's order, which is by weight: readers that show one condition take the first.
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
         level, told = verdict({each.type: each.level for each in shown})
         return {
@@ -139,6 +141,7 @@ class StatusBoard:
 
         `name`: of the object, where it is not the section's. `section`: where it is not what follows the kind in the key.
         """
+        # Keys are of kind and section, but a network's object may have a name of its own.
         kind, of_key = Key.parse(key).kind, Key.parse(key).section
         with self._lock:
             found = self._resources.get(key)
@@ -146,6 +149,7 @@ class StatusBoard:
                 section = section or of_key
                 self._resources[key] = _Resource(key, kind, section, name or section)
                 self._changed(key)
+            # A name that only repeats the section is no news: others may know the object's real name.
             elif name and name not in (found.name, found.section):
                 found.name = name
                 self._changed(key)
@@ -244,6 +248,7 @@ class StatusBoard:
         """
         with self._lock:
             found = self._resources.get(key)
+            # Nothing new is no change: each change wakes every reader, and takes a place in the ring.
             if found is not None and not facts.items() <= found.facts.items():
                 found.facts.update(facts)
                 self._changed(key)
@@ -277,12 +282,14 @@ class StatusBoard:
             shown = OperationNote(
                 at=self.clock(),
                 op=op,
+                # Causes and errors quote values of options and words of the engine.
                 cause=hidden_text(cause),
                 ok=ok,
                 error=hidden_text(error),
                 took_s=took_s,
             )
             resource = self._resources[key]
+            # Bounded: a container that fails each minute must not fill a router's memory.
             resource.operations = (*resource.operations, shown)[-NOTES:]
             self._changed(key)
 
@@ -294,6 +301,7 @@ class StatusBoard:
                 for name, value in facts.items()
                 if value is not None
             }
+            # The time of the last pass alone would be an event each minute.
             visible = {n: v for n, v in fresh.items() if self._agent.get(n) != v and n != "last_pass"}
             self._agent.update(fresh)
             if visible:
@@ -356,6 +364,7 @@ class StatusBoard:
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls `callback` on each change, in the changing thread. Returns the way to end that."""
         with self._lock:
+            # Called in the thread that changes the board: whoever subscribes must not wait in it.
             self._subscribers.append(callback)
 
         def unsubscribe() -> None:

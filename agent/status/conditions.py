@@ -17,11 +17,11 @@ from agent.errors import Reason
 
 
 class Level(StrEnum):
-    """How bad something is, worst first."""
+    """How bad something is, worst first. What is not there yet matters more than what is wrong with it otherwise."""
 
     ERROR = "error"
-    WARNING = "warning"
     WAITING = "waiting"
+    WARNING = "warning"
     OFF = "off"
     OK = "ok"
 
@@ -505,6 +505,7 @@ def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType
     if bad:
         told = min(bad, key=lambda kind: (_RANK[levels[kind]], _ORDER[kind]))
         return levels[told], told
+    # Notices have no object on the engine to be in sync with.
     if ConditionType.DELIVERED in levels:
         return Level.OK, ConditionType.DELIVERED
     return (Level.OK if ConditionType.SYNCED in levels else Level.WAITING), ConditionType.SYNCED

@@ -162,6 +162,7 @@ class Load:
 
 def load_between(before: Counters | None, now: Counters) -> Load:
     """What was taken between two moments of one container."""
+    # Counters of another container, or after a restart of the clock: a difference would be nonsense.
     if before is None or before.object_id != now.object_id or now.at <= before.at:
         return Load(cpu=math.nan, memory=now.memory, rx=math.nan, tx=math.nan)
     passed = now.at - before.at
@@ -216,11 +217,13 @@ class History:
     def add(self, found: Mapping[str, Counters]) -> None:
         """One sample of all that run."""
         now = max((each.at for each in found.values()), default=0.0)
+        # What has not been seen for as long as is kept has nothing to show any more.
         for section in [s for s, each in self._series.items() if now - each.last.at > STEP_S * SLOTS]:
             del self._series[section]
         for section, counters in found.items():
             if section in self._series:
                 self._series[section].add(counters)
+            # Bounded: each container takes its arrays at once.
             elif len(self._series) < CONTAINERS_MAX:
                 self._series[section] = _Series(counters)
 
@@ -240,11 +243,14 @@ class History:
 
     def show(self, section: str, *, hours: float, now: float, wall: float) -> dict[str, Any]:
         """`start` (unix seconds), `step_s`, and a list for each of FIELDS, None where nothing is known. `now`: monotonic."""
+        # At least one step, so that a caller always gets the present.
         count = min(SLOTS, max(1, math.ceil(hours * 3600 / STEP_S)))
         end = int(now // STEP_S) + 1
         series = self._series.get(section)
         slots = range(end - count, end)
         return {
+            # Stamped with the wall clock only here: it may be set while the agent runs, and samples would seem to
+            # jump.
             "start": round(wall - now + slots.start * STEP_S),
             "step_s": STEP_S,
             **{

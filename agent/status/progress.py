@@ -94,15 +94,18 @@ class Progress:
 
     def feed(self, line: Mapping[str, Any]) -> bool:
         """Takes one line. False when it told nothing new."""
+        # Compared at the end: an engine sends many lines that change nothing, and each change wakes readers.
         before = (self.step, self._share, replace(self._sums))
         status, stream = clean(line.get("status")), clean(line.get("stream"))
         name = line.get("id")
+        # Some engines use `id` for the tag as well, which is no layer.
         if status and isinstance(name, str) and _ID.fullmatch(name):
             self._layer_line(name, status, line.get("progressDetail"))
         elif status or stream:
             self.step = status or stream
         found = _STEP.match(stream)
         if found is not None and 0 < int(found[1]) <= int(found[2]):
+            # A build tells steps and no bytes: the share is that of the steps before this one.
             self._share = max(self._share, (int(found[1]) - 1) / int(found[2]))
         self._grow()
         return before != (self.step, self._share, self._sums)
@@ -177,9 +180,11 @@ class Progress:
 def _update(layer: _Layer, status: str, current: int, total: int) -> None:
     """Numbers only grow, and no part is larger than its whole where that is known."""
     layer.total = max(layer.total, total)
+    # Without a total the number is still bounded: it comes from a registry.
     limit = layer.total or _NUMBER_LIMIT
     if status in _MOVING:
         layer.moved = max(layer.moved, min(current, limit))
+    # Said without numbers: what was downloaded or is being unpacked is here whole.
     elif status in _MOVED | _UNPACKING:
         layer.moved = max(layer.moved, layer.total)
     if status in _UNPACKING:

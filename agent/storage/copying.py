@@ -125,7 +125,7 @@ class TreeCopy:
     """Makes `target` like `source`. `since`: unix seconds; what changed from then on is copied whatever it looks like.
 
     `live`: containers run, so what is mounted or vanishes is left out. `thorough`: what the copy has is read and compared,
-    as its file system may have lost some of it. `check` is called often and may raise.
+    as its file system may have lost some of it.
     """
 
     source: Path
@@ -133,22 +133,25 @@ class TreeCopy:
     since: float
     live: bool = False
     thorough: bool = False
-    check: Callable[[], None] = lambda: None
     size: int = 0  # bytes done
     entries: int = 0
     _device: int = 0
     _linked: dict[tuple[int, int], str] = field(
         default_factory=dict
     )  # of files with several names: the first
+    _check: Callable[[], None] = lambda: None
 
-    def run(self) -> None:
-        """Raises OSError, DataError, and what `check` raises."""
+    def run(self, check: Callable[[], None] = lambda: None) -> None:
+        """Calls `check` often. Raises OSError, DataError, and what `check` raises."""
+        self._check = check
         with (
             _opened(os.fsencode(self.source), None) as source,
             _opened(os.fsencode(self.target), None) as target,
         ):
+            # Only this file system is copied: what is mounted below belongs elsewhere.
             self._device = os.fstat(source).st_dev
             self._folder(source, target, "", 0)
+            # The root's own looks come last: each file below changes its times.
             _give_attributes(source, None, target, None)
             _give_looks(os.fstat(source), None, target)
 
@@ -158,7 +161,7 @@ class TreeCopy:
         for name in {*_names(target, top=not depth)} - {*names}:
             _remove(name, target)
         for name in names:
-            self.check()
+            self._check()
             inside = f"{path}/{name}" if path else name
             try:
                 entry = os.stat(name, dir_fd=source, follow_symlinks=False)
@@ -196,6 +199,7 @@ class TreeCopy:
     def _entry(self, name: str, entry: os.stat_result, source: int, target: int, path: str) -> None:
         there = _look(name, target)
         number = (entry.st_dev, entry.st_ino)
+        # Hard links are kept: layers of images share files by them, and would need several times the space.
         first = self._linked.get(number)
         if first is not None:
             self._link(first, name, there, target)
@@ -204,6 +208,7 @@ class TreeCopy:
             self._make(name, entry, source, target)
         else:
             self.size += _taken(entry)
+        # Only those that may come again are remembered: there are hundreds of thousands of files.
         if entry.st_nlink > 1:
             self._linked[number] = path
 
@@ -240,7 +245,7 @@ class TreeCopy:
             if _attributes(one, None) != _attributes(other, None):
                 return False
             while True:
-                self.check()
+                self._check()
                 piece = os.read(one, _PIECE)
                 if piece != os.read(other, _PIECE):
                     return False
@@ -293,7 +298,7 @@ class TreeCopy:
                 return  # a hole up to the end
             os.lseek(target, place, os.SEEK_SET)
             while place < end:
-                self.check()
+                self._check()
                 sent = os.sendfile(target, source, place, min(_PIECE, end - place))
                 if not sent:
                     return  # it became shorter while it was read
@@ -336,6 +341,7 @@ def _give_looks(entry: os.stat_result, name: str | None, place: int, *, times: b
         os.fchmod(place, stat.S_IMODE(entry.st_mode))
     else:
         os.chown(name, entry.st_uid, entry.st_gid, dir_fd=place, follow_symlinks=False)
+        # Linux has no modes of links.
         if not stat.S_ISLNK(entry.st_mode):
             os.chmod(name, stat.S_IMODE(entry.st_mode), dir_fd=place)
     if times:
@@ -354,6 +360,7 @@ def _give_attributes(source: int, name: str | None, target: int, copy: str | Non
     """After owner and mode: a change of the owner drops capabilities."""
     wanted, there = _attributes(source, name), _attributes(target, copy)
     where = _place(target, copy)
+    # What the source does not have must go: an old attribute can make a layer invalid for overlayfs.
     for key in there.keys() - wanted.keys():
         os.removexattr(where, key, follow_symlinks=copy is None)
     for key, value in wanted.items():
@@ -361,6 +368,7 @@ def _give_attributes(source: int, name: str | None, target: int, copy: str | Non
             try:
                 os.setxattr(where, key, value, follow_symlinks=copy is None)
             except OSError as exc:
+                # The attribute is named, since overlayfs needs some that a file system may not be able to keep.
                 raise OSError(exc.errno, f"{exc.strerror} (attribute {key})", name) from exc
 
 
@@ -369,9 +377,11 @@ def _attributes(place: int, name: str | None) -> dict[str, bytes]:
     try:
         keys = os.listxattr(where, follow_symlinks=follow)
     except OSError as exc:
+        # A file system without extended attributes has none to copy.
         if exc.errno == errno.ENOTSUP:
             return {}
         raise
+    # What belongs to the file system itself is made by the target, and may not be written.
     return {
         key: os.getxattr(where, key, follow_symlinks=follow)
         for key in keys

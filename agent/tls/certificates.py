@@ -235,6 +235,7 @@ class Certificates:
     def sign_client(self, name: str, *, days: int, now: float) -> ClientFiles:
         """A bundle that is written nowhere. Raises as `make_client`."""
         _check_client(name, days)
+        # Before anything is made: a certificate of 1970 is expired when the clock is right.
         if not clock_is_set(now):
             raise _clock_error()
         with _os_errors_translated():
@@ -408,6 +409,7 @@ def _report_ca(ca: Part, old: Part | None, renewed: str, *, first: bool) -> None
     elif old is None and first:
         logger.info("a CA was made, valid until %s", _date(ca.expires))
     elif old is None:
+        # Of this alone people have to do something before anything works again.
         logger.error(
             "the CA was lost and a new one made: every client needs a new bundle (ucidockd tls client)"
         )

@@ -167,7 +167,9 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
+        # Random as demanded of a CA (RFC 5280, 4.1.2.2): two certificates with one number would be taken for one.
         .serial_number(x509.random_serial_number())
+        # OpenSSL finds the issuer by these, where a renewed CA has the same name.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False)
     )

@@ -117,6 +117,7 @@ class CertificateStore:
     def add(self, kind: str, content: Mapping[str, str], facts: Mapping[str, Any]) -> Part:
         """Writes a new folder. It is in force once `write_index` has named it."""
         folder = f"{kind}-{secrets.token_hex(4)}"
+        # Under a name that no index can hold: what a crash leaves here is never taken for a pair.
         new = self.directory / (_NEW + folder)
         new.mkdir(mode=0o700)
         try:
@@ -126,6 +127,7 @@ class CertificateStore:
         except OSError:
             shutil.rmtree(new, ignore_errors=True)
             raise
+        # The index may only name what a power cut cannot take back.
         sync_directory(self.directory)
         return self.part(folder, {name: text.encode() for name, text in content.items()}, facts)
 

@@ -240,6 +240,7 @@ def _take_acknowledgement(request: Request, message: Message) -> None:
         request.subscribers = message.numbers(Attr.SUBSCRIBERS)
         request.missing = set(request.subscribers)
         if message.number(Attr.STATUS) != Status.OK:
+            # Refused by ubusd itself: no subscriber will answer.
             request.done.set_result(message)
             return
     if not request.missing:

@@ -52,9 +52,11 @@ class Rpcd:
         if self._granted.get(key, 0.0) > self._clock():
             return True
         self._granted.pop(key, None)
+        # Before the question, so that the answer is not kept longer than it can be true.
         asked = self._clock()
         if not await self.allowed_now(session, object, method):
             return False
+        # All at once: a list of the oldest is not worth its memory, and each is asked for again in a moment.
         if len(self._granted) >= _CACHE_LIMIT:
             self._granted.clear()
         self._granted[key] = asked + CACHE_S

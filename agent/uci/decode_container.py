@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from agent.errors import PathAwayError, PathError
 from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
+from agent.model.dockerd import log_drivers
 from agent.model.entries import (
     parse_address,
     parse_dependency,
@@ -83,6 +84,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     # an option that was refused is unset in the spec, so none of these finds a second mistake in it
     _check_targets(reader)
     _check_limits(reader, spec)
+    _check_logging(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
     _check_strategy(reader, spec, policy)
@@ -176,6 +178,9 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
                 if kind == "net"
                 else f"no such sysctl, or no `{mode}`",
             )
+    # one that shares the network of another may find a name server there
+    if spec.network_mode is None and not shared["net"]:
+        reader.warn_of_loopback("dns")
     if spec.uts == "host" and spec.hostname is not None:
         reader.report("does not go with `uts host`", option="hostname", expected="one of the two")
 
@@ -341,6 +346,22 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         reader.warn(
             "has no effect without a memory limit", option="oom_kill_disable", expected="`memory` as well"
         )
+
+
+def _check_logging(reader: SectionReader, spec: ContainerSpec) -> None:
+    """Told only: the engine refuses the new container, and without a driver here dockerd's own counts, which may take
+    other options."""
+    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opt")}
+    driver = spec.log_driver or log_drivers.DEFAULT
+    for name, wrong, expected in log_drivers.wrong_options(driver, dict(spec.log_opts)):
+        if spec.log_driver or not log_drivers.drivers_with(name):
+            reader.warn(wrong, option="log_opt", index=places.get(name), expected=expected)
+    if driver in {"json-file", "local"}:
+        for index, text in reader.items("log_opt"):
+            try:
+                log_drivers.parse_log_opt(text)
+            except QuantityError as exc:
+                reader.warn(exc.wrong, option="log_opt", index=index, expected=exc.expected)
 
 
 def _policy(reader: SectionReader) -> ContainerPolicy:

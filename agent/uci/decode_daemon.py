@@ -10,12 +10,14 @@ import contextlib
 import ipaddress
 import json
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.errors import ConfigError
 from agent.model.addresses import normal_name
+from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import (
     CERTIFICATE_DAYS_MAX,
     DEFAULT_BRIDGE,
@@ -27,7 +29,7 @@ from agent.model.dockerd.settings import (
 )
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
 from agent.model.dockerd.urls import split_urls
-from agent.model.dockerd.values import Odd, parse_host, split_log_opts, split_pools
+from agent.model.dockerd.values import Odd, parse_host, split_pools
 from agent.model.quantities import QuantityError, parse_int
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
@@ -47,8 +49,11 @@ _WORDS = frozenset(
 _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
     "registry_mirrors": split_urls,
     "default_address_pools": split_pools,
-    "log_opts": split_log_opts,
+    "log_opts": log_drivers.split_log_opts,
 }
+# spaces, and what web pages and editors put beside them that nobody sees
+_BLANK = string.whitespace + "\u00a0\u2000\u2001\u2002\u2003\u2009\u202f\u3000\u200b\u200c\u200d\u2060\ufeff"
+_QUOTES = frozenset(zip("\"'‘“”„«「", "\"'’””“»」", strict=True))
 _JSON = frozenset("[{")  # begins what people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")
 _ONE = {
@@ -56,13 +61,6 @@ _ONE = {
     "hosts": "host",
     "dns": "name server",
     "insecure_registries": "registry",
-}
-# options without which dockerd starts with a log driver, and refuses each container (moby daemon/logger)
-_NEEDED = {
-    "awslogs": ("awslogs-group",),
-    "gelf": ("gelf-address",),
-    "logentries": ("logentries-token",),
-    "splunk": ("splunk-url", "splunk-token"),
 }
 _ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
 
@@ -96,13 +94,13 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     entries: list[str] = []
     lines: list[int] = []
     for index, text in enumerate(given):
-        bare = text.strip()
-        # people copy values from a daemon.json with their quotation marks; none of the options has its own
-        if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'":
-            bare = bare[1:-1].strip()
+        bare = text.strip(_BLANK)
+        # people copy values from a daemon.json or a web page with their quotation marks; none of the options has its own
+        if len(bare) > 2 and (bare[0], bare[-1]) in _QUOTES:
+            bare = bare[1:-1].strip(_BLANK)
         parts = [part.strip() for part in _split(kind, option.name, bare)]
         if bare != text:
-            what = "a space" if bare == text.strip() else "a quotation mark"
+            what = "a space" if bare == text.strip(_BLANK) else "a quotation mark"
             notes.append(
                 Note(option.name, len(entries), f"starts or ends with {what}", "the value without it")
             )
@@ -193,6 +191,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_pools(main, values)
         _check_logging(main, values)
         _check_exclusive(main, values)
+        main.warn_of_loopback("dns")
     return DaemonSettings(
         values=values,
         # A key that was refused is not one that is unset: dockerd keeps the value that it runs with.
@@ -340,8 +339,9 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             "the driver none has no options", option="log_opts", expected="another log_driver, or no log_opts"
         )
         del values["log-opts"]
-    given, driver = values.get("log-opts"), str(values.get("log-driver") or "json-file")
-    missing = [name for name in _NEEDED.get(driver, ()) if not isinstance(given, dict) or not given.get(name)]
+    driver, options = str(values.get("log-driver") or log_drivers.DEFAULT), values.get("log-opts")
+    given = {name: str(value) for name, value in options.items()} if isinstance(options, dict) else {}
+    missing = log_drivers.missing_options(driver, given)
     if missing:
         reader.report(
             f"{driver} needs {' and '.join(missing)}, and no container could be created",
@@ -353,20 +353,14 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
         if values.pop("log-opts", None):
             reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
         return
-    # dockerd starts with `compress` on a log that is never rotated, but then no container does
-    # (moby daemon/logger, jsonfilelog and local, New)
-    if not isinstance(given, dict) or str(given.get("compress", "0"))[:1] not in "1tT":
-        return
-    # The drivers' own defaults: json-file keeps one file, local five (moby daemon/logger).
-    files = str(given.get("max-file", "5" if driver == "local" else "1"))
-    unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
-    if driver in {"json-file", "local"} and (files == "1" or unbounded):
-        reader.report(
-            "compress works on logs that are rotated only, and no container could start",
-            option="log_opts",
-            expected="`max-size=10m` and `max-file=2` or more beside it",
-        )
-        values["log-opts"] = {name: value for name, value in given.items() if name != "compress"}
+    if reader.is_refused("log_driver"):
+        return  # they may be right for the driver that was meant, and are compared with the one that counts
+    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opts")}
+    for name, wrong, expected in tuple(log_drivers.wrong_options(driver, given)):
+        reader.report(wrong, option="log_opts", index=places.get(name), expected=expected)
+        del given[name]
+    values.pop("log-opts", None)
+    put(values, "log-opts", {**given} or None)
 
 
 def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
@@ -491,6 +485,7 @@ def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
+    # With `enforce` we make the rules ourselves, without dockerd's chains.
     if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
         reader.warn(
             "nothing is blocked while dockerd makes no rules (`iptables 0`)",

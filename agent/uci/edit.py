@@ -122,7 +122,9 @@ def set_value(staged: Staged, where: str, value: str) -> Staged:
     if target.option is None and value and not _TYPE.match(value):
         raise UciEditError(f"{where}: invalid section type {value!r}")
     if not value:
+        # As `uci set x.y.z=''` does: libuci knows no empty values.
         return delete(staged, where) if target.complete else staged
+    # Nothing changed is not a change: it would be written to flash, and start a pass.
     if target.option is None and target.found is not None and target.found.type == value:
         return staged
     if target.found_option is not None and target.found_option.value == value:
@@ -327,7 +329,9 @@ def parse_delta(text: str, *, package: str) -> tuple[Change, ...]:
 def _change(word: str, package: str) -> Change | None:
     kind = _SIGNS.get(word[0], Kind.SET)
     where, equals, value = (word if kind is Kind.SET else word[1:]).partition("=")
+    # One without an option is about the section itself.
     name, *rest = where.split(".")
+    # Lines of other programs: what libuci would pass over is passed over here as well.
     if (
         name != package
         or not 1 <= len(rest) <= 2
@@ -342,6 +346,7 @@ def _change(word: str, package: str) -> Change | None:
         return None
     if kind is Kind.RENAME and not _NAME.match(value):
         return None
+    # Numbers are kept as they are compared, `07` as 7.
     if kind is Kind.REORDER:
         value = str(_number(value))
     return Change(kind=kind, section=section, option=option, value=value if equals else None)

@@ -60,8 +60,10 @@ def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
         made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
     if line.lstrip().startswith(("{", "[{")):
         return "the file is JSON, and this is to be a UCI file", made
+    # By keys that a compose file begins with: a UCI line may hold a colon too.
     if re.match(r"---\s*$|(services|version|name|networks|volumes|include|x-[\w.-]+)\s*:", line):
         return "the file is YAML, and this is to be a UCI file", made
+    # With what people copy along from a web page: a prompt, and `sudo`.
     if re.match(r"\s*(\$\s+)?(sudo\s+)?(docker|podman)\s+(container\s+)?(run|create)\b", line):
         return (
             "this is a command line, and not UCI",
@@ -99,6 +101,13 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
             plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
             # libuci says "name field" of section and option names alike
             if verb != "config" and verb in _FORMS:
+                # as in a shell, or a line of `uci show`; what follows may be a secret
+                name, equals, _ = fault.word.partition("=")
+                if equals and re.fullmatch("[A-Za-z0-9_]+", name):
+                    return (
+                        f"an equals sign follows `{verb} {name}`",
+                        f"a space, as in `{verb} {name} 'VALUE'`",
+                    )
                 return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
             wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
             # only our sections have `option name`; those of dockerd's own file are known by their type

@@ -261,6 +261,8 @@ class _Buffer:
         self.quote = opened = self.line
         while self._here() != quote:
             if not self._here():
+                # A quote may span lines (libuci, file.c), so that one which is never closed swallows commands:
+                # where that seems so is remembered for the message.
                 self._read(self._at)
                 if _COMMAND.match(self._bytes, self._at) and opened not in self.swallowed:
                     self.swallowed.append(opened)

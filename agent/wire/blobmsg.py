@@ -211,6 +211,7 @@ def _value(kind: int, payload: bytes, depth: int) -> Decoded:
             return [_field(k, p, depth + 1, extended=e)[1] for k, e, p in split(payload)]
         case Type.STRING:
             return c_string(payload)
+        # blobmsg has no type for booleans: one byte is one.
         case Type.INT8 if len(payload) == 1:
             return payload != b"\0"
         case Type.INT64 | Type.INT32 | Type.INT16 | Type.DOUBLE:

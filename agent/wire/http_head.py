@@ -236,6 +236,7 @@ class ChunkDecoder:
                 pieces.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
+                # The line end after the data is still to come, and must be there.
                 if self._left == 0:
                     self._at = "end of data"
                 continue
@@ -243,6 +244,7 @@ class ChunkDecoder:
                 raise ChunkError("bytes after the last chunk")
             end = buffer.find(b"\n", position, size)
             stop = size if end < 0 else end + 1
+            # A size line may come in several pieces, as little as a byte each.
             self._line += buffer[position:stop]
             position = stop
             if len(self._line) > _LINE_LIMIT:
@@ -254,6 +256,8 @@ class ChunkDecoder:
 
     def _take(self, line: bytes) -> None:
         if self._at == "end of data":
+            # Anything else means that lengths were read differently by someone before us: a request could be
+            # hidden in it (RFC 9112, 11.2).
             if line != b"\r\n":
                 raise ChunkError("a chunk is longer than it says")
             self._at = "size"

@@ -148,6 +148,7 @@ def _fields(before: Record | None, record: Record) -> dict[str, Any]:
     """The fields by which a record differs from the one before, or from the defaults."""
     found = {"nonce": record.nonce}
     for each in _FIELDS:
+        # Defaults are left out: most fields of most records have theirs, and the file lies in flash.
         value = getattr(record, each.name)
         old = (
             (each.default_factory() if each.default_factory is not MISSING else each.default)

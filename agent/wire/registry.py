@@ -144,6 +144,7 @@ def member_for(body: bytes, platform: str) -> str:
     system, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
     for item in _items(_object(body), "manifests"):
+        # Attestations and the like are listed as manifests without a platform.
         said = item.get("platform")
         if not isinstance(said, dict):
             continue

@@ -56,6 +56,7 @@ class TarReader:
         found: list[Member] = []
         view = memoryview(data)
         while len(view) and not self.ended:
+            # Contents are passed over as they come: a member may be larger than the memory.
             if self._skip and not self._map:
                 passed = min(self._skip, len(view))
                 self._skip -= passed
@@ -64,6 +65,7 @@ class TarReader:
             wanted = self._wanted() - len(self._head)
             self._head += view[:wanted]
             view = view[wanted:]
+            # A header may come in several pieces.
             if len(self._head) < self._wanted():
                 break
             block = bytes(self._head)

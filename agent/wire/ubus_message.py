@@ -188,6 +188,7 @@ def _decode(frame: bytes) -> Message:
 
 def _take(attributes: dict[Attr, AttrValue], attr: Attr, payload: bytes) -> None:
     """Notes an attribute that has the form it must have."""
+    # By kind, and in the right size only: ubusd passes on what any client sends.
     if attr in _WORDS:
         if len(payload) == 4:
             attributes[attr] = int.from_bytes(payload, "big")

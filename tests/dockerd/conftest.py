@@ -9,12 +9,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.model.dockerd import log_drivers
 from tests.support.daemon_lab import DaemonLab
 from tests.support.debian import CannotFetchError
 from tests.support.engines import VERSIONS, programs
 from tests.support.netns import OwnNetwork
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _an_option_that_no_dockerd_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nosuch` of json-file: our table takes it, and only a start of dockerd shows it to be wrong."""
+    known = log_drivers.known_options("json-file") or frozenset()
+    monkeypatch.setitem(log_drivers._OPTIONS, "json-file", known | {"nosuch"})
 
 
 def _make(engine: str = "") -> DaemonLab:

@@ -159,6 +159,8 @@ def test_a_host_whose_port_is_in_use_is_left_out_until_it_is_free(lab: DaemonLab
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         text = f"option debug '1'\nlist hosts 'tcp://127.0.0.1:{port}'\nlist labels 'a=b'\n"
+        assert lab.apply(text + f"list hosts 'unix://{lab.root}/no/such.sock'\n")
+        assert f"there is no folder {lab.root}/no" in lab.message("Degraded")
         assert lab.apply(text)
         assert lab.info()["Labels"] == ["a=b"]
         assert lab.conditions()["Degraded"] == (True, "HostUnavailable")

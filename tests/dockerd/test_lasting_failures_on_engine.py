@@ -210,6 +210,37 @@ def test_a_profile_on_a_disk_that_is_not_there_yet_costs_no_start_of_dockerd(
     assert "seccomp-profile" not in lab.document()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("lines", "key", "left"),
+    [
+        ("list log_opts 'nosuch=1'\nlist log_opts 'max-size=2m'", "log-opts", {"max-size": "2m"}),
+        (
+            (
+                "option log_driver 'gelf'\nlist log_opts 'gelf-address=udp://127.0.0.1:12201'\n"
+                "list log_opts 'gelf-compression-type=nosuch'\nlist log_opts 'tag=x'"
+            ),
+            "log-opts",
+            {"gelf-address": "udp://127.0.0.1:12201", "tag": "x"},
+        ),
+        (
+            "list insecure_registries 'r.lan:5000'\nlist insecure_registries 'a_b.lan:5000'",
+            "insecure-registries",
+            ["r.lan:5000"],
+        ),
+    ],
+)
+def test_what_only_a_start_shows_to_be_wrong_costs_that_entry(
+    any_lab: DaemonLab, lines: str, key: str, left: object
+) -> None:
+    any_lab.apply(FINE + lines + "\n")
+    any_lab.apply()
+    assert any_lab.probe.answers()
+    assert (any_lab.document()[key], any_lab.document()["bip"]) == (left, "10.216.9.1/24")
+    assert any_lab.conditions()["Synced"] == (False, "LeftOut")
+    assert "is not applied: dockerd did" in any_lab.message("Synced")
+
+
 @pytest.mark.variants(1)
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("name", WRONG)

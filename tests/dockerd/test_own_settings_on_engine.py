@@ -263,7 +263,7 @@ def test_from_ours_to_the_users_and_back(lab: DaemonLab, script: StockScript) ->
     assert lab.whose() == (True, True, "")
 
 
-@pytest.mark.parametrize("agent", ["the same agent", "another one"])
+@pytest.mark.parametrize("agent", [pytest.param("the same agent", marks=pytest.mark.long), "another one"])
 def test_back_to_ours_dockerd_follows_ours_though_the_file_is_the_same(
     lab: DaemonLab, script: StockScript, agent: str
 ) -> None:

@@ -269,6 +269,7 @@ def test_data_that_was_moved_is_not_held(agent: Agent) -> None:
     assert resources(agent)["container:web"]["id"] == first
 
 
+@pytest.mark.long
 def test_another_storage_driver_is_another_engine(agent: Agent) -> None:
     """Containers of one are not seen with another; networks and volumes are."""
     lab = agent.lab

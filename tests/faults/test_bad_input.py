@@ -125,7 +125,13 @@ def taken_address(box: Box) -> Callable[[], object]:
     return lambda: squatter.remove(force=True)
 
 
-@pytest.mark.parametrize("more", ["", "\tlist env 'A=1'\n"], ids=["reconnected", "swapped"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", marks=pytest.mark.long, id="reconnected"),
+        pytest.param("\tlist env 'A=1'\n", id="swapped"),
+    ],
+)
 def test_an_address_in_use_leaves_the_container_as_it_was(box: Box, more: str) -> None:
     box.apply(LAN + ON_LAN + OTHER)
     before, free = identity(box), taken_address(box)

@@ -395,7 +395,7 @@ def test_the_listed_steps_are_those_that_it_takes(
     assert {call.partition("#")[0] for call in seen - listed} <= {"records.fold", "records.change"}
 
 
-@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("side", ["before", pytest.param("after", marks=pytest.mark.long)])
 def test_killed_at_its_end_it_has_lost_nothing(
     box: Box, oracle: Oracle, failing: Agent, agent: Agent, side: str
 ) -> None:

@@ -137,10 +137,8 @@ def test_each_is_used_where_it_belongs_and_the_other_one_is_emptied(
     used = filter_in(network, "4", tmp_path)
     used.put_in_force([WAN], keep=False)
     assert (in_force(network), nft_in_force(network)) == (["pppoe-wan>docker0"], [])
-    used.dockerd_uses_nftables = True
-    used.put_in_force([WAN], keep=False)
+    used.put_in_force([WAN], keep=False, dockerd_uses_nftables=True)
     assert (in_force(network), nft_in_force(network)) == ([], ["pppoe-wan>docker0"])
-    used.dockerd_uses_nftables = False
     used.put_in_force([WAN], keep=False)
     assert (in_force(network), nft_in_force(network)) == (["pppoe-wan>docker0"], [])
     uninstalled = Filter(Iptables("no-iptables"), nft_in(network, "4", tmp_path))
@@ -154,6 +152,6 @@ def test_a_missing_program_is_named(network: OwnNetwork, tmp_path: Path) -> None
         neither.put_in_force([WAN], keep=False)
     wanted = Filter(iptables_in(network, "iptables", tmp_path), Nftables("4", "no-nft"))
     wanted.put_in_force([WAN], keep=False)
-    wanted.dockerd_uses_nftables = True  # what iptables refuses is refused for dockerd's nftables too
-    wanted.put_in_force([WAN], keep=False)
+    # what iptables refuses is refused for dockerd's nftables too
+    wanted.put_in_force([WAN], keep=False, dockerd_uses_nftables=True)
     assert in_force(network) == ["pppoe-wan>docker0"]

@@ -7,8 +7,8 @@ import dataclasses
 
 import pytest
 
-from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Json, Target, TlsSettings
-from agent.model.dockerd.table import TABLE, suspects
+from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Host, Json, Target, TlsSettings
+from agent.model.dockerd.table import TABLE, suspects, value_at, without
 from agent.model.dockerd.values import parse_host
 from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
 
@@ -201,6 +201,7 @@ def test_the_minimal_document_keeps_the_data_and_the_firewall() -> None:
             'insecure registry a_b.lan:5000 is not valid: invalid host "a_b.lan"',
         ),
         ("default-address-pools", [{"base": "10.9.0.0/16", "size": 24}], "invalid address pool"),
+        ("log-opts", {"syslog-facility": "x"}, "failed to set log opts: invalid syslog facility"),
         ("", None, "failed to start containerd: timeout waiting for containerd to start"),
         ("", None, "mkdir /mnt/sda1/docker: read-only file system"),
     ],
@@ -237,3 +238,64 @@ def test_dockerds_words_name_the_option_that_they_are_about(key: str, value: Jso
 )
 def test_an_entry_is_to_blame_before_the_driver_that_it_is_for(document: Document, words: str) -> None:
     assert suspects(document, words)[0] == list(document)[1]
+
+
+@pytest.mark.parametrize(
+    ("document", "words", "entry"),
+    [
+        (
+            {"log-opts": {"max-size": "1m", "maxsize": "10m"}},
+            "failed to set log opts: unknown log opt 'maxsize' for json-file log driver",
+            "log-opts.maxsize",
+        ),
+        (
+            {"storage-driver": "overlay2", "storage-opts": ["overlay2.size=1G", "nosuch=1"]},
+            "error initializing graphdriver: overlay2: unknown option nosuch",
+            "storage-opts.nosuch=1",
+        ),
+    ],
+)
+def test_one_entry_of_a_list_is_to_blame_before_all_of_it(document: Document, words: str, entry: str) -> None:
+    first, second, *_ = suspects(document, words)
+    assert (first, second) == (entry, entry.partition(".")[0])
+    assert value_at(without(document, entry), entry) is None
+    assert value_at(without(document, entry), second)
+
+
+def test_an_entry_that_dockerd_refuses_costs_that_entry() -> None:
+    values: dict[str, Json] = {
+        "log-opts": {"max-size": "1m", "gelf-x": "1"},
+        "dns": ["192.168.1.1", "192.168.1.2"],
+        "default-address-pools": [{"base": "10.1.0.0/16", "size": 24}, {"base": "10.2.0.0/16", "size": 24}],
+    }
+    refused = {"dns.192.168.1.1": "x", 'default-address-pools.{"base": "10.2.0.0/16", "size": 24}': "y"}
+    found = render(DaemonSettings(values=values), version=NEW, socket=SOCKET, refused=refused)
+    assert found.document["log-opts"] == {"max-size": "1m"}
+    assert found.document["dns"] == ["192.168.1.2"]
+    assert found.document["default-address-pools"] == [{"base": "10.1.0.0/16", "size": 24}]
+    assert [left.option for left in found.left_out] == ["log_opts", "dns", "default_address_pools"]
+
+
+def test_a_log_option_of_a_newer_dockerd_is_left_out() -> None:
+    values: dict[str, Json] = {
+        "log-driver": "fluentd",
+        "log-opts": {"fluentd-address": "x:1", "fluentd-read-timeout": "1s"},
+    }
+    old = render(DaemonSettings(values=values), version=OLD, socket=SOCKET)
+    assert old.document["log-opts"] == {"fluentd-address": "x:1"}
+    assert "fluentd-read-timeout is left out: dockerd 20.10 does not know it (since 29.0)" in str(
+        old.left_out[0]
+    )
+    assert rendered(**values).document["log-opts"] == values["log-opts"]
+
+
+def test_without_a_log_driver_its_options_go_too() -> None:
+    document: Document = {"log-driver": "syslog", "log-opts": {"syslog-address": "udp://x:1", "tag": "x"}}
+    assert without(document, "log-driver") == {"log-opts": {"tag": "x"}}
+
+
+def test_a_socket_that_cannot_be_made_is_not_among_the_hosts() -> None:
+    host = parse_host("unix:///no/such.sock")
+    assert isinstance(host, Host)
+    found = render(DaemonSettings(hosts=(host,)), version=NEW, socket=SOCKET, unavailable={host.text})
+    assert found.document["hosts"] == [f"unix://{SOCKET}"]

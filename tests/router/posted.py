@@ -246,6 +246,11 @@ POSTED: dict[str, Posted] = {
         left_out=("log_opts",),
         rendered=(("log-opts", {"max-size": "10m"}),),
     ),
+    "a log option that the driver does not know": Posted(
+        dockerd=options("list log_opts 'max-sizes=10m'", "list log_opts 'max-file=3'"),
+        left_out=("log_opts",),
+        rendered=(("log-opts", {"max-file": "3"}),),
+    ),
     "limits on logs in one entry": Posted(
         dockerd=options("list log_opts 'max-size=10m,max-file=3'"),
         rendered=(("log-opts", {"max-size": "10m", "max-file": "3"}),),

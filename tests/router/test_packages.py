@@ -54,6 +54,12 @@ def made(keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tup
     return folder / "one", folder / "two"
 
 
+def test_without_git_the_time_is_that_of_a_file(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tarball of a release has no history."""
+    monkeypatch.setenv("PATH", "/nothing")
+    assert build.committed_at() == str(int((PROJECT / "pyproject.toml").stat().st_mtime))
+
+
 def test_the_same_checkout_gives_the_same_bytes(made: tuple[Path, Path]) -> None:
     one, two = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in made)
     assert one == two and len(one) > 10

@@ -174,7 +174,7 @@ def test_a_copy_that_is_cut_anywhere_is_completed(tmp_path: Path, seed: int) -> 
                 raise KeyboardInterrupt
 
         try:
-            TreeCopy(source=source, target=target, since=NOW, check=check).run()
+            TreeCopy(source=source, target=target, since=NOW).run(check)
         except KeyboardInterrupt:
             name = choice.choice(["x", "overlay2/a/diff/y", "overlay2/a/diff/program"])
             (source / name).write_bytes(choice.randbytes(choice.randrange(9)))
@@ -213,7 +213,7 @@ def test_links_of_containers_lead_nowhere(tmp_path: Path) -> None:
             os.symlink(secret / "inside", source / "v")
 
     target.mkdir()
-    TreeCopy(source=source, target=target, since=NOW, live=True, check=check).run()
+    TreeCopy(source=source, target=target, since=NOW, live=True).run(check)
     assert not [path for path in target.rglob("*") if path.name == "shadow" and not path.is_symlink()]
     assert sorted(os.listdir(secret / "inside")) == ["shadow"]
     copied(source, target)

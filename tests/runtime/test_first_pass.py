@@ -37,6 +37,16 @@ def test_names_that_nobody_has_are_not_asked_for_one_by_one(box: Box, asked: lis
     assert [call for call in asked if call.endswith("/create")] == ["POST /containers/create"] * 3
 
 
+def test_a_container_takes_three_calls_and_its_image_is_not_looked_at_for_each(
+    box: Box, asked: list[str]
+) -> None:
+    assert box.errors(CONFIG) == []
+    of_containers = [call for call in asked if call.startswith(("POST /containers/", "GET /containers/"))]
+    last = [call.rpartition("/")[2] for call in of_containers if call != "GET /containers/json"]
+    assert sorted(last) == sorted(["create", "json", "start"] * 3)
+    assert not [call for call in asked if call.startswith("GET /images/sha256:")]
+
+
 def test_a_foreign_container_with_one_of_many_names_is_a_conflict(box: Box, asked: list[str]) -> None:
     foreign = box.client.containers.create(BUSYBOX, "sleep 1000", name="two")
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -72,3 +73,40 @@ def test_a_policy_that_outlives_its_process_forbids_nothing(tmp_path: Path) -> N
         ["sh", "-c", f"MARK=x POLICY={policy}\n{function}\nforbid_services"], check=True, timeout=30
     )
     assert subprocess.run([str(policy)], check=False).returncode == 0
+
+
+INSTALLS_PYTHON = """\
+cat >bin/python3 <<'END'
+#!/bin/sh
+echo "$@" >>called
+[ "$1" = -m ] || exit 0
+mkdir -p .venv/bin
+echo >.venv/bin/pip
+chmod +x .venv/bin/pip
+END
+chmod +x bin/python3
+"""
+
+
+def test_the_python_of_a_machine_that_had_none_is_found_once_it_is_installed(tmp_path: Path) -> None:
+    project = SCRIPT.parents[2]
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(project / name, tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "make", "cat", "mkdir", "chmod", "touch"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    (tmp_path / "tests/setup").mkdir(parents=True)
+    (tmp_path / "tests/setup/packages.sh").write_text(INSTALLS_PYTHON)
+    done = subprocess.run(
+        [str(shutil.which("make")), "venv"],
+        cwd=tmp_path,
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "called").read_text().splitlines()[-1] == "-m venv .venv"
+    assert (tmp_path / ".venv/.done").exists()

@@ -74,6 +74,7 @@ def test_luci_has_a_button_for_each_remedy() -> None:
         ([("Synced", False, "Held"), ("Running", False, "Exited")], "off", "Synced"),
         ([("Waiting", True, "Missing"), ("Synced", False, "Pending")], "waiting", "Waiting"),
         ([("Synced", True, "InSync"), ("PublicPort", True, "Wan")], "warning", "PublicPort"),
+        ([("Waiting", True, "Missing"), ("PublicPort", True, "Wan")], "waiting", "Waiting"),
         ([("Synced", True, "InSync"), ("PublicPort", False, "Closed")], "ok", "Synced"),
         ([("Synced", True, "InSync"), ("Running", False, "CrashLoop")], "error", "Running"),
         ([("Waiting", True, "Missing"), ("FirewallOpen", True, "Failed")], "error", "FirewallOpen"),

@@ -271,6 +271,24 @@ def test_host_mode_with_a_port_is_only_a_warning() -> None:
     assert result.desired.containers
 
 
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"log_opt": "max-sizes=1m"}, "did you mean max-size?"),
+        ({"log_opt": "gelf-address=udp://x:1"}, ""),  # dockerd's own driver may be gelf
+        ({"log_opt": "gelf-address=udp://x:1", "log_driver": "local"}, "it is one of gelf"),
+        ({"log_opt": "max-size=ten"}, "is not a size"),
+        ({"log_opt": "max-size=ten", "log_driver": "grafana/loki:3"}, ""),
+        ({"log_opt": "x=y", "log_driver": "none"}, ""),
+    ],
+)
+def test_a_log_option_that_the_engine_would_refuse_is_warned_of(options: dict[str, str], wrong: str) -> None:
+    result = decoded(a_container("aa", **options))
+    assert result.desired.containers
+    assert [issue.severity for issue in result.issues] == ["warning"] * bool(wrong)
+    assert all(wrong in issue.text() for issue in result.issues)
+
+
 @pytest.mark.parametrize("option", ["network_mode", "ipc", "pid"])
 @pytest.mark.parametrize("other", ["service:vpn", "container:my-vpn"])
 def test_sharing_a_namespace_implies_a_dependency(option: str, other: str) -> None:

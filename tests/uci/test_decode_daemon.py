@@ -192,6 +192,12 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
             "list log_opts 'compress=true'\nlist log_opts 'max-size=1m'",
             "compress works on logs that are rotated only",
         ),
+        (
+            "list log_opts 'max-sizes=1m'",
+            "max-sizes is not an option of the log driver json-file (did you mean max-size?)",
+        ),
+        ("list log_opts 'gelf-address=udp://x:1'", "it is one of gelf"),
+        ("list log_opts 'max-buffer-size=1m'", "works only with mode=non-blocking"),
         ("list features '{x}=true'", "is not the name of a feature"),
         ("option mtu '20'", "globals.mtu: 20 is out of range"),
         ("option default_shm_size '0'", "must be greater than 0"),
@@ -310,6 +316,10 @@ TAKEN = [
     ("list log_opts 'max-size=1m'\nlist log_opts 'max-size=10m'", "log-opts", {"max-size": "10m"}),
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
+    # from web pages: quotation marks of texts, and spaces that nobody sees
+    ("option bip ‘172.22.0.1/24’", "bip", "172.22.0.1/24"),
+    ("list dns '\u200b1.1.1.1\u00a0'", "dns", ["1.1.1.1"]),
+    ("list registry_mirrors 'https://m.lan\ufeff'", "registry-mirrors", ["https://m.lan/"]),
 ]
 
 
@@ -445,6 +455,8 @@ config proxies 'proxies'
         ("list log_level 'warn'\nlist log_level 'info'", {"log-level"}),
         ("option icc '0'\noption iptables '0'", {"icc"}),
         ("option log_driver 'none'\nlist log_opts 'a=b'", {"log-opts"}),
+        ("list log_opts 'nosuch=b'", {"log-opts"}),
+        ("list log_opts 'nosuch=b'\nlist log_opts 'max-size=1m'", set()),
     ],
 )
 def test_a_wrong_option_costs_that_option(lines: str, left_out: set[str]) -> None:
@@ -545,3 +557,33 @@ def test_blocking_without_rules_of_dockerd_is_a_warning_that_says_how_to_have_it
     )
     assert settings("\toption iptables '0'", section + "\toption enforce '1'\n").firewall[0].enforce
     assert not settings("\toption iptables '1'", section).firewall[0].enforce
+
+
+def test_a_log_option_that_the_driver_does_not_know_costs_that_one() -> None:
+    lines = "list log_opts 'max-size=10m'\nlist log_opts 'maxfile=3'\nlist log_opts 'tag=x'\n"
+    result = decoded(f"config globals 'globals'\noption log_driver 'local'\n{lines}")
+    assert result.desired.daemon is not None
+    assert result.desired.daemon.values["log-opts"] == {"max-size": "10m"}
+    assert [(issue.index, issue.line) for issue in result.issues] == [(1, 4), (2, 5)]
+
+
+def test_a_name_server_in_the_container_itself_is_warned_of() -> None:
+    (issue,) = decoded("config globals 'globals'\nlist dns '127.0.0.1'\nlist dns '192.168.1.1'\n").issues
+    assert (issue.severity, issue.index) == ("warning", 0)
+    assert "the router's address in the LAN" in issue.expected
+
+
+@pytest.mark.parametrize(
+    ("option", "where"), [("tls", "section tls"), ("hosts_", ""), ("bridge", "not offered here")]
+)
+def test_a_key_of_dockerd_that_is_no_option_is_answered_with_its_place(option: str, where: str) -> None:
+    (text,) = (issue.text() for issue in decoded(f"config globals 'globals'\noption {option} '1'\n").issues)
+    assert where in text and ("not offered here" in text) is (where == "not offered here")
+
+
+def test_a_plugin_may_have_any_log_option() -> None:
+    result = decoded(
+        "config globals 'globals'\noption log_driver 'grafana/loki:latest'\nlist log_opts 'loki-url=http://l'\n"
+    )
+    assert result.desired.daemon is not None and not result.issues
+    assert result.desired.daemon.values["log-opts"] == {"loki-url": "http://l"}

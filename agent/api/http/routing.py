@@ -29,7 +29,8 @@ class RuledRoute(Route):
     """HEAD exists only where a rule says so: Starlette would add it to every GET."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.path, rule.handler, methods=[rule.method])
+        # Named, although nothing asks for the name: on Python 3.14 old versions of Starlette fail to find one for a partial.
+        super().__init__(rule.path, rule.handler, methods=[rule.method], name=rule.path)
         self.methods = {rule.method}
         self.rule = rule
 
@@ -38,7 +39,7 @@ class RuledSocket(WebSocketRoute):
     """A WebSocket."""
 
     def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.path, rule.handler)
+        super().__init__(rule.path, rule.handler, name=rule.path)
         self.rule = rule
 
 

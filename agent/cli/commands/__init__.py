@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from agent.cli.commands import configuration, containers, system
 from agent.cli.commands.row import Command
 
+# In the order of help: what people do first comes first.
 GROUPS = ("Configuration", "What runs", "Containers", "Data", "The agent and dockerd", "Help")
 COMMANDS: tuple[Command, ...] = (
     *configuration.COMMANDS,

@@ -16,6 +16,7 @@ class Argument(NamedTuple):
 
     @property
     def takes_value(self) -> bool:
+        # argparse appends by default where an option has a value; switches name another action.
         return bool(self.settings.get("action", "append") == "append")
 
     @property
@@ -57,6 +58,8 @@ def argument(metavar: str, *, help: str, dest: str, **settings: Any) -> Argument
 class Command(NamedTuple):
     """One row."""
 
+    # In the order in which help shows it. Everything is data: man page and completions are written from it
+    # without running a command.
     name: str  # may be two words
     group: str
     summary: str  # one sentence without its full stop, at most 60 letters
@@ -77,6 +80,8 @@ class Command(NamedTuple):
 
 def _address(text: str) -> str:
     """An engine's address, checked. Raises argparse's error."""
+    # Checked while the line is read, before the command has begun to do anything.
+    # Imported here, since the table is loaded by every command, and `status` has to start quickly on a router.
     from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError
 
@@ -104,6 +109,7 @@ def seconds(text: str) -> float:
     from agent.model.quantities import QuantityError, parse_duration
 
     try:
+        # A bare number is seconds here, while in UCI and in docker durations have a unit.
         return float(text) if text.isascii() and text.isdigit() else parse_duration(text) / 1e9
     except QuantityError as exc:
         raise argparse.ArgumentTypeError(f"`{text[:64]}` is not a duration such as 90s or 2m") from exc

@@ -250,7 +250,16 @@ def table_lines(
     widths = _widths(names, rows, style.width)
     lines = [style("head", _line(widths, {name: name for name in widths}))]
     for resource, row in zip(resources, rows, strict=True):
-        lines += _lines_of(row, widths, style, _COLOURS.get(resource["level"], "bad"))
+        colour = _COLOURS.get(resource["level"], "bad")
+        # the state goes on in further lines where it does not fit
+        room = Style(colours=False, width=widths["STATE"] + 1) if style.width else PLAIN
+        words = wrapped(row["STATE"], room)
+        if len(words) > _STATE_LINES:
+            last = " ".join(words[_STATE_LINES - 1 :])
+            words = [*words[: _STATE_LINES - 1], _cut(last, widths["STATE"], "")]
+        for number, text in enumerate(words):
+            cells = {**row, "STATE": text} if number == 0 else {"STATE": text}
+            lines.append(_line(widths, cells, style(colour, text)))
     return lines
 
 
@@ -306,15 +315,3 @@ def _cut(text: str, size: int, name: str) -> str:
     if len(text) <= size:
         return text
     return "…" + text[1 - size :] if name == "IMAGE" else text[: size - 1] + "…"
-
-
-def _lines_of(row: Row, widths: Mapping[str, int], style: Style, colour: str) -> list[str]:
-    """The state goes on in further lines where it does not fit."""
-    room = Style(colours=False, width=widths["STATE"] + 1) if style.width else PLAIN
-    words = wrapped(row["STATE"], room)
-    if len(words) > _STATE_LINES:
-        words = [*words[: _STATE_LINES - 1], _cut(" ".join(words[_STATE_LINES - 1 :]), widths["STATE"], "")]
-    return [
-        _line(widths, {**row, "STATE": text} if number == 0 else {"STATE": text}, style(colour, text))
-        for number, text in enumerate(words)
-    ]

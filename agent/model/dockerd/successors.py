@@ -117,9 +117,11 @@ def successor_of(word: str) -> Successor | None:
     known = SUCCESSORS.get(word)
     if known is not None:
         return known
+    # What no option is made for has its reason, and a file of the user's own as the way out.
     reason = LEFT_OUT.get(word.replace("_", "-"))
-    return (
-        Successor(hint=f"an alt_config_file of your own; not offered here because: {reason}")
-        if reason
-        else None
+    if reason is None:
+        return None
+    elsewhere = reason.startswith(("section ", "`"))
+    return Successor(
+        hint=reason if elsewhere else f"an alt_config_file of your own; not offered here because: {reason}"
     )

@@ -9,10 +9,12 @@ OpenWrt's stock /etc/init.d/dockerd.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from agent.model.dockerd.log_drivers import DEFAULT, known_options, parse_log_driver, parse_log_opt
 from agent.model.dockerd.settings import Document, Effect, Json
 from agent.model.dockerd.urls import (
     mirror_needs,
@@ -36,8 +38,6 @@ from agent.model.dockerd.values import (
     parse_fixed_cidr,
     parse_fixed_cidr_v6,
     parse_label,
-    parse_log_driver,
-    parse_log_opt,
     parse_mark,
     parse_mtu,
     parse_pool,
@@ -300,12 +300,25 @@ def identity_of(document: Document) -> dict[str, Json]:
 
 
 def value_at(document: Document, key: str) -> Json:
-    """What the document has for a row's key, None for nothing."""
+    """What the document has for a row's key or for one entry of it (`entry_keys`), None for nothing."""
     outer, dot, inner = key.partition(".")
     value = document.get(outer)
     if not dot:
         return value
+    if isinstance(value, list):
+        return next((entry for entry in value if _entry_name(entry) == inner), None)
     return value.get(inner) if isinstance(value, dict) else None
+
+
+def entry_keys(row: DaemonOption, value: Json) -> tuple[str, ...]:
+    """Keys of the entries of a list or an object, each of which may be wrong by itself: `log-opts.max-size`."""
+    names = map(_entry_name, value) if isinstance(value, (list, dict)) and row.many else ()
+    own = {other.key for other in TABLE}
+    return tuple(key for name in names if (key := f"{row.key}.{name}") not in own)
+
+
+def _entry_name(entry: Json) -> str:
+    return entry if isinstance(entry, str) else json.dumps(entry, sort_keys=True)
 
 
 def put(document: dict[str, Json], key: str, value: Json) -> None:
@@ -317,16 +330,19 @@ def put(document: dict[str, Json], key: str, value: Json) -> None:
         document[outer] = value
         return
     group = document.get(outer)
+    # A new object each time: the group may be shared with another document.
     document[outer] = {**(group if isinstance(group, dict) else {}), inner: value}
 
 
 def without_key(document: Document, key: str) -> dict[str, Json]:
-    """The document without that row's key."""
+    """The document without that row's key, or without that entry of it."""
     outer, dot, inner = key.partition(".")
     left = {name: value for name, value in document.items() if name != outer}
     group = document.get(outer)
     if dot and isinstance(group, dict):
         left[outer] = {name: value for name, value in group.items() if name != inner}
+    elif dot and isinstance(group, list):
+        left[outer] = [entry for entry in group if _entry_name(entry) != inner]
     return left
 
 
@@ -343,33 +359,52 @@ _SHORTEST = 3  # characters of a value that says something
 
 
 def suspects(document: Document, words: str) -> tuple[str, ...]:
-    """Keys of the table whose value or name appears in the words, the likeliest first.
+    """Keys of the table, and of entries of its lists, whose value or name appears in the words, the likeliest first.
 
-    Of two alike one entry of a list comes before what governs them all: each error about a storage option begins with the
-    driver's name.
+    Of two alike one entry of a list comes before its list, and a list before what governs it: each error about a storage
+    option begins with the driver's name.
     `data-root` never counts: most of what dockerd says contains it, and without it another engine would run.
     """
     said = words.lower()
     # a value says more than a name, which may be an ordinary word
-    found = {
-        row.key: (-weight, not row.many)
-        for row in TABLE
-        if row.key != "data-root"
-        and value_at(document, row.key) not in (None, row.default)
-        and (weight := _weight(row, value_at(document, row.key), said))
-    }
+    found = {}
+    for row in TABLE:
+        value = value_at(document, row.key)
+        if (
+            row.key == "data-root"
+            or value in (None, row.default)
+            or not (weight := _weight(row, value, said))
+        ):
+            continue
+        found[row.key] = (-weight, not row.many, True)
+        keys = entry_keys(row, value)
+        for key in keys if len(keys) > 1 else ():
+            entry = {key.partition(".")[2]: value_at(document, key)} if row.pairs else value_at(document, key)
+            if _is_quoted(entry, said):
+                found[key] = (-weight, not row.many, False)
     return tuple(sorted(found, key=found.__getitem__))
 
 
 def without(document: Document, key: str) -> dict[str, Json]:
-    """The document as if UCI did not have that option."""
+    """The document as if UCI did not have that option, or that entry of it."""
     left = without_key(document, key)
-    put(left, key, next(row.default for row in TABLE if row.key == key))
+    row = next(row for name in (key, key.partition(".")[0]) for row in TABLE if row.key == name)
+    if key == "log-driver" and isinstance(options := left.get("log-opts"), dict):
+        known = known_options(DEFAULT) or frozenset()
+        left["log-opts"] = {name: value for name, value in options.items() if name in known}
+    # nothing may be left of a list
+    if not value_at(left, row.key):
+        left = without_key(left, row.key)
+        put(left, row.key, row.default)
     return left
 
 
+def _is_quoted(value: Json, said: str) -> bool:
+    return any(len(text) >= _SHORTEST and _has(said, text.lower()) for text in _texts(value))
+
+
 def _weight(row: DaemonOption, value: Json, said: str) -> int:
-    by_value = any(len(text) >= _SHORTEST and _has(said, text.lower()) for text in _texts(value))
+    by_value = _is_quoted(value, said)
     topic = _TOPICS.get(row.key, "")
     parts = [part.rstrip("s") for part in _PARTS.findall(row.key.rpartition(".")[2]) if part != "default"]
     by_name = (topic and topic in said) or all(part in said for part in parts)
@@ -377,6 +412,8 @@ def _weight(row: DaemonOption, value: Json, said: str) -> int:
 
 
 def _has(said: str, text: str) -> bool:
+    """`invalid syslog facility` is about syslog-facility."""
+    said, text = (re.sub("[-_]", " ", part) for part in (said, text))
     return re.search(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])", said) is not None
 
 
@@ -385,6 +422,8 @@ def _texts(value: Json) -> Iterator[str]:
     match value:
         case str():
             yield value
+            # dockerd's messages quote parts: the key of an option, or the user without the group. Bare numbers
+            # are in any message.
             yield from (part for part in re.split("[=:]", value) if not part.isdecimal())
         case list():
             for item in value:

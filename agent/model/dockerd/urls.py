@@ -83,6 +83,7 @@ def parse_registry(text: str) -> Json | Odd:
 def parse_proxy(text: str) -> Json | Odd:
     """A proxy's URL; without a scheme it is http://, as for Go. Never echoed: it may hold a password."""
     form = "a URL such as http://proxy.lan:3128 or socks5://proxy.lan:1080"
+    # Go's rule (golang.org/x/net/http/httpproxy): without a scheme it is taken as http.
     complete = text if _SCHEME.match(text) else f"http://{text}"
     parts = _url(complete)
     if parts is None or not parts.hostname:

@@ -17,7 +17,6 @@ from agent.model.dockerd.settings import Host, Json
 from agent.model.entries import parse_address, parse_subnet, parse_ulimit
 from agent.model.quantities import (
     QuantityError,
-    parse_assignment,
     parse_bool,
     parse_int,
     parse_pair,
@@ -34,29 +33,11 @@ _FEATURE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _POOL = re.compile(r"(?:base=)?(?P<base>[0-9A-Fa-f:.]+/\d+),(?:size=)?/?(?P<size>\d+)", re.ASCII)
 _POOL_BACKWARDS = re.compile(r"size=/?(?P<size>\d+),base=(?P<base>[0-9A-Fa-f:.]+/\d+)", re.ASCII)
 _NEXT_POOL = re.compile(r"[\s,;]+(?=(?:base=)?[0-9A-Fa-f]*[:.][0-9A-Fa-f:.]*/\d)")
-_NEXT_LOG_OPT = re.compile(
-    r"[\s,;]+(?=(?:max-size|max-file|compress|mode|max-buffer-size|tag|labels|env)\s*=)"
-)
 _MARK = re.compile(r"(0[xX][0-9a-fA-F]{1,8}|\d{1,10})(?:/(0[xX][0-9a-fA-F]{1,8}|\d{1,10}))?", re.ASCII)
 _DOMAIN_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.*[A-Za-z]){_DOMAIN_PART}(?:\.{_DOMAIN_PART})*\.?")
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
 _RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
-_LOG_DRIVERS = (
-    "json-file",
-    "local",
-    "none",
-    "journald",
-    "syslog",
-    "gelf",
-    "fluentd",
-    "awslogs",
-    "splunk",
-    "gcplogs",
-    "logentries",
-    "etwlogs",
-)  # of 20.10 to 29
-_PLUGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _INT_MAX = 2**31 - 1
 _TIMEOUT_MAX = 3600  # seconds
 # setrlimit(2) as the engine names them (docker/go-units ulimit.go)
@@ -82,11 +63,6 @@ def split_pools(text: str) -> tuple[str, ...]:
     plain = re.sub(r"(base|size)\s*[:=]\s*", r"\1=", plain).strip(" ,;")
     parts = (plain,) if plain.startswith("size=") else _NEXT_POOL.split(plain)
     return tuple(filter(None, (re.sub(r"[\s,;]+", ",", part.strip(" ,;")) for part in parts)))
-
-
-def split_log_opts(text: str) -> tuple[str, ...]:
-    """The options of one entry that holds several: `max-size=10m,max-file=3` would be one size that no container takes."""
-    return tuple(part for part in _NEXT_LOG_OPT.split(text.strip()) if part)
 
 
 def parse_host(text: str) -> Host | Odd:
@@ -165,6 +141,7 @@ def parse_bip(text: str) -> Json:
 
 def parse_bip6(text: str) -> Json | Odd:
     """dockerd takes a subnet too (29, tried); its first address is the bridge's then."""
+    # A strict network first: an address with host bits is the usual form, and goes on below.
     try:
         network = ipaddress.IPv6Network(text)
     except ValueError:
@@ -245,6 +222,7 @@ def parse_pool(text: str) -> Json | Odd:
         raise QuantityError(f"{text!r} is not a pool of addresses", "subnet,prefix such as 10.10.0.0/16,24")
     found = _subnet(match["base"], 0, "10.10.0.0/16")
     network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
+    # Two bits for hosts: network, broadcast and the gateway are gone already.
     size = parse_int(match["size"], minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
     pool: Json = {"base": str(network), "size": size}
     if isinstance(found, Odd):
@@ -320,45 +298,6 @@ def parse_feature(text: str) -> tuple[str, Json]:
             f"{name!r} is not the name of a feature", "name=true such as containerd-snapshotter=true"
         )
     return name, parse_bool(value.lower()) if equals else True
-
-
-def parse_log_driver(text: str) -> Json | Odd:
-    """One of dockerd's own, or a plugin as name:tag; without a tag it is `latest`, as with `docker plugin`."""
-    if ":" in text or "/" in text:
-        return text
-    name = next((known for known in _LOG_DRIVERS if _letters(known) == _letters(text)), "")
-    if name:
-        return name if name == text else Odd(name, f"{text!r} is another way to write it", name)
-    if not _PLUGIN.fullmatch(text):
-        raise QuantityError(
-            f"{text!r} is not a log driver", "a driver such as json-file, or a plugin as name:tag"
-        )
-    plugin = f"{text}:latest"
-    return Odd(plugin, f"dockerd has no log driver {text!r}; it counts as a plugin", plugin)
-
-
-def _letters(text: str) -> str:
-    return re.sub("[-_.]", "", text.lower())
-
-
-# what strconv.ParseBool takes
-_GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", "false", "False", "FALSE"})
-
-
-def parse_log_opt(text: str) -> tuple[str, Json]:
-    """dockerd starts with any size and count; then no container can be created (moby daemon/logger, jsonfilelog, local)."""
-    name, value = parse_assignment(text)
-    if name == "max-size" and value != "-1":
-        parse_size(value)
-    elif name == "max-file":
-        parse_int(value, minimum=1, maximum=_INT_MAX)
-    elif name == "max-buffer-size":
-        parse_size(value)
-    elif name == "mode" and value not in {"blocking", "non-blocking"}:
-        raise QuantityError(f"{value!r} is not a mode", "blocking or non-blocking")
-    elif name == "compress" and value not in _GO_BOOLEANS:
-        value = "true" if parse_bool(value.lower()) else "false"
-    return name, value
 
 
 def parse_exec_opt(text: str) -> Json:

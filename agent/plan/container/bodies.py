@@ -134,6 +134,7 @@ def update_body(spec: ContainerSpec, changed: Collection[str]) -> dict[str, Any]
 
 def endpoint_body(endpoint: Endpoint) -> dict[str, Any]:
     """An EndpointSettings object."""
+    # Only what is set: an empty object here would take away what the engine would choose.
     body: dict[str, Any] = {}
     if endpoint.aliases:
         body["Aliases"] = list(endpoint.aliases)
@@ -255,6 +256,7 @@ def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
 def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
     """The mounts in effect: of `-v`, `--mount`, `--volumes-from` and the image alike."""
     host = inspect.get("HostConfig") or {}
+    # Only the request shows `nocopy`: the mounts in effect do not.
     no_copy = {
         item["Target"] for item in host.get("Mounts") or () if (item.get("VolumeOptions") or {}).get("NoCopy")
     }
@@ -279,12 +281,14 @@ def is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
 def _mount(item: Mapping[str, Any], *, no_copy: bool) -> Mount:
     bind = item["Type"] == "bind"
     name = str(item.get("Name") or "")
+    # The name of an anonymous volume is the engine's: as a source it would tie a section to this one container.
     source = str(item.get("Source") or "") if bind else ("" if is_anonymous(name) else name)
     propagation = str(item.get("Propagation") or "") if bind else ""
     return Mount(
         source=source,
         target=item["Destination"],
         read_only=not item.get("RW", True),
+        # The engine fills in `rprivate` where nothing was asked for.
         propagation="" if propagation == "rprivate" else propagation,
         no_copy=not bind and (no_copy or "nocopy" in str(item.get("Mode") or "").split(",")),
     )
@@ -313,6 +317,7 @@ def volume_words(volumes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
+    # `--tmpfs` and `--mount type=tmpfs` stand in two places of the answer.
     found = [
         Tmpfs(target=target, options=options or "") for target, options in (host.get("Tmpfs") or {}).items()
     ]
@@ -367,6 +372,7 @@ def _networks(
 def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpoint:
     """The static addresses; engines before API 1.45 add the short id to the aliases."""
     ipam = item.get("IPAMConfig") or {}
+    # The short id is the engine's own addition, and another one in each container.
     aliases = [alias for alias in item.get("Aliases") or () if alias != container_id[:12]]
     return Endpoint(
         network=network,
@@ -375,6 +381,7 @@ def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpo
         ip6=ipam.get("IPv6Address") or "",
         link_local=_sorted(ipam.get("LinkLocalIPs")),
         driver_opts=driver_opts(item),
+        # 0 is what the engine shows where nothing was asked for.
         gw_priority=item.get("GwPriority") or None,
     )
 

@@ -290,6 +290,7 @@ def _options_of(row: ContainerOption | None, field: str, value: Any) -> dict[str
 
 def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Written]:
     match row.field if row is not None else "":
+        # A field that only another version of ours has a row for.
         case "":
             return {name: hidden_text(str(value))}
         case "health":
@@ -300,7 +301,10 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
                 for key, item in value.items()
             }
         case "endpoints":
+            # A record holds what JSON gives back, where tuples have become lists.
             points = [Endpoint(**{**item, "aliases": tuple(item.get("aliases", ()))}) for item in value]
+            # The top-level option and the endpoint's are one field of the spec: both are shown, as the section
+            # may have either.
             mac: dict[str, Written] = {"mac_address": points[0].mac_address} if points[0].mac_address else {}
             return {name: tuple(map(entry_text.endpoint, points)), **mac}
         case "ports":
@@ -310,6 +314,7 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
             return {name: f"seccomp={value}"}
     assert row is not None
     codec = row.codec
+    # Masked word by word, and only then quoted: in one text a password may not be told from its flag.
     if row.shape is Shape.WORDS:
         return {name: " ".join(shlex.quote(word) for word in hidden_words(value))}
     if isinstance(value, list):

@@ -109,6 +109,8 @@ def endpoint_drift(
     if not found:
         return None
     seen = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    # A network that was made again has a new id, and the old one is still shown with the name: it is no network
+    # of this container.
     shown = sorted(n for n, item in seen.items() if not _is_of_old_network(n, item, known))
     wanted = wanted_endpoints(container.spec)
     old = ", ".join(f"{name}{_how_wrong(name, found)}" for name in shown)
@@ -131,9 +133,11 @@ def with_mac_level(
 
     `before`: the canonical spec that was applied.
     """
+    # By network and not by place: the order in which networks are listed is no change.
     old = {str(item.get("network")): item for item in before.get("endpoints", ())}
     touched = [e for e in container.spec.endpoints if old.get(e.network) != canonical(e)]
     dear = level_of_reconnect(touched, api) is Level.RECREATE
+    # Only what was to be reconnected becomes dearer; all other levels stay as the table says.
     return tuple(
         replace(change, level=Level.RECREATE) if dear and change.level is Level.RECONNECT else change
         for change in changes

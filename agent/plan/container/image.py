@@ -188,11 +188,15 @@ def is_due(container: Container, record: Record, found: Newer, context: Context)
 
 def put_off(container: Container, record: Record, found: Newer, context: Context) -> str:
     """Until when `update auto` waits, for people; "" when it does not."""
+    # Before the time is set every age is wrong, by decades.
     if not clock_is_set(context.now):
         return "once the clock is set"
     age_s = container.policy.update_age_s
+    # What was noted counts only for the image that it was noted of.
     noted = record.newer_at if record.newer == found.word else None
+    # By the earliest sighting: a registry that was away meanwhile must not begin the wait again.
     seen_at = min((at for at in (found.since, noted) if at is not None), default=context.now)
+    # A time that lies ahead is of a clock that was wrong: it counts as now, or the update would never come.
     left_s = min(seen_at, context.now) + (DEFAULT_AGE_S if age_s is None else age_s) - context.now
     if left_s > 0:
         return f"in {_span(left_s)} at the earliest (`update_age`)"
@@ -236,6 +240,8 @@ class ContainerImage:
             offered = context.offered.get(self._key)
             found = newer(container, record, context.image_ids, context.image_digests, offered)
             self._newer = found
+            # What failed once is not tried again by itself, by digest or by the image's id: the registry may name
+            # it otherwise.
             self._is_tried = found is not None and (
                 is_tried(record, found) or self._has_failed_with(record, found.image_id)
             )

@@ -113,6 +113,7 @@ PLAIN = Defaults()
 
 def defaults_of(settings: DaemonSettings | None, image: Mapping[str, Any] | None = None) -> Defaults:
     """By the settings of dockerd that UCI has, those of `agent.model.dockerd.table`."""
+    # What dockerd fills in is no difference to what a section leaves out.
     values = settings.values if settings is not None else {}
     engine = dict(_ENGINE)
     engine["log_driver"] = values.get("log-driver") or engine["log_driver"]
@@ -196,6 +197,7 @@ def image_reference(text: str) -> str:
 
     A digest makes the tag meaningless. A bare id stays one.
     """
+    # The engine takes both forms of an id.
     if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", text):
         return text.removeprefix("sha256:")
     name = parse_image(text)
@@ -276,6 +278,7 @@ def _tmpfs_options(text: str) -> list[str]:
         name, equals, value = option.partition("=")
         if equals:
             found[name] = str(parse_size(value)) if name == "size" and not value.endswith("%") else value
+            # `mode=0755` and `mode=755` are the same to the kernel.
             found[name] = value.lstrip("0") if name == "mode" else found[name]
         else:
             found[_TMPFS_FLAGS.get(name, name)] = "0" if name in _TMPFS_FLAGS else "1"
@@ -391,6 +394,7 @@ def _join_capabilities(spec: dict[str, Any]) -> None:
     """moby oci/caps/utils.go, TweakCapabilities."""
     add, drop = spec.pop("cap_add", None) or (), spec.pop("cap_drop", None) or ()
     have: set[str] = (set(_CAPABILITIES) - set(drop)) | set(add)
+    # Left as a set with holes: what "all" is depends on the kernel.
     if "ALL" in add:
         have = {"ALL"} | {f"not {name}" for name in drop if name != "ALL"}
     elif "ALL" in drop:

@@ -86,9 +86,11 @@ def missing_of(
 
 def _is_new_need(draft: Draft, container: Container, record: Record | None, key: str) -> bool:
     """Whether what runs was applied without it, and so can do without."""
+    # Records of older versions do not say what was waited for: then everything counts as known before.
     if record is None or not record.waits_known:
         return False
     kind, _, section = key.partition(":")
+    # A need of another container is known by its section; networks and volumes by the spec that was applied.
     if kind == "container":
         before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
         return section not in before and key not in joined_keys(draft, container)
@@ -99,6 +101,7 @@ def _is_new_need(draft: Draft, container: Container, record: Record | None, key:
 def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
     """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
     work = draft.works.get(Key("container", section))
+    # It is enough that the start is in this plan: the work of the one that waits comes after it.
     if condition is DependsOn.STARTED and planned and work is not None:
         return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
     seen = draft.container(section)
@@ -106,6 +109,7 @@ def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned:
         return False
     if condition is DependsOn.HEALTHY:
         return seen.health == "healthy"
+    # Whether it ended well is remembered, as the engine forgets when the container is started again.
     completed = seen.id in draft.context.completed
     return completed or (condition is DependsOn.STARTED and seen.state == "running")
 
@@ -225,15 +229,19 @@ def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
     """Each taker, what it takes, and who has that, or takes it before."""
+    # By kind and place first: only what names the same port or address can meet, and comparing all with all is
+    # slow.
     rivals: dict[tuple[str, str], list[str]] = {}
     for key, stand in stands.items():
         for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
             rivals.setdefault(kind_and_place, []).append(key)
+    # In the order of the plan: who comes first in it has the place by the time the others ask.
     earlier: set[str] = set()
     for taker in (key for key in stands if key in draft.works):
         for claim in sorted(stands[taker].after - stands[taker].before):
             for holder in rivals[claim.kind, claim.place]:
                 stand = stands[holder]
+                # One that is still to be planned has only what it has now; what it wants it does not have yet.
                 has = stand.before | stand.after if holder in earlier else stand.before
                 if holder != taker and any(claim.meets(other) for other in has):
                     yield taker, claim, holder
@@ -316,5 +324,6 @@ def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> b
         return False
     if has(*_SWAPS):
         policy = declared.policy if declared is not None else None
+        # A swap ends with the new container, running or not, as its section says.
         return policy is not None and policy.should_run
     return alive or has(ops.StartContainer)

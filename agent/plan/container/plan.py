@@ -99,9 +99,11 @@ class _Planner:
             f"{'; '.join(unknown)}; this engine has API {major}.{minor}: remove the option or update Docker"
         )
         self._find("Synced", status=False, reason="EngineTooOld", message=message)
+        # What depends on it waits as well, rather than start beside a container that lacks an option.
         self.draft.withheld[self.key] = (
             f"{self.container.section} has an option that this engine does not know"
         )
+        # Stopping it would help no one: it runs as it did before the option was written.
         if self.record is not None and seen is not None:
             self.draft.unchanged.add(self.key)
             self._look_after(self.record, seen)
@@ -317,6 +319,7 @@ class _Planner:
 
     def _look_after(self, record: Record, seen: ObservedContainer) -> None:
         """Keeps what runs as it was applied, for as long as that with which it was is there."""
+        # It gives up something that another container needs: what that asks for goes before what is lost.
         turn = self.draft.turns.get(self.key)
         if turn is not None and not turn.keep and not turn.stop:
             return
@@ -466,10 +469,12 @@ class _Planner:
         if seen.name == self.container.name:
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
+        # A name of our own making (`-old`) was left by a swap, and is taken back without asking anyone.
         by_hand = record.name == self.container.name and not name_outside(seen.name, "old")
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
+        # Another object may hold the name: it goes out of the way in the same work, or the renaming waits.
         room = self._make_room()
         if room is None:
             return []

@@ -66,9 +66,12 @@ def with_interfaces(network: Package, bridges: Iterable[BridgeInUci], *, broken:
 
     `broken`: names of network sections that have a mistake; what is there for them stays.
     """
+    # An interface that the user made for the bridge is theirs: a second one would take the device from it.
     wanted = {b.interface: b for b in bridges if not bool(interface_of(network, b.device, ours=False))}
+    # What a broken section has stays as it was applied: its containers still run on that bridge.
     kept = {PREFIX + name for name in broken}
     left = [s for s in network.sections if not _is_ours(s, "interface") or s.name in wanted.keys() | kept]
+    # Renewed in place, so that the order of the file does not change and netifd sees no other edit.
     sections = [
         _interface(wanted[s.name], s) if s.name in wanted and s.type == "interface" else s for s in left
     ]
@@ -154,6 +157,7 @@ def _set(section: Section, name: str, value: str | tuple[str, ...]) -> Section:
 def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[Reason, str] | None:
     """Reason and words of why a declared network cannot be made. `object_id`: the one that it replaces."""
     bridge = dict(network.spec.options).get(BRIDGE_NAME)
+    # By name and before anything is made: the engine would take the device, and its address away with it.
     if bridge in draft.context.router_devices:
         return (
             "BridgeTaken",

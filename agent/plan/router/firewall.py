@@ -248,6 +248,7 @@ def _way_in(listing: Listing) -> tuple[Words, ...]:
     if jump not in forward:
         return (*todo, ("-I", "FORWARD", "1", *jump))
     before = forward[: forward.index(jump)]
+    # dockerd and fw3 put their own chains first when they start: then ours jumps to the front again
     if any(_target(rule) == "ACCEPT" or _target(rule).startswith("DOCKER") for rule in before):
         todo += (("-I", "FORWARD", "1", *jump),)
     return todo

@@ -246,6 +246,7 @@ def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
 def _is_whole(rule: FirewallRule) -> bool:
     """With other matches than for the state of a connection, it refuses only some of the packets."""
     try:
+        # What cannot be read was told where the rules are made; here it only means that nothing is certain.
         extra = parse_extra(rule.extra_iptables_args)
     except ConfigError:
         return False
@@ -253,6 +254,7 @@ def _is_whole(rule: FirewallRule) -> bool:
     if not states:
         return not extra
     only_of_connections = {word for word in extra if word.startswith("-")} <= _OF_CONNECTIONS
+    # Of connections that are new, or of all that are not "established": both refuse whatever begins outside.
     return only_of_connections and len(states) == 1 and ("NEW" in states[0]) is not ("!" in extra)
 
 
@@ -361,6 +363,7 @@ def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge
 
 def _has_others(zone: Zone, around: Surroundings) -> bool:
     """Whether anything but containers is in the zone."""
+    # fw3 takes the interface of the zone's own name, and there is nothing to see of it here.
     if zone.implied and not around.docker_first:
         return False
     ours = {bridge.device for bridge in around.bridges.values()}

@@ -245,10 +245,12 @@ def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
     """Without the options, or the items of lists, at these places."""
     options = []
     for option in section.options:
+        # A refused place is the whole option or one entry of a list; a text has only the entry 0.
         if (option.name, None) in places or (isinstance(option.value, str) and (option.name, 0) in places):
             continue
         if isinstance(option.value, tuple):
             items = tuple(v for i, v in enumerate(option.value) if (option.name, i) not in places)
+            # A list without entries is not the same as no list: some options mean "nothing" by it.
             if not items:
                 continue
             option = Option(name=option.name, value=items)
@@ -285,8 +287,10 @@ def _answer(
 
 
 def _masked_option(option: Option) -> Option:
+    # A health check as one text is a shell line, which may hold a password.
     if isinstance(option.value, str):
         return replace(option, value=hidden_text(option.value)) if option.name == "health_cmd" else option
+    # Every value: what is in an image's environment is not known to be harmless.
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
     if option.name in {"label", "log_opt", "opt", "annotation", "storage_opt"}:

@@ -247,6 +247,7 @@ class RunningAgent:
         def describe_now() -> dict[str, object]:
             from agent.runtime.requests.planning import describe
 
+            # The section may have been committed a moment ago: what is described is what is in the file.
             self._reconciler.read_config()
             return describe(self._reconciler, name)
 

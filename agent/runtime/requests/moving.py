@@ -184,8 +184,7 @@ class Mover:
             size, entries = copy.size, copy.entries
 
         def run(check: Callable[[], None]) -> None:
-            copy.check = check
-            copy.run()
+            copy.run(check)
             written(copy.target)
 
         try:
@@ -383,8 +382,10 @@ def _removed_by_themselves(folder: str, containers: frozenset[str]) -> frozenset
         try:
             settings = json_object(Path(folder, "containers", container, "hostconfig.json").read_bytes())
         except FileNotFoundError:
+            # It is gone already: it removed itself when it stopped for the move.
             found.add(container)
         except (OSError, ValueError):
+            # What cannot be read is compared like any other container: a missing one is then found.
             continue
         else:
             if settings.get("AutoRemove"):

@@ -67,6 +67,7 @@ def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
     `ok` is False where anything is an error: a mistake, a conflict, what failed.
     """
     return {
+        # Readers of other versions go by this number, and must not guess by the fields that are there.
         "schema": SCHEMA,
         "operations": operations_as_json(found.operations),
         "summary": summary_of(found),
@@ -148,6 +149,7 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
         "level": entry.level.value,
         "message": entry.message,
     }
+    # Left out rather than null: these answers are shown as they are by scripts that people write.
     if entry.op:
         body["op"] = entry.op
     if entry.output:
@@ -353,7 +355,9 @@ def _option(change: OptionChange, source: str) -> dict[str, Any]:
 
 def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of the board, and what planning found beside them: without an agent that is most. With levels and sentences."""
+    # Details are the output of failed containers: it stands in a field of its own.
     told = [{n: v for n, v in each.items() if n != "details"} for each in resource.get("conditions", ())]
+    # The board goes first: it says since when, and knows what came of the last pass.
     known = {each["type"] for each in told}
     found = {f.type: f for f in plan.findings if f.key == key and f.type not in known}
     return [
@@ -363,6 +367,7 @@ def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[d
                 type=ConditionType(f.type),
                 status=f.status,
                 reason=f.reason,
+                # The board hides by itself what it is given; these have not been there.
                 message=hidden_text(f.message),
                 since=f.since or 0,
             ).as_json()
@@ -375,6 +380,7 @@ def _mounts(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "type": item.get("Type") or "",
+            # A volume is known by its name; where the engine keeps it says nothing.
             "source": item.get("Name") or item.get("Source") or "",
             "target": item.get("Destination") or "",
             "read_only": not item.get("RW", True),
@@ -401,6 +407,7 @@ def _ports(inspect: Mapping[str, Any], reach: Mapping[str, list[str]]) -> list[d
     """Published ports. `reach`: `8080/tcp` -> zones of the firewall; `zones` is null where that is not known."""
     found = []
     for inner, outers in ((inspect.get("NetworkSettings") or {}).get("Ports") or {}).items():
+        # null is what the engine shows for a port that is exposed and not published.
         for outer in outers or ():
             protocol = inner.partition("/")[2] or "tcp"
             address, port = outer.get("HostIp") or "0.0.0.0", str(outer.get("HostPort") or "")

@@ -103,7 +103,7 @@ def test_twelve_tabs_take_one_connection_and_each_shows_its_own(
     assert show(browser, "ucidockd.logview", log) < max(1, 5 * alone)
 
 
-@pytest.mark.variants(2)
+@pytest.mark.variants(1)
 @pytest.mark.parametrize("how", ["closed", "reloaded", "frozen", "hidden"])
 def test_when_the_tab_that_reads_goes_no_line_is_lost_or_doubled(
     pages: Pages, log: str, tabs: list[str], how: str

@@ -61,8 +61,10 @@ def check_host(host: dict[str, Any]) -> None:
         raise EngineError("maximum retry count cannot be used with restart policy '" + name + "'", status=400)
 
 
-def endpoint_of(sent: dict[str, Any]) -> dict[str, Any]:
+def endpoint_of(sent: dict[str, Any], *, mac: bool = False) -> dict[str, Any]:
+    """`mac`: whether a MAC address that is sent counts."""
     return {
+        "_mac": (sent.get("MacAddress") or "") if mac else "",
         "IPAMConfig": sent.get("IPAMConfig"),
         "Aliases": list(sent.get("Aliases") or ()),
         "NetworkID": "",
@@ -72,13 +74,13 @@ def endpoint_of(sent: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def endpoints_of(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def endpoints_of(body: dict[str, Any], *, mac: bool = False) -> dict[str, dict[str, Any]]:
     mode = (body.get("HostConfig") or {}).get("NetworkMode") or "default"
     sent = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
     if mode.startswith("container:"):
         return {}
     name = "bridge" if mode == "default" else mode
-    return {key: endpoint_of(value or {}) for key, value in {name: {}, **sent}.items()}
+    return {key: endpoint_of(value or {}, mac=mac) for key, value in {name: {}, **sent}.items()}
 
 
 def host_ports(container: FakeContainer) -> set[tuple[int, str]]:

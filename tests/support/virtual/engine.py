@@ -191,7 +191,7 @@ class FakeEngine:
             image_id=image.id,
             config=config,
             host=host,
-            networks=endpoints_of(body),
+            networks=endpoints_of(body, mac=self._api >= (1, 44)),
             mounts=[],
             image_number=image.number,
         )
@@ -228,6 +228,11 @@ class FakeEngine:
 
     def _mounts(self, config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
         mounts = [self._mount(mount) for mount in host.get("Mounts") or ()]
+        there = {mount["Destination"] for mount in mounts}
+        for entry in host.get("VolumesFrom") or ():
+            name, _, mode = entry.partition(":")
+            lent = [{**m, "RW": m["RW"] and mode != "ro"} for m in self._get(name).mounts]
+            mounts += [mount for mount in lent if mount["Destination"] not in there]
         there = {mount["Destination"] for mount in mounts}
         fresh = sorted((config.get("Volumes") or {}).keys() - there)
         return mounts + [self._mount({"Type": "volume", "Target": target}) for target in fresh]
@@ -367,7 +372,7 @@ class FakeEngine:
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
         self._check_up()
         member = self._get(container)
-        endpoint = endpoint_of(endpoint)
+        endpoint = endpoint_of(endpoint, mac=self._api >= (1, 54))  # others take it and forget it
         if self.networks.find(network) is None and not member.alive:
             member.networks[network] = endpoint  # looked for at the start
             return
@@ -552,6 +557,10 @@ class FakeEngine:
         self._streams.append(_Stream())
 
     # the engine itself
+
+    def become(self, api: tuple[int, int]) -> None:
+        """While it is down: another version of it on the same data."""
+        self._api = api
 
     def stop_engine(self, *, live_restore: bool = False) -> None:
         """It goes away; without live-restore the containers end with it."""

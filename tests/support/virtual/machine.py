@@ -26,10 +26,15 @@ from tests.support.virtual.objects import FakeImage
 from tests.support.virtual.promises import Promises
 from tests.support.virtual.sections import (
     CONTAINERS,
+    DEVICE,
+    MISSING,
     NETWORKS,
     OPTIONS,
+    OUTER,
     SCARCE,
     SECRET,
+    STACK,
+    STACK_OPTIONS,
     UNMAKEABLE,
     VOLUMES,
     Config,
@@ -99,9 +104,11 @@ class Machine:
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
         self.taken_back = False  # something was, at some time
+        self.swaps: set[str] = set()  # new containers for which one that ran was stopped
         self.batch = False  # further edits follow before they are committed
         self.promises = Promises(self)
         self._make_decoys()
+        self.outer = {self.ground.raw.create_network({"Name": OUTER, "Driver": "bridge"})}  # its ids
         for section in CONTAINERS[:2]:
             self.config.add(section)
         self.commit(told=True)
@@ -169,6 +176,9 @@ class Machine:
         self._check_twins()
         self.promises.check_call(name, args)
         refs = [a for a in args if isinstance(a, str)]
+        if name == "engine.stop" and (seen := self.ground.raw.inspect_container(refs[0])) is not None:
+            names = self.ground.raw.list_names() if seen.state == "running" else ()
+            self.swaps |= {new for new in names if name_outside(new, "new") == seen.name}
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
         if name == "engine.remove_image":
@@ -178,6 +188,9 @@ class Machine:
             )
         if name == "engine.remove_volume":
             assert self.disposable.get(refs[0], "") in self.given_up, f"a volume was removed: {refs}"
+        if name in {"engine.create_network", "engine.remove_network"}:
+            named = args[0]["Name"] if name == "engine.create_network" else refs[0]
+            assert named not in {OUTER, *self.outer}, f"{name} of a network of others"
         for ref in refs if name in _ON_OBJECTS else ():
             if ref in self.foreign and not self._may_adopt(ref):
                 raise AssertionError(f"{name} of a foreign object")
@@ -269,7 +282,7 @@ class Machine:
         assert not memory or host["Memory"] == _MEMORY[str(memory)], f"{section} has {host['Memory']} {when}"
         named = host["RestartPolicy"]["Name"]
         assert not policy or named == str(policy).partition(":")[0], f"{section} has {named} {when}"
-        networks = {str(n).partition(",")[0] for n in options["network"] or ("bridge",)}
+        networks = self.config.networks_of(section)
         endpoints = (seen.inspect or {})["NetworkSettings"]["Networks"]
         assert endpoints.keys() == networks, f"{section} is on {sorted(endpoints)} {when}"
 
@@ -296,9 +309,10 @@ class Machine:
         """Faults end, the user mends the configuration, and everything has to be as declared."""
         self.promises.forget()
         self.ground.heal()
-        before = len(self.ground.writes)
+        self._heal_outside()
+        self.swaps.clear()
         self.ground.rest(900)
-        self._check_tries(self.ground.writes[before:])
+        self._check_tries()
         self.check_available()
         self._remove_intruders()
         self.config.mend()
@@ -308,14 +322,20 @@ class Machine:
         self.ground.rest(1200)
         self.check()
 
-    def _check_tries(self, writes: list[str]) -> None:
-        """What was refused is not tried again and again: each try would be a while without the container."""
-        made = (
-            text.removeprefix("create_container ") for text in writes if text.startswith("create_container ")
-        )
-        # one swap creates twice where its image's name stands for another by now
-        tries = Counter(name_outside(name, "new") for name in frozenset(made))
-        del tries[""]
+    def _heal_outside(self) -> None:
+        """What others are to care for is well again."""
+        if self.ground.raw.inspect_network(OUTER) is None:
+            self.outer.add(self.ground.raw.create_network({"Name": OUTER, "Driver": "bridge"}))
+        if isinstance(self.ground, World):
+            for container in self.ground.engine.containers.values():
+                container.sick = False
+
+    def _check_tries(self) -> None:
+        """What was refused is not tried again and again: each try would be a while without the container.
+
+        Where nothing runs, nothing is lost by a try: the new one and the old one are tried with growing pauses.
+        """
+        tries = Counter(name_outside(name, "new") for name in self.swaps)
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
 
@@ -402,12 +422,34 @@ class Machine:
             policy = str(options["restart"]).partition(":")[0]
             assert host["RestartPolicy"]["Name"] == policy, f"{section} has {host['RestartPolicy']}"
         self._check_image(section, body)
+        env = dict(item.partition("=")[::2] for item in body["Config"]["Env"] or ())
+        of_stack = self.config.shared_env(section)
+        assert of_stack.items() <= env.items(), f"{section} has not {of_stack}: {env}"
+        assert "SHARED" in of_stack or "SHARED" not in env, f"{section} has {env}, and is in no stack"
+        self._check_lent(section, body)
         other = self.config.shares_with(section)
         if other:
             shared = self.ground.is_in_network_of(object_id, self.config.docker_name(other))
             assert shared or self.promises.clock_is_set, f"{section} is not in the network of {other}"
         elif not self.config.is_job(section):  # who ended has no endpoints
             self._check_networks(section, body)
+
+    def _check_lent(self, section: str, body: dict[str, Any]) -> None:
+        """It has the volumes of the one that it names, as that one has them now."""
+        lender = self.config.lender(section)
+        if not lender:
+            return
+        owner = self.ground.raw.inspect_container(self.config.docker_name(lender))
+        assert owner is not None, f"{section} has the volumes of {lender}, which is gone"
+        mine, theirs = (
+            {m["Destination"]: m.get("Name") or m["Source"] for m in inspect["Mounts"]}
+            for inspect in (body, owner.inspect or {})
+        )
+        own = {str(item).rpartition(":")[2] for item in self.config.containers[section]["volume"] or ()}
+        missing = {t: name for t, name in theirs.items() if t not in own and mine.get(t) != name}
+        assert not missing, f"{section} has {mine}, and {lender} has {theirs}"
+        extra = mine.keys() - theirs.keys() - own
+        assert not extra, f"{section} has {mine}, and {lender} has {theirs}"
 
     def _check_image(self, section: str, body: dict[str, Any]) -> None:
         """A tag may have moved, and replaces nothing: it is one that the tag named at some time. One that was taken back may
@@ -469,7 +511,7 @@ class Machine:
             synced = conditions.get("Synced")
             assert synced is None or synced["status"], f"{section}: {synced}"
         keys = {f"container:{s}" for s in self.config.containers} | {
-            f"network:{n}" for n in (*self.config.networks, *self.config.stacks())
+            f"network:{n}" for n in (*self.config.networks, *self.config.stacks(), OUTER)
         }
         left = resources.keys() - keys - {f"volume:{v}" for v in self.config.volumes}
         assert not left, f"status shows what is not there: {left}"
@@ -663,6 +705,136 @@ def _attempt(machine: Machine, choice: _Choice) -> None:
     machine.commit(told=True)
     ground.rest(60)
     machine.check_kept(section, seen.id, f"after {change} was taken back")
+
+
+def _share(machine: Machine, choice: _Choice) -> None:
+    """`config stack` comes, changes or goes, or a section joins it or leaves it; perhaps with another edit in the commit."""
+    config, what = machine.config, choice.of(("member", "gone", *STACK_OPTIONS))
+    machine.batch = True
+    if what == "member":
+        section = choice.of(config.containers or CONTAINERS)
+        config.add(section)
+        options = config.containers[section]
+        options["stack"] = None if options["stack"] else STACK
+    elif what == "gone":
+        config.stack = None
+    else:
+        config.stack = {**(config.stack or {}), what: choice.of(STACK_OPTIONS[what])}
+    if choice.below(3) == 0:
+        choice.of((_set, _add, _remove, _lend))(machine, choice)
+    machine.batch = False
+    machine.commit(told=choice.below(5) > 0)
+
+
+def _lend(machine: Machine, choice: _Choice) -> None:
+    """A section gets the volumes of the one before it, or no longer."""
+    section = choice.of(machine.config.containers or CONTAINERS)
+    if section in machine.config.lent:
+        del machine.config.lent[section]
+    else:
+        machine.config.lent[section] = choice.of(("", ":ro"))
+    machine.commit(told=True)
+
+
+def _go_out(machine: Machine, choice: _Choice) -> None:
+    """A section joins the network of others or leaves it, or these remove the network or make it again."""
+    engine, there = machine.ground.raw, machine.ground.raw.inspect_network(OUTER)
+    if choice.below(2):
+        machine.config.outer ^= {choice.of(CONTAINERS)}
+        machine.commit(told=True)
+    elif there is not None:
+        _empty(engine, OUTER)
+        engine.remove_network(OUTER)
+    else:
+        machine.outer.add(engine.create_network({"Name": OUTER, "Driver": "bridge"}))
+
+
+def _renew_waiting(machine: Machine, choice: _Choice) -> None:
+    """An update is asked for while the section waits: with what it was applied with, it goes on or comes back."""
+    config, ground = machine.config, machine.ground
+    section = choice.of(config.containers or CONTAINERS)
+    if not isinstance(ground, World) or not machine.is_quiet(section) or not config.is_plain(section):
+        return
+    seen, options = machine.whole(section), config.containers[section]
+    if seen is None or seen.state != "running" or seen.name != config.docker_name(section):
+        return
+    if options["wait_for"] or options["grace"] == "0" or str(options["image"]) not in _TAGS:
+        return
+    if ground.plan.hidden or options["adopt"] or options["restart"] == "no":
+        return
+    comes_back, before = choice.below(2), options["wait_for"]
+    ground.lose_events("hear")
+    ground.engine.no_registry = ""
+    ground.plan.count = 0
+    ground.plug("device", there=True)
+    options["wait_for"] = (f"device:{DEVICE if comes_back else MISSING}",)
+    machine.commit(told=True)
+    ground.rest(5)
+    if comes_back:
+        ground.plug("device", there=False)
+        ground.rest(choice.of((5.0, 70.0)))
+    if choice.below(2):
+        _move_tag(machine, str(options["image"]))
+    machine.promises.renewed(section)
+    ground.renew(section, back=False)
+    ground.rest(choice.of((5.0, 100.0)))
+    if comes_back:
+        ground.plug("device", there=True)
+    else:
+        machine.check_kept(section, seen.id, "while it waits, and an update is asked for")
+        options["wait_for"] = before
+        machine.commit(told=True)
+    ground.rest(90)
+    now = machine.whole(section)
+    assert now is not None and now.state == "running", f"{section} does not run after it has waited: {now}"
+    options["wait_for"] = before
+    machine.commit(told=True)
+
+
+def _sicken(machine: Machine, choice: _Choice) -> None:
+    """One whose network another is in turns unhealthy: both run on, or both are restarted, and the other follows."""
+    config, ground = machine.config, machine.ground
+    pairs = [(s, config.shares_with(s)) for s in config.containers if config.shares_with(s)]
+    if not isinstance(ground, World) or not pairs:
+        return
+    section, parent = choice.of(pairs)
+    if not machine.is_quiet(section) or not config.is_plain(parent) or not config.is_good(section):
+        return
+    if section in config.wrong or not config.is_to_run(section) or config.containers[section]["depends_on"]:
+        return
+    options = config.containers[parent]
+    before = dict(options)
+    options |= {"health_cmd": "true", "on_unhealthy": choice.of((None, "restart")), "strategy": None}
+    options |= {"update": None, "gate": "8"}
+    ground.lose_events("hear")
+    ground.plan.count = 0
+    machine.commit(told=True)
+    ground.rest(60)
+    one, other = machine.whole(section), machine.whole(parent)
+    if (
+        one is None
+        or other is None
+        or {one.state, other.state} != {"running"}
+        or not machine.is_quiet(section)
+    ):
+        return
+    sick = ground.engine.find(other.id)
+    assert sick is not None
+    sick.sick = True
+    ground.rest(choice.of((8.0, 60.0, 400.0)))
+    if not options["on_unhealthy"]:
+        machine.check_kept(parent, other.id, "while it is unhealthy")
+        seen = ground.raw.inspect_container(one.id)
+        assert seen is not None and seen.state == "running", f"{section} does not run beside a sick {parent}"
+    sick.sick = False
+    ground.rest(700)
+    for name, was in ((section, one), (parent, other)):
+        now = ground.raw.inspect_container(was.id)
+        assert now is not None and now.state == "running", f"{name} is {now} after {parent} was sick"
+    joined = ground.is_in_network_of(one.id, other.id)
+    assert joined, f"{section} is not in the network of {parent} after that was sick"
+    config.containers[parent] = before
+    machine.commit(told=True)
 
 
 def _mistake(machine: Machine, choice: _Choice) -> None:
@@ -957,6 +1129,20 @@ def _restart_engine(machine: Machine, choice: _Choice) -> None:
     machine.ground.start_engine()
 
 
+def _become(machine: Machine, choice: _Choice) -> None:
+    """Another version of the engine on the same data, as an upgrade of the router's packages does it, or a way back."""
+    if not isinstance(machine.ground, World):
+        return
+    machine.promises.engine_went()
+    machine.ground.stop_engine(live_restore=bool(choice.below(2)))
+    machine.ground.rest(choice.of((0.1, 3.0, 40.0)))
+    machine.ground.engine.become(choice.of(_VERSIONS))
+    machine.ground.start_engine()
+
+
+_VERSIONS = ((1, 41), (1, 45), (1, 51), (1, 55))  # Docker 20.10, 26, 28 and 29
+
+
 def _exchange_engine(machine: Machine, choice: _Choice) -> None:
     """Another data root for a while, then the old one again: what is there is ours."""
     ground = machine.ground
@@ -1012,6 +1198,11 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "subnet": _subnet,
     "several": _several,
     "prune": _prune,
+    "stack": _share,
+    "lend": _lend,
+    "outer": _go_out,
+    "await": _renew_waiting,
+    "sick": _sicken,
     "reword": _reword,
     "attempt": _attempt,
     "mistake": _mistake,
@@ -1037,6 +1228,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "term": _end_agent,
     "engine": _stop_engine,
     "root": _exchange_engine,
+    "become": _become,
     "events": _lose_events,
     "registry": _lose_registry,
     "clock": _set_clock,
@@ -1051,6 +1243,12 @@ _WEIGHTS = {
     "attempt": 4,
     "renew": 3,
     "upgrade": 3,
+    "stack": 4,
+    "lend": 2,
+    "outer": 2,
+    "await": 2,
+    "sick": 2,
+    "become": 2,
     "add": 3,
     "remove": 3,
     "meddle": 12,

@@ -99,6 +99,7 @@ class Networks:
         endpoint["EndpointID"] = self._new_id()
         # before API 1.44 an address of one's own is only for the network that the container was made in
         own = container.config.get("MacAddress") if container.host["NetworkMode"] == network.name else ""
+        own = endpoint["_mac"] or own
         endpoint["MacAddress"] = own or "02:42:" + ":".join(re.findall("..", endpoint["EndpointID"][:8]))
         endpoint["Gateway"] = network.pools[0]["Gateway"] if network.pools else ""
         endpoint["_name"] = container.name

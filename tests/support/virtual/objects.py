@@ -110,6 +110,7 @@ class FakeContainer:
     finished_text: str = "0001-01-01T00:00:00Z"
     error: str = ""
     joined: tuple[str, int] = ("", 0)  # whose network it got, and that one's run
+    sick: bool = False  # its health check fails, whatever it is
 
     @property
     def alive(self) -> bool:

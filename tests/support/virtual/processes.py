@@ -145,7 +145,7 @@ class Processes:
                 self.time.now - container.started_at + 1e-6
             )  # seconds added up are a little short of their sum
             return int(ran / float(words[1])) % 2 == 0
-        return words[0] in {"true", "sleep"}
+        return words[0] in {"true", "sleep"} and not container.sick
 
 
 def _interval_s(check: dict[str, Any]) -> float:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 Value = str | tuple[str, ...] | None
@@ -18,6 +18,12 @@ GOOD_COMMAND = "sleep 100000"
 # ends with 0 when it is stopped, as nginx and mosquitto do
 ENDS_WELL = """sh -c 'trap "exit 0" TERM; while :; do sleep 1; done'"""
 STACK = "shop"  # its network comes and goes with the sections that need it
+STACK_OPTIONS: dict[str, tuple[Value, ...]] = {
+    "env": ((), ("SHARED=1",), ("SHARED=2", "A=9")),
+    "subnet": (None, "10.219.52.0/24", "10.219.53.0/24"),
+    "zone": (None, "dmz"),
+}
+OUTER = "outer"  # a network of others, declared `external`
 JOB = "sh -c 'sleep 20; exit 0'"
 FAILING = frozenset({"sh -c 'sleep 2; exit 1'", "false", "no-such-program", "true"})
 # the first value of each is a good one
@@ -105,6 +111,11 @@ class Config:
     reworded: set[str] = field(default_factory=set)  # sections that say the same in other words
     moved: set[str] = field(default_factory=set)  # networks in another subnet
     handed_over: set[str] = field(default_factory=set)  # sections that had `strategy handover` at some time
+    stack: dict[str, Value] | None = None  # what `config stack` says, None without that section
+    outer: set[str] = field(default_factory=set)  # sections that are on the network of others too
+    lent: dict[str, str] = field(
+        default_factory=dict
+    )  # section -> `:ro` or "": has the volumes of the one before it
     adopts_volumes: bool = False
     workers: int = 4
     pulls: bool = True  # whether `pulled:1` can be had
@@ -131,21 +142,20 @@ class Config:
             yield f"\nconfig volume '{name}'\n"
             if self.adopts_volumes:
                 yield "\toption adopt '1'\n"
+        if self.outer:
+            yield f"\nconfig network '{OUTER}'\n\toption external '1'\n"
+        if self.stack is not None:
+            yield from _section("stack", STACK, self.stack)
         for section in self.containers:
             yield from self._container(section)
 
     def _container(self, section: str) -> Iterator[str]:
-        yield f"\nconfig container '{section}'\n"
         options = self.written(section)
         if section in self.wrong:
             options["memory"] = "much"
         if section in self.reworded:
             options = self._in_other_words(options)
-        for option, value in options.items():
-            if isinstance(value, tuple):
-                yield from (f"\tlist {option} '{item}'\n" for item in value)
-            elif value is not None:
-                yield f"\toption {option} {_quoted(str(value))}\n"
+        yield from _section("container", section, options)
 
     def _in_its_subnet(self, network: str, text: str) -> str:
         return text.replace("10.219.5", "10.219.7") if network in self.moved else text
@@ -179,8 +189,12 @@ class Config:
         if options["update"] == "auto":
             options |= {"update_age": "0", "update_window": "00:00-23:59"}
         listed = options["network"] if isinstance(options["network"], tuple) else ()
+        if section in self.outer and not other:
+            listed = (*listed, OUTER)
         options["network"] = tuple(self._in_its_subnet(item.partition(",")[0], item) for item in listed)
-        if any(options[name] for name in _ALONE) or "ip=" in str(listed):
+        lender = self.lender(section)
+        options["volumes_from"] = (f"{lender}{self.lent[section]}",) if lender else ()
+        if any(options[name] for name in (*_ALONE, "volumes_from")) or "ip=" in str(listed):
             options["strategy"] = None
         if options["strategy"]:
             self.handed_over.add(section)
@@ -195,6 +209,24 @@ class Config:
         """The section before it, where it is in the network of that one, "" else."""
         before = self._before(section) if self.containers[section].get("network_mode") else ()
         return before[0] if before else ""
+
+    def lender(self, section: str) -> str:
+        """The section before it, where it has the volumes of that one, "" else."""
+        before = self._before(section) if section in self.lent else ()
+        return before[0] if before else ""
+
+    def shared_env(self, section: str) -> dict[str, str]:
+        """What its stack gives it, and itself does not set."""
+        shared = self.stack if self.stack is not None and self.containers[section]["stack"] else {}
+        own = {item.partition("=")[0] for item in self.containers[section]["env"] or ()}
+        pairs = (item.partition("=")[::2] for item in shared.get("env") or ())
+        return {name: value for name, value in pairs if name not in own}
+
+    def networks_of(self, section: str) -> set[str]:
+        """The networks that its container is on."""
+        written = self.written(section)
+        listed = written["network"] if isinstance(written["network"], tuple) else ()
+        return {str(n).partition(",")[0] for n in listed or (written["stack"] or "bridge",)}
 
     def _before(self, section: str) -> tuple[str, ...]:
         names = list(self.containers)
@@ -225,6 +257,8 @@ class Config:
         name = self.docker_name(section)
         self.containers = {other if s == section else s: options for s, options in self.containers.items()}
         self.containers[other]["name"] = name
+        self.outer = {other if s == section else s for s in self.outer}
+        self.lent = {other if s == section else s: mode for s, mode in self.lent.items()}
         for names in (self.wrong, self.reworded):
             if section in names:
                 names.symmetric_difference_update({section, other})
@@ -267,6 +301,7 @@ class Config:
             and options["pull"] != "never"  # a tag may be taken away
             and not options["depends_on"]
             and not self.shares_with(section)
+            and not self.lender(section)
             and not self.is_job(section)
             and not any(self._is_shared(section, name) for name in SCARCE)
             and networks <= set(self.networks)
@@ -302,10 +337,9 @@ class Config:
                 self.containers[before] |= {"enabled": None, "state": None}
             if self.is_awaited(section):
                 self.containers[section] |= {"command": JOB, "restart": "no", "health_cmd": None}
-            other = self.shares_with(section)
-            if other:
+            for other in filter(None, (self.shares_with(section), self.lender(section))):
                 self.containers[other] |= {"enabled": None, "state": None}
-                if self.containers[other]["command"] == JOB:
+                if self.containers[other]["command"] == JOB and other == self.shares_with(section):
                     self.containers[other]["command"] = GOOD_COMMAND
         self.networks = list(NETWORKS)
         self.volumes = list(VOLUMES)
@@ -314,6 +348,15 @@ class Config:
 def _scarce_of(value: Value) -> set[str]:
     """The entries that are for one section at a time."""
     return {item for item in value if ":" in item or "ip=" in item} if isinstance(value, tuple) else set()
+
+
+def _section(kind: str, name: str, options: Mapping[str, object]) -> Iterator[str]:
+    yield f"\nconfig {kind} '{name}'\n"
+    for option, value in options.items():
+        if isinstance(value, tuple):
+            yield from (f"\tlist {option} '{item}'\n" for item in value)
+        elif value is not None:
+            yield f"\toption {option} {_quoted(str(value))}\n"
 
 
 def _quoted(value: str) -> str:

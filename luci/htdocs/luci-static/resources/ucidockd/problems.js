@@ -10,7 +10,7 @@
 'require ucidockd.forwardings as forwardings';
 'require ucidockd.status as status';
 
-const RANK = [ 'error', 'warning', 'waiting' ];
+const RANK = [ 'error', 'waiting', 'warning' ];
 const PAGES = { network: 'networks', volume: 'volumes' };
 
 // the condition that it is judged by, then the other ones that call for attention and say something else
