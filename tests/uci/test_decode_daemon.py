@@ -317,6 +317,14 @@ TAKEN = [
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
     ("list insecure_registries 'https://r.lan:5000/v2/x'", "insecure-registries", ["r.lan:5000"]),
+    (
+        'list default_ulimits \'{"nofile": {"Name": "nofile", "Hard": 9, "Soft": 5}, "core": 7}\'',
+        "default-ulimits",
+        {
+            "core": {"Name": "core", "Soft": 7, "Hard": 7},
+            "nofile": {"Name": "nofile", "Soft": 5, "Hard": 9},
+        },
+    ),
     # from web pages: quotation marks of texts, and spaces that nobody sees
     ("option bip ‘172.22.0.1/24’", "bip", "172.22.0.1/24"),
     ("list dns '\u200b1.1.1.1\u00a0'", "dns", ["1.1.1.1"]),
