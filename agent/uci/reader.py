@@ -190,8 +190,8 @@ class SectionReader:
     def _line(self, option: str, index: int | None) -> int:
         found = self._options.get(option)
         if found is None or not found.lines:
-            # An option may have fewer lines than entries where one line held several.
             return self.section.line
+        # An option may have fewer lines than entries where one line held several.
         return found.lines[min(index or 0, len(found.lines) - 1)]
 
     def is_refused(self, option: str) -> bool:
