@@ -152,6 +152,8 @@ def _of_json(value: Json) -> list[str]:
             return [entry for item in value for entry in _of_json(item)]
         case {"base": str() as base, "size": int() as size}:
             return [f"{base},{size}"]
+        case {"Soft": int() as soft, "Hard": int() as hard}:
+            return [f"{soft}:{hard}"]  # a limit of `default-ulimits`
         case dict():
             return [f"{name}={entry}" for name, item in value.items() for entry in _of_json(item)]
     raise ValueError

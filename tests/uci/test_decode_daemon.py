@@ -174,7 +174,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is not an IP address"),
         ("list registry_mirrors 'ftp://m'", "expected http(s)://host[:port]"),
         ("list registry_mirrors 'https://m/v2?a=b'", "the mirror has more than a host, a port and a path"),
-        ("list insecure_registries 'r/x'", "expected address/bits"),
+        ("list insecure_registries '192.168.1.2/x'", "expected address/bits"),
         ("list insecure_registries 'r:99999'", "99999 is out of range"),
         ("list default_address_pools '10.10.0.0/16'", "expected subnet,prefix"),
         ("list default_address_pools '10.10.0.0/16,8'", "8 is out of range"),
@@ -316,6 +316,15 @@ TAKEN = [
     ("list log_opts 'max-size=1m'\nlist log_opts 'max-size=10m'", "log-opts", {"max-size": "10m"}),
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
+    ("list insecure_registries 'https://r.lan:5000/v2/x'", "insecure-registries", ["r.lan:5000"]),
+    (
+        'list default_ulimits \'{"nofile": {"Name": "nofile", "Hard": 9, "Soft": 5}, "core": 7}\'',
+        "default-ulimits",
+        {
+            "core": {"Name": "core", "Soft": 7, "Hard": 7},
+            "nofile": {"Name": "nofile", "Soft": 5, "Hard": 9},
+        },
+    ),
     # from web pages: quotation marks of texts, and spaces that nobody sees
     ("option bip ‘172.22.0.1/24’", "bip", "172.22.0.1/24"),
     ("list dns '\u200b1.1.1.1\u00a0'", "dns", ["1.1.1.1"]),
@@ -574,7 +583,8 @@ def test_a_name_server_in_the_container_itself_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "where"), [("tls", "section tls"), ("hosts_", ""), ("bridge", "not offered here")]
+    ("option", "where"),
+    [("tls", "section tls"), ("ALL_PROXY", "dockerd.proxies.http_proxy"), ("bridge", "not offered here")],
 )
 def test_a_key_of_dockerd_that_is_no_option_is_answered_with_its_place(option: str, where: str) -> None:
     (text,) = (issue.text() for issue in decoded(f"config globals 'globals'\noption {option} '1'\n").issues)
