@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.cli.agent_client import call, whole_status
@@ -268,9 +268,9 @@ def wait(args: argparse.Namespace) -> int:
         if engine.status is not None:
             if why := catch_up(args, args.timeout):
                 return _told(args, {"configuration": why})
-            engine = Engine(args)
+            engine.look()
         targets(engine, args, args.names)  # a name that nothing has is not waited for
-        return _told(args, _until(args.timeout, lambda: _unhealthy(args)))
+        return _told(args, _until(args.timeout, lambda: _unhealthy(engine, args)))
     if engine.status is None:
         raise ConfigError(
             f"no agent answers on {agent_socket(args)}, so nothing brings the sections in sync; start it with"
@@ -286,7 +286,8 @@ def wait(args: argparse.Namespace) -> int:
     # else the status could still be about the files as they were before the last commit
     if why := catch_up(args, args.timeout):
         return _told(args, {"configuration": why})
-    return _told(args, _until(args.timeout, lambda: out_of_sync(args, keys)))
+    looks = _looks(args)
+    return _told(args, _until(args.timeout, lambda: out_of_sync(next(looks), keys)))
 
 
 def _until(seconds: float, look: Callable[[], dict[str, str]]) -> dict[str, str]:
@@ -326,9 +327,15 @@ def generation(args: argparse.Namespace) -> str:
     return hashlib.sha256(hashes.encode()).hexdigest()[:12]
 
 
-def out_of_sync(args: argparse.Namespace, keys: Sequence[str]) -> dict[str, str]:
+def _looks(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The status, each time that it is asked for."""
+    status = None
+    while True:
+        yield (status := whole_status(agent_socket(args), status))
+
+
+def out_of_sync(status: dict[str, Any], keys: Sequence[str]) -> dict[str, str]:
     """What is not as the agent's configuration says, of these resources or of all: key -> why."""
-    status = whole_status(agent_socket(args))
     if status["agent"].get("config") == "Invalid":
         issue = next(iter(status["agent"].get("config_issues", ())), "")
         raise ConfigError(f"the configuration cannot be read: {issue}; `ucidockd check` lists every mistake")
@@ -369,11 +376,10 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     begin = time.monotonic()
     if why := catch_up(args, seconds):
         return why
-    told = ""
-    while missing := out_of_sync(args, [Key("container", section)]):
+    told, looks = "", _looks(args)
+    while missing := out_of_sync(status := next(looks), [Key("container", section)]):
         why = next(iter(missing.values()))
-        resources = whole_status(agent_socket(args))["resources"]
-        level = next((r["level"] for r in resources if r["key"] == Key("container", section)), "")
+        level = next((r["level"] for r in status["resources"] if r["key"] == Key("container", section)), "")
         waited = time.monotonic() - begin
         # An error ends the wait at once. A missing disk or image may still come: the user is told, and decides.
         if level == "error" or waited > seconds:
@@ -385,8 +391,8 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     return ""
 
 
-def _unhealthy(args: argparse.Namespace) -> dict[str, str]:
-    engine = Engine(args)  # each time: a container may be made, or take another's place, while this waits
+def _unhealthy(engine: Engine, args: argparse.Namespace) -> dict[str, str]:
+    engine.look()  # each time: a container may be made, or take another's place, while this waits
     found = {target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)}
     return {name: why for name, why in found.items() if why}
 

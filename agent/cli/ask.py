@@ -120,12 +120,17 @@ class Engine:
         self._args = args
         self.status: dict[str, Any] | None = None  # the running agent's, None without an agent
         self._socket = agent_socket(args)
-        if not getattr(args, "no_agent", False):
-            try:
-                check_options(args)
-                self.status = whole_status(self._socket)
-            except NoAgentError:
-                pass
+        self.look()
+
+    def look(self) -> None:
+        """Asks for the status; an agent may have come, gone or been replaced since the last time."""
+        if getattr(self._args, "no_agent", False):
+            return
+        try:
+            check_options(self._args)
+            self.status = whole_status(self._socket, self.status)
+        except NoAgentError:
+            self.status = None
 
     def open(
         self,

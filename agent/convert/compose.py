@@ -261,7 +261,6 @@ class _Project:
             self._ipam(sheet, place, value)
         elif key.startswith("x-"):
             self.conversion.left_out(place, "an extension, which docker ignores, too")
-        # True is what every network has; false is told, since it is not possible here.
         elif key in ("enable_ipv4", "ipam"):
             self.conversion.left_out(place, "a network section has no such option")
         else:

@@ -138,8 +138,8 @@ class Interpolation:
         return self.text(value) if isinstance(value, str) and "$" in value else value
 
     def text(self, text: str) -> str:
-        # By hand and not by a pattern: braces nest, as in `${A:-${B}}`.
         """One text."""
+        # By hand and not by a pattern: braces nest, as in `${A:-${B}}`.
         made, at = [], 0
         while (dollar := text.find("$", at)) >= 0:
             made.append(text[at:dollar])

@@ -311,8 +311,8 @@ class Volumes:
             await finished(leave())
 
     async def _import(self) -> str:
-        # An empty image of our own: pulling one would need a registry, and a router may have no internet.
         """An image without any file (POST /images/create with `fromSrc=-`, as `docker import`)."""
+        # An image of our own: pulling one would need a registry, and a router may have no internet.
         query = [("fromSrc", "-"), ("changes", f"LABEL {LABEL_HELPER}={self._mark()}")]
         headers = [("content-type", "application/x-tar")]
         response = await self._engine.open(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from agent.dockerd.supervisor import engine_version
 from agent.dockerd.unmanaged import exists, own_settings
 from agent.engine import process as daemon_process
-from agent.errors import DaemonError
+from agent.errors import DaemonError, PathError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.user_paths import PATHS
@@ -52,10 +53,13 @@ def runner_of(agent: AgentSettings, options: RuntimeOptions) -> Runner:
 
 def version_of(program: str) -> tuple[int, int]:
     """The version of that program; asked again only when the file is another one. Raises DaemonError."""
-    found = shutil.which(program)
-    if found is None:
+    try:
+        found = PATHS.ask(shutil.which, program)
+        stat = PATHS.ask(os.stat, found) if found else None
+    except PathError as exc:
+        raise DaemonError(str(exc), reason="NoProgram") from exc
+    if not found or stat is None:
         raise DaemonError(f"there is no program {program}", reason="NoProgram")
-    stat = Path(found).stat()
     return _version(found, (stat.st_mtime_ns, stat.st_ino))
 
 

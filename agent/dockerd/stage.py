@@ -16,8 +16,7 @@ from pathlib import Path
 
 from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
-from agent.dockerd.health import DaemonHealth, DaemonLife
-from agent.dockerd.identity import EngineHome, RunningEngine
+from agent.dockerd.health import DaemonHealth, DaemonLife, EngineHome, RunningEngine
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus

@@ -7,10 +7,12 @@ of an address than its host: the rest may be a secret, as in Slack's webhooks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import ssl
+import stat
 import subprocess
 import tempfile
 import time
@@ -31,6 +33,7 @@ _ANSWER = 300  # bytes of a receiver's answer to an error that are told
 _OUTPUT = 4096  # bytes of a command's output that are looked at
 _RETRY_AFTER_MAX_S = 600.0
 _SCRIPT_S = 30.0
+_ENDED_S = 1.0  # for a command that was killed
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _STEP_S = 0.2
 _KEEPALIVE_S = 30
@@ -216,7 +219,9 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
         except subprocess.TimeoutExpired as exc:
             # it leads its own session, so this reaches all that it started
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            # one that waits for a file system that does not answer cannot be ended: it is left to itself
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_ENDED_S)
             raise NoticeError(f"{command[0]} did not end within {timeout_s:g} s") from exc
         if code:
             said.seek(max(0, said.seek(0, os.SEEK_END) - _OUTPUT))
@@ -227,11 +232,15 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
 
 
 def scripts(folder: Path) -> list[Path]:
-    """The hotplug scripts, in their order."""
+    """The hotplug scripts, in their order. What is not a file, or does not answer, is left out."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError:
+        names = sorted(PATHS.ask(os.listdir, str(folder)))
+    except PathError:
         return []
+    paths = [str(folder / name) for name in names if not name.startswith(".")]
+    found = PATHS.answers((mode_of, path) for path in paths)
+    modes = {path: found[mode_of, path] for path in paths}
+    return [Path(path) for path, mode in modes.items() if isinstance(mode, int) and stat.S_ISREG(mode)]
 
 
 def hotplug(folder: Path, news: News) -> None:

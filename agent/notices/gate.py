@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.errors import PathError
+from agent.files.user_paths import PATHS
 from agent.model.notices import NotifySection
 from agent.status.board import StatusBoard
 
@@ -30,8 +32,8 @@ class Notices:
         """The sections that the configuration has now, and the keys of those with mistakes."""
         self._sections, self._broken = sections, broken
         try:
-            has_scripts = bool(os.listdir(self._scripts))
-        except OSError:
+            has_scripts = bool(PATHS.ask(os.listdir, str(self._scripts)))
+        except PathError:
             has_scripts = False
         # once it is loaded it has to hear of the last section that goes, too
         if self._notifier is not None or sections or has_scripts:

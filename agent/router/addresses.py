@@ -25,7 +25,8 @@ from agent.model.addresses import IpAddress, Route, server_names
 
 _UP, _GATEWAY, _REJECT = 0x0001, 0x0002, 0x0200  # linux/route.h
 _POINT_TO_POINT = 0x0010  # linux/if.h
-_GET_FLAGS = 0x8913  # SIOCGIFFLAGS, netdevice(7)
+_GET_FLAGS, _GET_ADDRESS = 0x8913, 0x8915  # SIOCGIFFLAGS and SIOCGIFADDR, netdevice(7)
+_NAME_LIMIT = 15  # IFNAMSIZ - 1
 _LOOPBACK = "lo"
 _PROC = Path("/proc/net")
 
@@ -44,8 +45,6 @@ _TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: without the flag of nested attributes
 _UNSTEADY = 0x01 | 0x08 | 0x20 | 0x40  # IPv6: temporary, DAD failed, deprecated, tentative
 _MESSAGE, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _LINK, _ADDRESS = struct.Struct("=BBHiII"), struct.Struct("=BBBBI")
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def host_routes(proc: Path = _PROC) -> tuple[Route, ...]:
@@ -104,10 +103,6 @@ def _ipv6(rows: list[list[str]]) -> list[Route]:
 # The addresses of this machine's devices: ioctl SIOCGIFADDR (netdevice(7)) and /proc/net/if_inet6.
 
 
-_SIOCGIFADDR = 0x8915
-_NAME_LIMIT = 15
-
-
 def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
     """Each device's main IPv4 address and its IPv6 addresses; a device that is not there has none."""
     names = frozenset(devices)
@@ -116,7 +111,7 @@ def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
         for name in names:
             request = struct.pack("256s", name.encode()[:_NAME_LIMIT])
             try:
-                answer = fcntl.ioctl(asker.fileno(), _SIOCGIFADDR, request)
+                answer = fcntl.ioctl(asker.fileno(), _GET_ADDRESS, request)
             except OSError:  # no such device, or no address
                 continue
             found.add(ipaddress.IPv4Address(answer[20:24]))
@@ -177,7 +172,7 @@ def lan_addresses() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _addresses() -> Iterator[tuple[int, _Address]]:
+def _addresses() -> Iterator[tuple[int, IpAddress]]:
     for message in _dump(_RTM_GETADDR, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         family, _, flags, _, link = _ADDRESS.unpack_from(message)
         attributes = dict(_attributes(message[_ADDRESS.size :]))

@@ -124,7 +124,6 @@ _CORS = "pages of every origin may use /ubus with the session of who looks at th
 
 def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> Hazards:
     """Of the running agent."""
-    # The two folders of the agent give the whole router away; the configuration does so with a detour.
     folders = {
         str(run_dir): ("the agent's socket", True),
         str(options.state_dir): ("the agent's state and keys", True),

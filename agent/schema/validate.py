@@ -130,7 +130,7 @@ def _is_right(schema: Mapping[str, Any], value: str | list[str]) -> bool:
 def _unknown(kind: str, name: str) -> Mistake:
     import difflib  # only where there is a mistake
 
-    successor = successor_of(name) if kind in DAEMON_KINDS else None
+    successor = successor_of(name.lower()) if kind in DAEMON_KINDS else None
     # what people bring along from docker and compose is told by its name; likeness alone would lead them astray
     meant = WORDS.get(kind, {}).get(name)
     if meant is not None:
@@ -139,7 +139,7 @@ def _unknown(kind: str, name: str) -> Mistake:
             wrong, expected = f"{wrong}: {meant.removeprefix(_NOTHING)}", ""
         return Mistake(severity="warning", code="unknown-option", option=name, wrong=wrong, expected=expected)
     # Cut, as the comparison takes time by the square of the length, and a name comes from outside.
-    near = difflib.get_close_matches(name[:64], properties(kind), n=1)
+    near = difflib.get_close_matches(name[:64].lower(), properties(kind), n=1)
     if successor is not None:
         expected = successor.text
     else:

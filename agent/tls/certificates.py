@@ -235,9 +235,9 @@ class Certificates:
     def sign_client(self, name: str, *, days: int, now: float) -> ClientFiles:
         """A bundle that is written nowhere. Raises as `make_client`."""
         _check_client(name, days)
+        # Before anything is made: a certificate of 1970 is expired when the clock is right.
         if not clock_is_set(now):
             raise _clock_error()
-        # Before anything is made: a certificate of 1970 is expired when the clock is right.
         with _os_errors_translated():
             ca, server = self._signer(now)
             request = {"ca": _ca_request(ca), "name": name, "days": days, "now": now}

@@ -178,6 +178,9 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
                 if kind == "net"
                 else f"no such sysctl, or no `{mode}`",
             )
+    # one that shares the network of another may find a name server there
+    if spec.network_mode is None and not shared["net"]:
+        reader.warn_of_loopback("dns")
     if spec.uts == "host" and spec.hostname is not None:
         reader.report("does not go with `uts host`", option="hostname", expected="one of the two")
 

@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import json
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +51,9 @@ _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
     "default_address_pools": split_pools,
     "log_opts": log_drivers.split_log_opts,
 }
+# spaces, and what web pages and editors put beside them that nobody sees
+_BLANK = string.whitespace + "\u00a0\u2000\u2001\u2002\u2003\u2009\u202f\u3000\u200b\u200c\u200d\u2060\ufeff"
+_QUOTES = frozenset(zip("\"'‘“”„«「", "\"'’””“»」", strict=True))
 _JSON = frozenset("[{")  # begins what people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")
 _ONE = {
@@ -90,13 +94,13 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     entries: list[str] = []
     lines: list[int] = []
     for index, text in enumerate(given):
-        bare = text.strip()
-        # people copy values from a daemon.json with their quotation marks; none of the options has its own
-        if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'":
-            bare = bare[1:-1].strip()
+        bare = text.strip(_BLANK)
+        # people copy values from a daemon.json or a web page with their quotation marks; none of the options has its own
+        if len(bare) > 2 and (bare[0], bare[-1]) in _QUOTES:
+            bare = bare[1:-1].strip(_BLANK)
         parts = [part.strip() for part in _split(kind, option.name, bare)]
         if bare != text:
-            what = "a space" if bare == text.strip() else "a quotation mark"
+            what = "a space" if bare == text.strip(_BLANK) else "a quotation mark"
             notes.append(
                 Note(option.name, len(entries), f"starts or ends with {what}", "the value without it")
             )
@@ -148,6 +152,8 @@ def _of_json(value: Json) -> list[str]:
             return [entry for item in value for entry in _of_json(item)]
         case {"base": str() as base, "size": int() as size}:
             return [f"{base},{size}"]
+        case {"Soft": int() as soft, "Hard": int() as hard}:
+            return [f"{soft}:{hard}"]  # a limit of `default-ulimits`
         case dict():
             return [f"{name}={entry}" for name, item in value.items() for entry in _of_json(item)]
     raise ValueError
@@ -187,6 +193,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         _check_pools(main, values)
         _check_logging(main, values)
         _check_exclusive(main, values)
+        main.warn_of_loopback("dns")
     return DaemonSettings(
         values=values,
         # A key that was refused is not one that is unset: dockerd keeps the value that it runs with.

@@ -101,6 +101,13 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
             plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
             # libuci says "name field" of section and option names alike
             if verb != "config" and verb in _FORMS:
+                # as in a shell, or a line of `uci show`; what follows may be a secret
+                name, equals, _ = fault.word.partition("=")
+                if equals and re.fullmatch("[A-Za-z0-9_]+", name):
+                    return (
+                        f"an equals sign follows `{verb} {name}`",
+                        f"a space, as in `{verb} {name} 'VALUE'`",
+                    )
                 return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
             wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
             # only our sections have `option name`; those of dockerd's own file are known by their type

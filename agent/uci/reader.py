@@ -8,6 +8,8 @@ every mistake of a section is found in one go.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -166,6 +168,18 @@ class SectionReader:
     ) -> None:
         self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
+    def warn_of_loopback(self, option: str) -> None:
+        """Of name servers that would be asked in the container itself: 127.0.0.1 is the router only on the router."""
+        for index, text in self.items(option):
+            with contextlib.suppress(ValueError):
+                if ipaddress.ip_address(text).is_loopback:
+                    self.warn(
+                        f"{text} is the container itself, where no name server answers",
+                        option=option,
+                        index=index,
+                        expected="the router's address in the LAN, such as 192.168.1.1",
+                    )
+
     def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
         """Note that a file named by an entry does not exist yet. That is not a mistake: the container waits for the file."""
         # Kept apart from the mistakes: the container waits for it as for a mount, and starts by itself when it is
@@ -176,8 +190,8 @@ class SectionReader:
     def _line(self, option: str, index: int | None) -> int:
         found = self._options.get(option)
         if found is None or not found.lines:
-            # An option may have fewer lines than entries where one line held several.
             return self.section.line
+        # An option may have fewer lines than entries where one line held several.
         return found.lines[min(index or 0, len(found.lines) - 1)]
 
     def is_refused(self, option: str) -> bool:

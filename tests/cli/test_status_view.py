@@ -254,7 +254,7 @@ if __name__ == "__main__":
         (FOLDER / f"status-{each or 'pipe'}.txt").write_text(drawn(each))
 
 
-def test_waiting_for_all_is_over_where_nothing_is_left_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_all_is_over_where_nothing_is_left_to_be_done() -> None:
     """Neither a removed section's container, which is deleted later, nor what is used only now and then."""
     from agent.cli import actions
 
@@ -265,9 +265,7 @@ def test_waiting_for_all_is_over_where_nothing_is_left_to_be_done(monkeypatch: p
         a_resource("backup:nightly"),
         a_resource("container:web", Synced=(False, "Pending", "to be replaced")),
     ]
-    monkeypatch.setattr(actions, "agent_socket", lambda args: "")
-    monkeypatch.setattr(actions, "whole_status", lambda path: {"agent": {}, "resources": resources})
-    assert list(actions.out_of_sync(argparse.Namespace(), [])) == ["container:web"]
+    assert list(actions.out_of_sync({"agent": {}, "resources": resources}, [])) == ["container:web"]
 
 
 def test_a_filter_that_nothing_matches_does_not_say_that_nothing_is_declared() -> None:

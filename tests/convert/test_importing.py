@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agent.errors import ConfigError, PathError
 from agent.files.uci_store import TextUciStore
 from agent.runtime.requests.adopt import Importer
 from tests.support.controller import Controller, serving
+from tests.support.hanging import HangingMount
 
 COMPOSE = """
 services:
@@ -93,18 +95,38 @@ def test_files_are_written_for_root_alone_and_never_over_others(importer: Import
     assert (path.read_text(), config(importer)) == ("S3CRET-1", before)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "folder", "loop"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("fifo", "/dev/zero", "folder", "loop", "outside", "large", "fifo above", "file above"),
+        pytest.param("hanging", marks=pytest.mark.long),
+    ],
+)
 def test_what_is_no_file_in_a_files_place_is_said(importer: Importer, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "etc/ucidockd/files/shop/token"
-    path.parent.mkdir(parents=True)
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to(path.name if kind == "loop" else kind)
-    with pytest.raises((ConfigError, PathError), match="token"):
-        importer.run(ImportRequest(compose=COMPOSE, project="shop", env="TOKEN=S3CRET-1", commit=True))
+    place = path.parent if kind.endswith(" above") else path
+    place.parent.mkdir(parents=True)
+    before = config(importer)
+    with ExitStack() as stack:
+        match kind.split()[0]:
+            case "fifo":
+                os.mkfifo(place)
+            case "file":
+                place.touch()
+            case "folder":
+                path.mkdir()
+            case "large":
+                with path.open("wb") as file:
+                    file.truncate(1 << 30)
+            case "hanging":
+                stack.enter_context(HangingMount(path.parent))
+            case "outside":
+                path.symlink_to(tmp_path / "elsewhere")
+            case _:
+                path.symlink_to(path.name if kind == "loop" else kind)
+        with pytest.raises((ConfigError, PathError), match="shop"):
+            importer.run(ImportRequest(compose=COMPOSE, project="shop", env="TOKEN=S3CRET-1", commit=True))
+    assert config(importer) == before and not (tmp_path / "elsewhere").exists()
 
 
 def test_comments_that_a_commit_costs_are_said(importer: Importer) -> None:

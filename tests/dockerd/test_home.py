@@ -13,7 +13,7 @@ import pytest
 
 from agent.dockerd import target
 from agent.dockerd.files import DaemonFiles, EngineData
-from agent.dockerd.identity import MARK, EngineHome
+from agent.dockerd.health import MARK, EngineHome
 from agent.dockerd.status import DaemonStatus
 from agent.model.dockerd.settings import DaemonSettings, Json
 from agent.status.board import StatusBoard

@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from agent.dockerd.runner import version_of
+from agent.engine.registry import RegistryClient, RegistryError, Ways
+from agent.errors import DaemonError
+from agent.model.updates import ImageName
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.hanging import HangingMount
@@ -33,7 +37,7 @@ OPTIONS: dict[str, str] = {
     "agent.key": "as cert, in the same section",
     "agent.docker_cert_path": "with docker_host only: tests/test_remote_engine.py, tests/engine/test_engine_tls.py",
     "agent.docker_host": "a socket, connected to with a deadline",
-    "agent.dockerd": "with `daemon child` only: a program that is started",
+    "agent.dockerd": "with `daemon child` only, see below",
     "agent.socket": "made by the agent, before there is a pass",
     "backup.target": "config backup 'saved'\n\tlist volume 'data'\n\toption target 'PATH'\n\toption schedule 'daily'\n",
     "container.blkio_weight_device": _NAME,
@@ -167,3 +171,27 @@ def test_no_such_path_holds_anything_else_up(box: Box, tmp_path: Path, kind: str
             assert time.monotonic() - began < 15
         finally:
             agent.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["fifo", "endless", "folder", "loop", "hanging"])
+def test_a_program_and_a_registrys_certificates_are_looked_at_with_a_deadline(
+    tmp_path: Path, kind: str
+) -> None:
+    """What no option of a section names, and what only `daemon child` starts."""
+    registry = "127.0.0.1:9"
+    with path_of(kind, tmp_path) as path:
+        folder = tmp_path / "certs.d" / registry
+        if kind == "hanging":
+            folder.parent.mkdir()
+            folder.symlink_to(path)
+        else:
+            folder.mkdir(parents=True)
+            (folder / "ca.crt").symlink_to(path)
+        began = time.monotonic()
+        with pytest.raises(DaemonError):
+            version_of(str(path))
+        with RegistryClient(Ways(certificates=tmp_path / "certs.d"), lambda _: None) as client:  # noqa: SIM117
+            with pytest.raises(RegistryError, match="a certificate in"):
+                client.ask(ImageName(registry, "app", "1"))
+        assert time.monotonic() - began < 15

@@ -147,9 +147,10 @@ test('stats: percent, memory without cache, and rates between two samples', () =
 
 test('stats: the newest sample is at the right edge, and the old memory account is known', () => {
 	const series = stats.make(3);
-	series.push(sample(0, 0, 1, { memory_stats: { usage: 300, stats: { total_inactive_file: 50 } } }));
+	series.push(sample(0, 0, 1, { memory_stats: { usage: 300, stats: { total_inactive_file: 50, inactive_file: 7 } } }));
 	assert.equal(series.points('memory', 100, 10, 250), '100.0,0.0');
 	assert.equal(series.push({ read: 'nonsense' }).memory, 0);
+	assert.equal(series.push(sample(9, 0, 1, { memory_stats: { usage: 100, stats: { inactive_file: 200 } } })).memory, 100);
 });
 
 test('format: what the engine says of a file', () => {

@@ -18,6 +18,7 @@ import pytest
 from agent.errors import NoticeError
 from agent.model.notices import Event, News, NotifySection
 from agent.notices.channels import hotplug, post, run, send
+from tests.support.hanging import HangingMount
 from tests.support.receiver import Receiver
 
 NEWS = News(
@@ -212,6 +213,23 @@ def test_hotplug_scripts_run_in_their_order(tmp_path: Path) -> None:
     hotplug(tmp_path, NEWS)
     assert Path(f"{tmp_path}.out").read_text() == "10-a crashloop web\n20-b crashloop web\n"
     hotplug(tmp_path / "none", NEWS)
+
+
+@pytest.mark.long
+def test_scripts_and_commands_that_touch_what_hangs_cost_themselves(tmp_path: Path) -> None:
+    folder, hanging = tmp_path / "scripts", tmp_path / "nas"
+    folder.mkdir()
+    with HangingMount(hanging):
+        (folder / "10-away").symlink_to(hanging / "script")
+        os.mkfifo(folder / "20-fifo")
+        (folder / "30-folder").mkdir()
+        (folder / "40-good").write_text(f"echo $ACTION >{tmp_path}/said")
+        hotplug(folder, NEWS)
+        assert (tmp_path / "said").read_text() == "crashloop\n"
+        began = time.monotonic()
+        with pytest.raises(NoticeError, match=r"did not end within 0\.2 s"):
+            run(("/bin/cat", str(hanging / "x")), NEWS, 0.2)  # it cannot even be killed
+        assert time.monotonic() - began < 5
 
 
 def test_no_section_shows_its_secrets() -> None:

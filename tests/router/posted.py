@@ -382,6 +382,66 @@ POSTED: dict[str, Posted] = {
         + "\nconfig device\n\toption name 'mac0'\n\toption type 'macvlan'\n\toption ifname 'br-lan'\n"
         "\nconfig interface 'mac'\n\toption device 'mac0'\n\toption proto 'static'\n\toption ipaddr '192.168.1.250'\n",
     ),
+    "values copied from a web page": Posted(
+        dockerd=options("option bip ‘172.22.0.1/24’", "list dns '\u200b1.1.1.1\u00a0'"),
+        rendered=(("bip", "172.22.0.1/24"), ("dns", ["1.1.1.1"])),
+    ),
+    "registries by their URLs": Posted(
+        dockerd=options(
+            "list insecure_registries 'http://192.168.1.2:5000'",
+            "list insecure_registries 'https://r.lan/v2/'",
+            "list insecure_registries '192.168.1.0/24'",
+        ),
+        rendered=(("insecure-registries", ["192.168.1.2:5000", "r.lan", "192.168.1.0/24"]),),
+    ),
+    "TLS by dockerd's own words": Posted(
+        dockerd=options(
+            "option tlsverify '1'", "option tlscacert '/etc/docker/ca.pem'", "list hosts 'tcp://0.0.0.0:2376'"
+        ),
+        insecure=True,
+    ),
+    "containers on the LAN's bridge": Posted(
+        dockerd=options("option bridge 'br-lan'", "option bip '172.22.0.1/24'"),
+        rendered=(("bip", "172.22.0.1/24"),),
+    ),
+    "a name server on the router's loopback": Posted(
+        dockerd=options("list dns '127.0.0.1'"), rendered=(("dns", ["127.0.0.1"]),)
+    ),
+    "name servers with a port": Posted(
+        dockerd=options("list dns '192.168.1.1#53'", "list dns '192.168.1.1:53'", "list dns '1.1.1.1'"),
+        left_out=("dns",),
+        rendered=(("dns", ["1.1.1.1"]),),
+    ),
+    "a globals section of another type": Posted(
+        dockerd=options("option bip '172.22.0.1/24'").replace("config globals", "config global"),
+        rendered=(("bip", "172.22.0.1/24"),),
+    ),
+    "yes and no in words": Posted(
+        dockerd=options("option userland_proxy 'FALSE'", "option icc 'on'", "option ipv6 'disabled'"),
+        rendered=(("userland-proxy", False), ("icc", True), ("ipv6", False)),
+    ),
+    "a bridge's address without a prefix": Posted(
+        dockerd=options("option bip '172.22.0.1'", "option mtu '1400'"),
+        left_out=("bip",),
+        rendered=(("mtu", 1400),),
+    ),
+    "blocked interfaces in one option": Posted(
+        dockerd=options(rest="\nconfig firewall\n\toption blocked_interfaces 'wan pppoe-wan'\n"),
+        blocked=("eth1", "pppoe-wan"),
+    ),
+    "a daemon.json in place of UCI": Posted(
+        dockerd='{ "registry-mirrors": ["https://mirror.example"] }\n', unmanaged=True
+    ),
+    "an equals sign after an option": Posted(dockerd=options("option bip='172.22.0.1/24'"), unmanaged=True),
+    "an empty alt_config_file": Posted(
+        dockerd=options("option alt_config_file ''", "option bip '172.22.0.1/24'"),
+        rendered=(("bip", "172.22.0.1/24"),),
+    ),
+    "proxies in capitals": Posted(
+        dockerd=options(
+            rest="\nconfig proxies 'proxies'\n\toption HTTP_PROXY 'http://10.0.0.1:3128'\n\toption all_proxy 'x'\n"
+        )
+    ),
     "luci-app-dockerman's section": Posted(
         dockerd=options(
             rest="\nconfig dockerman 'dockerman'\n\toption remote_endpoint '0'\n\tlist ac_allowed_interface 'br-lan'\n"

@@ -48,6 +48,13 @@ def test_no_set_is_below_the_bounds() -> None:
     assert NEWEST in SETS and len(SETS) == 4
 
 
+def test_what_pip_installs_has_all_folders_of_the_agent() -> None:
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(file.parent.relative_to(PROJECT).parts) for file in (PROJECT / "agent").rglob("*.py")}
+    assert {*listed} == folders | {"agent.schema.files"}
+    assert listed == sorted(listed)
+
+
 @pytest.fixture
 def agent(box: Box) -> Iterator[Agent]:
     made = Agent(box)

@@ -73,6 +73,10 @@ def test_readers_on_the_control_socket_get_all_pages(tmp_path: Path) -> None:
         status = whole_status(str(served.path))
         assert [resource["key"] for resource in status["resources"]] == keys
         assert status == {**served.agent.board.snapshot(), "resources": status["resources"]}
+        assert whole_status(str(served.path), status) is status  # nothing changed: it is not read again
+        served.agent.board.set_object(keys[0], "new")
+        assert whole_status(str(served.path), status)["resources"][0]["object_id"] == "new"
+        status = whole_status(str(served.path))
         picture = Picture()
         for event in follow(str(served.path), "/v1/status/stream"):
             assert len(json.dumps(event)) < 1024 * 1024

@@ -174,7 +174,7 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list dns '1.2.3'", "globals.dns[0]: '1.2.3' is not an IP address"),
         ("list registry_mirrors 'ftp://m'", "expected http(s)://host[:port]"),
         ("list registry_mirrors 'https://m/v2?a=b'", "the mirror has more than a host, a port and a path"),
-        ("list insecure_registries 'r/x'", "expected address/bits"),
+        ("list insecure_registries '192.168.1.2/x'", "expected address/bits"),
         ("list insecure_registries 'r:99999'", "99999 is out of range"),
         ("list default_address_pools '10.10.0.0/16'", "expected subnet,prefix"),
         ("list default_address_pools '10.10.0.0/16,8'", "8 is out of range"),
@@ -316,6 +316,19 @@ TAKEN = [
     ("list log_opts 'max-size=1m'\nlist log_opts 'max-size=10m'", "log-opts", {"max-size": "10m"}),
     ("list log_opts 'labels=a,b max-size=10m'", "log-opts", {"labels": "a,b", "max-size": "10m"}),
     ("option storage_driver 'Overlay2'", "storage-driver", "overlay2"),
+    ("list insecure_registries 'https://r.lan:5000/v2/x'", "insecure-registries", ["r.lan:5000"]),
+    (
+        'list default_ulimits \'{"nofile": {"Name": "nofile", "Hard": 9, "Soft": 5}, "core": 7}\'',
+        "default-ulimits",
+        {
+            "core": {"Name": "core", "Soft": 7, "Hard": 7},
+            "nofile": {"Name": "nofile", "Soft": 5, "Hard": 9},
+        },
+    ),
+    # from web pages: quotation marks of texts, and spaces that nobody sees
+    ("option bip ‘172.22.0.1/24’", "bip", "172.22.0.1/24"),
+    ("list dns '\u200b1.1.1.1\u00a0'", "dns", ["1.1.1.1"]),
+    ("list registry_mirrors 'https://m.lan\ufeff'", "registry-mirrors", ["https://m.lan/"]),
 ]
 
 
@@ -561,6 +574,21 @@ def test_a_log_option_that_the_driver_does_not_know_costs_that_one() -> None:
     assert result.desired.daemon is not None
     assert result.desired.daemon.values["log-opts"] == {"max-size": "10m"}
     assert [(issue.index, issue.line) for issue in result.issues] == [(1, 4), (2, 5)]
+
+
+def test_a_name_server_in_the_container_itself_is_warned_of() -> None:
+    (issue,) = decoded("config globals 'globals'\nlist dns '127.0.0.1'\nlist dns '192.168.1.1'\n").issues
+    assert (issue.severity, issue.index) == ("warning", 0)
+    assert "the router's address in the LAN" in issue.expected
+
+
+@pytest.mark.parametrize(
+    ("option", "where"),
+    [("tls", "section tls"), ("ALL_PROXY", "dockerd.proxies.http_proxy"), ("bridge", "not offered here")],
+)
+def test_a_key_of_dockerd_that_is_no_option_is_answered_with_its_place(option: str, where: str) -> None:
+    (text,) = (issue.text() for issue in decoded(f"config globals 'globals'\noption {option} '1'\n").issues)
+    assert where in text and ("not offered here" in text) is (where == "not offered here")
 
 
 def test_a_plugin_may_have_any_log_option() -> None:

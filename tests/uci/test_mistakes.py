@@ -76,6 +76,12 @@ ONE: dict[str, tuple[str, int, str, str]] = {
         "`mem-limit` is not an option name",
         "`option mem_limit`",
     ),
+    "an equals sign": (
+        WEB + "\toption password='S3CRET'\n",
+        3,
+        "an equals sign follows `option password`",
+        "`option password 'VALUE'`",
+    ),
     "a byte order mark": ("\ufeff" + WEB, 1, "byte order mark", "UTF-8 without BOM"),
     "typographic quotes": (WEB + "\toption user \u201ca b\u201d\n", 3, "typographic quotes", "plain quotes"),
     "an option without a name": (WEB + "\toption\n", 3, "`option` is not complete", "`option NAME 'VALUE'`"),

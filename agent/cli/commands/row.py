@@ -79,9 +79,8 @@ class Command(NamedTuple):
 
 
 def _address(text: str) -> str:
-    # Checked while the line is read, so that the message stands beside the option and not in a command that was
-    # begun.
     """An engine's address, checked. Raises argparse's error."""
+    # Checked while the line is read, before the command has begun to do anything.
     # Imported here, since the table is loaded by every command, and `status` has to start quickly on a router.
     from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError

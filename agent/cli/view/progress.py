@@ -163,20 +163,20 @@ class Progress:
             self._drawn = 0
 
     def _draw(self) -> None:
-        # The last line is kept free for the count of those that do not fit: a block that is higher than the
-        # terminal could not be erased again.
         if not self._live or self._closed:
             return
+        # The last line is kept free for the count of those that do not fit: a block that is higher than the
+        # terminal could not be erased again.
         room = max(shutil.get_terminal_size().lines - 2, 1)
         keys = sorted(self._works)
-        # A line that fills the last column would be broken by some terminals, and be two to erase.
         shown = keys if len(keys) <= room else keys[: room - 1]
         lines = [self._line(key, self._works[key]) for key in shown]
-        # Unchanged text is not written again: over a slow line each repaint would flicker.
         if len(shown) < len(keys):
             lines.append(f"... and {len(keys) - len(shown)} more")
+        # A line that fills the last column would be broken by some terminals, and be two to erase.
         width = max(self._style.width - 1, 20)
         text = "".join(self._style("busy", line[:width]) + "\n" for line in lines)
+        # Unchanged text is not written again: over a slow line each repaint would flicker.
         if self._drawn and text == self._shown:
             return
         self._erase()
@@ -213,8 +213,8 @@ class Progress:
         levels, style = levels_done(result["operations"]), self._style
         by_key: dict[str, list[str]] = {}
         for operation in result["operations"]:
-            # What failed at last is not shown as done, whatever succeeded on the way.
             by_key.setdefault(operation["key"], []).append(_DONE.get(operation["op"], operation["op"]))
+        # What failed at last is not shown as done, whatever succeeded on the way.
         failed = {failure["key"] for failure in result["failed"]}
         lines = []
         for key, words in by_key.items():
@@ -224,12 +224,11 @@ class Progress:
             if f"{failure['key']} {failure['error']}" not in self._told:
                 what = "skipped" if failure["skipped"] else f"{failure['op']} failed"
                 text = f"{failure['key']}: {what}: {failure['error']}"
-                # Skipped operations failed only for another's failure: counted apart, so that the sum names the
-                # causes.
                 lines += [style("bad", line) for line in wrapped(text, style)]
             if failure.get("output"):
                 lines += [plain(f"{failure['key']} printed last:"), *output_lines(failure["output"])]
         lines += entries_view(result["pending"], style)
+        # Skipped operations failed only for another's failure: counted apart, so that the sum names the causes.
         skipped = sum(failure["skipped"] for failure in result["failed"])
         counts = dict.fromkeys(levels.values(), 0)
         for key, level in levels.items():

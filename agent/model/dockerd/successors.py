@@ -38,6 +38,10 @@ _ONE_PORT = Successor(
     option="containers.NAME.port", hint="publish at a LAN address, such as 192.168.1.1:8080:80"
 )
 _ENABLED = Successor(option="containers.agent.enabled", hint="0 keeps dockerd and all containers off")
+_PROXIES = Successor(
+    option="dockerd.proxies.http_proxy",
+    hint="and https_proxy, in a section `config proxies`: dockerd knows no other proxy",
+)
 _NOTHING = Successor(hint="nothing: the agent needs no such file")
 
 # words of a `globals` section, and of dockerman's own (`config dockerman`, `config section` in /etc/config/dockerman)
@@ -100,6 +104,9 @@ SUCCESSORS: dict[str, Successor] = {
     "http_proxy": Successor(option="dockerd.proxies.http_proxy", hint="in a section `config proxies`"),
     "https_proxy": Successor(option="dockerd.proxies.https_proxy", hint="in a section `config proxies`"),
     "no_proxy": Successor(option="dockerd.proxies.no_proxy", hint="in a section `config proxies`"),
+    "proxy": _PROXIES,
+    "all_proxy": _PROXIES,
+    "ftp_proxy": _PROXIES,
     "config_file": Successor(option="dockerd.globals.alt_config_file"),
     "resolv_conf": Successor(
         option="dockerd.globals.dns", hint="the name servers themselves; also dns_search and dns_opts"
@@ -119,8 +126,9 @@ def successor_of(word: str) -> Successor | None:
         return known
     # What no option is made for has its reason, and a file of the user's own as the way out.
     reason = LEFT_OUT.get(word.replace("_", "-"))
-    return (
-        Successor(hint=f"an alt_config_file of your own; not offered here because: {reason}")
-        if reason
-        else None
+    if reason is None:
+        return None
+    elsewhere = reason.startswith(("section ", "`"))
+    return Successor(
+        hint=reason if elsewhere else f"an alt_config_file of your own; not offered here because: {reason}"
     )

@@ -61,6 +61,10 @@ def _url(text: str) -> SplitResult | None:
 def parse_registry(text: str) -> Json | Odd:
     """host[:port], or a subnet. dockerd drops a scheme (moby registry/config.go, loadInsecureRegistries)."""
     name = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).removesuffix("/")
+    # a path, as of the API or of an image; behind an address it is meant to be a subnet's
+    host, slash, _ = name.partition("/")
+    if slash and not re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:]*", host):
+        name = host
     if "/" in name:
         found = parse_any_subnet(name)
     else:

@@ -209,7 +209,7 @@ def _subnets(inspect: dict[str, object]) -> Iterator[_Subnet]:
 # Whether docker0 and the pools of networks can have their subnets beside the networks that the router itself reaches.
 #
 # dockerd takes any `bip`, also the LAN's own, and the router is cut off then. As for networks of sections (see
-# `agent.plan.router.bridges`), what lies behind a router or a tunnel may be a larger route: the smaller one wins. From
+# `obstacle`), what lies behind a router or a tunnel may be a larger route: the smaller one wins. From
 # a pool dockerd takes only pieces that overlap no route (moby libnetwork, FindAvailableNetwork), so one is wrong when
 # nothing of it is left. Pure.
 

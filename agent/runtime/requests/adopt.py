@@ -8,6 +8,7 @@ for any section with `option adopt 1`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,7 +20,7 @@ from agent.errors import ConfigError, ConflictError, EngineError
 from agent.files.atomic import atomic_write
 from agent.files.config import decode_edited
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit, read_text
-from agent.files.user_paths import PATHS, file_bytes, mode_of
+from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
@@ -327,10 +328,14 @@ class Importer:
             for name, content in imported.files.items():
                 path = self.files / name.lstrip("/")
                 data = content.encode()
+                if wrong := PATHS.ask(no_folder, str(path.parent)):
+                    raise ConfigError(f"{name} cannot be written: {wrong}")
                 if PATHS.ask(mode_of, str(path)) is not None:
                     if PATHS.ask(file_bytes, str(path)) != data:
                         raise ConfigError(f"{name} is there already with another content; move it away first")
                     continue
+                if PATHS.ask(os.path.islink, str(path)):  # writing would make a file wherever it leads
+                    raise ConfigError(f"{name} is a link to a file that does not exist; remove it first")
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 atomic_write(path, data, mode=0o600)
             package = packages[PACKAGE]

@@ -104,7 +104,7 @@ class Machine:
         self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
         self.taken_back = False  # something was, at some time
-        self.swaps: set[str] = set()  # new containers that were made for one that runs
+        self.swaps: set[str] = set()  # new containers for which one that ran was stopped
         self.batch = False  # further edits follow before they are committed
         self.promises = Promises(self)
         self._make_decoys()
@@ -176,9 +176,9 @@ class Machine:
         self._check_twins()
         self.promises.check_call(name, args)
         refs = [a for a in args if isinstance(a, str)]
-        if name == "engine.create_container" and (old := name_outside(refs[0], "new")):
-            seen = self.ground.raw.inspect_container(old)
-            self.swaps |= {refs[0]} if seen is not None and seen.state == "running" else set()
+        if name == "engine.stop" and (seen := self.ground.raw.inspect_container(refs[0])) is not None:
+            names = self.ground.raw.list_names() if seen.state == "running" else ()
+            self.swaps |= {new for new in names if name_outside(new, "new") == seen.name}
         if name in {"engine.create_container", "engine.rename"}:
             refs = refs[:1] if name == "engine.rename" else []
         if name == "engine.remove_image":
@@ -335,7 +335,6 @@ class Machine:
 
         Where nothing runs, nothing is lost by a try: the new one and the old one are tried with growing pauses.
         """
-        # one swap creates twice where its image's name stands for another by now
         tries = Counter(name_outside(name, "new") for name in self.swaps)
         often = {text: count for text, count in tries.items() if count > _TRIES}
         assert not often, f"swapped again and again: {often}"
@@ -722,7 +721,7 @@ def _share(machine: Machine, choice: _Choice) -> None:
     else:
         config.stack = {**(config.stack or {}), what: choice.of(STACK_OPTIONS[what])}
     if choice.below(3) == 0:
-        choice.of((_set, _add, _remove, _rename, _lend))(machine, choice)
+        choice.of((_set, _add, _remove, _lend))(machine, choice)
     machine.batch = False
     machine.commit(told=choice.below(5) > 0)
 
@@ -792,38 +791,37 @@ def _renew_waiting(machine: Machine, choice: _Choice) -> None:
     machine.commit(told=True)
 
 
+# what a step that makes its own pair of sections leaves as it is
+_LASTING = ("name", "image", "restart", "memory", "env", "on_drift", "volume", "remove_volumes", "adopt")
+
+
 def _sicken(machine: Machine, choice: _Choice) -> None:
     """One whose network another is in turns unhealthy: both run on, or both are restarted, and the other follows."""
     config, ground = machine.config, machine.ground
-    pairs = [(s, config.shares_with(s)) for s in config.containers if config.shares_with(s)]
-    if not isinstance(ground, World) or not pairs:
+    names = list(config.containers)
+    if not isinstance(ground, World) or len(names) < 2 or {*names} & config.wrong or machine.garbled:
         return
-    section, parent = choice.of(pairs)
-    if not machine.is_quiet(section) or not config.is_plain(parent) or not config.is_good(section):
-        return
-    if section in config.wrong or not config.is_to_run(section) or config.containers[section]["depends_on"]:
-        return
-    options = config.containers[parent]
-    before = dict(options)
-    options |= {"health_cmd": "true", "on_unhealthy": choice.of((None, "restart")), "strategy": None}
-    options |= {"update": None, "gate": "8"}
+    place = 1 + choice.below(len(names) - 1)
+    parent, section = names[place - 1], names[place]
+    before = {name: dict(config.containers[name]) for name in (parent, section)}
+    for name in (parent, section):
+        kept = {option: before[name][option] for option in _LASTING}
+        config.containers[name] |= {option: values[0] for option, values in OPTIONS.items()} | kept
+    config.containers[section] |= {"network_mode": "before"}
+    config.containers[parent] |= {"health_cmd": "true", "on_unhealthy": choice.of((None, "restart"))}
     ground.lose_events("hear")
     ground.plan.count = 0
     machine.commit(told=True)
-    ground.rest(60)
+    ground.rest(90)
     one, other = machine.whole(section), machine.whole(parent)
-    if (
-        one is None
-        or other is None
-        or {one.state, other.state} != {"running"}
-        or not machine.is_quiet(section)
-    ):
+    quiet = machine.is_quiet(section) and machine.is_quiet(parent)
+    if one is None or other is None or {one.state, other.state} != {"running"} or not quiet:
         return
     sick = ground.engine.find(other.id)
     assert sick is not None
     sick.sick = True
     ground.rest(choice.of((8.0, 60.0, 400.0)))
-    if not options["on_unhealthy"]:
+    if not config.containers[parent]["on_unhealthy"]:
         machine.check_kept(parent, other.id, "while it is unhealthy")
         seen = ground.raw.inspect_container(one.id)
         assert seen is not None and seen.state == "running", f"{section} does not run beside a sick {parent}"
@@ -834,7 +832,7 @@ def _sicken(machine: Machine, choice: _Choice) -> None:
         assert now is not None and now.state == "running", f"{name} is {now} after {parent} was sick"
     joined = ground.is_in_network_of(one.id, other.id)
     assert joined, f"{section} is not in the network of {parent} after that was sick"
-    config.containers[parent] = before
+    config.containers |= before
     machine.commit(told=True)
 
 

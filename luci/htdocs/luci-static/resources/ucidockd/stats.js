@@ -19,11 +19,12 @@ function cpuPercent(now, before) {
 	return used >= 0 && passed > 0 ? used / passed * cpus * 100 : 0;
 }
 
-// without the page cache that the kernel would give up (cgroup v2, then v1)
+// As `docker stats`: without the page cache that the kernel would give up. cgroup v1 has both names, and the one with `total_`
+// counts the groups below as well; v2 has the other one only. What does not fit the usage is of another moment.
 function memoryUsed(memory) {
-	const cache = memory?.stats?.inactive_file ?? memory?.stats?.total_inactive_file ?? 0;
+	const usage = memory?.usage ?? 0, cache = memory?.stats?.total_inactive_file ?? memory?.stats?.inactive_file ?? 0;
 
-	return Math.max(0, (memory?.usage ?? 0) - cache);
+	return cache < usage ? usage - cache : usage;
 }
 
 function rate(now, before, seconds) {
