@@ -167,6 +167,36 @@ def test_a_pin_ends_with_an_edit_and_what_cannot_be_is_said(shop: Shop) -> None:
 
 
 @pytest.mark.long
+def test_a_rollback_after_an_edit_of_the_image(shop: Shop) -> None:
+    """It brings back the image, not the section: that still names the other one, and the pin holds until it is edited."""
+    box = shop.box
+    first = shop.push()
+    assert box.errors(shop.section()) == []
+    second = shop.push()
+    box.client.images.pull(shop.name, "1").tag(shop.name, "2")
+    for line in box.client.api.push(shop.name, "2", stream=True, decode=True):
+        assert "error" not in line, line
+    edited = shop.section().replace(":1'", ":2'")
+    assert box.errors(edited) == []
+    assert (shop.runs(), box.get("web").attrs["Config"]["Image"]) == (second, f"{shop.name}:2")
+    row = shop.renew(back=True)
+    assert (row["outcome"], shop.runs()) == ("rolled back", first)
+    assert shop.condition("Pinned") is not None
+    assert str(box.apply()[0]) == "nothing to do"
+    box.restart_agent()
+    assert str(box.apply()[0]) == "nothing to do"
+    # another option keeps the image, and ends the pin
+    other = edited + "\toption hostname 'other'\n"
+    assert box.errors(other) == []
+    assert str(box.apply()[0]) == "nothing to do"
+    assert (shop.runs(), shop.condition("Pinned")) == (first, None)
+    told = shop.condition("UpdateAvailable")
+    assert told is not None and f"{shop.name}:2 is now" in told["message"]
+    assert shop.renew()["outcome"] == "updated"
+    assert shop.runs() == second
+
+
+@pytest.mark.long
 def test_what_shares_its_namespace_follows(shop: Shop) -> None:
     box = shop.box
     shop.push()

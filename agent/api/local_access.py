@@ -15,8 +15,10 @@ import re
 import secrets
 import socket
 import stat
+import struct
 from pathlib import Path
 
+from agent.engine.process import process_of
 from agent.errors import BusError, ConfigError, PathError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes, file_stamp
@@ -55,6 +57,11 @@ def _remove_stale(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
+            path.unlink()
+            return
+        # A killed process may hang in the kernel, on a dead mount, and its sockets with it (unix(7), SO_PEERCRED).
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if pid and process_of(pid) is None:
             path.unlink()
             return
     raise ConfigError(f"another process is already listening on {path}")

@@ -29,6 +29,7 @@ from agent.api.local_access import TokenFile
 from agent.apply.ports import Clock, SavedData
 from agent.dockerd.runner import settings_source
 from agent.dockerd.stage import Tools, make_stage
+from agent.engine import process as daemon_process
 from agent.engine.client import DockerEngine
 from agent.engine.transport import EngineTls
 from agent.errors import AlreadyRunningError
@@ -317,19 +318,50 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends."""
+    """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends.
+
+    Of a process that was killed it may not end: its threads stay in the kernel while they wait for a dead mount. They do
+    nothing any more, so that a new file takes the place of the one that they hold.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Not followed: in a directory that others can write to, a link could make us lock, and create, any file.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # of two that start at once only one may replace the file
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(descriptor)
-        raise AlreadyRunningError(f"another agent is running ({path} is locked)") from exc
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        descriptor = _lock(path)
+        if descriptor is None and _is_held_by_the_dead(path):
+            logger.warning(
+                "a killed agent still hangs in the kernel, on a mount that does not answer; this one starts"
+            )
+            path.unlink()
+            descriptor = _lock(path)
+    finally:
+        os.close(folder)
+    if descriptor is None:
+        raise AlreadyRunningError(f"another agent is running ({path} is locked)")
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    # Not followed: in a directory that others can write to, a link could make us lock, and create, any file.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_held_by_the_dead(path: Path) -> bool:
+    """Whether who locked that file has ended but for what the kernel does not let go of (proc_locks(5))."""
+    inode = str(path.stat().st_ino)
+    rows = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    holders = [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == inode]
+    return bool(holders) and all(daemon_process.process_of(pid) is None for pid in holders)
 
 
 def tell_service_manager() -> None:

@@ -263,6 +263,22 @@ def test_without_the_package_dockerd_nothing_is_said_about_the_daemon(lab: Daemo
     assert not lab.daemon_json.exists()
 
 
+@pytest.mark.long
+def test_a_child_without_its_configuration_is_left_alone(lab: DaemonLab) -> None:
+    assert lab.apply("option debug '1'\n")
+    before = lab.process
+    (lab.root / "config" / "dockerd").unlink()
+    for _ in range(2):
+        assert lab.apply()
+        assert (lab.conditions(), lab.process, lab.info()["Debug"]) == ({}, before, True)
+        lab.restart_agent()
+    stop_process(before, 20)
+    for _ in range(3):
+        assert lab.apply() and not lab.probe.answers()
+    assert lab.apply(""), "with the file it is looked after again"
+    assert not lab.info()["Debug"]
+
+
 def test_a_wrong_option_costs_that_option_and_the_rest_is_applied(lab: DaemonLab) -> None:
     """What dockerd runs with goes on there: a mistake must not take docker0 from containers."""
     assert lab.apply("option bip '10.216.7.1/24'\n")

@@ -30,6 +30,7 @@ config container 'web'
 	option grace '0'
 	option restart 'always'
 """
+LONG_GATE = "'5'"  # a busy machine takes a while to end a program
 LAN = """
 config network 'lan'
 	list subnet '10.219.6.0/24'
@@ -118,7 +119,7 @@ SCENARIOS = {
     ),
     "bad update": Scenario(
         before="\n",
-        after=SAVING,
+        after=SAVING.replace("'0.3'", LONG_GATE),
         upset=lambda box: upset_by(box, BAD, ASKED_UPDATE),
         trace=SAVED_SWAP
         + " engine.remove_container engine.rename data.lend engine.update records.drop engine.start records.change"
@@ -157,7 +158,7 @@ SCENARIOS = {
     ),
     "rollback": Scenario(
         before=WEB,
-        after=WEB.replace("sleep 1000", "false"),
+        after=WEB.replace("sleep 1000", "false").replace("'0.3'", LONG_GATE),
         trace=SWAP
         + " engine.remove_container engine.rename engine.update records.drop engine.start records.change",
         expected={"web": "sleep 1000"},
@@ -325,7 +326,7 @@ def check_after_a_new_start(box: Box, agent: Agent, oracle: Oracle, scenario: Sc
     agent.start()
     # "rolled back" is said before the pass that starts what a kill kept from running
     try:
-        wait_for(lambda: settled(agent) and all(running(box, name) for name in scenario.expected), 40)
+        wait_for(lambda: settled(agent) and all(running(box, name) for name in scenario.expected), 90)
     except AssertionError as exc:
         raise AssertionError(agent.command("status").stdout + agent.log.read_text()) from exc
     agent.end()

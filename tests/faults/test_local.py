@@ -9,7 +9,10 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +24,7 @@ import pytest
 from agent.api.local_access import bind
 from agent.dockerd.supervisor import ChildSupervisor
 from agent.engine.client import DockerEngine
-from agent.errors import ConfigError
+from agent.errors import AlreadyRunningError, ConfigError
 from agent.files.watcher import FileWatcher
 from agent.runtime import loop as loop_module
 from agent.runtime.loop import Loop
@@ -137,6 +140,43 @@ def test_the_lock_does_not_follow_a_link(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "agent.lock"):
         pass
     assert precious.read_text() == "x"
+
+
+HOLDS = """
+import fcntl, os, socket, subprocess, sys
+lock = os.open(sys.argv[1] + "/agent.lock", os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1] + "/agent.sock")
+listener.listen()
+print(subprocess.Popen(["sleep", "60"], pass_fds=[lock, listener.fileno()], stdout=subprocess.DEVNULL).pid, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_only_a_dead_process_holds_is_taken(tmp_path: Path) -> None:
+    """Its lock and its socket stay, here in a child, else in its threads that hang in the kernel."""
+    words = [sys.executable, "-c", HOLDS, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(AlreadyRunningError), locked(tmp_path / "agent.lock"):
+                pass
+            with pytest.raises(ConfigError, match="already listening"):
+                bind(tmp_path / "agent.sock")
+            holder.stdin.close()
+            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+            lock = tmp_path / "agent.lock"
+            with (
+                bind(tmp_path / "agent.sock"),
+                locked(lock),
+                pytest.raises(AlreadyRunningError),
+                locked(lock),
+            ):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 # records of another version

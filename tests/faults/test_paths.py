@@ -122,7 +122,10 @@ def test_a_mount_that_hangs_holds_its_containers_and_nothing_else(
 
 
 @pytest.mark.long
-def test_a_look_that_cannot_be_ended_keeps_no_next_agent_out(agent: Agent, box: Box, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_look_that_cannot_be_ended_keeps_no_next_agent_out(
+    agent: Agent, box: Box, tmp_path: Path, end: signal.Signals
+) -> None:
     """Where another process asked for a name first, the kernel lets nothing end the second look: not even SIGKILL."""
     source = tmp_path / "nas"
     one = ONE + f"\tlist volume '{source}/data:/x'\n"
@@ -141,13 +144,15 @@ def test_a_look_that_cannot_be_ended_keeps_no_next_agent_out(agent: Agent, box: 
         wait_for(lambda: "sleep 52" in str(box.get("other").top()))
         stays, second = agent.process, Agent(box)
         assert stays is not None
-        stays.send_signal(signal.SIGTERM)
+        stays.send_signal(end)
         agent.process = None
         lock = tmp_path / "agent.lock"
-        wait_for(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0, 12)
+        if end is signal.SIGTERM:  # it leaves its lock
+            wait_for(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0, 12)
         try:
             second.start()
             _others_go_on(second, box, one)
+            assert ("still hangs in the kernel" in second.log.read_text()) is (end is signal.SIGKILL)
         finally:
             mount.die()
             second.close()
