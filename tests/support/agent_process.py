@@ -53,7 +53,7 @@ class Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT)
 
-    def wait_killed(self, limit_s: float = 20) -> None:
+    def wait_killed(self, limit_s: float = 60) -> None:
         """Until it was killed."""
         assert self.process is not None
         assert self.process.wait(limit_s) == -signal.SIGKILL, self.log.read_text()

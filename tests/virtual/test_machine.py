@@ -47,6 +47,16 @@ def test_whatever_happens_in_the_end_all_is_as_declared(seed: int) -> None:
             "add:516920252 manual:995793214 remove:372200307 correct:489715573",
             id="stopped by hand, and what it depends on removed",
         ),
+        pytest.param(
+            6600078,
+            "remove:291766744 several:887104149 renew:835773404 retag:878979913 rename:70582537 several:902761714",
+            id="tried with growing pauses, where neither the new one nor the old one can run",
+        ),
+        pytest.param(
+            7100041,
+            "mistake:701314701 lend:235502027 several:769520511",
+            id="tried with growing pauses, where the old one is not touched",
+        ),
     ],
 )
 def test_what_was_once_taken_for_a_defect_is_none(seed: int, steps: str) -> None:
