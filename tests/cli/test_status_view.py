@@ -169,7 +169,7 @@ def test_what_waits_says_for_what_whatever_else_there_is_to_say_of_it() -> None:
         "PublicPort": (True, "Public", "port 8080 is open to wan"),
     }
     words = state_words(a_resource("container:web", **said), NOW)
-    assert words == "waiting: nothing is mounted on /mnt/sda1; port 8080 is open to wan"
+    assert words == "waiting: nothing is mounted on /mnt/sda1", "the warning is about what it will be"
     said["Waiting"] = (False, "Ready", "")
     said["Running"] = (False, "Disabled", "")
     assert state_words(a_resource("container:web", **said), NOW) == "disabled; port 8080 is open to wan"

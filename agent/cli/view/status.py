@@ -128,9 +128,6 @@ def state_words(resource: Mapping[str, Any], now: float) -> str:
     runs = running is not None and (running["status"] or running["reason"] in ("CrashLoop", "Paused"))
     if not runs and resource["level"] != "warning":
         return why
-    waiting = _condition(resource, "Waiting")
-    if not runs and waiting is not None and waiting["status"]:
-        does = _why(waiting)  # a warning about something else does not hide it
     return f"{does}; {why}"
 
 
