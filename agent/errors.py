@@ -62,6 +62,7 @@ Reason = Literal[
     "Invalid",
     "LeftOut",
     "Missing",
+    "NameTaken",
     "NewerImage",
     "NewerVersion",
     "NoAnswer",

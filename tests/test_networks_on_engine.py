@@ -269,7 +269,7 @@ def test_a_second_network_of_its_name_stops_and_changes_nothing_until_it_is_gone
     assert (box.get("web").id, box.get("web").status) == (web, "running")
     (lan,) = (r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "network:lan")
     said = next(c for c in lan["conditions"] if c["type"] == "Synced")
-    assert said["reason"] == "Conflict"
+    assert said["reason"] == "NameTaken"
     (other,) = (n for n in box.client.networks.list(names=["lan"]) if n.id != lan["object_id"])
     assert other.id[:12] in said["message"]
     other.remove()

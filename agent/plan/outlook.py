@@ -70,6 +70,7 @@ _STATE_OF_REASON = {
     "Drift": "drift",
     "Grace": "removal",
     "Held": "held",
+    "NameTaken": "conflict",
     "Pending": "waiting",
     "RolledBack": "rolled back",
 }

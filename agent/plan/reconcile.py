@@ -295,7 +295,7 @@ def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -
         message = (
             f"another network named {network.name} ({same[0][:12]}) exists: the engine finds neither by name"
         )
-        draft.find(key, "Synced", status=False, reason="Conflict", message=message)
+        draft.find(key, "Synced", status=False, reason="NameTaken", message=message)
         draft.withheld[key] = f"{in_words(key)} is in conflict"
     return bool(same)
 

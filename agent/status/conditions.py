@@ -364,6 +364,7 @@ CONDITIONS: dict[ConditionType, Row] = {
         reasons={
             "BackOff": Level.ERROR,
             "Conflict": Level.ERROR,
+            "NameTaken": Level.ERROR,
             "NewerVersion": Level.ERROR,
             "EngineTooOld": Level.ERROR,
             "RolledBack": Level.ERROR,
@@ -378,6 +379,7 @@ CONDITIONS: dict[ConditionType, Row] = {
             "BackOff": _RETRIED,
             "Failed": _RETRIED,
             "Conflict": "Take it over, or choose another name.",
+            "NameTaken": "Choose another name, or rename or remove the other one.",
             "NewerVersion": "Install that version of ucidockd again, or a newer one.",
             "EngineTooOld": "Remove the option, or update Docker.",
             "LeftOut": "Correct the settings that the message names. Everything else is applied.",
@@ -455,6 +457,7 @@ _WORDS: Mapping[Reason, str] = {
     "Held": "Left as it is",
     "HostUnavailable": "Address not available",
     "LeftOut": "Partly applied",
+    "NameTaken": "Name in use",
     "NewerVersion": "Made by a newer version",
     "NoAnswer": "dockerd does not answer",
     "NoProgram": "dockerd is missing",

@@ -190,6 +190,14 @@ test('dockerd: what happens to containers is said before', () => {
 	assert.match(impact('stop', true, []).join('\n'), /No container runs/);
 });
 
+test('dockerd: one that is not ours to start has a sentence in place of buttons', () => {
+	const D = { el: (name, attributes, content) => content, button: (kind, text) => text };
+	const { buttons } = load('ucidockd.dockerd', { 'uci': {}, 'ucidockd.calls': {}, 'ucidockd.dom': D });
+	assert.equal(buttons(true, null, { starts: false, settings: false, why: 'Docker runs on another machine.' }), 'Docker runs on another machine.');
+	assert.ok(buttons(true, null, { starts: true, settings: true, why: '' }).includes('Restart dockerd'));
+	assert.equal(buttons(false, null, undefined), 'Start dockerd');
+});
+
 test('an image shows its defaults, and of the environment only the names', () => {
 	const { factsOf, placeholdersOf } = load('ucidockd.imagefacts');
 	const config = {

@@ -173,6 +173,7 @@ _WHY = {
     "Failed": "failed",
     "RolledBack": "rolled back",
     "Conflict": "conflict",
+    "NameTaken": "conflict",
     "Waiting": "waiting",
     "Invalid": "mistake in the section",
     "Drift": "drift",

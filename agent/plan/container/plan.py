@@ -249,7 +249,7 @@ class _Planner:
             todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
             self.draft.add(self.key, todo, self.needs, partial=True)
             message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
-            self._find("Synced", status=False, reason="Conflict", message=message)
+            self._find("Synced", status=False, reason="NameTaken", message=message)
             return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)

@@ -69,13 +69,23 @@ function way(path, text, part) {
 	return L.hasViewPermission() ? D.page(path, text, part, 'btn cbi-button') : '';
 }
 
+function takenOver(kind) {
+	switch (kind) {
+	case 'network':
+		return _('The existing network is managed from now on. If it differs from its settings, it is created again, and its containers lose their connections for a moment.');
+	case 'volume':
+		return _('The existing volume is managed from now on. Its data stays.');
+	default:
+		return _('The existing container is replaced by one with the settings of this page. Its volumes stay. If the new one does not start, the old one comes back.');
+	}
+}
+
 // what helps against one condition
 function remedyOf(resource, condition) {
 	const { type, reason } = condition;
 
-	if (reason === 'Conflict' && resource.kind === 'container')
-		return askFirst(_('Take over %s').format(resource.name), _('The existing container is replaced by one with the settings of this page. Its volumes stay. If the new one does not start, the old one comes back.'),
-			_('Take over'), () => takeOver(resource.section));
+	if (reason === 'Conflict')
+		return askFirst(_('Take over %s').format(resource.name), takenOver(resource.kind), _('Take over'), () => takeOver(resource.section));
 
 	if (type === 'Degraded' && reason === 'RolledBack')
 		return [ D.button('neutral', _('Try again now'), reconcile), ' ', way([ 'container', resource.section ], _('Earlier settings'), 'history') ];
