@@ -388,7 +388,7 @@ def test_the_listed_steps_are_those_that_it_takes(
     scenario, trace = SCENARIOS[name], tmp_path / "trace"
     prepare(box, scenario)
     failing.start(UCIDOCKD_TRACE=str(trace))
-    wait_for(lambda: trace.exists() and len(trace.read_text().split()) >= len(scenario.points()))
+    wait_for(lambda: trace.exists() and len(trace.read_text().split()) >= len(scenario.points()), 60)
     failing.end()
     # works run side by side, so only the calls count, not their order across works; what was seen meanwhile of how
     # containers ended may be written down, too
