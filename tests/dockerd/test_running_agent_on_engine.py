@@ -330,7 +330,9 @@ def test_render_prints_the_file_and_what_a_change_would_take(agent: Agent) -> No
     )
     lab.write("option bip '10.216.1.1/24'\n")
     assert agent.command("render", "--diff").stdout.endswith("restart, containers stop: web: bip set\n")
-    lab.write("list hosts 'tcp://0.0.0.0:2375'\nlist log_opts 'splunk-token=S3CRET'\n")
+    # a driver that knows the secret option: of another one it would be left out
+    splunk = "option log_driver 'splunk'\nlist log_opts 'splunk-url=https://log.lan'\n"
+    lab.write(f"list hosts 'tcp://0.0.0.0:2375'\n{splunk}list log_opts 'splunk-token=S3CRET'\n")
     done = agent.command("render", "--diff", "--json")
     assert json.loads(done.stdout)["effect"] == "restart"
     assert "tcp://0.0.0.0:2375 not opened" in done.stderr

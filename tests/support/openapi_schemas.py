@@ -113,7 +113,7 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "properties": {
             "key": TEXT,
-            "kind": {"enum": ["container", "network", "volume"]},
+            "kind": {"enum": ["container", "network", "volume", "daemon", "notify", "backup"]},
             "section": TEXT,
             "name": TEXT,
             "object_id": TEXT,
