@@ -140,7 +140,7 @@ def unavailable_hosts(hosts: Iterable[Host]) -> dict[str, str]:
 
 
 def _no_socket(path: str) -> str:
-    """Why dockerd could not make its socket there: it makes no folder for it, and takes the place of no folder."""
+    """Why dockerd could not make its socket there: it makes no folder, and replaces none."""
     folder = os.path.dirname(path)
     try:
         for name, wanted in ((folder, True), (path, False)):

@@ -144,7 +144,9 @@ class PrivateDockerd:
         before, self.data = self.data, self.root / name
         if not self.data.exists():
             self.data.mkdir(mode=0o710)
-            for part in ("image", "overlay2"):
+            # containerd's store holds its images under one root with what containers have of them
+            by_containerd = not (before / "overlay2").exists()
+            for part in ("containerd",) if by_containerd else ("image", "overlay2"):
                 subprocess.run(["cp", "-a", before / part, self.data / part], check=True)
 
     def kill(self) -> None:
