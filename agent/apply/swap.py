@@ -114,7 +114,8 @@ class Swap:
             undone = container.policy.rollback or unmoved or bool(new.restores)
             if undone or not rejected or not new.object_id:
                 self._roll_back(new)
-                exc.rolled_back = True
+                # Where only the creation failed and is tried again, nothing was put back: that is a plain failure.
+                exc.rolled_back = rejected or bool(new.object_id)
                 if rejected and self.records.get(old.nonce) is not None:
                     digest = new.digest if image_id != old.image_id else ""
                     self.records.change(old.nonce, **failed_fields(container, image_id, exc, digest=digest))

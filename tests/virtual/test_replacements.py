@@ -53,6 +53,20 @@ def conditions(world: World) -> dict[str, dict[str, Any]]:
     return {str(c["type"]): c for c in found}
 
 
+def test_a_creation_that_fails_for_now_is_no_rollback(world: World) -> None:
+    """The old container was never stopped: nothing came back, and the change is tried again."""
+    before = begin(world, section("sleep 1000000"))
+    world.plan.fault, world.plan.count = Fault.ERROR_500, 1  # the first call of a swap that changes something
+    declare(world, section("sleep 2000000"), 0)
+    while "Degraded" not in conditions(world):
+        world.rest(0.1)
+    assert conditions(world)["Degraded"]["reason"] == "Failed"
+    assert (web(world).id, web(world).state) == (before.id, "running")
+    world.rest(60)
+    assert web(world).id != before.id
+    assert "Degraded" not in conditions(world)
+
+
 def test_a_replacement_waits_while_hold_cmd_says_so_and_not_for_ever(world: World) -> None:
     hold = ("option hold_cmd 'busy'", "option hold_limit '2h'")
     before = begin(world, section("sleep 1000000", *hold)).id
