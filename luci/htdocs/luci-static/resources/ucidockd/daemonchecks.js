@@ -167,14 +167,15 @@ function noProxy(text) {
 }
 
 function registry(text) {
-	const name = text.replace(/^https?:\/\//i, '').replace(/\/$/, '');
+	const given = text.replace(/^https?:\/\//i, '').replace(/\/$/, ''), host = given.split('/')[0];
 
-	if (name.includes('/'))
-		return anySubnet(name);
+	// a path, as of the API or of an image, is left out; behind an address it is meant to be a subnet's
+	if (given.includes('/') && (/^(?:[0-9.]+|[0-9a-f:]*:[0-9a-f:]*)$/i).test(host))
+		return anySubnet(given);
 
-	const found = REGISTRY.exec(name);
+	const found = REGISTRY.exec(host);
 
-	if (isIPv6(name) && !name.includes('%'))
+	if (isIPv6(host) && !host.includes('%'))
 		return '';
 
 	return found && (!found[1] || integer(found[1], 1, 65535) === '') ? '' : expected(_('host[:port] or a subnet, without http://'));
