@@ -151,7 +151,10 @@ return view.extend({
 		if (starts !== false && follows !== false)
 			return '';
 
-		return D.el('p', { 'class': 'alert-message' }, _(why), ' ', follows === false ? _('Settings of dockerd that would have no effect are not shown.') : _('It follows changed settings when that program restarts it.'));
+		const hidden = _('Settings of dockerd that would have no effect are not shown.'), later = _('It follows changed settings when that program restarts it.');
+
+		// without any section the first one that is saved here makes it ours
+		return D.el('p', { 'class': 'alert-message' }, _(why), ' ', follows === false ? hidden : uci.sections('dockerd').length ? later : '');
 	},
 
 	// where Docker's data is now
