@@ -471,12 +471,10 @@ def parse_endpoint(text: str) -> Endpoint:
         mac_address=parse_mac(once["mac"]) if "mac" in once else "",
         link_local=tuple(sorted({parse_link_local(address) for address in many["link_local"]})),
         driver_opts=tuple(sorted(dict(map(parse_pair, many["driver_opt"])).items())),
-        gw_priority=_priority(once["gw_priority"]) if "gw_priority" in once else None,
+        gw_priority=parse_int(once["gw_priority"], minimum=-(2**31), maximum=2**31 - 1)
+        if "gw_priority" in once
+        else None,
     )
-
-
-def _priority(text: str) -> int:
-    return parse_int(text, minimum=-(2**31), maximum=2**31 - 1)
 
 
 def parse_link_local(text: str) -> str:

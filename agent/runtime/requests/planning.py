@@ -92,10 +92,11 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     told = {outcome.operation.key for outcome in failed}
     # What failed just now is in `failed`, with its cause: "tried again later" beside it would be the same news twice.
     entries = [entry for entry in found.entries if entry.key not in told or entry.state not in _AFTER_FAILURE]
+    plan = ops.Plan(works=tuple(ops.Work(key=each.key, operations=(each,)) for each in done))
     return {
         "schema": SCHEMA,
         "operations": operations_as_json(done),
-        "summary": summary_of(Outlook(plan=_plan_of(done), entries=tuple(entries))),
+        "summary": summary_of(Outlook(plan=plan, entries=tuple(entries))),
         "failed": [
             {
                 **({"output": o.error.output} if isinstance(o.error, EngineError) and o.error.output else {}),
@@ -157,10 +158,6 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
     if entry.retry_in_s is not None:
         body["retry_in"] = round(entry.retry_in_s, 1)
     return body
-
-
-def _plan_of(operations: Iterable[ops.Operation]) -> ops.Plan:
-    return ops.Plan(works=tuple(ops.Work(key=each.key, operations=(each,)) for each in operations))
 
 
 # `ucidockd diff NAME` and `describe NAME`: one container as its section says, as it was applied, as the engine shows it.
