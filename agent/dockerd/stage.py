@@ -216,7 +216,8 @@ class DaemonStage:
         """`unmanaged`: why dockerd does not follow the file that we write."""
         starts = runner.kind != "external" and (not unmanaged or self._starts(settings, runner))
         # without a file of the user's the script follows UCI in its own way
-        own = settings is not None and (runner.kind == "external" or self._names_own(settings))
+        named = settings.alt_config_file if settings is not None else ""
+        own = settings is not None and (runner.kind == "external" or bool(named and exists(named)))
         why = None
         if runner.elsewhere:
             why = NotOurs.ELSEWHERE
@@ -375,10 +376,6 @@ class DaemonStage:
         # A file that does not exist decides nothing. A disk that is away is another matter: the file may be on it.
         given = settings.alt_config_file if settings is not None else ""
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
-
-    def _names_own(self, settings: DaemonSettings) -> bool:
-        given = settings.alt_config_file
-        return bool(given) and exists(given)
 
     def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
         """Whether we start dockerd, with settings of ours or not: its autostart has been taken, or we are asked to."""

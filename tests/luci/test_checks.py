@@ -45,7 +45,8 @@ ACROSS = re.compile(
     r"|is (above|less than) `memory`|has no (mode|parent)"
     r"|is not a mode of|is not inside the bridge|depends on itself|renewed again and again|certificates are the agent's"
     r"|cannot be read|cannot have an address|the first network entry|there is no pool of IPv4|does not give JSON"
-    r"|and no container could be created|is not for type|^no container section is named|logs that are rotated only|option of the log driver"
+    r"|and no container could be created|is not for type|^no container section is named|logs that are rotated only"
+    r"|option of the log driver"
 )
 
 
