@@ -126,7 +126,7 @@ _NO_PASSWORD = re.compile(r"\d*|[/\\].*|\*{3}.*", re.DOTALL)
 _OF_SAMBA = re.compile(r"\b(user(?:name)?=[^\s,%=]{1,64}%)([^\s,\"']++)")  # mount -o user=name%password
 # what stands before a secret that neither an option nor a form marks
 _BEHIND = (
-    r"(?<![\w.-])(?:htpasswd\s+-(?=\w*b)\w*n\w*\s+\S+|htpasswd\s+-(?!\w*n)\w*b\w*\s+\S+\s+\S+"
+    r"(?<![\w.-])(?:htpasswd\s+-(?=\w{0,9}b)\w{0,9}n\w{0,9}\s+\S+|htpasswd\s+-(?!\w{0,9}n)\w{0,9}b\w{0,9}\s+\S+\s+\S+"
     r"|rabbitmqctl\s+(?:add_user|change_password|authenticate_user)\s+\S+|isql\s+\S+\s+\S+"
     r"|mc\s+(?:alias\s+set|config\s+host\s+add)\s+\S+\s+\S+\s+\S+|vault\s+login|wpa_passphrase\s+\S+"
     r"|cloudflared\s+service\s+install|ngrok\s+(?:config\s+add-)?authtoken|caddy\s+hash-password\s+(?:--plaintext|-p)"

@@ -454,6 +454,7 @@ def test_what_is_hidden_stays_hidden(text: str) -> None:
         "psk 1 " * 10000,
         "a-" * 30000 + "psk 1",
         "htpasswd -nb " * 4500,
+        "htpasswd -b" + "n" * 60000,
         "mc alias set " * 4500,
         "user=a%" * 9000,
         '=""' * 20000 + "cookie:",
