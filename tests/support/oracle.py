@@ -47,7 +47,7 @@ class Oracle:
         assert seen == {name: ("running", command) for name, command in expected.items()}, seen
         if networks is not None:
             custom = {n["Name"] for n in api.networks() if n["Name"] not in {"bridge", "host", "none", DECOY}}
-            assert custom == networks
+            assert custom == networks, custom ^ networks
         assert self._decoys() == self._before, "a foreign object was touched"
         open_records = [r for r in self.box.reconciler.records.records() if r.swap or not r.object_id]
         assert open_records == []
