@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Deciding what to do: pure functions from desired, observed and recorded to a plan. No I/O, no clock."""
+"""Decides what to do: pure functions that make a plan from the desired, observed and recorded state. No I/O, no clock."""

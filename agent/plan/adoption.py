@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A container that was made outside of ucidockd, as the section that would make the same one. Pure.
+"""Turns a container that ucidockd did not create into the UCI section that would create the same container. Pure.
 
-Only what differs from the defaults of its image and of the engine is kept, so that the section reads as if written by
-a person. What UCI has no option for is said in `notes`, never dropped without a word. `agent.uci.encode` writes the
-result, `agent.runtime.requests.adopt` gathers what it needs.
+The section keeps only what differs from the defaults of the image and of the engine, so that it reads as if a person
+had written it. Settings that UCI has no option for are listed in `notes`, never dropped silently. `agent.uci.encode`
+writes the result, `agent.runtime.requests.adopt` collects the input.
 """
 
 from __future__ import annotations
@@ -35,22 +35,24 @@ from agent.plan.container.bodies import is_anonymous, is_lent, read_spec
 from agent.plan.container.difference import network_options
 
 _PREDEFINED = DEFAULT_NETWORKS | NO_NETWORKS
-_SHM_SIZE = 64 << 20  # dockerd's default-shm-size, unless it is told otherwise
-# uname's word for a machine -> that of images (Go: GOARCH), which for ARM and MIPS says less
+_SHM_SIZE = 64 << 20  # dockerd's `default-shm-size` when the user has not set it
+# machine name of uname -> architecture name of images (Go's GOARCH); GOARCH is less specific for ARM and MIPS
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "i386": "386"}
 _COMPOSE = "com.docker.compose."
 _OWN = "ucidockd."
 
 # fmt: off
 _READ_CONFIG = keys_of("Config") | {"Labels", "Image", "MacAddress"}
-# of the session that made it (Attach*), of the image, or seen in the mounts that are in effect (Volumes)
+# Attach* belongs to the client session that created the container; OnBuild, Shell and ArgsEscaped belong to the
+# image; Volumes shows up in the list of mounts, which is read instead
 _IGNORED_CONFIG = frozenset({
     "AttachStdin", "AttachStdout", "AttachStderr", "Volumes", "OnBuild", "Shell", "ArgsEscaped",
 })
 _READ_HOST = keys_of("HostConfig") | {
     "Binds", "Mounts", "Tmpfs", "NetworkMode", "LogConfig", "SecurityOpt", "DeviceRequests",
 }
-# of the client that made it, or looked at apart (`_notes`; AutoRemove by `agent.runtime.requests.adopt`)
+# set by the client that created the container, or checked elsewhere (in `_notes`; AutoRemove in
+# `agent.runtime.requests.adopt`)
 _IGNORED_HOST = frozenset({
     "ConsoleSize", "ContainerIDFile", "AutoRemove", "MaskedPaths", "ReadonlyPaths",
 })
@@ -62,21 +64,22 @@ _KNOWN_MOUNT = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the engine says beside the container. Bodies as inspect gives them."""
+    """What the engine reports besides the container itself. Bodies are those of the inspect calls."""
 
-    image: Mapping[str, Any] = field(default_factory=dict)  # the image it was made of
-    image_id_now: str = ""  # what the name of its image stands for now, "" = nothing
+    image: Mapping[str, Any] = field(default_factory=dict)  # the image that the container was created from
+    image_id_now: str = ""  # the image id that the container's image name refers to now, "" = none
     networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     volumes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)  # id -> name of containers that it shares with
+    # container id -> name, for containers whose namespaces it joins
+    names: Mapping[str, str] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)  # GET /info
-    sections: Mapping[str, str] = field(default_factory=dict)  # `network:<Docker name>` -> section there is
-    taken: Collection[str] = ()  # section names of the package
+    sections: Mapping[str, str] = field(default_factory=dict)  # `network:<Docker name>` -> existing section
+    taken: Collection[str] = ()  # section names already used in the package
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """The sections, and what they do not say."""
+    """The sections, and `notes` on what they cannot express."""
 
     container: Container
     networks: tuple[Network, ...] = ()
@@ -85,10 +88,11 @@ class Adoption:
 
 
 def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> Adoption:
-    """`inspect`: body of GET /containers/{id}/json; `section`: the name of the container's section."""
+    """Makes the sections for a container. `inspect`: body of GET /containers/{id}/json; `section`: the name of its
+    section."""
     seen = read_spec(inspect, around.names)
     image, tags = around.image.get("Config") or {}, sorted(around.image.get("RepoTags") or ())
-    # made of an image's id it says nothing to people: by a tag, where the image has one
+    # a container created from an image id: use a tag if the image has one, because an id tells people nothing
     if tags and seen.image.startswith("sha256:"):
         seen = replace(seen, image=tags[0])
     spec = _without_image(_without_engine(seen, inspect, around.info), image)
@@ -113,7 +117,7 @@ def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> 
 
 
 def section_name(name: str, taken: Collection[str] = (), *, suffix: str = "") -> str:
-    """A section's name for a Docker name: UCI allows letters, digits and `_` only."""
+    """A valid section name for a Docker name: UCI allows only letters, digits and `_`."""
     base = re.sub(r"[^A-Za-z0-9_]", "_", name)
     candidates = [base, f"{base}_{suffix}"] if suffix else [base]
     candidates += [f"{candidates[-1]}{number}" for number in range(2, len(taken) + 3)]
@@ -124,7 +128,7 @@ def section_name(name: str, taken: Collection[str] = (), *, suffix: str = "") ->
 
 
 def _platform(around: Surroundings) -> str | None:
-    """That of the image where it is not this machine's: the engine names a container's in no other way."""
+    """The image's platform if it is not this machine's. The engine does not report the platform of a container itself."""
     image, machine = around.image, str(around.info.get("Architecture") or "")
     architecture = str(image.get("Architecture") or "")
     mine = _MACHINES.get(machine, machine)
@@ -138,16 +142,17 @@ def _platform(around: Surroundings) -> str | None:
 def _without_engine(
     spec: ContainerSpec, inspect: Mapping[str, Any], info: Mapping[str, Any]
 ) -> ContainerSpec:
-    """Without what the engine fills in by itself."""
+    """Removes what the engine fills in by itself."""
     mode = spec.network_mode or ""
-    # the host name is the container's own only where it has a network of its own; unset it is the short id
+    # A container has a hostname of its own only if it has its own network namespace. If unset, the hostname is the
+    # short id.
     elsewhere = mode.startswith("container:")
     hosts = mode == "host" and str(info.get("Name") or "").startswith(spec.hostname or "")
     unnamed = elsewhere or hosts or spec.hostname == str(inspect.get("Id") or "")[:12]
-    # those switch SELinux labels off by themselves
+    # these modes switch SELinux labels off by themselves
     labelled = spec.privileged or "host" in (spec.ipc, spec.pid)
     plain_log = not spec.log_opts and spec.log_driver == info.get("LoggingDriver", "json-file")
-    # without a limit for swap the engine sets twice the memory
+    # without a swap limit the engine sets memory_swap to twice the memory
     twice = spec.memory is not None and spec.memory_swap == 2 * spec.memory
     cgroupns = "private" if str(info.get("CgroupVersion") or "1") == "2" else "host"
     return replace(
@@ -169,17 +174,17 @@ def _without_engine(
         runtime=None if spec.runtime == info.get("DefaultRuntime", "runc") else spec.runtime,
         ipc=None if spec.ipc == "private" else spec.ipc,
         log_driver=None if plain_log else spec.log_driver,
-        seccomp=None,  # the option has it
+        seccomp=None,  # the `seccomp` option carries it
         security_opt=tuple(o for o in spec.security_opt if not (labelled and o == "label=disable")),
     )
 
 
 def _without_image(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSpec:
-    """Without what it has from its image. An entrypoint of one's own takes the image's command away."""
+    """Removes what comes from the image. A container that overrides the entrypoint does not inherit the image's command."""
     entrypoint = tuple(image.get("Entrypoint") or ()) or None
     command = tuple(image.get("Cmd") or ()) or None
     if spec.entrypoint != entrypoint:
-        # none at all although the image has one: that is what `--entrypoint ""` does
+        # the image has an entrypoint and the container has none: that is the result of `--entrypoint ""`
         spec = replace(spec, entrypoint=spec.entrypoint or ("",))
     elif spec.command == command or spec.command is not None:
         spec = replace(spec, entrypoint=None, command=None if spec.command == command else spec.command)
@@ -198,7 +203,7 @@ def _without_image(spec: ContainerSpec, image: Mapping[str, Any]) -> ContainerSp
 
 
 def _health(health: Healthcheck | None, image: Mapping[str, Any]) -> Healthcheck | None:
-    """The engine takes each part that is not given from the image."""
+    """Removes what comes from the image: the engine takes every part of a health check that is not given from there."""
     base = read_spec({"Config": {"Healthcheck": image}}, {}).health
     if health is None or base is None:
         return health
@@ -227,7 +232,7 @@ def _networks(
     notes: list[str] = []
     for endpoint in spec.endpoints:
         name = endpoint.network
-        # A network that a section describes already is that section's to change, not this container's.
+        # a network that already has a section belongs to that section, not to this container
         if name in _PREDEFINED or Key("network", name) in around.sections:
             continue
         body = around.networks.get(name) or {}
@@ -244,8 +249,8 @@ def _networks(
 
 
 def adopt_network(body: Mapping[str, Any], *, name: str, section: str) -> Network:
-    """The section of a network that is there; `body`: GET /networks/{id}."""
-    # Labels of compose tell compose what is its own: with them `docker compose down` would remove our network.
+    """The section of an existing network; `body`: GET /networks/{id}."""
+    # Compose recognizes its networks by these labels: with them `docker compose down` would remove ours.
     labels = (body.get("Labels") or {}).items()
     spec = NetworkSpec(
         driver=str(body.get("Driver") or "bridge"),
@@ -270,7 +275,7 @@ def _pool(item: Mapping[str, Any]) -> Pool:
 
 def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
     found: list[Volume] = []
-    # anonymous volumes have no section: they move from one container to the next
+    # anonymous volumes get no section: a replacement container takes them over from the old one
     for name in sorted({m.source for m in spec.mounts if m.source and not m.is_bind}):
         if Key("volume", name) in around.sections or is_anonymous(name):
             continue
@@ -280,7 +285,7 @@ def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) 
 
 
 def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
-    """The section of a volume that is there; `body`: GET /volumes/{name}."""
+    """The section of an existing volume; `body`: GET /volumes/{name}."""
     labels = (body.get("Labels") or {}).items()
     spec = VolumeSpec(
         driver=str(body.get("Driver") or "local"),
@@ -290,7 +295,7 @@ def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
     return Volume(section=section, name=name, spec=spec, adopt=True)
 
 
-# what cannot be said
+# what UCI cannot express
 
 
 def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec) -> Iterator[str]:
@@ -303,7 +308,7 @@ def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec
     if removed:
         yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be expressed in UCI"
     yield from _unknown(host, _READ_HOST | _IGNORED_HOST)
-    # the client writes both lists, empty ones for `--security-opt systempaths=unconfined`
+    # for `--security-opt systempaths=unconfined` the client sends both lists empty
     if not host.get("Privileged") and [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")):
         yield "unmasked system paths (systempaths=unconfined): UCI has no option for it"
     for request in host.get("DeviceRequests") or ():
@@ -314,7 +319,7 @@ def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec
 
 
 def _unknown(values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
-    """Whatever else is set, those that engines to come bring too."""
+    """Names every other setting that has a value, including settings that future engines add."""
     for key in sorted(values.keys() - known):
         value = values[key]
         if value in (None, "", 0, -1, False, "default") or value in ([], {}):
@@ -331,7 +336,7 @@ def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
         more += sorted(k for k, v in bind if v and k not in {"Propagation", "CreateMountpoint"})
         volume = dict(item.get("VolumeOptions") or {})
         if volume.get("DriverConfig") == {"Name": host.get("VolumeDriver")}:
-            del volume["DriverConfig"]  # `volume_driver` says it
+            del volume["DriverConfig"]  # the `volume_driver` option carries it
         more += sorted(k for k, v in volume.items() if v and k != "NoCopy")
         if item.get("Type") not in {"bind", "volume", "tmpfs"}:
             more = [f"a mount of type {item.get('Type')}"]
@@ -346,13 +351,14 @@ def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
 def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Sequence[Endpoint]) -> Iterator[str]:
     networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
     fixed = {e.network for e in endpoints if e.mac_address}
-    if "MacAddress" in (inspect.get("Config") or {}):  # the engine does say, for the first one
+    # older engines report the configured address, but only for the first network
+    if "MacAddress" in (inspect.get("Config") or {}):
         fixed |= {e.network for e in endpoints[:1]} or {"bridge"}
     for name, item in sorted(networks.items()):
         if item.get("Links"):
             yield f"network {name}: Links cannot be expressed in UCI"
         mac = str(item.get("MacAddress") or "").lower()
-        # until 27 the engine makes one of the IPv4 address: 02:42 and its four bytes
+        # before 27 the engine derives the MAC address from the IPv4 address: 02:42 and its four bytes
         parts = str(item.get("IPAddress") or "").split(".")
         made = ":".join(["02", "42", *(f"{int(part):02x}" for part in parts)]) if len(parts) == 4 else ""
         if mac and name not in fixed and mac != made:

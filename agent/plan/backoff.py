@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Back-off per object: 1 s doubling to 5 min, with jitter; forgotten on success or when the configuration changes.
 
-One that is started and ends, again and again, has failed as well, although each start is a success.
+A container that ends soon after every start also counts as failing, although each start call succeeds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FIRST_S = 1.0
 LIMIT_S = 300.0
 ENDED_AGAIN = "it ended again soon after it was started"
 UNHEALTHY_AGAIN = "its health check failed again after a restart"
-GOOD_RUN_S = 600.0  # one that ran so long has not ended at once
+GOOD_RUN_S = 600.0  # a container that ran this long did not end at once
 
 
 @dataclass(slots=True)
@@ -25,33 +25,33 @@ class _Failure:
 
 @dataclass(slots=True, kw_only=True)
 class BackOff:
-    """Times are monotonic seconds; `jitter` gives a factor around 1."""
+    """Failures and repeated starts by key. Times are monotonic seconds; `jitter` returns a factor around 1."""
 
     jitter: Callable[[], float]
     _failures: dict[str, _Failure] = field(default_factory=dict)
     _starts: dict[str, _Failure] = field(default_factory=dict)
 
     def failed(self, key: str, error: str, now: float) -> None:
-        """Notes a failure and when to try again."""
+        """Notes a failure and schedules the next try."""
         before = self._failures.get(key)
         count = before.count + 1 if before else 1
         self._failures[key] = _Failure(count, now + self._delay(count), error)
 
     def started_again(self, key: str, now: float, text: str = ENDED_AGAIN) -> None:
-        """Notes a start and, for people, why the next one waits.
+        """Notes a start. `text` tells people why the next start has to wait.
 
-        Starting it again for the first time costs nothing: a person may have stopped it.
+        The first restart is not delayed: a person may have stopped the container.
         """
         before = self._starts.get(key)
         count = before.count + 1 if before and now < before.next_try + GOOD_RUN_S else 0
         self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), text)
 
     def started(self) -> frozenset[str]:
-        """The keys of what was started, and is counted when it is started again."""
+        """Keys of containers that were started; starting one of them again counts as a restart."""
         return frozenset(self._starts)
 
     def stopped(self, key: str) -> None:
-        """It was stopped from outside: that it does not run is not its own failure."""
+        """The container was stopped from outside, so it does not count as failing."""
         self._starts.pop(key, None)
 
     def _delay(self, count: int) -> float:
@@ -59,28 +59,29 @@ class BackOff:
         return seconds * self.jitter()
 
     def succeeded(self, key: str) -> None:
-        """The next failure starts at the first delay again."""
+        """Forgets the failures, so that the next one starts with the first delay again."""
         self._failures.pop(key, None)
 
     def clear(self) -> None:
-        """A new configuration deserves a prompt try of everything."""
+        """Forgets everything: with a new configuration every object deserves a prompt try."""
         self._failures.clear()
         self._starts.clear()
 
     def blocked(self, now: float) -> dict[str, str]:
-        """Key -> last error, for what must not be tried yet."""
+        """Key -> last error, for objects that must not be tried yet."""
         both = (*self._starts.items(), *self._failures.items())
         return {key: failure.error for key, failure in both if failure.next_try > now}
 
     def retry_in(self, now: float) -> dict[str, float]:
-        """Key -> seconds until it is tried again, for what must not be tried yet."""
+        """Key -> seconds until the next try, for objects that must not be tried yet."""
         both = (*self._starts.items(), *self._failures.items())
         return {key: failure.next_try - now for key, failure in both if failure.next_try > now}
 
     def next_try(self, now: float) -> float | None:
-        """When the next of them is due, None without any.
+        """When the next object is due for a try; None if there is none.
 
-        One that is overdue was left alone for another reason (it waits, its section is gone): no time will change that.
+        Overdue objects do not count: something else holds them (they wait, or their section was removed), so waking
+        up for them would change nothing.
         """
         times = (failure.next_try for failure in (*self._starts.values(), *self._failures.values()))
         return min((time for time in times if time > now), default=None)

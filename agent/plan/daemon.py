@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Decides about dockerd: renders daemon.json, and says what a change of it takes. Pure.
+"""Decides about dockerd: renders daemon.json and classifies what a change requires (nothing, reload or restart). Pure.
 
-Before it comes `agent.uci.decode_daemon`, after it `agent.dockerd.change`. What is found on the way (an insecure
-host that was refused, a key that this engine is too old for) goes to the status board as findings.
+`agent.uci.decode_daemon` provides the settings and `agent.dockerd.change` applies the result. Problems found on the
+way (an insecure host that was refused, a key that this engine is too old for) go to the status board as findings.
 """
 
 from __future__ import annotations
@@ -40,26 +40,27 @@ from agent.model.dockerd.values import is_loopback
 from agent.model.secrets import MASK, is_secret_name
 from agent.plan.operations import Finding
 
-# Which store of images dockerd will use, and whether it can work on the file system of its data_root. Pure.
+# Which image store dockerd will use, and whether that store works on the file system of its data_root. Pure.
 #
-# Read in moby: daemon/graphdriver (up to 28), daemon/image_store_choice.go (29), graphdriver.HasPriorDriver.
+# Source: moby daemon/graphdriver (up to 28), daemon/image_store_choice.go (29), graphdriver.HasPriorDriver.
 
 
-CONTAINERD_DEFAULT = (29, 0)  # the first that keeps images in containerd's store unless told otherwise
-# drivers of dockerd itself; the version that no longer has it
+CONTAINERD_DEFAULT = (29, 0)  # the first version that keeps images in containerd's store by default
+# graph drivers that dockerd dropped, each with the first version that lacks it
 _GONE = {"aufs": (24, 0), "overlay": (24, 0), "devicemapper": (25, 0)}
 GRAPH_DRIVERS = frozenset({"overlay2", "vfs", "fuse-overlayfs", "btrfs", "zfs", *_GONE})
 _CONTAINERD_ONLY = frozenset({"native", "overlayfs"})
 _BY_OVERLAY = frozenset({"overlay", "overlay2", "overlayfs"})
-# file systems that cannot be the upper layer of an overlay (kernel, fs/overlayfs; overlay on overlay: tried)
+# file systems that cannot be the upper layer of an overlay (kernel, fs/overlayfs; overlay on overlay was tested)
 _NO_UPPER = frozenset({"overlay", "aufs", "nfs", "nfs4", "cifs", "smb3", "9p", "ecryptfs", "fuse"})
-_NO_UNIX = frozenset({"vfat", "msdos", "exfat", "ntfs", "ntfs3"})  # neither owners nor links: no driver works
+# neither owners nor links: no driver works there
+_NO_UNIX = frozenset({"vfat", "msdos", "exfat", "ntfs", "ntfs3"})
 _STORE = "features.containerd-snapshotter"
 
 
 def driver_trouble(values: Document, version: Version, prior: Collection[str] = ()) -> str:
-    """Why this dockerd does not have the storage driver that is asked for; "" when it does."""
-    # dockerd says such things too, but only by not starting, and then the last settings come back
+    """Why this dockerd cannot use the requested storage driver; "" if it can."""
+    # dockerd only reports this by failing to start, and then the last working settings would come back
     driver = str(values.get("storage-driver") or "")
     gone = _GONE.get(driver)
     if gone is not None and version >= gone:
@@ -78,7 +79,7 @@ def driver_trouble(values: Document, version: Version, prior: Collection[str] = 
 
 
 def by_containerd(values: Document, version: Version, prior: Collection[str]) -> bool:
-    """Whether images will be kept in containerd's store. `prior`: drivers that have left data in data_root."""
+    """Whether dockerd will keep images in containerd's store. `prior`: drivers that have left data in data_root."""
     said = value_at(values, _STORE)
     if isinstance(said, bool) and version >= (23, 0):
         return said
@@ -91,14 +92,15 @@ def by_containerd(values: Document, version: Version, prior: Collection[str]) ->
 def store_trouble(
     document: Document, version: Version, *, file_system: str, prior: Collection[str] = ()
 ) -> str:
-    """Why no container can be made on this file system, and what to do about it; "" when that is not known.
+    """Why containers cannot be created on this file system, and what to do about it; "" if no reason is known.
 
-    A dockerd of its own choice up to 28, and one without containerd's store, takes vfs where overlay cannot work.
+    A dockerd up to 28 with no driver set, or any dockerd without containerd's store, falls back to vfs where overlay
+    cannot work.
     """
     root = str(document.get("data-root") or "/var/lib/docker")
     if file_system.startswith("fuse"):
         file_system = "fuse"
-    # FAT and the like hold neither owners nor links: dockerd starts there all the same, and every container fails.
+    # FAT and its relatives have neither owners nor links: dockerd still starts there, but every container fails.
     if file_system in _NO_UNIX:
         return (
             f"{root} is on {file_system}, which has no owners and no links: no container can run there; format the disk"
@@ -117,17 +119,18 @@ def store_trouble(
     )
 
 
-# what a copy of the data cannot be on: it would be lost with the memory, or go away with the network
+# file systems unfit for a copy of the data: a reboot would empty them, or a network outage would take them away
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs"})
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse"})
 _COPIED_AS_FILES = frozenset({"overlay2", "vfs", "fuse-overlayfs", "overlayfs", "native"})
 
 
 def move_trouble(store: str, file_system: str) -> str:
-    """Why an engine's data cannot be copied to a file system of that type; "" when it can. `store`: what keeps images and
-    containers, as the engine names it."""
+    """Why an engine's data cannot be copied to a file system of this type; "" if it can. `store`: the engine's name for
+    its storage driver."""
     kind = "fuse" if file_system.startswith("fuse") else file_system
-    # btrfs and zfs keep layers as subvolumes and snapshots, devicemapper in a pool: a copy of the files has none of them
+    # btrfs and zfs keep layers as subvolumes and snapshots, devicemapper keeps them in a pool: copying files misses
+    # them
     driver = store.removeprefix("containerd's ").partition(" ")[0]
     if driver not in _COPIED_AS_FILES:
         return f"the storage driver {driver or '(not known)'} does not keep layers as files, which could be copied"
@@ -153,12 +156,12 @@ def _named(file_system: str) -> str:
 
 
 _IP6TABLES_STABLE = (27, 0)  # older engines refuse ip6tables without `experimental`
-_IPV6_ALONE = (27, 0)  # older engines have no IPv6 subnet of their own for docker0
+_IPV6_ALONE = (27, 0)  # older engines do not choose an IPv6 subnet for docker0 by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Paths of the certificates that dockerd serves with; `cacert` is "" without client verification."""
+    """Paths of the certificates that dockerd presents; `cacert` is "" if clients are not verified."""
 
     cacert: str
     cert: str
@@ -166,7 +169,7 @@ class Identity:
 
 
 class LeftOut(NamedTuple):
-    """An option of UCI that is not applied, and why."""
+    """A UCI option that is not applied, and why."""
 
     option: str
     why: str
@@ -177,10 +180,10 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """The document, with what must be said about it.
+    """The rendered document and the remarks about it.
 
-    `left_out`: options that are not applied here, and why; UCI is not what dockerd runs with then. `warnings` are for the
-    log and `render`.
+    `left_out`: options that are not applied here, and why; dockerd then runs with other settings than UCI asks for.
+    `warnings` are for the log and for `render`.
     """
 
     document: Document
@@ -191,10 +194,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What it takes to get from what runs to the target, and why.
+    """What it takes to get from the running settings to the target, and why.
 
-    `causes` name keys, never values: proxies and log options hold passwords. `stops`: containers do not outlive the
-    restart, because the change would not take hold, or because the user said `live_restore 0`.
+    `causes` name keys, never values, because proxies and log options hold passwords. `stops`: containers stop with
+    the restart, because the change requires it or because the user set `live_restore 0`.
     """
 
     effect: Effect
@@ -228,16 +231,16 @@ def render(
     kept: Document | None = None,
     prior: Collection[str] = (),
 ) -> Rendered:
-    """daemon.json of these settings for an engine of that version.
+    """Renders daemon.json for an engine of this version.
 
-    `socket` is the unix socket that the agent itself uses: it is always among the hosts. `identity` is None while there
-    are not certificates (yet): then no host that needs TLS is opened. Hosts that are `unavailable` on this machine now
-    are left out, since dockerd would not start for the sake of one.
+    `socket` is the unix socket that the agent itself uses; it is always one of the hosts. `identity` is None while
+    there are no certificates (yet); until then no host that needs TLS is opened. Hosts that are `unavailable` on this
+    machine now are left out, because a single one would keep dockerd from starting.
 
-    `refused`: key of the table, or of an entry of a list -> why it cannot be used here. Such an entry is left out. Such
-    a key, and one whose option is wrong in UCI, is as in `kept`, the document that dockerd follows or followed, so that
-    a mistake neither stops a container nor makes another engine of this one; without a value there, it is left out.
-    `prior`: storage drivers that have left data in data_root.
+    `refused`: key of the table, or of an entry of a list -> why it cannot be used here. A refused entry is left out.
+    A refused key, and a key whose option is invalid in UCI, keeps its value from `kept`, the document that dockerd
+    follows or last followed; without a value there, it is left out. So a mistake neither stops containers nor
+    switches to another engine. `prior`: storage drivers that have left data in data_root.
     """
     document: dict[str, Json] = {}
     warnings: list[str] = []
@@ -261,7 +264,7 @@ def render(
         document["experimental"] = True
         warnings.append(f"ip6tables switches on experimental features: dockerd {_dotted(version)} wants that")
     tcp = [host for host in settings.hosts if not host.is_unix]
-    # anyone who reaches a TCP host without a certificate controls this machine
+    # anyone who can reach a TCP host without certificates controls this machine
     may_open = settings.allow_insecure_tcp or (settings.tls is not None and settings.tls.verify)
     allowed = [host for host in tcp if may_open or is_loopback(host)]
     closed = [host for host in tcp if host not in allowed]
@@ -295,7 +298,7 @@ def _without_refused(
 def _of_driver(
     given: dict[str, Json], driver: str, version: Version, left_out: list[LeftOut]
 ) -> dict[str, Json]:
-    """The log options that the driver has in that version: with another one dockerd does not start."""
+    """Keeps the log options that the driver supports in this version: dockerd does not start with any other."""
     known, kept = log_drivers.known_options(driver), {}
     for name, value in given.items():
         since = log_drivers.option_since(name)
@@ -309,14 +312,14 @@ def _of_driver(
 
 
 def _of_version(row: DaemonOption, value: Json, version: Version) -> tuple[Json, list[LeftOut]]:
-    """What an engine of that version can have of a value, and what it cannot."""
+    """Splits a value into the part that this engine version supports and the options to report as left out."""
     if value is None:
         return None, []
     if version < row.since:
         return None, [_too_old(row.uci, None, version, row.since)]
     if row.needs is None:
         return value, []
-    # A single value is had or not; of a list the entries that the engine knows are still of use.
+    # A single value is supported or not; of a list, the entries that the engine supports are still useful.
     if not isinstance(value, list):
         needed = row.needs(value)
         return (value, []) if version >= needed else (None, [_too_old(row.uci, value, version, needed)])
@@ -331,7 +334,7 @@ def _too_old(option: str, value: Json, version: Version, needed: Version) -> Lef
 
 
 def _merged(document: Document, row: DaemonOption, value: Json) -> Json:
-    """An object without what options of their own say, and with what they have put into it."""
+    """Merges an object-valued key with the parts of it that have their own UCI options, which take precedence."""
     if not isinstance(value, dict):
         return value
     own = {other.key.partition(".")[2] for other in TABLE if other.key.startswith(f"{row.key}.")}
@@ -341,7 +344,7 @@ def _merged(document: Document, row: DaemonOption, value: Json) -> Json:
 
 
 def _unfit(settings: DaemonSettings, version: Version, prior: Collection[str]) -> dict[str, str]:
-    """Keys whose values do not go with this version of dockerd, and why."""
+    """Keys whose values this version of dockerd cannot use, and why."""
     found = {}
     if trouble := driver_trouble(settings.values, version, prior):
         found["storage-driver"] = trouble
@@ -356,7 +359,7 @@ def _dotted(version: Version) -> str:
 
 
 def _tls_keys(settings: DaemonSettings, identity: Identity | None) -> dict[str, Json]:
-    """`tlsverify` switches TLS on with any value, and without `tls: false` an open host costs 15 s at the start
+    """Any value of `tlsverify`, even false, switches TLS on. Without `tls: false`, an open host delays the start by 15 s
     (moby cmd/dockerd, loadListeners)."""
     if settings.tls is None or identity is None:
         return {"tls": False}
@@ -370,14 +373,14 @@ def _tls_keys(settings: DaemonSettings, identity: Identity | None) -> dict[str, 
 
 
 def _same(path: str) -> str:
-    """/var/run is /run: one socket cannot be opened under both names."""
+    """Normalizes /var/run to /run, its target: dockerd cannot open one socket under both names."""
     return path.replace("/var/run/", "/run/", 1) if path.startswith("/var/run/") else path
 
 
 def _insecure(settings: DaemonSettings, allowed: list[Host], refused: list[Host]) -> Finding:
-    """The condition InsecureAPI: false when no one can get in from outside without a certificate."""
+    """The condition InsecureAPI: false if everyone who connects from outside needs a certificate."""
     verified = settings.tls is not None and settings.tls.verify
-    # With verified clients an address may be reached by anyone: they still need a certificate.
+    # If clients are verified, any address may be open: clients still need a certificate.
     exposed = [] if verified else [host for host in allowed if not is_loopback(host)]
     if refused:
         return _finding(
@@ -401,12 +404,13 @@ def _list(hosts: list[Host]) -> str:
 
 
 def classify(running: Target | None, target: Target) -> Change:
-    """What leads from what dockerd follows to the target. `running` None: not known, so only a restart is sure."""
+    """What it takes to get from the settings that dockerd follows to the target. `running` is None if they are not
+    known; then only a restart is certain to work."""
     if running is None:
         return Change(effect=Effect.RESTART, causes=("it is not known what dockerd runs with",), stops=False)
     changed = changed_keys(running.document, target.document)
     causes = [_cause(key, running.document, target.document) for key in changed]
-    # dockerd reads certificates and arguments once: neither is a key whose effect the table could tell
+    # dockerd reads certificates and arguments only at its start; they are not keys of the table
     effects = [effect_of(key) for key in changed]
     if running.material != target.material and target.document.get("tls"):
         causes.append("the certificates changed")
@@ -424,7 +428,8 @@ def classify(running: Target | None, target: Target) -> Change:
 
 
 def as_wished(change: Change, settings: DaemonSettings | None) -> Change:
-    """`live_restore 0`, said and not only left out, means that containers stop with dockerd."""
+    """Applies `live_restore 0`: if the user set it explicitly, containers stop with dockerd. An unset option does not
+    count."""
     never = settings is not None and settings.values.get("live-restore") is False
     return replace(change, stops=True) if never and change.effect is Effect.RESTART else change
 
@@ -441,9 +446,10 @@ def _cause(key: str, old: Document, new: Document) -> str:
 
 
 def minimal(target: Document, *, socket: str) -> Document:
-    """The least that dockerd answers with: its socket, as the same engine on the same data, with containers left alone.
+    """The smallest document with which dockerd answers: its socket, the same data and storage, and containers left
+    running.
 
-    What decides about the firewall is kept, because its default would touch one that the user keeps for himself.
+    The firewall keys are kept too: their defaults would change firewall rules that the user manages.
     """
     return {
         **_firewall_of(target),
@@ -456,7 +462,8 @@ def minimal(target: Document, *, socket: str) -> Document:
 
 
 def bare(target: Document, *, socket: str) -> Document:
-    """The minimal one, with the storage that dockerd chooses by itself: another engine, where nothing may be created."""
+    """The minimal document with the storage driver that dockerd chooses by itself. This is a different engine, so
+    nothing may be created on it."""
     return {**minimal({"data-root": data_root(target)}, socket=socket), **_firewall_of(target)}
 
 
@@ -465,7 +472,7 @@ def _firewall_of(target: Document) -> dict[str, Json]:
 
 
 def difference(old: bytes, new: bytes) -> str:
-    """A unified diff of two daemon.json for people."""
+    """A unified diff of two daemon.json files, for people."""
     import difflib
 
     lines = difflib.unified_diff(
@@ -479,7 +486,7 @@ def difference(old: bytes, new: bytes) -> str:
 
 
 def masked(document: Document) -> bytes:
-    """daemon.json with what may be secret replaced: for terminals, status and logs."""
+    """daemon.json with possible secrets masked, for terminals, status and logs."""
     shown = dict(document)
     for key in ("log-opts", "proxies"):
         group = shown.get(key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What planning works on: its input, and the plan as it grows."""
+"""What planning works on: its input, and the plan while it is being built."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from agent.model.updates import Available
 from agent.plan import operations as ops
 from agent.plan.container.meaning import Defaults, changed_fields, defaults_of
 
-COPY = "copy"  # in `Context.held`: no manual action, a volume of the container is being copied
+COPY = "copy"  # value in `Context.held`: a volume of the container is being copied (not a manual action)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something that a container waits for. `stop`: without it the container must not run either; `keep`: what there
-    is of it runs on meanwhile, and is started again where it has ended. `once`: what of ours it waits for, as "db is
-    healthy"."""
+    """A condition that a container waits for.
+
+    `stop`: the container must not run while the condition is not met. `keep`: an existing container keeps running
+    meanwhile, and is restarted if it ends. `once`: the condition as a phrase if it depends on another of our
+    resources, such as "db is healthy".
+    """
 
     reason: str
     once: str = ""
@@ -33,46 +36,48 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What else planning needs to know, gathered by the runtime."""
+    """The rest of the input of planning, collected by the runtime."""
 
     now: float  # wall clock, seconds
     records: tuple[Record, ...] = ()
     # containers that are not ours, by name
     foreign: Mapping[str, ObservedContainer] = field(default_factory=dict)
-    waiting: Mapping[str, Missing] = field(default_factory=dict)  # key -> what it waits for
-    # key -> last error, while not to be tried again yet
+    waiting: Mapping[str, Missing] = field(default_factory=dict)  # key -> what the section waits for
+    # key -> last error, while it is too early for the next try
     backoff: Mapping[str, str] = field(default_factory=dict)
-    # of these, the keys whose change failed: what runs is looked after
+    # keys of `backoff` whose change failed: their running container is still looked after
     changing: frozenset[str] = frozenset()
-    # key -> why its `hold_cmd` puts a replacement off
+    # key -> why its `hold_cmd` postpones a replacement
     held_back: Mapping[str, str] = field(default_factory=dict)
     # key -> the manual action that must not be undone, or COPY
     held: Mapping[str, str] = field(default_factory=dict)
-    # image -> local id ("" = none), where looked up
+    # image reference -> local image id ("" = not present), as far as looked up
     image_ids: Mapping[str, str] = field(default_factory=dict)
-    # local image id -> what the image gives where a section says nothing, where looked up
+    # local image id -> the image's defaults for options that a section leaves unset, as far as looked up
     image_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # local image id -> by which registries know it: "repo@sha256:..."
+    # local image id -> its digests in registries ("repo@sha256:..."), as far as looked up
     image_digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    # key -> a newer image in its registry, by the last check
+    # key -> the newer image that the last check found in the registry
     offered: Mapping[str, Available] = field(default_factory=dict)
-    busy: frozenset[str] = frozenset()  # keys that an earlier plan is still at work on: hands off
-    # nonce -> seconds since its section was seen to be removed, by a clock that cannot be set
+    # keys that operations of an earlier plan still work on: do not touch them
+    busy: frozenset[str] = frozenset()
+    # nonce -> seconds since we saw that its section was removed, by a monotonic clock
     orphaned_s: Mapping[str, float] = field(default_factory=dict)
-    routes: tuple[Route, ...] = ()  # of this machine; none where the engine is on another
-    router_devices: frozenset[str] = frozenset()  # that carry its own addresses
-    deletions_held: str = ""  # why nothing may be deleted: a rollback of LuCI may bring its section back
-    # key -> what is missing of that with which its container was applied
+    routes: tuple[Route, ...] = ()  # of this machine; empty if the engine runs on another machine
+    router_devices: frozenset[str] = frozenset()  # network devices that carry the router's own addresses
+    deletions_held: str = ""  # why nothing may be deleted now: a rollback in LuCI may bring the section back
+    # key -> a condition that was met when its container was last applied, and no longer is
     lost: Mapping[str, Missing] = field(default_factory=dict)
-    completed: frozenset[str] = frozenset()  # ids of containers that did their job
+    completed: frozenset[str] = frozenset()  # ids of containers that completed their job
     left_behind: frozenset[str] = frozenset()  # ids of those whose shared namespace is gone
-    api: tuple[int, int] = (1, 41)  # the version that the engine speaks
-    # as if each dependency were as far as it must be: what the next waves would do
+    # ids of containers that share a namespace of a container that no longer exists
+    api: tuple[int, int] = (1, 41)
+    # plan as if every dependency were met: shows what the next waves would do
     assume_met: bool = False
 
 
 def desired_spec(resource: Container | Network | Volume) -> dict[str, object]:
-    """The masked canonical spec, as records keep it."""
+    """The masked canonical spec, in the form that records store."""
     return masked(canonical(resource.spec))
 
 
@@ -88,18 +93,19 @@ def with_hashes(desired: Desired) -> Desired:
 
 
 def shared_names(container: Container) -> set[str]:
-    """Docker names of the containers whose network, ipc or pid namespace a container is put into."""
+    """Docker names of the containers whose network, ipc or pid namespace this container joins."""
     modes = [m for m in (container.spec.network_mode, container.spec.ipc, container.spec.pid) if m]
     return {mode.removeprefix("container:") for mode in modes if mode.startswith("container:")}
 
 
 def lending_names(container: Container) -> set[str]:
-    """The same, and those whose volumes it takes (`volumes_from`): it is created again after one of them."""
+    """`shared_names`, plus the containers whose volumes it uses (`volumes_from`): when one of them is recreated, this
+    container is recreated after it."""
     return shared_names(container) | {entry.partition(":")[0] for entry in container.spec.volumes_from}
 
 
 def joined_ids(records: Iterable[Record], container: Container) -> tuple[str, ...]:
-    """The engine's ids of those among `lending_names` that are ours, sorted."""
+    """The engine's ids of those containers of `lending_names` that are ours, sorted."""
     names = lending_names(container)
     if not names:
         return ()
@@ -108,14 +114,18 @@ def joined_ids(records: Iterable[Record], container: Container) -> tuple[str, ..
 
 
 def plugged_words(container: Container) -> tuple[str, ...]:
-    """Where its USB devices are, as records keep it."""
+    """The ports that its USB devices are plugged into, in the form that records store."""
     return tuple(f"{name}={path}" for name, path in container.plugged)
 
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A plan in the making. `withheld`: key -> why nothing that needs it can be done; `turns`: see `container.needs`;
-    `left`: key -> why nothing is planned for it; `defects`: what planning one resource raised."""
+    """A plan while it is being built.
+
+    `withheld`: key -> why nothing that needs this resource can be done. `turns`: see `agent.plan.container.needs`.
+    `left`: key -> why nothing is planned for this resource. `defects`: exceptions raised while planning a single
+    resource.
+    """
 
     desired: Desired
     observed: Observed
@@ -127,11 +137,13 @@ class Draft:
     findings: list[ops.Finding] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
     unchanged: set[str] = field(default_factory=set)  # withheld, but there: who uses it may run on
-    looked: set[str] = field(default_factory=set)  # see `Plan.looked`
+    # withheld resources that exist: containers that use them may keep running
+    looked: set[str] = field(default_factory=set)
     after: dict[str, set[str]] = field(default_factory=dict)  # key -> works that its own has to wait for
-    declared: dict[str, Container] = field(init=False)  # by key
+    # key -> other keys whose works must end before the work on this key begins
+    declared: dict[str, Container] = field(init=False)
     containers_seen: dict[str, ObservedContainer] = field(init=False)  # by id
-    # name on the engine -> record of the one of ours that has it
+    # Docker name -> record of the container of ours that has this name on the engine
     holders: dict[str, Record] = field(init=False)
     networks_declared: dict[str, str] = field(init=False)  # Docker name -> section
     volumes_declared: dict[str, str] = field(init=False)
@@ -147,13 +159,13 @@ class Draft:
         self._records = {(r.kind, r.section): r for r in reversed(self.context.records) if not r.swap}
 
     def attempt(self, key: str, plan: Callable[[], None]) -> None:
-        """Plans one resource. What goes wrong with it costs the others nothing."""
+        """Plans one resource. An error affects only this resource, never the others."""
         why = self.left.get(key)
         if why is None:
             try:
                 plan()
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is about this resource alone
-                # Half of a plan for a resource is worse than none.
+                # do not carry out a partly built plan for a resource
                 self.works.pop(key, None)
                 self.defects.append((key, exc))
                 why = f"internal error ({type(exc).__name__}); see the log"
@@ -162,8 +174,8 @@ class Draft:
         self.find(
             key, "Synced", status=False, reason="Pending" if key in self.left else "Failed", message=why
         )
-        # Those that need it wait as well, and say for what: otherwise they would fail one after the other, each with an
-        # error of its own.
+        # Resources that need it wait as well and name the reason; otherwise each of them would fail with its own
+        # error.
         self.withheld[key] = f"{key.partition(':')[2]} waits: {why}"
 
     def record(self, kind: str, section: str) -> Record | None:
@@ -171,7 +183,7 @@ class Draft:
         return self._records.get((kind, section))
 
     def container(self, section: str) -> ObservedContainer | None:
-        """What the engine shows of a section's container."""
+        """The engine's view of a section's container."""
         record = self.record("container", section)
         return self.containers_seen.get(record.object_id) if record is not None else None
 
@@ -180,11 +192,11 @@ class Draft:
         return self.desired.spec_hashes.get(key) or spec_hash(desired_spec(resource))
 
     def defaults(self, image_id: str) -> Defaults:
-        """What unset fields of a container of that image stand for."""
+        """The values that the engine uses for unset fields of a container of this image."""
         return defaults_of(self.desired.daemon, self.context.image_defaults.get(image_id))
 
     def is_as_recorded(self, record: Record, resource: Network | Volume) -> bool:
-        """Whether a section asks for what its record has, word for word or not."""
+        """Whether the section asks for what its record holds, literally or in effect."""
         key = record.key
         return record.spec_hash == self.spec_hash_of(key, resource) or not changed_fields(
             record.kind, record.spec, desired_spec(resource)
@@ -209,7 +221,8 @@ class Draft:
         )
 
     def find_rolled_back(self, key: str, record: Record, message: str) -> None:
-        """Notes that the last change of a resource failed: why, as `record` keeps it, and what becomes of it."""
+        """Notes that the last change of a resource failed and was rolled back: the recorded reason, and in `message`
+        what happens next."""
         why = record.failed_why
         if why:
             self.findings.append(
@@ -222,8 +235,8 @@ class Draft:
                     output=record.failed_output,
                 )
             )
-        # Two conditions: one says that something failed, which stays until it works; the other why the section is not
-        # followed.
+        # Two conditions: `Degraded` says that a change failed and stays until one succeeds; `Synced` says why the
+        # section is not followed.
         text = f"{why}; {message}" if why else message
         self.find(key, "Synced", status=False, reason="RolledBack", message=text)
 
@@ -235,11 +248,12 @@ class Draft:
         *,
         partial: bool = False,
     ) -> None:
-        """Adds work on a resource, to be begun after that on `needs`; none while an earlier plan is at one of these."""
+        """Adds work on a resource, to begin after the works on `needs`. Adds nothing while an earlier plan still works
+        on one of these."""
         operations, wanted = tuple(todo), frozenset(needs) | self.after.get(key, set())
         if all(isinstance(operation, ops.StopContainer) for operation in operations):
-            wanted = frozenset()  # it takes nothing, and keeps whatever name it has
-        # a work of this plan can be waited for, one of an earlier plan cannot: the next pass comes when that has ended
+            wanted = frozenset()  # a stop needs nothing from other resources and keeps its Docker name
+        # a work can wait for works of its own plan only; when the work of the earlier plan ends, the next pass comes
         unfinished = sorted(wanted & self.context.busy)
         if unfinished and operations:
             self.find(key, "Synced", status=False, reason="Pending", message=f"after {', '.join(unfinished)}")
@@ -249,10 +263,10 @@ class Draft:
             self.works[key] = ops.Work(key=key, operations=operations, needs=needed, partial=partial)
 
     def hands_off(self, key: str, record: Record | None) -> bool:
-        """Whether nothing may be planned for a resource now."""
+        """Whether planning must leave this resource alone for now."""
         if key in self.context.busy:
             return True
-        # after a downgrade: what a spec of that version asks for cannot be told, so nothing of it may be changed
+        # after a downgrade: this version cannot interpret the newer spec, so it must not change the object
         if record is not None and record.spec_hash and version_of(record.spec_hash) > SPEC_VERSION:
             message = "a newer version of ucidockd made it: this one only looks"
             self.find(key, "Synced", status=False, reason="NewerVersion", message=message)
@@ -261,15 +275,15 @@ class Draft:
         if error is None:
             return False
         self.find(key, "Synced", status=False, reason="BackOff", message=error)
-        # what runs is looked after while its change is put off, except where a swap waits to be undone: the new container
-        # may run, and never together with the old one
+        # While its change is in back-off, the running container is still looked after. Exception: a swap waits to be
+        # rolled back. Then the new container may be running, and it must never run together with the old one.
         half_swapped = record is not None and any(
             other.swap == "new" and other.partner == record.nonce for other in self.context.records
         )
         return key not in self.context.changing or half_swapped
 
     def conflict(self, key: str, message: str) -> None:
-        """Something foreign is in the way."""
+        """Notes that an object that is not ours blocks this resource."""
         text = f"{message}; `option adopt 1` takes it over"
         self.find(key, "Synced", status=False, reason="Conflict", message=text)
         self.withheld[key] = f"{in_words(key)} is in conflict"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Operations and the plan made of them.
+"""Operations, and the plan made of them.
 
-`reconcile` makes them, `agent.apply.executor` carries them out without deciding anything. Every operation says
-why (`cause`). `Replace` is the one operation of several engine calls: its steps are in `agent.apply.swap`.
+`reconcile` creates operations; `agent.apply.executor` carries them out and decides nothing itself. Every operation
+states its cause. `ReplaceContainer` takes several engine calls, which are the steps in `agent.apply.swap`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from agent.plan.container.changes import OptionChange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Common to all: what it acts on and why. `changes`: the options that it is about, as far as it is about options;
-    then `besides` is the rest of the cause."""
+    """The base of all operations: which resource it acts on, and why.
+
+    `changes`: the changed options that cause it; `besides`: the part of the cause that is not about options.
+    """
 
     key: str
     cause: str
@@ -35,7 +37,8 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeDaemon(Operation):
-    """What dockerd's own stage does before the containers' turn: shown in a plan, never part of its works."""
+    """A change of dockerd that the daemon stage makes before containers are handled. Plans show it; it is never among
+    their works."""
 
     step: str  # start, reload or restart
 
@@ -51,7 +54,8 @@ class CreateNetwork(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceNetwork(Operation):
-    """Disconnect what is ours, remove, create, connect again: a network cannot change in place."""
+    """Disconnects our containers, removes the network, creates it again and reconnects them: Docker cannot change a
+    network in place."""
 
     network: Network
     members: tuple[Container, ...]
@@ -59,7 +63,7 @@ class ReplaceNetwork(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptNetwork(Operation):
-    """Takes a foreign network over as it is; what differs is then replaced as any change is."""
+    """Takes over a foreign network unchanged; if it differs from its section, a replacement follows as for any change."""
 
     network: Network
     foreign: ObservedNetwork
@@ -77,7 +81,7 @@ class CreateVolume(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptVolume(Operation):
-    """Takes a foreign volume over; its data stays as it is."""
+    """Takes over a foreign volume and leaves its data as it is."""
 
     volume: Volume
     foreign: ObservedVolume
@@ -85,7 +89,7 @@ class AdoptVolume(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcknowledgeLoss(Operation):
-    """The section changed since the volume's data was lost: so the loss was noticed."""
+    """Clears the note that the volume's data was lost: the user has changed the section since, so the loss was noticed."""
 
     record: Record
 
@@ -97,7 +101,8 @@ class RemoveVolume(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateContainer(Operation):
-    """Pulls where the policy says so, creates, connects the further networks. `keep`, `fresh`: as with a replacement."""
+    """Pulls the image if the policy says so, creates the container and connects its other networks. `keep` and `fresh`:
+    see `ReplaceContainer`."""
 
     container: Container
     keep: str = ""
@@ -111,7 +116,7 @@ class StartContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareContainer(Operation):
-    """Runs its `post_start` again, which failed or was cut short."""
+    """Runs `post_start` again after it failed or was interrupted."""
 
     container: Container
 
@@ -129,7 +134,8 @@ class UnpauseContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartContainer(Operation):
-    """Stop and start: the namespace that it shares is another's by now, or its health check fails (`unhealthy`)."""
+    """Stops and starts a container: the container whose namespace it shares was replaced, or its health check fails
+    (`unhealthy`)."""
 
     container: Container
     record: Record
@@ -138,9 +144,9 @@ class RestartContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAsideContainer(Operation):
-    """Takes a Docker name from another container of ours, which is to have another one or is gone from UCI."""
+    """Frees a Docker name: renames another container of ours, whose section has a new name for it or was removed."""
 
-    record: Record  # the other one's
+    record: Record  # of the container that is renamed
 
     @property
     def verb(self) -> str:
@@ -149,8 +155,8 @@ class SetAsideContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateContainer(Operation):
-    """POST /containers/{id}/update; `fields` are ContainerSpec field names. `again`: it is set to what was applied
-    last, and the section says something else."""
+    """POST /containers/{id}/update; `fields` are ContainerSpec field names. `again`: restores the last applied values,
+    although the section now says something else."""
 
     container: Container
     record: Record
@@ -166,21 +172,23 @@ class RenameContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconnectContainer(Operation):
-    """Make the endpoints what the spec says: disconnect what differs, connect it again."""
+    """Makes the endpoints match the spec: disconnects endpoints that differ and connects them again."""
 
     container: Container
     record: Record
-    again: bool = False  # as with an update
+    again: bool = False  # see `UpdateContainer`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceContainer(Operation):
-    """A swap with rollback; `record` is the old one's. `runs`: whether that one serves until then.
+    """A swap with rollback. `record` is the old container's; `runs`: the old container is running and serves until the
+    swap.
 
-    `keep`: the id of the image to use while it is available, locally or by `digest` from a registry; "" for what the
-    reference names, asked of the registry first where it has to be `fresh`. `pin`: it stays on that image. `only_image`:
-    there is nothing to do where that is the image that runs. `restores`: the key of the data that its volumes get.
-    `frees`: the old container and its image go before the pull (`strategy free-first`).
+    `keep`: id of the image to use, if it is available locally or, by `digest`, from a registry; "" means the image
+    that the reference names, and with `fresh` the registry is asked first. `pin`: the container stays on that image.
+    `only_image`: nothing is done if the running container already uses that image. `restores`: the key of the data to
+    restore into its volumes. `frees`: the old container and its image are removed before the pull (`strategy
+    free-first`).
     """
 
     container: Container
@@ -197,7 +205,7 @@ class ReplaceContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptContainer(Operation):
-    """Takes a foreign container over: records it, then a swap gives it our labels."""
+    """Takes over a foreign container: records it; a swap then gives it our labels."""
 
     container: Container
     foreign: ObservedContainer
@@ -205,10 +213,11 @@ class AdoptContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteContainer(Operation):
-    """Writes down what has to be known once the section is gone: its grace period and whether volumes go too.
+    """Records what must be known after the section is removed: the grace period, and whether the volumes are deleted
+    too.
 
-    `volumes`: its anonymous volumes as the engine shows them, None where the record names them. `waits`: also what it
-    waited for. `again`: the job that it did is to be done again.
+    `volumes`: its anonymous volumes as the engine reports them, None to keep the recorded ones. `waits`: also record
+    its `wait_for` and `depends_on`. `again`: forget that its job is completed, so that it runs again.
     """
 
     container: Container
@@ -220,14 +229,14 @@ class NoteContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetireContainer(Operation):
-    """The section is gone: switch the restart policy off, stop, and keep for the grace period."""
+    """The section was removed: disables the restart policy, stops the container and keeps it for the grace period."""
 
     record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreContainer(Operation):
-    """The section came back within the grace period: give the restart policy back."""
+    """The section came back within the grace period: restores the restart policy."""
 
     container: Container
     record: Record
@@ -241,46 +250,47 @@ class RemoveContainer(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget(Operation):
-    """Drops a record: its object and its section are gone, or the section says that the object is not ours."""
+    """Drops a record: its object and its section no longer exist, or the section says that others manage the object."""
 
     record: Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A condition that planning found out; written to the status board as it is."""
+    """A condition that planning found; written to the status board unchanged."""
 
     key: str
     type: str  # a ConditionType value
     status: bool
     reason: Reason
     message: str = ""
-    since: float | None = None  # wall clock, seconds: where the engine tells when it began
-    output: str = ""  # with Running: what it printed last before it ended
-    once: str = ""  # with Waiting: what of ours it waits for, as "db is healthy"
+    since: float | None = None  # wall clock, seconds; set if the engine reports when the state began
+    output: str = ""  # with Running: the last output before the container ended
+    # with Waiting: the condition as a phrase if it depends on our resources, such as "db is healthy"
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The operations on one resource, in order; begun once every work of `needs` has succeeded, and every one of
-    `after` has ended in whatever way."""
+    """The operations on one resource, in order. They begin once all works of `needs` have succeeded and all works of
+    `after` have ended, successfully or not."""
 
     key: str
     operations: tuple[Operation, ...]
     needs: frozenset[str] = frozenset()
     after: frozenset[str] = frozenset()
-    partial: bool = False  # the section asks for more, which cannot be done now
+    partial: bool = False  # the section asks for more changes, which cannot be made now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Works in an order that respects `needs`, and what planning found out on the way."""
+    """Works in an order that respects `needs`, and the findings of planning."""
 
     works: tuple[Work, ...] = ()
     findings: tuple[Finding, ...] = ()
-    # keys of containers that were compared in full, and may be worked on
+    # keys of containers that were compared in full and may be changed
     looked: frozenset[str] = frozenset()
-    defects: tuple[tuple[str, Exception], ...] = ()  # key -> what planning it raised, which is to be logged
+    defects: tuple[tuple[str, Exception], ...] = ()  # (key, exception raised while planning it), to be logged
 
     @property
     def operations(self) -> tuple[Operation, ...]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a plan tells people and programs: what an operation means for what runs, and what stands beside the operations.
+"""Describes a plan for people and programs: the effect of each operation, and what else is going on besides operations.
 
-How much of a change an operation is, how long something is down and who follows; and what is under way, waits, is in
-conflict, is retried, or comes later. A plan without operations is not "nothing to do" while anything of that stands.
+The effect of an operation is how much it changes, how long something is down and which other containers are affected.
+Besides operations, a plan shows what is in progress, waiting, in conflict, retried or due later. As long as any of
+these exists, a plan without operations does not say "nothing to do".
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from agent.status.conditions import ConditionType, Level, level_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One resource that is not as declared, or not yet.
+    """A resource that is not as declared, or not yet.
 
-    `state`: one of `STATES`. `level`: ERROR needs a person, WAITING gets there by itself, WARNING and OFF are as
-    a user wanted it. `op`: with `then`, what will be done. `retry_in_s`: seconds, with `retry`. `output`: what its
-    container printed last, where it keeps ending.
+    `state`: one of `STATES`. `level`: ERROR needs a person, WAITING resolves by itself, WARNING and OFF are as the
+    user wanted. `op`: with state `then`, the operation that will follow. `retry_in_s`: seconds, with state `retry`.
+    `output`: the last output of a container that keeps ending.
     """
 
     key: str
@@ -39,7 +40,7 @@ class Entry:
     output: str = ""
 
     def words(self) -> str:
-        """What the first column of a plan says."""
+        """The text in the first column of a plan."""
         if self.state == "then":
             return f"then {self.op}"
         if self.retry_in_s is not None:
@@ -49,18 +50,18 @@ class Entry:
 
 # in the order in which a plan lists them
 STATES = (
-    "then",  # a later wave: once something else is done
+    "then",  # a later wave: follows once something else is done
     "in progress",
     "waiting",
-    "removal",  # its section is gone, it is deleted after its grace period
-    "held",  # a manual action that is not undone
+    "removal",  # its section was removed; it is deleted after the grace period
+    "held",  # by a manual action, which is not undone
     "disabled",
-    "drift",  # that is only reported
+    "drift",  # only reported, not corrected
     "retry",
     "failed",
     "rolled back",
     "conflict",
-    "invalid",  # what UCI says cannot be used
+    "invalid",  # UCI holds a value that cannot be used
     "blocked",
 )
 _STATE_OF_REASON = {
@@ -78,16 +79,16 @@ _STATE_OF_REASON = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """A plan, and what else there is to say. `before`: what dockerd's stage does first. `ok`: nothing is an error."""
+    """A plan with its entries. `before`: what the daemon stage does first. `ok`: no entry is an error."""
 
     plan: ops.Plan
     entries: tuple[Entry, ...]
-    notes: tuple[Entry, ...] = ()  # worth knowing of what is as declared: its state is `update` or `pinned`
+    notes: tuple[Entry, ...] = ()  # about resources that are as declared: state `update` or `pinned`
     before: tuple[ops.ChangeDaemon, ...] = ()
 
     @property
     def operations(self) -> tuple[ops.Operation, ...]:
-        """All that would be done, in its order."""
+        """All operations, in order."""
         return (*self.before, *self.plan.operations)
 
     @property
@@ -95,9 +96,9 @@ class Outlook:
         return all(entry.level is not Level.ERROR for entry in self.entries)
 
     def beyond(self, other: Outlook, *, own: Collection[str]) -> Outlook:
-        """What this one has and `other` has not, and whatever it has of the keys in `own`."""
-        # Without the level and the fields: the same operation for the same cause is old news, even if more is
-        # known of it now.
+        """The part of this outlook that `other` does not contain, plus everything about the keys in `own`."""
+        # Compared without level and fields: the same operation for the same cause is not news, even if more details
+        # are known now.
         known = {(o.key, o.verb, o.cause) for o in other.operations}
         told = {(e.key, e.state, e.message) for e in other.entries}
 
@@ -121,9 +122,10 @@ def outlook(
     retry_in_s: Mapping[str, float],
     extra: Iterable[Entry] = (),
 ) -> Outlook:
-    """`later`: the plan were every dependency as far as `plan` waits for. `busy`: key -> what is under way.
+    """Builds the outlook of `plan`. `later`: the plan that would follow if every dependency that `plan` waits for were
+    met. `busy`: key -> what is in progress.
 
-    `retry_in_s`: key -> seconds, of what is in back-off. `extra`: what the caller knows.
+    `retry_in_s`: key -> seconds, for keys in back-off. `extra`: entries of the caller.
     """
     working = {work.key for work in plan.works}
     coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
@@ -139,8 +141,8 @@ def outlook(
         if not _is_told(plan, finding) or level is Level.OK or finding.key in busy:
             continue
         if finding.type == ConditionType.SYNCED and finding.reason == "Waiting":
-            continue  # what it waits for is its own finding
-        # what it waits for is in this plan too: people want to know what follows, not that it waits
+            continue  # a separate finding says what it waits for
+        # the resource that it waits for is in this plan too, so show the next operation instead of the waiting
         if finding.once and finding.key in coming:
             message, op = f"once {finding.once}", coming[finding.key]
             found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))
@@ -156,7 +158,8 @@ _TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DE
 
 
 def _is_told(plan: ops.Plan, finding: ops.Finding) -> bool:
-    """A container that the engine restarts again and again needs no operation, but does not run as declared."""
+    """Whether a plan shows this finding. A container in a crash loop is shown too: it needs no operation, but does not
+    run as declared."""
     if finding.reason == "CrashLoop":
         return all(work.key != finding.key for work in plan.works) and not _is_told_already(plan, finding)
     return finding.type in _TOLD
@@ -184,7 +187,7 @@ def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entr
 def text_of(
     operations: Iterable[ops.Operation], entries: Iterable[Entry], notes: Iterable[Entry] = ()
 ) -> str:
-    """A line for each: what, which resource, why. `nothing to do` where there is nothing but notes."""
+    """One line for each entry: what, which resource, why. Starts with `nothing to do` if there are only notes."""
     rows = [(operation.verb, operation.key, operation.cause) for operation in operations]
     rows += [(entry.words(), entry.key, entry.message) for entry in entries]
     head = [] if rows else ["nothing to do"]
@@ -192,19 +195,20 @@ def text_of(
     return "\n".join([*head, *(f"{what:<14} {key:<24} {why}".rstrip() for what, key, why in rows)])
 
 
-# What an operation means for what runs: how much of a change it is, how long something is down, who follows.
+# The effect of an operation: how much it changes, how long something is down, and which containers are affected.
 
 
 SCHEMA = 1
-"""Of the answers of `plan` and `reconcile`: counts up when a field changes its meaning or goes."""
+"""Version of the answers of `plan` and `reconcile`: incremented when a field changes its meaning or is removed."""
 
 DOWN_S = 2
-"""About how long a container is away in a swap or a restart, where it ends at its stop signal."""
-STOP_TIMEOUT_S = 10  # moby's, for a container that does not say another
+"""About how long a container is down in a swap or a restart if it ends on its stop signal, in seconds."""
+STOP_TIMEOUT_S = 10  # moby's default, for a container that does not set it
 
 
 class Kind(StrEnum):
-    """What an operation is for the object, from the most to the least that can be said of it."""
+    """How much an operation changes its object, strongest first: `summary_of` counts each object under its strongest
+    kind."""
 
     REPLACE = "replace"
     CREATE = "create"
@@ -245,7 +249,7 @@ _ORDER = {kind: rank for rank, kind in enumerate(Kind)}
 
 
 def kind_of(operation: ops.Operation) -> Kind:
-    """By the class of the operation; of dockerd, by its step."""
+    """The kind of an operation, from its class; for a change of dockerd, from its step."""
     if isinstance(operation, ops.ChangeDaemon):
         return Kind.IN_PLACE if operation.step == "reload" else Kind.RUN
     return _KINDS[type(operation)]
@@ -253,9 +257,12 @@ def kind_of(operation: ops.Operation) -> Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """`text`: a sentence without its end, "" where the operation says it all. `down_s`: seconds, about; None where
-    nothing is down. `follows`: sections of the containers that have to be replaced or restarted with it, or that lose
-    the network meanwhile."""
+    """What an operation does to running services.
+
+    `text`: a phrase without a full stop, "" if the operation's name says it all. `down_s`: approximate downtime in
+    seconds, None if nothing is down. `follows`: sections of the containers that are replaced or restarted with it, or
+    that lose the network meanwhile.
+    """
 
     text: str = ""
     down_s: int | None = None
@@ -263,9 +270,9 @@ class Effect:
 
 
 def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Effect:
-    """`plan`: all operations of the plan that it is a part of."""
+    """The effect of one operation. `plan`: all operations of the plan that contains it."""
     match operation:
-        # Nobody notices the replacement of a container that is down: it is not counted as a time without service.
+        # replacing a container that does not run interrupts no service, so it counts no downtime
         case ops.ReplaceContainer(runs=False):
             return Effect(text="replaces the container, which does not run; its volumes stay")
         case ops.ReplaceContainer(container=container) | ops.AdoptContainer(container=container):
@@ -309,7 +316,7 @@ def _down(container: Container) -> str:
 
 
 def _following(container: Container, plan: Iterable[ops.Operation]) -> tuple[str, ...]:
-    """Those that share its network, ipc or pid namespace."""
+    """Sections of the containers in the plan that share its network, ipc or pid namespace."""
     moved = (o for o in plan if isinstance(o, ops.ReplaceContainer | ops.RestartContainer))
     return tuple(o.container.section for o in moved if container.name in shared_names(o.container))
 
@@ -323,7 +330,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def changes_of(operation: ops.Operation) -> tuple[OptionChange, ...]:
-    """The options that an operation is about; of what is created, all that its section says."""
+    """The options that an operation changes; for a new container or network, all options of its section."""
     match operation:
         case ops.CreateContainer(container=container):
             spec = desired_spec(container)
@@ -336,7 +343,8 @@ def changes_of(operation: ops.Operation) -> tuple[OptionChange, ...]:
 
 
 def operations_as_json(operations: Iterable[ops.Operation]) -> list[dict[str, Any]]:
-    """For clients: what, on which object, why, how much of a change it is, option by option, and what that means."""
+    """The operations as JSON for clients: what, which object, why, how much it changes, each changed option and the
+    effect."""
     whole = tuple(operations)
     return [_as_json(operation, effect_of(operation, whole)) for operation in whole]
 
@@ -356,7 +364,7 @@ def _as_json(operation: ops.Operation, effect: Effect) -> dict[str, Any]:
 
 
 def summary_of(found: Outlook) -> dict[str, int]:
-    """Objects by the most that is done to each, and by what they are in where nothing is done to them."""
+    """Counts objects by the strongest operation on each, and by state for objects without an operation."""
     most: dict[str, Kind] = {}
     for operation in found.operations:
         kind = kind_of(operation)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which images may go, and which stay and why.
+"""Decides which images can be removed, and says why each other image stays.
 
-An image stays while a section names it (a disabled, waiting or mistaken one too), a record of ours has it (what runs, what a
-rollback would bring back) or any container was made of it. Times are unix seconds, sizes bytes.
+An image stays while a section names it (also a disabled, waiting or invalid section), a record of ours refers to it
+(a running container, or a possible rollback) or any container uses it. Times are unix seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from agent.plan.records import moment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneLimits:
-    """What is to be pruned. `older_s`: images that nothing has needed for so long; `enough`: stop at so many bytes."""
+    """What to prune. `older_s`: only images that have been unused for this many seconds; `enough`: stop after this many
+    bytes."""
 
     images: PruneImages
     older_s: float = 0.0
@@ -30,16 +31,18 @@ class PruneLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`going`: in the order in which they can be removed. `kept`: with the reason for each."""
+    """`going`: images to remove, in an order in which the engine can remove them. `kept`: the other images, each with
+    the reason."""
 
     going: tuple[ObservedImage, ...]
     kept: tuple[tuple[ObservedImage, str], ...]
 
 
 def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]:
-    """Image (a reference or an id) -> who needs it."""
+    """Image (a reference or an id) -> why it is needed."""
     found: dict[str, str] = {}
-    # of several reasons the plainest is told: what sections name, then what runs, then what is only remembered
+    # If there are several reasons, the most direct one is shown: named by a section, then used by a container, then
+    # only kept for a rollback.
     for record in records:
         if record.kind != "container":
             continue
@@ -59,7 +62,7 @@ def needed_images(desired: Desired, records: Iterable[Record]) -> dict[str, str]
 
 
 def is_named(image: ObservedImage, name: str) -> bool:
-    """Whether the engine's list says that `name`, a reference or an id, is this image."""
+    """Whether `name`, a reference or an id, refers to this image according to the engine's list."""
     return image.id == name or any(is_same_image(each, name) for each in (*image.tags, *image.digests))
 
 
@@ -72,8 +75,8 @@ def choose(
     limits: PruneLimits,
     now: float,
 ) -> Choice:
-    """`needed`: image id -> why it stays; `used`: image id -> a container of it; `unused_since`: image id -> when
-    nothing needed it any more, as far as that is known."""
+    """Chooses the images to remove. `needed`: image id -> why it stays; `used`: image id -> a container of it;
+    `unused_since`: image id -> since when nothing needs it, as far as known."""
     known = {image.id: image for image in images}
     stays: dict[str, str] = {}
     for image in images:
@@ -85,7 +88,7 @@ def choose(
             stays[image.id] = "it has a name"
         elif limits.older_s and now - unused_since.get(image.id, now) < limits.older_s:
             stays[image.id] = "it has not been unused for long enough"
-    # the engine refuses to remove an image that another one is built on
+    # the engine refuses to remove an image that another image is built on
     for image_id in tuple(stays):
         parent = known[image_id].parent
         while parent in known and parent not in stays:
@@ -105,7 +108,7 @@ def choose(
 
 
 def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
-    """How many images it is built on: what is built on others goes before them."""
+    """How many images it is built on: an image must be removed before the images it is built on."""
     depth = 0
     while image.parent in known and depth < len(known):
         image, depth = known[image.parent], depth + 1
@@ -115,16 +118,16 @@ def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:
 def still_unused(
     known: Mapping[str, float], images: Iterable[ObservedImage], stays: Iterable[str], now: float
 ) -> dict[str, float]:
-    """Image id -> since when nothing needs it, from what was `known` before. `stays`: ids of what something needs.
+    """Image id -> since when nothing needs it, updated from `known`. `stays`: ids of images that something needs.
 
-    What was noted in a future that a clock has left since counts from now.
+    A time in the future (noted before the clock was set back) counts as now.
     """
     needed = set(stays)
     return {image.id: min(known.get(image.id, now), now) for image in images if image.id not in needed}
 
 
 def cache_of(entries: Iterable[Mapping[str, Any]], *, older: float) -> tuple[Mapping[str, Any], ...]:
-    """What goes of the build cache (GET /system/df): not in use, not shared, and last used before `older`."""
+    """The entries of the build cache (GET /system/df) to remove: not in use, not shared, last used before `older`."""
     return tuple(
         entry
         for entry in entries

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reconcile: desired, observed and recorded in, a plan out.
+"""Reconcile: takes the desired, observed and recorded state, and returns a plan.
 
-Ownership is by `Record` (state.json): an object that no record names is foreign and never touched, whatever its
-labels say. Differences are three-way: what was last applied (the record), what is desired, what the engine shows.
+The record in state.json decides what is ours: an object that no record names is foreign and never touched, whatever
+its labels say. Differences are three-way: what was last applied (the record), what is desired, what the engine
+reports.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from agent.plan.records import is_alive
 from agent.plan.router.bridges import obstacle
 from agent.status.conditions import REASON_OF_HEALTH, REASON_OF_STATE
 
-# What runs, as the engine shows it: for every container of ours, whatever can be planned for it.
+# The state of every container of ours as the engine reports it, whether or not anything can be planned for it.
 #
-# A section with a mistake, one that waits or is in back-off, and one that is gone have a container that runs or does not.
+# Invalid, waiting, backed-off and removed sections have containers too, which run or do not run.
 
 
 def show_states(draft: Draft) -> None:
-    """Notes `Running` and `Healthy` of each container that is declared, or recorded."""
+    """Notes `Running` and `Healthy` of every container that is declared or recorded."""
     recorded = {r.key: None for r in draft.context.records if r.kind == "container"}
     for key in dict.fromkeys([*draft.declared, *recorded]):
         _show(draft, key, draft.declared.get(key), _seen(draft, key))
 
 
 def _seen(draft: Draft, key: str) -> ObservedContainer | None:
-    """The container of a section. During a swap that is the one of the two that runs, under whatever name."""
+    """The container of a section. During a swap this is the one of the two that runs, whatever its Docker name."""
     section = Key.parse(key).section
     ids = [
         record.object_id
@@ -63,7 +64,7 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
     ended = seen.state in {"exited", "restarting", "dead"} and seen.last_exit_code is not None
     message = f"exited with {seen.last_exit_code}" if ended else ""
     if container is not None and not container.policy.should_run and reason in ("Created", "Exited"):
-        # its exit code, 137 after a kill, would read like a fault
+        # after a wanted stop, the exit code (137 after a kill) would look like a fault
         reason, message = "Stopped" if container.policy.enabled else "Disabled", ""
     draft.find(key, "Running", status=running, reason=reason, message=message, since=seen.since)
     if seen.health and running:
@@ -75,14 +76,14 @@ def _show(draft: Draft, key: str, container: Container | None, seen: ObservedCon
         )
 
 
-# Planning what no section declares any more: stopped at once, deleted after the grace period.
+# Planning for objects whose section was removed: containers are stopped at once and deleted after the grace period.
 
 
 _ORDER = {"container": 0, "network": 1, "volume": 2}
 
 
 def plan_orphans(draft: Draft) -> None:
-    """Plans for the records that have no section."""
+    """Plans for the records without a section."""
     desired = draft.desired
     known: set[str] = {Key("container", c.section) for c in desired.containers}
     known |= {Key("network", n.section) for n in desired.networks}
@@ -90,7 +91,7 @@ def plan_orphans(draft: Draft) -> None:
     known |= desired.broken
     for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
         key = record.key
-        # what a swap left is for the swap to finish or undo
+        # objects left by a swap are finished or rolled back by the swap
         if key in known or record.swap or draft.hands_off(key, record):
             continue
         if Key(record.kind, record.name) in desired.claimed:
@@ -109,13 +110,14 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
     if record.removed_at is None:
         draft.add(key, [ops.RetireContainer(key=key, cause="section removed", record=record)])
         return
-    # a router without a battery boots in the past: then the time of the removal says nothing
+    # a router without a battery-backed clock boots with a date in the past: then the time of the removal is useless
     then, now = record.removed_at, draft.context.now
     if then > now or (clock_is_set(now) and not clock_is_set(then)):
         cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return
-    # by the clock on the wall and, as far as that was watched, by one that cannot be set: a jump forward deletes nothing
+    # The grace period must be over by the wall clock and, as long as we have been watching, by the monotonic clock: a
+    # clock that jumps forward deletes nothing.
     watched_s = draft.context.orphaned_s.get(record.nonce, math.inf)
     if now < then + record.grace_s or watched_s < record.grace_s:
         message = f"section removed; the {record.kind} will be deleted {record.grace_s:.0f} s later"
@@ -154,14 +156,14 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
     """The plan that makes `observed` match `desired`. Same input, same plan."""
     turns: dict[str, Missing] = {}
     left: dict[str, str] = {}
-    # who waits for whom is known once all is planned, and changes what is planned: so it is planned until nothing is new.
-    # Each turn adds a wait or gives a resource up, so this ends
+    # Which resource waits for which is only known after planning, and it changes the plan. So planning repeats until
+    # nothing new appears. It ends, because every round adds a wait or gives up a resource.
     while True:
         draft = _draft(desired, observed, context, turns, left)
         found = settle(draft)
         if found.items() - turns.items():
             turns |= found
-        elif found:  # that did not help: a wait in a circle
+        elif found:  # the wait was already known and did not help: it is circular
             left |= {key: missing.reason for key, missing in found.items()}
         elif circle := _circle(draft.works):
             names = ", ".join(key.partition(":")[2] for key in sorted(circle))
@@ -177,10 +179,10 @@ def reconcile(desired: Desired, observed: Observed, context: Context) -> ops.Pla
 
 
 def _circle(works: Mapping[str, ops.Work]) -> set[str]:
-    """The works that wait for each other: none of them could ever begin."""
+    """The works that wait for each other in a circle: none of them could ever begin."""
     waits = {key: (work.needs | work.after) & works.keys() for key, work in works.items()}
-    # What needs nothing inside, or is needed by nothing, is no part of a circle: taken away until nothing more
-    # goes.
+    # A work that needs nothing in the set, or that nothing in the set needs, is not part of a circle: remove such
+    # works until none is left.
     while waits:
         needed = frozenset[str]().union(*waits.values())
         inside = {
@@ -201,9 +203,11 @@ def _draft(
     turns: Mapping[str, Missing],
     left: Mapping[str, str],
 ) -> Draft:
-    """A plan without the order of those that take things from each other. `left`: key -> why nothing is planned for it."""
+    """A plan that does not yet order works that take names or ports from each other. `left`: key -> why nothing is
+    planned for it."""
     draft = Draft(desired=desired, observed=observed, context=context, turns=turns, left=left)
-    # networks and volumes before containers, and those before what needs them: each looks at what is planned already
+    # Networks and volumes come before containers, and prerequisites before containers that need them: each step reads
+    # what is already planned.
     draft.withheld = {key: f"{key.partition(':')[2]} has an error in its section" for key in desired.broken}
     for network in sorted(desired.networks, key=lambda item: item.section):
         draft.attempt(Key("network", network.section), partial(plan_network, draft, network))
@@ -223,11 +227,12 @@ def _draft(
     return draft
 
 
-# Planning networks and volumes. Neither can change in place: a network is replaced, a volume is left alone.
+# Planning of networks and volumes. Docker cannot change either in place: a network is replaced, a volume is left
+# alone.
 
 
 def plan_network(draft: Draft, network: Network) -> None:
-    """Create, adopt or replace one network."""
+    """Plans to create, adopt or replace one network."""
     key, record = Key("network", network.section), draft.record("network", network.section)
     if draft.hands_off(key, record):
         _withhold(draft, key, is_there=any(n.name == network.name for n in draft.observed.networks))
@@ -235,7 +240,7 @@ def plan_network(draft: Draft, network: Network) -> None:
     if network.external:
         _join_network(draft, key, network, record)
         return
-    # by its id: a network of that name may be one that someone made after ours was removed
+    # compare by id: a network with this name may have been created by someone else after ours was removed
     seen = next((n for n in draft.observed.networks if record and n.id == record.object_id), None)
     if record is None or seen is None:
         _absent_network(draft, key, network, gone=record is not None)
@@ -261,8 +266,8 @@ def plan_network(draft: Draft, network: Network) -> None:
 
 
 def _join_network(draft: Draft, key: str, network: Network, record: Record | None) -> None:
-    """A network that others manage: nothing is done to it, whether it exists or not. One that was ours is released."""
-    # `external` was added to a network of ours: from now on others look after it, so it must not be removed with its
+    """Plans for a network that others manage (`external`): it is never changed. A network that was ours is released."""
+    # `external` was added to a network of ours: others manage it from now on, so it must not be deleted with its
     # section.
     if record is not None:
         draft.add(key, [ops.Forget(key=key, cause="others look after it (`external`)", record=record)])
@@ -274,7 +279,8 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
         )
         draft.find(key, "Waiting", status=True, reason="Waiting", message=message)
         draft.find(key, "Synced", status=False, reason="Waiting", message=message)
-        # The engine would refuse its containers anyway, and each refusal would count as a failure and begin a back-off.
+        # The engine would refuse containers on this network, and every refusal would count as a failure and start a
+        # back-off.
         draft.withheld[key] = f"no network named {network.name} exists"
         return
     draft.find(key, "Waiting", status=False, reason="Ready")
@@ -283,13 +289,14 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
 
 
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
-    """Keeps back what needs a resource that could not be made, so that it does not fail as well."""
+    """Holds back resources that need this one if it could not be created, so that they do not fail as well."""
     if key in draft.context.backoff and not is_there:
         draft.withheld[key] = f"{in_words(key)} could not be made"
 
 
 def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -> bool:
-    """Before 25.0 the engine makes two networks of one name, and then starts no container on either: leave them alone."""
+    """Whether several networks have this name. Engines before 25.0 allow that and then start no container on either, so
+    leave both alone."""
     same = [n.id for n in draft.observed.networks if n.name == network.name and n.id != object_id]
     if same:
         message = (
@@ -301,7 +308,7 @@ def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -
 
 
 def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "") -> bool:
-    """Whether its subnet or its bridge is taken; a network that exists then stays as it is."""
+    """Whether the network's subnet or bridge is already taken. An existing network then stays as it is."""
     found = obstacle(draft, network, object_id)
     if found is None:
         return False
@@ -328,7 +335,7 @@ def _replace(
 
 def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> None:
     foreign = next((n for n in draft.observed.networks if n.name == network.name), None)
-    # one that exists has its subnet already, so only a new one can be in the way of something
+    # an existing network already has its subnet; only a new network can collide with something
     if foreign is None and _is_hindered(draft, key, network):
         return
     if foreign is None:
@@ -347,7 +354,7 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
 
 
 def plan_volume(draft: Draft, volume: Volume) -> None:
-    """Create or adopt one volume."""
+    """Plans to create or adopt one volume."""
     key, record = Key("volume", volume.section), draft.record("volume", volume.section)
     if draft.hands_off(key, record):
         _withhold(draft, key, is_there=any(v.name == volume.name for v in draft.observed.volumes))
@@ -365,7 +372,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
             draft.conflict(key, f"a volume named {volume.name} exists, and ucidockd did not create it")
         return
     same = draft.is_as_recorded(record, volume) and record.name == volume.name
-    # replacing it would lose its data, so a volume that is there is never touched
+    # replacing a volume would lose its data, so an existing volume is never touched
     message = "" if same else "a volume cannot change: copy its data to one with another name"
     draft.find(key, "Synced", status=same, reason="InSync" if same else "VolumeDiffers", message=message)
     if record.lost and not same:
@@ -374,9 +381,11 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
 
 
 def is_same_volume(seen: ObservedVolume, record: Record) -> bool:
-    """Volumes have no id: the nonce tells ours from one that was removed and created again under its name.
+    """Whether a volume is the one in our record. Volumes have no id: the nonce in its labels tells our volume from a
+    volume that was removed and created again under the same name.
 
-    The engine's CreatedAt does not: up to 20.10 it is the time of the last change in the volume's top directory.
+    The engine's CreatedAt is not reliable: up to 20.10 it is the time of the last change in the volume's top
+    directory.
     """
     ours = record.adopted or seen.labels.get(LABEL_NONCE) == record.nonce
     return seen.name == record.name and ours

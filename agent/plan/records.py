@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What records say: a container's section as it was applied last, how it ended, and the engine that its object is on.
+"""What records say: the container as it was last applied, how it ended, and which engine its object belongs to.
 
-What runs goes by the section that was applied last. Another `data_root`, another disk or another storage driver is
-another, empty engine, and the old one with its containers may come back. So a record names the engine that its object is
-on, by a tag, and stays while another engine answers.
+A running container corresponds to the section that was last applied, not to the present one. Another `data_root`,
+disk or storage driver means another, empty engine, and the old engine with its containers may come back. So every
+record names the engine that its object belongs to with a tag, and is kept while another engine answers.
 
-The tag is made of what the engine says about itself and of our mark on its disk (20.10 keeps its id outside of
-`data_root`). Data that was moved has another tag and the same objects: their ids are the proof, and the records follow.
-Containers are there for one storage driver only; networks and volumes for all of them.
+The tag is a digest of the engine's own identity and of our mark in its data_root (20.10 keeps its id outside of
+`data_root`). Data that was moved to another disk has a new tag but the same objects: their ids prove it, and the
+records get the new tag. Containers belong to one storage driver; networks and volumes belong to all drivers of an
+engine.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ _PARTS: Mapping[str, type] = {
     "devices": Device,
     "ulimits": Ulimit,
 }
-_KEPT_ENGINES = 4  # beside the present one: one that was emptied, or thrown away, does not come back
+_KEPT_ENGINES = 4  # besides the present engine; an engine that was emptied or thrown away does not come back
 
 
 def as_applied(container: Container, record: Record) -> Container | None:
-    """`container` with the spec of its record; values of environment variables are hashes in it. None where the
-    record's spec is another version's, or that of something that was not ours."""
+    """`container` with the spec of its record, in which values of environment variables are hashes. None if another
+    version wrote the record, or if it describes a container that was not ours."""
     if not record.spec_hash or version_of(record.spec_hash) != SPEC_VERSION or "image" not in record.spec:
         return None
     known = {f.name for f in fields(ContainerSpec)}
@@ -80,7 +81,7 @@ def _plain(value: Any) -> Any:
 
 
 def waits_of(container: Container) -> tuple[str, ...]:
-    """What a container waits for, as records keep it: `wait_for` and `depends_on` entries, sorted."""
+    """The `wait_for` and `depends_on` entries of a container, sorted, in the form that records store."""
     policy = container.policy
     found = [f"{wanted.kind.value}:{wanted.target}" for wanted in policy.wait_for]
     found += [f"depends_on {wanted.section}:{wanted.condition.value}" for wanted in policy.depends_on]
@@ -88,27 +89,31 @@ def waits_of(container: Container) -> tuple[str, ...]:
 
 
 def applied_waits(record: Record) -> tuple[WaitFor, ...]:
-    """The `wait_for` entries among them."""
+    """The `wait_for` entries of `record.waits`."""
     pairs = (text.partition(":") for text in record.waits if not text.startswith("depends_on "))
     known = {kind.value: kind for kind in WaitKind}
     return tuple(WaitFor(kind=known[kind], target=target) for kind, _, target in pairs if kind in known)
 
 
-# How a container ended: by itself, or stopped by a user, by the engine or by us. Only the former can be a job done.
+# How a container ended: by itself, or stopped by a user, by the engine or by us. Only a container that ended by
+# itself can have completed a job.
 #
-# The engine does not show that (its `HasBeenManuallyStopped` stays inside). It keeps its last 256 events, until it is
-# stopped itself; its default bridge is made at each start (20.10 to 29) and so tells what ended before.
+# The engine's API does not say which (`HasBeenManuallyStopped` is internal). But the engine keeps its last 256 events
+# until it is itself stopped. It also creates its default bridge at each start (20.10 to 29), so that bridge's
+# creation time tells which containers ended before the start.
 
 
-OLD_VERSION_S = 3600.0  # an end so long before a start of the engine was none by that
-# what programs are sent to read their files again, to open their logs again, or with a window
+# a container that ended this long before an engine start was not stopped by the engine's shutdown
+OLD_VERSION_S = 3600.0
+# signals that ask programs to reload files, reopen logs or notice a new window size
 _HARMLESS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT})
 
 
 def is_job(container: Container) -> bool:
-    """Whether ending with 0 is what it is there for: `restart` says so, or a section that waits for its completion.
+    """Whether the container is a job, that is, meant to end with 0: `restart` says so, or another section waits for its
+    completion.
 
-    An unset `restart` is a service: the engine does not restart it, we do.
+    With an unset `restart` it is a service: not the engine but the agent restarts it.
     """
     if container.spec.restart is None:
         return container.awaited
@@ -116,14 +121,16 @@ def is_job(container: Container) -> bool:
 
 
 def is_alive(seen: ObservedContainer) -> bool:
-    """Whether it has a process, or will get one again by itself."""
+    """Whether the container has a process, or will get one by itself."""
     return seen.state in {"running", "restarting", "paused"}
 
 
 def is_completed(container: Container, seen: ObservedContainer, *, replaces: bool = False) -> bool:
-    """Whether one that was just started, and ended, did its job. `replaces`: one that ran has made room for it.
+    """Whether a container that ended right after its start has done its job. `replaces`: it replaced a container that
+    ran.
 
-    With `on-failure` it may be a service as well: one that ends at once, where the one before it ran on, is not a job.
+    With `on-failure` it may also be a service: if the container before it kept running and this one ends at once, it
+    is not a job.
     """
     if seen.exit_code != 0 or not is_job(container):
         return False
@@ -132,14 +139,14 @@ def is_completed(container: Container, seen: ObservedContainer, *, replaces: boo
 
 
 def was_stopped(events: Iterable[Mapping[str, Any]], stop_signal: str = "") -> bool | None:
-    """Whether the last run of a container was ended from outside; None where its events are not there any more.
+    """Whether the last run of a container was ended from outside; None if its events are no longer available.
 
-    `events`: of GET /events, of that container. The engine tells of a signal before the end that it leads to.
+    `events`: of GET /events, for that container. The engine reports a signal before the end that the signal causes.
     """
     known, asked = False, False
     for event in events:
         action = str(event.get("Action") or event.get("status") or "")
-        # Only the last run counts: what stopped the one before says nothing about this end.
+        # only the last run counts: how an earlier run was stopped does not explain this end
         if action == "start":
             known, asked = True, False
         elif action == "kill":
@@ -158,7 +165,7 @@ def _ends(event: Mapping[str, Any], stop_signal: str) -> bool:
 
 
 def _signal_number(name: str) -> int:
-    """Of `SIGTERM`, `TERM` or `15`; 0 for another."""
+    """The number of `SIGTERM`, `TERM` or `15`; 0 for an unknown name."""
     if name.isdigit():
         return int(name)
     known = {one.name: int(one) for one in signal.Signals}
@@ -166,17 +173,17 @@ def _signal_number(name: str) -> int:
 
 
 def unwitnessed(record: Record, seen: ObservedContainer, engine_since: str) -> bool:
-    """Whether one that ended with 0 did its job, where it is not known how it ended. `engine_since`: when the engine was
-    started, "" where that is not to be found out.
+    """Whether a container that ended with 0 completed its job, if we did not see how it ended. `engine_since`: start
+    time of the engine, "" if unknown.
 
-    What ended before this engine was started, and was not seen to end by itself, was most likely ended by the one before.
-    In this engine's life it is taken for what the engine would take it for: a job that is done.
+    A container that ended before the engine's start was most likely stopped by the shutdown of the engine. A
+    container that ended after that start is treated as the engine would treat it: as a completed job.
     """
     ended, began = moment(seen.finished_at), moment(engine_since)
-    # A time that cannot be read proves nothing: what was remembered decides, and else the exit code.
+    # An unreadable time proves nothing: `record.completed` decides if it is set, otherwise the exit code.
     if ended is None or began is None:
         return record.completed is None
-    # The record is of a version that did not note how containers ended.
+    # an older version wrote the record, without noting how the container ended
     if record.completed is None:
         return ended > began or ended < began - OLD_VERSION_S
     return ended > began
@@ -192,30 +199,30 @@ def moment(text: str) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
-    """The tags of records of the engine that answers: `<number>-<digest>`, later engines have higher numbers."""
+    """The tags for records of the engine that answers: `<number>-<digest>`; later engines have higher numbers."""
 
     containers: str
     others: str  # networks and volumes
 
     def of(self, kind: str) -> str:
-        """The tag of records of a kind."""
+        """The tag for records of this kind."""
         return self.containers if kind == "container" else self.others
 
     def include(self, record: Record) -> bool:
-        """Whether a record is of this engine, or may be: version 0.1.0 did not say."""
+        """Whether a record is of this engine, or may be: version 0.1.0 wrote no tags."""
         return record.engine in {"", self.of(record.kind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """Records to be changed because their objects were found here, and nonces of those to be dropped."""
+    """Records to update because their objects were found on this engine, and nonces of records to drop."""
 
     changed: tuple[Record, ...] = ()
     dropped: tuple[str, ...] = ()
 
 
 def tags_of(records: Iterable[Record], identity: EngineIdentity, mark: str) -> Tags:
-    """The tags of an engine; `mark`: what we left in its data root, "" where there is none."""
+    """The tags of an engine; `mark`: the mark that we left in its data_root, "" if there is none."""
     used = {record.engine for record in records if record.engine}
     home = (identity.id, identity.root, mark)
     others = _tag(used, home)
@@ -234,27 +241,29 @@ def _tag_number(tag: str) -> int:
 
 
 def visible(records: Iterable[Record], tags: Tags) -> list[Record]:
-    """The records of this engine. If a section has a record with its tag, a record without a tag is not used."""
+    """The records of this engine. If a section has a record with this engine's tag, its records without a tag are
+    ignored."""
     mine = [record for record in records if tags.include(record)]
     sure = {(r.kind, r.section) for r in mine if r.engine and not r.swap}
     return [r for r in mine if r.engine or r.swap or (r.kind, r.section) not in sure]
 
 
 def is_known(records: Iterable[Record], observed: Observed) -> bool:
-    """Whether an engine has what records name: a container, or where there is none, a network or volume of ours."""
+    """Whether the engine has an object that records name: one of our containers or, if no container is recorded, one of
+    our networks or volumes."""
     known = list(records)
     containers = [record for record in known if record.kind == "container"]
     return bool(_found(containers or known, observed))
 
 
 def claims(records: Iterable[Record], tags: Tags, observed: Observed) -> Claims:
-    """What has to change in the records, as the lists of the engine show whose objects it has."""
+    """The changes of records that follow from the engine's lists, which show where each object is."""
     known = list(records)
     here = _found(known, observed)
     comes = [r for r in known if r.nonce in here and r.engine != tags.of(r.kind)]
     changed = {r.nonce: replace(r, engine=tags.of(r.kind)) for r in comes}
     now = [changed.get(r.nonce, r) for r in known]
-    # the records of engines that came long before this one go: thrown away, they do not come back
+    # drop the records of engines from long ago: such an engine was thrown away and does not come back
     others = sorted({record.engine for record in now if not tags.include(record)}, key=_tag_number)
     old = set(others[: -2 * _KEPT_ENGINES])  # each engine has two tags
     dropped = _doubled(now, tags, here) | {record.nonce for record in now if record.engine in old}
@@ -263,7 +272,7 @@ def claims(records: Iterable[Record], tags: Tags, observed: Observed) -> Claims:
 
 
 def _found(records: Iterable[Record], observed: Observed) -> set[str]:
-    """Nonces of the records whose objects are there. Names prove nothing."""
+    """Nonces of the records whose objects exist. Names do not count as proof."""
     containers = {c.id for c in observed.containers}
     networks = {n.id for n in observed.networks}
     volumes = {v.labels.get(LABEL_NONCE) for v in observed.volumes}
@@ -277,17 +286,18 @@ def _found(records: Iterable[Record], observed: Observed) -> set[str]:
 
 
 def _doubled(records: list[Record], tags: Tags, here: set[str]) -> set[str]:
-    """Nonces of records whose section has another one on this engine: the one whose object is there stays."""
+    """Nonces of records to drop because their section has another record on this engine; the record whose object exists
+    stays."""
     chosen: dict[tuple[str, str], Record] = {}
     dropped: set[str] = set()
     for record in records:
-        # Both objects of a swap are wanted while it lasts, and records of another engine have their object there.
+        # a swap needs the records of both objects, and records of another engine have their objects there
         if record.swap or record.engine != tags.of(record.kind):
             continue
         other = chosen.setdefault((record.kind, record.section), record)
         if other is record:
             continue
-        # The record without an object goes: forgetting the other would leave its container to no one.
+        # drop the record without an object: without the other record, nothing would manage its container
         loser = other if record.nonce in here and other.nonce not in here else record
         chosen[record.kind, record.section] = record if loser is other else other
         dropped.add(loser.nonce)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Engine API's JSON of containers, networks and volumes, both ways (POST /containers/create, GET /containers/{id}/json).
+"""Converts containers, networks and volumes to and from the JSON of the Engine API (POST /containers/create, GET
+/containers/{id}/json).
 
-Out, only what the user set is sent: everything else stays the engine's or the image's default. Mounts, not Binds: the
-engine makes a missing bind source of Binds as a directory, on a router that is the flash.
+To the engine: only options that the user set are sent; everything else keeps the default of the engine or image.
+Mounts are sent as Mounts, not as Binds: for Binds the engine would create a missing source directory, on a router
+usually on its flash.
 
-In, a container is told in the words of a ContainerSpec, in the canonical forms that decoding gives (sorted, full capability
-names ...). It holds what the image and the engine filled in as well: `agent.plan.adoption` takes that away, and
-`agent.plan.container.difference` only looks at what a section says.
+From the engine: `read_spec` returns a ContainerSpec in the canonical forms that decoding produces (sorted, full
+capability names ...). It still contains what the image and the engine filled in: `agent.plan.adoption` removes that,
+and `agent.plan.container.difference` only compares options that a section sets.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from agent.model.resources import (
     Volume,
 )
 
-ENDPOINT_MAC_SINCE = (1, 44)  # older engines take the container's MAC address in Config
+ENDPOINT_MAC_SINCE = (1, 44)  # older engines take one MAC address for the whole container, in Config
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
@@ -46,7 +48,8 @@ def container_body(
     api: tuple[int, int],
     carry: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Body of POST /containers/create. `carry`: target -> name of anonymous volumes to take over."""
+    """Body of POST /containers/create. `carry`: target -> name, of the anonymous volumes to take over from an old
+    container."""
     spec = container.spec
     body: dict[str, Any] = {
         "Image": image,
@@ -57,7 +60,7 @@ def container_body(
     if spec.ports:
         published = (f"{p.container_port}/{p.protocol}" for p in spec.ports)
         body["ExposedPorts"] = body.get("ExposedPorts", {}) | engine_json.exposed(published)
-    # anonymous volumes move to the new container, unless the section mounts something at their place now
+    # anonymous volumes move to the new container, unless the section now mounts something at their target
     declared = {mount.target for mount in spec.mounts if mount.source}
     carried = [
         {"Type": "volume", "Source": name, "Target": target}
@@ -71,7 +74,7 @@ def container_body(
         first = spec.endpoints[0]
         at_once = {endpoint.network: endpoint_body(endpoint) for endpoint in _at_create(spec, api)}
         body["NetworkingConfig"] = {"EndpointsConfig": at_once}
-        # older engines take one MAC address, beside the networks, for the first of them
+        # older engines take a single MAC address outside of the networks and use it for the first one
         if first.mac_address and api < ENDPOINT_MAC_SINCE:
             body["MacAddress"] = first.mac_address
     return body
@@ -81,7 +84,7 @@ def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, An
     """The HostConfig object. `plugged`: `usb:` name -> path of the device."""
     devices = tuple(replace(device, host=plugged.get(device.host, device.host)) for device in spec.devices)
     mounts = [engine_json.mount(mount) for mount in spec.mounts]
-    # `VolumeDriver` alone is for Binds and for volumes that the image asks for
+    # `VolumeDriver` only affects Binds and volumes of the image, so Mounts need a DriverConfig
     for mount in mounts if spec.volume_driver else ():
         if mount["Type"] == "volume":
             driver = {"DriverConfig": {"Name": spec.volume_driver}}
@@ -90,7 +93,7 @@ def host_config(spec: ContainerSpec, plugged: Mapping[str, str]) -> dict[str, An
     if spec.log_driver is not None:
         logging["Type"] = spec.log_driver
     values: dict[str, Any] = {
-        # the first network is joined at create: a container that is connected only later starts on the default bridge
+        # the first network is joined at create: a container that is connected later would start on the default bridge
         "NetworkMode": spec.endpoints[0].network if spec.endpoints else spec.network_mode,
         "Mounts": mounts or None,
         "Tmpfs": {item.target: item.options for item in spec.tmpfs} or None,
@@ -108,7 +111,8 @@ def _requests(spec: ContainerSpec) -> list[dict[str, Any]]:
 
 
 def _security(spec: ContainerSpec) -> dict[str, Any]:
-    """`systempaths=unconfined` is docker's own: the engine knows two lists of paths instead, and empty ones hide none."""
+    """Translates `systempaths=unconfined`, which only the docker client knows: the API has two lists of paths to hide,
+    and empty lists hide none."""
     options = [option for option in spec.security_opt if not is_systempaths(option)]
     options += [f"seccomp={spec.seccomp}"] if spec.seccomp is not None else []
     found: dict[str, Any] = {"SecurityOpt": options or None}
@@ -127,14 +131,14 @@ def update_body(spec: ContainerSpec, changed: Collection[str]) -> dict[str, Any]
     if "pids_limit" in changed and spec.pids_limit is None:
         body["PidsLimit"] = -1
     if "memory" in changed and "memory_swap" not in changed and spec.memory is not None:
-        # the engine set swap to twice the old memory by itself and refuses memory above it (moby#39541)
+        # the engine set swap to twice the old memory, and refuses a memory limit above the swap limit (moby#39541)
         body["MemorySwap"] = spec.memory_swap or 2 * spec.memory
     return body
 
 
 def endpoint_body(endpoint: Endpoint) -> dict[str, Any]:
     """An EndpointSettings object."""
-    # Only what is set: an empty object here would take away what the engine would choose.
+    # send only what is set: an empty object would override the engine's own choice
     body: dict[str, Any] = {}
     if endpoint.aliases:
         body["Aliases"] = list(endpoint.aliases)
@@ -153,7 +157,8 @@ def endpoint_body(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _at_create(spec: ContainerSpec, api: tuple[int, int]) -> list[Endpoint]:
-    """The first network, and those with a MAC address, which engines since 25.0 take at create but not in a connect."""
+    """The first network, and networks with a MAC address: engines since 25.0 accept that address at create but not in a
+    later connect."""
     first, *others = spec.endpoints
     return [first, *(e for e in others if e.mac_address and api >= ENDPOINT_MAC_SINCE)]
 
@@ -161,7 +166,7 @@ def _at_create(spec: ContainerSpec, api: tuple[int, int]) -> list[Endpoint]:
 def extra_endpoints(
     container: Container, api: tuple[int, int] = (1, 41)
 ) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The networks after the first, to be connected before the start: old engines take one endpoint at create."""
+    """The networks to connect after the create and before the start: old engines accept only one endpoint at create."""
     if not container.spec.endpoints:
         return ()
     made = _at_create(container.spec, api)
@@ -174,7 +179,7 @@ def network_body(network: Network, labels: Mapping[str, str]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "Name": network.name,
         "Driver": spec.driver,
-        "CheckDuplicate": True,  # before 25.0 the engine makes a second network of the name without it
+        "CheckDuplicate": True,  # without it, engines before 25.0 create a second network of the same name
         "Internal": spec.internal,
         "Attachable": spec.attachable,
         "EnableIPv6": spec.ipv6,
@@ -199,14 +204,14 @@ def volume_body(volume: Volume, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def read_spec(inspect: Mapping[str, Any], names: Mapping[str, str]) -> ContainerSpec:
-    """`names`: id -> name of containers whose namespaces this one may share."""
+    """The spec of an existing container. `names`: id -> name, of containers whose namespaces it may share."""
     config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
     mode, endpoints = _networks(inspect, names)
     logging = host.get("LogConfig") or {}
     found = fields_of(inspect)
     requests = host.get("DeviceRequests") or ()
     cdi = (item for item in requests if item.get("Driver") == "cdi")
-    # the engine exposes what it publishes by itself
+    # the engine exposes published ports by itself
     published = engine_json.read_exposed(host.get("PortBindings"))
     apart = {
         "image": str(config.get("Image") or ""),
@@ -232,7 +237,8 @@ def _security_shown(host: Mapping[str, Any]) -> dict[str, Any]:
     options = _sorted(host.get("SecurityOpt"))
     profile = next((option.partition("=")[2] for option in options if option.startswith("seccomp={")), None)
     if profile is not None:
-        with contextlib.suppress(QuantityError):  # of another client, which the engine took all the same
+        # another client sent a profile that we cannot parse, and the engine accepted it
+        with contextlib.suppress(QuantityError):
             profile = parse_profile(profile)
     if host.get("MaskedPaths") == [] and host.get("ReadonlyPaths") == []:
         options = _sorted([*options, "systempaths=unconfined"])
@@ -240,7 +246,7 @@ def _security_shown(host: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lender(entry: str, names: Mapping[str, str]) -> str:
-    """An entry of VolumesFrom: `name[:mode]`, or an id."""
+    """Converts an entry of VolumesFrom: `name[:mode]`, or an id instead of the name."""
     other, _, mode = entry.partition(":")
     found = names.get(other, other)
     return f"{found}:ro" if "ro" in mode.split(",") else found
@@ -254,9 +260,9 @@ def _sorted(items: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
-    """The mounts in effect: of `-v`, `--mount`, `--volumes-from` and the image alike."""
+    """The mounts in effect that come from `-v`, `--mount` or the image; mounts of `volumes_from` are left out."""
     host = inspect.get("HostConfig") or {}
-    # Only the request shows `nocopy`: the mounts in effect do not.
+    # `nocopy` appears only in the request (HostConfig.Mounts), not in the mounts in effect
     no_copy = {
         item["Target"] for item in host.get("Mounts") or () if (item.get("VolumeOptions") or {}).get("NoCopy")
     }
@@ -268,7 +274,7 @@ def _mounts(inspect: Mapping[str, Any]) -> list[Mount]:
 
 
 def is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
-    """Whether a mount is there because of VolumesFrom: neither the container's creator nor its image asked for it."""
+    """Whether a mount comes from VolumesFrom, that is, neither the container's creator nor its image asked for it."""
     host = inspect.get("HostConfig") or {}
     if not host.get("VolumesFrom"):
         return False
@@ -281,21 +287,21 @@ def is_lent(item: Mapping[str, Any], inspect: Mapping[str, Any]) -> bool:
 def _mount(item: Mapping[str, Any], *, no_copy: bool) -> Mount:
     bind = item["Type"] == "bind"
     name = str(item.get("Name") or "")
-    # The name of an anonymous volume is the engine's: as a source it would tie a section to this one container.
+    # the engine chose the name of an anonymous volume; as a source it would tie the section to this one container
     source = str(item.get("Source") or "") if bind else ("" if is_anonymous(name) else name)
     propagation = str(item.get("Propagation") or "") if bind else ""
     return Mount(
         source=source,
         target=item["Destination"],
         read_only=not item.get("RW", True),
-        # The engine fills in `rprivate` where nothing was asked for.
+        # the engine fills in `rprivate` if nothing was requested
         propagation="" if propagation == "rprivate" else propagation,
         no_copy=not bind and (no_copy or "nocopy" in str(item.get("Mode") or "").split(",")),
     )
 
 
 def is_anonymous(volume: str) -> bool:
-    """The engine names anonymous volumes with 64 hex digits."""
+    """Whether the engine chose this volume's name: 64 hex digits."""
     return _ANONYMOUS.fullmatch(volume) is not None
 
 
@@ -307,7 +313,7 @@ def anonymous_volumes(inspect: Mapping[str, Any]) -> dict[str, str]:
 
 
 def volumes_of(inspect: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same as records name them."""
+    """The anonymous volumes of a container, in the form that records store."""
     return volume_words(anonymous_volumes(inspect))
 
 
@@ -317,7 +323,7 @@ def volume_words(volumes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
-    # `--tmpfs` and `--mount type=tmpfs` stand in two places of the answer.
+    # the engine reports `--tmpfs` and `--mount type=tmpfs` in two different places
     found = [
         Tmpfs(target=target, options=options or "") for target, options in (host.get("Tmpfs") or {}).items()
     ]
@@ -335,7 +341,7 @@ def _tmpfs(host: Mapping[str, Any]) -> list[Tmpfs]:
 
 
 def shared(mode: str | None, names: Mapping[str, str]) -> str | None:
-    """A namespace mode; the engine keeps `container:` with an id, a section has the name."""
+    """A namespace mode with the container's name: the engine stores `container:` with an id, a section has the name."""
     if not mode or not mode.startswith("container:"):
         return mode or None
     other = mode.removeprefix("container:")
@@ -345,9 +351,9 @@ def shared(mode: str | None, names: Mapping[str, str]) -> str | None:
 def _networks(
     inspect: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[str | None, tuple[Endpoint, ...]]:
-    """The network mode if it leaves no choice of networks, otherwise the endpoints, the one of the mode first.
+    """The network mode if it allows no networks, otherwise the endpoints, with the network of the mode first.
 
-    The mode keeps the name of a network that the container was disconnected from: the endpoints decide.
+    The endpoints decide: the mode keeps the name of a network even after the container was disconnected from it.
     """
     mode = str((inspect.get("HostConfig") or {}).get("NetworkMode") or "")
     if mode in NO_NETWORKS or mode.startswith("container:"):
@@ -356,7 +362,7 @@ def _networks(
     seen = {
         name: item
         for name, item in ((inspect.get("NetworkSettings") or {}).get("Networks") or {}).items()
-        if not running or item.get("EndpointID")  # a failed connect leaves an entry without
+        if not running or item.get("EndpointID")  # a failed connect leaves an entry without an EndpointID
     }
     first = "bridge" if mode in DEFAULT_NETWORKS else mode
     order = sorted(seen, key=lambda name: (name != first and seen[name].get("NetworkID") != first, name))
@@ -365,14 +371,14 @@ def _networks(
     if mac and endpoints:
         endpoints[0] = replace(endpoints[0], mac_address=mac.lower())
     if endpoints == [Endpoint(network="bridge")]:
-        return None, ()  # what every container gets
+        return None, ()  # every container gets this one by default
     return None, tuple(endpoints)
 
 
 def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpoint:
-    """The static addresses; engines before API 1.45 add the short id to the aliases."""
+    """The static settings of an endpoint."""
     ipam = item.get("IPAMConfig") or {}
-    # The short id is the engine's own addition, and another one in each container.
+    # engines before API 1.45 add the short id to the aliases; it is different for every container
     aliases = [alias for alias in item.get("Aliases") or () if alias != container_id[:12]]
     return Endpoint(
         network=network,
@@ -381,11 +387,11 @@ def _endpoint(network: str, item: Mapping[str, Any], container_id: str) -> Endpo
         ip6=ipam.get("IPv6Address") or "",
         link_local=_sorted(ipam.get("LinkLocalIPs")),
         driver_opts=driver_opts(item),
-        # 0 is what the engine shows where nothing was asked for.
+        # the engine reports 0 if no priority was requested
         gw_priority=item.get("GwPriority") or None,
     )
 
 
 def driver_opts(item: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """An endpoint's, without those that the engine moves there by itself: sysctls of `net.*.eth0.*`."""
+    """The driver options of an endpoint, without the sysctls of `net.*.eth0.*`, which the engine moves there by itself."""
     return tuple(sorted((k, v) for k, v in (item.get("DriverOpts") or {}).items() if k != ENDPOINT_SYSCTLS))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A change of a spec: what a changed field costs, by the table of options, and how it reads, also as a section writes it.
+"""Changes of a spec: how each changed field can be applied (by the table of options), and how to show it.
 
-As a section writes it: option by option, before and after, without what may be secret. Specs are canonical and masked
-(`agent.model.identity`), as records keep them.
+Every change is shown in words and option by option, as a section would write it, before and after, with secrets
+masked. Specs are canonical and masked (`agent.model.identity`), in the form that records store.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from agent.model.secrets import MASK, hidden_pair, hidden_text, hidden_words
 from agent.plan.container.meaning import PLAIN, Defaults, changed_fields, meaning
 from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
 
-# Fields and their values in the words of a section, as plans, conflicts and diffs show them, without what may be secret.
+# Fields and their values as a section would write them, for plans, conflicts and diffs; secrets are masked.
 #
-# Values are canonical and masked (`agent.model.identity`): what records hold.
+# The input values are canonical and masked (`agent.model.identity`), in the form that records store.
 
 Written = str | tuple[str, ...] | None
-"""What a section says of an option: one value, the entries of a list, None where it says nothing."""
+"""The value of an option in a section: a string, the entries of a list, or None if the option is not set."""
 
-_SHORTEST_RANGE = 3  # of ports: two neighbours are mostly written one by one
+_SHORTEST_RANGE = 3  # of ports: people mostly write two neighbouring ports as two entries
 _MODES = ("macvlan_mode", "ipvlan_mode")
 
 
 def option_of(field: str) -> str:
-    """The option that a ContainerSpec field is read from."""
+    """The UCI option from which a ContainerSpec field is read."""
     return BY_FIELD[field].uci if field in BY_FIELD else field
 
 
 def words(field: str, old: Any, new: Any) -> tuple[str, str]:
-    """Two values of a field. Of environment variables the names say enough, and only of those that differ."""
-    # values of variables are hashes in records, and secrets in sections: neither is for people
+    """The old and the new value of a field in words. For environment variables only the names of those that differ."""
+    # values of variables are hashes in records and secrets in sections; neither should be shown
     if field != "env":
         return _words(field, old), _words(field, new)
     mine, other = dict(map(tuple, old or [])), dict(map(tuple, new or []))
@@ -60,11 +60,11 @@ def _words(field: str, value: Any) -> str:
     try:
         return _text(_spoken(row, value))
     except (TypeError, ValueError, KeyError, AttributeError):
-        return _text(value)  # of a version that knew the field in another form
+        return _text(value)  # written by another version, which stored the field in another form
 
 
 def _spoken(row: ContainerOption, value: Any) -> object:
-    """The canonical value as the section writes it."""
+    """The canonical value, as the section would write it."""
     codec = row.codec
     match row.field:
         case "health":
@@ -107,13 +107,13 @@ def _health(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 LEVELS: Mapping[str, Level] = {row.field: row.level for row in TABLE}
-# moby: zero means "unchanged" in an update (moby#22516), so only these can be taken back in place
+# moby treats zero as "unchanged" in an update (moby#22516), so only these fields can be unset in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChange:
-    """One changed field with both values in words, and the `options` that it is read from."""
+    """One changed field with its old and new value in words, and its UCI `options`."""
 
     field: str
     old: str
@@ -126,17 +126,17 @@ LIMITS = frozenset(name for name, level in LEVELS.items() if level is Level.UPDA
 
 
 def is_no_limit(field: str, value: Any) -> bool:
-    """Whether a value of a field that an update can change means that there is no limit, or the default one.
+    """Whether a value means no limit, or the default limit, for a field that can be updated in place.
 
-    `memory_swap` -1 is its own setting: swap without a limit.
+    Exception: -1 for `memory_swap` is an explicit setting and means unlimited swap.
     """
     return value in (None, 0, "") or (value == -1 and field != "memory_swap")
 
 
 def is_same_limit(field: str, wanted: Any, seen: Any, memory: Any) -> bool:
-    """Whether a limit that the engine shows is the declared one. `memory`: the memory limit that it shows.
+    """Whether the limit that the engine reports equals the declared one. `memory`: the reported memory limit.
 
-    Without a limit of its own for swap, the engine shows twice the memory limit.
+    If no swap limit is set, the engine reports twice the memory limit.
     """
     if not is_no_limit(field, wanted):
         return bool(wanted == seen)
@@ -144,26 +144,28 @@ def is_same_limit(field: str, wanted: Any, seen: Any, memory: Any) -> bool:
 
 
 def level_of(field: str, old: Any, new: Any) -> Level:
-    """What a change of `field` from `old` to `new` (canonical values, None = unset) takes."""
-    level = LEVELS.get(field, Level.RECREATE)  # not of this version: what made it has to go
+    """How a change of `field` from `old` to `new` can be applied (canonical values, None = unset)."""
+    # a field of another version: this version cannot change it in place
+    level = LEVELS.get(field, Level.RECREATE)
     if level is Level.UPDATE and is_no_limit(field, new) and field not in _CLEARABLE:
         return level if is_no_limit(field, old) else Level.RECREATE
     if level is Level.RECONNECT:
-        # with or without networks at all is a matter of the network mode, fixed at create
+        # the network mode decides whether a container has networks at all, and it is fixed at create
         fixed = not (old and new) or _macs(old) != _macs(new)
         return Level.RECREATE if fixed else level
     return level
 
 
 def _macs(endpoints: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """Before API 1.44 a MAC address is the container's, set at create, and a connect with another one does nothing."""
+    """MAC addresses by network. Before API 1.44 the MAC address is set at create for the whole container; a connect
+    ignores it."""
     return {(e["network"], e["mac_address"]) for e in endpoints if e.get("mac_address")}
 
 
 def classify(
     before: Mapping[str, Any], after: Mapping[str, Any], defaults: Defaults = PLAIN
 ) -> tuple[FieldChange, ...]:
-    """What two canonical masked specs of a container ask for differently, sorted by field."""
+    """The changes between two canonical masked specs of a container, by meaning, sorted by field."""
     names = changed_fields("container", before, after, defaults)
     if not names:
         return ()
@@ -174,9 +176,9 @@ def classify(
 def change_of(
     field: str, old: Any, new: Any, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> FieldChange:
-    """One change; `before` and `after` are the meanings: a limit of 0 is taken away as one that is unset."""
+    """One change. `before` and `after` are the meanings of the specs, in which a limit of 0 equals an unset limit."""
     old_text, new_text = words(field, old, new)
-    # only for limits the meaning decides: of a list `level_of` needs the entries as they are written
+    # only limits are compared by meaning; for lists `level_of` needs the entries as written
     in_place = LEVELS.get(field) is Level.UPDATE
     level = level_of(field, before.get(field), after.get(field)) if in_place else level_of(field, old, new)
     return FieldChange(
@@ -185,18 +187,18 @@ def change_of(
 
 
 def describe(changes: Iterable[FieldChange]) -> str:
-    """Changes in words: `memory 1 -> 2; restart no -> always`."""
+    """The changes in words: `memory 1 -> 2; restart no -> always`."""
     return "; ".join(f"{option_of(change.field)} {change.old} -> {change.new}" for change in changes)
 
 
 def options_of(changes: Iterable[FieldChange]) -> tuple[OptionChange, ...]:
-    """All of them, option by option."""
+    """The changes option by option."""
     return tuple(replace(option, level=change.level) for change in changes for option in change.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionChange:
-    """`level`: what it takes (see `Level`). `hidden`: names of entries that changed and whose values are not shown."""
+    """`level`: how the change is applied (see `Level`). `hidden`: names of changed entries whose values are masked."""
 
     option: str
     before: Written
@@ -205,7 +207,7 @@ class OptionChange:
     hidden: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For clients."""
+        """The JSON for clients."""
         shown: dict[str, Any] = {
             "field": self.option,
             "before": list(self.before) if isinstance(self.before, tuple) else self.before,
@@ -216,7 +218,7 @@ class OptionChange:
 
 
 def option_changes(field: str, old: Any, new: Any, level: Level) -> tuple[OptionChange, ...]:
-    """One changed field of a container as the options that it is read from."""
+    """The change of one container field, as changes of its UCI options."""
     row = BY_FIELD.get(field)
     if field in ("env", "labels"):
         option = "env" if field == "env" else "label"
@@ -224,7 +226,8 @@ def option_changes(field: str, old: Any, new: Any, level: Level) -> tuple[Option
     if row is not None and row.shape is Shape.PAIRS:
         return (_of_pairs(row.uci, old or [], new or [], level),)
     before, after = _options_of(row, field, old), _options_of(row, field, new)
-    # what looks the same once masked is told all the same, by name: a change without any would not be understood
+    # a change that masking makes invisible is still listed by name; otherwise the cause of the operation would be
+    # missing
     return tuple(
         OptionChange(
             option=name,
@@ -239,7 +242,7 @@ def option_changes(field: str, old: Any, new: Any, level: Level) -> tuple[Option
 
 
 def network_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[OptionChange, ...]:
-    """What two specs of a network say otherwise. None of it changes in place."""
+    """The changed options between two specs of a network. None of them can change in place."""
     return _changes(_network(before), _network(after))
 
 
@@ -254,7 +257,7 @@ def _changes(old: Mapping[str, Written], new: Mapping[str, Written]) -> tuple[Op
 def _of_pairs(
     option: str, old: Iterable[Any], new: Iterable[Any], level: Level, *, names_only: bool = False
 ) -> OptionChange:
-    """A list of `name=value`. What differs and looks the same once masked is named instead."""
+    """A change of a list of `name=value`. Entries that look equal after masking but differ are listed in `hidden`."""
     mine, other = dict(map(tuple, old)), dict(map(tuple, new))
     before, after = (
         {
@@ -263,7 +266,7 @@ def _of_pairs(
         }
         for each in (mine, other)
     )
-    # A changed password would show as no change at all: the name says that there is one.
+    # a changed password looks unchanged once it is masked, so list its name
     hidden = tuple(
         name
         for name in sorted(mine.keys() & other.keys())
@@ -285,12 +288,13 @@ def _options_of(row: ContainerOption | None, field: str, value: Any) -> dict[str
     try:
         return _written(row, name, value)
     except (TypeError, ValueError, KeyError, AttributeError):
-        return {name: hidden_text(str(value))}  # of a version that knew the field in another form
+        # written by another version, which stored the field in another form
+        return {name: hidden_text(str(value))}
 
 
 def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Written]:
     match row.field if row is not None else "":
-        # A field that only another version of ours has a row for.
+        # only another version has a row for this field
         case "":
             return {name: hidden_text(str(value))}
         case "health":
@@ -301,10 +305,10 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
                 for key, item in value.items()
             }
         case "endpoints":
-            # A record holds what JSON gives back, where tuples have become lists.
+            # records come from JSON, in which tuples have become lists
             points = [Endpoint(**{**item, "aliases": tuple(item.get("aliases", ()))}) for item in value]
-            # The top-level option and the endpoint's are one field of the spec: both are shown, as the section
-            # may have either.
+            # The top-level option and the endpoint's option are the same field of the spec. Show both, because the
+            # section may use either.
             mac: dict[str, Written] = {"mac_address": points[0].mac_address} if points[0].mac_address else {}
             return {name: tuple(map(entry_text.endpoint, points)), **mac}
         case "ports":
@@ -314,7 +318,7 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
             return {name: f"seccomp={value}"}
     assert row is not None
     codec = row.codec
-    # Masked word by word, and only then quoted: in one text a password may not be told from its flag.
+    # mask word by word before quoting: in the joined text a password could not be told from its flag
     if row.shape is Shape.WORDS:
         return {name: " ".join(shlex.quote(word) for word in hidden_words(value))}
     if isinstance(value, list):
@@ -338,7 +342,7 @@ def _network(spec: Mapping[str, Any]) -> dict[str, Written]:
             written["mode"] = options.pop(name)
     own = options.get(BRIDGE_NAME, "")
     if own.startswith("br-") and len(own) <= INTERFACE_NAME_MAX:
-        options.pop(BRIDGE_NAME)  # the one that each network gets
+        options.pop(BRIDGE_NAME)  # the default bridge name, which every network gets
     lists = {
         "subnet": [pool["subnet"] for pool in pools],
         "gateway": [pool["gateway"] for pool in pools if pool.get("gateway")],

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Desired, applied and observed side by side, field by field: what `ucidockd diff` shows, and what a conflict is about.
+"""Compares desired, applied and observed state field by field: for `ucidockd diff`, and to describe conflicts.
 
-Only what the section says is compared with the engine: everything else is the image's or the engine's business.
-Planning decides by `agent.plan.container.changes` (applied against desired) and by the drift below (what can change at
-all on a container of ours); `differences` is for people, and for containers that are not ours.
+Only options that the section sets are compared with the engine; the image or the engine decides about the rest.
+Planning itself uses `agent.plan.container.changes` (applied against desired) and the drift below (the settings that
+can change on a container of ours). `differences` is for people, and for containers that are not ours.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from agent.uci.decode_network import BRIDGE_NAME
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldDifference:
-    """One field in words, by the name of its option.
+    """One field in words, named by its option.
 
-    `edited`: the section changed since it was applied; `drifted`: the engine shows another value than was applied, or
-    than is declared where nothing was.
+    `edited`: the section changed since it was applied. `drifted`: the engine reports another value than the applied
+    one or, if nothing was applied, than the declared one.
     """
 
     field: str
@@ -57,10 +57,11 @@ def differences(
     image_id: str,
     defaults: Defaults = PLAIN,
 ) -> tuple[FieldDifference, ...]:
-    """The fields in which the three are not the same, in the order of the spec.
+    """The fields in which desired, applied and observed state are not all the same, in the order of the spec.
 
-    `names`: see `read_spec`. `image_id`: of the desired image, "" when it is not there. The id decides: what the
-    container was created by may be an id, or a reference that stands for another image now. `defaults`: for the record.
+    `names`: see `read_spec`. `image_id`: id of the desired image, "" if the image is not present. Images are compared
+    by id, because the container may have been created from an id, or from a reference that now names another image.
+    `defaults`: for comparing with the record.
     """
     seen = read_spec(inspect, names) if inspect is not None else None
     if seen is not None and inspect is not None and image_id:
@@ -72,7 +73,7 @@ def differences(
     wanted = masked(canonical(container.spec))
     shown = masked(canonical(seen)) if seen is not None else {}
     applied = record.spec if record is not None else {}
-    # which networks count is for `endpoints` to say: the default one where a section names none, and no other
+    # `endpoint_drift` knows which networks count: a section without networks means the default network only
     networks = endpoint_drift(container, inspect, {}, api=(1, 41)) if inspect is not None else None
     changed = changed_fields("container", applied, wanted, defaults) if record is not None else ()
     found = []
@@ -109,7 +110,7 @@ def differences(
 def _has_drifted(
     field: str, container: Container, record: Record, seen: ContainerSpec, inspect: Mapping[str, Any]
 ) -> bool:
-    """Whether the engine shows one field otherwise than it was applied."""
+    """Whether the engine reports another value for this field than the one applied."""
     before = as_applied(container, record)
     if before is None:
         return False  # not known
@@ -118,7 +119,7 @@ def _has_drifted(
             return bool(record.image_id) and inspect.get("Image") != record.image_id
         case "endpoints":
             return endpoint_drift(before, inspect, {}, api=(1, 41)) is not None
-        case "env":  # the record has hashes
+        case "env":  # the record stores hashes of the values
             shown = masked({"env": [list(pair) for pair in seen.env]})["env"]
             return not {tuple(pair) for pair in record.spec.get("env", ())} <= {tuple(pair) for pair in shown}
         case "seccomp":
@@ -127,14 +128,14 @@ def _has_drifted(
 
 
 def _image_words(inspect: Mapping[str, Any]) -> str:
-    """The reference that it was created by, and the image itself."""
+    """The reference that the container was created from, and its image id."""
     reference = str((inspect.get("Config") or {}).get("Image") or "")
     short = str(inspect.get("Image") or "").removeprefix("sha256:")[:12]
     return f"{reference} ({short})" if short and not reference.startswith("sha256:") else short or reference
 
 
 def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
-    """Whether the engine shows what the section says of one field. What it does not say is met."""
+    """Whether the engine reports what the section sets for one field. A field that the section does not set is met."""
     want, have = getattr(wanted, field), getattr(seen, field)
     if want in (None, ()):
         return True
@@ -144,7 +145,7 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
         case "env" | "labels" | "log_opts":
             return set(want) <= set(have)
         case "mounts":
-            # a mount without a source is an anonymous volume: the engine chose its name
+            # a mount without a source is an anonymous volume, whose name the engine chose
             shown = [(other.target, other.read_only, other.source) for other in have]
             return all(
                 any(
@@ -163,7 +164,7 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
         case "entrypoint":
             return bool(want == (have or ("",)))
         case "platform":
-            return True  # the engine shows that of the image only, and of some containers
+            return True  # the engine reports the platform of the image only, and not for every container
         case "security_opt" | "cap_add" | "cap_drop" | "cdi_devices" | "expose":
             return set(want) <= set(have)
     if field in LIMITS:
@@ -171,11 +172,11 @@ def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:
     return bool(want == have) or (want is False and have is None)
 
 
-# What changed on a container outside of ucidockd.
+# Changes made to a container outside of ucidockd.
 #
-# The engine lets only three things of an existing container change: what `POST /containers/{id}/update` takes, its
-# networks, and its name (compared elsewhere). Everything else is fixed for the life of the id that state.json names.
-# Only fields that the user set are compared.
+# The engine can change only three things of an existing container: the fields of `POST /containers/{id}/update`, its
+# networks and its name (compared elsewhere). Everything else is fixed for the container id in state.json. Only fields
+# that the user set are compared.
 
 
 FIELDS = tuple(  # ContainerSpec field, HostConfig key
@@ -193,11 +194,10 @@ def container_drift(
 ) -> tuple[FieldChange, ...]:
     """The differences between a container's spec and the body of GET /containers/{id}/json.
 
-    `networks`: see `endpoints.network_ids`; a container may hold on to a network that was removed. `api`: the version
-    that the engine speaks. `ignored`: see `Record.ignored`.
+    `networks`: see `endpoints.network_ids`; a container may still refer to a network that was removed. `api`: the API
+    version that the engine speaks. `ignored`: see `Record.ignored`.
     """
-    # Only what can be changed in place is looked at: anything else cannot drift, since the engine has no call that
-    # changes it.
+    # compare only what can be changed in place: the engine has no call that changes anything else, so it cannot drift
     changes = _resources(container, inspect.get("HostConfig") or {})
     endpoints = endpoint_drift(container, inspect, networks, api=api, ignored=ignored)
     found = (*changes, endpoints) if endpoints else changes
@@ -213,7 +213,7 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             old, new = words(field, seen, wanted)
             options = option_changes(field, seen, wanted, level)
             changes.append(FieldChange(field=field, old=old, new=new, level=level, options=options))
-    # not among the limits: to the engine it is an object, of which it leaves out what is zero
+    # restart is compared apart from the limits: it is an object in which the engine omits zero values
     if container.spec.restart is not None:
         wanted = update_body(container.spec, ["restart"])["RestartPolicy"]
         seen = host.get("RestartPolicy") or {}
@@ -232,7 +232,7 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
 
 
 def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, ...]:
-    """Names of what a foreign network (body of GET /networks/{id}) has otherwise than declared."""
+    """The option groups in which a foreign network (body of GET /networks/{id}) differs from its section."""
     spec = network.spec
     pairs = {
         "driver": (spec.driver, inspect.get("Driver")),
@@ -241,7 +241,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
         "ipv6": (spec.ipv6, inspect.get("EnableIPv6")),
     }
     differing = [name for name, (wanted, seen) in pairs.items() if wanted != seen]
-    # of lists only what the section says is compared: its creator may have set more
+    # for lists compare only the section's entries: the creator of the network may have set more
     if not set(spec.options) <= set(network_options(inspect).items()):
         differing.append("options")
     if not set(spec.labels) <= set((inspect.get("Labels") or {}).items()):
@@ -257,7 +257,7 @@ def network_difference(network: Network, inspect: dict[str, Any]) -> tuple[str, 
 
 
 def network_options(inspect: Mapping[str, Any]) -> dict[str, str]:
-    """The options of a network, with the name that the engine gave its bridge where none was set.
+    """The options of a network. If no bridge name was set, it includes the name that the engine chose.
 
     `libnetwork/drivers/bridge`: `br-` and the first 12 digits of the network's id.
     """
@@ -268,7 +268,8 @@ def network_options(inspect: Mapping[str, Any]) -> dict[str, str]:
 
 
 def volume_difference(volume: Volume, inspect: dict[str, Any]) -> tuple[str, ...]:
-    """Names of what a foreign volume (body of GET /volumes/{name}) has otherwise than declared; labels do no harm."""
+    """The option groups in which a foreign volume (body of GET /volumes/{name}) differs from its section. Labels are not
+    compared: a difference in labels is harmless."""
     differing = ["driver"] if volume.spec.driver != inspect.get("Driver") else []
     if set(volume.spec.options) != set((inspect.get("Options") or {}).items()):
         differing.append("options")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which image a container is made of: the one that it runs, until its section names another or an update is wanted.
+"""Decides which image a container is created from: the image that it already runs, until its section names another or an
+update is wanted.
 
-A tag that moves, by anyone's pull or `docker tag`, replaces nothing by itself. What a reference names now counts
-when a container is made for the first time, when `image` or `platform` changes, and in an update: one that was asked for,
-or one of `update auto` in its window.
+A tag that moves, by any pull or `docker tag`, causes no replacement by itself. The image that a reference names now
+matters only when a container is first created, when `image` or `platform` changes, and in an update: one that a user
+requested, or one of `update auto` in its window.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ DEFAULT_AGE_S = 3 * 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`keep`: the image to use while it is available, "" for what the reference names. `digest`: what to pull
-    where that is not local. `fresh`: the registry is asked first. `why`: the cause, where this alone asks for a new
-    container. `pin`: it stays on that image. `restores`: the key of the data that it gets back."""
+    """The image to use for a container.
+
+    `keep`: id of the image to use while it is available, "" for the image that the reference names. `digest`: what to
+    pull if that image is not local. `fresh`: ask the registry first. `why`: the cause, if this choice alone requires
+    a new container. `pin`: the container stays on that image. `restores`: the key of the saved data to restore.
+    """
 
     keep: str = ""
     digest: str = ""
@@ -41,8 +45,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freed:
-    """What `strategy free-first` is at, as a record keeps it. `image_id`, `digest`, `reference`: the image that went first.
-    `keep`, `keep_digest`, `pin`: as of `Choice`. `goes_back`: the new one has failed."""
+    """Progress of a replacement with `strategy free-first`, as a record stores it.
+
+    `image_id`, `digest`, `reference`: the image that was removed first. `keep`, `keep_digest`, `pin`: see `Choice`.
+    `goes_back`: the new image has failed, so the old one is being restored.
+    """
 
     image_id: str
     digest: str
@@ -54,13 +61,13 @@ class Freed:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """For the record."""
+        """The form that the record stores."""
         flags = [name for name in ("pin", "goes_back") if getattr(self, name)]
         return (self.image_id, self.digest, self.reference, self.keep, self.keep_digest, *flags)
 
     @classmethod
     def of(cls, record: Record) -> Freed | None:
-        """None where nothing is under way."""
+        """The progress that a record stores, None if no such replacement is under way."""
         if len(record.freed) < 5:
             return None
         image_id, digest, reference, keep, keep_digest, *flags = record.freed
@@ -72,28 +79,31 @@ class Freed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newer:
-    """What the reference names, and the container does not run. `image_id`: where it is local, else "". `since`: when a
-    registry was first seen to have it, unix seconds; None where no check knows of it."""
+    """An image that the reference names and that the container does not run.
+
+    `image_id`: its id if it is local, else "". `since`: when a check first found it in the registry, unix seconds;
+    None if no check has found it.
+    """
 
     image_id: str
     digest: str
     since: float | None = None
-    size: int | None = None  # bytes to download, where they are known
+    size: int | None = None  # bytes to download, None if unknown
 
     @property
     def word(self) -> str:
-        """Stands for it in records."""
+        """How records refer to it."""
         return self.digest or self.image_id
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The text for people."""
         size = f", {size_words(self.size)} to download" if self.size and not self.image_id else ""
         return f"{named(self.image_id, self.digest)} {'here' if self.image_id else 'in its registry'}{size}"
 
 
 def named(image_id: str, digest: str) -> str:
-    """An image as `docker images --digests` tells it: its short id, and the digest that a registry knows it by."""
+    """An image as `docker images --digests` shows it: its short id and its digest in the registry."""
     short = image_id.removeprefix("sha256:")[:12]
     if not digest:
         return short
@@ -101,13 +111,13 @@ def named(image_id: str, digest: str) -> str:
 
 
 def split_word(word: str) -> tuple[str, str]:
-    """Image id and digest (`repository@sha256:...`, "" where none is known) of one of `Record.previous`."""
+    """Image id and digest (`repository@sha256:...`, "" if unknown) of an entry of `Record.previous`."""
     image_id, _, digest = word.partition("=")
     return image_id, digest
 
 
 def digest_of(image_id: str, reference: str, digests: Mapping[str, tuple[str, ...]]) -> str:
-    """By which a registry knows a local image under the repository of `reference`, "" where the engine tells none."""
+    """The digest of a local image in the repository of `reference`; "" if the engine does not report one."""
     known = digests.get(image_id, ())
     if not known:
         return ""
@@ -116,7 +126,7 @@ def digest_of(image_id: str, reference: str, digests: Mapping[str, tuple[str, ..
 
 
 def keeps_image(container: Container, record: Record) -> bool:
-    """Whether a container is to be made of the image of its record, as far as its section is concerned."""
+    """Whether the container's section still asks for the image in its record."""
     same = is_same_image(record.spec.get("image"), container.spec.image)
     return bool(record.image_id) and same and record.spec.get("platform") == container.spec.platform
 
@@ -128,10 +138,10 @@ def newer(
     digests: Mapping[str, tuple[str, ...]],
     offered: Available | None = None,
 ) -> Newer | None:
-    """What the reference of a section names here, or in its registry by the last check (`offered`), and what its
-    container was not made of."""
+    """The image that a section's reference names, locally or in the registry by the last check (`offered`), if the
+    container was not created from it."""
     reference = container.spec.image
-    # a digest names one image for good
+    # a reference with a digest always names the same image
     if "@" in reference or not keeps_image(container, record):
         return None
     local = image_ids.get(reference, "")
@@ -146,7 +156,7 @@ def newer(
 
 
 def is_tried(record: Record, found: Newer) -> bool:
-    """Whether an update to that digest was rolled back."""
+    """Whether an update to this image was rolled back, by digest."""
     return bool(record.failed_digest and found.digest) and found.digest.endswith(
         record.failed_digest.rpartition("@")[2]
     )
@@ -155,8 +165,8 @@ def is_tried(record: Record, found: Newer) -> bool:
 def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
 ) -> Choice:
-    """`found`: what is newer; `tried`: whether an update to that was rolled back."""
-    # what a person asked for goes first, then what the section says, then what comes by itself
+    """Chooses the image. `found`: the newer image, if any; `tried`: whether an update to it was rolled back."""
+    # priority: first what a user requested, then what the section says, then automatic updates
     if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)
@@ -187,16 +197,16 @@ def is_due(container: Container, record: Record, found: Newer, context: Context)
 
 
 def put_off(container: Container, record: Record, found: Newer, context: Context) -> str:
-    """Until when `update auto` waits, for people; "" when it does not."""
-    # Before the time is set every age is wrong, by decades.
+    """What `update auto` waits for, in words; "" if it does not wait."""
+    # before the clock is set, every age would be wrong by decades
     if not clock_is_set(context.now):
         return "once the clock is set"
     age_s = container.policy.update_age_s
-    # What was noted counts only for the image that it was noted of.
+    # the noted time only counts if it was noted for this image
     noted = record.newer_at if record.newer == found.word else None
-    # By the earliest sighting: a registry that was away meanwhile must not begin the wait again.
+    # use the earliest sighting: if the registry was unreachable in between, the wait must not start again
     seen_at = min((at for at in (found.since, noted) if at is not None), default=context.now)
-    # A time that lies ahead is of a clock that was wrong: it counts as now, or the update would never come.
+    # a time in the future comes from a wrong clock: treat it as now, or the update would never come
     left_s = min(seen_at, context.now) + (DEFAULT_AGE_S if age_s is None else age_s) - context.now
     if left_s > 0:
         return f"in {_span(left_s)} at the earliest (`update_age`)"
@@ -213,12 +223,12 @@ def _span(seconds: float) -> str:
 
 
 def attempt_of(container: Container, image_id: str) -> str:
-    """What a swap tried: spec, image and devices. A rolled-back attempt is not made again."""
+    """Identifies what a swap tries: spec, image and devices. An attempt that was rolled back is not repeated."""
     return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
 
 
 def failure_of(container: Container, image_id: str) -> dict[str, Any]:
-    """What a record keeps of an attempt that was rolled back."""
+    """What a record stores about an attempt that was rolled back."""
     meant = meaning_hash("container", desired_spec(container))
     return {
         "failed_hash": attempt_of(container, image_id),
@@ -227,7 +237,7 @@ def failure_of(container: Container, image_id: str) -> dict[str, Any]:
 
 
 class ContainerImage:
-    """The image of one container in a plan: `choice` is what it is to be made of."""
+    """The image of one container in a plan; `choice` says what to create it from."""
 
     def __init__(self, draft: Draft, container: Container, record: Record | None) -> None:
         self.choice = Choice()
@@ -240,15 +250,15 @@ class ContainerImage:
             offered = context.offered.get(self._key)
             found = newer(container, record, context.image_ids, context.image_digests, offered)
             self._newer = found
-            # What failed once is not tried again by itself, by digest or by the image's id: the registry may name
-            # it otherwise.
+            # A failed update is not repeated automatically. Compare by digest and by image id, because the registry
+            # may use another digest for the same image.
             self._is_tried = found is not None and (
                 is_tried(record, found) or self._has_failed_with(record, found.image_id)
             )
             self.choice = choose(container, record, context, found, tried=self._is_tried)
 
     def tell(self) -> None:
-        """Notes that it was taken back to an older image, and that there is a newer one."""
+        """Notes that the container was taken back to an older image, and that there is a newer image."""
         draft, record, found = self._draft, self._record, self._newer
         if record is None:
             return
@@ -263,7 +273,7 @@ class ContainerImage:
         if found is None or policy is Update.OFF:
             return
         message = f"{reference} is now {found.text}, the container runs {runs}"
-        # what was rolled back, and what a person went back to, is not replaced again unasked
+        # do not automatically replace again what was rolled back, or what a user went back to
         if policy is Update.AUTO and not (record.pinned or self._is_tried):
             later = put_off(self._container, record, found, context)
             message += f"; updated {later}" if later else ""
@@ -274,7 +284,7 @@ class ContainerImage:
         )
 
     def show(self) -> None:
-        """Notes whether the image that its reference names is on the engine."""
+        """Notes whether the engine has the image that the reference names."""
         draft, image = self._draft, self._container.spec.image
         local = draft.context.image_ids.get(image)
         if local:
@@ -283,23 +293,24 @@ class ContainerImage:
             short = recorded.removeprefix("sha256:")[:12]
             message = f"{image} is no longer local under this name; its image {short} is used"
             draft.find(self._key, "ImageReady", status=True, reason="Untagged", message=message)
-        elif local is not None and self._key not in draft.context.backoff:  # else the pull said more
+        # in back-off, the failed pull has already said more
+        elif local is not None and self._key not in draft.context.backoff:
             never = self._container.policy.pull is Pull.NEVER
             how = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
             message = f"{image} is not there; {how}"
             draft.find(self._key, "ImageReady", status=False, reason="Missing", message=message)
 
     def has_failed(self, record: Record) -> bool:
-        """Whether what would be tried now was rolled back. What is asked for is tried whatever happened before."""
+        """Whether the attempt that would follow was rolled back before. A requested update is tried in any case."""
         local = self._draft.context.image_ids.get(self._container.spec.image, "")
         return not record.asked and self._has_failed_with(
             record, self.choice.keep or local or self._recorded()
         )
 
     def update_failed(self, record: Record) -> bool:
-        """Whether the image that its reference names now was tried, and rolled back."""
+        """Whether an update to the image that the reference names now was tried and rolled back."""
         if self._newer is None and self._container.policy.strategy is Strategy.FREE_FIRST:
-            # what failed was removed again, so nothing here shows that there is something newer
+            # the failed image was removed again, so nothing local shows that there is a newer one
             meant = meaning_hash("container", desired_spec(self._container))
             return record.failed_meaning.partition("@")[0] == meant
         return self._is_tried
@@ -311,7 +322,8 @@ class ContainerImage:
         )
 
     def _recorded(self) -> str:
-        """The image that its reference stood for when it was applied, where that is still local."""
+        """The id of the recorded image, if the section still has the same reference and the image is still local; else
+        ""."""
         record = self._record
         if record is None or not is_same_image(record.spec.get("image"), self._container.spec.image):
             return ""

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a recorded or desired spec means: two specs of one meaning ask for the same object, however they are written.
+"""What a recorded or desired spec means: two specs with the same meaning ask for the same object, however they are
+written.
 
-Hashes are made of what a section says, word for word, and routers keep them (`agent.model.identity`), so they cannot
-learn that `TERM` is `SIGTERM` or that a stated default says nothing. Where two hashes differ, planning compares the
-meanings made here. Specs are canonical and masked, as records keep them, and may come from another version of us: a
-value of a form that is not known means itself.
+Spec hashes are built from the literal text of a section and stored on routers (`agent.model.identity`). So hashes can
+never learn that `TERM` is `SIGTERM`, or that stating a default changes nothing. If two hashes differ, planning
+compares the meanings from this module. Specs are canonical and masked, in the form that records store. They may come
+from another version of ucidockd: a value in an unknown form means itself.
 
-Defaults are those of moby (daemon/create.go, daemon/config, runconfig), of dockerd's settings where UCI has them, and
-of the image where it was looked at: without it an unset user, say, is not known to be root.
+Defaults come from moby (daemon/create.go, daemon/config, runconfig), from dockerd's settings if UCI has them, and
+from the image if it was inspected. Without the image, for example, an unset user is not known to be root.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from agent.model.updates import parse_image
 
 _NS_PER_S = 1_000_000_000
 _EVERYWHERE = "0.0.0.0"
-# what an unset field means on a dockerd of its own settings
+# what an unset field means if dockerd itself has default settings
 _ENGINE: Mapping[str, Any] = {
     "privileged": False,
     "memory": 0,
@@ -56,11 +57,12 @@ _ENGINE: Mapping[str, Any] = {
     "log_driver": "json-file",
     "publish_all": False,
 }
-# their defaults are settings of dockerd, which may come from elsewhere than UCI: only the container shows what it has
+# The defaults of these fields are settings of dockerd, which may come from outside UCI: only the container itself
+# shows the value in use.
 SET_BY_ENGINE = ("init", "ipc", "log_driver", "runtime", "shm_size")
 _HEALTH = {"interval_ns": 30 * _NS_PER_S, "timeout_ns": 30 * _NS_PER_S, "retries": 3, "start_period_ns": 0}
 _HEALTH["start_interval_ns"] = 5 * _NS_PER_S
-# of the image's Config: what stands in for unset fields
+# keys of the image's Config that replace unset fields
 _IMAGE_KEYS = ("User", "StopSignal", "WorkingDir", "Healthcheck", "Cmd", "Entrypoint")
 # moby oci/caps/defaults.go
 _CAPABILITIES = frozenset(
@@ -81,7 +83,7 @@ _CAPABILITIES = frozenset(
         "CAP_SYS_CHROOT",
     }
 )
-# signals that have one number on all architectures that Linux runs on
+# signals with the same number on all Linux architectures
 _SIGNALS = {
     "1": "HUP", "2": "INT", "3": "QUIT", "4": "ILL", "6": "ABRT", "8": "FPE", "9": "KILL", "11": "SEGV",
     "13": "PIPE", "14": "ALRM", "15": "TERM",
@@ -98,9 +100,9 @@ _NETWORK_OPTIONS = {"macvlan_mode": "bridge", "ipvlan_mode": "l2"} | dict.fromke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What unset fields of a container stand for.
+    """The values that unset fields of a container stand for.
 
-    `address`: where a port without one is published. `image`: see `image_defaults`; None where it is not known.
+    `address`: the host address of ports without one. `image`: see `image_defaults`; None if unknown.
     """
 
     engine: Mapping[str, Any] = field(default_factory=lambda: _ENGINE)
@@ -112,8 +114,8 @@ PLAIN = Defaults()
 
 
 def defaults_of(settings: DaemonSettings | None, image: Mapping[str, Any] | None = None) -> Defaults:
-    """By the settings of dockerd that UCI has, those of `agent.model.dockerd.table`."""
-    # What dockerd fills in is no difference to what a section leaves out.
+    """The defaults according to dockerd's settings in UCI (`agent.model.dockerd.table`)."""
+    # a value that a section leaves out must compare equal to the default that dockerd fills in
     values = settings.values if settings is not None else {}
     engine = dict(_ENGINE)
     engine["log_driver"] = values.get("log-driver") or engine["log_driver"]
@@ -125,7 +127,7 @@ def defaults_of(settings: DaemonSettings | None, image: Mapping[str, Any] | None
 
 
 def image_defaults(inspect: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an image (body of GET /images/{name}/json) gives to a container whose section does not say it."""
+    """The values that an image (body of GET /images/{name}/json) provides for options that a section does not set."""
     config = inspect.get("Config") or {}
     return {key: config[key] for key in _IMAGE_KEYS if config.get(key)}
 
@@ -133,7 +135,7 @@ def image_defaults(inspect: Mapping[str, Any]) -> Mapping[str, Any]:
 def changed_fields(
     kind: str, before: Mapping[str, Any], after: Mapping[str, Any], defaults: Defaults = PLAIN
 ) -> tuple[str, ...]:
-    """The fields that are written otherwise and mean something else, sorted."""
+    """The fields that are written differently and differ in meaning, sorted."""
     written = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     if not written:
         return ()
@@ -142,23 +144,23 @@ def changed_fields(
 
 
 def meaning_hash(kind: str, spec: Mapping[str, Any]) -> str:
-    """Equal for specs that ask for the same on any engine and for any image."""
+    """A hash that is equal for specs that ask for the same on every engine and with every image."""
     return spec_hash(meaning(kind, spec))
 
 
 def newly_stated(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields that a section says now and did not say before, and whose defaults are settings of dockerd."""
+    """The fields that a section sets now and did not set before, and whose defaults are settings of dockerd."""
     return tuple(name for name in SET_BY_ENGINE if name in after and name not in before)
 
 
 def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> dict[str, Any]:
-    """Field -> what it means, without the fields that say what is so anyway. Only to be compared with another one."""
+    """Field -> meaning, without fields that only state a default. Use it only to compare with another meaning."""
     if kind == "network":
         return _network(spec)
     if kind != "container":
         return dict(spec)
     found = {name: _means(name, value) for name, value in spec.items()}
-    # single fields first: what two of them say together is told by their plain forms
+    # normalize single fields first: the steps below combine several fields and expect normalized values
     for name, default in defaults.engine.items():
         if found.get(name) == default:
             del found[name]
@@ -172,7 +174,8 @@ def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> d
 
 
 def _safely(found: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
-    """A spec of another version of us stays as it is."""
+    """Applies `change`, or leaves the spec as it is if the change fails: another version of ucidockd may have written
+    it."""
     copy = dict(found)
     try:
         change(copy)
@@ -195,9 +198,9 @@ def _means(name: str, value: Any) -> Any:
 def image_reference(text: str) -> str:
     """The full name of an image: docker.io/library/nginx:latest (distribution/reference, normalize.go).
 
-    A digest makes the tag meaningless. A bare id stays one.
+    With a digest the tag is dropped, because it has no effect. An image id stays an id.
     """
-    # The engine takes both forms of an id.
+    # the engine accepts an id with and without its prefix
     if re.fullmatch(r"(sha256:)?[0-9a-f]{64}", text):
         return text.removeprefix("sha256:")
     name = parse_image(text)
@@ -206,21 +209,22 @@ def image_reference(text: str) -> str:
 
 
 def is_same_image(one: object, other: object) -> bool:
-    """Whether two references, as specs have them, name one image."""
+    """Whether two references name the same image."""
     return one == other or bool(
         _means("image", one) == _means("image", other)
-    )  # asked of each container in each pass
+    )  # the literal comparison comes first because every pass asks this for every container
 
 
 def signal_name(text: str) -> str:
-    """`TERM` of `SIGTERM`, `sigterm` and 15. Other numbers differ between architectures and stay."""
+    """`TERM` for `SIGTERM`, `sigterm` and 15. Numbers that differ between architectures are kept."""
     name = text.upper().removeprefix("SIG")
     number = name.lstrip("0")
     return _SIGNALS.get(number, number) if name.isdigit() else name
 
 
 def _user(text: str) -> str:
-    """`0` of `root`. The group of root is left alone: with a group the user's others are not looked up."""
+    """`0` for `root`. A group is not dropped, even root's: with an explicit group the engine does not look up the user's
+    other groups."""
     parts = [
         "0" if part == "root" else str(int(part)) if part.isdigit() else part for part in text.split(":")
     ]
@@ -243,11 +247,11 @@ def _path(text: str) -> str:
 
 
 def _process_limit(value: int) -> int:
-    return max(value, 0)  # -1 and 0 are no limit
+    return max(value, 0)  # -1 and 0 mean no limit
 
 
 def _health(value: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Zero takes the image's, as unset does."""
+    """A health check without zero values: zero means the image's value, like an unset field."""
     if value.get("cmd") == "none":
         return {"cmd": "none"}
     return {name: item for name, item in value.items() if item} or None
@@ -272,13 +276,13 @@ def _tmpfs(value: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 
 def _tmpfs_options(text: str) -> list[str]:
-    """Of two that say the same thing the last one counts (moby pkg/mount, MergeTmpfsOptions)."""
+    """The effective options: if two options set the same thing, the last one wins (moby pkg/mount, MergeTmpfsOptions)."""
     found: dict[str, str] = {}
     for option in filter(None, text.split(",")):
         name, equals, value = option.partition("=")
         if equals:
             found[name] = str(parse_size(value)) if name == "size" and not value.endswith("%") else value
-            # `mode=0755` and `mode=755` are the same to the kernel.
+            # to the kernel `mode=0755` and `mode=755` are the same
             found[name] = value.lstrip("0") if name == "mode" else found[name]
         else:
             found[_TMPFS_FLAGS.get(name, name)] = "0" if name in _TMPFS_FLAGS else "1"
@@ -287,7 +291,7 @@ def _tmpfs_options(text: str) -> list[str]:
 
 
 def _endpoints(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The order of networks counts, it names the interfaces; that of aliases does not."""
+    """Endpoints with sorted aliases. The order of the networks is kept, because it decides the interface names."""
     return [
         {
             **item,
@@ -314,7 +318,7 @@ def _security(value: list[str]) -> list[str]:
 
 
 def security_option(entry: str) -> str:
-    """`name=value` of `name:value` (moby daemon/daemon_unix.go, parseSecurityOpt)."""
+    """Normalizes `name:value` to `name=value` (moby daemon/daemon_unix.go, parseSecurityOpt)."""
     if entry == "no-new-privileges":
         return "no-new-privileges=true"
     name, separator, value = entry.partition("=")
@@ -346,14 +350,14 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "dns_search": lambda domains: list(dict.fromkeys(domains)),
     "sysctls": lambda pairs: sorted([sysctl_name(name), setting] for name, setting in pairs),
     "dns_opt": sorted,
-    # of one name the first address is the first, whatever stands between
+    # only the order of the addresses of the same name matters
     "extra_hosts": lambda entries: sorted(entries, key=lambda entry: entry.partition(":")[0]),
     "group_add": sorted,
     "security_opt": _security,
 }
 
 
-# several fields that mean one thing together
+# combinations of fields
 
 
 def _drop_address(spec: dict[str, Any], address: str) -> None:
@@ -368,21 +372,22 @@ def _drop_address(spec: dict[str, Any], address: str) -> None:
 
 
 def _join_ports(spec: dict[str, Any]) -> None:
-    """A published port is exposed as well."""
+    """Drops exposed ports that are also published: publishing exposes them anyway."""
     published = {f"{port['container_port']}/{port['protocol']}" for port in spec.get("ports", ())}
     if "expose" in spec:
         spec["expose"] = sorted(set(spec["expose"]) - published)
 
 
 def _join_memory(spec: dict[str, Any]) -> None:
-    """The engine gives as much swap as memory by itself (moby daemon/daemon_unix.go, adaptContainerSettings)."""
+    """Drops a swap limit that equals the engine's default: twice the memory limit, or none without a memory limit (moby
+    daemon/daemon_unix.go, adaptContainerSettings)."""
     memory, swap = spec.get("memory"), spec.get("memory_swap")
     if (memory and swap == 2 * memory) or (not memory and swap == -1):
         del spec["memory_swap"]
 
 
 def _join_networks(spec: dict[str, Any]) -> None:
-    """The default bridge alone is what every container gets."""
+    """Drops a network list that holds only the default bridge, which every container gets anyway."""
     endpoints = spec.get("endpoints")
     if endpoints and len(endpoints) == 1 and not spec.get("network_mode"):
         rest = {name: value for name, value in endpoints[0].items() if value}
@@ -391,10 +396,10 @@ def _join_networks(spec: dict[str, Any]) -> None:
 
 
 def _join_capabilities(spec: dict[str, Any]) -> None:
-    """moby oci/caps/utils.go, TweakCapabilities."""
+    """Replaces added and dropped capabilities with the resulting set (moby oci/caps/utils.go, TweakCapabilities)."""
     add, drop = spec.pop("cap_add", None) or (), spec.pop("cap_drop", None) or ()
     have: set[str] = (set(_CAPABILITIES) - set(drop)) | set(add)
-    # Left as a set with holes: what "all" is depends on the kernel.
+    # with "ALL" keep the set symbolic: what "all" contains depends on the kernel
     if "ALL" in add:
         have = {"ALL"} | {f"not {name}" for name in drop if name != "ALL"}
     elif "ALL" in drop:
@@ -414,7 +419,7 @@ def _add_image(spec: dict[str, Any], image: Mapping[str, Any] | None) -> None:
         if spec.get(name) == default:
             del spec[name]
     _add_health(spec, image.get("Healthcheck") or {})
-    # with an entrypoint of its own a container does not get the image's command (moby daemon/commit.go, merge)
+    # a container that overrides the entrypoint does not get the image's command (moby daemon/commit.go, merge)
     entrypoint, command = spec.pop("entrypoint", None), spec.pop("command", None)
     if entrypoint is None:
         entrypoint, theirs = image.get("Entrypoint") or [], image.get("Cmd") or []
@@ -425,11 +430,11 @@ def _add_image(spec: dict[str, Any], image: Mapping[str, Any] | None) -> None:
 
 def _add_health(spec: dict[str, Any], theirs: Mapping[str, Any]) -> None:
     own = spec.pop("health", None) or {}
-    # the engine merges part by part: a test of one's own keeps the image's interval (moby daemon/commit.go, merge)
+    # the engine merges part by part: a custom test keeps the image's interval (moby daemon/commit.go, merge)
     kind, *words = theirs.get("Test") or ("",)
     test = [own["cmd"]] if own.get("cmd") else {"": [], "NONE": ["none"]}.get(kind, [kind, *words])
     test = ["CMD", *own["argv"]] if own.get("argv") else test
-    if test in ([], ["none"]):  # nothing is run, how often does not matter
+    if test in ([], ["none"]):  # no check runs, so the intervals do not matter
         checked: dict[str, Any] = {"cmd": "none"} if test and theirs.get("Test") else {}
     else:
         checked = {"cmd": test[1:] if test[0] == "CMD-SHELL" else test}
@@ -464,7 +469,8 @@ def _network_options(spec: dict[str, Any]) -> None:
 
 
 def _pools(spec: dict[str, Any]) -> None:
-    """One family's place before the other means nothing; the first address of a subnet is the gateway by itself."""
+    """Normalizes pools: the order of IPv4 and IPv6 pools does not matter, and the first address of a subnet is the
+    default gateway."""
     pools = [_pool(pool) for pool in spec.get("pools") or ()]
     spec["pools"] = sorted(pools, key=lambda pool: ":" in pool["subnet"])
 

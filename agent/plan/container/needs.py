@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a container needs before anything can be done to it, what of that is missing, and what only one can have at a time.
+"""What a container needs before it can be changed, which of that is missing, and conflicts over exclusive resources.
 
-Networks, volumes and other containers are planned before it: what could not be planned is in `Draft.withheld`.
+Networks, volumes and other containers are planned before it: if one of them could not be planned, it is in
+`Draft.withheld`.
 
-Only one can have a host port, a fixed address or a MAC address. A container that gives something up goes before the one
-that takes it. One that wants what another of ours keeps waits, and what it has keeps running. Where works would wait for
-each other, a container is stopped first: then it has nothing.
+Host ports, fixed addresses and MAC addresses are exclusive. A container that gives one up is handled before the
+container that takes it. A container that wants something that another of ours keeps has to wait, and keeps running
+with what it has. If works would wait for each other, one container is stopped first, which frees everything it holds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
 
 
 def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the resources that have to be in place first, of broken sections too."""
+    """Keys of the resources that must be in place first, including those of broken sections."""
     needs: list[str] = [Key("container", wanted.section) for wanted in container.policy.depends_on]
     needs += joined_keys(draft, container)
     networks, volumes = draft.networks_declared, draft.volumes_declared
@@ -40,7 +41,7 @@ def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:
 
 
 def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
-    """Keys of the managed containers whose namespaces or volumes a container shares."""
+    """Keys of the managed containers whose namespaces or volumes this container uses."""
     names = lending_names(container)
     if not names:
         return ()
@@ -50,10 +51,10 @@ def joined_keys(draft: Draft, container: Container) -> tuple[str, ...]:
 def missing_of(
     draft: Draft, container: Container, record: Record | None, needs: tuple[str, ...]
 ) -> Missing | None:
-    """What a container waits for now, None for nothing. `needs`: see `needs_of`."""
+    """What a container waits for now; None if nothing. `needs`: see `needs_of`."""
     key = Key("container", container.section)
     turn = draft.turns.get(key)
-    # it stops, so that another one can have what it has: nothing else matters then
+    # it has to stop so that another container can take what it holds; that overrides everything else
     if turn is not None and turn.stop:
         return turn
     waiting = draft.context.waiting.get(key)
@@ -65,7 +66,7 @@ def missing_of(
         return turn
     depends = container.policy.depends_on
     for need in needs:
-        # a prerequisite that runs, or did its job, is good enough, whatever cannot be done to it now
+        # a prerequisite that runs, or completed its job, is sufficient, even if a change of it is held up
         satisfied = any(
             need == Key("container", wanted.section)
             and _condition_met(draft, wanted.section, wanted.condition, planned=False)
@@ -85,12 +86,12 @@ def missing_of(
 
 
 def _is_new_need(draft: Draft, container: Container, record: Record | None, key: str) -> bool:
-    """Whether what runs was applied without it, and so can do without."""
-    # Records of older versions do not say what was waited for: then everything counts as known before.
+    """Whether the running container was applied without this need, and so can keep running without it."""
+    # records of older versions do not store needs: treat every need as old
     if record is None or not record.waits_known:
         return False
     kind, _, section = key.partition(":")
-    # A need of another container is known by its section; networks and volumes by the spec that was applied.
+    # a needed container is recorded by its section; needed networks and volumes follow from the applied spec
     if kind == "container":
         before = {text.split(":")[0].removeprefix("depends_on ") for text in record.waits}
         return section not in before and key not in joined_keys(draft, container)
@@ -99,9 +100,10 @@ def _is_new_need(draft: Draft, container: Container, record: Record | None, key:
 
 
 def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned: bool = True) -> bool:
-    """Whether a prerequisite is as far as it has to be; `planned`: to be started by this very plan is enough."""
+    """Whether a prerequisite has reached its condition. With `planned` it is sufficient for STARTED that this plan
+    starts it."""
     work = draft.works.get(Key("container", section))
-    # It is enough that the start is in this plan: the work of the one that waits comes after it.
+    # a start in this plan is sufficient, because the work of the waiting container comes after it
     if condition is DependsOn.STARTED and planned and work is not None:
         return not any(isinstance(operation, ops.StopContainer) for operation in work.operations)
     seen = draft.container(section)
@@ -109,14 +111,14 @@ def _condition_met(draft: Draft, section: str, condition: DependsOn, *, planned:
         return False
     if condition is DependsOn.HEALTHY:
         return seen.health == "healthy"
-    # Whether it ended well is remembered, as the engine forgets when the container is started again.
+    # we remember that a container completed its job, because the engine forgets it on the next start
     completed = seen.id in draft.context.completed
     return completed or (condition is DependsOn.STARTED and seen.state == "running")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Claim:
-    """One such thing. `value` is an address: the host's where a port is published, or one in a network."""
+    """An exclusive resource. `value` is an address: the host address of a published port, or an address in a network."""
 
     kind: str
     place: str
@@ -126,7 +128,7 @@ class Claim:
         return f"{self.kind} {self.place}" if self.kind == "host port" else f"{self.kind} {self.value}"
 
     def meets(self, other: Claim) -> bool:
-        """Whether no two containers can have both."""
+        """Whether two claims exclude each other."""
         if (self.kind, self.place) != (other.kind, other.place):
             return False
         return addresses_meet(self.value, other.value) if self.kind == "host port" else self == other
@@ -134,22 +136,22 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stand:
-    """What one of our containers has now, and once the plan is carried out."""
+    """The claims of one of our containers now, and after the plan is carried out."""
 
     before: frozenset[Claim]
     after: frozenset[Claim]
 
 
 def settle(draft: Draft) -> dict[str, Missing]:
-    """Orders the works on containers by what they take and give up.
+    """Orders the works on containers by the claims that they take and give up.
 
-    Returns what cannot be ordered like that, key -> why it has to wait or stop: with that in `turns` the plan has to be
-    made once more.
+    Returns key -> why this container has to wait or stop, for conflicts that ordering cannot solve. The caller then
+    adds them to `turns` and plans again.
     """
     working = [key for key in draft.works if Key.parse(key).kind == "container"]
     if not working:
         return {}
-    # those with work first, in the plan's order: of two that take the same the first one gets it
+    # containers with work first, in plan order: if two take the same claim, the first one gets it
     recorded = sorted(r.key for r in draft.context.records if r.kind == "container")
     busy = sorted(draft.context.busy & draft.declared.keys())
     stands = {key: _stand(draft, key) for key in dict.fromkeys([*working, *recorded, *busy])}
@@ -162,7 +164,8 @@ def settle(draft: Draft) -> dict[str, Missing]:
         given.setdefault(taker, set()).add(holder)
         if _leads(draft, given, holder, taker):
             if holder not in draft.declared:
-                # it ends, whatever waits for what it lends: it does not wait for the one that takes from it
+                # its section was removed, so it ends in any case: do not let it wait for the container that takes its
+                # claim
                 work = draft.works[holder]
                 draft.works[holder] = replace(
                     work,
@@ -170,7 +173,7 @@ def settle(draft: Draft) -> dict[str, Missing]:
                     after=frozenset(need for need in work.after if not _leads(draft, given, need, taker)),
                 )
                 continue
-            # a circle: stopped, the holder has nothing any more, and the others can begin
+            # a circle: stopping the holder frees its claims, so the others can begin
             return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
     for taker, holders in given.items():
         work = draft.works[taker]
@@ -180,10 +183,10 @@ def settle(draft: Draft) -> dict[str, Missing]:
 
 
 def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
-    """A container with a fixed address starts before those of its network that get any free one from the engine.
+    """Makes containers with a fixed address start before containers on the same network that get any free address.
 
-    Only where that is soon: no container waits for a pull or for the gate of a swap. One that comes first all the same
-    moves out of the way later (`agent.apply.networks`).
+    This applies only to containers that can start soon: nobody waits for a pull or for a swap. If another container
+    still gets the address first, it is moved later (`agent.apply.networks`).
     """
     image_ids = draft.context.image_ids
     fixed = [
@@ -205,14 +208,14 @@ def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
             given = (
                 (claim.place, 6 if ":" in claim.value else 4) for claim in taken if claim.kind == "address"
             )
-            # Never against an order that there is already: two containers that wait for each other would both stay
-            # down.
+            # never add an order that contradicts an existing one: two works that wait for each other would both never
+            # begin
             if free.intersection(given) and not _leads(draft, {}, other, key):
                 draft.works[key] = replace(draft.works[key], after=draft.works[key].after | {other})
 
 
 def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
-    """What a container of a canonical spec claims while it runs."""
+    """The claims of a running container with this canonical spec."""
     found = [Claim("host port", f"{p['host_port']}/{p['protocol']}", p["host_ip"]) for p in _ports(spec)]
     for endpoint in spec.get("endpoints", ()):
         for kind, name in (("address", "ip"), ("address", "ip6"), ("MAC address", "mac_address")):
@@ -223,25 +226,25 @@ def claims(spec: Mapping[str, Any]) -> frozenset[Claim]:
 
 def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if (spec.get("network_mode") or "") in DEFAULT_NETWORKS:
-        # of a range the engine takes one that is free
+        # for a range the engine chooses a free port
         yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
 
 
 def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
-    """Each taker, what it takes, and who has that, or takes it before."""
-    # By kind and place first: only what names the same port or address can meet, and comparing all with all is
-    # slow.
+    """Each taker, the claim it takes, and the container that holds the claim or takes it earlier in the plan."""
+    # Group by kind and place first: only equal ports or addresses can collide, and comparing all claims with each
+    # other is slow.
     rivals: dict[tuple[str, str], list[str]] = {}
     for key, stand in stands.items():
         for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
             rivals.setdefault(kind_and_place, []).append(key)
-    # In the order of the plan: who comes first in it has the place by the time the others ask.
+    # in plan order: a container that comes earlier holds its new claims by the time later ones begin
     earlier: set[str] = set()
     for taker in (key for key in stands if key in draft.works):
         for claim in sorted(stands[taker].after - stands[taker].before):
             for holder in rivals[claim.kind, claim.place]:
                 stand = stands[holder]
-                # One that is still to be planned has only what it has now; what it wants it does not have yet.
+                # containers that come later still hold only their present claims
                 has = stand.before | stand.after if holder in earlier else stand.before
                 if holder != taker and any(claim.meets(other) for other in has):
                     yield taker, claim, holder
@@ -249,13 +252,13 @@ def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Cl
 
 
 def _later(draft: Draft, key: str, reason: str) -> Missing:
-    """What exists may run meanwhile, unless it already takes what another one has."""
+    """The taker waits. Its existing container may keep running, unless it already took another container's claim."""
     return Missing(reason=reason, keep=key not in draft.turns)
 
 
 def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> bool:
-    """Whether the holder keeps it only because its change, which gives it up, waits for the taker and for nothing else."""
-    # a circle over a dependency: the holder's change waits for the taker, which waits for what that change gives up
+    """Whether the holder keeps the claim only because its own change, which gives up the claim, waits for the taker."""
+    # a circle through a dependency: the holder's change waits for the taker, and the taker waits for this claim
     turn, declared = draft.turns.get(holder), draft.declared.get(holder)
     waits = holder in draft.withheld and holder not in draft.unchanged and holder not in draft.context.waiting
     if declared is None or not waits or holder in draft.context.busy or (turn is not None and turn.stop):
@@ -267,7 +270,7 @@ def _gives_it_up_after(draft: Draft, holder: str, claim: Claim, taker: str) -> b
 
 
 def _leads(draft: Draft, given: Mapping[str, set[str]], start: str, end: str) -> bool:
-    """Whether the work on `start` waits, directly or through others, for that on `end`."""
+    """Whether the work on `start` waits, directly or indirectly, for the work on `end`."""
 
     def waits_for(key: str) -> Iterable[str]:
         work = draft.works.get(key)
@@ -291,10 +294,10 @@ def _reaches(start: str, end: str, following: Callable[[str], Iterable[str]]) ->
 def _stand(draft: Draft, key: str) -> _Stand:
     record, declared = draft.record("container", Key.parse(key).section), draft.declared.get(key)
     held: frozenset[Claim] = frozenset()
-    # the spec of a record that a later version of us wrote is not understood here
+    # this version cannot interpret the spec of a record that a later version wrote
     if record is not None and (not record.spec_hash or version_of(record.spec_hash) == SPEC_VERSION):
         held = claims(record.spec)
-    if key in draft.context.busy:  # half-way between the two
+    if key in draft.context.busy:  # between its old and its new state
         both = held | _declared(declared)
         return _Stand(before=both, after=both)
     seen = draft.containers_seen.get(record.object_id) if record is not None else None
@@ -324,6 +327,6 @@ def _runs_after(work: ops.Work, declared: Container | None, *, alive: bool) -> b
         return False
     if has(*_SWAPS):
         policy = declared.policy if declared is not None else None
-        # A swap ends with the new container, running or not, as its section says.
+        # a swap ends with the new container in the state that its section wants
         return policy is not None and policy.should_run
     return alive or has(ops.StartContainer)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Planning one container: what it waits for, what changed since it was last applied, what drifted, whether it runs."""
+"""Plans one container: what it waits for, what changed since it was last applied, what drifted, whether it should run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from agent.status.conditions import REASON_OF_STATE
 
 
 def plan_container(draft: Draft, container: Container) -> None:
-    """Adds the work on one container. Those that it depends on, networks and volumes are planned before."""
+    """Adds the work on one container. The containers that it depends on, networks and volumes must be planned before."""
     _Planner(draft, container).plan()
 
 
@@ -44,14 +44,15 @@ class _Planner:
         self.key = Key("container", container.section)
         self.record = draft.record("container", container.section)
         self.needs = needs_of(draft, container)
-        self.reported: list[str] = []  # drift that is not to be repaired
+        self.reported: list[str] = []  # drift that is reported but not corrected
         self.image = ContainerImage(draft, container, self.record)
         self.choice = self.image.choice
 
     def plan(self) -> None:
         draft = self.draft
         self.image.tell()
-        # from what forbids to act at all to what only puts it off: the first that holds is what people are told
+        # the checks are ordered from those that forbid any action to those that only postpone it; the first that
+        # applies is shown
         if draft.hands_off(self.key, self.record):
             return
         seen = draft.container(self.container.section)
@@ -93,17 +94,17 @@ class _Planner:
             self._present(self.record, seen)
 
     def _unknown_to_engine(self, unknown: tuple[str, ...], seen: ObservedContainer | None) -> None:
-        """The engine would leave those options out without a word. What runs stays as it is."""
+        """Handles options that this engine would silently ignore: the running container stays as it is."""
         major, minor = self.draft.context.api
         message = (
             f"{'; '.join(unknown)}; this engine has API {major}.{minor}: remove the option or update Docker"
         )
         self._find("Synced", status=False, reason="EngineTooOld", message=message)
-        # What depends on it waits as well, rather than start beside a container that lacks an option.
+        # containers that depend on it wait too, instead of starting next to a container that lacks an option
         self.draft.withheld[self.key] = (
             f"{self.container.section} has an option that this engine does not know"
         )
-        # Stopping it would help no one: it runs as it did before the option was written.
+        # do not stop it: it runs as it did before the option was added
         if self.record is not None and seen is not None:
             self.draft.unchanged.add(self.key)
             self._look_after(self.record, seen)
@@ -125,7 +126,7 @@ class _Planner:
         record = self.record
         if seen is None or record is None:
             return
-        # whether the section says something that has not been applied yet
+        # whether the section contains changes that are not applied yet
         pending = bool(
             self._edited(record, seen)
             or (record.waits_known and record.waits != waits_of(self.container))
@@ -142,7 +143,7 @@ class _Planner:
             )
             self.draft.add(self.key, [stop], partial=pending)
         elif self.key in self.draft.turns and not missing.keep:
-            return  # anything it did could take what another one has
+            return  # any operation could take a claim of another container
         else:
             todo = self._as_applied(record, seen, start=missing.keep)
             self.draft.add(self.key, todo, self.needs, partial=pending)
@@ -150,21 +151,23 @@ class _Planner:
     def _as_applied(
         self, record: Record, seen: ObservedContainer, *, start: bool = True
     ) -> list[ops.Operation]:
-        """Keeps what runs as it was applied, while a change of its section waits or after it was refused."""
+        """Keeps the container as it was last applied, while a change of its section waits or after the change was
+        refused."""
         self._note_look(seen)
         container = as_applied(self.container, record)
         changes: tuple[FieldChange, ...] = ()
         if container is not None and seen.inspect is not None:
             changes = self._to_repair(self._drift(container, record, seen.inspect))
             fixed = [change for change in changes if change.level is Level.RECREATE]
-            if fixed:  # what it was made of is not known in full: values of variables are hashes
+            # cannot be recreated from the record, in which values of environment variables are only hashes
+            if fixed:
                 self.reported.append(describe(fixed))
         todo = self._in_place(record, seen, changes, container, again=True)
         running = self._running(record, seen)
         starts = [o for o in running if isinstance(o, ops.StartContainer)]
         return [*todo, *(o for o in running if start or o not in starts), *self._renaming(record, seen)]
 
-    # not there
+    # the container does not exist
 
     def _absent(self) -> None:
         container = self.container
@@ -176,7 +179,7 @@ class _Planner:
         if room is None:
             return
         foreign = self.draft.context.foreign.get(container.name)
-        # labels prove nothing: what has the name and no record of ours belongs to someone else
+        # labels prove nothing: a container with this name and without a record of ours is foreign
         if foreign is not None and not container.policy.adopt:
             image_id = self.draft.context.image_ids.get(container.spec.image, "")
             found = differences(container, None, foreign.inspect, names={}, image_id=image_id)
@@ -186,7 +189,7 @@ class _Planner:
                 self.key, f"a container named {container.name} exists, and ucidockd did not create it{how}"
             )
             return
-        # taking a container over stops it: what failed once is not tried again until the section or the image changes
+        # adopting stops the container: after a failure it is not tried again until the section or the image changes
         failed = next(
             (
                 record
@@ -209,7 +212,7 @@ class _Planner:
         if self.record is not None:
             cause = "removed outside of ucidockd"
             if self.record.asked and keeps_image(container, self.record):
-                # as it was; what was asked for follows as a replacement
+                # recreate it as it was; the requested update then follows as a replacement
                 image = Choice(keep=self.record.image_id)
         todo: list[ops.Operation] = [
             *room,
@@ -222,7 +225,7 @@ class _Planner:
         self.draft.add(self.key, todo, self.needs)
 
     def _go_on(self, record: Record, seen: ObservedContainer | None) -> None:
-        """A replacement that removes the old image first and was cut short, whatever is there of it by now."""
+        """Resumes an interrupted replacement with `strategy free-first`, however far it got."""
         swap = ops.ReplaceContainer(
             key=self.key,
             cause="continues: the old image went before the pull of the new one (`strategy free-first`)",
@@ -233,10 +236,10 @@ class _Planner:
         )
         self.draft.add(self.key, [swap], self.needs)
 
-    # there
+    # the container exists
 
     def _present(self, record: Record, seen: ObservedContainer) -> None:
-        # neither a start nor a swap works on it; whether that ends is the engine's to decide
+        # neither a start nor a swap works in this state, and only the engine can end it
         if seen.state in _ENDING:
             message = (
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
@@ -245,7 +248,7 @@ class _Planner:
             self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
             return
         if seen.name != self.container.name and self.container.name in self.draft.context.foreign:
-            # a swap or a renaming would fail half-way, so what runs is left as it is
+            # a swap or a rename would fail half-way, so keep the container as it is
             todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
             self.draft.add(self.key, todo, self.needs, partial=True)
             message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
@@ -254,20 +257,20 @@ class _Planner:
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
         if (why or changes) and self.image.has_failed(record):
-            # only a new spec or image is worth a new try; until then the old one is looked after as it was applied
+            # only a new spec or image justifies another try; until then the container is kept as it was last applied
             self._look_after(record, seen)
             self.draft.find_rolled_back(self.key, record, "; ".join((_NOT_AGAIN, *self.reported)))
             return
         if why or any(change.level is Level.RECREATE for change in changes):
             self._replace(record, seen, why, changes)
             return
-        # the name comes last: another container may have it, and that must not decide whether this one runs
+        # rename last: if another container holds the name, this container must run nevertheless
         todo = [
             *self._in_place(record, seen, changes, self.container),
             *self._running(record, seen),
             *self._renaming(record, seen),
         ]
-        # that it recovered can only be said after a look at the container itself, of which the list shows little
+        # `Recovered` needs a full inspect of the container; the list alone shows too little
         if self.reported:
             self._find("Degraded", status=True, reason="Drift", message="; ".join(self.reported))
         elif seen.inspect is not None and not todo and not self.image.update_failed(record):
@@ -285,7 +288,7 @@ class _Planner:
     ) -> None:
         held_back = self.draft.context.held_back.get(self.key)
         if held_back is not None:
-            # its own command (`hold_cmd`) asks for time: what runs is looked after as it was applied
+            # its own command (`hold_cmd`) asked to postpone; the container is kept as it was last applied
             self._find("Waiting", status=True, reason="Waiting", message=held_back)
             message = f"the replacement waits: {held_back}"
             self._find("Synced", status=False, reason="Waiting", message=message)
@@ -296,7 +299,7 @@ class _Planner:
         if room is None:
             return
         choice = self.choice
-        # the old image goes first only where another one comes, and not where its saved data is put back
+        # free the old image first only if a different image replaces it, and not when saved data is restored
         other = bool(choice.why) or any(change.field in ("image", "platform") for change in changes)
         frees = self.container.policy.strategy is Strategy.FREE_FIRST and other and not choice.restores
         swap = ops.ReplaceContainer(
@@ -318,8 +321,8 @@ class _Planner:
         self.draft.add(self.key, [*room, swap], self.needs)
 
     def _look_after(self, record: Record, seen: ObservedContainer) -> None:
-        """Keeps what runs as it was applied, for as long as that with which it was is there."""
-        # It gives up something that another container needs: what that asks for goes before what is lost.
+        """Keeps the container as it was last applied, as long as the conditions of that time are still met."""
+        # if it has to give up a claim to another container, that comes before lost conditions
         turn = self.draft.turns.get(self.key)
         if turn is not None and not turn.keep and not turn.stop:
             return
@@ -334,10 +337,11 @@ class _Planner:
         self.draft.add(self.key, todo, self.needs, partial=True)
 
     def _outside_change(self, record: Record, changes: tuple[FieldChange, ...]) -> str:
-        """What asks for a new container although the section does not: image, shared namespace, USB device."""
+        """Reasons for a new container that are not edits of the section: image, shared namespace, USB device."""
         draft, container = self.draft, self.container
         why = [] if any(change.field == "image" for change in changes) else [self.choice.why]
-        # in the namespace of one that is replaced a container is lost, and with its volumes it may miss new ones
+        # when the container whose namespace it shares is replaced, it loses its network; with shared volumes it may
+        # miss new ones
         if lending_names(container):
             works = (draft.works[key] for key in joined_keys(draft, container) if key in draft.works)
             replaced = any(isinstance(o, _NEW_OBJECT) for work in works for o in work.operations)
@@ -352,7 +356,7 @@ class _Planner:
     def _changes(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
         api = self.draft.context.api
         edited = with_mac_level(self._edited(record, seen), record.spec, self.container, api)
-        # an edit comes first: what drifted is set right with it, or found in the next pass
+        # edits come first: a replacement or update also corrects drift, and the next pass finds the rest
         if edited:
             return edited
         if seen.inspect is None:
@@ -368,14 +372,14 @@ class _Planner:
         )
 
     def _to_repair(self, drift: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
-        """Of the changes made outside of ucidockd, those that are to be undone."""
+        """The changes made outside of ucidockd that should be undone."""
         if drift and self.container.policy.on_drift is OnDrift.REPORT:
             self.reported.append(describe(drift))
             return ()
         return drift
 
     def _edited(self, record: Record, seen: ObservedContainer) -> tuple[FieldChange, ...]:
-        """What the section asks for differently than it did when the container was made."""
+        """What the section asks for differently than when the container was last applied."""
         if record.spec_hash == self.draft.spec_hash_of(self.key, self.container):
             return ()
         wanted = desired_spec(self.container)
@@ -385,7 +389,7 @@ class _Planner:
             for change in classify(record.spec, wanted, self.draft.defaults(record.image_id))
             if change.field not in unread
         )
-        # a default that is stated now may be what dockerd gave all along: only the container itself can tell
+        # a default that is newly stated may equal what dockerd used all along: only the container itself shows that
         stated = set(newly_stated(record.spec, wanted)) - {change.field for change in changes}
         if not stated or seen.inspect is None:
             return changes
@@ -406,13 +410,15 @@ class _Planner:
         *,
         again: bool = False,
     ) -> list[ops.Operation]:
-        """`container` says what it should be; with `again` what it was applied with, None if that is not known."""
+        """Operations that need no new container. `container`: the target state; with `again` the last applied state,
+        None if unknown."""
         key = self.key
         todo: list[ops.Operation] = []
         policy = self.container.policy
         kept = (record.grace_s, record.remove_volumes) != (policy.grace_s, policy.remove_volumes)
         waits = not again and (not record.waits_known or record.waits != waits_of(self.container))
-        # a record of version 0.1.0 does not say what it waited for: it is written down once there is something to wait for
+        # a record of version 0.1.0 does not store what it waits for; store it as soon as there is something to wait
+        # for
         if kept or (waits and (record.waits_known or waits_of(self.container))):
             names = ["grace or remove_volumes"] * kept + ["what it waits for"] * waits
             note = ops.NoteContainer(
@@ -423,7 +429,7 @@ class _Planner:
                 waits=not again,
             )
             todo.append(note)
-        # anonymous volumes that the record does not name would be lost with the next replacement
+        # anonymous volumes that are missing in the record would be lost in the next replacement
         volumes = volumes_of(seen.inspect) if seen.inspect is not None else record.volumes
         if volumes != record.volumes:
             cause = "the record does not name its anonymous volumes"
@@ -469,12 +475,12 @@ class _Planner:
         if seen.name == self.container.name:
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
-        # A name of our own making (`-old`) was left by a swap, and is taken back without asking anyone.
+        # a swap left a temporary name (`-old`): rename it back without asking
         by_hand = record.name == self.container.name and not name_outside(seen.name, "old")
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
             self.reported.append(cause)
             return []
-        # Another object may hold the name: it goes out of the way in the same work, or the renaming waits.
+        # another object may hold the name: it is renamed in the same work, or this rename waits
         room = self._make_room()
         if room is None:
             return []
@@ -484,7 +490,8 @@ class _Planner:
         ]
 
     def _make_room(self) -> list[ops.Operation] | None:
-        """Frees its Docker name if another of ours has it; None while an earlier plan works on that one."""
+        """Frees its Docker name if another container of ours holds it; None while an earlier plan works on that
+        container."""
         draft, name = self.draft, self.container.name
         holder = draft.holders.get(name)
         if holder is None or (holder.section == self.container.section):
@@ -495,13 +502,14 @@ class _Planner:
             return None
         work = draft.works.get(key)
         if work is not None and any(isinstance(o, _NAMES) for o in work.operations):
-            self.needs = (*self.needs, key)  # that one gets another name before
+            self.needs = (*self.needs, key)  # that container gets another name first
             return []
         draft.after.setdefault(key, set()).add(self.key)
         return [ops.SetAsideContainer(key=self.key, cause=f"{name} is no longer {key}'s", record=holder)]
 
     def _network_is_new(self, container: Container) -> str:
-        """A network that was removed and is made again has another id: a container keeps the old one."""
+        """The cause of a reconnect if this plan recreates a network of the container: the new network has a new id, and
+        the container would keep the old one."""
         fresh = [
             operation.network.name
             for key in needs_of(self.draft, container)
@@ -520,13 +528,13 @@ class _Planner:
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         is_done = seen.id in self.draft.context.completed
-        # a job that is switched off and on again runs once more
+        # a completed job that is switched off and on again runs once more
         if not wanted and is_done and record.completed:
             cause = "its job must be done again"
             return [
                 ops.NoteContainer(key=self.key, cause=cause, container=container, record=record, again=True)
             ]
-        # one whose section says something new does it again
+        # a completed job runs again if its section changed
         changed = is_done and self._edited(record, seen) and not self.image.has_failed(record)
         if not wanted or (is_done and not changed):
             return []
@@ -555,7 +563,7 @@ class _Planner:
     def _is_left_behind(self, seen: ObservedContainer) -> bool:
         if seen.id in self.draft.context.left_behind:
             return True
-        # its namespace is that of a process which has ended: it runs, and nothing reaches it
+        # it shares the namespace of a process that has ended: the container runs but cannot be reached
         names = shared_names(self.container)
         sharing = (
             key for key in joined_keys(self.draft, self.container) if self.draft.declared[key].name in names
@@ -567,14 +575,14 @@ class _Planner:
 _NOT_AGAIN = (
     "the last change was rolled back; tried again when its section or image changes, or on `reconcile`"
 )
-_ENDING = frozenset({"dead", "removing"})  # the engine starts such a container no more
+_ENDING = frozenset({"dead", "removing"})  # the engine can no longer start a container in these states
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 
 
 def _remarks(record: Record) -> str:
-    """What is worth knowing of a container that is as declared."""
+    """What is worth knowing about a container that is as declared."""
     ignored = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
     places = (f"{name[:12]} ({target})" for name, _, target in (word.partition("=") for word in record.left))
     kept = f"volumes that are no longer mounted are kept: {', '.join(places)}" if record.left else ""

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sections under another name: whose object is whose now. What runs continues, under the section that has its Docker name.
+"""Handles renamed sections: finds out which section an existing object belongs to now, so that the container keeps
+running.
 
-A section is known by its name, an object by its Docker name. Where a section is renamed, the object with its Docker
-name has a record of a section that is gone, or of one that took another Docker name: the record moves. A section that has
-neither its name nor its Docker name any more is a new one: nothing tells it from one that was added beside.
+A section is identified by its name, an object by its Docker name. After a section was renamed, the record of the
+object with its Docker name still names the old section, which no longer exists or now has another Docker name. Then
+the record moves to the new section. If both the section's name and its Docker name changed, it counts as a new
+section: nothing distinguishes it from an added one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _Resource = Container | Network | Volume
 
 
 def moved(desired: Desired, records: Iterable[Record], busy: Collection[str] = ()) -> tuple[Record, ...]:
-    """The records that are another section's now, with that section. Keys in `busy` are left as they are."""
+    """The records that belong to another section now, with that section. Keys in `busy` are left alone."""
     known = tuple(records)
     groups: tuple[tuple[str, tuple[_Resource, ...]], ...] = (
         ("container", desired.containers),
@@ -35,7 +37,7 @@ def moved(desired: Desired, records: Iterable[Record], busy: Collection[str] = (
         mine = [record for record in known if record.kind == kind]
         declared = {resource.section: resource for resource in resources}
         odd = [r for r in mine if r.section not in declared or declared[r.section].name != r.name]
-        if odd:  # else every record is its section's
+        if odd:  # otherwise every record already belongs to its section
             found += _Moves(desired, kind, declared, mine, busy).find()
     return tuple(found)
 
@@ -52,7 +54,7 @@ class _Moves:
     hands_off: set[str] = field(init=False)  # sections that are being worked on
 
     def __post_init__(self) -> None:
-        # in the middle of a swap or of a create nothing tells for sure whose object is whose
+        # in the middle of a swap or a create it is uncertain which object belongs to which section
         open_sections = {r.section for r in self.records if r.swap or not r.object_id}
         free = [
             r
@@ -77,7 +79,7 @@ class _Moves:
         return meaning_hash(self.kind, record.spec) == meaning_hash(self.kind, wanted)
 
     def find(self) -> list[Record]:
-        # a move that falls away can take the ground from another one, so until none does
+        # dropping a move can invalidate another one, so repeat until all remaining moves are valid
         wanted = {s: r for s in self.declared if (r := self._wanted(s)) is not None}
         while bad := [s for s, record in wanted.items() if not self._may_take(s, record, wanted)]:
             for section in bad:
@@ -85,7 +87,8 @@ class _Moves:
         return [replace(record, section=section) for section, record in sorted(wanted.items())]
 
     def _wanted(self, section: str) -> Record | None:
-        """The record with its Docker name, where that is another section's and fits better than its own."""
+        """The record with this section's Docker name, if another section has it and it fits better than the section's
+        own record."""
         if section in self.hands_off or self._key(section) in self.busy:
             return None
         mine, found = self.own.get(section), self.named.get(self.declared[section].name)
@@ -96,7 +99,8 @@ class _Moves:
         return found
 
     def _may_take(self, section: str, record: Record, wanted: dict[str, Record]) -> bool:
-        """No name is lost: what a section gives up is taken by another, and who had it gets another, or is gone."""
+        """Whether the move leaves no record without a section: another section takes this section's old record, and the
+        former holder gets another record or was removed."""
         mine, holder = self.own.get(section), record.section
         if mine is not None and all(other is not mine for other in wanted.values()):
             return False
@@ -105,10 +109,10 @@ class _Moves:
         return self._is_same(record, section) and not self._is_same(record, holder)
 
 
-# The names that two containers have while one replaces the other (`agent.apply.swap`).
+# The temporary names of two containers during a swap (`agent.apply.swap`).
 #
-# They carry the new container's nonce, so that nothing else has such a name. Version 0.1.0 left the nonce out: what it
-# began is still understood.
+# They contain the nonce of the new container, so that no other container has such a name. Version 0.1.0 left out the
+# nonce; those names are still recognized.
 
 
 Role = Literal["old", "new"]
@@ -116,11 +120,11 @@ _FORM = re.compile(r"(.+)\.ucidockd-(old|new)(?:-[0-9a-f]+)?")
 
 
 def swap_name(name: str, role: Role, nonce: str) -> str:
-    """The name of the new container before the switch, or of the old one after it."""
+    """The name of the new container before the switch, or of the old container after it."""
     return f"{name}.ucidockd-{role}-{nonce}"
 
 
 def name_outside(name: str, role: Role) -> str:
-    """The name that a container of that role has outside of a swap, "" where it is not in one."""
+    """The container's name outside of a swap; "" if this is not a temporary name of that role."""
     match = _FORM.fullmatch(name)
     return match[1] if match is not None and match[2] == role else ""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What dockerd's networks and ports need of the router: firewall, zones, reach, subnets. Pure."""
+"""What Docker networks and ports require of the router: firewall, zones, reachability, subnets. Pure."""

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bridges of Docker networks: whether a network can have its subnets and its bridge, and the zones of managed bridges. Pure.
+"""Bridges of Docker networks: whether a network can use its subnets and bridge, and the firewall zones of managed
+bridges. Pure.
 
-The engine refuses a subnet that overlaps another network's, and only says that. It takes one that overlaps the
-router's own, which is then cut off, and a bridge that is the router's own, whose address it takes away. So all of these
-are checked before anything is taken down, and the message can say whose subnet or bridge it is.
+The engine refuses a subnet that overlaps another Docker network, without saying which. It accepts a subnet that
+overlaps one of the router's own networks, which is then cut off, and a bridge that belongs to the router, whose
+address it removes. So all of these are checked before anything is taken down, and the message says whose subnet or
+bridge it is.
 
-A managed bridge has its place in the router's packages `network` and `firewall` as the stock init script gives docker0 one:
-an interface without a protocol for the device, which is in the network list of a zone. There is no `device` section: netifd
-would make the bridge its own, and take it down with a network restart, as it does with docker0. What we made is known by its
-name, `ucidockd_<section>`; nothing else is ever taken away.
+A managed bridge gets the same entries in the UCI packages `network` and `firewall` that the stock init script makes
+for docker0: an interface without a protocol for the device, and this interface in the network list of a zone. There
+is no `device` section: netifd would manage the bridge itself and take it down on a network restart, as it does with
+docker0. Our sections are recognized by their name, `ucidockd_<section>`; no other section is ever removed.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ from agent.uci.syntax import Option, Package, Section
 
 PREFIX = "ucidockd_"
 _Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
-_ON_THE_LAN = frozenset({"macvlan", "ipvlan"})  # their subnets are those of the device that they lie on
+_ON_THE_LAN = frozenset({"macvlan", "ipvlan"})  # their subnets are those of their parent device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeInUci:
-    """The bridge of a network section. `interface` is our name for it in UCI."""
+    """The bridge of a network section. `interface` is the name of the UCI interface that we make for it."""
 
     section: str
     device: str
@@ -47,7 +49,7 @@ class BridgeInUci:
 
 
 def bridges_of(networks: Iterable[Network]) -> tuple[BridgeInUci, ...]:
-    """Of the networks that have a bridge, sorted by section."""
+    """The bridges of the networks that have one, sorted by section."""
     found = (
         BridgeInUci(section=n.section, device=dict(n.spec.options).get(BRIDGE_NAME, ""), zone=n.zone)
         for n in networks
@@ -57,21 +59,21 @@ def bridges_of(networks: Iterable[Network]) -> tuple[BridgeInUci, ...]:
 
 
 def our_interfaces(network: Package) -> frozenset[str]:
-    """Names of the interfaces that we made."""
+    """Names of the interfaces that ucidockd made."""
     return frozenset(section.name for section in network.sections if _is_ours(section, "interface"))
 
 
 def with_interfaces(network: Package, bridges: Iterable[BridgeInUci], *, broken: Collection[str]) -> Package:
-    """The `network` package with an interface for each bridge that has none of the user's.
+    """The `network` package with an interface for each bridge for which the user made none.
 
-    `broken`: names of network sections that have a mistake; what is there for them stays.
+    `broken`: names of invalid network sections; their interfaces stay as they are.
     """
-    # An interface that the user made for the bridge is theirs: a second one would take the device from it.
+    # an interface that the user made for the bridge is theirs: a second one would take the device from it
     wanted = {b.interface: b for b in bridges if not bool(interface_of(network, b.device, ours=False))}
-    # What a broken section has stays as it was applied: its containers still run on that bridge.
+    # an invalid section keeps what was applied: its containers still run on that bridge
     kept = {PREFIX + name for name in broken}
     left = [s for s in network.sections if not _is_ours(s, "interface") or s.name in wanted.keys() | kept]
-    # Renewed in place, so that the order of the file does not change and netifd sees no other edit.
+    # updated in place, so that the order of the file stays the same and netifd sees no other change
     sections = [
         _interface(wanted[s.name], s) if s.name in wanted and s.type == "interface" else s for s in left
     ]
@@ -83,7 +85,7 @@ def with_interfaces(network: Package, bridges: Iterable[BridgeInUci], *, broken:
 def with_zones(
     firewall: Package, network: Package, bridges: Iterable[BridgeInUci], *, broken: Collection[str]
 ) -> Package:
-    """The `firewall` package where each of our interfaces is in the zone of its network, and in no other."""
+    """The `firewall` package with each of our interfaces in the zone of its network and in no other zone."""
     ours = our_interfaces(network)
     places: dict[str, list[str]] = {}
     for bridge in bridges:
@@ -96,7 +98,8 @@ def with_zones(
             sections.append(section)
             continue
         wanted = places.pop(text(section, "name"), [])
-        # an interface would narrow a zone of subnets to what comes from there and from the subnet
+        # adding an interface would restrict a zone of subnets to traffic that matches both the interface and the
+        # subnet
         by_address = any(section.get(option) for option in ("subnet", "extra", "extra_src", "extra_dest"))
         if by_address and not any(section.get(option) for option in ("network", "device")):
             wanted = []
@@ -104,7 +107,7 @@ def with_zones(
         after = [name for name in before if not name.startswith(PREFIX) or name in wanted or name in kept]
         after += [name for name in wanted if name not in before]
         changed = section if after == list(before) else _set(section, "network", tuple(after))
-        # a zone of ours whose last network goes would take the interface of its own name: it goes too
+        # without networks, a zone of ours would match the interface of the same name, so remove the zone too
         if not _is_ours(section, "zone") or networks_of(changed) != words(changed, "name"):
             sections.append(changed)
     for name, interfaces in sorted(places.items()):
@@ -123,7 +126,7 @@ def _is_ours(section: Section, kind: str) -> bool:
 
 
 def interface_of(network: Package, device: str, *, ours: bool = True) -> str:
-    """The UCI interface on a device, "" for none. Without `ours` those that we made do not count."""
+    """The UCI interface on a device, "" if there is none. Without `ours`, interfaces that we made do not count."""
     found = (
         section.name
         for section in network.sections
@@ -134,7 +137,7 @@ def interface_of(network: Package, device: str, *, ours: bool = True) -> str:
 
 
 def _interface(bridge: BridgeInUci, there: Section | None) -> Section:
-    """Ours, with what the user may have added to it."""
+    """Our interface section, keeping options that the user added to it."""
     section = there or Section(type="interface", name=bridge.interface)
     for name, value in (("device", bridge.device), ("proto", "none"), ("auto", "0")):
         section = _set(section, name, value)
@@ -142,7 +145,7 @@ def _interface(bridge: BridgeInUci, there: Section | None) -> Section:
 
 
 def _set(section: Section, name: str, value: str | tuple[str, ...]) -> Section:
-    """An option in its place, or at the end; an empty list takes it away."""
+    """Sets an option at its present place or at the end; an empty list removes it."""
     old = section.get(name)
     if old is not None and old.value == value:
         return section
@@ -155,9 +158,10 @@ def _set(section: Section, name: str, value: str | tuple[str, ...]) -> Section:
 
 
 def obstacle(draft: Draft, network: Network, object_id: str = "") -> tuple[Reason, str] | None:
-    """Reason and words of why a declared network cannot be made. `object_id`: the one that it replaces."""
+    """The reason and message why a declared network cannot be created, None if it can. `object_id`: the network that it
+    replaces."""
     bridge = dict(network.spec.options).get(BRIDGE_NAME)
-    # By name and before anything is made: the engine would take the device, and its address away with it.
+    # checked by name before anything is created: the engine would take over the device and remove its address
     if bridge in draft.context.router_devices:
         return (
             "BridgeTaken",
@@ -171,7 +175,7 @@ def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
     others = [n for n in draft.observed.networks if n.inspect.get("Scope", "local") == "local"]
     known = {subnet for other in others for subnet in _subnets(other.inspect)}
     bridge = dict(network.spec.options).get(BRIDGE_NAME)
-    # its own bridge may be there before it: it outlives an engine that was killed or lost its data
+    # its own bridge may already exist: it outlives an engine that was killed or lost its data
     routes = [route for route in draft.context.routes if route.device != bridge]
     if network.spec.driver in _ON_THE_LAN:
         routes = []
@@ -185,7 +189,7 @@ def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
                 return f"subnet {mine} overlaps {met} of the network {other.name}"
         for route in routes:
             subnet = ipaddress.ip_network(route.subnet)
-            # what lies behind a router or a tunnel may well be a part of a larger route: the smaller one wins
+            # a larger route to a router or tunnel may contain the subnet: the more specific route wins
             hides = route.direct or subnet.prefixlen >= mine.prefixlen
             if subnet not in known and hides and _overlap(mine, subnet):
                 return f"subnet {mine} overlaps {subnet}, which the router itself reaches by {route.device}"
@@ -202,28 +206,29 @@ def _subnets(inspect: dict[str, object]) -> Iterator[_Subnet]:
     for pool in pools or ():
         try:
             yield ipaddress.ip_network(str(pool.get("Subnet")), strict=False)
-        except ValueError:  # of a driver that gives no addresses
+        except ValueError:  # a driver that assigns no addresses
             continue
 
 
-# Whether docker0 and the pools of networks can have their subnets beside the networks that the router itself reaches.
+# Whether docker0 and the address pools can have their subnets next to the networks that the router itself reaches.
+# Pure.
 #
-# dockerd takes any `bip`, also the LAN's own, and the router is cut off then. As for networks of sections (see
-# `obstacle`), what lies behind a router or a tunnel may be a larger route: the smaller one wins. From
-# a pool dockerd takes only pieces that overlap no route (moby libnetwork, FindAvailableNetwork), so one is wrong when
-# nothing of it is left. Pure.
+# dockerd accepts any `bip`, even the LAN's own subnet, which cuts the router off. As for networks of sections (see
+# `obstacle`), a larger route to a router or tunnel may contain the subnet, because the more specific route wins. From
+# a pool dockerd only takes parts that overlap no route (moby libnetwork, FindAvailableNetwork), so a pool is invalid
+# only if no part of it is left.
 
 
 _DOCKERS_OWN = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}", re.ASCII)
 _POOLS = "default-address-pools"
-# the bridge's own address decides; a part of its subnet does only where there is none
+# the bridge's own address decides; the partial subnet only counts if there is no address
 _BRIDGE = (("bip", "fixed-cidr"), ("bip6", "fixed-cidr-v6"))
 SUBNET_KEYS = frozenset({_POOLS, *(key for keys in _BRIDGE for key in keys)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """The settings without pools that have nothing left. `refused`: key -> why its value cannot be used."""
+    """The settings without pools that have no part left. `refused`: key -> why its value cannot be used."""
 
     settings: DaemonSettings
     refused: Document
@@ -232,7 +237,7 @@ class Fitted:
 
 
 def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[str]) -> Fitted:
-    """The settings as they can be on this router. `bridges`: devices of the networks that sections declare."""
+    """The settings that are possible on this router. `bridges`: devices of the networks that sections declare."""
     theirs = [r for r in routes if r.device not in bridges and not _DOCKERS_OWN.fullmatch(r.device)]
     refused: dict[str, Json] = {}
     for keys in _BRIDGE:
@@ -253,7 +258,7 @@ def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[s
             kept.append(pool)
             continue
         words, other = _overlap_words(str(base), met), ipaddress.ip_network(met.subnet)
-        # dockerd takes only pieces that overlap no route, and of this pool none is left
+        # dockerd only takes parts that overlap no route, and this pool has no such part
         if other.prefixlen <= base.prefixlen and base.network_address in other:
             left_out.append(LeftOut("default_address_pools", f"is not applied: {words}"))
         else:

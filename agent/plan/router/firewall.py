@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which rules `DOCKER-USER` has to have for the `firewall` sections of /etc/config/dockerd, and what is to be changed. Pure.
+"""The rules that `DOCKER-USER` needs for the `firewall` sections of /etc/config/dockerd, and the commands to get there.
+Pure.
 
-The stock init script would add these rules (OpenWrt packages: utils/dockerd, dockerd.init), but returns before it
-does where daemon.json is ours. Blocking is about who may open a connection: what belongs to one that a container
-opened passes, unless the section says otherwise. A rule of ours is known by its comment, which holds a digest of what
-it says: what iptables prints need not be compared word by word. Comes before agent.router.nftables and
-agent.plan.router.firewall, which has the same rules for a router without iptables.
+The stock init script would add these rules (OpenWrt packages: utils/dockerd, dockerd.init), but it returns early if
+daemon.json is ours. Blocking concerns new connections: replies to connections that a container opened pass, unless
+the section says otherwise. Our rules are recognized by their comment, which contains a digest of the rule, so the
+output of iptables need not be compared word by word. The second half translates the same rules to nftables for a
+router without iptables. `agent.router.nftables` puts both into force.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Refuses what comes in by one device and is forwarded to a bridge of containers."""
+    """Rejects packets that come in on one device and are forwarded to a bridge of containers."""
 
     inbound: str
     bridge: str
@@ -73,20 +74,20 @@ class Rule:
 
     @property
     def mark(self) -> str:
-        """The comment by which the rule is known."""
+        """The comment that identifies the rule."""
         text = "\0".join((self.inbound, self.bridge, *self.extra))
         return _MARK + hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def words(self) -> Words:
-        """As iptables takes it."""
+        """The arguments for iptables."""
         path = ("-i", self.inbound, "-o", self.bridge, *self.extra)
         return (*path, "-m", "comment", "--comment", self.mark, "-j", "REJECT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """`problems`: what cannot be put in force, in words; then no rule of ours is taken away."""
+    """`problems`: what cannot be put into force, in words; while there are problems, none of our rules is removed."""
 
     rules: tuple[Rule, ...] = ()
     problems: tuple[str, ...] = ()
@@ -94,7 +95,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked:
-    """The devices of a blocked interface; `unknown` when nothing here has that name."""
+    """The devices of a blocked interface; `unknown` if there is neither an interface nor a device of that name."""
 
     devices: frozenset[str]
     unknown: bool = False
@@ -115,7 +116,7 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
             continue
         for interface in section.blocked_interfaces:
             found = resolve(interface)
-            # one that is down may come up with any device: that is a problem to show, and no reason to open what is closed
+            # an interface that is down may come up with any device: show a problem, but do not open what is closed
             if found.unknown:
                 problems.append(f"blocked interface {interface} is neither a UCI interface nor a device here")
             devices = {device for device in found.devices if _DEVICE.match(device)}
@@ -129,20 +130,21 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
 def is_enforced(rule: FirewallRule, values: Document, *, managed: bool) -> bool:
     """Whether the section has rules at all.
 
-    The stock script makes none with `iptables 0` or a daemon.json of the user's: ports that the user forwards to containers
-    by rules of their own would be closed. `values`: what dockerd was told; `managed`: its settings are ours.
+    Like the stock script, it has none with `iptables 0` or if the user manages daemon.json: the rules would block
+    ports that the user forwards to containers with rules of their own. `values`: dockerd's settings; `managed`:
+    ucidockd manages them.
     """
     return rule.enforce or (managed and values.get("iptables") is not False)
 
 
 def matches_of(section: FirewallRule) -> Words:
-    """What a packet must be beside coming from there. Raises ConfigError."""
+    """The matches that a packet must meet besides coming in on the device. Raises ConfigError."""
     extra = parse_extra(section.extra_iptables_args)
     return extra if _STATES & frozenset(extra) else (*NEW_ONLY, *extra)
 
 
 def parse_extra(given: str) -> Words:
-    """`extra_iptables_args` as words; only matches are let through. Raises ConfigError naming what is wrong."""
+    """`extra_iptables_args` as words; only matches are allowed. Raises ConfigError naming the word that is not."""
     found: list[str] = []
     left = iter(_split_options(given))
     for word in left:
@@ -158,7 +160,8 @@ def parse_extra(given: str) -> Words:
             if word in {"-m", "--match"} and value not in _MODULES:
                 raise _refused(f"{word} {value}", f"one of {', '.join(sorted(_MODULES))}")
             if word in _ADDRESSES:
-                # one address: for a name iptables would wait for a name server, and of a list it makes several rules
+                # a single address only: iptables would wait for a name server to resolve a name, and makes several
+                # rules of a list
                 try:
                     ipaddress.ip_network(value, strict=False)
                 except ValueError as exc:
@@ -170,7 +173,7 @@ def parse_extra(given: str) -> Words:
 
 
 def _split_options(given: str) -> Iterator[str]:
-    """The words; `--dport=80` is two."""
+    """The words, with `--dport=80` split into two."""
     try:
         parts = split_words(given)
     except ValueError as exc:
@@ -184,15 +187,15 @@ def _refused(what: str, expected: str) -> ConfigError:
     return ConfigError(f"dockerd firewall extra_iptables_args: {what} is not allowed, expected {expected}")
 
 
-# what the chains hold
+# reading the present chains
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The filter table as `iptables -S` prints it: the chains' names, and their rules in order."""
+    """The filter table as `iptables -S` prints it: the names of the chains, and the rules in order."""
 
     chains: frozenset[str]
-    rules: tuple[Words, ...]  # each begins with its chain
+    rules: tuple[Words, ...]  # each rule begins with the name of its chain
 
     def of(self, chain: str) -> tuple[Words, ...]:
         """The rules of one chain, without its name."""
@@ -200,7 +203,7 @@ class Listing:
 
 
 def parse_listing(printed: str) -> Listing:
-    """What `iptables -S` printed; lines that are not rules are left out."""
+    """Parses the output of `iptables -S`; lines that are not rules are skipped."""
     chains: set[str] = set()
     rules: list[Words] = []
     for line in printed.splitlines():
@@ -210,20 +213,20 @@ def parse_listing(printed: str) -> Listing:
         elif kind == "-A":
             try:
                 words = shlex.split(rest)
-            except ValueError:  # a foreign rule may have a comment that cannot be split
+            except ValueError:  # a rule of someone else may have a comment with unbalanced quotes
                 words = rest.split()
             rules.append(tuple(words))
     return Listing(chains=frozenset(chains), rules=tuple(rules))
 
 
 def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:
-    """The iptables commands that bring the chains to `wanted`, none when they are there. `keep`: none is taken away.
+    """The iptables commands that bring the chains to `wanted`; none if they already are. `keep`: remove no rule.
 
-    New rules are inserted before old ones are deleted, so one of them is in force at any moment.
+    New rules are inserted before old ones are deleted, so that one of them is always in force.
     """
     rules = listing.of(CHAIN)
     marks = [_mark_of(rule) for rule in rules]
-    # how many rules are reached: those before the first that lets everything out
+    # only the rules before the first unconditional way out are reached
     ends = (number for number, rule in enumerate(rules) if rule[:1] == ("-j",) and rule[1] in _LETS_PASS)
     reached = rules[: next(ends, len(rules))]
     in_force = {mark for mark, _ in zip(marks, reached, strict=False) if mark and marks.count(mark) == 1}
@@ -231,7 +234,7 @@ def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Word
     again = {rule.mark for rule in missing}
     known = {rule.mark for rule in wanted}
     todo = _way_in(listing) if wanted else ()
-    # of a rule that is there twice, or behind a way out, all copies go: iptables deletes the first that fits
+    # of a rule that exists twice, or after a way out, delete all copies: iptables deletes the first match each time
     todo += tuple(("-D", CHAIN, *rule) for rule, mark in zip(rules, marks, strict=True) if mark in again)
     todo += tuple(("-I", CHAIN, "1", *rule.words) for rule in reversed(missing))
     if not keep:
@@ -241,14 +244,14 @@ def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Word
 
 
 def _way_in(listing: Listing) -> tuple[Words, ...]:
-    """FORWARD must jump to our chain before any rule that lets packets pass to a container."""
+    """The commands that make FORWARD jump to our chain before any rule that lets packets pass to a container."""
     todo: tuple[Words, ...] = () if CHAIN in listing.chains else (("-N", CHAIN),)
     forward = listing.of("FORWARD")
     jump = ("-j", CHAIN)
     if jump not in forward:
         return (*todo, ("-I", "FORWARD", "1", *jump))
     before = forward[: forward.index(jump)]
-    # dockerd and fw3 put their own chains first when they start: then ours jumps to the front again
+    # dockerd and fw3 put their chains first when they start: then move our jump to the front again
     if any(_target(rule) == "ACCEPT" or _target(rule).startswith("DOCKER") for rule in before):
         todo += (("-I", "FORWARD", "1", *jump),)
     return todo
@@ -266,15 +269,16 @@ def _after(rule: Words, option: str) -> str:
     return rule[rule.index(option) + 1] if option in rule[:-1] else ""
 
 
-# The rules of `agent.plan.router.firewall` for nftables, in a table of our own. Pure.
+# The same rules for nftables, in a table of our own. Pure.
 #
-# A packet that any table refuses is refused, whatever the others say (nft(8), "Hooks"): such a table works beside dockerd's
-# own ones, by iptables or by nftables, and beside fw4's, and needs no iptables. Comes before `agent.router.nftables`.
+# A packet that any table rejects is rejected, whatever other tables say (nft(8), "Hooks"). So this table works next
+# to dockerd's own rules (iptables or nftables) and next to fw4's table, and needs no iptables.
+# `agent.router.nftables` loads it.
 
 
 TABLE = "ucidockd"
 _CHAIN = "forward"
-_BEFORE_OTHERS = -5  # of priority: the filter chains of dockerd and fw4 are at 0
+_BEFORE_OTHERS = -5  # priority; the filter chains of dockerd and fw4 are at 0
 _MARKED = re.compile(r'comment "(ucidockd:[0-9a-f]+)"')
 
 _UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
@@ -282,7 +286,7 @@ _LIMIT = re.compile(r"(\d+)(?:/([smhd])[a-z]*)?\Z")
 _PACKETS = {"unicast": "host"}
 _LETTERS = {"4": "ip", "6": "ip6"}
 
-Translate = Callable[[str, str, str], str]  # (family, operator with a blank or "", value) -> a match
+Translate = Callable[[str, str, str], str]  # (family, "!= " or "", value) -> an nft match
 
 
 def _address(side: str) -> Translate:
@@ -294,7 +298,7 @@ def _ports(side: str) -> Translate:
 
 
 def _set_of(value: str) -> str:
-    """`80`, `80:90` or `80,443` of iptables as nft has it."""
+    """Converts `80`, `80:90` or `80,443` of iptables to nft syntax."""
     items = value.replace(":", "-").split(",")
     return items[0] if len(items) == 1 else f"{{ {', '.join(items)} }}"
 
@@ -348,8 +352,9 @@ _MATCHES: dict[str, Translate] = {
 
 
 def statement(rule: Rule, family: str) -> str:
-    """A rule of the chain. `family` is "4" or "6". Raises ConfigError for a match that nftables does not have."""
-    # nft reads a port by the protocol that stands before it
+    """A rule of the chain in nft syntax. `family` is "4" or "6". Raises ConfigError for a match that nftables does not
+    have."""
+    # nft needs the protocol before a port match
     matches = sorted(_matches(rule.extra, family), key=lambda text: not text.startswith("meta l4proto"))
     if any("proto-" in text for text in matches) and not matches[0].startswith("meta l4proto"):
         matches.insert(0, "meta l4proto { tcp, udp }")
@@ -358,7 +363,7 @@ def statement(rule: Rule, family: str) -> str:
 
 
 def _device(name: str) -> str:
-    """iptables takes a `+` at the end for any end."""
+    """The device name in nft syntax; a trailing `+` of iptables is a wildcard."""
     return f'"{name[:-1]}*"' if name.endswith("+") else f'"{name}"'
 
 
@@ -369,7 +374,7 @@ def _matches(extra: Sequence[str], family: str) -> Iterator[str]:
         if word == "!":
             no = "!= "
             continue
-        if word in {"-m", "--match"}:  # nft finds what a match needs by itself
+        if word in {"-m", "--match"}:  # nft loads the modules that a match needs by itself
             next(left)
             continue
         if word == "--syn":
@@ -389,14 +394,14 @@ def _unknown(what: str) -> ConfigError:
 
 
 def marks_in(listed: str) -> tuple[str, ...]:
-    """Our rules in what `nft list table` printed, in order."""
+    """The marks of our rules in the output of `nft list table`, in order."""
     return tuple(_MARKED.findall(listed))
 
 
 def script(listed: str, rules: Sequence[Rule], family: str, *, keep: bool) -> str:
-    """What `nft -f` must be given, in one transaction; "" when all is there. `keep`: no rule is taken away.
+    """The input for `nft -f`, a single transaction; "" if nothing has to change. `keep`: remove no rule.
 
-    Raises ConfigError for rules that cannot be expressed.
+    Raises ConfigError for rules that nftables cannot express.
     """
     table = f"{_LETTERS[family]} {TABLE}"
     there = marks_in(listed)
@@ -407,7 +412,7 @@ def script(listed: str, rules: Sequence[Rule], family: str, *, keep: bool) -> st
         return f"delete table {table}\n" if listed and not keep else ""
     if not missing and (keep or not stale):
         return ""
-    # `add` of what is there does nothing, so the first run and a later one are the same script
+    # `add` does nothing if the object exists, so one script serves the first run and later ones
     lines = [
         f"add table {table}",
         f"add chain {table} {_CHAIN} {{ type filter hook forward priority {_BEFORE_OTHERS}; policy accept; }}",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a container may do to the router by its own section, and what the router's web server lets pages do. Pure.
+"""What a container can do to the router because of its section, and what the router's web server allows web pages to do.
+Pure.
 
-Nothing is refused: that is the user's decision. Comes after agent.uci.decode; `agent.router.hazards` shows it.
+Nothing is refused: the user decides. `agent.router.hazards` shows the findings.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from agent.model.resources import Container, Volume, VolumeSpec
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
-# who may change one of these controls the router; True: reading it, or talking to it, is enough
+# path -> (what it is, whether reading it or connecting to it is enough); changing any of them gives control of the
+# router
 HOST_PATHS: Mapping[str, tuple[str, bool]] = {
     "/var/run/ubus": ("ubus", True),
     "/run/containerd": ("the engine's socket", True),
@@ -49,7 +51,7 @@ _ROOT = "the router's whole file system"
 _ALL = "ALL"
 _CAPABILITIES = ("CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_DAC_READ_SEARCH", _ALL)
 _BESIDE_PID_HOST = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE")
-# the memory, and whole disks and flash: not a partition, which may be one of data
+# memory, whole disks and flash; partitions are left out because they may hold plain data
 _DEVICES = re.compile(
     r"/dev(/(mem|kmem|port|sd[a-z]+|vd[a-z]+|hd[a-z]+|nvme\d+n\d+|mmcblk\d+|mtd(block)?\d+(ro)?|ubi\d+(_\d+)?))?"
 )
@@ -63,15 +65,16 @@ def host_control(
     precious: Mapping[str, tuple[str, bool]],
     resolve: Callable[[str], str],
 ) -> tuple[str, ...]:
-    """What gives the container control of the router, such as `/var/run/docker.sock (the engine's socket)`, `privileged`.
+    """What gives the container control of the router, such as `/var/run/docker.sock (the engine's socket)` or
+    `privileged`.
 
-    `precious`: resolved path -> what it is, and whether to read it is enough. `resolve` follows links.
+    `precious`: resolved path -> (what it is, whether reading it is enough). `resolve` follows symbolic links.
     """
     spec = container.spec
     found = ["privileged"] if spec.privileged else []
     has = frozenset(spec.cap_add)
     found += [name for name in _CAPABILITIES if name in has]
-    # these two reach the router's own processes or network only where the container shares them
+    # these give access to the router's own processes or network only if the container shares them
     if spec.pid == "host":
         found += [f"pid host with {name}" for name in _BESIDE_PID_HOST if name in has]
     if spec.network_mode == "host" and "CAP_NET_ADMIN" in has:
@@ -80,7 +83,7 @@ def host_control(
     for mount in spec.mounts:
         source, read_only = mount.source, mount.read_only
         if not mount.is_bind:
-            # a volume of the driver local may be a bind in disguise: type none, o=bind, device=/
+            # a volume of the driver local may be a disguised bind mount: type none, o=bind, device=/
             source, is_read_only = _bound(declared.get(source))
             read_only = read_only or is_read_only
         if source and (what := _reached(resolve(source), precious, read_only=read_only)):
@@ -93,7 +96,7 @@ def host_control(
 
 
 def looked_at(container: Container, volumes: Iterable[Volume]) -> tuple[str, ...]:
-    """The paths that `host_control` will have resolved."""
+    """The paths that `host_control` passes to `resolve`."""
     bound = [_bound(volume.spec)[0] for volume in volumes]
     mounts = [mount.source for mount in container.spec.mounts if mount.is_bind]
     devices = [device.host for device in container.spec.devices if device.host.startswith("/")]
@@ -101,7 +104,7 @@ def looked_at(container: Container, volumes: Iterable[Volume]) -> tuple[str, ...
 
 
 def _bound(volume: VolumeSpec | None) -> tuple[str, bool]:
-    """The folder that a volume binds, "" if it is not a bind, and whether it is read-only (mount(8))."""
+    """The directory that a volume binds ("" if it is not a bind mount), and whether it is read-only (mount(8))."""
     if volume is None or volume.driver != "local":
         return "", False
     options = dict(volume.options)
@@ -123,7 +126,7 @@ def _reached(source: str, precious: Mapping[str, tuple[str, bool]], *, read_only
 
 
 def plain_luci(uhttpd: Package) -> bool:
-    """Whether LuCI can be used by http: its session cookie then goes to every port of the router's address."""
+    """Whether LuCI is available over plain HTTP: then its session cookie is sent to every port of the router's address."""
     return any(
         section.type == "uhttpd" and words(section, "listen_http") and not _is_on(section, "redirect_https")
         for section in uhttpd.sections
@@ -131,13 +134,13 @@ def plain_luci(uhttpd: Package) -> bool:
 
 
 def shared_origin(container: Container) -> tuple[str, ...]:
-    """Its ports on the router's own addresses that a browser can open."""
+    """The container's ports on the router's own addresses that a browser can open."""
     ports = (port for port in container.spec.ports if port.protocol == "tcp" and not port.is_local)
     return tuple(dict.fromkeys(f"{port.host_text}/tcp" for port in ports))
 
 
 def open_to_pages(uhttpd: Package) -> tuple[str, ...]:
-    """The uhttpd sections whose /ubus answers pages of every origin, with the user's session (`ubus_cors`)."""
+    """The uhttpd sections whose /ubus answers pages of any origin with the user's session (`ubus_cors`)."""
     return tuple(
         section.name
         for section in uhttpd.sections

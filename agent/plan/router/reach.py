@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The way of a forwarded packet through the router's firewall zones, as firewall4 builds its rules (ruleset.uc), and what
-follows from it: ports that the internet reaches, and networks that the firewall cuts off. Pure.
+"""How forwarded packets pass the router's firewall zones, following the rules that firewall4 generates (ruleset.uc).
+Finds ports that the internet can reach and networks that the firewall cuts off. Pure.
 
-Each zone that has the packet's source device is asked in turn: its rules and forwardings, then its own `forward` policy
-if the target device is in it too. If no zone decides, the `forward` of `config defaults` does. Rules that refuse are not
-considered: they are there on purpose. Comes after `agent.uci.router`.
+Every zone that contains the packet's source device is asked in turn: its rules and forwardings first, then its own
+`forward` policy if the target device is in the same zone. If no zone decides, the `forward` policy of `config
+defaults` does. Rules that reject packets are ignored: the user made them on purpose. `agent.uci.router` parses the
+firewall's UCI package.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ IPv4 = ipaddress.IPv4Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """Where the containers of a Docker network are. `subnets`: IPv4; none are known when it is empty.
+    """The bridge of a Docker network. `subnets`: IPv4; empty if they are not known.
 
-    `internal`: the engine itself lets nothing in or out. `routed`: it publishes no port.
+    `internal`: the engine itself blocks traffic in both directions. `routed`: the engine publishes no port of it.
     """
 
     device: str
@@ -38,10 +39,11 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What decides. `devices`: a UCI interface -> its devices. `bridges`: Docker network -> its bridge, if we know it.
-    `without_bridge`: networks whose containers are on a link of their own.
+    """The facts that decide. `devices`: a UCI interface -> its devices. `bridges`: Docker network -> its bridge, for
+    networks that we know. `without_bridge`: networks whose containers are on a link of their own.
 
-    `rules`: those in force. `values`: what dockerd was told. `docker_first`: its rules come before the zones' (fw3).
+    `rules`: the rules in force. `values`: dockerd's settings. `docker_first`: dockerd's rules come before those of
+    the zones (fw3).
     """
 
     firewall: Firewall
@@ -55,12 +57,12 @@ class Surroundings:
 
     @property
     def forwards(self) -> bool:
-        """Whether dockerd redirects packets to containers; else a program of it listens on the router."""
+        """Whether dockerd redirects packets to containers; otherwise its userland proxy listens on the router."""
         return self.values.get("iptables") is not False
 
 
 def networks_of(container: Container) -> tuple[str, ...]:
-    """The Docker networks it is on by itself: none on the host's, or on another container's."""
+    """The Docker networks that a container is on; empty if it uses the network of the host or of another container."""
     spec = container.spec
     if spec.endpoints:
         return tuple(endpoint.network for endpoint in spec.endpoints)
@@ -68,7 +70,7 @@ def networks_of(container: Container) -> tuple[str, ...]:
 
 
 def zones_with(device: str, subnets: Collection[IPv4], around: Surroundings) -> tuple[Zone, ...]:
-    """The zones that a device is in, in order."""
+    """The zones that contain a device, in order."""
     return tuple(zone for zone in around.firewall.zones if _has(zone, device, subnets, around))
 
 
@@ -78,7 +80,7 @@ def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surrounding
     named = members(zone, around)
     if not named and not zone.subnets:
         return False
-    # all that begin with `!` have to be others; of the rest one has to fit
+    # the device must match none of the names with `!` and, if there are names without, at least one of those
     refused = [name[1:].strip() for name in named if name.startswith("!")]
     taken = [name for name in named if not name.startswith("!")]
     if any(is_named(device, name) for name in refused):
@@ -88,23 +90,23 @@ def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surrounding
 
 
 def members(zone: Zone, around: Surroundings) -> frozenset[str]:
-    """The names of its devices; each may end in `+` or begin with `!`."""
+    """The names of a zone's devices; each may end in `+` or begin with `!`."""
     return frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
 
 
 def is_named(device: str, name: str) -> bool:
-    """Whether a name of the firewall's means the device: `*` is any, `br-+` any that begins so."""
+    """Whether a device name in the firewall matches the device: `*` matches any, `br-+` any with that prefix."""
     return name == "*" or name == device or (name.endswith("+") and device.startswith(name[:-1]))
 
 
 def _inside(subnets: Collection[IPv4], given: Collection[str]) -> bool:
-    """Whether a zone of the `given` subnets may mean these. Subnets that are not known yet may be any."""
+    """Whether a zone limited to the `given` subnets may contain these. Unknown subnets may be anything."""
     taken: list[IPv4] = []
     refused: list[IPv4] = []
     for text in given:
         try:
             found = ipaddress.ip_network(text.removeprefix("!").strip(), strict=False)
-        except ValueError:  # a mask of an odd form
+        except ValueError:  # a netmask in an unusual form
             return True
         if isinstance(found, IPv4):
             (refused if text.startswith("!") else taken).append(found)
@@ -126,13 +128,14 @@ def passes(
     port: int = 0,
     redirected: bool = False,
 ) -> bool:
-    """Whether a new connection may go from devices in `sources` to one in `targets`; without `protocol`: one of any kind.
+    """Whether a new connection may go from a device in `sources` to one in `targets`; without `protocol`: a connection
+    of any kind.
 
-    `redirected`: its target address was changed on the way in.
+    `redirected`: destination NAT changed the target address.
     """
     asked = tuple(sources)
     inward = {"*", *(zone.name for zone in targets)}
-    # fw4 writes rules of any source before the chains of the zones
+    # fw4 puts rules with any source before the chains of the zones
     if _may("*", inward, firewall, protocol, port):
         return True
     for zone in asked:
@@ -140,7 +143,7 @@ def passes(
             return True
         if redirected and zone.name in firewall.redirected:
             return True
-        # the policy ends the zone's chain, so a later zone of the same device is not asked any more
+        # the policy ends the zone's chain, so later zones of the same device are not reached
         if zone in targets:
             return zone.forward == "ACCEPT"
     return firewall.forward == "ACCEPT"
@@ -154,7 +157,7 @@ def _may(src: str, inward: Collection[str], firewall: Firewall, protocol: str, p
 
 
 def permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: str, port: int) -> bool:
-    """Whether a rule lets it pass. `dests` of "" is the router itself."""
+    """Whether a rule accepts the packet. A destination of "" is the router itself."""
     return any(
         rule.src in {src, "*"}
         and rule.dest in dests
@@ -164,27 +167,28 @@ def permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: st
     )
 
 
-# Says which published ports can be reached from a wan zone, as far as UCI tells. Pure.
+# Which published ports can be reached from a wan zone, as far as UCI tells. Pure.
 #
-# dockerd turns a published port into destination NAT: such a packet is forwarded, so a zone's input policy does not stop it.
-# fw3 is asked after dockerd's own rules, which accept; fw4 has its own table and refuses what it has no forwarding
-# for, unless the zone has any port forward: then it lets pass all that was redirected. Rules that the user made
-# outside UCI are not seen. Comes after agent.plan.router.reach; `agent.runtime.router_integration` shows the outcome.
+# dockerd turns a published port into destination NAT. Such packets are forwarded, so the zone's input policy does not
+# apply. With fw3 dockerd's own rules come first and accept. fw4 has its own table and rejects packets without a
+# matching forwarding, except if the zone has any port forward: then it accepts everything that was redirected. Rules
+# that the user made outside UCI are not seen. `agent.runtime.router_integration` shows the result.
 
 
 _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
 
 
 def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
-    """The ports that can be reached, as `8080/tcp from wan`."""
+    """The published ports that can be reached, as `8080/tcp from wan`."""
     wans = dict.fromkeys(zone.name for zone in around.firewall.zones if zone.is_wan)
     reach = zones_reaching(container, around)
     return tuple(f"{port} from {zone}" for zone in wans for port in reach if zone in reach[port])
 
 
 def zones_reaching(container: Container, around: Surroundings) -> dict[str, list[str]]:
-    """The zones of the firewall that reach each published port, without those of its own networks: {"8080/tcp": ["lan"]}."""
-    # a network that is not ours to know has a bridge without a device: it is in no zone that we could tell
+    """Published port -> the firewall zones that reach it, without the zones of the container's own networks:
+    {"8080/tcp": ["lan"]}."""
+    # an unmanaged network gets a bridge without a device, which is in no known zone
     names = [name for name in networks_of(container) if name not in around.without_bridge]
     found = [around.bridges.get(name, Bridge(device="")) for name in names]
     bridges = [bridge for bridge in found if not bridge.internal and not bridge.routed]
@@ -203,7 +207,7 @@ def zones_reaching(container: Container, around: Surroundings) -> dict[str, list
 
 
 def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
-    """Whether the port is on an address that the zone can send to."""
+    """Whether the port is on an address that hosts of the zone can reach."""
     if not port.host_ip:
         return True
     address = ipaddress.ip_address(port.host_ip)
@@ -214,8 +218,9 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
 
 
 def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
-    """Whether nothing on the way stops it, to any of the bridges."""
-    # without iptables a program of dockerd's listens on the router: nothing is forwarded, a rule for input decides
+    """Whether nothing blocks the way from the zone to at least one of the bridges."""
+    # without iptables, dockerd's userland proxy listens on the router: nothing is forwarded, and an input rule
+    # decides
     if not around.forwards:
         return any(
             permitted(around.firewall, zone.name, {""}, port.protocol, number) for number in port.host_ports
@@ -223,7 +228,7 @@ def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundi
     for bridge in bridges:
         if _blocked(zone, bridge.device, around):
             continue
-        # fw3 is asked after dockerd's own rules, which accept; fw4 decides about what dockerd redirected
+        # with fw3, dockerd's own rules come first and accept; with fw4, the zones decide about redirected packets
         if around.docker_first:
             return True
         targets = zones_with(bridge.device, bridge.subnets, around) if bridge.device else ()
@@ -234,7 +239,7 @@ def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundi
 
 
 def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
-    """Whether `blocked_interfaces` has every device of the zone for that bridge, for all new connections."""
+    """Whether `blocked_interfaces` covers every device of the zone for this bridge, for all new connections."""
     closed: set[str] = set()
     for rule in around.rules:
         if is_named(bridge, rule.device) and _is_whole(rule):
@@ -244,9 +249,10 @@ def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
 
 
 def _is_whole(rule: FirewallRule) -> bool:
-    """With other matches than for the state of a connection, it refuses only some of the packets."""
+    """Whether the rule rejects all new connections: with any match other than the connection state it rejects only some
+    packets."""
     try:
-        # What cannot be read was told where the rules are made; here it only means that nothing is certain.
+        # the code that builds the rules reports a parse error; here the error only means that nothing is certain
         extra = parse_extra(rule.extra_iptables_args)
     except ConfigError:
         return False
@@ -254,20 +260,20 @@ def _is_whole(rule: FirewallRule) -> bool:
     if not states:
         return not extra
     only_of_connections = {word for word in extra if word.startswith("-")} <= _OF_CONNECTIONS
-    # Of connections that are new, or of all that are not "established": both refuse whatever begins outside.
+    # "NEW" or "not ESTABLISHED": both reject every connection that begins outside
     return only_of_connections and len(states) == 1 and ("NEW" in states[0]) is not ("!" in extra)
 
 
-# Finds the containers that the firewall's zones cut off: ports that no zone may reach, and no way to the internet. Pure.
+# Finds containers that the firewall's zones cut off: ports that no zone can reach, or no way to the internet. Pure.
 #
-# Reported only where UCI is sure: not for networks of others, nor where UCI only names a file with rules for forwarded
-# packets, nor with fw3, whose zones come after dockerd's own rules. Comes after `agent.plan.router.reach`;
-# `agent.runtime.router_integration` shows the outcome.
+# Reported only if UCI is conclusive. Not reported: networks that others manage, a firewall that includes a file with
+# rules for forwarded packets, and fw3, whose zones come after dockerd's own rules. `agent.runtime.router_integration`
+# shows the result.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutOff:
-    """`src` and `dest`: the zones of a forwarding that would help, "" where none would."""
+    """A cut-off container. `src` and `dest`: the zones between which a forwarding would help, "" if none would."""
 
     reason: Reason
     message: str
@@ -276,7 +282,7 @@ class CutOff:
 
 
 def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
-    """The published ports that no zone may reach, in words; None if there are none, or if UCI cannot tell."""
+    """The published ports that no zone can reach, in words; None if there are none or if UCI is not conclusive."""
     bridges = _blocked_bridges(container, around)
     published = [port for port in container.spec.ports if not port.is_local]
     open_to = [bridge for bridge in bridges or () if not bridge.internal and not bridge.routed]
@@ -302,7 +308,7 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
         return None
     ports = ", ".join(dict.fromkeys(closed))
     home = _zone_name(open_to, around)
-    # the zone to propose is that of the router's own network: opening it to strangers is never what we suggest
+    # propose the zone of the router's own network; never suggest to open the port to strangers
     trusted = [zone.name for zone in zones if zone.input == "ACCEPT" and not zone.is_wan]
     local = "lan" if "lan" in trusted else next(iter(trusted), "")
     if not home:
@@ -320,10 +326,10 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
 
 
 def no_internet(container: Container, around: Surroundings) -> CutOff | None:
-    """That the container has no internet, in words; None if it has, wants none, or if UCI cannot tell."""
+    """A container without internet access, in words; None if it has access, needs none, or if UCI is not conclusive."""
     bridges = _blocked_bridges(container, around)
     outward = [bridge for bridge in bridges or () if not bridge.internal]
-    # the zones of each interface with a default route; the wan zones while there is none
+    # the zones of all interfaces with a default route, or the wan zones while there is no default route
     ours = {bridge.device for bridge in around.bridges.values()}
     ways = [
         zones_with(each.l3_device or each.device, (), around)
@@ -354,7 +360,8 @@ def _is_sure(around: Surroundings) -> bool:
 
 
 def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...] | None:
-    """Those it is on; None when it is on a network that is not ours to know, or on its own link."""
+    """The bridges of a container's networks; None if it uses a network that we do not know, or the network of the host
+    or of another container."""
     names = networks_of(container)
     if not names or any(name not in around.bridges for name in names):
         return None
@@ -362,8 +369,8 @@ def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge
 
 
 def _has_others(zone: Zone, around: Surroundings) -> bool:
-    """Whether anything but containers is in the zone."""
-    # fw3 takes the interface of the zone's own name, and there is nothing to see of it here.
+    """Whether the zone contains anything other than containers."""
+    # fw3 implies the interface with the zone's name; with fw4 such a zone contains nothing
     if zone.implied and not around.docker_first:
         return False
     ours = {bridge.device for bridge in around.bridges.values()}
@@ -376,8 +383,10 @@ def _has_others(zone: Zone, around: Surroundings) -> bool:
 
 
 def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundings) -> CutOff | None:
-    """With `iptables 0` a program of dockerd's listens on the router, and a zone's input decides."""
-    if around.values.get("userland-proxy") is False:  # then dockerd does not forward: something else listens
+    """Ports that no zone can reach with `iptables 0`, when dockerd's userland proxy listens on the router and the zone's
+    input policy decides."""
+    # dockerd then does not forward these ports; another program listens
+    if around.values.get("userland-proxy") is False:
         return None
     closed = [
         port
