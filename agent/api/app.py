@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The application: every route of the table, and the answers to errors."""
+"""The Starlette application: all routes, and the handlers that turn errors into answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_rules(
     jobs: Jobs | None = None,
     data: Data | None = None,
 ) -> list[Rule]:
-    """The route table. `jobs` and `data` are given where others (ubus, passes) use them too."""
+    """The route table. Pass `jobs` and `data` if ubus or the passes share them."""
     jobs = jobs or Jobs(engine)
     nowhere = Path("/nonexistent")
     data = data or Data(engine, agent, agent.board, instance=lambda: "", run_dir=nowhere, state_dir=nowhere)
@@ -61,7 +61,7 @@ def make_rules(
         *DaemonRoutes(agent, jobs).rules(),
         *ConsoleRoutes(consoles).rules(),
         *TicketRoutes(access or control_only(engine)).rules(),
-        *through.rules(),  # last: there are many, and what comes before is found sooner
+        *through.rules(),  # last because there are many: a match before them is found sooner
         *through.refusals(),
     ]
 
@@ -75,9 +75,9 @@ def make_app(
     jobs: Jobs | None = None,
     data: Data | None = None,
 ) -> Starlette:
-    """The application over a running agent. Without `access`, for the control socket only.
+    """The application over a running agent. Without `access`, it serves the control socket only.
 
-    Who gives `consoles`, `jobs` and `data` ends them.
+    The caller who passes `consoles`, `jobs` and `data` also closes them.
     """
     access = access or control_only(engine)
     return assemble(make_rules(agent, engine, access, consoles, jobs=jobs, data=data), access)
@@ -89,7 +89,7 @@ def control_only(engine: DockerStream) -> Access:
 
 
 def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
-    """The application of a route table, guarded."""
+    """An application that serves these rules, each behind the access check."""
     app = Starlette(
         routes=make_routes(rules),
         middleware=[Middleware(Guard, access=access)],
@@ -100,6 +100,6 @@ def assemble(rules: Sequence[Rule], access: Access) -> Starlette:
             Exception: on_defect,
         },
     )
-    app.router.redirect_slashes = False  # one spelling of a path, and no Location made of the client's Host
+    app.router.redirect_slashes = False  # one spelling per path, and no Location with the client's Host
     run_found(app.router)
     return app

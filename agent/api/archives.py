@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Archives into and out of the engine, for requests and for transfers: as they come, with what an engine may unpack; and
-what a download is made of that is not an archive: a single file, a log.
+"""Streams archives into and out of the engine, for requests and for transfers, and refuses archives that an old
+engine must not unpack. It also holds the bodies of downloads that are not archives: a single file, a log.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
 
 @runtime_checkable
 class Returnable(Protocol):
-    """A body that takes back what was read of its beginning."""
+    """A request body whose first bytes can be put back after they were read."""
 
     def give_back(self, data: bytes) -> None:
-        """`data` comes first again."""
+        """Puts `data` back: the next read starts with it."""
 
 
 class Body:
-    """A body that is made of one of the engine's. `size`: its bytes, None where they are not known before."""
+    """A download body made from an engine response. `size` is in bytes, None if it is not known in advance."""
 
     def __init__(self, pieces: AsyncGenerator[bytes, None], size: int | None = None) -> None:
         self._pieces = pieces
@@ -50,8 +50,8 @@ class Body:
 
 
 async def single_file(opening: Awaitable[EngineResponse]) -> Body:
-    """The single file in an archive of the engine. Raises RequestError where it holds anything else."""
-    # the engine sends a tar even for one file; its data follows the header, so nothing is unpacked or stored
+    """The single file inside an archive of the engine. Raises RequestError if the archive holds anything else."""
+    # the engine sends a tar even for one file; the data follows the header, so nothing is unpacked or stored here
     response = await opening
     pieces = aiter(response.chunks())
     buffer = bytearray()
@@ -67,7 +67,7 @@ async def single_file(opening: Awaitable[EngineResponse]) -> Body:
         return taken
 
     try:
-        # before anything is answered: a folder has to become an error, not an empty download
+        # before the answer begins: a folder must give an error, not an empty download
         size = await _size_of_file(take)
     except BaseException:
         await response.close()
@@ -88,11 +88,11 @@ async def single_file(opening: Awaitable[EngineResponse]) -> Body:
 
 
 async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
-    """Reads up to the first byte of the file, and says how many there are."""
+    """Reads up to the first byte of the file and returns the file's size in bytes."""
     stated: int | None = None
     while True:
         entry = Entry.of(await take(BLOCK))
-        if entry.is_records:  # what does not fit into the header, about the entry that follows
+        if entry.is_records:  # a record about the next entry, with the values that do not fit into its header
             records = await take(-(-entry.size // BLOCK) * BLOCK)
             stated = size_of_records(records[: entry.size]) if entry.kind == "x" else stated
             continue
@@ -105,8 +105,9 @@ async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How an archive gets into a volume: into a folder of it, over what is there; in the place of all its files, once it
-    is found whole; or as a new volume."""
+    """Where the archive of an upload goes: into a folder of the volume, over the files there (`path`); in place of
+    all files of the volume, once the archive is complete (`replace`); or into a new volume (`create`).
+    """
 
     path: str = ""
     stop: bool = False
@@ -115,14 +116,14 @@ class Way:
 
     @classmethod
     def of(cls, path: str, **flags: bool) -> Way:
-        """Raises RequestError for what does not go together."""
+        """Raises RequestError for a combination that makes no sense."""
         way = cls(path=path, **flags)
         if (way.replace or way.create) and (path or way.replace is way.create):
             raise RequestError("of path, replace and create only one can be given")
         return way
 
     async def fill(self, data: Data, volume: str, body: AsyncIterable[bytes]) -> int:
-        """How many members that were. Raises DataError, ConflictError, EngineError."""
+        """Unpacks the body; returns the number of members. Raises DataError, ConflictError, EngineError."""
         if self.create:
             return await data.restores.into_new(volume, body)
         if self.replace:
@@ -131,12 +132,12 @@ class Way:
 
 
 def archive_name(volume: str, path: str = "") -> str:
-    """What a download is called."""
+    """The file name of a download."""
     return "_".join([volume, *rooted(path).split("/")]).rstrip("_") + ".tar"
 
 
 async def open_download(engine: DockerStream, path: str, query: list[tuple[str, str]]) -> EngineResponse:
-    """A download's response, its status checked."""
+    """Opens a download and checks its status."""
     response = await engine.open("GET", path, query=query, head_timeout_s=HEAD_TIMEOUT_S)
     return await response.checked()
 
@@ -149,12 +150,12 @@ async def put_archive(
     *,
     length: int | None = None,
 ) -> None:
-    """PUT /containers/{id}/archive with a body as it comes; `length` None: not known.
+    """PUT /containers/{id}/archive, streamed. `length` is the body's size in bytes, None if it is not known.
 
     Raises RequestError 415, EngineError.
     """
     response = await engine.open(
-        # no deadline for the whole: an archive takes as long as its client sends; the head only has one
+        # no deadline for the whole call: an upload takes as long as its client sends; only the answer's head has one
         "PUT",
         f"/containers/{container}/archive",
         query=query,
@@ -168,10 +169,10 @@ async def put_archive(
 
 
 async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> AsyncIterable[bytes]:
-    """The same archive, as far as that engine may have it. Raises RequestError 415.
+    """The same archive, once this engine may safely unpack it. Raises RequestError 415.
 
-    Engines before 29.5.1 unpack compressed archives in a way that lets them break out (CVE-2026-41567): only plain tar
-    goes there.
+    Engines before 29.5.1 unpack compressed archives in a way that lets an archive break out of the container
+    (CVE-2026-41567), so they get plain tar only.
     """
     version = await engine.call("GET", "/version", read=lambda body: str(body.get("Version", "")))
     numbers = version.split("-")[0].split("+")[0].split(".")
@@ -185,7 +186,7 @@ async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> Asyn
             break
     if not is_plain_tar(head):
         raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
-    # a body that takes its beginning back can still be moved by a thread, which a generator cannot
+    # a body that can be rewound can still be pumped by a thread; a generator cannot
     if isinstance(body, Returnable):
         body.give_back(head)
         return body

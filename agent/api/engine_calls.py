@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one table of Engine API calls that clients may make: over HTTP below `/docker/`, and as methods of `docker*` on ubus.
+"""The table of Engine API calls that clients may make: over HTTP below `/docker/`, and as methods of `docker*` on ubus.
 
-Default deny: a call without a row does not exist. A test compares the rows with the engine's own list of routes. Each row
-says once what both entry points do: the right, whether the call is a manual action, what a reader sees of the answer. The
-access list that LuCI ships (`acl.d`), `docs/openapi.json` and `docs/engine-calls.md` are compared with it.
+Everything else is denied: a call without a row does not exist. A test compares the rows with the engine's own list of
+routes. Each row holds for both entry points: the right it needs, whether it is a manual action, what a reader sees of the
+answer. Tests also compare the table with LuCI's access list (`acl.d`), `docs/openapi.json` and `docs/engine-calls.md`.
 
-READ means that neither the engine nor a container changes, that the answer holds no secrets (or is masked), and that the
-engine contacts no other host. Files of a container, its console and swarm's tokens therefore need WRITE.
+READ means that the call changes neither the engine nor a container, that the answer holds no secrets (or is masked),
+and that the engine contacts no other host. Files of a container, its console and swarm's tokens therefore need WRITE.
 
-Placeholders: `{id}` an id or name, `{image}` the reference of an image or plugin, which contains slashes, `{network}` the
-id or name of a network, which may be any text.
+Placeholders: `{id}` is an id or name; `{image}` is the reference of an image or plugin, which contains slashes;
+`{network}` is the id or name of a network, which may be any text.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ Pairs = list[tuple[str, str]]
 
 READ, WRITE = Need.READ, Need.WRITE
 
-_SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")  # as the engine takes it (Engine API, GET /events)
-# HUP, USR1 and USR2 ask a program to reload, the others do nothing unless a program asks for them (signal(7))
+# the form the engine accepts (Engine API, GET /events)
+_SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")
+# programs reload on HUP, USR1 and USR2; the others have no effect unless a program handles them (signal(7))
 _HARMLESS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT", "CHLD", "CLD", "URG"})
 
 
 class Output(Enum):
-    """What the engine answers with."""
+    """The kind of body that the engine answers with."""
 
     JSON = auto()
-    LOGS = auto()  # output of a container, in frames or not
-    EXEC = auto()  # output of a process, in frames or not
+    LOGS = auto()  # output of a container, framed or raw
+    EXEC = auto()  # output of a process, framed or raw
     TAR = auto()
 
 
@@ -58,13 +59,14 @@ class EngineCall:
     need: Need
     summary: str
     args: str | None = None
-    bus_query: Callable[[Pairs], Pairs] | None = None  # a call on ubus is answered once
+    # adapts the query, because a call on ubus gets a single answer
+    bus_query: Callable[[Pairs], Pairs] | None = None
     output: Output = Output.JSON
     masked: bool = False  # readers get the answer without secrets
-    manual: bool = False  # a managed container stays as this call leaves it
+    manual: bool = False  # a managed container then stays as this call leaves it
     large: bool = False  # the answer may be gigabytes: it bypasses the event loop
-    endless: bool = False  # the answer's head comes with the first event, so there is no deadline for it
-    hijacks: bool = False  # the connection becomes a raw stream where the client asks for that
+    endless: bool = False  # the head of the answer comes with the first event, so it has no deadline
+    hijacks: bool = False  # the connection becomes a raw stream if the client asks for it
     takes_tar: bool = False  # the request's body is an archive that the engine unpacks
     harmless: bool = (
         False  # allowed while dockerd's storage is away: to stop is right then, a console may help
@@ -72,25 +74,26 @@ class EngineCall:
 
     @property
     def pattern(self) -> str:
-        """A regular expression of the paths without a version."""
+        """A regular expression that matches this call's paths, without the API version."""
         return re.sub(r"\\\{\w+\\\}", ".+" if self.object == _CONTAINER else "[^/]+", re.escape(self.path))
 
     @property
     def grant(self) -> Grant:
-        """The right."""
+        """The right that this call needs."""
         return Grant(need=self.need, object=self.object, method=self.method)
 
     def action(self, query: Iterable[tuple[str, str]]) -> str:
-        """The manual action that a managed container is held for, "" for none."""
+        """The manual action that the reconciler must not undo, "" if there is none."""
         pairs = list(query)
-        # `link` takes a name away, the container stays. A flag is read as the engine does (moby, httputils.BoolValue)
+        # `link=1` removes only an alias, not the container. The flag is parsed as the engine does (moby,
+        # httputils.BoolValue)
         link = _first(pairs, "link").strip().lower() not in ("", "0", "no", "false", "none")
         if self.method == "remove" and link:
             return ""
         return self.method if self.manual and not self.quiet_signal(pairs) else ""
 
     def quiet_signal(self, query: Iterable[tuple[str, str]]) -> str:
-        """The signal of a `kill` after which programs continue, so that the reconciler has nothing to undo; else ""."""
+        """The signal of a `kill` if it does not stop programs, so there is nothing to hold the container for; else ""."""
         if self.method != "kill":
             return ""
         name = signal_name(_first(query, "signal"))
@@ -98,7 +101,7 @@ class EngineCall:
 
 
 def _first(query: Iterable[tuple[str, str]], wanted: str) -> str:
-    """As the engine takes it (Go, net/url Values.Get)."""
+    """The first value of a parameter, as the engine reads it (Go, net/url Values.Get)."""
     return next((value for name, value in query if name == wanted), "")
 
 
@@ -113,11 +116,13 @@ def signal_name(text: str) -> str:
         return ""
 
 
-# a call on ubus is answered once: it can neither follow nor send a build context
+# A call on ubus gets one answer: it can neither follow a stream nor send a build context.
 
 
 def up_to_now(pairs: Pairs) -> Pairs:
-    """Events up to now: a call that waits for more would hold its caller, and a place. Raises RequestError."""
+    """Limits `events` to those up to now: a call that waits for future events would block its caller and occupy one
+    of the slots for concurrent calls. Raises RequestError.
+    """
     now = time.time()
     until = next((value for name, value in pairs if name == "until" and value), f"{now:.9f}")
     if not _SECONDS.fullmatch(until):
@@ -127,19 +132,21 @@ def up_to_now(pairs: Pairs) -> Pairs:
 
 
 def without_follow(pairs: Pairs) -> Pairs:
-    """A call cannot follow; where no stream is chosen, both are."""
+    """A call on ubus cannot follow. Without a choice of stdout or stderr it gets both."""
     kept = [(name, value) for name, value in pairs if name != "follow"]
     chosen = any(name in ("stdout", "stderr") for name, _ in kept)
     return kept if chosen else [*kept, ("stdout", "true"), ("stderr", "true")]
 
 
 def once(pairs: Pairs) -> Pairs:
-    """One value instead of one each second."""
+    """Asks for one sample instead of one each second."""
     return [*(pair for pair in pairs if pair[0] != "stream"), ("stream", "false")]
 
 
 def from_remote(pairs: Pairs) -> Pairs:
-    """A call carries no build context; the engine fetches it."""
+    """A call on ubus carries no build context, so the engine has to fetch it from `remote`. Raises RequestError
+    without one.
+    """
     if not any(name == "remote" and value for name, value in pairs):
         raise RequestError("query remote: expected the URL of the build's context")
     return pairs
@@ -233,7 +240,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/distribution/{image}/json", _IMAGE, "create", WRITE, "Look up an image in its registry"),
     EngineCall("POST", "/auth", _IMAGE, "create", WRITE, "Check a registry login"),
     EngineCall("POST", "/commit", _IMAGE, "create", WRITE, "Create an image from a container"),
-    # the term may name a registry: the engine contacts it
+    # WRITE because the term may name a registry, which the engine then contacts
     EngineCall("GET", "/images/search", _IMAGE, "search", WRITE, "Search for images in a registry", args="query"),
     EngineCall("POST", "/images/prune", _IMAGE, "prune", WRITE, "Remove unused images", args="query"),
     EngineCall("GET", "/images/{image}/get", _IMAGE, "get", WRITE, "Export an image as a tar archive", args="id",
@@ -310,7 +317,9 @@ BUILDKIT_CALLS: tuple[EngineCall, ...] = tuple(
     EngineCall("POST", path, _IMAGE, "build", WRITE, "Not available: says how to build without BuildKit")
     for path in ("/session", "/grpc")
 )
-"""BuildKit's connections become another protocol, past every check of a request. They are refused with the alternative."""
+"""BuildKit's connections switch to another protocol, where no request could be checked. They are refused; the error
+names the alternative.
+"""
 
 BUS_CALLS: dict[str, dict[str, EngineCall]] = {}
 """The calls that are published on ubus, by object and method."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A client's call of the Engine API on its way: its query, version, manual action, and its masked answer."""
+"""Carries a client's Engine API call out: checks its query and version, announces a manual action, masks the answer."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from agent.status.conditions import ConditionType
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_LINES = re.compile(r"[\t\r\n]")  # they are encoded again on their way to the engine
+_LINES = re.compile(r"[\t\r\n]")  # these are percent-encoded again before they reach the engine
 _SOURCE = re.compile(r"https?://[A-Za-z0-9\[][^\s]*|git://[A-Za-z0-9\[][^\s]*|git@[A-Za-z0-9][^\s]*")
 _READERS_PS = frozenset(
     {"", "-e", "-ef", "-eF", "-A", "-f", "-l", "-w", "-ww", "ax", "aux", "axuww", "auxww"}
 )
 
 
-# Where a value makes the engine call another host, or run a program on this one, it is looked at more closely.
+# Values that make the engine contact another host, or run a program on this one, get a stricter check.
 def checked_query(path: str, pairs: Iterable[tuple[str, str]], *, writer: bool) -> list[tuple[str, str]]:
-    """The same pairs. `path` is the table's. Raises RequestError."""
+    """Checks and returns the pairs. `path` is the path of the call's row in the table. Raises RequestError."""
     checked = []
     for name, value in pairs:
         if not _NAME.fullmatch(name):
             raise RequestError("the engine does not have this query parameter")
-        # a commit's comment has lines, as has a Dockerfile that docker-py sends along
+        # a commit's comment may have several lines, and so has the Dockerfile that docker-py sends along
         checked_value(name, _LINES.sub(" ", value))
         checked.append((name, value))
         _look(path, name, value, writer=writer)
@@ -62,7 +62,7 @@ def _look(path: str, name: str, value: str, *, writer: bool) -> None:
     if path == "/images/create" and name == "fromSrc" and value != "-":
         _check_source(name, value)
     if path == "/containers/{id}/top" and name == "ps_args" and not writer and value not in _READERS_PS:
-        # the engine runs `ps` on the host with it, and `ps e` shows the environment of every process
+        # the engine passes it to `ps` on the host, and `ps e` shows the environment of every process
         raise RequestError(
             f"query ps_args: readers may use {', '.join(sorted(_READERS_PS - {''}))}", status=403
         )
@@ -73,14 +73,14 @@ def _check_source(name: str, value: str) -> None:
         raise RequestError(f"query {name}: expected http://, https://, git:// or git@ and a host")
 
 
-# Which versions of its API the engine speaks, for clients that want a certain one in the path (Engine API, "Versioning").
+# Clients may put an API version into the path (Engine API, "Versioning"): the versions that the engine supports.
 
 
 _VERSION = re.compile(r"1\.[0-9]{1,3}")
 
 
 class EngineVersions:
-    """The range of API versions that the engine speaks; asked again when a client's is not in it."""
+    """The range of API versions that the engine supports. It is read again when a client asks for a version outside it."""
 
     def __init__(self, engine: DockerStream) -> None:
         self._engine = engine
@@ -88,7 +88,7 @@ class EngineVersions:
         self._told: set[str] = set()
 
     async def prefix(self, text: str) -> str:
-        """`/v1.NN` for `1.NN`. Raises RequestError for one that the engine does not speak."""
+        """`/v1.NN` for `1.NN`. Raises RequestError for a version that the engine does not support."""
         if not _VERSION.fullmatch(text):
             raise RequestError("the version in the path: expected v1.NN")
         if not self._speaks(_numbers(text)):
@@ -99,7 +99,7 @@ class EngineVersions:
         return f"/v{text}"
 
     async def wanted(self, text: str) -> str:
-        """As `prefix`, for a version that is only wished for: "" (the newest) where the engine does not speak it."""
+        """Like `prefix`, but falls back to "" (the newest version) if the engine does not support this one."""
         try:
             return await self.prefix(text.removeprefix("v")) if text else ""
         except RequestError as exc:
@@ -121,20 +121,20 @@ def _numbers(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-# How a call to the engine is carried out for a client, over HTTP and over ubus alike: manual actions are announced.
+# Carries out a call for a client, over HTTP and ubus alike, and announces manual actions to the agent.
 #
-# The reconciler leaves a managed container as a manual action left it, until its section changes or a reconcile is
-# asked for.
+# A manual action holds a managed container: the reconciler leaves it as it is until its section changes or someone
+# asks for a reconcile.
 
 
 async def manual_action(engine: DockerStream, call: EngineCall, query: Pairs, container: str) -> str:
-    """What a managed container is held for after this call, "" for nothing. Raises EngineError.
+    """The manual action to hold a managed container for, "" for none. Raises EngineError.
 
-    A signal that programs continue after is none, unless it is the one that this container is stopped with: httpd's image
-    says WINCH. Only the engine knows what an image says.
+    A signal that does not stop programs is not a manual action, unless the container uses that signal as its stop
+    signal: httpd's image declares WINCH. Only the engine knows what an image declares.
     """
     action, quiet = call.action(query), call.quiet_signal(query)
-    # asked only for quiet signals: each other call would cost the engine an inspect
+    # only quiet signals need the question: for every other call it would be a wasted inspect
     if action or not quiet:
         return action
     response = await engine.open("GET", f"/containers/{quote(container)}/json")
@@ -149,7 +149,7 @@ async def manual_action(engine: DockerStream, call: EngineCall, query: Pairs, co
 async def carry_out(
     agent: AgentPort, action: str, container: str, opening: Coroutine[Any, Any, EngineResponse]
 ) -> EngineResponse:
-    """Makes the request `opening`. If `action` names a manual action, the agent hears of it first, and again if it fails.
+    """Sends the request `opening`. A manual action is announced to the agent first, and withdrawn if the request fails.
 
     Raises what `opening` raises.
     """
@@ -162,22 +162,22 @@ async def carry_out(
         await agent.manual_failed(container)
         raise
     finally:
-        opening.close()  # never begun if `manual` raised
+        opening.close()  # a coroutine that was never awaited, if `manual` raised
     if response.status >= 400:
         await agent.manual_failed(container)
     return response
 
 
-# What a reader gets of the engine's answers: `agent.model.secrets` applied to whole answers, off the event loop.
+# Masks the engine's answers for readers: `agent.model.secrets` applied to whole answers, off the event loop.
 #
-# A writer, and root, get what the engine says.
+# Writers and root get the engine's answer unchanged.
 
 
-READER_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is looked through for a reader
+READER_LIMIT = 4 * 1024 * 1024  # the largest answer in bytes that is masked for a reader
 
 
 def for_readers(value: Any) -> Any:
-    """A copy of decoded JSON without secrets. Raises EngineError for what is nested too deeply to be looked through."""
+    """A copy of decoded JSON without secrets. Raises EngineError if it is nested too deeply."""
     try:
         return hidden(value)
     except RecursionError as exc:
@@ -185,12 +185,12 @@ def for_readers(value: Any) -> Any:
 
 
 async def masked_value(value: Any) -> Any:
-    """The same in a thread: a large answer does not delay other requests."""
+    """Like `for_readers`, in a thread, so a large answer does not delay other requests."""
     return await asyncio.get_running_loop().run_in_executor(_worker(), for_readers, value)
 
 
 async def masked_json(body: bytes) -> bytes:
-    """The same for a body, as JSON text. Raises EngineError where it is not JSON."""
+    """Like `masked_value`, from JSON text to JSON text. Raises EngineError if the body is not JSON."""
     return await asyncio.get_running_loop().run_in_executor(_worker(), _masked, body)
 
 
@@ -206,11 +206,11 @@ def _masked(body: bytes) -> bytes:
 
 @cache
 def _worker() -> ThreadPoolExecutor:
-    """One thread: that many large answers are in memory at a time."""
+    """A single thread, so at most one large answer is in memory at a time."""
     return ThreadPoolExecutor(1, "masking")
 
 
-# What stands before each request of a client to the engine: storage that is away, and image names a prune must spare.
+# Checks before each client request to the engine: dockerd's storage is there, and a prune spares declared images.
 
 
 _LOOKS = frozenset({"GET", "HEAD"})
@@ -219,10 +219,10 @@ _PREFIX = re.compile(r"^/v[0-9.]+(?=/)")
 
 
 class StorageGuard:
-    """While the file system of dockerd's data is away, no client of ours may change anything on the engine.
+    """While the file system of dockerd's data is not mounted, our clients may change nothing on the engine.
 
-    It would work on the bare mount point: what is made there is on the router's flash, and what is removed is believed
-    gone. The agent's own operations are held in `dockerd/stage`. Called with method and path of a request.
+    The engine would work on the bare mount point: new objects would land on the router's flash, and removed ones would
+    reappear with the disk. `dockerd/stage` holds the agent's own operations. Call with a request's method and path.
     """
 
     def __init__(self, board: StatusBoard) -> None:
@@ -235,12 +235,12 @@ class StorageGuard:
             raise StorageLostError(f"{why}: nothing is created, changed or removed until it is back")
 
 
-# Keeps the image names that sections use through a prune of images, whichever door it comes through.
+# Protects the images that sections name when a client prunes images, over HTTP or ubus.
 #
-# A prune of all unused images (`dangling=false`) takes what no container was made of, so the image of a section that has no
-# container yet; and 20.10 takes all names but one off an image that is in use. A router that is offline cannot pull either
-# again. The engine has no filter for names, so unused images get a container for as long as the prune takes, and names
-# that are lost all the same are given back.
+# A prune of all unused images (`dangling=false`) would delete the image of a section whose container does not exist
+# yet, and engine 20.10 also removes all names but one of an image in use. An offline router cannot pull them again.
+# The engine cannot filter by name, so each unused image gets a container for the duration of the prune, and names
+# that are lost anyway are tagged again.
 
 
 _PRUNE = re.compile(r"(/v[0-9.]+)?/images/prune")
@@ -248,7 +248,7 @@ _LABEL = "ucidockd.keeps-image"
 
 
 class KeptNames:
-    """For `DockerStream.around`. `declared`: the images that sections name."""
+    """For `DockerStream.around`. `declared` returns the images that sections name."""
 
     def __init__(self, engine: DockerStream, declared: Callable[[], Collection[str]]) -> None:
         self._engine = engine
@@ -256,7 +256,7 @@ class KeptNames:
 
     @asynccontextmanager
     async def __call__(self, method: str, path: str, query: Iterable[tuple[str, str]]) -> AsyncIterator[None]:
-        """Around a request to the engine. Raises EngineError where the images cannot be looked at."""
+        """Wraps a request to the engine. Raises EngineError if the images cannot be inspected."""
         named = any(name == "filters" and "dangling" in value for name, value in query)
         if method != "POST" or not named or not _PRUNE.fullmatch(path):
             yield
@@ -269,7 +269,7 @@ class KeptNames:
             await asyncio.shield(self._put_back(ids, holders))
 
     async def _ids(self) -> dict[str, str]:
-        """Image reference -> id of those that are here."""
+        """The declared images that the engine has: reference -> id."""
         found = {image: await self._id_of(image) for image in sorted(self._declared())}
         return {image: object_id for image, object_id in found.items() if object_id}
 
@@ -283,7 +283,8 @@ class KeptNames:
                 return str((await response.json())["Id"])
         except EngineUnreachableError:
             raise
-        except EngineError as exc:  # the engine removes all or none of them
+        except EngineError as exc:
+            # without its id the image could not be protected, so the whole prune is refused
             raise EngineError(
                 f"nothing is removed: the engine cannot show image {image}, so that it could not be kept ({exc});"
                 " `ucidockd prune` leaves it out",
@@ -291,11 +292,11 @@ class KeptNames:
             ) from exc
 
     async def _hold(self, ids: set[str]) -> list[str]:
-        """Makes a container of each image that has none; returns their ids. One that cannot be made is logged."""
+        """Creates a container for each image that has none; returns the ids. Logs an image for which this fails."""
         containers = await self._containers({})
         await self._remove(
             [c["Id"] for c in containers if _LABEL in (c.get("Labels") or {})]
-        )  # of a killed agent
+        )  # left over from an agent that was killed
         used = {c.get("ImageID") for c in containers if _LABEL not in (c.get("Labels") or {})}
         made = []
         for image_id in sorted(ids - used):
@@ -309,7 +310,7 @@ class KeptNames:
             try:
                 answer = await self._post("/containers/create", (("name", name),), body)
                 made.append(str(answer["Id"]))
-            except EngineError as exc:  # a full disk is what one prunes for
+            except EngineError as exc:  # a full disk is a reason to prune: go on
                 logger.warning("image %s cannot be kept through the prune: %s", image_id, exc)
         return made
 
@@ -338,7 +339,7 @@ class KeptNames:
                     "DELETE", f"/containers/{container}", query=(("force", "1"), ("v", "1"))
                 )
                 await response.close()
-            except EngineError as exc:  # the next prune removes it
+            except EngineError as exc:  # the next prune removes the leftover
                 logger.warning("container %s is left: %s", container[:12], exc)
 
     async def _post(self, path: str, query: Iterable[tuple[str, str]], body: object) -> Any:

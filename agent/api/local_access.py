@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How root of this machine comes in: by the control socket, and without LuCI by one token in a file.
+"""How root on this machine gets access: by the control socket and, without LuCI, by a token in a file.
 
-The socket has mode 0600 and is bound by us, since uvicorn's own would be 0666. Anyone who can read the token's file is a
-writer; `TokenFile` implements `agent.api.port.Sessions`.
+The socket has mode 0600. We bind it, since uvicorn would create it with 0666. Anyone who can read the token's file is
+a writer; `TokenFile` implements `agent.api.port.Sessions`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agent.errors import BusError, ConfigError, PathError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes, file_stamp
 
-BACKLOG = 64  # asyncio takes up to so many at once before a door can turn any away
+BACKLOG = 64  # asyncio accepts up to this many connections at once, before any of them can be refused
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,9 @@ _TOKEN = re.compile(r"[0-9a-f]{32}\n?")
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening unix socket of mode 0600 in a directory of mode 0700. Takes a dead agent's place, no live one's."""
+    """A listening unix socket of mode 0600 in a directory of mode 0700. It replaces the socket of a dead agent, but
+    not of a running one. Raises ConfigError.
+    """
     # In a directory that another user owns, that user could put a socket of their own in our place.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.parent.stat().st_uid != os.geteuid():
@@ -39,7 +41,7 @@ def bind(path: Path) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mode is right from the first moment: a chmod after bind would leave time to connect.
+    # Set the mode by umask: a chmod after bind would leave a moment in which others can connect.
     mask = os.umask(0o177)
     try:
         listener.bind(str(path))
@@ -59,7 +61,7 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
             return
-        # A killed process may hang in the kernel, on a dead mount, and its sockets with it (unix(7), SO_PEERCRED).
+        # A killed process can hang in the kernel on a dead mount and keep its sockets open (unix(7), SO_PEERCRED).
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if pid and process_of(pid) is None:
             path.unlink()
@@ -68,13 +70,13 @@ def _remove_stale(path: Path) -> None:
 
 
 class TokenFile:
-    """The token at `path`, made at first use. One that others could read is replaced."""
+    """The token at `path`, created at first use. A token file that others can read is replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
-        """Whether `session` is the token. Raises BusError when the file can be neither read nor made."""
+        """Whether `session` is the token. Raises BusError if the file can be neither read nor created."""
         del object, method
         return hmac.compare_digest(session.encode(), self.token().encode())
 
@@ -90,7 +92,7 @@ class TokenFile:
             return ""
         stamp = PATHS.ask(file_stamp, str(self._path))
         text = PATHS.ask(file_bytes, str(self._path)).decode("ascii", "replace")
-        # who could read it once may still know it
+        # someone who could read the file may already know the token
         if stamp.mode & 0o077:
             logger.warning("%s could be read by others, and is replaced", self._path)
             return ""

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the API asks of the running agent and of who knows the sessions, and requests that HTTP and ubus take alike."""
+"""The interfaces that the API needs (the running agent, a checker of sessions), and parsers for requests that HTTP
+and ubus share.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class Told(Protocol):
-    """Who hears of the progress of work: a job. `take`: a line with a `status`; `expect` and `sent`: bytes."""
+    """Receives the progress of a long task; a job implements it. `take` gets a line with a `status`; `expect` and
+    `sent` get bytes.
+    """
 
     result: dict[str, Any]
 
@@ -32,150 +36,161 @@ class Told(Protocol):
 
 
 class AgentPort(Manual, Protocol):
-    """`plan` and `reconcile` raise EngineError when the engine is away."""
+    """What the API can ask of the running agent. `plan` and `reconcile` raise EngineError when the engine
+    is not reachable.
+    """
 
     board: StatusBoard
     passes: PassCounters
 
     async def plan(self, given: Given | None = None) -> dict[str, Any]:
-        """What a pass would do now (`operations`), and all else that is not as declared (`pending`).
+        """The operations that a pass would start now (`operations`), and all other differences (`pending`).
 
-        `given`: were that committed; raises ConfigError for a package that is not ours.
+        With `given`, the plan assumes that these changes were committed. Raises ConfigError for a package that is not ours.
         """
         ...
 
     async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
-        """A full pass; returns when it and what was under way are ended, and what it started has run `settle_s` seconds."""
+        """Runs a full pass. Returns when the pass and all operations have ended, and `settle_s` seconds after that,
+        so that a container that crashes at once is noticed.
+        """
         ...
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
-        """The mistakes of the configuration, were these the files of the packages named. Writes nothing."""
+        """The mistakes in the configuration if the named packages had these texts. Writes nothing."""
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
-        """What all containers take now, or a section's container in the last hours. Raises ConfigError, ConflictError."""
+        """The current load of all containers, or of one section's container over the last `hours`. Raises
+        ConfigError, ConflictError.
+        """
         ...
 
     def load_metrics(self) -> list[Metric]:
-        """What containers took at the last sample."""
+        """The load of all containers at the last sample."""
 
     def api_version(self) -> str:
-        """The API version that UCI wants LuCI to speak with the engine (`v1.47`), "" for the newest."""
+        """The API version that LuCI should use with the engine (`v1.47`), "" for the newest."""
 
     def auths(self) -> Sequence[RegistryAuth]:
-        """The registry logins that UCI has now."""
+        """The registry logins in UCI."""
 
     async def manual(self, container: str, action: str) -> None:
-        """A manual action (stop, remove, rename ...) on a container, name or id: call it before the action.
+        """Announces a manual action (stop, remove, rename ...) on a container, by name or id: call it before the action.
 
-        A managed container is held as the action leaves it until its section changes or a reconcile is asked for.
+        A managed container is then held as the action leaves it until its section changes or someone asks for a reconcile.
         """
 
     async def manual_failed(self, container: str) -> None:
-        """The engine refused the action that `manual` announced."""
+        """Withdraws the action that `manual` announced: the engine refused it."""
 
     async def adopt(
         self, container: str, *, section: str, commit: bool, show_secrets: bool
     ) -> dict[str, Any]:
-        """A container that is not ours as UCI sections: text, notes, whether they were committed.
+        """Describes a container that ucidockd does not manage as UCI sections: text, notes, and whether they were
+        committed.
 
-        Raises ConfigError, ConflictError, EngineError (404 for no such container).
+        Raises ConfigError, ConflictError, EngineError (404 if there is no such container).
         """
         ...
 
     async def import_text(self, request: ImportRequest) -> dict[str, Any]:
-        """A docker run line or a compose file as UCI sections with a report. Raises ConfigError, ConflictError."""
+        """Converts a docker run line or a compose file to UCI sections with a report. Raises ConfigError, ConflictError."""
         ...
 
     def export_text(self, form: str, names: Sequence[str]) -> str:
         """Container sections as docker run lines or a compose file. Raises ConfigError for an unknown name."""
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Removes images that nothing needs, or shows them; `asked`: of `prune_request_of`. Returns what goes, what
-        stays and why. Raises EngineError, ConfigError, ConflictError.
+        """Removes images that nothing needs, or lists them (`dry_run`). `asked` comes from `prune_request_of`.
+        Returns what is removed, what is kept, and why. Raises EngineError, ConfigError, ConflictError.
         """
         ...
 
     async def notify_test(self, name: str) -> dict[str, Any]:
-        """Sends a test notice through a notify section: `sent`, `error`, `took_s`. Raises ConfigError for no such one."""
+        """Sends a test notice through a notify section: `sent`, `error`, `took_s`. Raises ConfigError for an unknown
+        section.
+        """
         ...
 
     async def update(self, names: Sequence[str]) -> dict[str, Any]:
-        """Replaces containers by ones of the newest images, by the swap that can be undone: `containers`, with the
-        outcome of each. Raises ConfigError, ConflictError, EngineError.
+        """Updates containers to the newest images by a swap that can be undone. Returns `containers` with the outcome
+        of each. Raises ConfigError, ConflictError, EngineError.
         """
         ...
 
     async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, Any]:
-        """Takes a container back to the image before, and its data to what was saved then; answer and errors as of
-        `update`.
+        """Takes a container back to its previous image, and `with_data` to the data that was saved with it. Answer
+        and errors as for `update`.
         """
         ...
 
     async def diff(self, name: str) -> dict[str, Any]:
-        """One container section against what the engine shows. Raises ConfigError for no such section."""
+        """Compares a container section with the container on the engine. Raises ConfigError for an unknown section."""
         ...
 
     async def describe(self, name: str) -> dict[str, Any]:
-        """Everything about one container section. Raises ConfigError for no such section."""
+        """Everything about one container section. Raises ConfigError for an unknown section."""
         ...
 
     async def updates(self) -> dict[str, Any]:
-        """What the last checks of images found: `containers`, `registries`, `checked_at`, `checking`."""
+        """The results of the last image checks: `containers`, `registries`, `checked_at`, `checking`."""
         ...
 
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, Any]:
-        """Asks the registries of these containers, of all without names; the same, when they have been asked.
+        """Asks the registries about the images of these containers (without names: of all), then answers like `updates`.
 
         Raises ConfigError for an unknown name, ClockNotSetError, ConflictError, EngineError.
         """
         ...
 
     async def history(self, name: str) -> dict[str, Any]:
-        """The settings that a container section had, newest first; secrets are in it. Raises ConfigError."""
+        """The settings that a container section has had, newest first, with secrets. Raises ConfigError."""
         ...
 
     async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
-        """One of these settings as the section: a preview, or committed. Raises ConfigError, ConflictError, OSError."""
+        """Restores an earlier version of a section: as a preview, or committed. Raises ConfigError,
+        ConflictError, OSError.
+        """
         ...
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, Any]:
-        """A new client's bundle for dockerd's TLS: `name`, `files` (PEM, a private key among it), `expires` (unix
-        seconds), `server_names`. Raises ConfigError, ClockNotSetError, CertificateError.
+        """Issues a new client certificate for dockerd's TLS: `name`, `files` (PEM, including a private key),
+        `expires` (unix seconds), `server_names`. Raises ConfigError, ClockNotSetError, CertificateError.
         """
         ...
 
     async def look_at_move(self, target: str) -> dict[str, Any]:
-        """What a move of dockerd's data to that folder would do: sizes, what stops and for how long. Nothing is copied.
+        """Previews a move of dockerd's data to a folder: sizes, what stops and for how long. Copies nothing.
 
-        Raises ConflictError, ConfigError, DataError, EngineError where it cannot be made.
+        Raises ConflictError, ConfigError, DataError, EngineError if the move is not possible.
         """
         ...
 
     async def move_data(self, target: str, told: Told) -> None:
-        """Moves it; errors as of `look_at_move`. Then the old data is in use as before."""
+        """Moves dockerd's data; errors as for `look_at_move`. After an error dockerd uses the old data as before."""
 
     async def dockerd(self, wish: DaemonAction) -> None:
-        """Has dockerd started, stopped or restarted soon. Raises ConflictError, which says why not."""
+        """Starts, stops or restarts dockerd soon. Raises ConflictError with the reason if that is not possible."""
 
 
 class Sessions(Protocol):
     """Checks sessions: rpcd on OpenWrt, a token file elsewhere."""
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
-        """Whether that session may call that method of that ubus object; False for a session that is not known.
+        """Whether the session may call this method of this ubus object; False for an unknown session.
 
-        May be true for 5 s after the right has ended. Raises BusError without an answer.
+        The answer may be true for 5 s after the right was revoked. Raises BusError without an answer.
         """
 
 
-# What HTTP and ubus ask of the agent alike: UCI text checked or planned, and certificates for dockerd's clients.
+# Parsers for request bodies and answers that HTTP and ubus share.
 
 
 def given_of(body: Mapping[str, Any]) -> Given:
-    """What is to be planned: `packages` (package -> UCI text), `paths` (package -> where that is from), `sections`
-    (package -> section -> option -> value or list, null deletes the section), `staged`. Raises RequestError.
+    """Parses what to plan: `packages` (package -> UCI text), `paths` (package -> the file that the text comes from),
+    `sections` (package -> section -> option -> value or list; null deletes the section), `staged`. Raises RequestError.
     """
-    # A misspelt key is refused: it would otherwise plan something else than was asked, and look right.
+    # Refuse a misspelt key: the plan would silently leave it out and still look right.
     if unknown := sorted(body.keys() - {"packages", "paths", "sections", "staged"}):
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; use `packages`, `paths`, `sections` and `staged`"
@@ -189,7 +204,7 @@ def given_of(body: Mapping[str, Any]) -> Given:
 
 
 def revert_of(body: Mapping[str, Any]) -> tuple[int, bool]:
-    """Which version is asked for, and whether it is committed. Raises RequestError."""
+    """The version to restore, and whether to commit it. Raises RequestError."""
     if unknown := sorted(body.keys() - {"version", "commit"}):
         raise RequestError(f"{unknown[0][:64]!r} is not known; known: version, commit")
     number, commit = body.get("version"), body.get("commit", False)
@@ -213,7 +228,7 @@ def _sections(body: Mapping[str, Any]) -> dict[str, dict[str, GivenSection | Non
 def _is_section(said: object) -> bool:
     if not isinstance(said, dict):
         return said is None
-    # rpcd's `.anonymous` and `.index` are not texts
+    # skip rpcd's `.anonymous` and `.index`, which are not texts
     values = (value for name, value in said.items() if not name.startswith(".") or name == ".type")
     return all(
         isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
@@ -260,13 +275,14 @@ def update_names_of(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """`images` (dangling, unused), `older` (7d), `build_cache`, `dry_run`. What is missing is as the configuration says,
-    or not wished for. Raises RequestError."""
+    """`images` (dangling, unused), `older` (7d), `build_cache`, `dry_run`. Missing values come from the
+    configuration; a missing flag is false. Raises RequestError.
+    """
     if unknown := sorted(body.keys() - {"images", "older", "build_cache", "dry_run"}):
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; use `images`, `older`, `build_cache` and `dry_run`"
         )
-    # Only what was asked for is in it: everything else is filled in from the configuration when it is carried out.
+    # Only keys that the request has: the rest is filled in from the configuration later.
     found: dict[str, Any] = {}
     for name in ("build_cache", "dry_run"):
         if not isinstance(body.get(name, False), bool):
@@ -285,7 +301,7 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rollback_of(body: Mapping[str, Any]) -> tuple[str, bool]:
-    """The body of `POST /v1/rollback`: name, and whether with its data. Raises RequestError."""
+    """The body of `POST /v1/rollback`: the name, and whether to restore its data too. Raises RequestError."""
     if unknown := sorted(body.keys() - {"name", "with_data"}):
         raise RequestError(f"{unknown[0][:64]!r} is not known; use `name` and `with_data`")
     with_data = body.get("with_data", False)
@@ -295,7 +311,7 @@ def rollback_of(body: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to UCI text by package. Raises RequestError, ConfigError for a package that is not ours."""
+    """Validates UCI text by package. Raises RequestError, ConfigError for a package that is not ours."""
     for name, uci in texts.items():
         if not isinstance(uci, str):
             raise RequestError(f"{name[:64]!r}: expected the text of a UCI file")
@@ -304,8 +320,8 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
 
 
 def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The body of `POST /v1/backups`: `names`, all sections where it is missing. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"names"}):  # a wrong word must not make all of them
+    """The body of `POST /v1/backups`: `names`; without it, all sections. Raises RequestError."""
+    if unknown := sorted(body.keys() - {"names"}):  # a misspelt `names` must not start every backup
         raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
     names = body.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -314,7 +330,7 @@ def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
-    """The body of a restore: `volume`, `file` and `into`, each of which may be missing. Raises RequestError."""
+    """The body of a restore: `volume`, `file` and `into`, all optional. Raises RequestError."""
     if unknown := sorted(body.keys() - {"volume", "file", "into"}):
         raise RequestError(f"{unknown[0][:64]!r} is not known; known: volume, file, into")
     found = {name: text(body, name) for name in ("volume", "file", "into") if name in body}
@@ -327,7 +343,7 @@ def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def move_target_of(body: Mapping[str, Any]) -> str:
-    """The body of a move of dockerd's data: `target`. Raises RequestError."""
+    """The target of a move of dockerd's data. Raises RequestError."""
     if unknown := sorted(body.keys() - {"target"}):
         raise RequestError(f"{unknown[0][:64]!r} is not known; use `target`")
     target = text(body, "target")
@@ -337,20 +353,20 @@ def move_target_of(body: Mapping[str, Any]) -> str:
 
 
 def start_move(agent: AgentPort, jobs: Jobs, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The job that moves dockerd's data. Raises RequestError, ConflictError when too many jobs are running."""
+    """Starts the job that moves dockerd's data. Raises RequestError, ConflictError if too many jobs are running."""
     target = move_target_of(body)
     spec = JobSpec(kind=JobKind.MOVE, title=target, path="", uploads=True)
     return {"job": jobs.start(spec, work=lambda job: agent.move_data(target, job)).as_json()}
 
 
-# Manual control of dockerd, for every door: the answer to start, stop and restart, and a client's bundle.
+# Manual control of dockerd and the certificates of its clients, over every entry point.
 
 
 STARTED = {"started": True}
 
 
 async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
+    """The client bundle for `{name, days}`. Raises RequestError, and what `AgentPort.tls_client` raises."""
     days = number(body, "days", low=1, high=CERTIFICATE_DAYS_MAX, default=CLIENT_DAYS)
     return await agent.tls_client(text(body, "name"), days=days)
 
@@ -359,7 +375,7 @@ LOAD_HOURS = 24
 
 
 async def load_of(agent: AgentPort, name: str, hours: object) -> dict[str, Any]:
-    """The load of one section's container over so many hours. Raises RequestError, and what `AgentPort.load` raises."""
+    """The load of a section's container over the last `hours`. Raises RequestError, and what `AgentPort.load` raises."""
     try:
         wanted = float(str(hours))
     except ValueError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Errors on their way to a client: `{"error": {"code", "message"}}` with the status that tells whose fault it is.
+"""Errors as clients get them: `{"error": {"code", "message"}}`, with an HTTP status that says whose fault it is.
 
-On HTTP they have `message` beside it, whichever route it was: clients of the engine look for nothing else (Engine API,
-"Errors"), and where a request is refused its path may not be known.
+Over HTTP every error also has `message` at the top level. Clients of the engine read only that (Engine API,
+"Errors"), and a request that is refused early may not have matched a route yet.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class RequestError(UcidockdError):
 
 
 def status_of(exc: Exception) -> int:
-    """The engine's own status where it gave one; 503 when it is away."""
-    # The engine's own status tells a client more than any of ours.
+    """The HTTP status of an error: the engine's own if it gave one, 503 if the engine is not reachable."""
     if isinstance(exc, RequestError | EngineError) and exc.status:
         return exc.status
     if isinstance(exc, EngineError | BusError):
@@ -55,7 +54,7 @@ def status_of(exc: Exception) -> int:
         return 409
     if isinstance(exc, SourceError):
         return 400
-    # A client can do something about it later, without changing its request.
+    # 503, not 422: the same request works once the clock is set
     if isinstance(exc, ClockNotSetError):
         return 503
     if isinstance(exc, StorageError):
@@ -64,25 +63,25 @@ def status_of(exc: Exception) -> int:
 
 
 def http_body(code: str, message: str) -> dict[str, Any]:
-    """The body of an error on HTTP."""
+    """The JSON body of an error over HTTP."""
     return {"message": message, "error": {"code": code, "message": message}}
 
 
 def http_body_of(exc: Exception) -> dict[str, Any]:
-    """`http_body` of an error."""
+    """`http_body` of an exception."""
     error = body_of(exc)["error"]
     return http_body(error["code"], error["message"])
 
 
 def body_of(exc: Exception) -> dict[str, Any]:
-    """The error as JSON."""
+    """The error as JSON; secrets are hidden."""
     code = exc.code if isinstance(exc, UcidockdError) else RequestError.code
-    # a client hears its own words again as they were; what the engine or a disk says may quote a section's
+    # a RequestError quotes only what the client sent; a message of the engine or a disk may quote a secret of a section
     message = str(exc) if isinstance(exc, RequestError) else hidden_text(str(exc))
     return {"error": {"code": code, "message": message}}
 
 
-# What may stand in a path or a query: checked here once, so that no client text reaches the engine's request line.
+# Checks of client text that goes into a path or query: nothing unchecked reaches the engine's request line.
 
 
 _ID = re.compile(ID)
@@ -93,7 +92,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def container_id(request: Request) -> str:
-    """The path's container id or name."""
+    """The container id or name in the path."""
     return checked_id(str(request.path_params["id"]))
 
 
@@ -105,16 +104,16 @@ def checked_id(text: str) -> str:
 
 
 def checked_container(text: str) -> str:
-    """As `checked_id`, or the name that a link gives: `web/db`. Raises RequestError."""
+    """Like `checked_id`, but also accepts the name that a link gives: `web/db`. Raises RequestError."""
     for part in text.split("/"):
         checked_id(part)
     return text
 
 
 def checked_network(text: str) -> str:
-    """A network's id or name, encoded as one segment of a path: engines take any name. Raises RequestError.
+    """A network's id or name, encoded as one path segment: engines accept any text as a name. Raises RequestError.
 
-    One with an empty segment, `.` or `..` has to be called by its id: the engine tidies paths.
+    A name with an empty segment, `.` or `..` is refused, because the engine would tidy that path: use its id instead.
     """
     segments = text.split("/")
     if len(text) > _NETWORK_LIMIT or _CONTROL.search(text) or not {"", ".", ".."}.isdisjoint(segments):
@@ -128,13 +127,13 @@ def checked_image(text: str) -> str:
         parse_image(text)
     except QuantityError as exc:
         raise RequestError(_NO_IMAGE) from exc
-    if ".." in text:  # a tag may have them, a path may not
+    if ".." in text:  # a tag may contain `..`, a path must not
         raise RequestError(_NO_IMAGE)
     return text
 
 
 def checked_value(name: str, text: str) -> str:
-    """Any value of a query. Raises RequestError."""
+    """Checks a query value. Raises RequestError."""
     if len(text) > _VALUE_LIMIT or _CONTROL.search(text):
         raise RequestError(
             f"query {name}: control characters and more than {_VALUE_LIMIT} characters are not taken"
@@ -143,7 +142,7 @@ def checked_value(name: str, text: str) -> str:
 
 
 def picked(request: Request, allowed: Iterable[str]) -> list[tuple[str, str]]:
-    """The query's pairs; RequestError for a name that is not in `allowed`."""
+    """The query as pairs. Raises RequestError for a name that is not in `allowed`."""
     names = frozenset(allowed)
     pairs = request.query_params.multi_items()
     for name, value in pairs:
@@ -154,7 +153,7 @@ def picked(request: Request, allowed: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def flag(query: Mapping[str, str], name: str, *, default: bool = False) -> bool:
-    """A boolean of a query: 1/true or 0/false. Raises RequestError."""
+    """A boolean query parameter: 1/true or 0/false. Raises RequestError."""
     text = query.get(name, "")
     if text.lower() in TRUE_WORDS:
         return True
@@ -166,7 +165,7 @@ def flag(query: Mapping[str, str], name: str, *, default: bool = False) -> bool:
 
 
 def switch(body: Mapping[str, object], name: str) -> bool:
-    """A boolean of a JSON body, false where it is missing. Raises RequestError."""
+    """A boolean in a JSON body; false if it is missing. Raises RequestError."""
     value = body.get(name, False)
     if not isinstance(value, bool):
         raise RequestError(f"{name}: expected true or false")
@@ -174,7 +173,7 @@ def switch(body: Mapping[str, object], name: str) -> bool:
 
 
 def number(body: Mapping[str, object], name: str, *, low: int, high: int, default: int) -> int:
-    """A whole number of a JSON body, within limits. Raises RequestError."""
+    """An integer in a JSON body, within limits. Raises RequestError."""
     value = body.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"{name}: expected a whole number from {low} to {high}")
@@ -182,7 +181,7 @@ def number(body: Mapping[str, object], name: str, *, low: int, high: int, defaul
 
 
 def text(body: Mapping[str, object], name: str, default: str = "") -> str:
-    """A string of a JSON body. Raises RequestError."""
+    """A string in a JSON body. Raises RequestError."""
     value = body.get(name, default)
     if not isinstance(value, str) or len(value) > _VALUE_LIMIT or _CONTROL.search(value):
         raise RequestError(f"{name}: expected text without control characters")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The route table's entry: what a route is, and what right it takes. There is no route without a rule.
+"""What a route is: its path, its handler, and the right that it needs. A route cannot exist without a rule.
 
-`docs/openapi.json`, the access checks and the tests of both are made from the same table, so that a new route cannot
-be forgotten by one of them.
+The access checks, `docs/openapi.json` and the tests of both read the same table, so a new route cannot be missing in
+any of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Need(StrEnum):
-    """The right that a route takes. A writer is root: who may start a container owns the router."""
+    """The right that a route needs. A writer is as good as root: anyone who can start a container controls the router."""
 
     PUBLIC = "public"
     READ = "read"
@@ -23,7 +23,7 @@ class Need(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """The permission that a session needs: a right, and the ubus object and method that the route stands for."""
+    """The permission that a session needs: a right, and the ubus object and method that stand for the route."""
 
     need: Need
     object: str = ""
@@ -39,15 +39,15 @@ Handler = Callable[[Any], Awaitable[Any]]
 EVENT_STREAM = (
     "Server-sent events: `event`, JSON `data`, `id`; `error` and `end` are the last. Last-Event-ID resumes"
 )
-"""Documents every stream of events in the same words."""
+"""The description of every event stream in the documentation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One route. `method` is an HTTP method or WEBSOCKET. `body` says what a request carries: json, raw, or none.
 
-    The rest is documentation: the words for each parameter of the query, the status of success, and what the answer is
-    (the summary unless given).
+    The rest is documentation: a description for each query parameter, the status of success, and a description of the
+    answer (the summary unless given).
     """
 
     method: str
@@ -72,7 +72,7 @@ def post(path: str, grant: Grant, handler: Handler, summary: str, **words: Any) 
 
 
 def put(path: str, grant: Grant, handler: Handler, summary: str, **words: Any) -> Rule:
-    """A PUT route: its body is a file."""
+    """A PUT route; its body is raw bytes."""
     return Rule(method="PUT", path=path, grant=grant, handler=handler, summary=summary, body="raw", **words)
 
 
@@ -82,21 +82,21 @@ def delete(path: str, grant: Grant, handler: Handler, summary: str, **words: Any
 
 
 def websocket(path: str, grant: Grant, handler: Handler, summary: str) -> Rule:
-    """A WebSocket."""
+    """A WebSocket route."""
     return Rule(method=WEBSOCKET, path=path, grant=grant, handler=handler, summary=summary)
 
 
 def read(name: str, method: str) -> Grant:
-    """The grant of a reading route, by ubus object and method."""
+    """The grant of a route that only reads, by ubus object and method."""
     return Grant(need=Need.READ, object=name, method=method)
 
 
 def write(name: str, method: str) -> Grant:
-    """The grant of a changing route, by ubus object and method."""
+    """The grant of a route that changes something, by ubus object and method."""
     return Grant(need=Need.WRITE, object=name, method=method)
 
 
 READER = read("ucidockd", "status")
-"""What every session may do. One that may not is not a session of this router."""
+"""The right that every session of this router has."""
 WRITER = write("ucidockd", "reconcile")
-"""What only a writer may do."""
+"""The right that only writers have."""

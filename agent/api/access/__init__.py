@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who comes in and who may: sockets, TLS, sessions, origins, tickets."""
+"""Access to the API: sockets, TLS, sessions, origins, tickets."""
 
 import sys
 
 from agent.engine.lean import load, stand_in
 
-# before any module here imports them: uvicorn without its command line and its files that set logging up, starlette without
-# its pages for developers
+# Must run before a module here imports them. Loads uvicorn without its command line and logging configuration, and
+# starlette without its debug pages.
 stand_in("uvicorn")
 load(
     "uvicorn.server",
     {
-        "click": {"style": lambda text, **colours: text},  # up to 0.35 for messages that are not shown
+        # versions up to 0.35 colour messages with it; we show none of them
+        "click": {"style": lambda text, **colours: text},
         "configparser": {"RawConfigParser": object},
         "logging.config": {},
     },
 )
 load("starlette.applications", {"html": {}})
-# modules of uvicorn ask the package for it
+# modules of uvicorn read it from the package
 vars(sys.modules["uvicorn"])["Config"] = vars(sys.modules["uvicorn.config"])["Config"]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who may do what. On the control socket: root, everything. On TCP: a session, by the grant of the route.
+"""Decides who may do what. On the control socket the caller is root and may do everything; on TCP the session
+decides, by the grant of the route.
 
-`Access` decides; `guard` asks it for each request and carries the answer out. Order matters: what a browser or a
-container must not do is refused before anybody is asked about the session.
+`Access` decides; `guard` asks it for each request and acts on the answer. The order matters: what a browser or a
+container must not do is refused before rpcd is asked about the session.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from agent.model.resources import AgentSettings
 
 logger = logging.getLogger(__name__)
 
-# Failed logins: ten a minute from one address, then it has to wait; the log hears of it once a minute.
+# Failed logins: after ten in a minute an address has to wait. The log gets at most one line a minute about it.
 
 
 FAILURES_WINDOW_S = 60.0
@@ -42,7 +43,9 @@ class _Source:
 
 
 class Failures:
-    """`clock` is monotonic, in seconds. Knows 256 sources; the oldest gives way to a new one."""
+    """Counts failed logins by address. `clock` is monotonic, in seconds. It remembers 256 addresses and then drops
+    the oldest.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -50,7 +53,7 @@ class Failures:
         self._logged_at = float("-inf")
 
     def wait_s(self, client: str) -> float:
-        """How long that address has to wait; 0 when it may try."""
+        """Seconds that this address has to wait; 0 if it may try now."""
         found = self._sources.get(client)
         if found is None or found.count < FAILURES_LIMIT:
             return 0.0
@@ -62,7 +65,7 @@ class Failures:
         found = self._sources.get(client)
         if found is None or found.since + FAILURES_WINDOW_S <= now:
             self._sources.pop(client, None)
-            # an attacker with an IPv6 /64 has as many addresses as he likes
+            # bounded, because an attacker with an IPv6 /64 has any number of addresses
             if len(self._sources) >= _SOURCES_LIMIT:
                 del self._sources[next(iter(self._sources))]
             found = self._sources[client] = _Source(since=now)
@@ -72,9 +75,10 @@ class Failures:
             logger.warning("%s failed to log in %d times in a minute, and has to wait", client, found.count)
 
 
-# Single-use tickets: what a browser shows for a WebSocket, where it cannot set `Authorization`.
+# Single-use tickets: a browser cannot set `Authorization` on a WebSocket, so it sends a ticket instead.
 #
-# Issued to a session that holds the route's right, and good once, for 30 s, on that route and from that address only.
+# A ticket is issued to a session that has the route's right. It is valid once, for 30 s, on that route and from that
+# address only.
 
 
 TICKET_LIFE_S = 30.0
@@ -90,7 +94,7 @@ class _Ticket:
 
 
 class Tickets:
-    """`clock` is monotonic, in seconds. With 256 open ones, the oldest gives way."""
+    """`clock` is monotonic, in seconds. At most 256 tickets are open; the oldest is dropped for a new one."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -109,15 +113,17 @@ class Tickets:
         return secret
 
     def redeem(self, secret: str, *, path: str, client: str) -> str | None:
-        """The session behind a ticket. A ticket that is shown in the wrong place is used up too: it has leaked."""
-        # taken out before anything is compared
+        """The session that a ticket stands for. A ticket used on the wrong route or from the wrong address is
+        invalidated too, because it has leaked.
+        """
+        # removed before anything is compared, so that it can be tried only once
         ticket = self._open.pop(secret, None)
         if ticket is None or ticket.ends_at <= self._clock():
             return None
         return ticket.session if (ticket.path, ticket.client) == (path, client) else None
 
 
-# What a browser says about where a request comes from (`Origin`) and goes to (`Host`): exact comparison, nothing else.
+# Checks what a browser says about where a request comes from (`Origin`) and goes to (`Host`), by exact comparison only.
 #
 # WHATWG Fetch (CORS protocol), RFC 6454 section 6.2, RFC 9110 sections 7.2 and 15.5.20, Private Network Access.
 
@@ -132,7 +138,7 @@ _MAX_AGE_S = 600
 
 
 def normal_origins(configured: Iterable[str]) -> frozenset[str]:
-    """The configured origins as browsers write them: lower case, without the scheme's own port."""
+    """The configured origins as browsers write them: lower case, without the scheme's default port."""
     parts = (origin.lower().partition("://") for origin in configured)
     return frozenset(
         f"{scheme}://{rest.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}" for scheme, _, rest in parts
@@ -140,44 +146,44 @@ def normal_origins(configured: Iterable[str]) -> frozenset[str]:
 
 
 def host_name(header: str) -> str:
-    """The host of a `Host` header, an IPv6 address without its brackets; "" when the header is not well formed."""
+    """The host in a `Host` header, an IPv6 address without its brackets; "" if the header is malformed."""
     found = _HOST.fullmatch(header.lower())
     return found["name"].strip("[]") if found else ""
 
 
 def host_allowed(header: str, *, local: str, names: Collection[str]) -> bool:
-    """Whether a request with that `Host` is for us: the address it came in at, or one of our names.
+    """Whether a request with this `Host` is meant for us: it names the address that it arrived at, or one of our names.
 
-    A page that rebinds its own name to our address still sends its own name.
+    This stops DNS rebinding: a page that points its own name at our address still sends its own name.
     """
     name = host_name(header)
     if not name:
         return False
     try:
-        # as addresses, not as text: ::1 has many spellings
+        # compared as addresses, because ::1 has many spellings
         return ipaddress.ip_address(name) == ipaddress.ip_address(local)
     except ValueError:
         return name in names
 
 
 def own_names(hostname: str, configured: Iterable[str]) -> frozenset[str]:
-    """The names that a `Host` may carry."""
+    """The names that a `Host` header may contain."""
     short = hostname.lower()
     return frozenset({"localhost", short, f"{short}.lan", *(name.lower() for name in configured)})
 
 
 def same_origin(origin: str, host: str) -> bool:
-    """Whether a page of `origin` asked its own server, which a reverse proxy in between says by `Host`."""
+    """Whether a page of `origin` calls its own server. A reverse proxy in between passes that server's name as `Host`."""
     return bool(host_name(host)) and origin in (f"http://{host.lower()}", f"https://{host.lower()}")
 
 
 def is_preflight(method: str, headers: Collection[str]) -> bool:
-    """Whether a browser asks for leave. `headers` are the names of the request's."""
+    """Whether this is a CORS preflight. `headers` are the names of the request's headers."""
     return method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 
 
 def preflight_headers(*, private_network: bool) -> dict[str, str]:
-    """What a page of a listed origin may send, beside `cors_headers`."""
+    """What a page of an allowed origin may send, in addition to `cors_headers`."""
     headers = {
         "access-control-allow-methods": _ALLOW_METHODS,
         "access-control-allow-headers": _ALLOW_HEADERS,
@@ -187,24 +193,24 @@ def preflight_headers(*, private_network: bool) -> dict[str, str]:
 
 
 def cors_headers(origin: str) -> dict[str, str]:
-    """For each answer to a listed origin. No credentials: there are no cookies here."""
+    """Headers of each answer to an allowed origin. No credentials: the API does not use cookies."""
     return {"access-control-allow-origin": origin, "access-control-expose-headers": _EXPOSE_HEADERS}
 
 
-NOBODY = "0" * 32  # rpcd's default session, which everybody has
+NOBODY = "0" * 32  # rpcd's default session, which every client has
 _BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")
 _GOOD_LIMIT = 64
 
 
 class AccessError(RequestError):
-    """The request is not let in."""
+    """The request is not allowed."""
 
     code = "access"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """What is known of a request before it is read. `local` and `client` are addresses, "" on the control socket."""
+    """What is known of a request before its body is read. `local` and `client` are addresses, "" on the control socket."""
 
     control: bool
     local: str
@@ -214,7 +220,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who makes a request: root on the control socket, or a session; on a public route the session may be ""."""
+    """The caller of a request: root on the control socket, or a session, which may be "" on a public route."""
 
     client: str
     sessions: Sessions = field(repr=False)
@@ -222,25 +228,25 @@ class Caller:
     is_root: bool = False
 
     async def may(self, grant: Grant) -> bool:
-        """Whether the caller has that right now. Raises BusError."""
+        """Whether the caller has this right now. Raises BusError."""
         if self.is_root or grant.need is Need.PUBLIC:
             return True
         return bool(self.session) and await self.sessions.allowed(self.session, grant.object, grant.method)
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """The caller of a request that the guard let in."""
+    """The caller of a request that passed the guard."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
 
 
 async def may_write(request: HTTPConnection) -> bool:
-    """Whether a writer asks. A reader gets no secrets: see `masking`. Raises BusError."""
+    """Whether the caller is a writer; readers get answers without secrets. Raises BusError."""
     return await caller_of(request).may(WRITER)
 
 
 class NoSessions:
-    """No sessions: only the control socket is open."""
+    """Knows no session: only the control socket gives access."""
 
     async def allowed(self, session: str, object: str, method: str) -> bool:  # noqa: A002 - ubus's word
         del session, object, method
@@ -248,7 +254,7 @@ class NoSessions:
 
 
 class Access:
-    """The decisions. `settings` follows UCI; `clock` is monotonic, in seconds."""
+    """Takes the access decisions. `settings` follows UCI; `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -264,12 +270,12 @@ class Access:
         self.tickets = Tickets(clock)
         self._failures = Failures(clock)
         self._hostname = hostname
-        self._good: dict[str, None] = {}  # sessions that were let in lately, oldest first
+        self._good: dict[str, None] = {}  # sessions that were accepted lately, oldest first
         self.settings = settings or AgentSettings()
 
     @property
     def settings(self) -> AgentSettings:
-        """The agent section in force."""
+        """The agent section that is in effect."""
         return self._settings
 
     @settings.setter
@@ -278,13 +284,13 @@ class Access:
         self._origins = normal_origins(settings.cors_origin)
 
     def lists(self, origin: str) -> bool:
-        """Whether `cors_origin` names that origin."""
+        """Whether `cors_origin` lists this origin."""
         return origin in self._origins
 
     async def check_way(self, incoming: Incoming) -> None:
-        """What a request must be before any session counts. Raises AccessError 421, 403 or 503."""
-        # the order is that of docs/security.md: what a page or a container must not do is refused before rpcd is asked
-        # anything, so that neither can use us to try sessions
+        """Checks everything that does not depend on the session. Raises AccessError 421, 403 or 503."""
+        # The order is that of docs/security.md: what a page or a container must not do is refused before rpcd is
+        # asked, so neither can use us to guess sessions.
         if not incoming.control:
             names = own_names(self._hostname(), self._settings.allowed_host)
             if not host_allowed(incoming.headers.get("host", ""), local=incoming.local, names=names):
@@ -293,7 +299,7 @@ class Access:
                     status=421,
                 )
             if not self._settings.allow_container_clients:
-                # a container reaches the router by its gateway, whatever session it has stolen or been given
+                # a container reaches the router through its gateway, even with a session that it stole or was given
                 is_container = await self.subnets.holds(incoming.client)
                 if is_container is None:
                     raise AccessError(
@@ -308,13 +314,13 @@ class Access:
         origin = incoming.headers.get("origin")
         if origin is None or self.lists(origin):
             return
-        # before the control socket stands a proxy, if anything: its own pages may come through it
+        # a reverse proxy may sit in front of the control socket, and its own pages may call through it
         if incoming.control and same_origin(origin, incoming.headers.get("host", "")):
             return
         raise AccessError("pages of this Origin are not let in; expected one of `cors_origin`", status=403)
 
     def bearer(self, incoming: Incoming) -> str:
-        """The session that the request names. Raises AccessError 401 and 429."""
+        """The session that the request carries. Raises AccessError 401 and 429."""
         text = incoming.headers.get("authorization")
         if text is None:
             raise no_session()
@@ -324,9 +330,9 @@ class Access:
         return found[1]
 
     async def check(self, caller: Caller, grant: Grant) -> None:
-        """Lets the caller in who has that right. Raises AccessError 401, 403, 429, and 503 when rpcd does not answer."""
-        # failed logins lock out an address, which many may share (NAT): who was let in lately is not locked out with
-        # the others
+        """Returns if the caller has this right. Raises AccessError 401, 403, 429, and 503 if rpcd does not answer."""
+        # Failed logins lock out an address, which many clients may share (NAT). A session that was accepted lately is
+        # not locked out with it.
         known = caller.session in self._good
         if not known and (wait_s := self._failures.wait_s(caller.client)):
             raise too_many(wait_s)
@@ -336,14 +342,14 @@ class Access:
                 del self._good[next(iter(self._good))]
             self._good[caller.session] = None
             return
-        # a caller who may read is logged in: a refused write does not count as a failed login
+        # a session that may read is a valid login: a refused write does not count as a failed one
         if await _answered(caller.may(READER)):
             raise AccessError("this session may not do that", status=403)
         self._good.pop(caller.session, None)
         raise self.failed(caller.client)
 
     def failed(self, client: str) -> AccessError:
-        """Counts a failed login; gives what to answer."""
+        """Counts a failed login; returns the error to answer with."""
         if wait_s := self._failures.wait_s(client):
             return too_many(wait_s)
         self._failures.note(client)
@@ -367,7 +373,7 @@ async def _answered(question: Awaitable[bool]) -> bool:
 
 
 def no_session(message: str = "") -> AccessError:
-    """401."""
+    """The error for a missing or unknown session (401)."""
     return AccessError(
         message or "a session is needed: `Authorization: Bearer` and 32 hexadecimal digits",
         status=401,
@@ -376,7 +382,7 @@ def no_session(message: str = "") -> AccessError:
 
 
 def too_many(wait_s: float) -> AccessError:
-    """429."""
+    """The error after too many failed logins (429)."""
     return AccessError(
         "too many failed logins from this address", status=429, headers={"retry-after": str(int(wait_s) + 1)}
     )

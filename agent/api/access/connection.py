@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One client connection: who is on the other end, how long it may take, what is refused before any parsing.
+"""One client connection: who is on the other end, its time limits, and what is refused before the request is parsed.
 
-uvicorn's h11 protocol with the checks that it has no place for. The request's handlers find it as
+Adds to uvicorn's h11 protocol the checks that it offers no hook for. Handlers find the connection as
 `scope["state"]["connection"]`.
 """
 
@@ -43,21 +43,21 @@ from agent.wire.http_head import TOO_LARGE, Counted, head_problem
 
 logger = logging.getLogger(__name__)
 
-# A client's connection whose socket can be lent to a thread for a large body (`agent.engine.body_pump`).
+# Lends a client's socket to a thread that moves a large body (`agent.engine.body_pump`).
 #
-# uvicorn and h11 keep the heads, the end of the body and what follows it, so that keep-alive, pipelining and every check of
-# a head stay theirs. Of a body that comes in, h11 gets the last byte: in its place stands, meanwhile, one that has read the
-# same head with a length of 1.
+# uvicorn and h11 keep the heads, the end of each body and what follows it, so keep-alive, pipelining and all checks
+# of a head remain theirs. Of an incoming body h11 sees only the last byte: it is replaced by a fresh h11 that has
+# read the same head with a length of 1.
 
 
-_KEPT = 1  # bytes at the end of a request's body that go through h11
+_KEPT = 1  # bytes at the end of a request's body that still go through h11
 
 
 class LendingProtocol(uvicorn_compat.QuietProtocol):
-    """uvicorn's protocol, with bodies that pass it by. They end with the connection."""
+    """uvicorn's protocol, plus bodies that bypass it. A running transfer ends with the connection."""
 
     _pump: Pump | None = None
-    _unwanted = 0  # bytes of an unwanted request body, still to come
+    _unwanted = 0  # bytes of a request body that still arrive and are dropped
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pump is not None:
@@ -73,12 +73,13 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
             super().data_received(data)
 
     async def pass_out(self, response: EngineResponse, *, chunked: bool, stall_s: float) -> bool:
-        """Moves an answer's body to the client, whose head it has got already. False where it has to go through the loop:
-        nothing has happened then.
+        """Moves an answer's body to the client past the event loop; the head has been sent. Returns False, with
+        nothing sent, if the body has to go through the loop.
 
-        Raises EngineUnreachableError when it breaks off, OSError when the client goes, TimeoutError when it does not read.
+        Raises EngineUnreachableError if the engine breaks it off, OSError if the client disconnects, TimeoutError if
+        the client does not read.
         """
-        # asked before the buffer has to be empty: an encrypted transport never says that it is
+        # checked before waiting for an empty buffer: an encrypted transport never reports that
         if not has_room() or not uvicorn_compat.fits(self) or not can_lend(self.transport):
             return False
         async with asyncio.timeout(stall_s):
@@ -102,21 +103,22 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
     async def pass_in(
         self, sink: socket.socket, *, first: bytes, left: int, stall_s: float, note: Note | None = None
     ) -> int:
-        """Moves `first` and the rest of a request's body into `sink`, but for its last byte; the bytes moved, 0 for none.
+        """Moves `first` and the rest of a request's body into `sink`, except for its last byte; returns the bytes
+        moved, 0 if the body has to go through the event loop.
 
-        `left`: bytes of the body that have not been received from this protocol. Raises SourceError when the client goes
-        or stalls, OSError when the sink breaks: what is still to come of the body is dropped then.
+        `left` is the number of body bytes that this protocol has not delivered yet. Raises SourceError if the client
+        disconnects or stalls, and OSError if the sink breaks: the rest of the body is then dropped.
         """
         if not has_room() or not uvicorn_compat.fits(self):
             return 0
-        # what uvicorn has read ahead comes to `first` below
+        # what uvicorn has already read ahead is added to `first` below
         left -= uvicorn_compat.held(self)
         if left < LEAST or not uvicorn_compat.may_lend(self):
             return 0
         source = socket_of(self.transport)
         if source is None:
             return 0
-        # from here on only the thread reads: two readers of a socket would tear the body apart
+        # from here on only the thread may read: with two readers the body would be split between them
         first += uvicorn_compat.stop_reading(self, kept=_KEPT)
         body = Counted(len(first) + left - _KEPT)
         pump = Pump(source, sink, body, first=first, source_stall_s=stall_s)
@@ -130,8 +132,8 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
             self.transport.abort()
             raise SourceError(str(exc)) from exc
         finally:
-            # an engine may refuse a body half-way and keep the connection: the rest is dropped as it comes, or h11
-            # would take it for the next request
+            # the engine may refuse a body half-way and keep the connection: the rest is dropped as it arrives,
+            # because h11 would take it for the next request
             self._unwanted = left - _KEPT - pump.taken
             if not self.transport.is_closing():
                 self.transport.resume_reading()
@@ -146,16 +148,16 @@ class LendingProtocol(uvicorn_compat.QuietProtocol):
 
 
 HEAD_TIMEOUT_S = 10.0
-UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without being read
-_QUIET_S = 30  # of a raw stream
+UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without reading it
+_QUIET_S = 30  # a raw stream is probed by the kernel after this silence
 _UCRED = struct.Struct("3i")
 
 
 @dataclass(slots=True, kw_only=True)
 class Door:
-    """A listener: how many connections it takes. `control` is the unix socket of root.
+    """The connection limits of a listener, and its open connections. `control` is root's unix socket.
 
-    `per_client` counts an address, `per_prefix` all addresses of an IPv6 /64: a host has as many of those as it likes.
+    `per_client` limits an address, `per_prefix` all addresses of an IPv6 /64, since one host can use any number of those.
     """
 
     control: bool
@@ -166,11 +168,11 @@ class Door:
 
     @property
     def taken(self) -> int:
-        """How many connections it has."""
+        """The number of open connections."""
         return self.open[_ALL]
 
     def enter(self, client: str) -> bool:
-        """Whether there is room for one more of that client."""
+        """Counts a new connection of that client, if there is room; returns whether there was."""
         prefix = _prefix(client)
         if (
             self.taken >= self.connections
@@ -182,7 +184,7 @@ class Door:
         return True
 
     def leave(self, client: str) -> None:
-        """Makes room."""
+        """Counts a connection as closed."""
         self.open.subtract(_counted(client, _prefix(client)))
         self.open = +self.open
 
@@ -195,11 +197,11 @@ def _counted(client: str, prefix: str) -> list[str]:
 
 
 def _prefix(client: str) -> str:
-    """An IPv6 client's /64, with the interface where that is part of the address; "" for others."""
+    """The /64 of an IPv6 client, with the interface if the address has one; "" for other clients."""
     text, _, interface = client.partition("%")
     try:
         address = ipaddress.ip_address(text)
-    except ValueError:  # the control socket's clients have none
+    except ValueError:  # clients of the control socket have no address
         return ""
     if address.version == 4 or address.ipv4_mapped is not None:
         return ""
@@ -207,29 +209,29 @@ def _prefix(client: str) -> str:
 
 
 class Place:
-    """One connection's place in a door, given back once."""
+    """The slot of one connection in a Door; it is given back only once."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._client: str | None = None
 
     def take(self, client: str) -> bool:
-        """Whether there is room, or a place was taken before."""
+        """Takes a slot unless one is taken already; returns whether there is one."""
         if self._client is None and self._door.enter(client):
             self._client = client
         return self._client is not None
 
     def give_back(self) -> None:
-        """Makes room for another connection."""
+        """Frees the slot for another connection."""
         if self._client is not None:
             self._door.leave(self._client)
             self._client = None
 
 
 class GuardedProtocol(LendingProtocol):
-    """`door` counts it; its `client_address` is "" on the control socket.
+    """The protocol of every connection. `door` limits it; `client_address` is "" on the control socket.
 
-    A TCP listener counts a connection when it accepts it, before TLS, and gives its place along.
+    A TCP listener takes the slot when it accepts the connection, before TLS, and hands it over.
     """
 
     def __init__(
@@ -250,7 +252,7 @@ class GuardedProtocol(LendingProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.client_address = "" if self.door.control else address_of(transport.get_extra_info("peername"))
-        # the mode of the socket keeps other users out, not a container that has it by a bind mount
+        # the socket's mode keeps other users out, but not a container that bind-mounts the socket
         if self.door.control and not from_our_root(transport.get_extra_info("socket")):
             logger.warning("control socket: a peer that is not root, or runs in a container, was turned away")
             transport.abort()
@@ -258,7 +260,7 @@ class GuardedProtocol(LendingProtocol):
         if not self.place.take(self.client_address):
             transport.abort()
             return
-        # a connection that sends no head holds a place in the door: ten seconds, then it is cut
+        # a connection that sends no request head occupies a slot, so it is cut after ten seconds
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -269,31 +271,33 @@ class GuardedProtocol(LendingProtocol):
         super().connection_lost(exc)
 
     def release(self) -> None:
-        """Gives the place in the door back; a WebSocket does it when it ends."""
+        """Gives the slot back; a WebSocket calls this when it ends."""
         self.place.give_back()
 
     def may_switch(self) -> bool:
-        """Whether the client asked for a raw stream and can get one."""
+        """Whether the client asked for a raw stream and can have one."""
         return uvicorn_compat.may_switch(self)
 
     def switch(self, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
-        """The connection as a raw stream, and the head that goes first. It keeps its place, and can be cut as before."""
+        """Turns the connection into a raw stream; also returns the head to send first. It keeps its slot and can
+        still be cut.
+        """
         link: socket.socket = self.transport.get_extra_info("socket")
         if link.family != socket.AF_UNIX:
-            # a raw stream may be silent for hours: the kernel asks whether the client is still there (tcp(7))
+            # a raw stream may be silent for hours: keep-alive detects a client that is gone (tcp(7))
             link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_S)
         return uvicorn_compat.switch(self, headers)
 
     def cut(self) -> None:
-        """Drops the connection: the client sees that its answer is not complete."""
+        """Drops the connection, so that the client sees that its answer is incomplete."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # the clock runs while a head is incomplete, also that of the second request on a connection; not while it is
-        # idle between two
+        # the timer runs while a head is incomplete, also that of a later request on the same connection, but not
+        # while the connection is idle between requests
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._arm()
         elif self.conn.their_state is not h11.IDLE:
@@ -301,8 +305,8 @@ class GuardedProtocol(LendingProtocol):
 
     def handle_events(self) -> None:
         if self.conn.their_state is h11.IDLE:
-            # before h11 sees it: it accepts heads that a proxy in front of us may read in another way (request
-            # smuggling)
+            # checked before h11 parses it: h11 accepts heads that a proxy in front of us may parse differently
+            # (request smuggling)
             problem = head_problem(self.conn.trailing_data[0])
             if problem is not None:
                 self.send_400_response(problem)
@@ -311,8 +315,8 @@ class GuardedProtocol(LendingProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # a client that was answered early (413, say) may send its body for ever: it is read for a while, so that it
-        # sees the answer, then cut
+        # A client that was answered early (413, say) may send its body for ever. Read it for a while, so that the
+        # client sees the answer, then cut the connection.
         if self.conn.their_state is h11.SEND_BODY and self._unread_timer is None:
             self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._check_unread)
 
@@ -322,13 +326,13 @@ class GuardedProtocol(LendingProtocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """As uvicorn's, with our headers and in the form of our errors, 431 for a head that is too large. What cannot be
-        answered any more is cut.
+        """Like uvicorn's, with our headers and in our error format; 431 if the head is too large. If an answer has
+        already begun, the connection is cut.
         """
         status, reason = (
             (431, b"Request Header Fields Too Large") if msg in TOO_LARGE else (400, b"Bad Request")
         )
-        # uvicorn says it in plain text and without the headers that forbid framing and sniffing
+        # uvicorn would answer in plain text, without the headers that forbid framing and sniffing
         body = json.dumps(http_body(f"http-{status}", msg)).encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -343,7 +347,7 @@ class GuardedProtocol(LendingProtocol):
         )
         try:
             self.transport.write(b"".join(self.conn.send(part) or b"" for part in answer))
-        except h11.LocalProtocolError:  # an answer is under way already
+        except h11.LocalProtocolError:  # an answer has already begun
             self.transport.abort()
             return
         self.transport.close()
@@ -351,7 +355,7 @@ class GuardedProtocol(LendingProtocol):
     def shutdown(self) -> None:
         try:
             super().shutdown()
-        except h11.LocalProtocolError:  # it is broken, and about to be closed
+        except h11.LocalProtocolError:  # the connection is broken and is being closed
             self.transport.abort()
 
     def _arm(self) -> None:
@@ -369,7 +373,9 @@ class GuardedProtocol(LendingProtocol):
 
 
 def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:
-    """A TCP peer's address, a link-local one with its interface: `fe80::1%br-lan`. Python leaves that to `scope_id`."""
+    """A TCP peer's address. A link-local one gets its interface appended, `fe80::1%br-lan`, which Python keeps in
+    `scope_id`.
+    """
     if peer is None:
         return ""
     scope = peer[3] if len(peer) == 4 else 0
@@ -377,14 +383,14 @@ def address_of(peer: tuple[str, int] | tuple[str, int, int, int] | None) -> str:
         return peer[0]
     try:
         return f"{peer[0]}%{socket.if_indextoname(scope)}"
-    except OSError:  # the interface has gone meanwhile
+    except OSError:  # the interface was removed meanwhile
         return f"{peer[0]}%{scope}"
 
 
 def from_our_root(peer: socket.socket) -> bool:
-    """Whether root, or we ourselves, sit on the other end (SO_PEERCRED), and not in a container.
+    """Whether the peer is root or our own user (SO_PEERCRED), and not in a container.
 
-    A container that got the socket by a bind mount is root too, but in a mount namespace of its own.
+    A container that bind-mounts the socket is root too, but has another mount namespace.
     """
     pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if uid not in (0, os.geteuid()):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stands before the routes, as ASGI middleware: asks `access` about each request, answers those that are not let in.
+"""ASGI middleware in front of the routes: asks `access` about each request and answers those that are refused.
 
-No request passes without a rule of the route table, and what goes on for long is asked about again: a session that
-ends takes its streams with it. Handlers find the caller by `access.caller_of`.
+No request passes without a rule of the route table. The right behind a long request is checked repeatedly, so a
+stream ends when its session ends. Handlers get the caller from `access.caller_of`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from agent.errors import BusError
 
 logger = logging.getLogger(__name__)
 
-RECHECK_S = 4.0  # with the 5 s that a right may outlive its session for, 9 s at most
+RECHECK_S = 4.0  # plus the 5 s for which a revoked right may still be reported: 9 s at most
 _FAREWELL_S = 0.5
 _VIOLATION = 1008  # RFC 6455 section 7.4.1
 
@@ -44,11 +44,11 @@ HEADERS = (
     ("cross-origin-resource-policy", "same-origin"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'self'; sandbox"),
 )
-"""On every answer; the server adds them (uvicorn's `headers`)."""
+"""Headers of every answer; the server adds them (uvicorn's `headers`)."""
 
 
 class Guard:
-    """One for the whole application and all its listeners."""
+    """One instance for the whole application and all its listeners."""
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app = app
@@ -63,17 +63,17 @@ class Guard:
             client=connection.client_address,
             headers=headers,
         )
-        # before anything can log the target
+        # removed before anything can log the URL
         ticket = take_ticket(scope)
         if not incoming.control or "origin" in headers:
-            # also answers that refuse: without the headers a page cannot read why
+            # refusals get the CORS headers too: without them a page cannot read the reason
             send = self._marked(incoming, send)
         try:
             await self._access.check_way(incoming)
             if scope["type"] == "http" and is_preflight(scope["method"], headers):
                 await leave(incoming)(scope, receive, send)
                 return
-            # the right belongs to the route that will run: Starlette does not look for it again
+            # Starlette runs the route that is found here, so the right that is checked is that of the route that runs
             rule = matching_rule(scope)
             grant = WRITER if rule is None else rule.grant  # only writers learn that a path does not exist
             caller = await self._let_in(scope, incoming, ticket, grant)
@@ -87,7 +87,7 @@ class Guard:
             await self._watched(scope, receive, send, caller, grant)
 
     async def _let_in(self, scope: Scope, incoming: Incoming, ticket: str, grant: Grant) -> Caller:
-        # on the control socket the peer was checked when it connected
+        # the peer on the control socket was checked when it connected
         access = self._access
         if incoming.control:
             return Caller(client=incoming.client, sessions=access.sessions, is_root=True)
@@ -103,15 +103,15 @@ class Guard:
 
     def _marked(self, incoming: Incoming, send: Send) -> Send:
         origin = incoming.headers.get("origin", "")
-        # A cache between must not give the answer for one origin to a page of another (Fetch, "CORS protocol and
-        # HTTP caches").
+        # a shared cache must not give the answer for one origin to a page of another (Fetch, "CORS protocol and HTTP
+        # caches")
         extra = [("vary", "Origin")]
         if self._access.lists(origin):
             extra += cors_headers(origin).items()
         added = [(name.encode(), value.encode()) for name, value in extra]
 
-        # Put on when the answer begins, so that errors have them too: without them a page of another origin
-        # cannot read why it was refused.
+        # Added when the answer begins, so that errors have them too: a page of another origin could otherwise not
+        # read why it was refused.
         async def marked(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 message["headers"] = [*message.get("headers", ()), *added]
@@ -122,7 +122,7 @@ class Guard:
     async def _watched(
         self, scope: Scope, receive: Receive, send: Send, caller: Caller, grant: Grant
     ) -> None:
-        # a stream may last for days, and must not outlive its session
+        # a stream may last for days, but must not outlive its session
         watcher = asyncio.create_task(self._watch(scope, send, caller, grant), name="session-watch")
         try:
             await self._app(scope, receive, send)
@@ -131,7 +131,7 @@ class Guard:
             await asyncio.wait({watcher})
 
     async def _watch(self, scope: Scope, send: Send, caller: Caller, grant: Grant) -> None:
-        """Cuts the connection once the session may no longer do what it began. Silence counts as no."""
+        """Cuts the connection when the session loses the right. If rpcd does not answer, the connection is cut too."""
         try:
             while True:
                 await asyncio.sleep(RECHECK_S)
@@ -140,38 +140,38 @@ class Guard:
         except BusError as exc:
             logger.info("%s %s is cut: %s", scope["type"], scope["path"], exc)
         except Exception:
-            # whatever broke here, an unwatched stream must not continue
+            # after any failure: a stream that nothing checks must not continue
             logger.exception("%s %s is cut", scope["type"], scope["path"])
         connection: GuardedProtocol = scope["state"]["connection"]
         if scope["type"] != "websocket":
             connection.cut()
             return
-        # a browser shows the reason of a close frame; one that does not take it is cut all the same
+        # a browser shows the reason in a close frame; a client that does not read the frame is cut soon after
         asyncio.get_running_loop().call_later(_FAREWELL_S, connection.cut)
-        with contextlib.suppress(OSError, RuntimeError):  # it may be closing already, or not yet be accepted
+        with contextlib.suppress(OSError, RuntimeError):  # it may be closing already, or not be accepted yet
             await send({"type": "websocket.close", "code": _VIOLATION, "reason": "the session has ended"})
 
 
 def take_ticket(scope: Scope) -> str:
-    """Takes `ticket` out of a WebSocket's query, so that neither a log nor a handler sees it."""
+    """Removes `ticket` from a WebSocket's query, so that neither a log nor a handler sees it; returns it."""
     query: bytes = scope["query_string"]
     if scope["type"] != "websocket" or b"ticket" not in query:
         return ""
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != "ticket"]).encode()
-    # two tickets: two parts of the system could look at different ones
+    # of two tickets, different parts of the system could use different ones: accept neither
     tickets = [value for name, value in pairs if name == "ticket"]
     return tickets[0] if len(tickets) == 1 else ""
 
 
 def leave(incoming: Incoming) -> Response:
-    """The answer to a preflight of an origin that is let in."""
+    """The answer to a CORS preflight of an allowed origin."""
     private = "access-control-request-private-network" in incoming.headers
     return Response(status_code=204, headers=preflight_headers(private_network=private))
 
 
 async def refuse(exc: AccessError, scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer; to a WebSocket before 101."""
+    """Sends the refusal; a WebSocket gets it before the upgrade (101)."""
     headers = dict(exc.headers or {})
     if scope["type"] == "websocket":
         headers |= dict(HEADERS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The TCP listeners that the agent section asks for: opened, closed and given their certificate as it changes.
+"""The TCP listeners of the agent section: opens and closes them and updates their certificate as the section changes.
 
-What cannot be opened now (its address is not there yet, the certificate is missing) is tried again. Each address
-has a state on the board; a listener that must not be is never there with less protection instead.
+A listener that cannot be opened now (its address does not exist yet, the certificate is missing) is retried. The
+status board shows the state of each address. A listener is never opened with less protection than configured.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NO_CERTIFICATE = "NoCertificate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenState:
-    """What became of one address, as the board shows it."""
+    """The state of one listen address, as the board shows it."""
 
     address: str
     state: str
@@ -50,9 +50,9 @@ class ListenState:
 
 
 class Listeners:
-    """`async with Listeners(...)` follows what `want` was given last, until the block ends.
+    """`async with Listeners(...)` keeps the listeners as the last `want` asked, until the block ends.
 
-    `wan` gives the addresses that must not be listened on; it may block for a moment, and raises ConfigError.
+    `wan` returns the addresses that must not be listened on; it may block for a moment, and raises ConfigError.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Listeners:
         self._task: asyncio.Task[None] | None = None
 
     def want(self, settings: AgentSettings) -> None:
-        """The agent section, as it is now. Call it in the event loop."""
+        """Sets the agent section to follow. Call it in the event loop."""
         if settings != self._wanted:
             self._wanted = settings
             self._wake.set()
@@ -93,15 +93,15 @@ class Listeners:
             try:
                 await self._follow(self._wanted)
             except Exception:
-                # a defect here must not end the agent, nor keep the next change from being followed
+                # a defect here must neither end the agent nor block the next change
                 logger.exception("the listeners could not be changed")
             with contextlib.suppress(TimeoutError):
-                # an address may appear later (an interface comes up), and a port may become free
+                # retry, because an address may appear later (an interface comes up) and a port may become free
                 async with asyncio.timeout(RETRY_S if self._wanted.listen else None):
                     await self._wake.wait()
 
     async def _follow(self, settings: AgentSettings) -> None:
-        # first the rules, then the doors: a new listener must not serve under the old `cors_origin` for a moment
+        # the settings first: a new listener must not serve under the old `cors_origin` for a moment
         self._access.settings = settings
         await self._close_all_but(settings.listen)
         states = tuple([await self._one(address, settings) for address in dict.fromkeys(settings.listen)])
@@ -114,7 +114,7 @@ class Listeners:
         self._states = states
 
     async def _one(self, address: ListenAddress, settings: AgentSettings) -> ListenState:
-        # asked at each look: an address may become one of WAN while it is listened on
+        # checked each time, because an address can become a WAN address while we listen on it
         exposed = await self._exposure(address)
         if exposed and not settings.allow_exposed:
             await self._close(address)
@@ -122,7 +122,7 @@ class Listeners:
             return ListenState(address=str(address), state=EXPOSED, message=message)
         try:
             tls = await asyncio.to_thread(self._tls, address, settings)
-            # a server that is there already takes the new pair for its next connections
+            # a listener that is already open uses the new certificate for its next connections
             self._open(address, tls)
         # outside loopback everything needs TLS: anyone who reads a session on the wire becomes root
         except ConfigError as exc:
@@ -143,14 +143,14 @@ class Listeners:
             return ""
         nets = await self._access.subnets.nets()
         try:
-            # netifd may take its time to answer, and other requests must not wait for it
+            # in a thread, because netifd may answer slowly and other requests must not wait
             wan = await asyncio.to_thread(self._wan)
         except ConfigError as exc:
             return f"cannot tell whether this is a WAN address: {exc}"
         return exposure(address.ip, containers=nets, wan=wan)
 
     def _tls(self, address: ListenAddress, settings: AgentSettings) -> TlsFiles | None:
-        """The files to use; None for loopback, where no certificate was asked for. Raises ConfigError."""
+        """The certificate files to use; None on loopback if none are configured. Raises ConfigError."""
         if address.ip.is_loopback and not settings.cert:
             return None
         paths = (Path(settings.cert), Path(settings.key)) if settings.cert else UHTTPD
@@ -165,7 +165,7 @@ class Listeners:
         if running is not None:
             running.tls = tls
             return
-        # connections of its own: filling a LAN listener does not block loopback
+        # limits of its own, so that filling a LAN listener does not block loopback
         door = Door(control=False, connections=CONNECTIONS, per_client=PER_CLIENT, per_prefix=PER_PREFIX)
         server = TcpServer(self._app, door, address, tls=tls)
         server.open()
@@ -184,13 +184,13 @@ class Listeners:
 
 
 def exposure(ip: IpAddress, *, containers: Iterable[Net], wan: Collection[IpAddress]) -> str:
-    """Who else could call that address; "" when it is one for the LAN.
+    """Why that address could be reached from outside the LAN; "" if it is a LAN address.
 
-    A right to start containers is the router itself, so the controller stays on the LAN.
+    A caller who can start containers controls the router, so the API stays on the LAN.
     """
     if ip.is_unspecified:
         return "this is every address, those of WAN and of the containers too"
-    # Before `is_private`: networks of containers are private addresses as well.
+    # before `is_private`, because container networks have private addresses too
     if any(ip in net for net in containers):
         return "this is an address for containers"
     if ip in wan:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which addresses are containers', asked of the engine: a container must not reach the controller by TCP.
+"""Tells from the engine's networks which addresses belong to containers, which must not reach the API over TCP.
 
-A subnet of a bridge is all containers. One of macvlan or ipvlan is the LAN's own, where only the containers' own
-addresses, or the range that was set apart for them, count. A link-local address is judged by the interface it came by.
+In the subnet of a bridge all addresses are containers'. A macvlan or ipvlan shares the LAN's subnet, so there only
+the containers' own addresses and the range set aside for them count. A link-local address is judged by its interface.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 FRESH_S = 5.0
 _TIMEOUT_S = 2.0
-_PATIENCE_S = 0.1  # for a fresher answer than the one that is known
+_PATIENCE_S = 0.1  # how long a request waits for a fresher answer than the known one
 _SHARED_DRIVERS = frozenset({"macvlan", "ipvlan"})
 
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,8 +30,9 @@ Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The subnets, addresses in shared ones, and interfaces with containers behind them, at a moment of the monotonic
-    clock. `told`: the engine has answered once."""
+    """What the engine said at the time `at` (monotonic, seconds): container subnets, container addresses in shared
+    subnets, and interfaces with containers behind them. `told` is False until the engine has answered once.
+    """
 
     at: float
     nets: tuple[Net, ...] = ()
@@ -40,7 +41,7 @@ class Known:
 
 
 class Subnets:
-    """`clock` is monotonic, in seconds. While the engine is away the last answer holds."""
+    """`clock` is monotonic, in seconds. While the engine is not reachable, the last answer is used."""
 
     def __init__(self, engine: DockerStream, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
@@ -49,34 +50,37 @@ class Subnets:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def holds(self, address: str) -> bool | None:
-        """Whether the address is a container's, by an answer of the engine that is at most 5 s old.
+        """Whether the address is a container's, according to an answer of the engine that is at most 5 s old.
 
-        None when the engine has not said since the start: then only the router itself is known not to be a container.
+        None if the engine has not answered since the agent's start: until then only loopback is known not to be a
+        container.
         """
         text, _, interface = address.partition("%")
         try:
             wanted = ipaddress.ip_address(text)
         except ValueError:
             return False
-        # a dual-stack socket shows an IPv4 client as ::ffff:a.b.c.d, which is in no IPv4 net
+        # a dual-stack socket shows an IPv4 client as ::ffff:a.b.c.d, which matches no IPv4 network
         mapped = wanted.ipv4_mapped if wanted.version == 6 else None
         wanted = mapped or wanted
         known = await self._current()
         if not known.told:
             return False if wanted.is_loopback else None
         if wanted.version == 6 and wanted.is_link_local:
-            # fe80::/64 is on every interface: only the interface tells a container from the LAN
+            # fe80::/64 is on every interface: only the interface distinguishes a container from the LAN
             return interface in known.interfaces
         return any(wanted in net for net in known.nets)
 
     async def nets(self) -> tuple[Net, ...]:
-        """All of them, none while the engine has not answered."""
+        """All container networks; empty until the engine has answered."""
         return (await self._current()).nets
 
     async def _current(self) -> Known:
-        """A slow engine does not delay requests for long: the last answer is used meanwhile."""
+        """The known subnets, refreshed if they are old. A slow engine delays a request only briefly, then the old
+        ones are used.
+        """
         if self._clock() - self._known.at > FRESH_S and self._refreshing is None:
-            # one for all that ask at once
+            # one refresh serves all requests that wait for it
             self._refreshing = asyncio.create_task(self._refresh(), name="docker-subnets")
         if self._refreshing is not None:
             first = self._known.at == float("-inf")
@@ -88,7 +92,7 @@ class Subnets:
             networks, containers = await self._ask()
         except EngineError as exc:
             logger.debug("the networks of the engine are not known: %s", exc)
-            # asked again in a while only: an engine that is away would be asked for each request
+            # stamp the old answer as fresh, or an unreachable engine would be asked for each request
             self._known = replace(self._known, at=self._clock())
             return
         finally:
@@ -101,7 +105,7 @@ class Subnets:
         networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)
         shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
         containers: Any = ()
-        # the list of containers is large, and most engines have no network that shares its subnet with others
+        # only with a shared subnet: the list of containers is large, and most engines have no such network
         if shared:
             containers = await self._engine.call(
                 "GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is
@@ -110,13 +114,13 @@ class Subnets:
 
 
 def container_nets(networks: Any, containers: Any) -> Iterator[Net]:
-    """The nets in the engine's GET /networks and GET /containers/json."""
+    """The container networks in the engine's GET /networks and GET /containers/json."""
     shared: set[str] = set()
     for network in _dicts(networks):
         if _driver(network) in _SHARED_DRIVERS:
             shared.add(str(network.get("Id", "")))
-        # a macvlan has the subnet of the LAN: the whole of it would lock the LAN out, so only what is set aside for
-        # containers counts, and each container by its own address
+        # A macvlan has the subnet of the LAN, and taking all of it would lock the LAN out. Only the range set aside
+        # for containers counts, and each container's own address.
         field = "IPRange" if _driver(network) in _SHARED_DRIVERS else "Subnet"
         ipam = network.get("IPAM")
         for config in _dicts(ipam.get("Config") if isinstance(ipam, dict) else None):
@@ -131,9 +135,9 @@ def container_nets(networks: Any, containers: Any) -> Iterator[Net]:
 
 
 def container_interfaces(networks: Any) -> Iterator[str]:
-    """The router's interfaces that containers are behind, in the engine's GET /networks.
+    """The router's interfaces with containers behind them, from the engine's GET /networks.
 
-    The parent of a macvlan or ipvlan is among them: a link-local address does not tell its containers from the LAN.
+    The parent of a macvlan or ipvlan is included, because a link-local address does not tell its containers from the LAN.
     """
     for network in _dicts(networks):
         options = network.get("Options")
@@ -154,7 +158,7 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _net(text: Any) -> Iterator[Net]:
-    """Nothing for text that is not a net: a broken entry must not let the containers of the others in."""
+    """Yields nothing for text that is not a network: one broken entry must not hide the other networks."""
     if isinstance(text, str) and text:
         try:
             yield ipaddress.ip_network(text, strict=False)

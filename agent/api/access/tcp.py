@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves the application on the control socket, and on one TCP address, with TLS or, on loopback, without.
+"""Serves the application on the control socket and on TCP addresses: with TLS, or on loopback without.
 
-uvicorn's protocols under an accept loop of our own: it counts connections before TLS begins, gives a handshake ten
-seconds, takes the certificate that is right now, and pauses when there are no descriptors left.
+Runs uvicorn's protocols under our own accept loop, which counts connections before TLS begins, limits a handshake to
+ten seconds, uses the current certificate, and pauses when no file descriptors are left.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from agent.wire.http_head import HEAD_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# The listener's certificate and key. Looked at for each new connection, so that a renewed pair needs no restart.
+# The listener's certificate and key. The files are checked for each new connection, so a renewed pair needs no restart.
 #
-# Connections keep what they began with. While the new files do not fit together (one is replaced after the other), the
-# pair before them continues.
+# Open connections keep their certificate. While the new files do not match each other (one is replaced after the
+# other), the previous pair stays in use.
 
 
 Stamps = tuple[Stamp, ...]
 
 
 class TlsFiles:
-    """One pair of files, PEM or DER."""
+    """A certificate and its key, as PEM or DER files."""
 
     def __init__(self, cert: Path, key: Path) -> None:
         self.paths = (cert, key)
@@ -60,8 +60,10 @@ class TlsFiles:
         self._problem = ""
 
     def context(self) -> ssl.SSLContext:
-        """For a new connection. Blocks: the files may be anywhere. Raises ConfigError when there never was a usable pair."""
-        # with a deadline: a certificate on a dead mount must not hold up the event loop's threads
+        """The TLS context for a new connection. Blocks, since the files may be anywhere. Raises ConfigError if there
+        has never been a usable pair.
+        """
+        # with a deadline: a certificate on a dead mount must not block the event loop's threads
         view = PATHS.view((file_stamp, str(path)) for path in self.paths)
         try:
             stamp = tuple(view(file_stamp, str(path)) for path in self.paths)
@@ -81,7 +83,7 @@ class TlsFiles:
         except (OSError, PathError, PemError) as exc:  # an SSLError is an OSError
             self._failed(f"{cert} and {key} cannot be used: {exc}", stamp)
             return
-        # the first time there is nothing to tell
+        # the first load is not worth a log line
         if self._seen is not None:
             logger.info("certificate %s was loaded again", cert)
         self._seen, self._problem = stamp, ""
@@ -99,14 +101,14 @@ def _read(path: Path) -> bytes:
 def _context(cert: bytes, key: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # each renegotiation costs us far more than the client that asks for it
+    # a renegotiation costs us far more than the client that asks for it
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    # OpenSSL wants files; this one is in memory, and holds just what was read
+    # OpenSSL reads only from files; the memfd holds exactly the bytes that were checked
     descriptor = os.memfd_create("tls-pair", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, key + b"\n" + cert)
-        # a key with a passphrase must not ask for it on a terminal
+        # with "" a key that needs a passphrase fails, instead of asking for it on a terminal
         context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
     finally:
         os.close(descriptor)
@@ -116,15 +118,15 @@ def _context(cert: bytes, key: bytes) -> ssl.SSLContext:
 limit_tls_buffers()
 
 HANDSHAKE_S = 10.0
-TCP_STOP_S = 1.0  # for requests to end; the control socket comes after it, and procd waits for 5 s in all
-UNREAD_S = 60.0  # a client that reads nothing for so long is gone, also while its connection is being closed
+TCP_STOP_S = 1.0  # for requests to finish; the control socket closes after that, and procd waits 5 s in all
+UNREAD_S = 60.0  # a client that has read nothing for so long is gone; also applies while closing
 _GOODBYE_S = 2.0
 _BACKLOG = 64
 _PAUSE_S = 1.0
 
 
 class TcpServer:
-    """`tls` may be replaced while it serves: it counts for new connections."""
+    """One TCP listener. `tls` may be replaced while it serves; new connections use the new files."""
 
     def __init__(self, app: ASGIApp, door: Door, address: ListenAddress, *, tls: TlsFiles | None) -> None:
         self.address = address
@@ -140,16 +142,16 @@ class TcpServer:
         self._paused: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Binds and begins to accept. Raises OSError: the address is not there, or taken."""
+        """Binds and starts to accept. Raises OSError: the address does not exist, or is taken."""
         version6 = self.address.ip.version == 6
         family = socket.AF_INET6 if version6 else socket.AF_INET
-        # with the protocol named, or asyncio does not see that its connections are TCP, and leaves Nagle's delay on
+        # name the protocol: otherwise asyncio does not recognize TCP and leaves Nagle's delay on
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            # a restart must not fail on connections of the last run in TIME_WAIT
+            # a restart must not fail because of old connections in TIME_WAIT
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if version6:
-                # `0.0.0.0` and `[::]` may both be listed, and both have to bind
+                # both `0.0.0.0` and `[::]` may be listed, and both must be able to bind
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.settimeout(0)
             listener.bind((str(self.address.ip), self.address.port))
@@ -162,11 +164,11 @@ class TcpServer:
 
     @property
     def port(self) -> int:
-        """The port that was bound."""
+        """The bound port, 0 while it is closed."""
         return int(self._listener.getsockname()[1]) if self._listener is not None else 0
 
     async def close(self) -> None:
-        """Stops accepting, lets requests end for a moment, then cuts them."""
+        """Stops accepting, gives running requests a moment to finish, then cuts them."""
         if self._paused is not None:
             self._paused.cancel()
         if self._listener is not None:
@@ -175,13 +177,13 @@ class TcpServer:
             self._listener = None
         for task in self._opening:
             task.cancel()
-        # first politely: a request that is being answered gets its answer
+        # first gracefully: a request that is being answered gets its answer
         for connection in list(self._state.connections):
             connection.shutdown()
         if await self._ended_within(TCP_STOP_S):
             return
         for connection in list(self._state.connections):
-            connection.transport.abort()  # its request ends as when a client goes away
+            connection.transport.abort()  # its request ends as if the client had disconnected
         if not await self._ended_within(TCP_STOP_S):
             for running in self._state.tasks:
                 running.cancel()
@@ -200,7 +202,7 @@ class TcpServer:
             await asyncio.sleep(0.02)
 
     def _accept(self) -> None:
-        # several for one wake-up, but not without end: the loop has other work
+        # accept several connections per wake-up, but a bounded number: the loop has other work
         for _ in range(_BACKLOG):
             if self._listener is None:
                 return
@@ -208,7 +210,8 @@ class TcpServer:
                 connection, peer = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as exc:  # no descriptor or memory left; the kernel would call us again at once
+            except OSError as exc:
+                # out of descriptors or memory: pause, or the kernel would call us again at once
                 logger.warning("%s: cannot accept: %s", self.address, exc.strerror)
                 self._loop.remove_reader(self._listener)
                 self._paused = self._loop.call_later(_PAUSE_S, self._resume)
@@ -226,7 +229,7 @@ class TcpServer:
             connection.close()
             return
         connection.settimeout(0)
-        # the kernel alone notices a client that acknowledges nothing while data waits for it (tcp(7))
+        # only the kernel notices a client that does not acknowledge the data sent to it (tcp(7))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
         task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
         self._opening.add(task)
@@ -235,7 +238,7 @@ class TcpServer:
     async def _open(self, connection: socket.socket, place: Place) -> None:
         protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
         protocol.place = place
-        # the files may have been replaced since the last connection
+        # the files may have changed since the last connection
         context = await asyncio.to_thread(self.tls.context) if self.tls is not None else None
         await self._loop.connect_accepted_socket(
             lambda: protocol,
@@ -246,12 +249,14 @@ class TcpServer:
         )
 
     def _opened(self, task: asyncio.Task[None], connection: socket.socket, place: Place) -> None:
-        """From here on the protocol has the place, unless it came to nothing: a task may end before it began."""
+        """Gives the slot back if the connection failed; otherwise the protocol owns it now. A task may end
+        before it ran.
+        """
         self._opening.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is None and not task.cancelled():
             return
-        # else each handshake that fails would take a place for ever
+        # otherwise each failed handshake would occupy a slot for ever
         place.give_back()
         connection.close()
         if isinstance(error, OSError | ConfigError):
@@ -260,9 +265,9 @@ class TcpServer:
             logger.error("%s: no connection", self.address, exc_info=error)
 
 
-# Certificates and keys as PEM, whichever way they came: OpenWrt's uhttpd keeps DER (its init script, px5g).
+# Reads certificates and keys as PEM or DER: OpenWrt's uhttpd stores DER (its init script, px5g).
 #
-# Which kind of key a DER file holds tells the second element of its outer SEQUENCE (RFC 5208, 8017, 5915).
+# The second element of a DER key's outer SEQUENCE tells which kind of key it is (RFC 5208, 8017, 5915).
 
 
 _BEGIN = b"-----BEGIN "
@@ -271,11 +276,11 @@ _KEY_KINDS = {_SEQUENCE: "PRIVATE KEY", _INTEGER: "RSA PRIVATE KEY", _OCTETS: "E
 
 
 class PemError(Exception):
-    """The file is neither PEM nor the DER that was expected."""
+    """The file is neither PEM nor the expected kind of DER."""
 
 
 def certificate_pem(data: bytes) -> bytes:
-    """A certificate, or a chain when it was PEM. Raises PemError."""
+    """A certificate, or a PEM chain, as PEM. Raises PemError."""
     if _BEGIN in data:
         return data
     if data[:1] != bytes([_SEQUENCE]):
@@ -284,7 +289,7 @@ def certificate_pem(data: bytes) -> bytes:
 
 
 def key_pem(data: bytes) -> bytes:
-    """A private key. Raises PemError."""
+    """A private key as PEM. Raises PemError."""
     if _BEGIN in data:
         return data
     try:
@@ -299,7 +304,7 @@ def key_pem(data: bytes) -> bytes:
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """Tag, content and what follows of the first element (X.690, 8.1). Raises IndexError."""
+    """Tag and content of the first element, and the bytes after it (X.690, 8.1). Raises IndexError."""
     length, start = data[1], 2
     if length & 0x80:
         start += length & 0x7F
@@ -314,17 +319,17 @@ def _wrap(data: bytes, kind: str) -> bytes:
     return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n".encode()
 
 
-# Serves the application on the control socket. `tcp` does it on TCP.
+# Serves the application on the control socket; `TcpServer` above serves it on TCP.
 
 
 WS_LIMIT = 64 * 1024
 CONTROL_CONNECTIONS = 128
-_RESERVED_FDS = 32  # the engine's, UCI's, and our own files
+_RESERVED_FDS = 32  # reserved for the engine, UCI, and our own files
 _FDS_PER_CLIENT = 3
 
 
 def make_config(app: ASGIApp, door: Door) -> Config:
-    """uvicorn's settings for connections that pass `door`."""
+    """uvicorn's settings for connections that `door` limits."""
 
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
         return GuardedProtocol(door, *args, **named)
@@ -332,8 +337,8 @@ def make_config(app: ASGIApp, door: Door) -> Config:
     quieten_logs()
     return Config(
         app,
-        # our heads, limits and doors; what uvicorn guesses from proxies and logs of strangers is off
-        http=protocol,  # type: ignore[arg-type]  # a factory does, though the hint wants a class
+        # our protocol, limits and log filters; uvicorn's trust in proxy headers and its access log are off
+        http=protocol,  # type: ignore[arg-type]  # a factory works, although the type hint wants a class
         ws=make_web_socket if has_websockets() else "none",  # type: ignore[arg-type]
         log_config=None,
         access_log=False,
@@ -350,7 +355,9 @@ def make_config(app: ASGIApp, door: Door) -> Config:
 
 
 class ControlServer:
-    """`async with ControlServer(app, path):` serves until the block ends. `listener`: bound at `path` already."""
+    """`async with ControlServer(app, path):` serves until the block ends. `listener` is a socket already
+    bound at `path`.
+    """
 
     def __init__(self, app: ASGIApp, path: Path, *, listener: socket.socket | None = None) -> None:
         room = places(CONTROL_CONNECTIONS)
@@ -366,7 +373,7 @@ class ControlServer:
         return self
 
     def close_soon(self) -> None:
-        """Begins to close; the end of the block waits for that."""
+        """Starts to close; the end of the block waits for that."""
         self._server.should_exit = True
 
     async def __aexit__(
@@ -379,7 +386,7 @@ class ControlServer:
 
 
 def places(wanted: int) -> int:
-    """How many clients there is room for: no crowd of them may take the descriptors that reconciling needs."""
+    """The number of clients to allow: a crowd of clients must not take the descriptors that reconciling needs."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return wanted

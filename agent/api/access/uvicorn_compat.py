@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that we do to the private parts of uvicorn, h11 and asyncio; elsewhere we only override methods of uvicorn's protocol.
+"""Everything that touches private parts of uvicorn, h11 and asyncio. Other modules only override methods of uvicorn's
+protocol.
 
-uvicorn serves every request, but offers no public way to do five things that a router needs. Large bodies (image exports,
-loads, archives) have to bypass the event loop: moved by a thread from socket to socket they cost half the CPU and are
-about twice as fast (`make bench`), and that needs uvicorn's request cycle and h11's counters to agree on
-what was moved. A connection has to become a raw stream, as the command `docker exec` wants it; since asyncio's TLS cannot
-end one side alone, its records are taken over. The server must leave signals to the agent and must end streams as if their
-clients had gone. The log must not repeat what strangers send. And each TLS connection must not keep asyncio's 256 KiB.
-Where an update of uvicorn lacks one of the names in NEEDED, `fits` says so and bodies go through the event loop: slower,
-never wrong. A test names what is missing, so that an update shows here first.
+uvicorn serves every request, but has no public way to do five things that a router needs:
+- Large bodies (image exports, loads, archives) bypass the event loop. Moved by a thread from socket to socket they cost
+  half the CPU and are about twice as fast (`make bench`). uvicorn's request cycle and h11's counters then have to agree
+  on what was moved.
+- A connection can become a raw stream, as the command `docker exec` needs. asyncio's TLS cannot close one direction
+  alone, so its TLS object is taken over.
+- The server leaves signals to the agent, and ends streams as if their clients had disconnected.
+- The log does not repeat what strangers send.
+- A TLS connection does not keep asyncio's buffer of 256 KiB.
+
+If an update of uvicorn lacks one of the names in NEEDED, `fits` returns False and bodies go through the event loop:
+slower, never wrong. A test names what is missing, so such an update fails there first.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from agent.wire.http_head import HEAD_LIMIT
 logger = logging.getLogger(__name__)
 
 STOP_S = 3
-_CUT_S = 2.0  # after the order to end, and before STOP_S
+_CUT_S = 2.0  # after the order to stop, and before STOP_S
 _TLS_BUFFER = 64 * 1024
 _RAW_PIECE = 16 * 1024
 
@@ -64,7 +69,7 @@ _NEEDED_OF_TLS = (
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """Stands for bytes that went by another way, where h11 counts them."""
+    """Takes the place of bytes that bypassed h11, where h11 counts them."""
 
     size: int
 
@@ -73,7 +78,7 @@ class _Sent:
 
 
 def fits(protocol: H11Protocol) -> bool:
-    """Whether this uvicorn has all that is needed, while a request is being answered."""
+    """Whether this uvicorn has all that is needed. Call it while a request is being answered."""
     found = missing(protocol)
     if found:
         _warn(found)
@@ -81,7 +86,7 @@ def fits(protocol: H11Protocol) -> bool:
 
 
 def missing(protocol: H11Protocol) -> tuple[str, ...]:
-    """Those of NEEDED that this version does not have."""
+    """The names in NEEDED that this version of uvicorn lacks."""
     return tuple(path for path in NEEDED if not _has(protocol, path))
 
 
@@ -95,42 +100,44 @@ def _has(protocol: H11Protocol, path: str) -> bool:
 
 @functools.cache
 def _warn(found: tuple[str, ...]) -> None:
-    """Once."""
+    """Warns; the cache makes it warn only once."""
     logger.warning("this uvicorn has no %s: large bodies go through the event loop, slower", ", ".join(found))
 
 
 async def drained(protocol: H11Protocol) -> None:
-    """Returns once everything that was written has reached the socket."""
-    # `drain` waits only above the high-water mark: with 0 it waits until the buffer is empty
+    """Returns when everything written so far has reached the socket."""
+    # `drain` waits only above the high-water mark: with a mark of 0 it waits until the buffer is empty
     protocol.transport.set_write_buffer_limits(high=0)
     await protocol.flow.drain()
     protocol.transport.set_write_buffer_limits()
 
 
 def count_sent(protocol: H11Protocol, size: int) -> None:
-    """`size` bytes of an answer with a Content-Length have been sent."""
+    """Tells h11 that `size` bytes of an answer with a Content-Length have been sent."""
     protocol.conn.send_with_data_passthrough(h11.Data(data=_Sent(size)))  # type: ignore[arg-type]
 
 
 def held(protocol: H11Protocol) -> int:
-    """Bytes of the request's body that were not asked for yet."""
+    """Bytes of the request's body that were received but not read yet."""
     return len(protocol.cycle.body)
 
 
 def may_lend(protocol: H11Protocol) -> bool:
-    """Whether nothing but more of the request's body is to be expected: no answer to it, no other request behind it."""
+    """Whether only more of the request's body can follow: it is not answered yet, and no other request is behind it."""
     return not protocol.cycle.response_started and not protocol.conn.trailing_data[0]
 
 
 def stop_reading(protocol: H11Protocol, *, kept: int) -> bytes:
-    """Until the transport resumes; what was read of the body already. h11 expects `kept` more bytes of it then."""
-    protocol.flow.resume_reading()  # else it would do so by itself
+    """Pauses reading until the transport resumes; returns the part of the body read so far. h11 then expects `kept`
+    more bytes.
+    """
+    protocol.flow.resume_reading()  # clears uvicorn's own pause, or uvicorn would resume reading by itself
     protocol.transport.pause_reading()
     cycle = protocol.cycle
     waiting = bytes(cycle.body)
-    cycle.body = type(cycle.body)()  # older ones have bytes
+    cycle.body = type(cycle.body)()  # older versions use bytes instead of bytearray
     cycle.message_event.clear()
-    # h11 after the head of this request, were its body `kept` bytes long
+    # a new h11 that has just read this request's head, as if the body had `kept` bytes
     lines = [f"POST / HTTP/{protocol.scope['http_version']}".encode(), b"host: x"]
     lines += [b"connection: " + value for name, value in protocol.headers if name == b"connection"]
     lines += [b"content-length: %d" % kept, b"", b""]
@@ -153,42 +160,42 @@ def may_switch(protocol: H11Protocol) -> bool:
 
 
 def switch(protocol: H11Protocol, headers: Iterable[tuple[str, str]]) -> tuple[Wire, bytes]:
-    """The connection as a raw stream, and the answer that must be sent first (RFC 9110 section 15.2.2).
+    """Turns the connection into a raw stream; also returns the answer to send first (RFC 9110 section 15.2.2).
 
-    Only where `may_switch` says so. The protocol hears of the connection's end, and of nothing else any more.
+    Call only if `may_switch` is true. From then on the protocol only hears that the connection was lost.
     """
     head = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     answer = protocol.conn.send(h11.InformationalResponse(status_code=101, headers=head, reason=b"UPGRADED"))
-    # uvicorn would answer 500 once the handler returns without an answer of its own
+    # otherwise uvicorn would answer 500 when the handler returns without an answer
     protocol.cycle.response_started = True
     buffer = memoryview(bytearray(_RAW_PIECE))
     wire, transport = Wire(buffer), protocol.transport
     if transport.get_extra_info("sslcontext") is not None:
-        # asyncio decrypts for its own protocol: below it the TLS object and its two buffers are taken over as they are,
-        # with what they have read already
+        # asyncio decrypts for its own protocol. Take over the TLS object below it and its two buffers as they are,
+        # with what they have already read.
         tls: Any = operator.attrgetter("_ssl_protocol")(transport)
         wire = TlsWire(buffer, tls._sslobj, tls._incoming, tls._outgoing)  # noqa: SLF001
         transport = tls._transport  # noqa: SLF001
-        tls._state = type(tls._state).UNWRAPPED  # noqa: SLF001 - it has nothing to say at the end
+        tls._state = type(tls._state).UNWRAPPED  # noqa: SLF001 - keeps asyncio from sending a TLS close at the end
     wire.on_lost = protocol.connection_lost
-    # a client may send its first keys together with the request
+    # a client may send its first keystrokes together with the request
     wire.unread(bytes(protocol.conn.trailing_data[0]))
     transport.set_protocol(wire)
     wire.connection_made(transport)
-    transport.resume_reading()  # h11 had it paused behind the request
+    transport.resume_reading()  # h11 had paused reading behind the request
     return wire, answer or b""
 
 
 def unread(protocol: H11Protocol) -> bool:
-    """Whether the client still sends the body of a request that has been answered."""
+    """Whether the client is still sending the body of a request that has already been answered."""
     return protocol.conn.their_state is h11.SEND_BODY and protocol.cycle.response_complete
 
 
 class QuietProtocol(H11Protocol):
-    """uvicorn's protocol without its warning about upgrades: our routes answer those."""
+    """uvicorn's protocol without its warning about unsupported upgrades: our routes answer those."""
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing to warn of."""
+        """Logs nothing."""
 
 
 class Server(uvicorn.server.Server):
@@ -196,12 +203,13 @@ class Server(uvicorn.server.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The runtime handles signals."""
+        """Does nothing, because the runtime handles signals."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, but what does not end by itself (a stream) ends as if its client had gone: uvicorn would break
-        off the tasks of its requests, and log each as a defect."""
+        """Like uvicorn's, but a stream that does not end by itself ends as if its client had disconnected. uvicorn
+        would cancel its task and log that as a defect.
+        """
         cut = asyncio.get_running_loop().call_later(_CUT_S, self._cut)
         try:
             await super().shutdown(sockets)
@@ -215,7 +223,7 @@ class Server(uvicorn.server.Server):
 
 
 def has_websockets() -> bool:
-    """The package may be missing: then a request for a WebSocket is answered as any other that has no route."""
+    """Whether the Python package is installed. Without it, a WebSocket request is answered like one without a route."""
     if importlib.util.find_spec("websockets") is not None:
         return True
     logger.info("no WebSockets (consoles by HTTP and ubus work): they need the Python package websockets")
@@ -223,21 +231,22 @@ def has_websockets() -> bool:
 
 
 def make_web_socket(*args: Any, **named: Any) -> asyncio.Protocol:
-    """What uvicorn calls at an upgrade. `websockets` is loaded with the first one."""
+    """Called by uvicorn at an upgrade. The package `websockets` is loaded with the first one."""
     from agent.api.access.websocket import make_protocol
 
     return make_protocol(*args, **named)
 
 
 def quieten_logs() -> None:
-    """Below ERROR uvicorn repeats what strangers send: targets, and the headers of WebSockets."""
+    """Silences uvicorn below ERROR, where it repeats what strangers send: URLs, and the headers of WebSockets."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.error").addFilter(_is_ours)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Drops refused or broken handshakes and frames: anyone can send them, and they are not errors of ours. Nor are requests
-    that the agent's end breaks off."""
+    """Whether to log the record. Drops broken handshakes and frames, which any client can send, and requests that the
+    agent cancels when it stops.
+    """
     error = record.exc_info[1] if record.exc_info else None
     return record.msg.startswith("Exception in ASGI application") and not isinstance(
         error, asyncio.CancelledError
@@ -245,5 +254,5 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def limit_tls_buffers() -> None:
-    """Each TLS connection owns a buffer: asyncio's own 256 KiB would be 16 MiB for 64 that only wait."""
+    """Limits the buffer of a TLS connection: 64 idle connections would hold 16 MiB with asyncio's default of 256 KiB."""
     sslproto.SSLProtocol.max_size = _TLS_BUFFER

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""uvicorn's WebSocket protocol, loaded when the first WebSocket comes, which gives its place in the door back."""
+"""uvicorn's WebSocket protocol, which gives its connection slot back at the end. Loaded with the first WebSocket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from websockets.server import ServerProtocol
 
 
 class _Connection(ServerProtocol):
-    """uvicorn gives a status as a number, which websockets takes from 12 on."""
+    """Converts the status, which uvicorn gives as a number and websockets from 12 on wants as an HTTPStatus."""
 
     def reject(self, status: int, text: str) -> Response:
         return super().reject(HTTPStatus(status), text)
@@ -38,5 +38,5 @@ def make_protocol(
     app_state: dict[str, Any],
     _loop: asyncio.AbstractEventLoop | None = None,
 ) -> asyncio.Protocol:
-    """What uvicorn calls at an upgrade."""
+    """Called by uvicorn at an upgrade."""
     return _Protocol(config=config, server_state=server_state, app_state=app_state, _loop=_loop)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Streams to and from a client: request bodies as they come, responses that end with what they come from.
+"""Streams to and from a client: request bodies as they arrive, and responses that end with their source.
 
-A client that goes away ends the source at once, a source that breaks cuts the client's connection before the last
-chunk: a broken stream never looks like a complete one.
+If the client disconnects, the source ends at once. If the source breaks, the client's connection is cut before the
+last chunk, so a broken stream never looks complete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agent.wire.http_head import natural
 
 logger = logging.getLogger(__name__)
 
-# Server-sent events (WHATWG HTML, 9.2): the lines, heartbeats, and resuming.
+# Server-sent events (WHATWG HTML, 9.2): format, heartbeats, and resuming.
 
 
 HEARTBEAT_S = 15.0
@@ -44,7 +44,7 @@ def sse_event(name: str, data: Any, number: int | str | None = None) -> bytes:
 
 
 def resume_id(headers: Mapping[str, str]) -> int | None:
-    """The Last-Event-ID of a reader that returns; None for a new reader, or an id that is not ours."""
+    """The Last-Event-ID of a client that reconnects; None for a new client, or an id that is not ours."""
     last = headers.get("last-event-id", "")
     return natural(last)
 
@@ -52,11 +52,13 @@ def resume_id(headers: Mapping[str, str]) -> int | None:
 async def with_heartbeat(
     source: AsyncIterator[bytes], every_s: float = HEARTBEAT_S
 ) -> AsyncGenerator[bytes, None]:
-    """Adds a comment whenever `source` is quiet for `every_s`: the reader, and every proxy, sees that we live."""
+    """Adds a comment whenever `source` is quiet for `every_s` seconds, so that the client and proxies see that we are
+    alive.
+    """
     step: asyncio.Future[bytes] | None = None
     try:
         while True:
-            # the same step is waited for again after a heartbeat: cancelling it would close the generator
+            # keep waiting for the same step after a heartbeat: cancelling it would close the generator
             step = step or asyncio.ensure_future(anext(source))
             done, _ = await asyncio.wait({step}, timeout=every_s)
             if not done:
@@ -75,7 +77,7 @@ async def with_heartbeat(
             await source.aclose()
 
 
-STALL_S = 60.0  # no progress for this long: the other side is gone
+STALL_S = 60.0  # seconds without progress after which the other side counts as gone
 JSON_LIMIT = 1024 * 1024
 JSON_DEPTH = 64
 JSON_TIMEOUT_S = 30.0
@@ -83,43 +85,43 @@ _CUT_S = 5.0
 
 
 class Connection(Protocol):
-    """What the server tells about the connection that a request came on (`connection.GuardedProtocol`)."""
+    """What a handler needs of the connection that a request came on (`connection.GuardedProtocol`)."""
 
     def cut(self) -> None:
-        """Drops the connection: the client sees that the answer is not complete."""
+        """Drops the connection, so that the client sees that the answer is incomplete."""
 
     async def pass_in(
         self, sink: socket, *, first: bytes, left: int, stall_s: float, note: Note | None
     ) -> int:
-        """Moves most of a request's body past the event loop."""
+        """Moves most of a request's body past the event loop; returns the bytes moved."""
 
     async def pass_out(self, response: EngineResponse, *, chunked: bool, stall_s: float) -> bool:
-        """Moves the body of an answer past the event loop; False where that cannot be."""
+        """Moves the body of an answer past the event loop; returns False if that is not possible."""
 
 
 class ClientGoneError(SourceError):
-    """The client went away in the middle of its request body."""
+    """The client disconnected before the end of its request body."""
 
 
 class Inbox:
-    """The request's body as it comes, and afterwards the news that the client has gone.
+    """A request's body as it arrives; afterwards it reports when the client disconnects.
 
-    As the body of a request to the engine it moves itself (`engine.stream.Passing`) where its length is known.
+    As the body of a request to the engine it can move itself (`engine.stream.Passing`) if its length is known.
     """
 
     def __init__(self, request: Request, *, stall_s: float = STALL_S) -> None:
         self._receive = request.receive
         self._stall_s = stall_s
         self._complete = asyncio.Event()
-        # Content-Length, 0 where it is not stated
+        # the Content-Length, 0 if there is none
         text = request.headers.get("content-length", "")
-        self.length = natural(text) or 0  # 0: not stated
+        self.length = natural(text) or 0
         self._connection = _connection(request.scope)
-        self._held = b""  # received, and not given out yet
+        self._held = b""  # received, but not delivered yet
         self.size = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Raises ClientGoneError when the client goes, or stalls."""
+        """Raises ClientGoneError if the client disconnects or stalls."""
         if self._held:
             held, self._held = self._held, b""
             yield held
@@ -129,8 +131,7 @@ class Inbox:
 
     async def _next(self) -> bytes:
         try:
-            # Per piece, not for the whole body: an upload over a slow line may take an hour, as long as bytes
-            # come.
+            # a limit per piece, not for the whole body: an upload over a slow line may take an hour as long as bytes arrive
             async with asyncio.timeout(self._stall_s):
                 message = await self._receive()
         except TimeoutError as exc:
@@ -140,15 +141,18 @@ class Inbox:
         if not message.get("more_body", False):
             self._complete.set()
         piece: bytes = message.get("body", b"")
-        # Counted here, where every byte passes: what the client said of the length may be wrong.
+        # counted here, where every byte passes, because the stated length may be wrong
         self.size += len(piece)
         return piece
 
     async def pass_into(self, sink: socket, note: Note | None = None) -> None:
-        """Most of a large body, by a thread; the rest is for `__aiter__`. Raises ClientGoneError, OSError of the sink."""
+        """Moves most of a large body in a thread; `__aiter__` delivers the rest. Raises ClientGoneError, OSError of
+        the sink.
+        """
         if self._connection is None or self._complete.is_set():
             return
-        first = self._held or await self._next()  # now the client knows that it may send (100 Continue)
+        # reading makes uvicorn send 100 Continue, which the client may wait for
+        first = self._held or await self._next()
         self._held = first
         left = self.length - self.size
         moved = await self._connection.pass_in(sink, first=first, left=left, stall_s=self._stall_s, note=note)
@@ -157,11 +161,11 @@ class Inbox:
             self._held = b""
 
     def give_back(self, data: bytes) -> None:
-        """Puts back what was read of the beginning."""
+        """Puts the first bytes back: the next read starts with them."""
         self._held = data
 
     async def gone(self) -> None:
-        """Returns when the client has gone. Waits for the body first if a handler reads it."""
+        """Returns when the client has disconnected. If a handler reads the body, waits for the end of the body first."""
         await self._complete.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -173,13 +177,13 @@ def _connection(scope: Scope) -> Connection | None:
 
 
 async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
-    """A small body. Raises RequestError 413 and 408."""
+    """Reads a small body. Raises RequestError 413 and 408."""
     parts: list[bytes] = []
     inbox = Inbox(request)
     try:
         async with asyncio.timeout(JSON_TIMEOUT_S):
             async for piece in inbox:
-                # while it comes: Content-Length may be missing or lie
+                # checked as the body arrives: Content-Length may be missing or wrong
                 if inbox.size > limit:
                     raise RequestError(
                         f"the body is longer than {limit} bytes", status=413, headers={"connection": "close"}
@@ -193,7 +197,7 @@ async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """A JSON object. Raises RequestError that names what is wrong."""
+    """Reads a JSON object, `{}` from an empty body. Raises RequestError that says what is wrong."""
     body = await read_body(request)
     if not body:
         return {}
@@ -203,14 +207,14 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise RequestError(f"the body is not JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise RequestError("the body is not a JSON object")
-    # what walks through it later recurses
+    # the code that reads it later recurses
     if _depth(value) > JSON_DEPTH:
         raise RequestError(f"the body is nested deeper than {JSON_DEPTH} levels")
     return value
 
 
 def _depth(value: Any) -> int:
-    # without recursion, which is what the depth must not break
+    # iterative: recursion is what a deep value would break
     deepest, todo = 0, [(value, 1)]
     while todo:
         item, level = todo.pop()
@@ -221,9 +225,9 @@ def _depth(value: Any) -> int:
 
 
 class Deadline:
-    """A limit for each of many steps at the price of one timer; `asyncio.timeout` would make one for each step.
+    """A time limit for each of many steps, with a single timer; `asyncio.timeout` would need one per step.
 
-    `async with` it; raises TimeoutError from the block when a step goes on for `limit_s`, or an eighth longer.
+    Use it with `async with`. The block raises TimeoutError if a step takes longer than `limit_s` (by up to an eighth).
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -234,11 +238,11 @@ class Deadline:
         self._timer = self._loop.call_later(limit_s, self._look)
 
     def begin(self) -> None:
-        """A step begins."""
+        """Marks the begin of a step."""
         self._begun = self._loop.time()
 
     def end(self) -> None:
-        """The step is over."""
+        """Marks the end of the step."""
         self._begun = None
 
     def _look(self) -> None:
@@ -262,7 +266,7 @@ class Deadline:
 class StreamReply(Response):
     """Sends pieces as they come. Closing the generator must end the source."""
 
-    open: ClassVar[int] = 0  # answers on their way in this process, for the metrics
+    open: ClassVar[int] = 0  # answers being sent in this process, for the metrics
 
     def __init__(
         self,
@@ -273,7 +277,7 @@ class StreamReply(Response):
         inbox: Inbox | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        # not Response's own: there is no body to measure
+        # sets the attributes itself: Response's own constructor would measure a body, and there is none
         self.status_code = status
         self.background: BackgroundTask | None = None
         self.body = b""
@@ -296,20 +300,20 @@ class StreamReply(Response):
             StreamReply.open -= 1
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Starlette would send into the void until the source ends; the engine's request must end with its client
+        # Starlette would keep sending until the source ends, but the engine's request must end when its client disconnects
         gone = asyncio.create_task(self._gone(receive))
         pump = asyncio.create_task(self._pump(scope, send))
         try:
             await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             error = await _finish(pump)
-            # status 200 has gone out long ago: only a connection that breaks tells the client that this is not all
+            # status 200 was sent long ago: only a broken connection tells the client that the answer is incomplete
             if error is not None and not gone.done():
                 logger.info("%s %s: %s", scope["method"], scope["path"], error)
                 connection = _connection(scope)
                 if connection is None:
                     raise EngineError("the stream broke, and the server gives no way to say so")
                 connection.cut()
-                # a handler that returns before uvicorn has noticed would be logged as a defect
+                # returning before uvicorn notices the cut would be logged as a defect
                 await asyncio.wait({gone}, timeout=_CUT_S)
         finally:
             for task in (pump, gone):
@@ -330,24 +334,24 @@ class StreamReply(Response):
     async def _pump(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with Deadline(self._stall_s) as deadline:
-            # large bodies by a thread (`engine.body_pump`)
+            # a large body is moved by a thread (`engine.body_pump`)
             if not await self._passed(scope):
                 async for piece in self._pieces:
                     deadline.begin()
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                     deadline.end()
-            await self._close()  # what the source holds is free when the client sees the end
+            await self._close()  # frees what the source holds before the client sees the end
             deadline.begin()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _passed(self, scope: Scope) -> bool:
-        """Whether the body went past the event loop."""
+        """Sends the body past the event loop; returns whether it did."""
         del scope
         return False
 
 
 class EngineReply(StreamReply):
-    """The engine's answer as it comes. One that is `large`, as a rule, goes past the event loop where that can be."""
+    """Streams the engine's answer. A `large` one bypasses the event loop if possible."""
 
     def __init__(
         self,
@@ -374,7 +378,7 @@ class EngineReply(StreamReply):
 
     async def _close(self) -> None:
         await super()._close()
-        await self._response.close()  # a generator that was never begun closes nothing
+        await self._response.close()  # closing a generator that never started would not close the response
 
 
 async def _body_of(response: EngineResponse) -> AsyncGenerator[bytes, None]:
@@ -384,7 +388,7 @@ async def _body_of(response: EngineResponse) -> AsyncGenerator[bytes, None]:
 
 
 async def _finish(pump: asyncio.Task[None]) -> Exception | None:
-    """The error that ended the pump. Ends a pump that still runs: its client has gone."""
+    """The error that ended the pump. If the pump still runs, its client has disconnected: it is cancelled."""
     if not pump.done():
         pump.cancel()
         await asyncio.wait({pump})
@@ -398,7 +402,7 @@ async def _finish(pump: asyncio.Task[None]) -> Exception | None:
         return RequestError("the client does not read")
     if isinstance(error, UcidockdError | SourceError | OSError):
         return error
-    # anything else is a defect of ours: the server logs it with its trace
+    # anything else is our own defect: the server logs it with its trace
     raise error
 
 
@@ -425,10 +429,10 @@ async def _closing(source: AsyncGenerator[bytes, None], *, ends: bool) -> AsyncG
 
 
 def attachment(name: str) -> dict[str, str]:
-    """Headers of a download: never shown by the browser, whatever is in it. A name in other letters comes encoded beside
-    its plain form (RFC 6266).
+    """Headers of a download, which make the browser save it whatever its content is. A non-ASCII name is added in
+    encoded form (RFC 6266).
     """
-    # a quote, a path or a line break in a name must not reach the header
+    # a quote, a slash or a line break in a name must not reach the header
     safe = (
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).lstrip(".")
         or "download"
@@ -440,11 +444,11 @@ def attachment(name: str) -> dict[str, str]:
     }
 
 
-# JSON to a client, whatever text is in it.
+# Encodes JSON for a client, whatever text it contains.
 
 
 class JsonReply(JSONResponse):
-    """Text that came from bytes that are no UTF-8 (a UCI file may hold any) is shown with `?` in their place."""
+    """Replaces bytes that are not UTF-8 (a UCI file may contain any) by `?`."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

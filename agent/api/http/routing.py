@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starlette's routes made from rules. Each keeps its rule, so that what is checked is what runs."""
+"""Makes Starlette's routes from rules. Each route keeps its rule, so the rule that is checked belongs to the route
+that runs.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,22 @@ from agent.errors import UcidockdError
 
 logger = logging.getLogger(__name__)
 
-_FOUND = "ucidockd.route"  # in a request's scope: the route that `matching_rule` found, and what it matched
+# key in the request's scope: the route that `matching_rule` found, and what it matched
+_FOUND = "ucidockd.route"
 
 
 class RuledRoute(Route):
-    """HEAD exists only where a rule says so: Starlette would add it to every GET."""
+    """Allows HEAD only if a rule says so; Starlette would add it to every GET."""
 
     def __init__(self, rule: Rule) -> None:
-        # Named, although nothing asks for the name: on Python 3.14 old versions of Starlette fail to find one for a partial.
+        # named, although the name is not used: on Python 3.14 old versions of Starlette cannot derive one from a partial
         super().__init__(rule.path, rule.handler, methods=[rule.method], name=rule.path)
         self.methods = {rule.method}
         self.rule = rule
 
 
 class RuledSocket(WebSocketRoute):
-    """A WebSocket."""
+    """The route of a WebSocket."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule.path, rule.handler, name=rule.path)
@@ -44,12 +47,12 @@ class RuledSocket(WebSocketRoute):
 
 
 def make_routes(rules: Sequence[Rule]) -> list[BaseRoute]:
-    """A route for each rule."""
+    """One route for each rule."""
     return [RuledSocket(rule) if rule.method == WEBSOCKET else RuledRoute(rule) for rule in rules]
 
 
 def matching_rule(scope: Scope) -> Rule | None:
-    """The rule of the route that Starlette will run for that request; None without one."""
+    """The rule of the route that Starlette will run for this request; None if no route matches."""
     method = scope.get("method", WEBSOCKET)
     for route in scope["app"].routes:
         if not isinstance(route, RuledRoute | RuledSocket) or route.rule.method != method:
@@ -67,10 +70,10 @@ def matching_socket(scope: Scope, path: str) -> Rule | None:
 
 
 def run_found(router: Router) -> None:
-    """Lets `router` run the route that `matching_rule` found, without a second search (a regex for each route)."""
+    """Makes `router` run the route that `matching_rule` found, without a second search (a regex for each route)."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        # the guard has found none: a method that the path does not have, or a path that is none
+        # the guard found no route: the path does not exist, or does not have this method
         if _FOUND not in scope:
             of_path = [
                 route.rule.method
@@ -89,21 +92,21 @@ def run_found(router: Router) -> None:
     router.middleware_stack = run
 
 
-# Starlette's error handlers: what became of a request, as `problems` says it. The log has the trace of a defect.
+# Starlette's error handlers: they answer in the form that `problems` defines. Only the log gets the trace of a defect.
 
 
 async def on_error(request: Request, exc: Exception) -> Response:
     """Starlette's handler for our own errors."""
     del request
     status = status_of(exc)
-    if status == 304:  # the engine's "it is so already" has no body
+    if status == 304:  # the engine's "already in that state" has no body
         return Response(status_code=304)
     headers = dict(exc.headers or {}) if isinstance(exc, RequestError) else {}
     return JsonReply(http_body_of(exc), status_code=status, headers=headers)
 
 
 async def on_http_error(request: Request, exc: Exception) -> Response:
-    """Starlette's handler for its own errors: no such route, wrong method."""
+    """Starlette's handler for its own errors: unknown route, wrong method."""
     del request
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     detail = str(exc.detail) if isinstance(exc, HTTPException) else "internal error"
@@ -112,12 +115,12 @@ async def on_http_error(request: Request, exc: Exception) -> Response:
 
 
 async def on_defect(request: Request, exc: Exception) -> Response:
-    """Our own defect: the log has the trace, the client learns nothing of it."""
+    """Our own defect: the log gets the trace, the client only learns that there was an error."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
     return JsonReply(http_body("internal", "internal error"), status_code=500)
 
 
-# What WebSocket routes share: refusing one before it is accepted, and two directions of which either ends both.
+# Helpers for WebSocket routes: refuse before the upgrade, and run two directions of which either ends both.
 
 
 NORMAL, UNEXPECTED = 1000, 1011  # RFC 6455 section 7.4.1
@@ -132,13 +135,13 @@ async def refuse(socket: WebSocket, exc: UcidockdError) -> None:
 async def run_both(
     socket: WebSocket, inward: Coroutine[Any, Any, None], outward: Coroutine[Any, Any, None]
 ) -> None:
-    """Runs both until one ends, and closes the socket. Errors of our own are told in a last text frame."""
-    # A console has no end of its own on either side: the first that ends takes the other with it.
+    """Runs both until one ends, then closes the socket. One of our own errors is sent in a last text frame."""
+    # neither side of a console has a defined end: whichever ends first ends the other
     tasks = {asyncio.create_task(inward, name="ws-in"), asyncio.create_task(outward, name="ws-out")}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Waited for as well, or an exception of the cancelled one would be logged when it is collected.
+        # wait for them too, or asyncio would log an exception of the cancelled task later
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -147,14 +150,14 @@ async def run_both(
 
 
 async def _close(socket: WebSocket, error: BaseException | None) -> None:
-    # the client has closed it by itself
+    # the client closed it itself
     if isinstance(error, WebSocketDisconnect):
         return
-    if isinstance(error, TimeoutError):  # it does not read: it would not read a close frame either
+    if isinstance(error, TimeoutError):  # the client does not read, so it would not read a close frame either
         socket.scope["state"]["connection"].cut()
         return
     if error is not None and not isinstance(error, UcidockdError):
-        # the log shall have the trace of a defect
+        # raise it, so that the log gets its trace
         raise error
     try:
         async with asyncio.timeout(STALL_S):
@@ -171,13 +174,13 @@ async def _close(socket: WebSocket, error: BaseException | None) -> None:
 
 
 async def send_bytes(socket: WebSocket, data: bytes) -> None:
-    """A binary frame. TimeoutError when the client has not read for STALL_S."""
+    """Sends a binary frame. Raises TimeoutError if the client has not read for STALL_S."""
     async with asyncio.timeout(STALL_S):
         await socket.send_bytes(data)
 
 
 async def send_json(socket: WebSocket, body: dict[str, Any]) -> None:
-    """A text frame. TimeoutError as `send_bytes`."""
+    """Sends a text frame. Raises TimeoutError like `send_bytes`."""
     async with asyncio.timeout(STALL_S):
         await socket.send_json(body)
 
@@ -187,9 +190,8 @@ async def each_message(
     on_bytes: Callable[[bytes], Awaitable[None]],
     on_text: Callable[[str], Awaitable[None]],
 ) -> None:
-    """Calls back for every message until the client closes. The next one is only read when the last was dealt with."""
-    # One at a time: a client that sends faster than the engine takes is held back by TCP, and nothing piles up
-    # here.
+    """Calls back for every message until the client closes."""
+    # one message at a time: TCP then slows down a client that sends faster than the engine reads, and nothing piles up here
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a job is asked to do, checked, and turned into the engine's request, for every door: HTTP and ubus.
+"""Parses what a job is asked to do and turns it into a request to the engine, for HTTP and ubus.
 
-Before it comes a JSON object or a query, after it `agent.api.jobs.jobs`.
+Input is a JSON object or a query; `agent.api.jobs.jobs` runs the result.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _NAMES_LIMIT = 64
 _NAMED_KEPT = (
     1,
     42,
-)  # before it, a prune of volumes takes those that have a name too (Engine API, version history)
+)  # older versions prune named volumes too (Engine API, version history)
 _OURS = f"{LABEL_OWNER}={OWNER}"
 
 
-_SHORTEST = 4  # of a build argument: "1" or "yes" is not a secret
+_SHORTEST = 4  # minimum length of a build argument to be treated as a secret: "1" or "yes" is not one
 
 
 class JobKind(StrEnum):
@@ -46,8 +46,8 @@ class JobKind(StrEnum):
     MOVE = "move"
 
 
-# seconds without progress after which the engine is thought to hang; a build step may well be silent for long, and with
-# the containerd store a layer's first MiB
+# Seconds without progress after which a job fails because the engine seems to hang. A build step may be silent for
+# long, and so may the first MiB of a layer with the containerd store.
 STALL_S = {
     JobKind.PULL: 300.0,
     JobKind.PUSH: 300.0,
@@ -61,8 +61,9 @@ STALL_S = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """One POST to the engine, or with the `path` "" work of our own. Logins are in `headers` and `secrets`, which no repr
-    shows."""
+    """One POST to the engine, or our own work if `path` is "". Logins are in `headers` and `secrets`, which
+    its repr hides.
+    """
 
     kind: JobKind
     title: str
@@ -71,11 +72,11 @@ class JobSpec:
     headers: Pairs = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     uploads: bool = False
-    least_api: tuple[int, int] = (0, 0)  # what an older engine makes of the request is something else
+    least_api: tuple[int, int] = (0, 0)  # an older engine would understand the request differently
 
 
 def parse_job(body: Mapping[str, object], auths: Auths) -> JobSpec:
-    """A job without its own body: `kind` pull, push, build (of a `remote`), import or prune. Raises RequestError."""
+    """A job without an upload: `kind` pull, push, build (of a `remote`), import or prune. Raises RequestError."""
     kind = text(body, "kind")
     if kind not in _PARSERS:
         raise RequestError(
@@ -95,7 +96,7 @@ def _only(body: Mapping[str, object], known: frozenset[str]) -> None:
 def _pull(body: Mapping[str, object], auths: Auths) -> JobSpec:
     image = checked_image(text(body, "image"))
     name, tag = split_reference(image)
-    # Both are always given: without a tag the engine would pull all tags of the repository.
+    # always send both: without a tag the engine would pull all tags of the repository
     query = [("fromImage", name), ("tag", tag)]
     if platform := text(body, "platform"):
         query.append(("platform", platform))
@@ -113,7 +114,7 @@ def _pull(body: Mapping[str, object], auths: Auths) -> JobSpec:
 def _push(body: Mapping[str, object], auths: Auths) -> JobSpec:
     image = checked_image(text(body, "image"))
     name, tag = split_reference(image)
-    # The engine pushes what a tag names; it has no push of a digest.
+    # the engine pushes a tag; it cannot push a digest
     if "@" in image:
         raise RequestError("image: a push takes name:tag, not a digest")
     headers, secrets = _login(body, image, auths)
@@ -128,10 +129,10 @@ def _push(body: Mapping[str, object], auths: Auths) -> JobSpec:
 
 
 def _import(body: Mapping[str, object], auths: Auths) -> JobSpec:
-    """POST /images/create with `fromSrc`: a file system as tar, which the engine fetches."""
+    """POST /images/create with `fromSrc`: the engine downloads a file system as tar."""
     del auths
     source, image = text(body, "source"), checked_image(text(body, "image"))
-    # the engine takes `-` for the body of the request, which has none
+    # `-` would mean the request's body, which is empty
     if not source.startswith(("https://", "http://")):
         raise RequestError("source: expected an address that starts with https:// or http://")
     if "@" in image:
@@ -163,14 +164,14 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         if (value := text(body, name))
     ]
     query += [(name, "1") for name in ("nocache", "pull") if switch(body, name)]
-    # containers of steps stay behind otherwise: on a router they only take space
+    # otherwise the containers of build steps remain, which only waste space
     query += [("rm", "1"), ("forcerm", "1")]
     if arguments := _texts(body, "buildargs"):
         query.append(("buildargs", json.dumps(arguments)))
     if remote:
         query.append(("remote", remote))
-    # reversed: of several sections for one registry the first counts, as for a pull. A base image may come from any of
-    # them
+    # A base image may come from any registry, so all logins go along. Reversed, because the first of several sections
+    # for one registry wins, as for a pull.
     logins = {_server_of(auth): _credentials(auth) for auth in reversed(auths)}
     return JobSpec(
         kind=JobKind.BUILD,
@@ -178,7 +179,7 @@ def _build_spec(body: Mapping[str, object], auths: Auths, *, remote: str = "") -
         path="/build",
         query=tuple(query),
         headers=(("x-registry-config", _encoded(logins)), ("content-type", "application/x-tar")),
-        # what the engine repeats of these in its output is hidden; short arguments would blot out half of it
+        # Hidden in the engine's output. Short arguments are not: hiding them would blot out half of the output.
         secrets=(
             *(secret for auth in auths for secret in auth.secrets()),
             *_userinfo(remote),
@@ -212,7 +213,7 @@ def load_spec() -> JobSpec:
 
 
 def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
-    """Leaves alone what UCI manages: a container that is stopped on purpose is not waste."""
+    """Spares what UCI manages: a container that was stopped on purpose is not garbage."""
     del auths
     what = text(body, "what")
     if what not in _PRUNABLE:
@@ -220,13 +221,13 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
     filters: dict[str, list[str]] = {}
     query: list[tuple[str, str]] = []
     if what in ("containers", "networks", "volumes"):
-        # images have no label of ours: those that sections need are kept by `KeptNames`
+        # images have no label of ours: `KeptNames` keeps the ones that sections need
         filters["label!"] = [_OURS]
     if switch(body, "all"):
         if what == "build":
             query.append(("all", "1"))
         elif what in ("images", "volumes"):
-            # dockerd calls the same wish by three names
+            # dockerd has a different name for `all` in each prune call
             filters |= {"dangling": ["false"]} if what == "images" else {"all": ["true"]}
         else:
             raise RequestError("all: only images, volumes and build know it")
@@ -255,10 +256,10 @@ _PARSERS: dict[str, tuple[Callable[[Mapping[str, object], Auths], JobSpec], froz
 
 
 def split_reference(image: str) -> tuple[str, str]:
-    """Name and tag or digest; `latest` where none is given, since the engine would take every tag."""
+    """Name, and tag or digest. The tag defaults to `latest`, since the engine would otherwise take every tag."""
     name, at, digest = image.partition("@")
     if at:
-        # of name:tag@digest the digest counts
+        # the digest wins in name:tag@digest
         return _without_tag(name)[0], digest
     name, tag = _without_tag(image)
     return name, tag or "latest"
@@ -271,11 +272,11 @@ def _without_tag(image: str) -> tuple[str, str]:
 
 
 def _login(body: Mapping[str, object], image: str, auths: Auths) -> tuple[Pairs, tuple[str, ...]]:
-    """X-Registry-Auth: the request's own login, or the one that UCI has for this registry.
+    """X-Registry-Auth: the login in the request, or the one that UCI has for this registry.
 
-    Without any the header is sent too: engines before 23 refuse a push that has none.
+    The header is sent even without a login, because engines before 23 refuse a push that lacks it.
     """
-    # A login that comes with the request counts for this job alone.
+    # a login in the request is used for this job only
     given = body.get("auth")
     if given is None:
         auth = auth_for(image, auths)
@@ -302,13 +303,13 @@ def _credentials(auth: RegistryAuth) -> dict[str, str]:
 
 
 def _server_of(auth: RegistryAuth) -> str:
-    """The Hub goes by an old name (docker/cli, IndexServer)."""
+    """The server's name for the engine, which knows the Docker Hub by an old URL (docker/cli, IndexServer)."""
     server = auth.server.removeprefix("https://").removeprefix("http://").partition("/")[0]
     return _HUB_KEY if server in ("docker.io", "index.docker.io", "registry-1.docker.io") else server
 
 
 def _userinfo(address: str) -> tuple[str, ...]:
-    """The user and password of a URL, where git expects tokens."""
+    """The user and password in a URL, where git expects tokens."""
     info, at, _ = address.partition("://")[2].partition("/")[0].rpartition("@")
     return tuple(part for part in (info, *info.split(":")) if part) if at else ()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs: pulls, pushes, builds, loads and prunes that outlive who asked for them. Knows nothing of HTTP doors.
+"""Jobs: pulls, pushes, builds, loads and prunes, which continue after their client has left. Knows nothing of HTTP.
 
-Before it comes `job_specs`, after it what shows or follows a job: routes, stream objects on ubus. A job is one
-request to the engine; ending the job closes that request, which ends the engine's work.
+`job_specs` makes what runs here; routes and stream objects on ubus show and follow it. A job is one request to the
+engine. Ending the job closes that request, which ends the engine's work.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 KEPT = 100
 RUNNING_LIMIT = 16
-LIMIT_S = 24 * 3600.0  # of a whole job: news without end are not proof of progress
-MESSAGES = 256  # of a running job, for resuming; an ended one keeps fewer
+LIMIT_S = 24 * 3600.0  # for a whole job, because an engine that keeps sending output is not proof of progress
+MESSAGES = 256  # kept of a running job, for resuming; fewer are kept once it has ended
 MESSAGES_ENDED = 64
 COALESCE_S = 0.1
 _CANCEL_S = 5.0
 _IMAGES_LIMIT = 64
 _LOADED = ("Loaded image: ", "Loaded image ID: ")
-# how a push ends (moby distribution/push_v2.go); with containerd's store that is all, without an `aux`
+# the last line of a push (moby distribution/push_v2.go); the containerd store sends no `aux`
 _PUSHED = re.compile(r"\S+: digest: (\S+) size: \d+")
 
 Change = tuple[str, dict[str, Any], int]
@@ -64,7 +64,7 @@ class UnknownJobError(RequestError):
 
 
 class Job:
-    """One job. Each change counts `version` up; messages are kept in a ring, the rest is a snapshot."""
+    """One job. Each change increments `version`. Messages are kept in a ring; the rest is a snapshot."""
 
     def __init__(self, spec: JobSpec, *, now: float, upload_bytes: int = 0) -> None:
         self.id = secrets.token_hex(16)
@@ -79,7 +79,7 @@ class Job:
             uploads=spec.uploads,
             upload_bytes=upload_bytes,
         )
-        self.version = 1  # what there is now is news to every reader
+        self.version = 1  # not 0, so that every reader gets the current state first
         self.body_taken = asyncio.Event()  # the upload was read to its end, or will not be read any more
         self._messages: Ring[str] = Ring()
         self._blot = blotter(spec.secrets, shortest=1)
@@ -92,7 +92,7 @@ class Job:
         return self.state is not JobState.RUNNING
 
     def as_json(self) -> dict[str, Any]:
-        """What everybody may see: no query, no headers, no login. Times are wall clock, seconds."""
+        """What every reader may see: no query, headers or login. Times are unix seconds."""
         return {
             "id": self.id,
             "kind": self.spec.kind,
@@ -100,7 +100,7 @@ class Job:
             "state": self.state,
             "created": self.created,
             "ended": self.ended,
-            # A build's step quotes the Dockerfile's line, with whatever `ARG` was given to it.
+            # the step of a build quotes a line of the Dockerfile, with the value of its `ARG`s
             "progress": {**self.progress.as_json(), "step": self._hide(self.progress.step)},
             "result": self.result,
             "error": self.error,
@@ -108,14 +108,14 @@ class Job:
         }
 
     async def changes(self, after: int | None = None) -> AsyncGenerator[Change, None]:
-        """(`message` | `gap` | `job`, data, id) until the job is over. Resumes after id `after`.
+        """Yields (`message` | `gap` | `job`, data, id) until the job is over. Resumes after id `after`.
 
-        Messages come each once, as far as they are kept; a `gap` says that some are not. `job` is the whole job, the
-        newest only: a slow reader sees fewer of them.
+        Each message comes once; a `gap` means that some are no longer kept. `job` is the whole job, in its newest
+        state only: a slow reader gets fewer of them.
         """
         sent = after if after is not None and after <= self.version else 0
         while True:
-            # a reader that was away for longer than the ring lasts learns that it missed something
+            # tells a reader that was away too long that messages are lost
             if sent < self._messages.lost:
                 sent = self._messages.lost
                 yield "gap", {}, sent
@@ -130,24 +130,26 @@ class Job:
                 return
             await self._news.wait()
             if not self.is_over:
-                # a pull reports each layer many times a second: readers get the newest of a tenth of a second
+                # a pull reports each layer many times a second: readers get one update per tenth of a second
                 await asyncio.sleep(COALESCE_S)
 
-    # what the registry does with it
+    # called by the registry of jobs
 
     def expect(self, total: int) -> None:
-        """How many bytes there are to do."""
+        """Sets the number of bytes to do."""
         self.progress.expect(total)
         self._changed()
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """One line of the engine's stream. Raises EngineError for an error line: status 200 was said long ago."""
+        """Takes one line of the engine's stream. Raises EngineError for an error line, because the status 200 was
+        sent before the work began.
+        """
         detail = line.get("errorDetail")
         wrong = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
         if wrong is not None:
             raise EngineError(self._hide(clean(wrong, 1024) or "the engine reported an error without words"))
         before = self.progress.work
-        # an engine may send the same line over and over: that is news to no reader, and no proof of progress
+        # the engine may repeat a line: a repetition is neither worth a message nor proof of progress
         is_new = self.progress.feed(line)
         aux = line.get("aux")
         if isinstance(aux, Mapping):
@@ -158,7 +160,7 @@ class Job:
             self.result["digest"] = status.removeprefix("Digest: ")
         elif pushed := _PUSHED.fullmatch(status):
             self.result.setdefault("digest", pushed[1])
-        # POST /images/load tells what it has loaded in words only
+        # POST /images/load reports what it loaded in text only
         for prefix in _LOADED:
             if stream.startswith(prefix):
                 images = self.result.get("images", [])
@@ -170,22 +172,22 @@ class Job:
             self._changed(worked=said or self.progress.work != before)
 
     def sent(self, count: int) -> None:
-        """`count` bytes of the upload went on to the engine."""
+        """Counts `count` bytes of the upload that were passed on to the engine."""
         self.progress.sent(count)
         self._changed()
 
     def watched(self, stall: asyncio.Timeout, stall_s: float) -> None:
-        """Whatever comes forward puts `stall` off by `stall_s`."""
+        """Sets the stall timer: any progress postpones `stall` by `stall_s` seconds."""
         self._stall, self._stall_s = stall, stall_s
 
     def end(self, state: JobState, *, now: float, error: dict[str, Any] | None = None) -> None:
-        """The last change."""
+        """Sets the final state."""
         self._stall = None
         self.state, self.ended = state, now
         self.error = error and {**error, "message": self._hide(clean(error["message"], 1024))}
         if state is JobState.SUCCEEDED:
             self.progress.succeed()
-        # a hundred ended jobs are kept, and few of them are read again
+        # a hundred ended jobs are kept, but few are read again
         self._messages.keep(MESSAGES_ENDED)
         self.body_taken.set()
         self._changed()
@@ -200,20 +202,20 @@ class Job:
         return True
 
     def _hide(self, text: str) -> str:
-        """Readers see jobs too, and the engine may repeat in its texts what it was given."""
+        """Hides secrets: readers see jobs too, and the engine may repeat in its output what it was given."""
         return self._blot(text)
 
     def _changed(self, *, worked: bool = True) -> None:
         self.version += 1
         if worked and self._stall is not None and not self._stall.expired():
             self._stall.reschedule(asyncio.get_running_loop().time() + self._stall_s)
-        # a new event for the next change: a reader that is woken must not clear it under the others
+        # a new event for the next change: a reader must not clear the event that others still wait for
         self._news.set()
         self._news = asyncio.Event()
 
 
 class Jobs:
-    """The registry. Belongs to one event loop. `wall` is a clock in seconds."""
+    """The registry of jobs. Belongs to one event loop. `wall` returns unix seconds."""
 
     def __init__(
         self,
@@ -238,13 +240,13 @@ class Jobs:
         upload_bytes: int = 0,
         work: Callable[[Job], Awaitable[None]] | None = None,
     ) -> Job:
-        """Begins. `body` is read as fast as the engine takes it. `length` is what it has, `upload_bytes` what it is said to.
-        `work` takes the place of a request to the engine.
+        """Starts a job. `body` is read as fast as the engine takes it. `length` is the body's size in bytes,
+        `upload_bytes` the size that the client announced. `work` runs instead of a request to the engine.
 
-        Raises ConflictError when too many are running, StorageLostError while the engine's data is away.
+        Raises ConflictError if too many jobs are running, StorageLostError while the engine's data is not mounted.
         """
         if work is None:
-            # now, not in the task: the client gets an error instead of a job that fails
+            # here, not in the task: the client gets an error instead of a job that fails
             self._engine.permit("POST", spec.path)
         if len(self._tasks) >= RUNNING_LIMIT:
             raise ConflictError(f"{RUNNING_LIMIT} jobs are running; wait for one to end, or cancel one")
@@ -256,7 +258,7 @@ class Jobs:
         task = asyncio.create_task(self._run(job, upload, work), name=f"job-{spec.kind}-{job.id[:8]}")
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._left(job))
-        # of those that are over only: a running job must stay reachable to be cancelled
+        # drops only ended jobs: a running job must stay reachable, so that it can be cancelled
         over = [number for number, job in self._jobs.items() if job.is_over]
         for number in over[: max(0, len(self._jobs) - KEPT)]:
             del self._jobs[number]
@@ -275,11 +277,13 @@ class Jobs:
             raise UnknownJobError from None
 
     def all(self) -> list[Job]:
-        """Newest first."""
+        """All jobs, newest first."""
         return list(reversed(self._jobs.values()))
 
     async def cancel(self, number: str) -> Job:
-        """Ends a running job and its request to the engine. Raises UnknownJobError, ConflictError when it is over."""
+        """Ends a running job and its request to the engine. Raises UnknownJobError, ConflictError if the job has
+        ended already.
+        """
         job = self.get(number)
         task = self._tasks.get(number)
         if job.is_over or task is None:
@@ -289,7 +293,7 @@ class Jobs:
         return job
 
     async def close(self) -> None:
-        """Ends all that runs."""
+        """Ends all running jobs."""
         tasks = set(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -305,7 +309,7 @@ class Jobs:
             await self._limited(job, work(job) if work is not None else self._work(job, upload))
             state = JobState.SUCCEEDED
         except asyncio.CancelledError:
-            # a cancel only has to end it; this is the task's last step, so nothing is held up by it
+            # this is the task's last step, so swallowing the cancellation is safe
             state = JobState.CANCELLED
         except (UcidockdError, SourceError) as exc:
             code = exc.code if isinstance(exc, UcidockdError) else "upload"
@@ -324,7 +328,7 @@ class Jobs:
 
     async def _limited(self, job: Job, work: Awaitable[None]) -> None:
         stall_s = self._stall_s[job.spec.kind]
-        # two limits: none for a slow line that moves, one for an engine that reports without ever ending
+        # two limits: a slow connection may take as long as it moves, and an engine that reports for ever is stopped
         whole, stall = asyncio.timeout(LIMIT_S), asyncio.timeout(stall_s)
         try:
             async with whole, stall:
@@ -346,7 +350,7 @@ class Jobs:
                 raise EngineError(
                     f"{spec.kind} of {spec.title} takes an engine of API {least} or newer, this one has {text[:16]}"
                 )
-        # no deadline for the head: with the containerd store a pull says nothing until its first MiB is there
+        # no deadline for the head: with the containerd store a pull sends nothing until its first MiB is there
         response = await self._engine.open(
             "POST",
             spec.path,
@@ -358,7 +362,7 @@ class Jobs:
         )
         async with await response.checked():
             if spec.kind is JobKind.PRUNE:
-                # POST /containers/prune and its kin: how many, and how many bytes
+                # POST /containers/prune and the like answer with the number of objects and of bytes
                 answer = await response.json()
                 if not isinstance(answer, Mapping):
                     raise EngineError("the engine's answer to a prune is not an object")
@@ -378,7 +382,7 @@ class Jobs:
 
 
 class _Upload:
-    """A body that reports its progress to its job. `length` None: not known."""
+    """An upload body that reports its progress to its job. `length` is in bytes, None if not known."""
 
     def __init__(self, body: AsyncIterable[bytes], length: int | None, job: Job) -> None:
         self.length = length

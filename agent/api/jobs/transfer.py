@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What both directions of a transfer share: identity, state, and whose turn it is."""
+"""What uploads and downloads in parts share: an id, a state, and which request may go on."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ class State(StrEnum):
     """The state of a transfer."""
 
     OPEN = "open"
-    ENDING = "ending"  # the file is with the engine, which is not done with it
+    ENDING = "ending"  # the engine has the whole file and is still working on it
     DONE = "done"
     FAILED = "failed"
 
 
 class Transfer(ABC):
-    """One file, one part at a time. A new part replaces one that is still open: its client has gone."""
+    """One file, moved one part at a time. A new part replaces one that is still open, because its client has given up
+    on it.
+    """
 
     direction = ""
 
@@ -43,7 +45,7 @@ class Transfer(ABC):
         self.title = title
         self.state = State.OPEN
         self.error: Exception | None = None
-        self.parts = 0  # being served now
+        self.parts = 0  # the number of requests being served now
         self.on_touch: Callable[[], None] = lambda: None
         self._digest = hashlib.sha256()
         self._turn = 0
@@ -52,7 +54,7 @@ class Transfer(ABC):
     @property
     @abstractmethod
     def offset(self) -> int:
-        """Up: where the next part begins. Down: how far the engine's answer was read."""
+        """For an upload, where the next part begins; for a download, how far the engine's answer was read. In bytes."""
 
     @property
     def is_over(self) -> bool:
@@ -60,21 +62,21 @@ class Transfer(ABC):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is the client's turn."""
+        """Whether the next step is the client's."""
         return self.state is State.OPEN and not self.parts
 
     @property
     def holds(self) -> bool:
-        """Whether it holds bytes, or a request to the engine."""
+        """Whether it holds bytes in memory, or a request to the engine."""
         return not self.is_over
 
     @abstractmethod
     def release(self) -> None:
-        """Lets go what an ended transfer still holds."""
+        """Frees what an ended transfer still holds."""
 
     def as_json(self) -> dict[str, Any]:
-        """`size` and `sha256` of the whole file appear once they are known."""
-        # Before that a number would be taken for the size of the whole.
+        """As JSON. `size` and `sha256` of the whole file appear once they are known."""
+        # an earlier number would be mistaken for the final size
         known = self.state in (State.ENDING, State.DONE)
         return {
             "id": self.id,
@@ -88,12 +90,14 @@ class Transfer(ABC):
         }
 
     def run(self, work: Coroutine[Any, Any, None], touched: Callable[[], None]) -> None:
-        """The engine's side, as its own task: it outlives every part. `touched` is called with each sign of life."""
+        """Runs the engine's side as a task of its own, which outlives every part. `touched` is called at
+        each sign of life.
+        """
         self.on_touch = touched
         self._task = asyncio.create_task(self._run(work), name=f"transfer-{self.direction}-{self.id[:8]}")
 
     async def abort(self, why: Exception) -> None:
-        """Ends it, and its request to the engine."""
+        """Ends the transfer and its request to the engine."""
         self.fail(why)
         self._turn += 1
         if self._task is not None and not self._task.done():
@@ -101,7 +105,7 @@ class Transfer(ABC):
             await asyncio.wait({self._task}, timeout=_END_S)
 
     def fail(self, why: Exception) -> None:
-        """The first reason counts."""
+        """Marks the transfer as failed; only the first reason is kept."""
         if not self.is_over:
             self.state, self.error = State.FAILED, why
             logger.info("transfer %s of %s: %s", self.direction, self.title, why)
@@ -110,7 +114,8 @@ class Transfer(ABC):
         try:
             await work
         except asyncio.CancelledError:
-            self.fail(ConflictError("the transfer was given up"))  # the task's last step
+            # the task's last step, so swallowing the cancellation is safe
+            self.fail(ConflictError("the transfer was given up"))
         except (UcidockdError, SourceError) as exc:
             self.fail(exc)
         except Exception:
@@ -124,17 +129,17 @@ class Transfer(ABC):
         self.state = State.DONE
 
     async def _settled(self) -> None:
-        """The engine's side failed, and is about to say why."""
+        """Waits until the engine's side, which has failed, has reported why."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=_END_S)
 
     def check_error(self) -> None:
-        """Raises what it failed of."""
+        """Raises the error that the transfer failed with."""
         if self.error is not None:
             raise self.error
 
     def _begin(self) -> int:
-        """A new part's turn: the one before it is over."""
+        """Starts the turn of a new part, which ends the turn of the one before."""
         self._turn += 1
         self.on_touch()
         return self._turn
@@ -145,27 +150,28 @@ class Transfer(ABC):
             raise ConflictError("another request for this transfer took over")
 
 
-# A file out of the engine in parts: its answer is read as parts are asked for; the last bytes can be had again.
+# Downloads a file from the engine in parts. The engine's answer is read as parts are requested; the last bytes can be
+# requested again.
 
 
-WINDOW = 4 * 1024 * 1024  # what can be asked for again, before the furthest byte that was sent
-AHEAD = 256 * 1024  # read of the engine before it is asked for
-PIECE = 256 * 1024  # no piece of the engine's answer is longer
+WINDOW = 4 * 1024 * 1024  # how far back from the last byte sent a client may read again
+AHEAD = 256 * 1024  # read from the engine before a client asks for it
+PIECE = 256 * 1024  # the longest piece of the engine's answer
 
 
 class Download(Transfer):
-    """Holds WINDOW bytes, and what the engine sends at once."""
+    """Keeps WINDOW bytes, and what the engine sends at once."""
 
     direction = "down"
 
     def __init__(self, title: str) -> None:
         super().__init__(title)
         self._begun = asyncio.Event()
-        self._window = Window(WINDOW + AHEAD + PIECE)  # what was read ahead takes nothing from the WINDOW
+        self._window = Window(WINDOW + AHEAD + PIECE)  # room for what is read ahead, in addition to WINDOW
         self._wanted = 0
         self._news = asyncio.Condition()
-        self.total: int | None = None  # bytes of the file, where that is known before it was read
-        self._is_used = False  # as a link to the whole
+        self.total: int | None = None  # size of the file in bytes, if the engine states it
+        self._is_used = False  # whether the link to the whole file was used
 
     @property
     def offset(self) -> int:
@@ -183,7 +189,7 @@ class Download(Transfer):
         return {**shown, "total": self.total if shown["size"] is None else shown["size"]}
 
     async def read_all(self, opening: Awaitable[EngineResponse | Body]) -> None:
-        """Reads the engine's answer, never further than AHEAD past what was asked for."""
+        """Reads the engine's answer, at most AHEAD bytes past what was requested."""
         async with await opening as response:
             self.total = response.length
             self._begun.set()
@@ -202,13 +208,13 @@ class Download(Transfer):
             self._news.notify_all()
 
     async def begun(self, wait_s: float) -> None:
-        """Waits until the engine answers, `wait_s` at most: it packs a large image first."""
+        """Waits until the engine answers, at most `wait_s`: it packs a large image before it answers."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._begun.wait()
 
     def check(self, offset: int) -> None:
-        """Raises RequestError 416 where no part can begin, and what the engine failed of."""
+        """Raises RequestError 416 if no part can begin at `offset`, and the error that the engine failed with."""
         self.check_error()
         if not self._window.start <= offset <= self._window.end:
             raise RequestError(
@@ -218,14 +224,16 @@ class Download(Transfer):
             )
 
     def use_link(self) -> None:
-        """A link in a page reads the whole file, from the start, once only. Raises RequestError 410."""
+        """Allows a single request without an offset, which reads the whole file: a link in a page. Raises
+        RequestError 410.
+        """
         if self._is_used:
             raise RequestError("this link was used already: begin another transfer", status=410)
         self._is_used = True
 
     async def part(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
-        """`length` bytes from `offset`, fewer where the file ends. Raises what the engine failed of."""
-        # A request that asks for a part takes the place of one that hangs: its client has given that up.
+        """Yields `length` bytes from `offset`, fewer at the end of the file. Raises the engine's error."""
+        # a request for a part replaces one that hangs, because its client has given up on that one
         turn = self._begin()
         stop = None if length is None else offset + length
         self.parts += 1
@@ -236,15 +244,14 @@ class Download(Transfer):
                     return
                 yield piece
                 offset += len(piece)
-        # Also when the client goes in the middle: a part that counts as open for ever would keep the transfer
-        # from ending.
+        # also if the client disconnects in the middle: a part that seems open for ever would keep the transfer from ending
         finally:
             self.parts -= 1
             self.on_touch()
 
     async def _next(self, turn: int, offset: int, limit: int) -> bytes:
         async with self._news:
-            # a part that is asked for again must not move the mark back, or reading stops too early
+            # a part that is requested again must not move the mark back, or reading would stop too early
             self._wanted = max(self._wanted, offset)
             self._news.notify_all()
             await self._news.wait_for(
@@ -257,15 +264,15 @@ class Download(Transfer):
                 raise RequestError(str(exc), status=416) from exc
 
 
-# The last bytes of a stream, by their offset: what a reader whose connection broke can ask for again.
+# The last bytes of a stream by offset: a client whose connection broke can request them again.
 
 
 class WindowError(ValueError):
-    """These bytes are no longer there, or not yet."""
+    """These bytes are no longer kept, or not read yet."""
 
 
 class Window:
-    """Keeps at least the last `limit` bytes that were added, in the pieces that they came in."""
+    """Keeps at least the last `limit` bytes that were added, in their original pieces."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -274,17 +281,17 @@ class Window:
         self.end = 0
 
     def add(self, piece: bytes) -> None:
-        """Appends, and drops from the front what is not needed for `limit` bytes."""
+        """Appends a piece, and drops old pieces that are not needed for `limit` bytes."""
         if not piece:
             return
         self._pieces.append(piece)
         self.end += len(piece)
-        # whole pieces only: cutting one would copy it
+        # whole pieces only, since cutting one would copy it
         while self.end - self.start - len(self._pieces[0]) >= self._limit:
             self.start += len(self._pieces.popleft())
 
     def clear(self) -> None:
-        """Drops all; what was at the end stays the end."""
+        """Drops all pieces; the end stays where it was."""
         self._pieces.clear()
         self.start = self.end
 
@@ -292,7 +299,7 @@ class Window:
         """Up to `limit` bytes from `offset`; b"" at the end. Raises WindowError."""
         if not self.start <= offset <= self.end:
             raise WindowError(f"offset {offset} is not in {self.start} to {self.end}")
-        # readers are mostly at the end: looked for from there
+        # searched from the end, where most readers are
         begin = self.end
         for piece in reversed(self._pieces):
             begin -= len(piece)

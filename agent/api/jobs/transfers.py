@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Transfers: one file in several requests, for doors that cut every request after a while (uhttpd: 60 s).
+"""Transfers: one file in several requests, for servers that cut every request after a while (uhttpd: 60 s).
 
-The registry: makes them, bounds their number, and ends those that are not asked for any more. Every open one holds a
-request to the engine and a few MiB at most. An upload's parts go on into that one request as they come: nothing is spooled.
+The registry creates transfers, limits their number, and ends those whose client has left. An open transfer holds one
+request to the engine and a few MiB at most. The parts of an upload go straight into that request: nothing is spooled
+to disk.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ KEPT = 32
 
 
 class IdleError(RequestError):
-    """The client did not come back in time (410: it starts over)."""
+    """The client did not come back in time (410: it has to start over)."""
 
     code = "idle"
 
@@ -36,7 +37,9 @@ class IdleError(RequestError):
 
 
 class Transfers:
-    """Belongs to one event loop. What is not asked about for `idle_s` is ended, and after as long again forgotten."""
+    """Belongs to one event loop. A transfer without a request for `idle_s` seconds is ended, and forgotten after as
+    long again.
+    """
 
     def __init__(self, engine: DockerStream, jobs: Jobs, *, idle_s: float = IDLE_S) -> None:
         self._engine = engine
@@ -49,14 +52,14 @@ class Transfers:
 
     @property
     def open(self) -> int:
-        """How many are not over."""
+        """The number of transfers that have not ended."""
         return sum(not transfer.is_over for transfer in self._all.values())
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Make a transfer inside it: the place is taken from the first step on. Raises ConflictError.
+        """Reserves a slot; create the transfer inside the block. Raises ConflictError.
 
-        An ended download whose last part could still be asked for again makes room, the oldest first.
+        If needed, the oldest ended download that could still be read again is released to make room.
         """
         holders = [transfer for transfer in self._all.values() if transfer.holds]
         ended = [transfer for transfer in holders if transfer.is_over]
@@ -64,7 +67,7 @@ class Transfers:
             transfer.release()
         if self.open + self._opening >= OPEN_LIMIT:
             raise ConflictError(f"{OPEN_LIMIT} transfers are open; end one of them first")
-        # counted while it is being made: the engine may take seconds to answer, and others come meanwhile
+        # reserved already now: the engine may take seconds to answer, and other requests come meanwhile
         self._opening += 1
         try:
             yield
@@ -72,7 +75,9 @@ class Transfers:
             self._opening -= 1
 
     def upload_job(self, spec: JobSpec, *, size: int) -> Upload:
-        """An image load or a build. `size` 0: not known. Raises ConflictError where too many jobs run."""
+        """An upload that feeds an image load or a build. `size` is in bytes, 0 if not known. Raises ConflictError if
+        too many jobs run.
+        """
         pipe = Pipe()
         job = self._jobs.start(spec, body=pipe, upload_bytes=size)
         upload = Upload(spec.title, pipe, job)
@@ -80,13 +85,13 @@ class Transfers:
         return upload
 
     def upload_archive(self, container: str, query: list[tuple[str, str]]) -> Upload:
-        """Files into a container."""
+        """An upload of files into a container."""
         upload = Upload(container)
         self._add(upload, upload.into_archive(self._engine, container, query))
         return upload
 
     def upload_volume(self, data: Data, volume: str, way: Way) -> Upload:
-        """An archive into a volume."""
+        """An upload of an archive into a volume."""
         upload = Upload(volume)
         self._add(upload, upload.into_volume(data, volume, way))
         return upload
@@ -94,7 +99,9 @@ class Transfers:
     async def download(
         self, title: str, opening: Awaitable[EngineResponse | Body], *, wait_s: float
     ) -> Download:
-        """A file of the engine, once it answers or after `wait_s`. Raises what it refuses with until then."""
+        """Opens a download; returns when the engine answers, or after `wait_s`. Raises the engine's error if it
+        refuses by then.
+        """
         download = Download(title)
         self._add(download, download.read_all(opening))
         await download.begun(wait_s)
@@ -111,11 +118,11 @@ class Transfers:
         return found
 
     def all(self) -> list[Transfer]:
-        """Newest first."""
+        """All transfers, newest first."""
         return list(reversed(self._all.values()))
 
     async def remove(self, number: str) -> None:
-        """Ends and forgets it. Raises RequestError 404."""
+        """Ends and forgets a transfer. Raises RequestError 404."""
         found = self.get(number)
         self._forget(found)
         await found.abort(ConflictError("the transfer was cancelled"))
@@ -140,7 +147,7 @@ class Transfers:
             self._forget(transfer)
             return
         self._touched(transfer)
-        # a transfer that waits for the engine is not idle: a large image is packed for minutes
+        # a transfer that waits for the engine is not idle: packing a large image takes minutes
         if transfer.is_waiting:
             why = IdleError(f"no part of the transfer was requested for {self._idle_s:g} s")
             task = asyncio.create_task(transfer.abort(why), name=f"idle-{transfer.id[:8]}")
@@ -153,13 +160,13 @@ class Transfers:
             timer.cancel()
 
 
-# The end of a file goes to the engine only once its hash was found right. Longer than what tar puts after the last
-# member by itself, so that to the engine no archive is complete before.
+# The end of a file goes to the engine only after its checksum matched. This is longer than the padding that tar
+# writes after the last member, so the engine never has a complete archive before.
 TAIL = 64 * 1024
 
 
 class Pipe:
-    """An upload's bytes on their way from one request into the other; holds one piece."""
+    """Passes an upload's bytes from the client's requests to the engine's request; holds one piece."""
 
     def __init__(self) -> None:
         self._piece = b""
@@ -169,7 +176,7 @@ class Pipe:
         self._news = asyncio.Event()
 
     async def put(self, piece: bytes) -> None:
-        """Returns when there is room for it; when cancelled, it was not taken. Raises what `fail` was given."""
+        """Returns when the piece was taken; if cancelled, it was not. Raises the error given to `fail`."""
         while self._piece and not self._satisfied and self._error is None:
             await self._news.wait()
         if self._error is not None:
@@ -179,17 +186,17 @@ class Pipe:
             self._tell()
 
     def end(self) -> None:
-        """The file is complete."""
+        """Marks the file as complete."""
         self._ended = True
         self._tell()
 
     def satisfy(self) -> None:
-        """The engine needs no more: what still comes is dropped."""
+        """The engine needs no more: further pieces are dropped."""
         self._satisfied = True
         self._tell()
 
     def fail(self, error: Exception) -> None:
-        """Both ends get `error`, the first one."""
+        """Both sides get `error`; only the first one is kept."""
         self._error = self._error or error
         self._tell()
 
@@ -211,7 +218,7 @@ class Pipe:
 
 
 class Upload(Transfer):
-    """`job` is the load or build that it feeds; an archive into a container has none."""
+    """`job` is the load or build that the upload feeds; an archive into a container has no job."""
 
     direction = "up"
 
@@ -235,14 +242,15 @@ class Upload(Transfer):
         return {**super().as_json(), "job": None if self.job is None else self.job.id}
 
     async def take(self, offset: int, pieces: AsyncIterator[bytes]) -> None:
-        """A part that begins at `offset`. What was taken already is passed over: its answer may have got lost.
+        """Takes a part that begins at `offset`. Bytes that were taken before are skipped, because the answer to the
+        earlier request may have been lost.
 
-        Raises RequestError 409 with the offset that is expected, ConflictError, and what the engine failed of.
+        Raises RequestError 409 with the expected offset, ConflictError, and the engine's error.
         """
         self.check_error()
         if self.state is not State.OPEN:
             raise ConflictError("the transfer has been ended")
-        # a gap cannot be filled later, since nothing is kept of what has gone to the engine
+        # nothing is kept of what went to the engine, so a gap could not be filled later
         if offset > self._taken:
             headers = {"x-transfer-offset": str(self._taken)}
             raise RequestError(
@@ -263,7 +271,9 @@ class Upload(Transfer):
             self.on_touch()
 
     async def _add(self, piece: bytes) -> None:
-        """All or nothing of a piece: no await follows the `put`, so a part that is cut cannot stop half-way."""
+        """Takes a piece completely or not at all: nothing is awaited after `put`, so a cancelled part
+        cannot stop half-way.
+        """
         held = self._tail + piece
         ready = held[: max(0, len(held) - TAIL)]
         if ready:
@@ -276,16 +286,17 @@ class Upload(Transfer):
         try:
             await self.pipe.put(piece)
         except SourceError:
-            # the engine knows better why than "the pipe broke"
+            # the engine's side knows the actual reason, not only that the pipe broke
             await self._settled()
             if self.error is not None:
                 raise self.error from None
             raise
 
     async def end(self, *, sha256: str, size: int | None) -> None:
-        """The file is complete. Asking twice does no harm: the first answer may have got lost.
+        """Completes the file. Asking twice is harmless, because the first answer may have been lost.
 
-        Raises RequestError 409 for another `size`: parts are missing; 422 for another hash: then the file is lost.
+        Raises RequestError 409 for a different `size` (parts are missing), and 422 for a different checksum (the file
+        is discarded).
         """
         self.check_error()
         if self.state is State.OPEN and size is not None and size != self._taken:
@@ -297,8 +308,8 @@ class Upload(Transfer):
                 await self._end(sha256)
 
     async def _end(self, sha256: str) -> None:
-        # The last 64 KiB are still here. Without them the engine's archive has no end, so what was damaged on the
-        # way is not taken.
+        # The last 64 KiB are still held here. Without them the engine's archive is incomplete, so a damaged file is
+        # never loaded.
         found = self._digest.hexdigest()
         if sha256 and sha256.lower() != found:
             wrong = RequestError(
@@ -309,19 +320,19 @@ class Upload(Transfer):
         if self._tail:
             await self._put(self._tail)
             self._tail = b""
-        # The engine may have answered already, or still work on what it has.
+        # the engine may have answered already, or still be working
         self.state = State.DONE if self._satisfied else State.ENDING
         self.pipe.end()
 
     async def over(self, wait_s: float) -> None:
-        """Waits until the engine is done with it, `wait_s` at most."""
+        """Waits until the engine is done with the file, at most `wait_s`."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=wait_s)
 
     async def abort(self, why: Exception) -> None:
         self.fail(why)
         self.pipe.fail(SourceError(str(why)))
-        await self._settled()  # the engine's side fails of the broken body, and says so itself
+        await self._settled()  # the engine's side fails because of the broken body, and reports that itself
         await super().abort(why)
 
     def _worked(self) -> None:
@@ -330,14 +341,14 @@ class Upload(Transfer):
             self.state = State.DONE
 
     async def through_job(self, jobs: Jobs, job: Job) -> None:
-        """Until the job is over. Raises what it failed of."""
+        """Waits until the job is over. Raises the error that it failed with."""
         try:
             async for _ in job.changes():
                 pass
             if job.state is not JobState.SUCCEEDED:
                 why = (job.error or {}).get("message", f"the job was {job.state}")
                 raise EngineError(str(why), status=409)
-        # Also on cancellation: the job would otherwise wait for bytes that nobody sends any more.
+        # also when cancelled: otherwise the job would wait for bytes that never come
         except BaseException:
             self.pipe.fail(SourceError("the engine accepts no more"))
             if not job.is_over:

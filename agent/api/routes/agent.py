@@ -50,7 +50,7 @@ class SlowReaderError(UcidockdError):
 
 
 class StatusRoutes:
-    """What the agent says about itself."""
+    """The agent's status, and what it can be asked to do."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
@@ -98,7 +98,7 @@ class StatusRoutes:
             get("/v1/plan", read("ucidockd", "plan"), self.plan, "What would be done, and why"),
             post(
                 "/v1/plan",
-                write("ucidockd", "preview"),  # files that the text names are read
+                write("ucidockd", "preview"),  # WRITE, because it reads files that the text names
                 self.preview,
                 "What would be done, were staged changes or a given text committed; nothing is written",
                 body="json",
@@ -129,7 +129,7 @@ class StatusRoutes:
             ),
             post(
                 "/v1/validate",
-                write("ucidockd", "validate"),  # env files that the text names are read
+                write("ucidockd", "validate"),  # WRITE, because it reads env files that the text names
                 self.validate,
                 "Checks UCI text as `ucidockd check` would; nothing is written",
                 body="json",
@@ -179,27 +179,27 @@ class StatusRoutes:
         return JsonReply(await self._agent.notify_test(text(body, "name")))
 
     async def validate(self, request: Request) -> Response:
-        """`{package: text}`; a package that is not given counts as it is committed."""
+        """`{package: text}`; for a package that is missing, the committed text counts."""
         return JsonReply(await validated(self._agent, await read_json(request)))
 
 
 async def healthz(request: Request) -> Response:
-    """A constant: it needs no session."""
+    """A constant answer, which needs no session."""
     del request
     return PlainTextResponse("ok\n")
 
 
 async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerator[bytes, None]:
-    """The status in pages, then changes, as server-sent events. Resumes after id `resume` where the ring still reaches.
+    """The status in pages, then changes, as server-sent events. Resumes after id `resume` if the ring still has it.
 
-    A reader that falls behind the ring while it is here is dropped and told why; when it comes back, it gets the
-    whole status. Raises SlowReaderError.
+    A reader that falls behind the ring is dropped with an error that says so; when it reconnects, it gets the whole
+    status. Raises SlowReaderError.
     """
     feed = board_feed(board, resume)
     follows = False
     try:
         async for name, data, number in feed:
-            # a whole status again means that the ring has moved on without this reader
+            # a second whole status means that the ring moved on before this reader read it
             if name == "status" and follows and "after" not in data:
                 raise SlowReaderError("this reader is too slow: changes that it has not read are gone")
             follows = True
@@ -212,7 +212,7 @@ _SWITCHES = ("commit", "show_secrets")
 
 
 class AdoptionRoutes:
-    """What runs, into the configuration."""
+    """Turns running containers, run lines and compose files into UCI sections, and back."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
@@ -235,7 +235,7 @@ class AdoptionRoutes:
             ),
             get(
                 "/v1/export",
-                write("ucidockd", "export"),  # secrets are in it
+                write("ucidockd", "export"),  # WRITE, because the answer contains secrets
                 self.export_text,
                 "Container sections as docker run lines or as a compose file",
                 query={
@@ -257,7 +257,7 @@ class AdoptionRoutes:
             ),
             get(
                 "/v1/containers/{id}/history",
-                write("ucidockd", "history"),  # secrets are in it
+                write("ucidockd", "history"),  # WRITE, because the answer contains secrets
                 self.history,
                 "The settings that a container section had, newest first",
             ),
@@ -277,7 +277,7 @@ class AdoptionRoutes:
             raise RequestError(
                 f"{unknown[0][:64]!r} is not known; known: container, section, commit, show_secrets"
             )
-        # JSON's `"false"` is a true value in Python: only real booleans may commit.
+        # only real booleans may commit: in Python the text "false" is true
         for name in _SWITCHES:
             if not isinstance(body.get(name, False), bool):
                 raise RequestError(f"{name}: expected true or false")
@@ -319,7 +319,7 @@ _SUMMARIES = {
 
 
 class DaemonRoutes:
-    """Manual control of dockerd, and of where its data is."""
+    """Manual control of dockerd, and of the place of its data."""
 
     def __init__(self, agent: AgentPort, jobs: Jobs) -> None:
         self._agent, self._jobs = agent, jobs
@@ -337,7 +337,8 @@ class DaemonRoutes:
             ),
             post(
                 "/v1/move-data/check",
-                write("ucidockd", "move_data_check"),  # it looks at paths that the caller names
+                # WRITE, because it looks at paths that the caller names
+                write("ucidockd", "move_data_check"),
                 self.look_at_move,
                 "What a move of Docker's data to the folder `target` would do: sizes, what stops and for how long",
                 body="json",
@@ -382,7 +383,7 @@ class DaemonRoutes:
 
 
 class TicketRoutes:
-    """Issues what `guard` redeems."""
+    """Issues the tickets that `guard` redeems."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -403,11 +404,11 @@ class TicketRoutes:
         if caller.is_root:
             raise RequestError("the control socket needs no ticket")
         path = text(await read_json(request), "path")
-        # a ticket is good for a WebSocket alone: everywhere else a header can be set
+        # tickets are for WebSockets only: everywhere else a client can set the `Authorization` header
         rule = matching_socket(request.scope, path)
         if rule is None:
             raise RequestError("path: expected that of a WebSocket, such as /v1/exec/<id>/ws", status=404)
-        # the right of the route, not of this one: a reader must not get into a console by a ticket
+        # check the right of the WebSocket's route, not of this one: a ticket must not give a reader a console
         if not await caller.may(rule.grant):
             raise AccessError("this session may not do that", status=403)
         ticket = self._access.tickets.issue(session=caller.session, path=path, client=caller.client)
@@ -415,7 +416,7 @@ class TicketRoutes:
 
 
 class MetricsRoutes:
-    """What can be counted."""
+    """The metrics in Prometheus' text format."""
 
     def __init__(self, agent: AgentPort, jobs: Jobs, transfers: Transfers, backups: Backups) -> None:
         self._agent = agent
@@ -437,7 +438,7 @@ class MetricsRoutes:
 
     def _saved(self) -> list[Metric]:
         known = self._backups.metrics()
-        # No metric at all without backups: one that is always 0 would set off alarms for a feature that is off.
+        # without backups no metric at all: one that is always 0 would raise alarms for a feature that is off
         if not known:
             return []
         last: dict[Labels, float] = {(("backup", name),): found.succeeded for name, found in known.items()}
@@ -455,7 +456,7 @@ class MetricsRoutes:
         ]
 
     def _controller(self) -> list[Metric]:
-        # Counters of this process: they begin again with it, as Prometheus expects of a counter.
+        # counters of this process: they restart at 0 with it, as Prometheus expects of a counter
         running = sum(job.state is JobState.RUNNING for job in self._jobs.all())
         ended: dict[Labels, float] = {
             (("kind", kind), ("state", state)): count for (kind, state), count in self._jobs.ended.items()

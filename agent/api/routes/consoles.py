@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Routes: consoles, as server-sent events with POST for input or as one WebSocket; and raw streams, as docker's clients ask.
+"""Routes: consoles, as server-sent events with POST for input, or as one WebSocket; and raw streams for docker's clients.
 
-Output is bytes, and a terminal's bytes need not be text: an `output` event carries base64, a WebSocket binary frames.
-Event ids are the numbers of `consoles.Console.output`: `Last-Event-ID` resumes.
+The output of a terminal need not be text: an `output` event carries it in base64, a WebSocket in binary frames. Event
+ids are the numbers of `consoles.Console.output`, so `Last-Event-ID` resumes.
 
-A raw stream is a connection that an attach or an exec of the Engine API turns into bytes both ways (`Upgrade: tcp`).
-`routes.engine` checks call, path and query first, and opens the engine's side. Nothing on either connection is read as
-HTTP again, so that no second request can pass unseen behind one (docs/decisions/raw-streams.md).
+For a raw stream, an attach or an exec of the Engine API turns its connection into bytes both ways (`Upgrade: tcp`).
+`routes.engine` first checks call, path and query, and opens the engine's side. After the upgrade nothing on either
+connection is parsed as HTTP, so no second request can be smuggled behind the first (docs/decisions/raw-streams.md).
 """
 
 from __future__ import annotations
@@ -118,13 +118,14 @@ class ConsoleRoutes:
         console = self._console(request)
         after = replies.resume_id(request.headers) or 0
         if console.is_over(after):
-            return Response(status_code=204)  # an EventSource would come back for ever: this tells it not to
+            # 204 stops an EventSource, which would otherwise reconnect for ever
+            return Response(status_code=204)
         return EventReply(mapped(console.output(after), _event))
 
     async def input(self, request: Request) -> Response:
         console = self._console(request)
         picked(request, ("eof",))
-        # piece by piece: a file that is sent to a program must not be held in memory
+        # piece by piece: a file sent to a program must not be held in memory
         async for piece in Inbox(request):
             await console.input(piece)
         if flag(request.query_params, "eof"):
@@ -192,7 +193,7 @@ async def _typed(socket: WebSocket, console: Console) -> None:
             await work
         except (
             UcidockdError
-        ) as exc:  # no reason to lose the console; how it ended, if it did, comes with `exit`
+        ) as exc:  # an error does not close the console; if the process has ended, `exit` reports it
             await send_json(socket, {"type": "error", "message": str(exc)})
 
     async def on_bytes(data: bytes) -> None:
@@ -220,8 +221,8 @@ async def _control(console: Console, message: str) -> None:
 
 # A browser's WebSocket on a container's main process (Engine API, `POST /containers/{id}/attach`).
 #
-# As the engine's own `attach/ws`: output as binary frames without the engine's stream headers, input from frames of
-# either kind. A browser that does not read stops the reading from the engine.
+# Works like the engine's own `attach/ws`: output comes as binary frames without the engine's stream headers, input
+# may be frames of either kind. If the browser does not read, the reading from the engine stops.
 
 
 _FRAME = 64 * 1024
@@ -240,7 +241,7 @@ async def _attach_output(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> N
     decoder = FrameDecoder()
     while piece := await pipe.read():
         for _, data in [("stdout", piece)] if tty else decoded(decoder, piece):
-            # a browser shows nothing of a frame before all of it is there
+            # in small frames, because a browser shows a frame only when it is complete
             for start in range(0, len(data), _FRAME):
                 await send_bytes(socket, data[start : start + _FRAME])
 
@@ -258,11 +259,11 @@ _LOOK_S = 2.0
 
 
 async def wanted_raw(call: EngineCall, request: Request) -> bytes:
-    """The body of a request for a raw stream. Raises RequestError where there can be none."""
-    # read to its end before the connection is switched: what follows the body is not HTTP
+    """The body of a request for a raw stream. Raises RequestError if the call cannot have one."""
+    # read the whole body before the connection is switched: what follows it is not HTTP
     body = await read_body(request) if call.hijacks else b""
     connection: GuardedProtocol = request.scope["state"]["connection"]
-    # as the command `docker` asks (Engine API, "Attach to a container"). BuildKit asks for h2c, which stays refused
+    # accept what the command `docker` sends (Engine API, "Attach to a container"); BuildKit's h2c is refused
     tokens = {token.strip().lower() for token in request.headers.get("connection", "").split(",")}
     for_tcp = "upgrade" in tokens and request.headers.getlist("upgrade") == ["tcp"]
     if not call.hijacks or not for_tcp or not connection.may_switch():
@@ -286,9 +287,9 @@ def starts_terminal(call: EngineCall, body: bytes) -> bool:
 
 
 class RawReply(Response):
-    """A raw stream both ways until the engine ends it or its client is gone. `place` is given back then.
+    """A raw stream both ways until the engine ends it or its client disconnects; then `place` is released.
 
-    `on_client_left`: called when the client was the first to end it.
+    `on_client_left` is called if the client ended it first.
     """
 
     def __init__(
@@ -314,19 +315,19 @@ class RawReply(Response):
                 complete, client_first = await _both_ways(client, pipe, head)
             finally:
                 pipe.close()
-            # a client that saw a plain end would take a broken stream for the whole output
+            # after a normal close a client would take a broken stream for the whole output: drop the connection instead
             await (client.finish(STALL_S) if complete else client.drop())
             if client_first and self._on_client_left is not None:
                 await self._on_client_left()
 
 
 async def _both_ways(client: Wire, pipe: EnginePipe, head: bytes) -> tuple[bool, bool]:
-    """Whether all that the engine had to say came out, and whether the client was the first to end its side."""
+    """Whether all of the engine's output reached the client, and whether the client ended its side first."""
     inward = asyncio.create_task(_inward(client, pipe), name="raw-in")
     outward = asyncio.create_task(_outward(client, pipe, head), name="raw-out")
     gone = asyncio.create_task(_gone(client, inward), name="raw-gone")
     try:
-        # not for `inward`: `echo x | docker exec -i` ends its input and still waits for the output
+        # do not wait for `inward`: `echo x | docker exec -i` ends its input and still waits for the output
         await asyncio.wait({outward, gone}, return_when=asyncio.FIRST_COMPLETED)
         complete = outward.done() and outward.result()
         return complete, inward.done() or not complete
@@ -337,14 +338,14 @@ async def _both_ways(client: Wire, pipe: EnginePipe, head: bytes) -> tuple[bool,
 
 
 async def _inward(client: Wire, pipe: EnginePipe) -> None:
-    with contextlib.suppress(OSError, EngineError):  # the way out tells what became of the stream
+    with contextlib.suppress(OSError, EngineError):  # the result of `_outward` tells how the stream ended
         while piece := await client.read():
             await pipe.write(piece)
         pipe.write_eof()
 
 
 async def _outward(client: Wire, pipe: EnginePipe, head: bytes) -> bool:
-    """Whether all came out."""
+    """Whether all output reached the client."""
     try:
         piece = head
         while piece:
@@ -358,7 +359,7 @@ async def _outward(client: Wire, pipe: EnginePipe, head: bytes) -> bool:
 
 
 async def _gone(client: Wire, inward: asyncio.Task[None]) -> None:
-    # asyncio looks no more at a connection whose other side has ended its input: `docker exec -i` killed after that
+    # after the client has closed its input asyncio no longer notices a lost connection, such as a `docker exec` killed then
     while not client.lost.is_set():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_S):

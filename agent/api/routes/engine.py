@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Routes: the Engine API for browsers, `/docker/...` and `/docker/v1.NN/...`, from the table in `engine_calls`.
 
-Nothing of the client's request line reaches the engine: the path is built again from the table's pattern and checked
-parts. Headers pass by allow-list both ways. Bodies flow with constant memory; the engine's status and message are the
-answer. Where the engine makes a connection a raw stream (attach, exec), so do we: `routes.consoles`.
+Nothing of the client's request line reaches the engine: the path is rebuilt from the table's pattern and checked parts.
+Headers pass by an allow-list in both directions. Bodies are streamed in constant memory. The engine's status and message
+are passed on. If the engine turns a connection into a raw stream (attach, exec), so do we: `routes.consoles`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
 _CHECKS = {"image": checked_image, "network": checked_network}
 _WITH_SLASHES = re.compile(r"\{(image|network)\}|(?<=^/containers/)\{(id)\}")
-# the engine's own words for what is not there (moby, errdefs): clients look for some of them
+# the engine's own messages for an object that does not exist (moby, errdefs): clients look for some of them
 _NOT_THERE = {
     "containers": "No such container: {}",
     "images": "No such image: {}: invalid reference format",
@@ -60,7 +60,7 @@ _NOT_THERE = {
     "volumes": "get {}: no such volume",
     "exec": "No such exec instance: {}",
 }
-_SHOWN_LIMIT = 256  # characters of a name in a message
+_SHOWN_LIMIT = 256  # characters of a name that an error message quotes
 _PART = re.compile(r"\{(\w+)\}")
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
 _RESPONSE_HEADERS = (
@@ -71,7 +71,7 @@ _RESPONSE_HEADERS = (
     "swarm",
     "x-docker-container-path-stat",
 )
-# on old engines the type of logs is guessed from what a container printed: HTML must not become one of our pages
+# old engines guess the content type of logs from the output: HTML must not be shown as a page of our origin
 _TYPES = re.compile(
     r"(application/(json|x-tar|x-json-stream|vnd\.docker\.[a-z-]+)|text/plain|"
     + "|".join(JSON_LINES)
@@ -80,7 +80,7 @@ _TYPES = re.compile(
 
 
 class _VersionPart(Convertor[str]):
-    """What is no `v` and a digit is a part of the path itself: `/volumes`."""
+    """Matches `/v` and a digit only, because `/volumes` is a part of the path itself."""
 
     regex = r"(?:/v[0-9][^/]*)?"
 
@@ -95,7 +95,7 @@ register_url_convertor("engine_version", _VersionPart())
 
 
 class EngineRoutes:
-    """`agent` hears of manual actions. Raw streams share the places of `consoles`."""
+    """`agent` is told of manual actions. Raw streams use the slots of `consoles`."""
 
     def __init__(self, agent: AgentPort, engine: DockerStream, consoles: Consoles) -> None:
         self._agent = agent
@@ -107,11 +107,11 @@ class EngineRoutes:
         return [self._rule(call) for call in ENGINE_CALLS]
 
     def refusals(self) -> list[Rule]:
-        """Routes that only say what to use instead."""
+        """Routes that only answer what to use instead."""
         return [self._rule(call) for call in BUILDKIT_CALLS]
 
     def _rule(self, call: EngineCall) -> Rule:
-        # one row of the table is one route: what HTTP, ubus and the access list grant cannot differ
+        # one row of the table makes one route, so HTTP, ubus and the access list cannot grant different rights
         handler = self._attach if call.verb == WEBSOCKET else functools.partial(self._pass, call)
         return Rule(
             method=call.verb,
@@ -136,18 +136,18 @@ class EngineRoutes:
         if "upgrade" in request.headers:
             return await self._raw(call, request)
         path = await self._path(call.path, request)
-        # a reader is asked about only where it makes a difference
+        # check for a writer only if it makes a difference
         writer = call.need is Need.WRITE or await may_write(request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=writer)
         container = str(request.path_params.get("id", ""))
         action = await manual_action(self._engine, call, query, container)
-        # where the client sends nothing, the engine gets nothing: a start with a chunked body is an error there
+        # without a body from the client send none to the engine: it refuses a start with a chunked body
         has_body = "transfer-encoding" in request.headers or bool(_length(request.headers))
         inbox = Inbox(request) if has_body and request.method in ("POST", "PUT") else None
         body: Body = inbox
         if call.takes_tar and inbox is not None:
             body = await safe_archive(self._engine, inbox)
-        # nothing is sent yet: `carry_out` and `_while_there` decide what happens around it
+        # this sends nothing yet: `carry_out` and `_while_there` wrap the sending
         opening = self._engine.open(
             call.verb,
             path,
@@ -157,7 +157,7 @@ class EngineRoutes:
             length=_length(request.headers),
             head_timeout_s=None if call.endless or call.manual else HEAD_TIMEOUT_S,
         )
-        if not action:  # a manual action is carried out whether its client stays or not
+        if not action:  # a manual action is carried out even if its client disconnects
             opening = _while_there(request, inbox, opening)
         response = await carry_out(self._agent, action, container, opening)
         if call.masked and not writer:
@@ -171,12 +171,12 @@ class EngineRoutes:
         )
 
     async def _raw(self, call: EngineCall, request: Request) -> Response:
-        """The connection as a raw stream to and from the engine, or its answer where it gives another one."""
+        """Turns the connection into a raw stream to and from the engine, or passes on another answer of the engine."""
         body = await wanted_raw(call, request)
         path = await self._path(call.path, request)
         query = checked_query(call.path, request.query_params.multi_items(), writer=True)
         with ExitStack() as stack:
-            # before the engine is asked: its 101 cannot be taken back
+            # before the engine is asked, because its 101 cannot be undone
             stack.enter_context(self._consoles.place())
             response = await self._engine.open(
                 call.verb,
@@ -189,7 +189,7 @@ class EngineRoutes:
             )
             if response.status != 101:
                 return EngineReply(response, status=response.status, headers=_shown(response))
-            # no one can reach a shell again whose terminal is gone, and the engine would let it run for ever
+            # nobody can get back to a shell whose terminal is lost, and the engine would let it run for ever
             hang_up = functools.partial(self._consoles.hang_up, str(request.path_params["id"]))
             return RawReply(response, stack.pop_all(), hang_up if starts_terminal(call, body) else None)
 
@@ -198,14 +198,14 @@ class EngineRoutes:
         asked = str(parts["version"]).removeprefix("/v")
         version = await self._versions.prefix(asked) if asked else ""
 
-        # the engine knows a linked container by `web/db` too; no other object has a slash in its id
+        # the engine also knows a linked container as `web/db`; ids of other objects contain no slash
         check = checked_container if pattern.startswith("/containers/") else checked_id
 
         def checked(found: re.Match[str]) -> str:
             text = str(parts[found[1]])
             try:
                 return check(text) if found[1] == "id" else _CHECKS[found[1]](text)
-            except RequestError as exc:  # what cannot be a name is the name of nothing
+            except RequestError as exc:  # text that cannot be a name is not the name of anything
                 kind = pattern.split("/")[1]
                 message = _NOT_THERE.get(kind, f"no such object in {kind}: {{}}").format(text[:_SHOWN_LIMIT])
                 raise RequestError(message, status=404) from exc
@@ -216,7 +216,7 @@ class EngineRoutes:
         try:
             path = await self._path("/containers/{id}/attach", socket)
             query = checked_query(path, socket.query_params.multi_items(), writer=True)
-            # before the socket is accepted: an error can still be an HTTP status then
+            # before the socket is accepted, while an error can still be an HTTP status
             tty = await has_terminal(self._engine, checked_container(str(socket.path_params["id"])))
             pipe = await self._engine.hijack(path, query=query)
         except UcidockdError as exc:
@@ -228,8 +228,8 @@ class EngineRoutes:
 async def _while_there(
     request: Request, inbox: Inbox | None, opening: Coroutine[Any, Any, EngineResponse]
 ) -> EngineResponse:
-    """The response, unless the client leaves before: that ends the engine's work. Raises ClientGoneError then."""
-    # The engine has no deadline for builds or long polls: nothing else tells that no one waits for them any more.
+    """The response, unless the client disconnects first, which ends the engine's work. Raises ClientGoneError then."""
+    # the engine has no deadline for builds or long polls, so only this ends them when their client has left
     opened = asyncio.create_task(opening, name="engine-request")
     gone = asyncio.create_task(inbox.gone() if inbox is not None else _left(request), name="client-gone")
     try:
@@ -240,7 +240,7 @@ async def _while_there(
     finally:
         for task in (opened, gone):
             task.cancel()
-        # Both have ended by then: `gone` must not take a message that another reader waits for.
+        # wait for both: `gone` must not take a message that another reader waits for
         await asyncio.wait({opened, gone})
 
 
@@ -262,26 +262,26 @@ def _shown(response: EngineResponse) -> Mapping[str, str]:
     kind = response.headers.get("content-type", "")
     if "builder-version" in response.headers:
         headers["builder-version"] = (
-            "1"  # BuildKit needs /session: the command `docker build` asks for the other one then
+            "1"  # BuildKit would need /session: with 1 the command `docker build` uses the classic builder
         )
-    # what is shown as HTML in our origin could act with the reader's session
+    # HTML shown in our origin could act with the user's session
     if kind or response.status not in (204, 304):
         headers["content-type"] = kind if _TYPES.fullmatch(kind) else "application/octet-stream"
     return headers
 
 
 async def _masked(response: EngineResponse, *, lines: bool) -> Response:
-    """For a reader. `lines`: JSON without end, an object a line."""
-    # an error is a JSON object and ends, also where the answer would have been a stream
+    """The answer without secrets, for a reader. `lines` means an endless answer, one JSON object per line."""
+    # an error is a single JSON object, even if the answer would have been a stream
     if lines and response.status < 400:
         headers = {name: value for name, value in _shown(response).items() if name != "content-length"}
         return StreamReply(_masked_lines(response), headers=headers)
-    # all of it in memory: what is secret is only seen in the whole of an object
+    # the whole answer is needed in memory: only a complete object shows what is secret
     async with response:
         try:
             body = await response.read(READER_LIMIT)
         except EngineError as exc:
-            # the engine went away; the other error is an answer that is larger than we look through
+            # retryable: the engine disconnected; otherwise the answer is larger than the limit
             if exc.retryable:
                 raise
             raise RequestError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Routes: export, archives of files, image save. Bodies flow; nothing of them is held or spooled."""
+"""Routes: export, archives of files, image save, transfers. Bodies are streamed; none is held in memory or spooled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from agent.wire.http_head import natural
 
 
 class FileRoutes:
-    """Files out of the engine and into containers. A client that takes nothing for `stall_s` is dropped."""
+    """Files out of the engine and into containers. A client that reads nothing for `stall_s` seconds is dropped."""
 
     def __init__(self, engine: DockerStream, *, stall_s: float = STALL_S) -> None:
         self._engine = engine
@@ -118,15 +118,15 @@ class FileRoutes:
         return EngineReply(response, headers=headers, large=True, stall_s=self._stall_s)
 
 
-# Routes: transfers, one file in several requests. What a transfer is, `transfers` knows.
+# Routes: transfers, one file in several requests (see `jobs/transfers`).
 #
-# Up: create, PUT each part at its offset, POST the sha256 to end it. Down: create, GET parts of some length until one that
-# came whole is shorter than asked for; status then has the sha256 to compare. A part that breaks off is asked for again:
-# up from the offset in the status, down from the first byte that is missing.
+# Upload: create it, PUT each part at its offset, POST the sha256 to end it. Download: create it, GET parts of some
+# length until a complete one is shorter than requested; the status then has the sha256 to compare. A part that breaks
+# off is repeated: an upload from the offset in the status, a download from the first missing byte.
 
 
 _SIZE_LIMIT = 2**53 - 1
-_WAIT_S = 15.0  # for the engine: well below what the shortest door gives a request
+_WAIT_S = 15.0  # for the engine: well below the shortest time that a server in front of us gives a request
 _TARGETS = {
     "up": "archive, load, build or volume",
     "down": "export, archive, file, logs, save, volume or volume_file",
@@ -134,7 +134,7 @@ _TARGETS = {
 
 
 class TransferRoutes:
-    """`auths` gives the registry logins of UCI, `board` knows containers by their sections."""
+    """`auths` returns UCI's registry logins; `board` finds containers by their section's name."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class TransferRoutes:
         direction, target = text(body, "direction"), text(body, "target")
         if direction not in _TARGETS:
             raise RequestError("direction: expected up or down")
-        # the place is taken before the engine is asked: a request that finds none has cost nothing
+        # reserve the slot before the engine is asked: a request without one has cost nothing
         with self._transfers.room():
             made = self._upload(target, body) if direction == "up" else await self._download(target, body)
         if made is None:
@@ -220,7 +220,7 @@ class TransferRoutes:
 
     async def show(self, request: Request) -> Response:
         found = self._found(request)
-        # who asks how far it is has not given it up
+        # a client that asks for the progress has not given up
         found.on_touch()
         return _answer(found)
 
@@ -242,12 +242,12 @@ class TransferRoutes:
             raise _not_allowed("this is an upload: use PUT", "PUT")
         picked(request, ("length",))
         offset, length = _offset(request), _length(request.query_params)
-        # before status 200 is said
+        # before the answer begins with status 200
         found.check(offset)
         if length is None and not offset:
             found.use_link()
         headers = {**attachment(found.title), "x-transfer-offset": str(offset)}
-        # browsers show how far a download is
+        # lets browsers show the progress of a download
         if length is None and found.total is not None:
             headers["content-length"] = str(found.total - offset)
         return StreamReply(found.part(offset, length), headers=headers)
@@ -267,8 +267,8 @@ class TransferRoutes:
         return _answer(found)
 
     def _upload(self, target: str, body: Mapping[str, object]) -> Transfer | None:
-        """None for a target that does not exist. What a target needs is checked where it is used."""
-        # A match and not a table: each target needs other parts of the body.
+        """None for an unknown target. What the target needs is checked where it is used."""
+        # `match` instead of a table, because each target needs other parts of the body
         match target:
             case "archive":
                 query = [("path", _path(body))]
@@ -287,7 +287,7 @@ class TransferRoutes:
         return None
 
     async def _download(self, target: str, body: Mapping[str, object]) -> Transfer | None:
-        """As `_upload`."""
+        """Like `_upload`."""
         opening: Awaitable[EngineResponse | Body]
         match target:
             case "export":
@@ -299,7 +299,7 @@ class TransferRoutes:
                 if target == "archive":
                     title = f"{_called(body)}{path.rstrip('/').replace('/', '_')}.tar"
                     return await self._down(title, source, query)
-                # the engine gives files in archives alone: this one is taken out of it as it comes
+                # the engine sends files only in archives: extract this one while it streams
                 opening = single_file(open_download(self._engine, source, query))
                 title = path.rstrip("/").rpartition("/")[2] or _called(body)
             case "volume":
@@ -319,14 +319,14 @@ class TransferRoutes:
         return await self._transfers.download(title, opening, wait_s=_WAIT_S)
 
     async def _logs_down(self, body: Mapping[str, object]) -> Transfer:
-        """Of one `container`, or of several `containers` merged by time; always with times."""
+        """Of one `container`, or of several `containers` merged by time; always with time stamps."""
         several = body.get("containers")
         names = checked_containers(several if isinstance(several, list) else [body.get("container")])
         wanted = ("since", "until", "tail", "grep")
-        # a file has no other way to tell when something was printed
+        # a file has no other place for the times
         options = log_options({"timestamps": True} | {name: body[name] for name in wanted if name in body})
 
-        # opened as the engine's answers are: an error that comes at once is the answer to this request
+        # opened like an answer of the engine: an error that occurs at once becomes the answer to this request
         async def opened() -> Body:
             if several is None:
                 return Body(
@@ -344,7 +344,7 @@ class TransferRoutes:
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise RequestError("names: expected a list of images")
         query = [("names", checked_image(name)) for name in names]
-        # the file's name on the client, where a slash would be a folder
+        # the file's name on the client, where a slash would separate folders
         title = names[0].replace("/", "_") if len(names) == 1 else "images"
         return await self._down(f"{title}.tar", "/images/get", query)
 
@@ -365,7 +365,7 @@ def _answer(transfer: Transfer, *, status: int = 200) -> Response:
 
 
 def _called(body: Mapping[str, object]) -> str:
-    """What people call the container, for the name of a file: `name` where it is given."""
+    """The container's name in the download's file name: `name` if given, else the short id."""
     return (text(body, "name") if "name" in body else "") or text(body, "container")[:12]
 
 
@@ -385,7 +385,7 @@ def _offset(request: Request) -> int:
 
 
 def _length(query: Mapping[str, str]) -> int | None:
-    """WINDOW by default: a part of that length can be requested again as a whole. `all`: to the end."""
+    """WINDOW by default, since a part of that length can be requested again as a whole. `all` means to the end."""
     asked = query.get("length", str(WINDOW))
     return None if asked == "all" else _natural("length", asked)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Routes of work that takes a while: jobs, their streams, the uploads that become jobs; newer images, and the way back.
+"""Routes of work that takes a while: jobs, their streams, uploads that become jobs; image updates and roll back.
 
-What a job is, `api.jobs` knows.
+`api.jobs` defines what a job is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BUILD_FLAGS = ("nocache", "pull")
 
 
 class JobRoutes:
-    """`auths` gives the registry logins of UCI."""
+    """`auths` returns UCI's registry logins."""
 
     def __init__(self, jobs: Jobs, auths: Callable[[], Sequence[RegistryAuth]]) -> None:
         self._jobs = jobs
@@ -118,7 +118,7 @@ class JobRoutes:
         return await self._upload(request, load_spec())
 
     async def build(self, request: Request) -> Response:
-        # the query of a build, as `job_specs` takes it: tags as repeated `t`, build arguments as JSON
+        # turn the query of a build into the form of `job_specs`: repeated `t` are tags, build arguments are JSON
         pairs = picked(request, ("t", "buildargs", *_BUILD_TEXTS, *_BUILD_FLAGS))
         options: dict[str, object] = {name: value for name, value in pairs if name in _BUILD_TEXTS}
         options["tags"] = [value for name, value in pairs if name == "t"]
@@ -146,7 +146,7 @@ def _answer(job: Job, *, status: int = 200) -> Response:
 
 
 class UpdateRoutes:
-    """A check pulls nothing, an update does."""
+    """A check pulls nothing; an update does."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
@@ -161,7 +161,7 @@ class UpdateRoutes:
             ),
             post(
                 "/v1/updates/check",
-                write("ucidockd", "updates_check"),  # it makes requests to others
+                write("ucidockd", "updates_check"),  # WRITE, because it contacts registries
                 self.check,
                 "Asks the registries now whether tags name newer images, and answers when they have been asked",
                 body="json",

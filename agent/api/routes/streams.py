@@ -110,7 +110,7 @@ class StreamRoutes:
         pairs = picked(request, _LOG_QUERY)
         kind = _format(request, _LOG_FORMATS)
         container = container_id(request)
-        # waits a moment for the first piece: a name that is wrong becomes a status, not a broken stream
+        # wait a moment for the first piece: a wrong name becomes an HTTP status, not a broken stream
         output = await primed(logs(self._engine, self._board, container, log_options(dict(pairs))))
         headers = _saved_as(request, f"{container[:64]}.log")
         if kind == "sse":
@@ -130,7 +130,7 @@ class StreamRoutes:
         asked = request.query_params
         containers = checked_containers(asked.get("containers", "").split(","))
         options = log_options(dict(pairs))
-        # The first line is waited for: an error of the engine can still be an HTTP status then.
+        # wait for the first line, while an error of the engine can still be an HTTP status
         lines = await primed(merged(self._engine, self._board, containers, options))
         headers = _saved_as(request, "containers.log")
         if kind == "sse":
@@ -151,7 +151,7 @@ class StreamRoutes:
 
     async def events(self, request: Request) -> Response:
         pairs = picked(request, ("since", "until", "filters"))
-        # the id has two cursors, `<engine's nanoseconds>-<board's version>`: one without the other is none of ours
+        # the id has two cursors, `<engine's nanoseconds>-<board's version>`; an id with only one is not ours
         engine, _, changes = request.headers.get("last-event-id", "").partition("-")
         seen_ns, version = natural(engine), natural(changes)
         if seen_ns is None or version is None:
@@ -160,7 +160,7 @@ class StreamRoutes:
             pairs = [(name, value) for name, value in pairs if name != "since"]
             pairs.append(("since", f"{seen_ns // 10**9}.{seen_ns % 10**9:09d}"))
         source = engine_streams.events(self._engine, pairs, writer=await may_write(request))
-        # counted from here: a change between the answer's head and its first event belongs to the reader too
+        # from here on, so that changes before the first event are not lost
         sent = self._board.version if version is None else version
         return EventReply(_merged(source, self._board, seen_ns, sent))
 
@@ -185,7 +185,7 @@ def _line(value: Any) -> bytes:
 async def _merged(
     source: AsyncGenerator[dict[str, Any], None], board: StatusBoard, seen_ns: int, sent: int
 ) -> AsyncGenerator[bytes, None]:
-    """Engine events and board changes as they come; each id carries both cursors, so that either can resume."""
+    """Engine events and board changes as they come. Each id carries both cursors, so that both resume."""
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
 
@@ -194,8 +194,7 @@ async def _merged(
 
     unsubscribe = board.subscribe(on_change)
     engine_step = asyncio.ensure_future(anext(source))
-    # two sources in one stream: the one that is not done keeps its step, since cancelling an `anext` would close the
-    # engine's generator
+    # a step that is not done is kept for the next round: cancelling an `anext` would close the engine's generator
     board_step = asyncio.ensure_future(changed.wait())
     changed.set()
     try:
@@ -205,7 +204,7 @@ async def _merged(
                 changed.clear()
                 board_step = asyncio.ensure_future(changed.wait())
                 missed = board.events_after(sent)
-                # the reader was away for longer than the board remembers: it has to read the status again
+                # the reader was away longer than the ring reaches: it has to read the status again
                 if missed is None:
                     sent = board.version
                     yield replies.sse_event("gap", {"version": sent}, f"{seen_ns}-{sent}")
@@ -219,7 +218,7 @@ async def _merged(
                     return
                 engine_step = asyncio.ensure_future(anext(source))
                 stamp = item.get("timeNano", 0)
-                # `since` is inclusive: the engine gives the last event again
+                # `since` is inclusive, so the engine sends the last event again
                 if not isinstance(stamp, int) or (seen_ns and stamp <= seen_ns):
                     continue
                 seen_ns = stamp

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Routes: the files of volumes, and backups of them.
 
-Archives flow as those of containers do, and take the same rights: a reader sees none.
+Archives are streamed like those of containers and need the same rights: a reader sees none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.data.parts import Data
 
 
 class VolumeRoutes:
-    """A client that takes nothing for `stall_s` is dropped, and what was stopped for it starts again."""
+    """Drops a client that reads nothing for `stall_s` seconds; containers that were stopped for it start again."""
 
     def __init__(self, data: Data, *, stall_s: float = STALL_S) -> None:
         self._data = data
@@ -84,7 +84,7 @@ class VolumeRoutes:
 
 
 class BackupRoutes:
-    """Long work is started and answered at once; `GET /v1/backups` shows its outcome."""
+    """Long work starts and is answered at once; `GET /v1/backups` shows its outcome."""
 
     def __init__(self, data: Data) -> None:
         self._backups = data.backups

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Consoles: a command run in a container (`docker exec`) whose client may lose its connection and come back.
 
-Free of HTTP: its routes are in `routes.consoles`, stream objects on ubus may use it as well. Output goes engine ->
-`OutputBuffer` -> the one reader; a reader that does not read stops the reading from the engine. A console without a
-reader for `away_s` is ended and its process killed, since the engine would let it run on for ever.
+Knows nothing of HTTP: `routes.consoles` has the routes, and stream objects on ubus use it too. Output flows from the
+engine through an `OutputBuffer` to the one reader; a reader that does not read stops the reading from the engine. A
+console without a reader for `away_s` is ended and its process killed, since the engine would let it run for ever.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from agent.wire.bodies import FrameDecoder
 logger = logging.getLogger(__name__)
 
 Allowed = Callable[[], Awaitable[bool]]
-"""Whether who opened a console may still use it. Raises BusError without an answer."""
+"""Whether the owner of a console may still use it. Raises BusError without an answer."""
 
 AWAY_S = 60.0
 INPUT_S = 60.0
 LIMIT = 32  # consoles and raw streams together
 _WATCH_S = 1.0
 _CLOSE_S = 5.0
-_SETTLE_S = 3.0  # for the engine to notice that a process has ended
+_SETTLE_S = 3.0  # time for the engine to notice that a process has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecSpec:
-    """What to run. `env` are `NAME=value`; `rows` and `columns` 0 leave the terminal's size to the engine."""
+    """What to run. `env` holds `NAME=value`; with `rows` and `columns` 0 the engine chooses the terminal's size."""
 
     command: tuple[str, ...] = ("/bin/sh",)
     tty: bool = True
@@ -55,7 +55,7 @@ class ExecSpec:
 
 
 class Console:
-    """One exec. Made by `Consoles.open`."""
+    """One exec. Created by `Consoles.open`."""
 
     def __init__(
         self, engine: DockerStream, exec_id: str, pipe: EnginePipe, *, tty: bool, allowed: Allowed | None
@@ -71,7 +71,7 @@ class Console:
         self._room = asyncio.Event()
         self._writing = asyncio.Lock()
         self._reader: object | None = None
-        # Nobody reads yet. A client that never comes is treated as one that left.
+        # no reader yet: a client that never comes is treated like one that left
         self._left = _now()
         self._ended = False
         self._task = asyncio.create_task(self._run(), name=f"console-{exec_id[:12]}")
@@ -82,7 +82,7 @@ class Console:
         return self._ended
 
     def is_over(self, after: int) -> bool:
-        """Whether a reader that saw everything up to number `after` has seen the end."""
+        """Whether a reader that has seen all items up to number `after` has seen the end."""
         return self._ended and after >= self._buffer.last
 
     def away_s(self) -> float:
@@ -90,16 +90,16 @@ class Console:
         return 0.0 if self._reader is not None else _now() - self._left
 
     async def output(self, after: int = 0) -> AsyncGenerator[Item | None, None]:
-        """Items after number `after`, and more as they come, until `Ended`. None tells that some in between are lost.
+        """Yields items after number `after` and new ones until `Ended`. A None means that some in between are lost.
 
-        A new reader takes the console over: the one before it gets ConflictError.
+        A new reader takes the console over: the previous reader gets ConflictError.
         """
-        # a browser that lost its connection comes back before the server has noticed: the newest reader is the right
-        # one
+        # a browser that lost its connection returns before the server notices the loss, so the newest reader is the
+        # right one
         reader = self._reader = object()
         self._news.set()
         try:
-            # What the reader before it had not confirmed is sent again: its connection may have broken on the way.
+            # resend what the previous reader had not confirmed: its connection may have broken on the way
             whole = self._buffer.rewind(after)
             self._room.set()
             if not whole:
@@ -116,7 +116,7 @@ class Console:
                     continue
                 yield item
                 if self._reader is reader:
-                    # after it was sent: a reader that goes in the middle gets it again
+                    # only after it was sent: if the reader disconnects here, the item is sent again
                     self._buffer.take(item)
                     self._room.set()
         finally:
@@ -124,9 +124,9 @@ class Console:
                 self._reader, self._left = None, _now()
 
     async def input(self, data: bytes) -> None:
-        """Returns when there is room for more. Raises ConflictError after the end, EngineError."""
+        """Sends input; returns when there is room for more. Raises ConflictError after the end, EngineError."""
         try:
-            # two requests with input at once must not mix their bytes
+            # concurrent requests must not mix their bytes
             async with asyncio.timeout(INPUT_S), self._writing:
                 self._check_running()
                 await self._pipe.write(data)
@@ -134,7 +134,7 @@ class Console:
             raise ConflictError(f"the process has read no input for {INPUT_S:g} s") from exc
 
     async def input_end(self) -> None:
-        """No more input. Raises ConflictError after the end."""
+        """Closes the input. Raises ConflictError after the end."""
         async with self._writing:
             self._check_running()
             self._pipe.write_eof()
@@ -148,8 +148,8 @@ class Console:
         await self._engine.call("POST", f"/exec/{self._exec}/resize", query=query, read=bool)
 
     async def end(self, reason: str) -> None:
-        """Kills the process, where it can be reached, and ends the output with `reason`."""
-        # first the pump: it must not report an end of its own while the process is being killed
+        """Kills the process if it can be reached, and ends the output with `reason`."""
+        # stop the pump first: it must not report an end itself while the process is being killed
         self._task.cancel()
         await asyncio.wait({self._task})
         if self._ended:
@@ -174,18 +174,18 @@ class Console:
         except TimeoutError:
             code, reason = None, "the connection to its process broke, and the process does not die"
         except Exception:
-            # its reader must not wait for ever
+            # whatever failed, the reader must not wait for ever
             logger.exception("console %s failed", self._exec[:12])
             code, reason = None, "internal error"
         self._pipe.close()
         self._finish(code, reason)
 
     async def _outcome(self) -> tuple[int | None, str]:
-        """(exit code, reason) as in `Ended`, when the output is through."""
+        """(exit code, reason) as in `Ended`, after all output was read."""
         try:
             await self._pump()
         except EngineUnreachableError as exc:
-            # also how it looks when the process ended without having read all of its input
+            # a process that ends without reading all of its input looks like this too
             try:
                 async with asyncio.timeout(_SETTLE_S):
                     return await self._exit_code(), ""
@@ -197,8 +197,8 @@ class Console:
     async def _pump(self) -> None:
         decoder = FrameDecoder()
         while True:
-            # A command that prints faster than its reader reads is held up by its pipe, as on a terminal; nothing is
-            # dropped and no memory grows.
+            # A command that prints faster than its reader reads is blocked by its pipe, as on a terminal. Nothing is
+            # dropped, and memory does not grow.
             while not self._buffer.has_room:
                 self._room.clear()
                 await self._room.wait()
@@ -209,29 +209,29 @@ class Console:
             self._news.set()
 
     async def _exit_code(self) -> int:
-        """The output may end before the process does: it can close its terminal and continue."""
+        """Waits for the exit code: a process may close its terminal, which ends the output, and continue."""
         return await _exit_code(self._engine, self._exec)
 
     async def _kill(self) -> tuple[int | None, str]:
-        """(exit code, what became of the process). TimeoutError when it does not die."""
+        """(exit code, what happened to the process). TimeoutError if it does not die."""
         code, note = await _kill(self._engine, self._exec)
         if code is None:
             self._pipe.write_eof()
         return code, note
 
     def _finish(self, code: int | None, reason: str) -> None:
-        if self._ended:  # two may have wanted its end at once
+        if self._ended:  # two callers may have ended it at once
             return
         self._ended = True
-        self._left = _now()  # its client may still come to see how it ended
+        self._left = _now()  # its client may still come back to read the result
         self._buffer.end(code, reason)
         self._news.set()
 
 
 async def _kill(engine: DockerStream, exec_id: str) -> tuple[int | None, str]:
-    """(exit code, what became of the process of an exec). TimeoutError when it does not die."""
+    """(exit code, what happened to the exec's process). TimeoutError if it does not die."""
     async with asyncio.timeout(_CLOSE_S):
-        # it may be given up before the engine has started its process
+        # the console may be given up before the engine has started its process
         state = await _inspect_until(engine, exec_id, lambda seen: not seen.get("Running") or seen.get("Pid"))
         if not state.get("Running"):
             return int(state["ExitCode"]), "its process had ended"
@@ -247,7 +247,7 @@ async def _exit_code(engine: DockerStream, exec_id: str) -> int:
 async def _inspect_until(
     engine: DockerStream, exec_id: str, wanted: Callable[[dict[str, Any]], object]
 ) -> dict[str, Any]:
-    """The exec once it has been started and is as `wanted`. `GET /exec/{id}/json`."""
+    """The exec, once it has started and `wanted` is true of it. `GET /exec/{id}/json`."""
     wait_s = 0.02
     while True:
         state = await engine.call("GET", f"/exec/{exec_id}/json", read=dict)
@@ -258,7 +258,7 @@ async def _inspect_until(
 
 
 def _id_of_new(body: Any) -> str:
-    """It becomes part of a path. Raises ValueError for anything but an id."""
+    """The new exec's id, which becomes part of a path. Raises ValueError for anything but an id."""
     found = str(body["Id"])
     if not re.fullmatch(ID, found):
         raise ValueError("no id")
@@ -266,13 +266,13 @@ def _id_of_new(body: Any) -> str:
 
 
 class Consoles:
-    """All consoles. `async with` ends what is left of them; `away_s` as in the module's docstring."""
+    """All consoles. `async with` ends those that are left; see the module's docstring for `away_s`."""
 
     def __init__(self, engine: DockerStream, *, away_s: float = AWAY_S) -> None:
         self._engine = engine
         self._away_s = away_s
         self._open: dict[str, Console] = {}
-        self._lent = 0  # places of raw streams, and of consoles that are being opened
+        self._lent = 0  # slots of raw streams, and of consoles that are being opened
         self._closed = False
         self._watcher: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -283,13 +283,14 @@ class Consoles:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # from here on none is opened
+        # no console can be opened from here on
         self._closed = True
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait({self._watcher})
         left, self._open = list(self._open.values()), {}
-        # Processes that do not die must not keep the agent from ending: procd would kill it, with a swap under way.
+        # A process that does not die must not keep the agent from stopping: procd would kill the agent, perhaps in
+        # the middle of a swap.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S), asyncio.TaskGroup() as group:
                 for console in left:
@@ -300,33 +301,33 @@ class Consoles:
             task.cancel()
 
     def get(self, console: str) -> Console | None:
-        """By its id."""
+        """The console with this id."""
         return self._open.get(console)
 
     async def open(self, container: str, spec: ExecSpec, *, allowed: Allowed | None = None) -> Console:
-        """Starts the command. Raises EngineError with the engine's message, ConflictError when LIMIT are open.
+        """Starts the command. Raises EngineError with the engine's message, ConflictError if LIMIT are open.
 
-        `allowed` is asked again and again: a session that ends takes its consoles with it.
-        `POST /containers/{id}/exec`, then `POST /exec/{id}/start` as a hijacked connection.
+        `allowed` is called repeatedly: when the session ends, its consoles end too. Sends `POST
+        /containers/{id}/exec`, then `POST /exec/{id}/start` as a hijacked connection.
         """
         with self.place():
             console = await self._start(container, spec, allowed)
         self._open[console.id] = console
-        # The watcher runs only while there are consoles: an idle router wakes up for nothing otherwise.
+        # the watcher runs only while there are consoles, so that an idle router does not wake up for nothing
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="consoles-watch")
         if spec.tty and spec.rows and spec.columns:
-            # a command that could not start, or is through already, has nothing to resize
+            # a command that could not start, or has ended already, has nothing to resize
             with contextlib.suppress(EngineError, ConflictError):
                 await console.resize(rows=spec.rows, columns=spec.columns)
         return console
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """One of the LIMIT places, for a console being opened or a raw stream of the Engine API. Raises ConflictError."""
+        """Reserves one of the LIMIT slots, for a console or a raw stream of the Engine API. Raises ConflictError."""
         if self._closed:
             raise ConflictError("the agent stops")
-        # consoles that are over are kept for clients that come back, and only while no new one needs their place
+        # ended consoles are kept for clients that come back, until a new console needs the slot
         over = (console for console in list(self._open.values()) if console.ended and console.away_s())
         while len(self._open) + self._lent >= LIMIT:
             console = next(over, None)
@@ -340,7 +341,7 @@ class Consoles:
             self._lent -= 1
 
     async def hang_up(self, exec_id: str) -> None:
-        """Ends the process of an exec whose client has left its terminal: the engine would let it run for ever."""
+        """Ends the process of an exec whose client has left: the engine would let it run for ever."""
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_S):
@@ -356,7 +357,7 @@ class Consoles:
             "POST",
             f"/containers/{container}/exec",
             body={
-                # all three also where nothing is typed: what is left out here cannot be attached later
+                # attach all three even without input: what is left out here cannot be attached later
                 "AttachStdin": True,
                 "AttachStdout": True,
                 "AttachStderr": True,
@@ -366,7 +367,7 @@ class Consoles:
                 "User": spec.user,
                 "WorkingDir": spec.workdir,
                 "Privileged": spec.privileged,
-                # with an API before 1.42 the size comes a moment after the start
+                # without this, the size would be set only a moment after the start; used from API 1.42 on
                 **(
                     {"ConsoleSize": [spec.rows, spec.columns]}
                     if spec.tty and spec.rows and spec.columns
@@ -379,7 +380,9 @@ class Consoles:
         return Console(self._engine, exec_id, pipe, tty=spec.tty, allowed=allowed)
 
     async def end(self, console: Console) -> None:
-        """Ends it at its client's wish. Goes on when its caller is cancelled: the process would be left behind."""
+        """Ends a console that its client closed. Continues if the caller is cancelled, so that no process
+        is left behind.
+        """
         self._open.pop(console.id, None)
         ending = asyncio.create_task(console.end("ended on request"), name="console-end")
         self._ending.add(ending)
@@ -392,7 +395,7 @@ class Consoles:
             await self._look()
 
     async def _look(self) -> None:
-        """Ends consoles that are not read, or whose session has ended, forgets those that were over before."""
+        """Ends consoles without a reader and those whose session has ended; forgets consoles that ended long ago."""
         for console in list(self._open.values()):
             away = console.away_s() >= self._away_s
             if console.ended:
@@ -402,7 +405,7 @@ class Consoles:
             try:
                 allowed = console.allowed is None or await console.allowed()
             except BusError:
-                allowed = False  # silence counts as no
+                allowed = False  # without an answer the console ends
             if not allowed:
                 self._open.pop(console.id, None)
                 await console.end("its session has ended")
@@ -414,7 +417,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-# What a client asks a console for, in JSON, as an `ExecSpec`: the same by HTTP and on ubus.
+# Parses a client's JSON request for a console, the same over HTTP and ubus.
 
 
 _SIZE_LIMIT = 10_000
@@ -423,13 +426,13 @@ _OPTIONS = frozenset({"command", "tty", "user", "env", "workdir", "privileged", 
 
 
 def exec_spec(body: Mapping[str, Any]) -> ExecSpec:
-    """The JSON of a request. Raises RequestError that says what is expected."""
+    """The JSON of a request as an `ExecSpec`. Raises RequestError that says what is expected."""
     if unknown := sorted(set(body) - _OPTIONS):
         raise RequestError(f"{unknown[0][:64]!r} is not known; known: {', '.join(sorted(_OPTIONS))}")
     env = _words(body, "env", ())
     if any("=" not in item[1:] for item in env):
         raise RequestError("env: expected a list of NAME=value")
-    # a console without a command is a shell
+    # the default command is a shell
     command = _words(body, "command", ExecSpec().command)
     if not command or not command[0]:
         raise RequestError("command: expected a list of at least one word")
@@ -447,7 +450,7 @@ def exec_spec(body: Mapping[str, Any]) -> ExecSpec:
 
 
 def _words(body: Mapping[str, Any], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Text with line breaks is right here: a script as an argument has them."""
+    """A list of texts. Line breaks are allowed, because a script may be an argument."""
     value = body.get(name, list(default))
     if not isinstance(value, list) or len(value) > _WORDS_LIMIT:
         raise RequestError(f"{name}: expected a list of texts")
@@ -464,6 +467,6 @@ def _flag(body: Mapping[str, Any], name: str, *, default: bool) -> bool:
 
 
 def size_of(body: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns, 0 where they are not said. Raises RequestError."""
+    """Rows and columns, 0 if missing. Raises RequestError."""
     rows = number(body, "rows", low=0, high=_SIZE_LIMIT, default=0)
     return rows, number(body, "columns", low=0, high=_SIZE_LIMIT, default=0)

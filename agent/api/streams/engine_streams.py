@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the engine streams, without regard to the door it leaves by: HTTP here, stream objects on ubus.
+"""The engine's streams, for HTTP and for stream objects on ubus.
 
-Every function gives an async generator; closing it ends the engine's request.
+Every function returns an async generator; closing it ends the engine's request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agent.engine.stream import LIVE_PIECE_LIMIT, DockerStream
 from agent.errors import EngineError
 from agent.wire.bodies import FrameDecoder, FrameError
 
-# Async generators around another one: closing the outer one closes the source, which ends its request to the engine.
+# Async generators that wrap another one: closing the outer one closes the source, and so its request to the engine.
 
 
 A = TypeVar("A")
@@ -30,19 +30,19 @@ FIRST_WAIT_S = 0.25
 
 
 async def mapped(source: AsyncGenerator[A, None], make: Callable[[A], B]) -> AsyncGenerator[B, None]:
-    """`make(item)` for each item."""
+    """Yields `make(item)` for each item."""
     async with aclosing(source):
         async for item in source:
             yield make(item)
 
 
 async def primed(source: AsyncGenerator[A, None], wait_s: float = FIRST_WAIT_S) -> AsyncGenerator[A, None]:
-    """Starts `source` and gives a generator of the same items.
+    """Starts `source` and returns a generator of the same items.
 
-    Raises what the source raises within `wait_s` seconds: an error of the engine becomes its own answer, not a
-    broken stream. Output may come later.
+    Raises what the source raises within `wait_s` seconds, so that an error of the engine becomes the answer and not a
+    broken stream. The first item may come later.
     """
-    # a future and no await: where nothing comes in time, the step goes on inside of the generator that is given back
+    # a future instead of an await: if nothing comes in time, this step continues inside the returned generator
     step = asyncio.ensure_future(anext(source))
     done, _ = await asyncio.wait({step}, timeout=wait_s)
     if done and step.exception() is not None and not isinstance(step.exception(), StopAsyncIteration):
@@ -65,7 +65,9 @@ async def _resumed(first: asyncio.Future[A], source: AsyncGenerator[A, None]) ->
 
 
 async def texts(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[tuple[str, str], None]:
-    """Output as text, by stream: a character that two pieces share stays whole, bytes that are not UTF-8 become U+FFFD."""
+    """Output as text, by stream. A character that is split over two pieces stays whole; bytes that are not UTF-8
+    become U+FFFD.
+    """
     make = codecs.getincrementaldecoder("utf-8")
     decoders = {name: make("replace") for name in ("stdin", "stdout", "stderr")}
     async with aclosing(source):
@@ -77,18 +79,18 @@ async def texts(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerat
                 yield name, text
 
 
-# The engine's progress and event streams: JSON objects one after the other, a line each.
+# The engine's progress and event streams: one JSON object per line.
 
 
 LINE_LIMIT = 1024 * 1024
 
 
 async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The objects. Raises EngineError for what is not a JSON object, or longer than LINE_LIMIT bytes."""
+    """The objects. Raises EngineError for a line that is not a JSON object, or is longer than LINE_LIMIT bytes."""
     rest = bytearray()
     async for piece in pieces:
         rest += piece
-        # split only where there is an end: a line in many pieces would be searched again for each
+        # split only at a line end: a line in many pieces would otherwise be searched again for each piece
         if b"\n" in piece:
             *lines, rest = rest.split(b"\n")
             for line in lines:
@@ -116,12 +118,12 @@ Query = Iterable[tuple[str, str]]
 async def logs(
     engine: DockerStream, container: str, query: Query, *, tty: bool | None = None
 ) -> AsyncGenerator[tuple[str, bytes], None]:
-    """A container's output as ("stdout" | "stderr", bytes); one with a terminal has "stdout" only.
+    """A container's output as ("stdout" | "stderr", bytes); with a terminal it is all "stdout".
 
-    `query` is the engine's: follow, since, until, tail, timestamps, stdout, stderr (GET /containers/{id}/logs). `tty`:
-    whether it has a terminal, where that is known.
+    `query` is the engine's: follow, since, until, tail, timestamps, stdout, stderr (GET /containers/{id}/logs). `tty`
+    tells whether the container has a terminal, None if that is not known.
     """
-    # the content type tells it from API 1.42 on, older engines do not say
+    # ask, because only engines with API 1.42 or newer tell it by the content type
     if tty is None:
         tty = await has_terminal(engine, container)
     response = await engine.open(
@@ -143,13 +145,15 @@ async def logs(
 
 
 async def has_terminal(engine: DockerStream, container: str) -> bool:
-    """Whether its output comes without frames. On engines before API 1.42 only the configuration tells."""
+    """Whether the container's output comes without frames. Before API 1.42 only its configuration tells."""
     path = f"/containers/{container}/json"
     return await engine.call("GET", path, read=lambda inspect: bool(inspect["Config"]["Tty"]))
 
 
 def decoded(decoder: FrameDecoder, piece: bytes) -> list[tuple[str, bytes]]:
-    """`feed` with our own error, what follows on the same stream as one: an engine makes a frame of each line."""
+    """Decodes frames; raises our own error. Joins neighbouring frames of a stream, because the engine makes one of
+    each line.
+    """
     try:
         frames = decoder.feed(piece)
         return [
@@ -161,7 +165,7 @@ def decoded(decoder: FrameDecoder, piece: bytes) -> list[tuple[str, bytes]]:
 
 
 async def stats(engine: DockerStream, container: str, query: Query) -> AsyncGenerator[dict[str, Any], None]:
-    """GET /containers/{id}/stats: an object each second, or one with `stream=0`."""
+    """GET /containers/{id}/stats: an object each second, or a single one with `stream=0`."""
     response = await engine.open(
         "GET", f"/containers/{container}/stats", query=query, piece_limit=LIVE_PIECE_LIMIT
     )
@@ -171,8 +175,8 @@ async def stats(engine: DockerStream, container: str, query: Query) -> AsyncGene
 
 
 async def events(engine: DockerStream, query: Query, *, writer: bool) -> AsyncGenerator[dict[str, Any], None]:
-    """GET /events. Who is no `writer` gets them without secrets."""
-    # the head of an event stream comes with the first event on some engines: no deadline for it
+    """GET /events. Without `writer` secrets are removed."""
+    # no deadline for the head: some engines send it with the first event
     response = await engine.open(
         "GET", "/events", query=query, head_timeout_s=None, piece_limit=LIVE_PIECE_LIMIT
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Logs of containers for every door: a range of time, a search, several containers merged by time, and following one
-past its restart and its replacement.
+"""Logs of containers for HTTP and ubus: a time range, a search, several containers merged by time, and following a
+container across its restart and its replacement.
 
-Every function gives an async generator; closing it ends the engine's request.
+Every function returns an async generator; closing it ends the engine's request.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ from agent.model.quantities import QuantityError, parse_moment
 from agent.status.board import StatusBoard
 
 SEARCH_BYTES = 64 * 1024 * 1024
-"""Of output, what a search that follows nothing reads at most. One that follows begins SEARCH_LINES before the end."""
+"""The most output that a search without `follow` reads, in bytes. With `follow` a search starts SEARCH_LINES before
+the end.
+"""
 SEARCH_LINES = "100000"
 CONTAINERS_MAX = 32
 _GREP_MAX = 256  # characters
-_LINE_BYTES = 64 * 1024  # what is longer is cut into several
-_AHEAD = 200  # lines of one container that are read before others' come
-_QUIET_S = 0.2  # one that prints nothing for so long is not waited for
+_LINE_BYTES = 64 * 1024  # a longer line is split
+_AHEAD = 200  # lines of a container that are read ahead of the others
+_QUIET_S = 0.2  # a container that prints nothing for this long is not waited for
 _POLL_S = 0.25
-_PATIENCE_S = 2.0  # for a container that ended to come back
+_PATIENCE_S = 2.0  # wait for an ended container to come back
 _COMES_BACK = frozenset(
     {"Pending", "BackOff"}
-)  # reasons of Synced while the agent is not done with a section
+)  # reasons of Synced while the agent is still working on a section
 _TAIL = re.compile(r"all|[0-9]{1,9}", re.ASCII)
 _FLAGS = ("follow", "timestamps", "stdout", "stderr")
 OPTIONS = (*_FLAGS, "since", "until", "tail", "grep")
 
 
 class SearchLimitError(RequestError):
-    """A search, or what is to be in one answer, takes more than the router should spend on it."""
+    """A search, or an answer, would take more than the router should spend on it."""
 
     code = "search-limit"
 
@@ -54,7 +56,7 @@ class SearchLimitError(RequestError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """`since` and `until`: as the engine takes them, "" for none. `grep`: text that a line has, in any case of letters."""
+    """`since` and `until` are in the engine's form, "" for none. `grep` is text that a line contains, ignoring case."""
 
     follow: bool = False
     timestamps: bool = False
@@ -66,19 +68,19 @@ class LogOptions:
     grep: str = ""
 
     def query(self) -> list[tuple[str, str]]:
-        """For GET /containers/{id}/logs."""
+        """The query for GET /containers/{id}/logs."""
         pairs = [(name, str(int(getattr(self, name)))) for name in _FLAGS]
         given = [(name, getattr(self, name)) for name in ("since", "until", "tail")]
         return pairs + [(name, value) for name, value in given if value]
 
 
 def log_options(asked: Mapping[str, Any], *, follow: bool = False) -> LogOptions:
-    """Of a request: OPTIONS as text, numbers or booleans, what else it has is not looked at. `follow` is the default.
+    """Parses a request: OPTIONS as text, numbers or booleans; other keys are ignored. `follow` is the default.
 
-    One of stdout and stderr alone leaves the other out. Raises RequestError.
+    Naming only one of stdout and stderr leaves the other out. Raises RequestError.
     """
     flags = {name: _flag(name, asked[name]) for name in _FLAGS if name in asked}
-    # the engine gives nothing where neither is said; here both are meant
+    # the engine sends nothing if neither is given; here that means both
     if "stdout" in flags or "stderr" in flags:
         flags = {"stdout": False, "stderr": False} | flags
     texts = {name: _text(name, asked[name]) for name in ("since", "until", "tail", "grep") if name in asked}
@@ -97,7 +99,7 @@ def log_options(asked: Mapping[str, Any], *, follow: bool = False) -> LogOptions
 
 
 def checked_containers(names: Sequence[Any]) -> list[str]:
-    """Ids or names, each once. Raises RequestError."""
+    """Checked ids or names without duplicates. Raises RequestError."""
     found = list(dict.fromkeys(checked_id(name if isinstance(name, str) else "") for name in names))
     if not 0 < len(found) <= CONTAINERS_MAX:
         raise RequestError(f"containers: expected from 1 to {CONTAINERS_MAX} names")
@@ -122,14 +124,14 @@ def _text(name: str, value: Any) -> str:
 async def logs(
     engine: DockerStream, board: StatusBoard, container: str, options: LogOptions
 ) -> AsyncGenerator[tuple[str, bytes], None]:
-    """A container's output as ("stdout" | "stderr", bytes); one with a terminal has "stdout" only.
+    """A container's output as ("stdout" | "stderr", bytes); with a terminal it is all "stdout".
 
     `container` is an id, a name, or the name of a section. With `follow` it ends when the container has ended for good.
     """
-    # a search that follows has no end, and so no limit of what it may read: it begins near the end instead
+    # a search with `follow` has no end and so no limit on what it reads: start it near the end of the log instead
     if options.grep and options.follow and options.tail == "all":
         options = replace(options, tail=SEARCH_LINES)
-    # Without `follow` there is no successor to wait for: what the one container has is the answer.
+    # without `follow` there is no successor to wait for
     if options.follow:
         source = _followed(engine, board, container, options)
     else:
@@ -181,11 +183,11 @@ async def _look_if_there(engine: DockerStream, container: str) -> _Seen | None:
 
 
 async def _find(engine: DockerStream, board: StatusBoard, container: str) -> _Seen:
-    """By the engine's own names first. Raises EngineError, 404 where neither it nor a section has this one."""
+    """Looks up by the engine's names first. Raises EngineError, 404 if neither the engine nor a section has this name."""
     try:
         return await _look(engine, container)
     except EngineError as exc:
-        # People know the names of their sections, and a container may have another one in Docker.
+        # people know their sections' names, and the container may have another name in Docker
         owner = board.resource(Key("container", container))
         if exc.status != 404 or owner is None or not owner["object_id"]:
             raise
@@ -198,8 +200,8 @@ def _output(
     return engine_streams.logs(engine, seen.id, options.query(), tty=seen.tty)
 
 
-# Following: the engine ends the output of a container with its process, also when it is about to be started again or
-# when a swap puts another one in its place.
+# The engine ends a container's output with its process, even if the container is about to be restarted, or a swap
+# replaces it. These functions follow it further.
 
 
 async def _followed(
@@ -210,26 +212,27 @@ async def _followed(
         async with aclosing(_output(engine, seen, options)) as output:
             async for piece in output:
                 yield piece
-        # what came before `until` has come: no successor can add to it
+        # everything before `until` was read: a successor cannot add to it
         if options.until:
             return
         before, seen_up_to = seen, await _end_of(engine, seen)
         seen = await _successor(engine, board, before)
         if seen is not None:
             since = (seen_up_to or parse_moment(seen.finished, 0)) if seen.id == before.id else ""
-            # from the very next line on: `tail` was for the beginning only
+            # continue with the very next line: `tail` was only for the beginning
             options = replace(options, since=since, tail="all")
 
 
 async def _end_of(engine: DockerStream, seen: _Seen) -> str:
-    """Just after the last line of a container that has ended; "" where it runs again, or has printed nothing."""
+    """The time just after the last line of an ended container; "" if it runs again, or has printed nothing."""
     last = b""
     try:
         async with aclosing(_output(engine, seen, LogOptions(timestamps=True, tail="1"))) as output:
             async for _, piece in output:
                 last = (last + piece)[:_LINE_BYTES]
         now = await _look_if_there(engine, seen.id)
-        # when it was started is too late: its first lines may be older. When it ended is too early for its last ones
+        # The start time of the next run would be too late, since its first lines may be older. The end time of the
+        # old run would be too early for its last lines.
         second, _, fraction = parse_moment(last.partition(b" ")[0].decode("ascii", "replace"), 0).partition(
             "."
         )
@@ -242,12 +245,12 @@ async def _end_of(engine: DockerStream, seen: _Seen) -> str:
 
 
 async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) -> _Seen | None:
-    """The same container once it runs again, or the one that replaces it; None when neither is to be expected."""
+    """The same container once it runs again, or the one that replaces it; None if neither is expected."""
     on_board = ((key, board.resource(key)) for key in board.keys())  # noqa: SIM118 - no dict
     containers = [
         (key, found) for key, found in on_board if found is not None and found["kind"] == "container"
     ]
-    # by its id, or by its name: a swap has given the name to another one already
+    # by id, or by name: a swap may have given the name to another container already
     of_this = (
         key for key, found in containers if found["object_id"] == before.id or found["name"] == before.name
     )
@@ -266,25 +269,24 @@ async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) ->
         synced = next((one for one in conditions if one["type"] == "Synced"), None)
         in_progress = synced is not None and not synced["status"] and synced["reason"] in _COMES_BACK
         busy = in_progress or (now is not None and now.restarting)
-        # As long as something is being done the wait starts over: a pull in the middle of a replacement may take
-        # minutes.
+        # while work is in progress the wait starts over: a pull during a replacement may take minutes
         left_s = _PATIENCE_S if busy else left_s - _POLL_S
         await asyncio.sleep(_POLL_S)
     return None
 
 
-# Searching and merging need lines.
+# Searching and merging work on lines.
 
 
 async def _lines(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerator[tuple[str, bytes], None]:
-    """(stream, line with its end). What has no end yet comes with the end of the output."""
+    """(stream, line with its line end). An unfinished line comes at the end of the output."""
     rests = {"stdout": b"", "stderr": b""}
     async with aclosing(source):
         async for name, piece in source:
             *whole, rest = (rests[name] + piece).split(b"\n")
             for line in whole:
                 yield name, line + b"\n"
-            # A program that prints without line ends must not fill the memory: its line is cut.
+            # a program that never prints a line end must not fill the memory: split its line
             if len(rest) > _LINE_BYTES:
                 yield name, rest + b"\n"
                 rest = b""
@@ -305,7 +307,7 @@ async def _searched(
                 raise SearchLimitError(
                     f"the search ended after {SEARCH_BYTES >> 20} MiB of output; narrow it with since, until or tail"
                 )
-            # The time stamp is ours to show and not the program's words: `grep 12` must not find noon.
+            # the time stamp is not the program's text: `grep 12` must not match noon
             text = line.partition(b" ")[2] if options.timestamps else line
             if wanted in text.decode("utf-8", "replace").casefold():
                 yield name, line
@@ -313,7 +315,7 @@ async def _searched(
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """`time`: RFC 3339 with nanoseconds, as the engine writes it."""
+    """`time` is RFC 3339 with nanoseconds, as the engine writes it."""
 
     container: str
     time: str
@@ -327,12 +329,12 @@ class LogLine:
 async def merged(
     engine: DockerStream, board: StatusBoard, containers: Sequence[str], options: LogOptions
 ) -> AsyncGenerator[LogLine, None]:
-    """The lines of all of them, the oldest first. While following, a silent container holds up no other."""
+    """The lines of all containers, oldest first. While following, a silent container does not delay the others."""
     changed = asyncio.Event()
     asked = replace(options, timestamps=True)
     readers = [_Reader(name, logs(engine, board, name, asked), changed) for name in containers]
     try:
-        # a name that is wrong becomes the answer, not an end in the middle
+        # a wrong name becomes the answer's error, not an end in the middle
         await _begun(readers)
         while True:
             await _let_come(readers, changed, quiet_s=_QUIET_S if options.follow else None)
@@ -343,7 +345,7 @@ async def merged(
                 changed.clear()
                 await changed.wait()
                 continue
-            # RFC 3339 with nanoseconds in UTC sorts as text
+            # RFC 3339 in UTC with nanoseconds sorts as text
             oldest = min(ready, key=lambda reader: reader.lines[0].time)
             line = oldest.lines.popleft()
             oldest.room.set()
@@ -359,7 +361,7 @@ async def merged(
 def merged_text(
     lines: AsyncGenerator[LogLine, None], containers: Sequence[str], options: LogOptions
 ) -> AsyncGenerator[bytes, None]:
-    """`web | line` each, with its time where that was asked for."""
+    """One `web | line` per line, with its time if requested."""
     width = max(len(name) for name in containers)
 
     def written(line: LogLine) -> bytes:
@@ -369,7 +371,7 @@ def merged_text(
     return engine_streams.mapped(lines, written)
 
 
-# In one answer, for callers on ubus that follow nothing.
+# Lines in a single answer, for callers on ubus, which cannot follow.
 
 
 _ANSWER_BYTES = 256 * 1024
@@ -379,12 +381,12 @@ _ANSWER_TAIL = "200"
 
 
 async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """`{lines: [{container, time, stream, text}], left_out}`: the newest that fit into an answer, the last 200 of each
-    container where nothing narrows them. Raises RequestError, SearchLimitError.
+    """`{lines: [{container, time, stream, text}], left_out}`: the newest lines that fit into an answer; without any
+    option the last 200 of each container. Raises RequestError, SearchLimitError.
     """
     given = {name: asked[name] for name in ("since", "until", "tail", "grep") if name in asked}
     options = log_options(given or {"tail": _ANSWER_TAIL})
-    # a search has a limit of its own
+    # a search has its own limit
     if not options.grep and (options.tail == "all" or int(options.tail) > _ANSWER_LINES):
         options = replace(options, tail=str(_ANSWER_LINES))
     source = merged(engine, board, checked_containers(asked.get("containers", [])), options)
@@ -396,7 +398,7 @@ async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[st
                 shown = line.as_json()
                 found.append((len(json.dumps(shown)), shown))
                 size += found[-1][0]
-                # the newest count: ubus carries 1 MiB at most
+                # keep the newest: ubus carries 1 MiB at most
                 while size > _ANSWER_BYTES or len(found) > _ANSWER_LINES:
                     size -= found.popleft()[0]
                     left_out += 1
@@ -408,7 +410,7 @@ async def last_lines(engine: DockerStream, board: StatusBoard, asked: Mapping[st
 
 
 class _Reader:
-    """One container's lines, some ahead."""
+    """Reads one container's lines, some ahead."""
 
     def __init__(
         self, name: str, source: AsyncGenerator[tuple[str, bytes], None], changed: asyncio.Event
@@ -433,14 +435,14 @@ class _Reader:
 
 
 async def _begun(readers: Sequence[_Reader]) -> None:
-    """Raises what the engine refuses one of them with at once."""
+    """Raises the engine's error if it refuses one of the containers at once."""
     done, _ = await asyncio.wait([reader.task for reader in readers], timeout=engine_streams.FIRST_WAIT_S)
     for task in done:
         task.result()
 
 
 async def _let_come(readers: Sequence[_Reader], changed: asyncio.Event, *, quiet_s: float | None) -> None:
-    """Waits for a line of each that has not ended, `quiet_s` seconds at most for those that have been silent."""
+    """Waits for a line of each open container; those that are silent are waited for at most `quiet_s` seconds."""
     try:
         async with asyncio.timeout(quiet_s):
             while any(not (reader.lines or reader.task.done() or reader.quiet) for reader in readers):

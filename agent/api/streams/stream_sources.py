@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a stream object can carry: a registry of kinds, and those that are ours: status, events, logs, stats.
+"""What a stream object can carry: the registry of kinds, and our own kinds: status, events, logs, stats.
 
-Another part adds its own (job progress, consoles): a `Kind` with the right that it takes and what opens a `Source`.
+Other modules add their kinds (job progress, consoles): a `Kind` with the right that it needs and a function that
+opens a `Source`.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from agent.status.board import StatusBoard
 from agent.status.ring import Ended
 from agent.threads import tell
 
-# The status board as a stream: a snapshot, then each change, resumable. Doors make of it what their readers take.
+# The status board as a stream: a snapshot, then each change; a reader can resume. HTTP and ubus format it for clients.
 
 
 async def board_feed(
     board: StatusBoard, resume: int | None = None
 ) -> AsyncGenerator[tuple[str, dict[str, Any], int | None], None]:
-    """("status", page, version) for each page of it, then ("change", event, version). Resumes after `resume` where the
-    ring reaches. The last page has no `next`; the version of those before it is None, as no reader can resume after them.
+    """Yields ("status", page, version) for each page of the board, then ("change", event, version). Resumes after
+    `resume` if the ring still has it. The last page has no `next`; earlier pages have the version None, because a
+    reader cannot resume after them.
 
-    A reader that falls behind the ring gets the whole status instead of what it missed: it slows no other reader down.
+    A reader that falls behind the ring gets the whole status again, so it does not slow other readers down.
     """
     loop = asyncio.get_running_loop()
     wake = asyncio.Event()
@@ -49,7 +51,7 @@ async def board_feed(
             wake.clear()
             events = board.events_after(sent) if sent is not None else None
             if sent is None or events is None:
-                sent = board.version  # what changes while the pages go out comes after them
+                sent = board.version  # changes while the pages are sent follow after them
                 for page in board.pages():
                     yield "status", page, None if "next" in page else sent
                 continue
@@ -64,46 +66,48 @@ async def board_feed(
 Args = Mapping[str, Any]
 Item = dict[str, Any]  # {"name": ..., and one of "json", "text", "bytes" (base64)}
 
-_TEXT_LIMIT = 4096  # characters of an item: at most 16 KiB, far below what one message may have
+_TEXT_LIMIT = 4096  # characters of an item: at most 16 KiB, far below the limit of a message
 _BYTES_LIMIT = 8192
 
 
 def json_item(name: str, value: Any) -> Item:
-    """Data."""
+    """An item with JSON data."""
     return {"name": name, "json": value}
 
 
 def text_items(name: str, text: str) -> list[Item]:
-    """Text, in pieces."""
+    """Items with text, in pieces."""
     starts = range(0, len(text), _TEXT_LIMIT)
     return [{"name": name, "text": text[start : start + _TEXT_LIMIT]} for start in starts]
 
 
 def bytes_items(name: str, data: bytes) -> list[Item]:
-    """Bytes as they are (JSON carries none: base64), in pieces."""
+    """Items with bytes, in pieces; base64, because JSON cannot carry bytes."""
     starts = range(0, len(data), _BYTES_LIMIT)
     pieces = (data[start : start + _BYTES_LIMIT] for start in starts)
     return [{"name": name, "bytes": base64.b64encode(piece).decode()} for piece in pieces]
 
 
 class Source(Protocol):
-    """One stream of a tab. Closing the generator ends it; an error of our tree in it ends it with that error."""
+    """One stream of a tab. Closing the generator ends it; one of our errors raised in it ends the stream
+    with that error.
+    """
 
     def items(self) -> AsyncGenerator[Item, None]:
-        """What it gives. Only as fast as it is taken."""
+        """The items, produced only as fast as they are taken."""
 
     async def input(self, data: bytes) -> None:
-        """What the reader types. Raises RequestError where nothing can be typed."""
+        """Takes what the reader types. Raises RequestError if the stream takes no input."""
 
     async def resize(self, rows: int, columns: int) -> None:
-        """The size of the reader's window. Raises RequestError for a source without a terminal."""
+        """Sets the size of the reader's window. Raises RequestError for a source without a terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """`grant` is the right that it takes to open one; `open` gets the arguments and raises RequestError.
+    """`grant` is the right needed to open one; `open` gets the arguments and raises RequestError.
 
-    `open_for_reader`: where a reader gets it without secrets.
+    `open_for_reader` opens it without secrets, if readers get it in another form.
     """
 
     grant: Grant
@@ -118,24 +122,23 @@ class OutputOnly:
     make: Callable[[], AsyncGenerator[Item, None]]
 
     def items(self) -> AsyncGenerator[Item, None]:
-        """What it gives."""
+        """The items."""
         return self.make()
 
     async def input(self, data: bytes) -> None:
-        """Nothing can be typed here."""
+        """Raises RequestError: nothing can be typed here."""
         del data
         raise RequestError("this stream takes no input")
 
     async def resize(self, rows: int, columns: int) -> None:
-        """No terminal."""
+        """Raises RequestError: there is no terminal."""
         del rows, columns
         raise RequestError("this stream has no window")
 
 
 def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
-    """The kinds that need nothing but these two."""
-    # One table for WebSocket and ubus: a kind of stream that one of them has and the other lacks would be found out by
-    # a user.
+    """The kinds that need only the board and the engine."""
+    # a single table for WebSocket and ubus, so that neither can lack a kind that the other has
     return {
         "status": Kind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
         "events": Kind(
@@ -149,7 +152,7 @@ def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
 
 
 def _query(args: Args, allowed: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Engine query of arguments. Raises RequestError."""
+    """The arguments as a query for the engine. Raises RequestError."""
     for name in args:
         if name not in allowed and name != "container":
             raise RequestError(f"{name[:64]!r} is not known; known: {', '.join(allowed)}")
@@ -182,12 +185,12 @@ async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
             if name != "status":
                 yield json_item(name, data)
                 continue
-            # the agent's own facts come with the first page only
+            # only the first page has the agent's own facts
             if "after" not in data:
                 yield json_item("status", {"version": data["version"], "agent": data["agent"]})
             for resource in data["resources"]:
                 yield json_item("resource", resource)
-            # the last page: from here on a reader can resume
+            # after the last page a reader can resume
             if version is not None:
                 yield json_item("synced", {"version": version})
     finally:
@@ -212,15 +215,14 @@ def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> Asyn
 
 
 def _logs(engine: DockerStream, board: StatusBoard, args: Args) -> Source:
-    """Of one `container`: its output in pieces. Of several `containers`: a `line` each, merged by time."""
+    """For one `container` its output in pieces; for several `containers` a `line` each, merged by time."""
     if unknown := sorted(args.keys() - {"container", "containers", *OPTIONS}):
         raise RequestError(
             f"{unknown[0][:64]!r} is not known; known: container, containers, {', '.join(OPTIONS)}"
         )
     options = log_options(args, follow=True)
     if "containers" not in args:
-        # One container's output goes on in pieces as it comes: nothing waits for the end of a line, as a prompt has
-        # none.
+        # the output of a single container comes in pieces, not lines: a prompt has no line end
         container = _container(args)
         return OutputOnly(lambda: _log_items(logs(engine, board, container, options)))
     if not isinstance(args["containers"], list):
@@ -262,7 +264,7 @@ def _open(consoles: Consoles, args: Args) -> ConsoleSource:
 
 
 class ConsoleSource:
-    """Implements `Source`."""
+    """A console as a `Source`."""
 
     def __init__(self, consoles: Consoles, container: str, spec: ExecSpec) -> None:
         self._consoles = consoles
@@ -272,18 +274,18 @@ class ConsoleSource:
         self._opened = asyncio.Event()
 
     async def items(self) -> AsyncGenerator[Item, None]:
-        """`open` {tty}, `stdout` and `stderr` in bytes, `exit` {code, reason}."""
+        """`open` {tty}, `stdout` and `stderr` as bytes, `exit` {code, reason}."""
         try:
             console = self._console = await self._consoles.open(self._container, self._spec)
         finally:
-            # also where it could not be opened: who types waits for this
+            # also on failure, because `input` and `resize` wait for it
             self._opened.set()
         try:
             yield json_item("open", {"tty": console.tty})
             async with aclosing(console.output()) as output:
                 async for piece in output:
                     if piece is None:
-                        continue  # only a reader that comes again can have missed something
+                        continue  # only a reader that reconnects can have missed something
                     if isinstance(piece, Ended):
                         yield json_item("exit", {"code": piece.code, "reason": piece.reason})
                         return
@@ -293,11 +295,11 @@ class ConsoleSource:
             await self._consoles.end(console)
 
     async def input(self, data: bytes) -> None:
-        """What is typed. Raises ConflictError after the end, EngineError."""
+        """Sends what the reader types. Raises ConflictError after the end, EngineError."""
         await (await self._running()).input(data)
 
     async def resize(self, rows: int, columns: int) -> None:
-        """The terminal's size. Raises ConflictError, EngineError."""
+        """Sets the terminal's size. Raises ConflictError, EngineError."""
         await (await self._running()).resize(rows=rows, columns=columns)
 
     async def _running(self) -> Console:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The object `ucidockd` on ubus: status, plan, reconcile, hotplug, streams, jobs, adoption, dockerd, and a notification
-when status changes.
+"""The object `ucidockd` on ubus: status, plan, reconcile, hotplug, streams, jobs, adoption, dockerd, and a
+notification when the status changes.
 
-What fails is answered as on HTTP: {"error": {"code", "message"}}.
+Errors are answered as over HTTP: {"error": {"code", "message"}}.
 """
 
 from __future__ import annotations
@@ -63,18 +63,19 @@ from agent.wire.ubus_message import Status
 logger = logging.getLogger(__name__)
 
 NAME = "ucidockd"
-ANSWER_S = 15.0  # by then a reconcile is answered, whatever is still under way
-_RPCD_SAVE_DIR = "/var/run/rpcd/uci-"  # and the session's id: where rpcd keeps what LuCI staged (rpcd: uci.c)
+ANSWER_S = 15.0  # a reconcile is answered by then, even if work is still in progress
+# plus the session's id: where rpcd keeps the changes that LuCI staged (rpcd: uci.c)
+_RPCD_SAVE_DIR = "/var/run/rpcd/uci-"
 FIRST_S = 0.1
-NEXT_S = 1.0  # uhttpd keeps for a browser whatever it does not read: few and small notifications only
+NEXT_S = 1.0  # uhttpd buffers all that a browser does not read, so notifications must be few and small
 
 
 def guarded(sessions: Sessions, name: str, method: str, handler: Handler) -> Handler:
-    """A call that comes with a session needs its right; uhttpd has asked too. Without one it is root's."""
+    """Wraps a handler: a call with a session needs the right for this method; a call without one comes from root."""
 
     async def handle(args: Arguments) -> Reply | None:
         session = args.get(SESSION)
-        # uhttpd and rpcd have asked already, but another process on ubus may pass any session on
+        # uhttpd and rpcd have checked already, but another process on ubus may pass any session
         if session is not None and not await sessions.allowed(session, name, method):
             raise BusError("the session may not do that", status=Status.PERMISSION_DENIED)
         return await handler(args)
@@ -83,12 +84,12 @@ def guarded(sessions: Sessions, name: str, method: str, handler: Handler) -> Han
 
 
 def explaining(handler: Handler) -> Handler:
-    """Our own errors become an answer that says what is wrong; those of the bus stay a status."""
+    """Wraps a handler: our own errors become an answer that says what is wrong; errors of the bus stay a status."""
 
     async def handle(args: Arguments) -> Reply | None:
         try:
             return await handler(args)
-        # libubus' callers look at the status of these
+        # callers that use libubus look at the status
         except BusError:
             raise
         except UcidockdError as exc:
@@ -98,23 +99,23 @@ def explaining(handler: Handler) -> Handler:
 
 
 def _body(args: Arguments) -> dict[str, Any]:
-    """The arguments as the body of a request would have them: the session is rpcd's addition."""
+    """The arguments as a request body would have them, without the session that rpcd adds."""
     return {name: value for name, value in args.items() if name != SESSION}
 
 
 class _Patience:
-    """Answers in time: work that takes longer continues, and status tells its outcome.
+    """Answers in time: longer work continues, and the status shows its outcome.
 
-    On HTTP one waits for as long as it takes; callers on ubus, LuCI among them, give up after 20 to 30 s.
+    A client over HTTP waits as long as the work takes; callers on ubus, LuCI included, give up after 20 to 30 s.
     """
 
     def __init__(self) -> None:
         self._going_on: set[asyncio.Task[dict[str, Any]]] = (
             set()
-        )  # a task without a reference may be collected
+        )  # asyncio keeps only weak references: a task without another one may be collected
 
     async def soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
-        """The answer, None while it takes longer."""
+        """The answer, or None if the work takes longer."""
         task = asyncio.create_task(work, name=name)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
@@ -130,7 +131,7 @@ class _Patience:
 
 
 class AgentMethods:
-    """`hotplug(subsystem, variables)` hears of what a hotplug script sends: a hint, never more."""
+    """`hotplug(subsystem, variables)` gets what a hotplug script sends; it is only a hint to look again."""
 
     def __init__(self, agent: AgentPort, hotplug: Callable[[str, Mapping[str, Any]], None]) -> None:
         self._agent = agent
@@ -138,7 +139,7 @@ class AgentMethods:
         self._soon = _Patience().soon
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         return {
             "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
             "plan": Method(handler=_unasked(lambda: self._agent.plan())),
@@ -172,7 +173,7 @@ class AgentMethods:
 
     async def _preview(self, args: Arguments) -> Reply:
         given = given_of(_body(args))
-        if session := args.get(SESSION):  # its right was asked for, so that it is the id of one
+        if session := args.get(SESSION):  # the session was checked, so it can safely become part of a path
             given = replace(given, save_dir=f"{_RPCD_SAVE_DIR}{session}")
         return await self._agent.plan(given)
 
@@ -214,7 +215,7 @@ def _by_name(answer: Callable[[str], Awaitable[Reply]]) -> Handler:
 
 
 def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusObject:
-    """The object with the methods of all groups, each behind its right."""
+    """The bus object with the methods of all groups, each behind its right."""
     methods = {
         name: Method(
             handler=guarded(sessions, NAME, name, explaining(method.handler)),
@@ -228,9 +229,10 @@ def make_agent_object(sessions: Sessions, *groups: Mapping[str, Method]) -> BusO
 
 
 class StatusNotifier:
-    """Notifies `status` {version, keys} on the object when the board changes: the keys of what changed, not the news.
+    """Sends the notification `status` {version, keys} when the board changes. It names the changed keys, not their
+    contents.
 
-    Coalesced, at most one a second, and nothing at all without a subscriber.
+    Changes are coalesced to at most one notification a second; without a subscriber none is sent.
     """
 
     def __init__(self, agent: AgentPort, bus: UbusClient, source: BusObject) -> None:
@@ -241,10 +243,10 @@ class StatusNotifier:
         source.on_subscribed = lambda _: self._changed.set()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         loop = asyncio.get_running_loop()
 
-        def changed() -> None:  # in the thread that changed it
+        def changed() -> None:  # called in the thread that changed the board
             tell(loop, self._changed.set)
 
         unsubscribe = self._board.subscribe(changed)
@@ -254,7 +256,7 @@ class StatusNotifier:
                 await self._changed.wait()
                 await asyncio.sleep(FIRST_S)
                 self._changed.clear()
-                # without a subscriber ubusd would get a message for no one, on every change
+                # without a subscriber ubusd would get a useless message for every change
                 if self._source.subscribed and self._board.version != sent:
                     sent = await self._notify(sent)
                     await asyncio.sleep(NEXT_S - FIRST_S)
@@ -264,7 +266,7 @@ class StatusNotifier:
     async def _notify(self, sent: int) -> int:
         events = self._board.events_after(sent)
         version = self._board.version if events is None else int(events[-1]["id"])
-        # past the ring it is not known what changed: no keys, look at all
+        # past the ring the changed keys are not known: without keys, subscribers read everything
         keys = sorted({str(event["key"]) for event in events or () if "key" in event})
         try:
             await self._bus.notify(self._source, "status", {"version": version, "keys": keys})
@@ -288,14 +290,14 @@ _START = {
 
 
 class JobMethods:
-    """The same jobs as on HTTP, with the same arguments and answers."""
+    """The same jobs as over HTTP, with the same arguments and answers."""
 
     def __init__(self, agent: AgentPort, jobs: Jobs) -> None:
         self._agent = agent
         self._jobs = jobs
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         return {
             "job_start": Method(handler=self._start, args=_START),
             "job_status": Method(handler=self._status, args={"id": STRING}),
@@ -333,7 +335,7 @@ class JobMethods:
 
 
 def job_kinds(jobs: Jobs) -> dict[str, Kind]:
-    """The stream of one job, of the argument `id`: `message`, `gap`, and `job`, the newest state only."""
+    """The stream of the job with the argument `id`: `message`, `gap`, and `job` in its newest state only."""
 
     def follow(args: Args) -> Source:
         if args.keys() != {"id"}:
@@ -345,7 +347,9 @@ def job_kinds(jobs: Jobs) -> dict[str, Kind]:
 
 
 def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:
-    """`logs`: the newest lines of containers, merged by time, in one answer; a stream follows them."""
+    """`logs`: the newest lines of containers, merged by time, in one answer. Streams can follow logs; this
+    method cannot.
+    """
 
     async def logs(args: Arguments) -> Reply:
         return await last_lines(engine, agent.board, args)
@@ -354,7 +358,7 @@ def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:
     return {"logs": Method(handler=logs, args={"containers": ARRAY, **texts})}
 
 
-# Adopting on ubus: the methods `adopt` and `diff` of the object `ucidockd`, with the answers of the routes of that name.
+# Adoption on ubus: the methods `adopt`, `diff` and others of the object `ucidockd`, with the answers of the HTTP routes.
 
 
 _IMPORT = {
@@ -365,13 +369,13 @@ _IMPORT = {
 
 
 class AdoptionMethods:
-    """The same answers as on HTTP."""
+    """The same answers as over HTTP."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         return {
             "adopt": Method(
                 handler=self._adopt,
@@ -414,17 +418,17 @@ class AdoptionMethods:
         return await self._agent.revert(checked_id(text(args, "name")), number, commit=commit)
 
 
-# The files of volumes on ubus: what is small. Archives come over HTTP and through transfers.
+# Files of volumes on ubus: only small answers. Archives use HTTP and transfers.
 
 
 class DataMethods:
-    """The same answers as on HTTP."""
+    """The same answers as over HTTP."""
 
     def __init__(self, data: Data) -> None:
         self._data = data
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         return {
             "volume_list": Method(handler=self._list, args={"name": STRING, "path": STRING}),
             "backup_list": Method(handler=self._backups, args={"name": STRING}),
@@ -455,14 +459,16 @@ class DataMethods:
 
 
 class UpdateMethods:
-    """The same answers as on HTTP; a check that takes longer than callers wait is answered with `under_way`."""
+    """The same answers as over HTTP, but an update check that outlasts its caller's patience is answered
+    with `under_way`.
+    """
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
         self._soon = _Patience().soon
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         return {
             "updates": Method(handler=_unasked(lambda: self._agent.updates())),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
@@ -489,13 +495,13 @@ class UpdateMethods:
 
 
 class DaemonMethods:
-    """`dockerd_*` answer at once: what became of it is in the status, under `daemon:dockerd`."""
+    """`dockerd_*` answer at once; the status shows the outcome under `daemon:dockerd`."""
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         return {
             **{f"dockerd_{wish}": Method(handler=self._wished(wish)) for wish in DaemonAction},
             "tls_client": Method(handler=self._client, args={"name": STRING, "days": INTEGER}),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The objects `docker` and `docker.*` on ubus: the Engine API in the envelope that luci-app-dockerman's views expect.
 
-    {"code": <the engine's HTTP status>, "headers": {lower-case name: value}, "body": <JSON value, list of them, or text>}
+ {"code": <the engine's HTTP status>, "headers": {lower-case name: value}, "body": <JSON value, list of them, or text>}
 
-What goes wrong here has the same envelope with `body.message`. A wrong type or an unknown argument is INVALID_ARGUMENT,
-and a session without the right PERMISSION_DENIED. Each call is its own task with a deadline; its reply is capped.
+Our own errors have the same envelope with `body.message`. A wrong type or an unknown argument gives INVALID_ARGUMENT, and a
+session without the right PERMISSION_DENIED. Each call runs as a task with a deadline, and the size of its reply is limited.
 """
 
 from __future__ import annotations
@@ -38,30 +38,31 @@ from agent.wire.ubus_message import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# What the arguments of a `docker*` method on ubus become: the target, query, headers and body of its Engine API call.
+# Turns the arguments of a `docker*` method on ubus into its Engine API call: path, query, headers and body.
 #
-# Names, arguments and their order are luci-app-dockerman's, whose views run on them unmodified. Everything that goes into
-# a request line is checked: ids, names and headers here, the query like that of `/docker/`.
+# Names, arguments and their order are those of luci-app-dockerman, whose views run on them unmodified. All text that
+# goes into a request is checked: ids, names and headers here, the query like that of `/docker/`.
 
 
 READ_S = 30.0
-CHANGE_S = 600.0  # a change is awaited to its end: its outcome would be unknown otherwise
+CHANGE_S = 600.0  # long, because a change is awaited to its end: otherwise its outcome would be unknown
 _EXEC = re.compile(r"[0-9a-f]{64}")
 _HEADERS = {"x-registry-auth": re.compile(r"[A-Za-z0-9+/=_-]{0,16384}")}
 _PLACEHOLDER = re.compile(r"\{\w+\}")
-_BODIES = ("body", "opts", "spec")  # arguments that are the request's body as a table
+_BODIES = ("body", "opts", "spec")  # arguments that become the request's JSON body
 
 TTYD_ARGS = {"id": STRING, "cmd": STRING, "port": INTEGER, "uid": STRING}
 
 
 def deadline_s(call: EngineCall) -> float:
-    """How long a caller waits for the answer, in seconds."""
+    """How long a caller may wait for the answer, in seconds."""
     return READ_S if call.verb in ("GET", "HEAD") else CHANGE_S
 
 
 def signature(call: EngineCall) -> dict[str, Type]:
     """The method's arguments with their types."""
-    # JSON carries no bytes: an archive comes as base64, and the options of an exec as dockerman's views send them
+    # JSON cannot carry bytes, so an archive is base64 text; the options of an exec are JSON text, as dockerman's
+    # views send them
     all_text = call.takes_tar or call.output is Output.EXEC
     return {
         name: STRING if name in ("id", "name") or (all_text and name != "query") else TABLE
@@ -70,7 +71,7 @@ def signature(call: EngineCall) -> dict[str, Type]:
 
 
 def call_target(call: EngineCall, args: Mapping[str, Any]) -> str:
-    """The checked id or name, "" if the call has none. Raises RequestError."""
+    """The checked id or name; "" if the call has none. Raises RequestError."""
     if not _PLACEHOLDER.search(call.path):
         return ""
     text = args.get("id", args.get("name"))
@@ -84,18 +85,18 @@ def call_target(call: EngineCall, args: Mapping[str, Any]) -> str:
 
 
 def path_of(call: EngineCall, name: str) -> str:
-    """The path of the request, for the checked `name`."""
+    """The path of the request for a checked `name`."""
     return _PLACEHOLDER.sub(lambda _: name, call.path)
 
 
 def call_query(call: EngineCall, args: Mapping[str, Any]) -> Pairs:
-    """The query, not checked yet (`engine_query`). Raises RequestError."""
+    """The query before `checked_query`. Raises RequestError."""
     pairs = [pair for name, value in args.get("query", {}).items() for pair in _pairs(name, value)]
     return pairs if call.bus_query is None else call.bus_query(pairs)
 
 
 def call_headers(args: Mapping[str, Any]) -> Pairs:
-    """The request's headers. Raises RequestError, which does not show values: they are secrets."""
+    """The request's headers. Raises RequestError, without the value, which is a secret."""
     found: Pairs = []
     for name, value in args.get("headers", {}).items():
         form = _HEADERS.get(name.lower())
@@ -108,13 +109,13 @@ def call_headers(args: Mapping[str, Any]) -> Pairs:
 
 
 def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, str]:
-    """The request's body and its type; None for none. Raises RequestError."""
+    """The request's body and its content type; None for no body. Raises RequestError."""
     if call.takes_tar:
         try:
             data = base64.b64decode(args.get("body", ""), validate=True)
         except (binascii.Error, ValueError) as exc:
             raise RequestError("body: expected a tar archive in base64") from exc
-        # A packed archive of a few KiB may unpack into gigabytes, on the router's flash.
+        # a compressed archive of a few KiB may unpack to gigabytes, on the router's flash
         if not is_plain_tar(data):
             raise RequestError(
                 "body: expected a plain tar archive; a compressed one is not taken", status=415
@@ -134,14 +135,14 @@ def _pairs(name: str, value: Any) -> Pairs:
 
 
 def _text(value: Any) -> str:
-    """As the engine reads it in a query: filters are JSON."""
+    """The form that the engine expects in a query: filters are JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"))
 
 
 def exec_body(text: str) -> dict[str, Any]:
-    """The options of an exec's start. Raises RequestError."""
+    """The options for the start of an exec. Raises RequestError."""
     try:
         value = json.loads(text) if text else {}
     except (ValueError, RecursionError) as exc:
@@ -151,13 +152,13 @@ def exec_body(text: str) -> dict[str, Any]:
     return value
 
 
-# Places that writers and readers share: readers, however many sessions they open, never take all of them.
+# Slots that writers and readers share. Readers can never take all of them, however many sessions they open.
 
 
 @dataclass(slots=True, kw_only=True)
 class Shares:
-    """`room` places of `what`. A reader's session takes `each` of them at most, all readers `readers`; writers take what is
-    free.
+    """`room` slots for `what`. A reader's session may take `each` of them, all readers together `readers`; writers
+    may take any free slot.
     """
 
     what: str
@@ -165,14 +166,14 @@ class Shares:
     readers: int
     each: int
     status: int = 429
-    _open: Counter[str] = field(default_factory=Counter)  # by session, those of readers
+    _open: Counter[str] = field(default_factory=Counter)  # slots of readers, by session
     _taken: int = 0
 
     def take(self, session: str, *, writer: bool) -> None:
-        """Give it back with `give_back`. Raises RequestError."""
+        """Takes a slot; return it with `give_back`. Raises RequestError."""
         if self._taken >= self.room:
             raise RequestError(f"{self.room} {self.what}; try again", status=self.status)
-        # Writers have no share of their own: they can stop everything anyway. Readers must not keep a writer out.
+        # writers have no limit of their own, since they can stop everything anyway; readers must not block a writer
         if not writer:
             if self._open[session] >= self.each:
                 raise RequestError(f"{self.each} {self.what} for this session; try again", status=self.status)
@@ -185,21 +186,22 @@ class Shares:
         self._taken += 1
 
     def give_back(self, session: str, *, writer: bool) -> None:
-        """The place that `take` took."""
+        """Returns the slot that `take` took."""
         self._taken -= 1
         if not writer:
             self._open[session] -= 1
             self._open = +self._open
 
 
-UNDER_WAY = 32  # of ubus_client.CALLS; the rest is for the agent's own object
-UNDER_WAY_OF_READERS = 20  # of UNDER_WAY
+UNDER_WAY = 32  # out of ubus_client.CALLS; the rest is for the agent's own object
+UNDER_WAY_OF_READERS = 20  # out of UNDER_WAY
 UNDER_WAY_OF_A_READER = 8
-_BODY_LIMIT = 2 * MESSAGE_LIMIT  # JSON text may be longer than the same as a blob, not by more
+# JSON text may be longer than the same value as a blob, but not twice as long
+_BODY_LIMIT = 2 * MESSAGE_LIMIT
 
 
 def failure(code: int, message: str) -> dict[str, Any]:
-    """The envelope of what went wrong on this side."""
+    """The envelope of an error on our side."""
     return {"code": code, "headers": {}, "body": {"message": message}}
 
 
@@ -208,7 +210,7 @@ _TAR_REFUSED = "a tar archive does not go through ubus; use the HTTP interface"
 
 
 class DockerObjects:
-    """`objects` are to be published; each call asks `engine`."""
+    """`objects` are to be published on ubus; each call becomes a request to `engine`."""
 
     def __init__(self, agent: AgentPort, engine: DockerStream, sessions: Sessions, *, ttyd: Ttyd) -> None:
         self._agent = agent
@@ -225,8 +227,8 @@ class DockerObjects:
         )
 
     def objects(self) -> list[BusObject]:
-        """One per object of the table in `engine_calls`."""
-        # not in the table of Engine API calls: it runs a program of ours, and only dockerman knows it
+        """One bus object for each object in the table `engine_calls`."""
+        # not in the table, because it starts a program instead of calling the Engine API; only dockerman uses it
         start = guarded(self._sessions, "docker.container", "ttyd_start", self._ttyd.start)
         more = {"docker.container": {"ttyd_start": Method(handler=start, args=TTYD_ARGS)}}
         return [
@@ -248,20 +250,20 @@ class DockerObjects:
         )
 
     async def _answer(self, call: EngineCall, args: Arguments) -> Reply:
-        # who came without a session is root
+        # a caller without a session is root
         session = args.get(SESSION, "")
         writer = SESSION not in args or await self._may_write(session)
         try:
-            # places first: who has none must not cost the engine anything
+            # take the slot first: a refused call must cost the engine nothing
             self._shares.take(session, writer=writer)
         except RequestError as exc:
             return failure(exc.status, str(exc))
         try:
-            # a call on ubus holds a place until it is answered, whatever the engine does
+            # with a deadline, because a call on ubus occupies its slot until it is answered
             async with asyncio.timeout(deadline_s(call)):
                 target = call_target(call, args)
                 version = await self._versions.wanted(self._agent.api_version())
-                # a reader gets no secrets
+                # the query of a reader is limited, and its answer masked below
                 query = checked_query(call.path, call_query(call, args), writer=writer)
                 headers = call_headers(args)
                 if call.output is Output.LOGS:
@@ -299,7 +301,7 @@ class DockerObjects:
             async for _, piece in output:
                 parts.append(piece)
                 size += len(piece)
-                # looked at while it is read: a log may be gigabytes
+                # checked while reading: a log may be gigabytes
                 if size > MESSAGE_LIMIT:
                     return _OVERSIZE
         text = b"".join(parts).decode("utf-8", "replace")
@@ -309,7 +311,7 @@ class DockerObjects:
 async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> dict[str, Any]:
     """The envelope of an answer. Raises EngineError."""
     made: dict[str, Any] = {"code": response.status, "headers": dict(response.headers)}
-    # JSON carries no bytes, and base64 of an archive would not fit
+    # JSON cannot carry bytes, and an archive in base64 would not fit
     if response.status < 400 and call.output is Output.TAR:
         raise RequestError(_TAR_REFUSED, status=501)
     try:

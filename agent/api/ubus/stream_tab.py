@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A browser's stream object on ubus: `ucidockd.stream.<id>`, with the streams of all its tabs in it.
+"""One stream object on ubus, `ucidockd.stream.<id>`. It carries the streams of all tabs of one browser.
 
-Its name is public, subscriptions outlive a logout, and ubus tells a publisher nothing about its subscribers. So there
-is exactly one subscriber (a second one ends the stream), the owner's session is asked for every 5 s, and all that was
-sent waits in the outbox until it is acknowledged. An owner whose connection broke moves the tab to an object of another
-name: uhttpd may hold the dead connection for long, and it would count as the second subscriber. The same packets can be
-fetched by `read`, which is what LuCI's pages do (docs/uhttpd.md says why): a fetch acknowledges what it follows on, and
-ends the fetch before it, so that of two readers the newer one reads.
+Its name is public, subscriptions outlive a logout, and ubus tells a publisher nothing about its subscribers.
+Therefore it has exactly one subscriber (a second one ends it), the owner's session is checked every 5 s, and
+everything sent waits in the outbox until it is acknowledged. An owner whose connection broke moves to an object with
+a new name: uhttpd may keep the dead connection for a long time, and it would count as a second subscriber.
+
+The same packets can be fetched with `read`, which LuCI's pages do (docs/uhttpd.md has the reason). A fetch
+acknowledges the packets before it and ends an earlier fetch, so the newer of two readers wins.
 """
 
 from __future__ import annotations
@@ -30,21 +31,22 @@ from agent.wire.ubus_message import MESSAGE_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# What a reader has not acknowledged yet, and no more of it than fits in its window.
+# Keeps what a reader has not acknowledged yet, at most as much as fits in its window.
 #
-# uhttpd buffers without bound for a browser that does not read, and tells us nothing of it. So a reader acknowledges what
-# it has read, and the source waits while the window is full: a slow reader stops the reading, not the memory.
+# uhttpd buffers without limit for a browser that does not read, and does not report it. Therefore a reader
+# acknowledges what it has read, and the source waits while the window is full: a slow reader slows the source down
+# instead of filling memory.
 
 
 WINDOW = 64 * 1024
 PACKET = 16 * 1024
 PACKETS = 64
-_JOINED = 4096  # characters of a text that more is joined to
+_JOINED = 4096  # characters up to which texts are joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """Items that go as one message. `seq` counts from 1 without gaps."""
+    """Items sent as one message. `seq` counts from 1 without gaps."""
 
     seq: int
     items: tuple[Mapping[str, Any], ...]
@@ -56,7 +58,7 @@ class Packet:
 
 
 class Outbox:
-    """Items go in by `put` where `has_room`; packets come out by `pack`, and stay until they are acknowledged."""
+    """`put` adds items while `has_room`; `pack` makes packets of them, which stay until they are acknowledged."""
 
     def __init__(self, *, window: int = WINDOW) -> None:
         self._window = window
@@ -74,13 +76,13 @@ class Outbox:
         return self._unacknowledged.lost
 
     def has_room(self, size: int) -> bool:
-        """Whether an item of that many bytes may come. An empty outbox takes one of any size."""
+        """Whether an item of `size` bytes fits. An empty outbox accepts any size."""
         if not self._size:
             return True
         return self._size + size <= self._window and len(self._unacknowledged) < PACKETS
 
     def put(self, item: Mapping[str, Any], size: int) -> None:
-        """Adds an item. Text that follows on text of the same stream is joined to it: logs come line by line."""
+        """Adds an item. Text that follows text of the same stream is joined to it, because logs come line by line."""
         self._size += size
         if self._waiting and (joined := _joined(self._waiting[-1][0], item)) is not None:
             self._waiting[-1] = (joined, self._waiting[-1][1] + size)
@@ -88,13 +90,13 @@ class Outbox:
             self._waiting.append((item, size))
 
     def pack(self) -> Packet | None:
-        """Makes the next packet of what waits; None when nothing does, or too many packets are out."""
-        # What is out and lost has to be sent again from here, so only so much may be out.
+        """Makes the next packet; None if nothing waits, or too many packets are unacknowledged."""
+        # unacknowledged packets may have to be sent again from here, so their number is limited
         if not self._waiting or len(self._unacknowledged) >= PACKETS:
             return None
         items: list[Mapping[str, Any]] = []
         size = 0
-        # At least one item, however large: else it would wait for ever.
+        # at least one item, however large: otherwise it would wait for ever
         while self._waiting and (not items or size + self._waiting[0][1] <= PACKET):
             item, item_size = self._waiting.popleft()
             items.append(item)
@@ -104,7 +106,7 @@ class Outbox:
         return packet
 
     def acknowledge(self, seq: int) -> bool:
-        """All up to `seq` were read. True when that is news; ValueError when they were never made."""
+        """Acknowledges all packets up to `seq`. True if that is new; ValueError if `seq` was never sent."""
         if not 0 <= seq <= self.last:
             raise ValueError(f"seq {seq}: expected 0 to {self.last}")
         if seq <= self.acknowledged:
@@ -114,12 +116,12 @@ class Outbox:
         return True
 
     def after(self, seq: int) -> list[Packet]:
-        """The packets after `seq` that are not acknowledged."""
+        """The unacknowledged packets after `seq`."""
         return [packet for _, packet in self._unacknowledged.after(seq)]
 
 
 def _joined(last: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Both as one; None where they are not of a kind, or long enough."""
+    """Both items as one; None if they are of different kinds, or the text would get too long."""
     if last.keys() != item.keys() or "text" not in item or len(last["text"]) + len(item["text"]) > _JOINED:
         return None
     if any(last[name] != item[name] for name in item if name != "text"):
@@ -130,10 +132,10 @@ def _joined(last: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, An
 PREFIX = "ucidockd.stream."
 SOURCES = 64
 SESSION_S = 5.0
-UNREAD_S = 15.0  # nothing acknowledged for so long: the reader is gone, or reads too slowly
-IDLE_S = 25.0  # without a subscriber and without a fetch
-PING_S = 10.0  # quiet for so long: a sign of life that must be acknowledged
-GATHER_S = 0.15  # news come in bursts: a fetch waits so long for the rest of one, unless a user types
+UNREAD_S = 15.0  # without an acknowledgement for this long, the reader is gone or too slow
+IDLE_S = 25.0  # allowed time without a subscriber and without a fetch
+PING_S = 10.0  # after this silence a ping is sent, which must be acknowledged
+GATHER_S = 0.15  # a fetch waits this long for the rest of a burst, unless a user types
 _NOTIFY_S = 5.0
 _TICK_S = 1.0
 _ITEM_LIMIT = MESSAGE_LIMIT // 2
@@ -142,7 +144,9 @@ StillAllowed = Callable[[], Awaitable[bool]]
 
 
 class Tab:
-    """`still_allowed` asks for the owner's session, and raises BusError without an answer. `writes`: a writer's."""
+    """The streams of one browser. `still_allowed` checks the owner's session, and raises BusError without an answer.
+    `writes` tells whether the owner is a writer.
+    """
 
     def __init__(
         self,
@@ -163,42 +167,43 @@ class Tab:
         self._outbox = Outbox()
         self._sources: dict[int, tuple[Source, asyncio.Task[None], str]] = {}
         self._last_source = 0
-        self._sent = 0  # seq of the last packet that the present subscriber got
+        self._sent = 0  # seq of the last packet sent to the current subscriber
         self._room = asyncio.Event()
-        self._turn = asyncio.Lock()  # first come, first served: a log without end keeps no console waiting
+        self._turn = asyncio.Lock()  # fair: an endless log does not starve a console
         self._news = asyncio.Event()
         self._end = asyncio.Event()
         self._fetching = 0
         self._fetch = 0  # number of the newest fetch
-        self._readers = 0  # how often one came or went
+        self._readers = 0  # how often a subscriber came or left
         self.reason = ""
         now = time.monotonic()
         self._read_at = self._wrote_at = self._attended_at = self._checked_at = now
 
     def make_object(self, number: str) -> BusObject:
-        """One that the tab may be read by."""
+        """A bus object through which this tab can be read."""
         return BusObject(name=PREFIX + number, methods={}, on_subscribed=self._on_subscribed, lasting=False)
 
-    # what its owner asks for
+    # called for its owner
 
     def move(self, target: BusObject) -> BusObject:
-        """From now on it is read by `target`, from the first packet on that was not acknowledged; the object before."""
+        """Switches to the bus object `target`, which resends all unacknowledged packets; returns the old object."""
         before, self.object = self.object, target
         self._on_subscribed(target.subscribed)
         return before
 
     def add(self, source: Source, *, owner: str = "", tag: str = "") -> int:
-        """Starts a stream; its number. With `tag` its first item is `opened` with both words: whose it is.
+        """Starts a stream; returns its number. With `tag` its first item is `opened`, with `owner` and `tag`, so that
+        the reader can match it to its request.
 
-        Raises RequestError when there are too many, or it is ending.
+        Raises RequestError if too many streams are open, or the tab is ending.
         """
         self.check()
         if len(self._sources) >= SOURCES:
             raise RequestError(f"{SOURCES} streams are open in this stream object", status=429)
         self._last_source += 1
         number = self._last_source
-        # Streams begin in the order in which they were asked for, but answers of ubus may overtake them: the
-        # first item says whose it is.
+        # streams start in the order of the requests, but ubus answers may arrive later than items: the first item
+        # identifies the stream
         first = json_item("opened", {"owner": owner, "tag": tag}) if tag else None
         task = asyncio.create_task(self._pump(number, source, first), name=f"stream-{number}")
         self._sources[number] = (source, task, owner)
@@ -206,33 +211,33 @@ class Tab:
 
     @property
     def streams(self) -> int:
-        """How many are open."""
+        """The number of open streams."""
         return len(self._sources)
 
     def check(self) -> None:
-        """Raises RequestError when it is ending."""
+        """Raises RequestError if the tab is ending."""
         if self._end.is_set():
             raise RequestError(f"the stream object has ended: {self.reason}", status=404)
 
     def source(self, number: int) -> Source:
-        """One of its streams. Raises RequestError."""
+        """The stream with this number. Raises RequestError."""
         try:
             return self._sources[number][0]
         except KeyError as exc:
             raise RequestError(f"stream {number} is not open", status=404) from exc
 
     def drop(self, number: int) -> None:
-        """Ends one of its streams. Raises RequestError."""
+        """Ends the stream with this number. Raises RequestError."""
         self.source(number)
         self._sources.pop(number)[1].cancel()
 
     def drop_of(self, owner: str) -> None:
-        """Ends the streams that were opened with that owner."""
+        """Ends the streams that were opened with this owner."""
         for number in [number for number, (*_, whose) in self._sources.items() if whose == owner]:
             self.drop(number)
 
     def acknowledge(self, seq: int) -> None:
-        """All packets up to `seq` were read. Raises RequestError."""
+        """Acknowledges all packets up to `seq`. Raises RequestError."""
         try:
             progress = self._outbox.acknowledge(seq)
         except ValueError as exc:
@@ -243,11 +248,12 @@ class Tab:
             self._news.set()
 
     async def read(self, after: int, wait_s: float) -> dict[str, Any]:
-        """The packets after `after`, which is acknowledged; waits for one. Ends an earlier fetch, which gets `replaced`.
+        """Acknowledges `after` and returns the packets after it; waits up to `wait_s` for one. An earlier fetch ends
+        and gets `replaced`.
 
         Raises RequestError.
         """
-        # a fetch says what the one before it has brought: nothing else needs to be sent
+        # a fetch acknowledges the one before it, so no other acknowledgement is needed
         self.acknowledge(after)
         self._fetch += 1
         mine = self._fetch
@@ -259,9 +265,9 @@ class Tab:
                 while self._fetch == mine and not self._end.is_set() and not (packets := self._packed(after)):
                     self._news.clear()
                     await self._news.wait()
-            # whether none of its streams takes input, whose echo is waited for
+            # only if no stream takes input: the echo of typed text must not wait
             if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
-                # each fetch is an HTTP request of the browser: news in a burst come in one
+                # each fetch is an HTTP request of the browser, so a burst should come in a single one
                 await asyncio.sleep(GATHER_S)
                 packets = self._packed(after)
         except TimeoutError:
@@ -279,16 +285,16 @@ class Tab:
             pass
         return self._outbox.after(after)
 
-    # its life
+    # life cycle
 
     def end(self, reason: str) -> None:
-        """Ends it; `run` returns."""
+        """Ends the tab; `run` returns."""
         self.reason = self.reason or reason
         self._end.set()
         self._news.set()
 
     async def run(self) -> None:
-        """Delivers and watches until the end, and ends its streams."""
+        """Delivers packets and watches the owner until the end, then ends the streams."""
         tasks = [
             asyncio.create_task(self._deliver(), name="stream-deliver"),
             asyncio.create_task(self._watch(), name="stream-watch"),
@@ -296,7 +302,7 @@ class Tab:
         try:
             await self._end.wait()
         finally:
-            # its streams end with it: their requests to the engine would go on unread
+            # otherwise their requests to the engine would continue unread
             tasks += [task for _, task, _ in self._sources.values()]
             for task in tasks:
                 task.cancel()
@@ -304,20 +310,20 @@ class Tab:
             self._sources.clear()
 
     async def say_goodbye(self) -> None:
-        """Tells the subscriber why it ends. Raises BusError."""
+        """Tells the subscriber why the tab ends. Raises BusError."""
         if self.object.subscribed:
             await self._bus.notify(self.object, "closed", {"reason": self.reason})
 
-    # filling
+    # filling the outbox
 
     async def _pump(self, number: int, source: Source, first: Item | None) -> None:
-        """One stream into the outbox, to its end."""
+        """Copies one stream into the outbox, to its end."""
         items = source.items()
         try:
             if first is not None:
                 await self._put(number, first)
             await self._copy(number, items)
-            # the reader learns how each stream ended: the tab itself goes on with the others
+            # each stream reports its own end, because the tab continues with the others
             await self._put(number, json_item("end", {}))
         except UcidockdError as exc:
             await self._put(number, json_item("error", body_of(exc)["error"]))
@@ -333,20 +339,20 @@ class Tab:
             await self._put(number, item)
 
     async def _put(self, number: int, item: Item) -> None:
-        """Waits while the window is full."""
+        """Adds an item; waits while the window is full."""
         entry = {"stream": number, **item}
         try:
             size = len(blobmsg.encode(entry, limit=_ITEM_LIMIT))
         except blobmsg.BlobError as exc:
             entry = {"stream": number, **json_item("error", {"code": "too-large", "message": str(exc)})}
             size = len(blobmsg.encode(entry))
-        # the lock is fair, the event is not: all that wait would wake up and the fastest would win
+        # the lock is fair, the event is not: without the lock all waiters would wake up and the fastest would win
         async with self._turn:
             while not self._outbox.has_room(size):
                 self._room.clear()
                 await self._room.wait()
         if self._outbox.last == self._outbox.acknowledged:
-            self._read_at = time.monotonic()  # nothing was to be acknowledged up to now
+            self._read_at = time.monotonic()  # until now there was nothing to acknowledge
         self._wrote_at = time.monotonic()
         self._outbox.put(entry, size)
         self._news.set()
@@ -357,7 +363,7 @@ class Tab:
         self._attended_at = self._read_at = time.monotonic()
         self._readers += 1
         if subscribed:
-            self._sent = self._outbox.acknowledged  # a new reader gets what the old one did not read
+            self._sent = self._outbox.acknowledged  # a new reader gets what the old one did not acknowledge
         self._news.set()
 
     async def _deliver(self) -> None:
@@ -372,12 +378,12 @@ class Tab:
         return unsent[0] if unsent else self._outbox.pack()
 
     async def _notify(self, packet: Packet) -> None:
-        # noted before it is sent: the answer may come after a change of readers
+        # set before sending, because the answer may arrive after the reader has changed
         self._sent, reader = packet.seq, self._readers
         try:
             readers = await self._bus.notify(self.object, "data", packet.as_json(), answer_s=_NOTIFY_S)
         except BusError as exc:
-            # one that went meanwhile answers no more, and gets it again when it is back
+            # a reader that left meanwhile does not answer, and gets the packet again when it returns
             if reader == self._readers:
                 self.end(f"the reader did not take a message: {exc}")
             return
@@ -395,8 +401,8 @@ class Tab:
                 return
 
     def _overdue(self, now: float) -> str:
-        """Why it is over; "" when it is not."""
-        # ubusd drops a subscriber whose connection ends; a page that fetches is only seen while it does
+        """Why the tab has to end; "" if it does not."""
+        # ubusd drops a subscriber whose connection ends; a page that fetches is visible only during a fetch
         attended = self.object.subscribed or self._fetching > 0
         if not attended:
             return "no reader" if now - self._attended_at > IDLE_S else ""
@@ -410,10 +416,12 @@ class Tab:
         return ""
 
     async def _session_ended(self) -> str:
-        """Asks every SESSION_S. One silence is asked about again at once, a second one is as good as a no."""
+        """Checks the session every SESSION_S. Without an answer it is checked again at once; a second failure counts
+        as a no.
+        """
         if time.monotonic() - self._checked_at < SESSION_S:
             return ""
-        # rpcd may be restarting just now
+        # a second try, because rpcd may be restarting
         for _ in range(2):
             try:
                 allowed = await self._still_allowed()

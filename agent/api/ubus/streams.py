@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The methods `stream_*` of the object `ucidockd`: open, resume, feed, acknowledge, fetch and close a stream object.
 
-The right to subscribe is granted to the one session that opened it, and revoked at its end: a pattern in an access
-list would let every reader see everybody's console.
+Only the session that opened a stream object gets the right to subscribe to it, until the object ends: a pattern in an
+access list would let every reader see the consoles of all others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 TABS = 32
 TABS_OF_A_SESSION = 8
-TABS_OF_READERS = 24  # of TABS
+TABS_OF_READERS = 24  # out of TABS
 SOURCES_OF_ALL = 512
 SOURCES_OF_READERS = 384
 SOURCES_OF_A_READER = 128
@@ -37,11 +37,11 @@ NAME_LIMIT = 64
 INPUT_LIMIT = 64 * 1024
 WAIT_LIMIT_S = 20  # LuCI gives a call up after that
 _WAIT_S = 20
-_STOP_S = 2.5  # a console's process is killed within that
+_STOP_S = 2.5  # the process of a console is killed within that time
 
 
 class Streams:
-    """All tabs. `kinds` may grow after construction."""
+    """All stream objects. `kinds` may grow after construction."""
 
     def __init__(self, bus: UbusClient, rpcd: Rpcd, kinds: Mapping[str, Kind]) -> None:
         self._bus = bus
@@ -52,7 +52,7 @@ class Streams:
         bus.on_lost(self._on_bus_lost)
 
     def methods(self) -> dict[str, Method]:
-        """To be published."""
+        """The methods to publish."""
         one = {"id": STRING, "stream": INTEGER}
         return {
             "stream_open": Method(
@@ -68,7 +68,7 @@ class Streams:
         }
 
     async def stop(self) -> None:
-        """Ends all of them, and cancels what does not end in time."""
+        """Ends all stream objects, and cancels those that do not end in time."""
         for tab in list(self._tabs.values()):
             tab.end("the agent stops")
         if self._tasks:
@@ -79,12 +79,14 @@ class Streams:
     # methods
 
     async def open(self, args: Arguments) -> Reply:
-        """A new tab, or with `id` an open one; with `kind` a stream in it. {id, object, window, stream?}."""
+        """Opens a new tab, or with `id` uses an open one; with `kind` also opens a stream in it. {id, object, window,
+        stream?}.
+        """
         session = args.get(SESSION, "")
         owner, tag = (args.get(name, "") for name in ("owner", "tag"))
         if max(len(owner), len(tag)) > NAME_LIMIT:
             raise RequestError(f"owner, tag: expected at most {NAME_LIMIT} characters")
-        # the right is asked for before anything is made: a tab that is refused its first stream would stay
+        # check the right before creating anything: a tab whose first stream is refused would remain
         source = await self._source(session, args)
         tab = self._tab(args) if args.get("id") else await self._new_tab(session)
         reply: dict[str, object] = {"id": tab.id, "object": tab.object.name, "window": WINDOW}
@@ -92,7 +94,7 @@ class Streams:
             return reply
         tabs = self._tabs.values()
         limits = [(SOURCES_OF_ALL, "", list(tabs))]
-        # sessions that may only read must not take what a writer needs to act
+        # sessions that may only read must not take the streams that a writer needs
         if not tab.writes:
             limits += [
                 (
@@ -112,11 +114,13 @@ class Streams:
         return {**reply, "stream": tab.add(source, owner=owner, tag=tag)}
 
     async def resume(self, args: Arguments) -> Reply:
-        """The tab by a fresh object, for an owner whose connection broke; the object before ends. {id, object, window}."""
+        """Moves the tab to a new bus object, for an owner whose connection broke; the old object ends. {id, object,
+        window}.
+        """
         tab = self._tab(args)
         async with tab.moving:
             tab.check()
-            # another name: uhttpd keeps the old subscription for ever (docs/uhttpd.md)
+            # under another name, because uhttpd keeps the old subscription for ever (docs/uhttpd.md)
             fresh = tab.make_object(secrets.token_hex(16))
             await self._publish(tab.session, fresh)
             before = tab.move(fresh)
@@ -124,24 +128,24 @@ class Streams:
         return {"id": tab.id, "object": fresh.name, "window": WINDOW}
 
     async def input(self, args: Arguments) -> Reply:
-        """`text`, or `data` in base64, for a stream that takes it."""
+        """Sends `text`, or `data` in base64, to a stream that takes input."""
         source = self._tab(args).source(args.get("stream", 0))
         if "data" not in args:
-            # JSON of a browser may hold half of a surrogate pair, which UTF-8 cannot express.
+            # a browser's JSON may contain half of a surrogate pair, which UTF-8 cannot express
             data: bytes = args.get("text", "").encode("utf-8", "replace")
         else:
             try:
                 data = base64.b64decode(args["data"], validate=True)
             except (binascii.Error, ValueError) as exc:
                 raise RequestError("data: expected base64") from exc
-        # Checked after decoding, as base64 is a third longer.
+        # checked after decoding, since base64 is a third longer
         if len(data) > INPUT_LIMIT:
             raise RequestError(f"input of {len(data)} bytes: expected {INPUT_LIMIT} at most", status=413)
         await source.input(data)
         return {}
 
     async def resize(self, args: Arguments) -> Reply:
-        """The window of a stream that has one."""
+        """Sets the window size of a stream that has a window."""
         source = self._tab(args).source(args.get("stream", 0))
         rows, columns = args.get("rows", 0), args.get("columns", 0)
         if not (1 <= rows <= 1000 and 1 <= columns <= 1000):
@@ -150,7 +154,7 @@ class Streams:
         return {}
 
     async def acknowledge(self, args: Arguments) -> Reply:
-        """All packets up to `seq` were read."""
+        """Acknowledges all packets up to `seq`."""
         self._tab(args).acknowledge(args.get("seq", 0))
         return {}
 
@@ -162,7 +166,7 @@ class Streams:
         return await self._tab(args).read(args.get("after", 0), wait)
 
     async def close(self, args: Arguments) -> Reply:
-        """Ends one stream, those of an `owner`, or without either the tab."""
+        """Ends one stream, or those of an `owner`, or without either the whole tab."""
         tab = self._tab(args)
         if "stream" in args:
             tab.drop(args["stream"])
@@ -184,24 +188,24 @@ class Streams:
         return tab
 
     async def _source(self, session: str, args: Arguments) -> Source | None:
-        """Raises RequestError, BusError."""
+        """The source to open; None without `kind`. Raises RequestError, BusError."""
         name = args.get("kind", "")
         if not name:
             return None
         kind = self._kinds.get(name)
         if kind is None:
             raise RequestError(f"kind {name[:64]!r}: expected one of {', '.join(sorted(self._kinds))}")
-        # Asked anew for each stream: the tab may be older than a change of the session's rights.
+        # checked for each stream, because the session's rights may have changed since the tab was opened
         if session and not await self._rpcd.allowed_now(session, kind.grant.object, kind.grant.method):
             raise BusError("the session may not read that", status=Status.PERMISSION_DENIED)
         opening = kind.open
-        # Some kinds hide from readers what writers see (secrets in configuration).
+        # some kinds hide secrets from readers
         if kind.open_for_reader is not None and not await self._may_write(session):
             opening = kind.open_for_reader
         return opening(args.get("args", {}))
 
     async def _may_write(self, session: str) -> bool:
-        """Who came without a session is root."""
+        """A caller without a session is root."""
         return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
 
     async def _new_tab(self, session: str) -> Tab:
@@ -217,7 +221,7 @@ class Streams:
         tab = Tab(
             secrets.token_hex(16), session, self._bus, lambda: self._still_allowed(session), writes=writes
         )
-        # counted before it is published, which takes a moment: others must not slip through the limit meanwhile
+        # counted before it is published, which takes a moment: concurrent calls must not exceed the limit
         self._tabs[tab.id] = tab
         try:
             await self._publish(session, tab.object)
@@ -238,14 +242,14 @@ class Streams:
             logger.debug("stream %s ended: %s", tab.id[:8], tab.reason)
         finally:
             self._tabs.pop(tab.id, None)
-            # a move that is under way has two objects, and the right one of them must go
+            # while a move is in progress the tab has two bus objects; wait, so that the right one is removed
             async with tab.moving:
                 with contextlib.suppress(BusError):
                     await tab.say_goodbye()
                 await self._withdraw(tab.session, tab.object)
 
     async def _publish(self, session: str, owned: BusObject) -> None:
-        """For that session only. Raises BusError; then nothing is left of it."""
+        """Publishes the object for that session only. Raises BusError, with everything undone."""
         try:
             await self._bus.add_object(owned)
             if session:
@@ -255,7 +259,7 @@ class Streams:
             raise
 
     async def _withdraw(self, session: str, owned: BusObject) -> None:
-        """As far as there is anybody who takes it."""
+        """Removes the object and the right to it, as far as ubusd and rpcd answer."""
         try:
             await self._bus.remove_object(owned)
         except BusError as exc:

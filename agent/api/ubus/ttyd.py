@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`docker.container ttyd_start`: a terminal by ttyd, where that is installed, for one container.
+"""`docker.container ttyd_start`: opens a terminal in a container with ttyd, if that is installed.
 
-ttyd asks for no password: the first to reach its port has a shell in the container. So it listens on the loopback
-device only, for one client. What others run is not touched; of ours, one per container. Our own console needs none of
-this (stream objects, or a WebSocket).
+ttyd asks for no password: the first client that connects gets a shell in the container. Therefore it listens on
+loopback only, for one client. Each container gets at most one ttyd of ours, and ttyd processes of others are left
+alone. Our own console needs none of this (stream objects, or a WebSocket).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 PORT = 7682
 _DEVICE = "lo"
 _LIMIT = 8
-_START_S = 0.5  # by then it has failed, or it listens
+_START_S = 0.5  # by then ttyd has either failed or listens
 _STOP_S = 1.0
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 
 
 class Ttyd:
-    """Starts ttyd and, with `close`, ends what it started. `engine`: the arguments that point `docker` at the engine."""
+    """Starts ttyd; `close` ends what it started. `engine` holds the arguments that point `docker` at the engine."""
 
     def __init__(self, engine: Sequence[str]) -> None:
         self._engine = engine
         self._running: dict[str, Process] = {}
 
     async def start(self, args: Arguments) -> Reply:
-        """The method: {"status": "ttyd started"} or {"error": why not}."""
+        """The ubus method: {"status": "ttyd started"} or {"error": reason}."""
         program, docker = shutil.which("ttyd"), shutil.which("docker")
         if program is None or docker is None:
             return {"error": f"{'docker' if program else 'ttyd'} is not installed"}
@@ -53,13 +53,13 @@ class Ttyd:
             words = _exec_words(container, args)
         except RequestError as exc:
             return {"error": str(exc)}
-        # `--once`: it ends with its client, and its port with it
+        # `--once`: ttyd ends with its client and frees the port
         listen = [program, "-q", "--once", "--writable", "-i", _DEVICE, "-p", str(port)]
         return await self._start(container, [*listen, docker, *self._engine, "exec", "-it", *words])
 
     async def _start(self, container: str, argv: list[str]) -> Reply:
         self._running = {c: p for c, p in self._running.items() if p.returncode is None}
-        # a client that lost its page would find the port taken by the shell it left
+        # if the user lost the page, the old shell would still occupy the port
         if container in self._running:
             await _end(self._running.pop(container))
         if len(self._running) >= _LIMIT:
@@ -72,7 +72,7 @@ class Ttyd:
             return {"error": f"ttyd does not start: {exc.strerror}"}
         self._running[container] = process
         try:
-            # ttyd says nothing when it is ready, but ends at once where it cannot listen
+            # ttyd does not report that it is ready, but exits at once if it cannot listen
             async with asyncio.timeout(_START_S):
                 code = await process.wait()
         except TimeoutError:
@@ -81,13 +81,13 @@ class Ttyd:
         return {"error": f"ttyd ended at once with code {code}; is the port in use?"}
 
     async def close(self) -> None:
-        """Ends those that still run."""
+        """Ends the processes that still run."""
         await asyncio.gather(*map(_end, self._running.values()))
         self._running.clear()
 
 
 def _exec_words(container: str, args: Arguments) -> list[str]:
-    """What follows `docker exec -it`: no shell reads it. Raises RequestError."""
+    """The arguments after `docker exec -it`; no shell interprets them. Raises RequestError."""
     user, text = args.get("uid", ""), args.get("cmd") or "/bin/sh"
     if user and not _USER.fullmatch(user):
         raise RequestError("Invalid user")
@@ -101,7 +101,7 @@ def _exec_words(container: str, args: Arguments) -> list[str]:
 
 
 async def _end(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it may end by itself meanwhile
+    with contextlib.suppress(ProcessLookupError):  # the process may end by itself meanwhile
         process.terminate()
         try:
             async with asyncio.timeout(_STOP_S):
