@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carrying plans out through ports; nothing here decides what to do."""
+"""Carries plans out through ports; nothing in this package decides what to do."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Carries operations out, deciding nothing. `agent.apply.worker_pool` says when.
+"""Carries out operations and decides nothing. `agent.apply.worker_pool` decides when each one runs.
 
 An engine call that changes something is always awaited to its end: a thread cannot be cancelled, so after a time-out
-the object would be in an unknown state.
+the state of the object would be unknown.
 """
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ from agent.plan.draft import desired_spec, joined_ids
 
 logger = logging.getLogger(__name__)
 
-ASIDE_SUFFIX = ".ucidockd-aside-"  # of the name of one whose name another of ours is to have
+# part of the temporary name of a container whose Docker name another of our containers needs
+ASIDE_SUFFIX = ".ucidockd-aside-"
 
 
 @dataclass(slots=True, kw_only=True)
 class Executor:
-    """Runs plans on one engine. `current`: whether a container still is what the configuration says."""
+    """Carries out plans on one engine. `current`: whether a container is still what the configuration asks for."""
 
     engine: Engine
     records: Records
@@ -73,7 +74,7 @@ class Executor:
     data: SavedData | None = None
 
     def begin(self, plan: ops.Plan) -> Run:
-        """Starts to carry the plan out and returns at once."""
+        """Starts to carry out the plan and returns at once."""
         return Run(plan, self.pool, self._run)
 
     def _run(self, work: ops.Work, failed_needs: set[str]) -> list[Outcome]:
@@ -90,8 +91,7 @@ class Executor:
                     break
         finally:
             complete = len(outcomes) == len(work.operations) and not any(o.error for o in outcomes)
-            # Also after an error that is not ours to handle: a key that stayed busy would be left alone by every later
-            # pass.
+            # also after an unexpected error: every later pass would leave a key alone that stayed busy
             self.ended(work, complete)
         return outcomes
 
@@ -105,7 +105,7 @@ class Executor:
         except UcidockdError as exc:
             return without_secrets(exc, getattr(operation, "container", None))
         except Exception as exc:
-            # one resource's work is a task of its own: an internal error in it must not stop the others
+            # each resource has its own task: an internal error in one must not stop the others
             logger.exception("%s %s", operation.verb, operation.key)
             return InternalError(f"internal error ({type(exc).__name__}); see the log")
         return None
@@ -115,7 +115,7 @@ class Executor:
         raise InternalError(f"no executor for {operation.verb}")
 
     def _current(self, key: str) -> Record:
-        """The record of a resource as it is now: an operation before this one may have changed it."""
+        """The present record of a resource: an earlier operation may have changed it."""
         found = [r for r in self.records.records() if r.key == key and not r.swap]
         if not found:
             raise InternalError(f"{key} has no record")
@@ -123,21 +123,22 @@ class Executor:
 
     @_do.register
     def _restart(self, operation: ops.RestartContainer) -> None:
-        # Not the engine's restart call: what keeps it from starting is cleared away between the two, see
-        # `_start_or_free`.
+        # Not the engine's restart call: `_start_or_free` may have to remove an obstacle between the stop and the
+        # start.
         self.engine.stop(operation.record.object_id, operation.container.spec.stop_timeout_s)
         with self._starting(operation.container):
             self._start_or_free(operation.record.object_id)
 
     @_do.register
     def _set_aside(self, operation: ops.SetAsideContainer) -> None:
-        # Two sections that exchange their names need one more name in between. Part of the nonce keeps it free of other
-        # containers.
+        # Two sections that exchange their names need a third name in between. Part of the nonce keeps that name
+        # unique.
         record = operation.record
         self.engine.rename(record.object_id, f"{record.name}{ASIDE_SUFFIX}{record.nonce[:4]}")
 
     def _announce(self, kind: str, resource: Container | Network | Volume, **more: Any) -> Record:
-        """A record is written before its object is created: a crash in between leaves nothing unknown."""
+        """Writes the record of an object before the object is created, so that a crash in between leaves no unknown
+        object."""
         stale = [
             r.nonce
             for r in self.records.records()
@@ -153,7 +154,8 @@ class Executor:
             spec_hash=spec_hash(spec),
             **more,
         )
-        self.records.put(record, instead_of=stale)  # in one: the record of one that is gone names its data
+        # in one write, because the old record names the data of the removed object
+        self.records.put(record, instead_of=stale)
         return record
 
     def _labels(self, record: Record) -> dict[str, str]:
@@ -169,12 +171,13 @@ class Executor:
         except EngineError as exc:
             self._undo_announce(record, exc)
             raise
-        # The id need not outlive a power cut: the label's nonce on the network tells it again.
+        # the id may be lost in a power cut: the nonce in the network's label identifies it
         self.records.change(record.nonce, lasting=False, object_id=object_id)
 
     @_do.register
     def _replace_network(self, operation: ops.ReplaceNetwork) -> None:
-        # the engine changes no network: its containers are taken off, and go back on the new one as their sections say
+        # Docker cannot change a network: its containers are disconnected, and connected to the new network as their
+        # sections say
         old = self._current(operation.key)
         declared = {container.section: container for container in operation.members}
         exchange = NetworkExchange(engine=self.engine, records=self.records)
@@ -183,7 +186,7 @@ class Executor:
         try:
             self._create_network(create)
         except EngineError as exc:
-            # the engine refused it: the old one comes back, and this is not tried again until the section changes
+            # the engine refused the new network: restore the old one, and do not try again until the section changes
             if exc.status:
                 spec = desired_spec(operation.network)
                 meant = meaning_hash("network", spec)
@@ -212,9 +215,9 @@ class Executor:
     def _adopt_object(
         self, kind: str, resource: Network | Volume, object_id: str, differing: tuple[str, ...]
     ) -> None:
-        """What differs is recorded as unknown, so that the next look sees a change."""
-        # Nothing is changed on the object itself: labels of a network or volume cannot be set afterwards, so only the
-        # record says that it is ours.
+        """Records options that differ as unknown, so that the next plan sees a change."""
+        # The object itself stays unchanged: labels of networks and volumes cannot be set later, so only the record
+        # says that it is ours.
         record = self._announce(kind, resource, adopted=True)
         spec = {name: "as found" if name in differing else value for name, value in record.spec.items()}
         spec |= dict.fromkeys(differing, "as found")
@@ -222,21 +225,21 @@ class Executor:
 
     @_do.register
     def _remove_network(self, operation: ops.RemoveNetwork) -> None:
-        # The object goes before its record: a kill in between leaves a record of something gone, which the next pass
-        # drops. The other way round it would be a foreign network for ever.
+        # Remove the object before its record: after a crash in between the next pass drops the record of an object
+        # that no longer exists. In the other order the network would stay as a foreign one for ever.
         self.engine.remove_network(operation.record.object_id)
         self.records.drop(operation.record.nonce)
 
     @_do.register
     def _create_volume(self, operation: ops.CreateVolume) -> None:
-        # A volume that held data and was deleted by others comes back empty. Its users are told until the user has
-        # acknowledged that.
+        # A volume with data that was deleted outside of ucidockd comes back empty. Its users are warned until the
+        # user acknowledges the loss.
         before = self._record_of(operation.key)
         empty = before is not None and before.object_id and holds_data(operation.volume)
         record = self._announce("volume", operation.volume, lost=(operation.volume.name,) if empty else ())
         made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
         if made.labels.get(LABEL_NONCE) != record.nonce:
-            # the engine gives the one that is there without a word: another client was quicker
+            # the engine silently returns an existing volume: another client created it first
             self.records.drop(record.nonce)
             raise ConflictError(f"a volume named {made.name} exists, and ucidockd did not create it")
         self.records.change(record.nonce, lasting=False, object_id=made.name)
@@ -259,21 +262,23 @@ class Executor:
         before = self._record_of(operation.key)
         fields = self._history().after(before, container, image_id)
         if before is not None and operation.keep == before.image_id:
-            fields["asked"] = before.asked  # not done by this
+            fields["asked"] = before.asked  # this operation does not fulfil the request
         self._make(operation.key, container, image_id, **fields)
 
     def _make(self, key: str, container: Container, image_id: str, **fields: Any) -> None:
-        """A container of that image, in the place of one that is gone. `fields`: more of its record."""
+        """Creates a container from that image, replacing one that no longer exists. `fields`: additional fields of its
+        record."""
         before = self._record_of(key)
         heir = Inheritance()
-        if before is not None and before.object_id:  # others removed it: its data goes on
+        # the container was removed outside of ucidockd: the new one inherits its data
+        if before is not None and before.object_id:
             declared = [record.name for record in self.records.records() if record.kind == "volume"]
             heir = inherit_from_gone(self.engine, container, image_id, before, declared)
-            # what was lost before stays said until it is acknowledged
+            # an earlier loss is shown until it is acknowledged
             heir = replace(heir, lost=tuple(dict.fromkeys((*before.lost, *heir.lost))))
         more = {"image_id": image_id, "joined": joined_ids(self.records.records(), container), **fields}
         kept = {"volumes": volume_words(heir.carry), "left": heir.left, "lost": heir.lost}
-        # recorded before it is created: after a crash the record tells that the container is ours
+        # recorded before it is created: after a crash the record shows that the container is ours
         record = self._announce(
             "container", container, completed=False, **more, **kept, **kept_policy(container)
         )
@@ -291,20 +296,20 @@ class Executor:
         self.records.change(record.nonce, lasting=False, object_id=object_id, volumes=volumes)
         if heir.lost:
             logger.warning("%s: created again, empty: %s", key, ", ".join(heir.lost))
-        # Engines before API 1.44 take one network at creation; the others are joined while it has not started yet.
+        # engines before API 1.44 accept one network at create; connect the others before the start
         for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
 
     def _record_of(self, key: str) -> Record | None:
-        """Of a container that is gone from the engine."""
+        """The record of a container that no longer exists on the engine."""
         found = [r for r in self.records.records() if r.key == key and not r.swap]
         return found[-1] if found else None
 
     def _undo_announce(self, record: Record, exc: EngineError, before: Record | None = None) -> None:
-        # without an answer the engine may have created it: the record stays, the label's nonce tells at the next look
+        # without a response the engine may have created the object: keep the record; the nonce in its label will show
         if exc.status:
             if before is not None:
-                self.records.put(before)  # it names the data of the one that is gone
+                self.records.put(before)  # it names the data of the removed container
             self.records.drop(record.nonce, lasting=False)
 
     @_do.register
@@ -312,7 +317,7 @@ class Executor:
         object_id = self._start_now(operation.key, operation.container)
         if operation.container.policy.post_start:
             record = self._current(operation.key)
-            # Noted before it is run: after a kill in between the next pass runs it again, rather than never.
+            # noted before the hook runs: after a crash in between the next pass runs it again instead of never
             self.records.change(record.nonce, hook_due=True)
             self._run_hook(operation.container, record.nonce, object_id)
 
@@ -322,12 +327,13 @@ class Executor:
         self._run_hook(operation.container, record.nonce, record.object_id)
 
     def _run_hook(self, container: Container, nonce: str, object_id: str) -> None:
-        """Where it fails the container keeps running, and the next pass after a back-off tries again."""
+        """Runs `post_start`. If it fails, the container keeps running, and a pass retries after the back-off."""
         self._hooks().post_start(container, object_id)
         self.records.change(nonce, hook_due=False)
 
     def _start_now(self, key: str, container: Container) -> str:
-        """The id of what runs then: another one, where the engine could no longer start it."""
+        """Starts a container and returns the id of what runs then: a new container if the engine could not start the old
+        one."""
         with self._starting(container):
             object_id = self._current(key).object_id
             try:
@@ -336,10 +342,10 @@ class Executor:
             except LeftoverError:
                 seen = self.engine.inspect_container(object_id)
                 if seen is None or seen.state != "created":
-                    raise  # it ran: what it wrote would be lost
+                    raise  # it has run before: what it wrote would be lost
                 logger.warning("%s: created again, because the engine can no longer start it", key)
                 self.engine.remove_container(object_id, volumes=True, force=True)
-                # those that went with a container that never ran: nothing was in them
+                # some volumes were deleted with the container; it never ran, so they were empty
                 record = self._current(key)
                 kept = tuple(
                     word for word in record.volumes if self.engine.inspect_volume(*names([word])) is not None
@@ -351,7 +357,8 @@ class Executor:
         return object_id
 
     def _start_or_free(self, object_id: str) -> None:
-        """One that was connected by hand to a network that is gone now starts no more until it is freed of that."""
+        """Starts a container. If it is still connected to a network that was removed, it is disconnected from it first,
+        because the engine refuses to start it otherwise."""
         try:
             self.engine.start(object_id)
         except EngineError as exc:
@@ -360,9 +367,10 @@ class Executor:
             self.engine.start(object_id)
 
     def _starting(self, container: Container) -> AbstractContextManager[None]:
-        """One after the other where the engine picks host ports: it does not do that atomically (moby#50054).
+        """Lets only one container start at a time if the engine chooses host ports: its choice is not atomic
+        (moby#50054).
 
-        Ranges are sent port by port, so nothing is left to pick in them.
+        Ranges are sent port by port, so the engine has nothing to choose in them.
         """
         picks = container.spec.publish_all or any(
             not port.host_port or port.host_port_end for port in container.spec.ports
@@ -371,7 +379,7 @@ class Executor:
 
     @_do.register
     def _stop(self, operation: ops.StopContainer) -> None:
-        # No change of the record: that it is meant to be down follows from its section, at each look.
+        # the record does not change: every plan derives from the section that the container should be stopped
         self.engine.stop(operation.record.object_id, operation.stop_timeout_s)
 
     @_do.register
@@ -382,8 +390,8 @@ class Executor:
     def _note(self, operation: ops.NoteContainer) -> None:
         record = operation.record
         changes = kept_policy(operation.container)
-        # What it waits for counts as applied with the next replacement only: until then the container runs with the
-        # mounts of before.
+        # Changed needs count as applied only after the next replacement: until then the container runs with its old
+        # mounts.
         if not operation.waits:
             changes |= {"waits": record.waits, "waits_known": record.waits_known}
         if operation.volumes is not None:
@@ -393,13 +401,14 @@ class Executor:
     @_do.register
     def _update(self, operation: ops.UpdateContainer) -> None:
         record, container = self._current(operation.key), operation.container
-        # the engine takes some settings without a word where the kernel lacks them: asked again, it would do so again
+        # where the kernel lacks a feature, the engine silently ignores the setting, and would do so again
         ignored = self._update_and_look(record, operation)
-        if ignored:  # or it was set back in this moment
+        if ignored:  # or another client reset it just now
             ignored = self._update_and_look(record, operation)
         if ignored:
             logger.warning("%s: the engine ignores %s", operation.key, ", ".join(ignored))
-        others = set(record.ignored) - set(operation.fields)  # one that took after all is looked at again
+        # a field that took effect this time is checked again from now on
+        others = set(record.ignored) - set(operation.fields)
         every = tuple(sorted({*others, *ignored}))
         if operation.again:
             self.records.change(record.nonce, ignored=every)
@@ -407,7 +416,7 @@ class Executor:
             self._applied(record, container, ignored=every)
 
     def _update_and_look(self, record: Record, operation: ops.UpdateContainer) -> tuple[str, ...]:
-        """The fields that are not as they were set."""
+        """Updates the container and returns the fields that did not take effect."""
         container = operation.container
         self.engine.update(record.object_id, update_body(container.spec, operation.fields))
         seen = self.engine.inspect_container(record.object_id)
@@ -415,11 +424,11 @@ class Executor:
         return tuple(change.field for change in drift if change.field in operation.fields)
 
     def _applied(self, record: Record, container: Container, **changes: Any) -> None:
-        # An update in place ends with the same record that a new container would have, so the two never differ in the
-        # next plan.
+        # After an update in place the record is the same as that of a new container, so the next plan sees no
+        # difference.
         spec = desired_spec(container)
         if record.spec_hash != spec_hash(spec):
-            # its section changed: that acknowledges a loss, and ends the pin of a rollback
+            # the section changed: this acknowledges a loss and ends the pin of a rollback
             changes = {"lost": (), "pinned": False, **changes}
         self.records.change(
             record.nonce, spec=spec, spec_hash=spec_hash(spec), name=container.name, **changes
@@ -436,7 +445,7 @@ class Executor:
         try:
             reconnect(self.engine, self.records, record.object_id, container.spec, ignored=record.ignored)
         except EngineError as exc:
-            # refused for what the section says: tried again once that changes
+            # the engine refused what the section says: try again when the section changes
             if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
                 self.records.change(record.nonce, **failure_of(container, record.image_id))
             raise
@@ -457,8 +466,8 @@ class Executor:
             self._replace_in_place(operation, before)
             return
         try:
-            # The pull comes first: it takes longest and fails most often, and up to here nothing of the old container
-            # is touched.
+            # Pull first: it takes longest and fails most often, and nothing of the old container has been touched
+            # yet.
             image_id = self.images.ensure(
                 container,
                 keep=operation.keep,
@@ -475,23 +484,23 @@ class Executor:
             swap = self._swap(pin=operation.pin, restores=operation.restores)
             try:
                 swap.run(container, before, image_id=image_id)
-            finally:  # also those that earlier attempts left, which were cut short
+            finally:  # also removes copies that interrupted attempts have left
                 if before.saved or operation.restores or container.policy.backup_before_update:
                     forget_copies(self.data, self.records)
         except (SkippedError, SupersededError, EngineUnreachableError):
-            raise  # it is asked for still
+            raise  # the request stays open
         except UcidockdError:
             if before.asked and self.records.get(before.nonce) is not None:
                 self.records.change(before.nonce, asked="")
             raise
         record = self._current(operation.key)
         if not self._has_its_macs(record.object_id, container):
-            # it would not be there in the next new container either
+            # a new container would not have the address either
             logger.warning("%s: the engine ignores mac_address", operation.key)
             self.records.change(record.nonce, ignored=(*record.ignored, MAC_FIELD))
 
     def _replace_in_place(self, operation: ops.ReplaceContainer, before: Record) -> None:
-        from agent.apply.free_first import FreeFirst  # few ask for it
+        from agent.apply.free_first import FreeFirst  # imported here because few users need it
 
         container, key = operation.container, operation.key
         steps = FreeFirst(
@@ -511,7 +520,7 @@ class Executor:
                 self._hooks().hold(container, before)
             steps.run(operation)
         except (SkippedError, SupersededError, EngineUnreachableError):
-            raise  # it is asked for still
+            raise  # the request stays open
         except UcidockdError:
             now = self._current(key)
             if now.asked and not now.freed:
@@ -526,7 +535,8 @@ class Executor:
 
     @_do.register
     def _adopt(self, operation: ops.AdoptContainer) -> None:
-        # it is replaced like one of ours, so that it comes back if the new one fails. Its record names what to give back
+        # The foreign container is replaced like one of ours, so that it comes back if the new one fails. Its record
+        # holds what a rollback has to restore.
         foreign = operation.foreign
         made_of = str(((foreign.inspect or {}).get("Config") or {}).get("Image") or "")
         keep = foreign.image_id if is_same_image(made_of, operation.container.spec.image) else ""
@@ -556,7 +566,7 @@ class Executor:
         except UcidockdError:
             left = self.records.get(nonce)
             unfinished = any(other.partner == nonce for other in self.records.records())
-            # it stays for as long as it is needed for a rollback, or to know that adopting it failed
+            # keep the record while a rollback needs it, or to remember that the adoption failed
             if left is not None and not unfinished and not left.failed_hash:
                 self.records.drop(nonce)
             raise
@@ -586,10 +596,11 @@ class Executor:
     def _retire(self, operation: ops.RetireContainer) -> None:
         record = operation.record
         if record.kind == "container":
-            # else the next start of the engine would start it again
+            # otherwise the engine would start it again at its next start
             self.engine.update(record.object_id, restart_body("no"))
             self.engine.stop(record.object_id, None)
-        # From now on its grace runs. It keeps its name and data, so that a section that comes back gets all of it.
+        # The grace period begins now. The container keeps its name and data, so that a section that comes back gets
+        # everything.
         self.records.change(record.nonce, removed_at=self.clock.wall())
 
     @_do.register
@@ -604,10 +615,11 @@ class Executor:
         record = operation.record
         self.engine.remove_container(record.object_id, volumes=operation.volumes, force=True)
         if operation.volumes:
-            # the anonymous ones of a container that is gone; those that were carried over are named to the engine
+            # the anonymous volumes of the removed container; volumes that were carried over have to be removed by
+            # name
             volumes = names(record.volumes, record.left)
-            # The engine's own `v=1` takes only volumes that it made for this container, not those that went from one
-            # container to the next.
+            # The engine's `v=1` removes only volumes that it created for this container, not volumes carried over
+            # from an earlier one.
             for name in volumes:
                 try:
                     self.engine.remove_volume(name)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the engine and a container say of a failure: without secrets, the last output, and whether it is a refusal."""
+"""Texts of failures from the engine and from containers: without secrets, with the last output, and whether the engine
+refused."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ from agent.wire.bodies import FrameDecoder, FrameError
 
 
 def without_secrets(error: UcidockdError, container: Container | None) -> UcidockdError:
-    """The same error without secrets, the environment values and tokens of the container that it is about among them."""
+    """Masks secrets in an error's text, including environment values and tokens of the container concerned."""
     error.args = tuple(blotted(str(word), container) for word in error.args)
     return error
 
 
 def blotted(text: str, container: Container | None) -> str:
-    """`text` without secrets, those of the container that it is about among them."""
+    """`text` without secrets, including those of the container concerned."""
     if container is None:
         return blotter(())(text)
-    # by value: a program prints its own passwords without the names that tell what they are
+    # by value: a program prints its passwords without the names that would identify them
     spec, policy = container.spec, container.policy
     values = [value for _, value in spec.env]
     values += [value for name, value in (*spec.log_opts, *spec.labels) if is_secret_name(name)]
@@ -32,19 +33,19 @@ def blotted(text: str, container: Container | None) -> str:
     return blotter(values)(text)
 
 
-# The last lines that a container printed before it failed: they go with it, and say why.
+# The last lines that a container printed before it failed. They are shown with the failure and often explain it.
 
 
 LINES = 10
 _LIMIT = 4096  # characters of all lines together
 _EVERY_S = 5.0
-_CONTAINERS = 64  # whose output is remembered
+_CONTAINERS = 64  # number of containers whose output is remembered
 
 
 def last_output(engine: Engine, object_id: str, container: Container | None) -> str:
-    """At most 10 lines and 4 KiB, without secrets and control characters; "" where the log cannot be read.
+    """At most 10 lines and 4 KiB, without secrets and control characters; "" if the log cannot be read.
 
-    Never raises EngineError: it is a help, and what it is about has failed already.
+    Never raises EngineError: the output only helps to explain a failure that is already being reported.
     """
     try:
         raw = engine.inspect_output(object_id, lines=LINES)
@@ -54,14 +55,15 @@ def last_output(engine: Engine, object_id: str, container: Container | None) -> 
 
 
 class LastOutputs:
-    """Of the containers that keep ending: asked for every 5 s at most, as such a loop turns several times a second."""
+    """The last output of containers that keep ending. The engine is asked at most every 5 s, because such a loop may run
+    several times a second."""
 
     def __init__(self, engine: Engine, records: Records) -> None:
         self._engine, self._records = engine, records
         self._known: dict[str, tuple[float, str]] = {}  # id -> when it was asked for, lines
 
     def of(self, key: str, desired: Desired, *, now: float) -> str:
-        """As `last_output`, of the container of a section. `now`: monotonic, seconds."""
+        """As `last_output`, for the container of a section. `now`: monotonic, seconds."""
         record = next((r for r in self._records.records() if r.key == key and not r.swap), None)
         if record is None:
             return ""
@@ -69,13 +71,13 @@ class LastOutputs:
         if now >= at + _EVERY_S:
             container = next((c for c in desired.containers if c.section == record.section), None)
             text = last_output(self._engine, record.object_id, container)
-            # ids change with each replacement: the oldest are of containers that are gone
+            # ids change with each replacement, so the oldest entries are of containers that no longer exist
             self._known = {**dict(list(self._known.items())[-_CONTAINERS:]), record.object_id: (now, text)}
         return text
 
 
 def tidied(raw: bytes, container: Container | None) -> str:
-    """The engine's log stream, framed or (of a container with a terminal) not, as plain text."""
+    """The engine's log stream as plain text; it is framed, except for a container with a terminal."""
     try:
         data = b"".join(piece for _, piece in FrameDecoder().feed(raw))
     except FrameError:
@@ -88,12 +90,14 @@ def tidied(raw: bytes, container: Container | None) -> str:
     return kept if len(kept) <= _LIMIT else f"...{kept[-_LIMIT:]}"
 
 
-# What the engine says when it refuses a container for what it is, so that trying the same again is pointless.
+# Tells whether the engine refuses a container because of its settings, so that a retry with the same settings is
+# pointless.
 #
-# Most of that comes as 400; some of it as 500, as any fault does, and only the words tell them apart.
+# Most refusals come with status 400, but some with status 500 like any internal error. Only the text distinguishes
+# these.
 
 
-# lower case, of moby (daemon, runconfig, opts), runc and libnetwork; each was seen, or read in their source
+# lower case, from moby (daemon, runconfig, opts), runc and libnetwork; each was observed, or read in the source
 _WORDS = (
     "invalid --security-opt",  # daemon/daemon_unix.go, parseSecurityOpt
     "decoding seccomp profile failed",
@@ -128,6 +132,6 @@ _WORDS = (
 
 
 def is_refusal(exc: EngineError) -> bool:
-    """Whether the engine can never take what it was sent."""
+    """Whether the engine can never accept what it was sent."""
     text = str(exc).lower()
     return exc.status == 400 or (exc.status >= 500 and any(words in text for words in _WORDS))

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`strategy free-first`: a new image where the disk cannot hold two. The old container and its image go before the pull.
+"""`strategy free-first`: updates a container when the disk cannot hold two images. The old container and its image are
+removed before the pull.
 
-The way back is the old digest, pulled again. What is under way is in the record (`Record.freed`), so that any pass goes
-on after a kill, a reboot, or hours without the registry: forward until the new container has passed its gate, or, once
-that has failed, back to the old image. The container's settings are the section's of today in both directions.
+The way back is to pull the old digest again. The record stores the progress (`Record.freed`), so that any pass can
+continue after a kill, a reboot, or hours without the registry: forward until the new container has passed its gate,
+or, once the new one has failed, back to the old image. In both directions the container's settings come from the
+present section.
 """
 
 from __future__ import annotations
@@ -32,9 +34,8 @@ _KEPT = ("digest", "previous", "pinned", "saved", "freed", "failed_hash", "faile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeFirst:
-    """One such replacement. `create(container, image_id, **fields of the record)`, `start`, `leave` and `waiting` are the
-    executor's, as of a swap; `current` is the record as it is by now.
-    """
+    """One such replacement. `create(container, image_id, **fields of the record)`, `start`, `leave` and `waiting` are
+    functions of the executor, as for a swap; `current` returns the present record."""
 
     engine: Engine
     records: Records
@@ -48,9 +49,8 @@ class FreeFirst:
     waiting: Callable[[], AbstractContextManager[None]]
 
     def run(self, operation: ops.ReplaceContainer) -> None:
-        """Begins, or goes on. Raises what went wrong: the old image is back then, or tried again by the next pass."""
-        # What the record says wins over the operation: it may go on from what an earlier pass, or an earlier agent, had
-        # begun.
+        """Begins or continues. Raises the error; then the old image is back, or the next pass tries again."""
+        # The record takes precedence over the operation: an earlier pass, or an earlier agent, may have begun.
         container, record = operation.container, self.current()
         freed = Freed.of(record) or self._begin(operation, record)
         if freed is None:
@@ -63,7 +63,8 @@ class FreeFirst:
                     self._do(step, container, freed)
                 self.records.change(self.current().nonce, freed=(), asked="")
                 return
-            # None of these is the new image's fault. `freed` stays in the record, and the next pass continues from there.
+            # none of these is a failure of the new image; `freed` stays in the record, and the next pass continues
+            # from there
             except (EngineUnreachableError, SkippedError, SupersededError):
                 raise
             except EngineError as exc:
@@ -74,7 +75,7 @@ class FreeFirst:
         if failure is not None:
             tried = record.image_id if record.image_id != freed.image_id else ""
             failed = failed_fields(container, tried, failure, digest=record.digest if tried else "")
-            if tried:  # whatever happens now, it is not tried again
+            if tried:  # from now on the new image is not tried again, whatever happens
                 freed = replace(freed, goes_back=True)
                 self.records.change(record.nonce, freed=freed.words, **failed)
         go_back(Strategy.FREE_FIRST, lambda step: self._undo(step, container, freed, failed))
@@ -84,12 +85,12 @@ class FreeFirst:
             raise failure
 
     def _begin(self, operation: ops.ReplaceContainer, record: Record) -> Freed | None:
-        """Nothing is touched before it is sure that there is a way forward, and one back.
+        """Checks that both the way forward and the way back exist, before anything is touched.
 
-        None: the registry has nothing else.
+        Returns None if the registry has no other image.
         """
         container = operation.container
-        # A tag would not do as the way back: it names the new image by then.
+        # a tag cannot be the way back: by then it names the new image
         digest = record.digest or self.history.images.digest(
             record.image_id, str(record.spec.get("image") or "")
         )
@@ -100,7 +101,7 @@ class FreeFirst:
             )
         old = look_at_image(self.engine, record.image_id) or {}
         wanted = operation.digest if operation.keep else container.spec.image
-        # the registry must have the new one, and it must fit once the old one is gone
+        # the registry must have the new image, and it must fit once the old one is removed
         new = self.images.foresee(container, wanted, frees=int(old.get("Size") or 0))
         if new and operation.only_image and digest.endswith(f"@{new}"):
             return None
@@ -116,8 +117,7 @@ class FreeFirst:
         return freed
 
     def _do(self, step: Step, container: Container, freed: Freed) -> None:
-        # Looked at before each step: whether it is done already shows on the engine, so a step may be repeated after a
-        # kill.
+        # Each step first checks on the engine whether it is already done, so a step may be repeated after a kill.
         record = self.current()
         seen = self.engine.inspect_container(record.object_id)
         is_old = record.image_id == freed.image_id
@@ -128,7 +128,7 @@ class FreeFirst:
                     self.engine.stop(record.object_id, container.spec.stop_timeout_s)
             case Step.SET_ASIDE:
                 if is_old:
-                    if seen is not None:  # its volumes stay for the next one
+                    if seen is not None:  # the next container takes over its volumes
                         self.engine.remove_container(record.object_id, volumes=False, force=True)
                     self._remove_image(record.image_id)
             case Step.CREATE:
@@ -152,12 +152,13 @@ class FreeFirst:
             running=freed.image_id,
         )
         fields = replace(self.history, pin=freed.pin).after(record, container, image_id)
-        if image_id == freed.image_id:  # the registry has nothing else
+        if image_id == freed.image_id:  # the registry has no other image
             fields |= {"pinned": record.pinned}
         self.create(container, image_id, **fields, freed=freed.words)
 
     def _undo(self, step: Step, container: Container, freed: Freed, failed: dict[str, Any]) -> None:
-        """Raises EngineError if the old image cannot be had now; a later pass tries again. `failed`: record fields."""
+        """Undoes a step. Raises EngineError if the old image cannot be pulled now; a later pass retries. `failed`:
+        record fields."""
         record = self.current()
         seen = self.engine.inspect_container(record.object_id)
         is_old = record.image_id == freed.image_id
@@ -168,13 +169,13 @@ class FreeFirst:
                         self.engine.remove_container(record.object_id, volumes=False, force=True)
                     self._remove_image(record.image_id)
                 elif seen is None:
-                    # One that was pulled, and of which no container could be made: the old one needs its place on the disk.
+                    # an image was pulled, but no container could be created from it: the old image needs its space
                     pulled = look_at_image(self.engine, freed.keep or container.spec.image)
                     if pulled is not None and pulled.get("Id") != freed.image_id:
                         self._remove_image(str(pulled["Id"]))
             case Step.SET_ASIDE:
-                if not is_old or seen is None:  # else it was never removed, or is made again already
-                    # Only that image and no other: a newer one is what has just failed.
+                if not is_old or seen is None:  # otherwise it was never removed, or is already recreated
+                    # only the old image will do: a newer one has just failed
                     image_id = self.images.ensure(
                         container, keep=freed.image_id, digest=freed.digest, only=True
                     )
@@ -189,13 +190,13 @@ class FreeFirst:
                 pass
 
     def _remove_image(self, image_id: str) -> None:
-        """With all its names. What another container uses stays, and takes its place on the disk."""
+        """Removes an image with all its names. An image that another container uses stays and keeps its space."""
         if any(
             r.image_id == image_id and r.section != self.current().section for r in self.records.records()
         ):
             logger.warning("image %s stays: another section runs it", image_id[:19])
             return
-        # by its names first: the engine refuses to remove one by its id while it has several
+        # by its names first: the engine refuses to remove an image by id while it has several names
         body = look_at_image(self.engine, image_id)
         for name in (*((body or {}).get("RepoTags") or ()), image_id):
             try:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images: pulled by policy, with the registry login that fits, before anything is stopped."""
+"""Makes sure that images are present: pulls them by policy, with the matching registry login, before anything is
+stopped."""
 
 from __future__ import annotations
 
@@ -23,17 +24,18 @@ from agent.status.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-# How far a pull is, for status: `status/progress` adds up, this says when there is something to tell.
+# Progress of a pull, for status: `status/progress` adds the layers up, this class decides when to report.
 
 
 REPORT_S = 0.5
-# An engine waits for a registry for ever. With the containerd store it says nothing of a layer's first MiB, and three
-# layers come at once: 300 s are 10 KiB/s.
+# An engine waits for a registry indefinitely. With the containerd store it reports nothing for the first MiB of a
+# layer, and pulls three layers at once: 300 s mean 10 KiB/s.
 STALL_S = 300.0
 
 
 class PullProgress:
-    """Takes steps, calls `report(percent)` when it has grown, at most twice a second. `clock`: monotonic seconds."""
+    """Receives the steps of a pull and calls `report(percent)` when the percentage has grown, at most twice a second.
+    `clock`: monotonic seconds."""
 
     def __init__(self, report: Callable[[int], None], clock: Callable[[], float]) -> None:
         self._report, self._clock = report, clock
@@ -43,7 +45,7 @@ class PullProgress:
         self._reported_at = float("-inf")
 
     def step(self, step: dict[str, Any]) -> None:
-        """One JSON object of the stream of POST /images/create."""
+        """Takes one JSON object of the stream of POST /images/create."""
         self._progress.feed(step)
         percent, now = self._progress.percent, self._clock()
         if self._work != (work := self._progress.work):
@@ -53,11 +55,11 @@ class PullProgress:
             self._report(percent)
 
     def begin(self) -> None:
-        """The pull begins now."""
+        """Starts the timer when the pull begins."""
         self._moved_at = self._clock()
 
     def is_stalled(self) -> bool:
-        """Whether nothing came forward for STALL_S, whatever the engine said meanwhile."""
+        """Whether there was no progress for STALL_S, whatever messages the engine sent meanwhile."""
         return self._clock() - self._moved_at > STALL_S
 
 
@@ -65,27 +67,29 @@ _NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine pass
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
 
 
-# around a pull, by image, platform and what is called while it waits; raises NoSpaceError
+# context manager around a pull; takes the image, the platform and a function to call while it waits; raises
+# NoSpaceError
 MakeRoom = Callable[[str, str, Callable[[], None]], AbstractContextManager[None]]
 
 
 @dataclass(slots=True, kw_only=True)
 class Images:
-    """Makes sure that a container's image is there."""
+    """Makes sure that a container's image is present."""
 
     engine: Engine
     auths: Sequence[RegistryAuth] = ()
     stopping: Callable[[], bool] = lambda: False
-    wanted: Callable[[Container], bool] = lambda container: True  # whether its section still names that image
+    wanted: Callable[[Container], bool] = lambda container: True  # whether the section still names this image
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     pulling: Callable[[Container, int], None] = lambda container, percent: None
-    # with the image id, "" where there is none, and the reason for status
+    # called with the image id ("" if there is none) and the reason for status
     pulled: Callable[[Container, str, Reason], None] = lambda container, image_id, reason: None
     clock: Callable[[], float] = time.monotonic
     room: MakeRoom = lambda image, platform, check: nullcontext()
-    # raises where its registry has no such image, or it would not fit with so many bytes more
+    # returns the digest; raises EngineError if the registry has no such image, or if it would not fit even with so
+    # many bytes freed
     foreseen: Callable[[str, str, int], str] = lambda image, platform, frees: ""
-    _found: dict[str, str] = field(default_factory=dict)  # name -> id, of those that were there in this pass
+    _found: dict[str, str] = field(default_factory=dict)  # name -> id, of images already found in this pass
     _digests: dict[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # RepoDigests by id, as last looked at in this pass
@@ -100,14 +104,14 @@ class Images:
         running: str = "",
         only: bool = False,
     ) -> str:
-        """The local image id (`sha256:...`) that a container is made of; see `create_from`.
+        """The local image id (`sha256:...`) to create the container from; see `create_from`.
 
-        `keep`: the image to use while it is available, locally or from a registry by `digest`. Else it
-        is what the reference names: pulled first where `option pull` says so, or with `fresh`. `only`: nothing else does.
-        `running`: what there is of it now is made of. With `fresh`, where the registry cannot be asked, another local
-        one is new enough.
-        Raises EngineError naming the image; a failed pull with `always` uses the local image when there is one.
-        SkippedError: its section names another image by now, a pull under way is cancelled.
+        `keep`: the image to use while it is available, locally or from a registry by `digest`. Otherwise it is the
+        image that the reference names, which is pulled first if `option pull` says so, or with `fresh`. `only`: no
+        other image than `keep` will do. `running`: image id of the running container. With `fresh`, if the registry
+        is unreachable, a local image other than this one is new enough.
+        Raises EngineError naming the image; if a pull with `always` fails, a local image is used if there is one.
+        SkippedError: the section names another image by now, so the pull was cancelled.
         """
         image, policy = container.spec.image, container.policy.pull
         if keep:
@@ -120,7 +124,7 @@ class Images:
                     " another one in `option image`"
                 )
         always = fresh or policy is Pull.ALWAYS
-        # all containers of a pass get the same image for a reference, whatever happens to the tag meanwhile
+        # within a pass all containers get the same image for a reference, even if the tag moves meanwhile
         if not always and image in self._found:
             return self._found[image]
         local = self._local(container, image)
@@ -128,14 +132,14 @@ class Images:
             which = f"image {image}" + (f" for {container.spec.platform}" if container.spec.platform else "")
             raise EngineError(f"{which} is not there and `option pull never` forbids to pull it")
         if policy is not Pull.NEVER and (always or local is None):
-            # with `fresh`, the image that runs is not a substitute for the newer one that was asked for
+            # with `fresh`, the running image does not replace the newer one that was requested
             spare = local is not None and not (fresh and local.get("Id") == running)
             local = self._pull(container, image, local if spare else None)
         self._found[image] = str((local or {})["Id"])
         return self._found[image]
 
     def digest(self, image_id: str, reference: str) -> str:
-        """By which it can be pulled again once it is gone; "" where the engine knows none."""
+        """The digest by which the image can be pulled again after it was removed; "" if the engine knows none."""
         if image_id not in self._digests:
             try:
                 self._look(image_id)
@@ -152,15 +156,17 @@ class Images:
         return image
 
     def foresee(self, container: Container, image: str, *, frees: int) -> str:
-        """What a pull would give once `frees` bytes are given back: its digest, "" where that is not known.
+        """The digest that a pull would get, "" if unknown. `frees`: bytes that will be freed before the pull.
 
-        Raises EngineError where a pull cannot be expected to work."""
+        Raises EngineError if the pull cannot succeed.
+        """
         if container.policy.pull is Pull.NEVER:
             raise EngineError(f"`option pull never` forbids to pull {image}")
         return self.foreseen(image, container.spec.platform or "", frees)
 
     def _kept(self, container: Container, keep: str, digest: str) -> str:
-        """Its id, "" where it is gone and what the reference names has to do. Raises EngineError for a pull by digest."""
+        """The id of the image to keep; "" if it is gone, so that the reference decides. Raises EngineError if a pull by
+        digest fails."""
         local = self._local(container, keep)
         if local is None and digest:
             if container.policy.pull is Pull.NEVER:
@@ -169,8 +175,8 @@ class Images:
         return str(local["Id"]) if local is not None else ""
 
     def _local(self, container: Container, reference: str) -> dict[str, Any] | None:
-        # the image, if it is one for that platform; any is for "". An engine's store may hold one of several under a
-        # name.
+        # The local image if it is for the container's platform; "" accepts any platform. An engine may store only one
+        # of several platforms under a name.
         platform = container.spec.platform or ""
         image = self._look(reference)
         if image is None or not platform:
@@ -180,7 +186,7 @@ class Images:
         return image if same and variant in ([], [image.get("Variant") or ""]) else None
 
     def _pull(self, container: Container, image: str, local: dict[str, object] | None) -> dict[str, object]:
-        """`local`: what does where the pull fails."""
+        """`local`: the image to use if the pull fails."""
         progress = PullProgress(lambda percent: self.pulling(container, percent), self.clock)
 
         def check() -> None:
@@ -194,12 +200,13 @@ class Images:
         auth, platform = auth_for(image, self.auths), container.spec.platform or ""
         try:
             with self.waiting(), self.room(image, platform, check):
-                progress.begin()  # others may have been waited for
+                progress.begin()  # the wait for space or for other pulls does not count
                 self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:
-            if auth is not None:  # a registry may repeat the login, and the engine what the registry says
+            # a registry may repeat the login in its error, and the engine passes that on
+            if auth is not None:
                 exc.args = tuple(map(blotter(auth.secrets()), map(str, exc.args)))
             full = isinstance(exc, NoSpaceError) or _NO_SPACE in str(exc)
             reason: Reason = "NoSpace" if full else "PullFailed"
@@ -218,7 +225,7 @@ class Images:
     def _show_end(
         self, container: Container, image: str, found: dict[str, object] | None, reason: Reason
     ) -> None:
-        if image == container.spec.image:  # what a digest names says nothing of the tag
+        if image == container.spec.image:  # a pull by digest says nothing about the tag
             self.pulled(container, str(found["Id"]) if found is not None else "", reason)
 
     def _check_wanted(self, container: Container) -> None:
@@ -228,15 +235,15 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a record keeps of the images that a container had. `keep`: how many that were good; `pin`: it is taken back to
-    its image."""
+    """The history of a container's images that its record stores. `keep`: how many good images to remember; `pin`: the
+    container is being taken back to an earlier image."""
 
     images: Images
     keep: int = 1
     pin: bool = False
 
     def after(self, old: Record | None, container: Container, image_id: str) -> dict[str, Any]:
-        """Fields of the record of a container made of `image_id`, which follows `old`."""
+        """Fields for the record of a container created from `image_id` that follows `old`."""
         digest = self.images.digest(image_id, container.spec.image)
         if old is None:
             return {"digest": digest}
@@ -251,7 +258,7 @@ class History:
                 "newer_at": old.newer_at,
             }
         previous = [word for word in old.previous if split_word(word)[0] != image_id]
-        # what a rollback leaves was not good: another rollback is not to bring it back
+        # a rollback leaves an image that was not good: do not offer it for another rollback
         if old.image_id and not self.pin:
             known = old.digest or self.images.digest(old.image_id, str(old.spec.get("image") or ""))
             previous.insert(0, f"{old.image_id}={known}")
@@ -267,20 +274,19 @@ class History:
 def create_from(
     engine: Engine, name: str, body: dict[str, Any], *, image_id: str, platform: str = ""
 ) -> tuple[str, dict[str, Any]]:
-    """Creates a container from the image `image_id` under the reference that `body` gives; returns its id and what
-    GET /containers/{id}/json then shows.
+    """Creates a container from the image `image_id`, under the reference in `body`; returns its id and the body of GET
+    /containers/{id}/json.
 
-    The reference is what `docker ps` and updaters read (`Config.Image`). A reference can move or vanish between our
-    look at the image and this call, so the id is verified afterwards; where it is another one, the container is
-    created again, by the id. Raises EngineError; one with a status means that nothing was left.
+    `docker ps` and updaters read the reference (`Config.Image`). It may move or vanish between our inspect of the
+    image and this call, so the image id is checked afterwards. If it differs, the container is created again, by id.
+    Raises EngineError; an error with a status means that no container was left.
     """
-    # Not by the id from the start: then `docker ps` and updaters would show an id where users expect the image's name.
+    # do not use the id from the start: `docker ps` and updaters would show it instead of the image's name
     by_id = {**body, "Image": image_id}
     try:
         object_id = engine.create_container(name, body, platform=platform)
     except EngineError as exc:
-        # The image is there but its name is gone (`docker rmi`, or a tag that moved on): it is made by the id all the
-        # same.
+        # the image exists, but has lost its name (`docker rmi`, or a moved tag): create the container by id
         if exc.status != 404 or body["Image"] == image_id:
             raise
         return _looked_at(engine, engine.create_container(name, by_id, platform=platform))
@@ -304,12 +310,12 @@ def _looked_at(engine: Engine, object_id: str) -> tuple[str, dict[str, Any]]:
 
 
 def _left_behind(exc: EngineError) -> EngineError:
-    """Without a status: the container is there, so its record must not go."""
+    """Removes the status from an error: the container exists, so its record must be kept."""
     return exc if not exc.status else EngineError(str(exc), retryable=exc.retryable)
 
 
 def look_at_image(engine: Engine, reference: str) -> dict[str, Any] | None:
-    """GET /images/{name}/json, None where it is not there. Raises EngineError that names the image."""
+    """GET /images/{name}/json, None if there is no such image. Raises EngineError naming the image."""
     try:
         return engine.inspect_image(reference)
     except EngineUnreachableError:
@@ -327,7 +333,8 @@ def registry_of(image: str) -> str:
 
 
 def auth_for(image: str, auths: Sequence[RegistryAuth]) -> RegistryAuth | None:
-    """The first login whose server is exactly the image's registry: never by suffix, lest it goes elsewhere."""
+    """The first login whose server is exactly the image's registry. Suffixes never match, so that no login reaches
+    another server."""
     wanted = registry_of(image)
     for auth in auths:
         server = auth.server.removeprefix("https://").removeprefix("http://").partition("/")[0]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Networks under containers that run: changed endpoints, changed networks, and the way back when the engine refuses.
+"""Changes networks under running containers: changed endpoints, changed networks, and the way back if the engine
+refuses.
 
-An endpoint cannot be edited and a network cannot either, so both have to go before the new one can come. What was
-there is read first, and put back when the new one is refused.
+Docker cannot edit an endpoint or a network, so the old one must be removed before the new one is created. The old
+state is read first, and restored if the engine refuses the new one.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from agent.plan.container.endpoints import PREDEFINED, compare, network_ids, wan
 
 logger = logging.getLogger(__name__)
 
-# A fixed address that another container has: one of ours whose address is any that was free moves out of the way.
+# Frees a fixed address that another container holds: if it is one of ours without a fixed address, it gets another
+# address.
 #
-# The engine hands out addresses first come, first served, also after a reboot, when it starts containers itself. Where
-# another container has the address, the error names it.
+# The engine assigns addresses first come, first served, also after a reboot when it starts containers by itself. If
+# an address is taken, the error names the container that holds it.
 
 
 _USED = "address already in use"  # libnetwork/ipamapi, ErrIPAlreadyAllocated
@@ -35,7 +37,7 @@ _USED = "address already in use"  # libnetwork/ipamapi, ErrIPAlreadyAllocated
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Holder:
-    """Who has an address: a container, or with an empty `id` the network itself."""
+    """The holder of an address: a container or, with an empty `id`, the network itself."""
 
     network: str
     network_id: str
@@ -47,18 +49,19 @@ class _Holder:
 def with_addresses(
     engine: Engine, records: Records, spec: ContainerSpec, object_id: str, act: Callable[[], object]
 ) -> None:
-    """Does what gives a container its addresses; a second time once those that are in the way have moved.
+    """Calls `act`, which gives a container its addresses; calls it again after containers that hold them have been
+    moved.
 
-    Raises EngineError, which names who keeps an address.
+    Raises EngineError naming the holder of an address.
     """
     try:
         act()
     except EngineError as exc:
-        # Only the text of the engine's error says that an address is taken: its status is that of many others.
+        # only the text of the engine's error says that an address is taken: many errors share its status
         if _USED not in str(exc).lower():
             raise
         holders = list(_holders(engine, records, spec, object_id))
-        # An address that another section declares is that section's: moving it would only exchange the two errors.
+        # an address that another section declares stays there: moving it would only exchange the two errors
         kept = [holder for holder in holders if _dynamic(records, holder) is None]
         if not holders:
             raise
@@ -68,13 +71,13 @@ def with_addresses(
 
 
 def pinned_first(endpoint: Endpoint) -> bool:
-    """For sorting: fixed addresses are taken before the engine hands out others."""
+    """Sort key: connects endpoints with fixed addresses before the engine assigns other addresses."""
     return not (endpoint.ip or endpoint.ip6)
 
 
 def _move(engine: Engine, records: Records, holders: list[_Holder], act: Callable[[], object]) -> None:
-    # The engine changes no address of an endpoint. They are put back only after `act` has taken the address, or one of them
-    # would get it again
+    # Docker cannot change the address of an endpoint, so disconnect the holders. Reconnect them only after `act` has
+    # taken the address; otherwise one of them could get it again.
     back: list[tuple[_Holder, Endpoint]] = []
     try:
         for holder in holders:
@@ -90,7 +93,7 @@ def _move(engine: Engine, records: Records, holders: list[_Holder], act: Callabl
         for holder, endpoint in back:
             try:
                 engine.connect(holder.network_id, holder.id, endpoint_body(endpoint))
-            except EngineError as exc:  # drift, which the next look at it repairs
+            except EngineError as exc:  # this is drift, which the next pass repairs
                 logger.warning("%s is not back on network %s: %s", holder.name, holder.network, exc)
 
 
@@ -119,8 +122,8 @@ def _who(network: ObservedNetwork, address: str, object_id: str) -> Iterator[_Ho
 
 
 def _dynamic(records: Records, holder: _Holder) -> Endpoint | None:
-    """The endpoint that one of ours is to have there, where no fixed address is meant; one without a network where its
-    section does not want it on that network at all. None: it has to stay."""
+    """The endpoint to which one of our containers may be moved, if its section sets no fixed address. It has an empty
+    network if the section does not want the container on this network at all. None: the holder has to stay."""
     record = _record(records, holder)
     if record is None:
         return None
@@ -158,9 +161,9 @@ def reconnect(
     *,
     ignored: Collection[str] = (),
 ) -> None:
-    """Makes a container's networks those of its spec; a network that is as declared is not touched.
+    """Makes the networks of a container match its spec; networks that are already as declared are not touched.
 
-    When one is refused, those from before are back; raises EngineError.
+    If the engine refuses one, the earlier networks are restored; raises EngineError.
     """
     _end_restarts(engine, object_id)
     seen = engine.inspect_container(object_id)
@@ -170,7 +173,7 @@ def reconnect(
     listed = engine.list_networks()
     known = network_ids(listed, records.records())
     found = compare(spec, body, known, ignored=ignored)
-    # by id, because two networks can share a name; the entry of a network that is gone has only the name left
+    # by id, because two networks can share a name; of a network that was removed only the name is left
     target = {name: known.get(name, name) for name in (*before, *wanted)}
     there = {network.id for network in listed}
     held = {name: item.get("NetworkID") for name, item in before.items()}
@@ -183,11 +186,11 @@ def reconnect(
                 engine.disconnect(source[name], object_id)
             connect = partial(engine.connect, target[name], object_id, endpoint_body(wanted[name]))
             with_addresses(engine, records, replace(spec, endpoints=(wanted[name],)), object_id, connect)
-        for name in found.extra:  # last: until here the container had a network all the time
+        for name in found.extra:  # last, so that the container always has a network
             touched.append(name)
             engine.disconnect(source[name], object_id)
     except EngineError:
-        # the one that was refused too: that may leave an entry without an endpoint
+        # include the refused network: its failed connect may leave an entry without an endpoint
         _quietly(lambda name: engine.disconnect(target[name], object_id), touched)
         back = [name for name in touched if name in before]
         _quietly(lambda name: engine.connect(source[name], object_id, _same_again(before[name])), back)
@@ -195,7 +198,7 @@ def reconnect(
 
 
 def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
-    """Takes the endpoints of networks that are not there any more off a container; False when it has none."""
+    """Disconnects a container from networks that no longer exist; False if there were none."""
     held = {name: item.get("NetworkID") or name for name, item in _endpoints(engine, object_id).items()}
     mine = {name: network for name, network in held.items() if name not in PREDEFINED}
     gone = sorted(name for name, network in mine.items() if engine.inspect_network(network) is None)
@@ -206,14 +209,16 @@ def disconnect_from_gone(engine: Engine, object_id: str) -> bool:
 
 
 def _end_restarts(engine: Engine, object_id: str) -> None:
-    """One between two restarts is neither connected nor disconnected properly; that it runs again is for any pass."""
+    """Stops a container that is between two restarts, because connects and disconnects do not work then. The next pass
+    starts it again."""
     seen = engine.inspect_container(object_id)
     if seen is not None and seen.state == "restarting":
         engine.stop(object_id, 0)
 
 
 def _quietly(call: Any, names: Iterable[str]) -> None:
-    """The error that led here is the one to be raised; what is still missing is drift, seen by the next look."""
+    """Calls `call` for each name and only logs errors: the original error is raised later, and the next pass repairs the
+    rest as drift."""
     for name in names:
         try:
             call(name)
@@ -231,7 +236,7 @@ def _endpoints_of(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _same_again(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for: addresses that the engine chose are for it to choose again."""
+    """The endpoint settings that were requested. Addresses that the engine chose are left out, so it chooses again."""
     kept = {
         name: endpoint.get(name) for name in ("IPAMConfig", "Aliases", "Links", "DriverOpts", "GwPriority")
     }
@@ -240,7 +245,7 @@ def _same_again(endpoint: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(slots=True, kw_only=True)
 class NetworkExchange:
-    """Replaces a network under its members; holds what is needed to put the old one back."""
+    """Replaces a network under its members; holds what is needed to restore the old network."""
 
     engine: Engine
     records: Records
@@ -248,10 +253,10 @@ class NetworkExchange:
     _members: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)  # id -> section, endpoint
 
     def take_down(self, old: Record) -> None:
-        """Disconnects our containers and removes the network. Raises ConflictError when others use it."""
+        """Disconnects our containers and removes the network. Raises ConflictError if other containers use it."""
         seen = self.engine.inspect_network(old.object_id)
         self._seen = seen.inspect if seen is not None else {}
-        # our containers on it, stopped ones too: the network's own list leaves them out
+        # our containers on it, also stopped ones, which the network's own list omits
         found = {}
         for record in self.records.records():
             if record.kind == "container" and record.object_id:
@@ -271,7 +276,7 @@ class NetworkExchange:
         self.engine.remove_network(old.object_id)
 
     def connect_members(self, new: Record, declared: Mapping[str, Container]) -> None:
-        """Connects those that the configuration wants on the new one."""
+        """Connects the containers to the new network as the configuration says."""
         found = [
             (endpoint, object_id)
             for object_id, (section, _) in self._members.items()
@@ -282,7 +287,7 @@ class NetworkExchange:
             self.engine.connect(new.object_id, object_id, endpoint_body(endpoint))
 
     def put_back(self, old: Record) -> Record:
-        """Makes the old network again from what it looked like, with its members; returns its new record."""
+        """Recreates the old network from its inspect body and reconnects its members; returns its new record."""
         names = ("Name", "Driver", "Internal", "Attachable", "EnableIPv6", "Options", "Labels", "IPAM")
         body = {name: self._seen[name] for name in names if name in self._seen}
         object_id = self.engine.create_network({**body, "CheckDuplicate": True})

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ports of applying and observing: the Docker Engine, the records of which objects are ours, and the clocks; and what the
-engine's lists may be believed.
-"""
+"""Ports for applying and observing: the Docker Engine, the records of which objects are ours, and the clocks. Also
+checks on how far the engine's lists can be trusted."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from agent.plan.records import Claims, Tags
 
 
 class ImageEngine(Protocol):
-    """What a clean-up asks of the engine."""
+    """The engine calls that a clean-up needs."""
 
     def identity(self, *, fresh: bool = False) -> EngineIdentity: ...
     def inspect_image(self, ref: str) -> dict[str, Any] | None: ...
@@ -38,9 +37,8 @@ class ImageEngine(Protocol):
 
 
 class Engine(ImageEngine, Protocol):
-    """One Docker Engine; each method is one engine call, `api_version` and `identity` (unless it is to be `fresh`) one
-    after a lost connection only.
-    """
+    """One Docker Engine. Each method is one engine call; `api_version` and `identity` (unless `fresh`) only call again
+    after a lost connection."""
 
     def api_version(self) -> tuple[int, int]: ...
     def info(self) -> dict[str, Any]: ...
@@ -80,14 +78,14 @@ class Engine(ImageEngine, Protocol):
     def events(self, since: int | None) -> Iterator[dict[str, Any]]: ...
 
 
-# Port: where it is kept which objects are ours. `agent.files.state` implements it.
+# Port: the storage for records of our objects. `agent.files.state` implements it.
 
 
 class Records(Protocol):
-    """Every method that changes something has written it to disk when it returns; StorageError: nothing is changed.
+    """A method that changes something has written it to disk when it returns. StorageError: nothing was changed.
 
-    What is not `lasting` survives the agent, and may be lost with the power: it is for what `recover` finds out again,
-    as the id of an object that carries the record's nonce.
+    Changes that are not `lasting` survive a restart of the agent, but may be lost in a power cut. Use them for facts
+    that `recover` can find out again, such as the id of an object whose label holds the record's nonce.
     """
 
     instance: str
@@ -110,7 +108,7 @@ class Records(Protocol):
 
 
 class SavedData(Protocol):
-    """Copies of volumes from before updates. Raises UcidockdError. `agent.data.restore` implements it."""
+    """Copies of volumes from before updates. Methods raise UcidockdError. `agent.data.restore` implements it."""
 
     def check(self, names: Iterable[str]) -> None: ...
 
@@ -123,12 +121,13 @@ class SavedData(Protocol):
     def keep_only(self, keys: Callable[[], Collection[str]]) -> None: ...
 
 
-# The clocks that passes and the applying of plans go by, handed down from the reconciler: tests let hours pass at once.
+# The clocks of passes and of applying, passed down from the reconciler: tests replace them to let hours pass at once.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """`wall` gives unix seconds and may jump, `monotonic` gives seconds and does not; `sleep` blocks its thread."""
+    """`wall` returns unix seconds and may jump; `monotonic` returns seconds and does not jump; `sleep` blocks its
+    thread."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -138,12 +137,12 @@ class Clock:
 SYSTEM_CLOCK = Clock()
 
 
-# What the engine's lists may be believed: an engine that is still loading, or a reply that was cut, lacks what is there;
-# one damaged object is listed and cannot be shown.
+# How far the engine's lists can be trusted: they may miss objects while the engine loads, or after a truncated
+# response, and may list a damaged object that cannot be inspected.
 
 
 def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
-    """Asks for what a list lacks, by id. Raises EngineError where it is there."""
+    """Asks by id for objects that a list misses. Raises EngineError if one of them exists."""
     for object_id in sorted(missing):
         if inspect(object_id) is not None:
             raise EngineError(f"the engine's list lacks {object_id[:12]}, which is there", retryable=True)
@@ -151,8 +150,8 @@ def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
 
 @contextmanager
 def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
-    """Notes that the engine does not show one thing, or shows it so that it cannot be read. One that is away is away for
-    all: that is raised."""
+    """Notes an error about a single object that the engine cannot show or shows in an unreadable form. Losing the engine
+    affects all objects and is raised."""
     try:
         yield
     except EngineUnreachableError:
@@ -162,7 +161,7 @@ def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
 
 
 def made_for(engine: Engine, records: Records, record: Record) -> ObservedContainer | None:
-    """The container that was made for a record, whatever its name is by now: our state file knows its label's nonce."""
+    """The container that was created for a record, whatever its present name: the nonce in its label identifies it."""
     ours = engine.list_containers(records.instance)
     found = next((seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce), None)
     if found is None:

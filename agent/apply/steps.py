@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all ways of replacing a container share: the order of the steps, the commands around them, and the trial of the new
-container. `agent.apply.swap` and `agent.apply.free_first` say what each step and its undo is.
+"""What all strategies of replacing a container share: the order of the steps, the hook commands, and proving the new
+container. `agent.apply.swap` and `agent.apply.free_first` implement each step and its undo.
 
-The commands are like Kubernetes' lifecycle hooks: a failing `pre_stop` is reported and stops nothing, a `post_start` that
-fails is a failed start. `hold_cmd` is asked before anything is done, as the update locks of balena.
+The hooks are like Kubernetes' lifecycle hooks: a failing `pre_stop` is reported but stops nothing, and a failing
+`post_start` counts as a failed start. `hold_cmd` is asked before anything is done, like balena's update locks.
 """
 
 from __future__ import annotations
@@ -26,26 +26,29 @@ from agent.plan.records import is_completed
 
 logger = logging.getLogger(__name__)
 
-HOOK_S = 30.0  # of pre_stop and post_start, unless the section says another
-HOLD_S = 30.0  # of hold_cmd
+HOOK_S = 30.0  # default time limit of pre_stop and post_start
+HOLD_S = 30.0  # time limit of hold_cmd
 HOLD_LIMIT_S = 86400.0
 _POLL_S = 0.2
 _HEALTH_LIMIT_S = 300.0
-_WHY_LIMIT = 512  # characters of an error that a record keeps
+_WHY_LIMIT = 512  # characters of an error that a record stores
 
 
 class Step(Enum):
-    """One step of a replacement. It may be repeated, and so may its undo: after a crash the records say what is under way,
-    not how far it came. Undoing what was not done does nothing."""
+    """One step of a replacement.
 
-    CREATE = auto()  # the new container, not started
-    STOP = auto()  # the old one, `pre_stop` first
-    MOVE_DATA = auto()  # copies of the old one's volumes, or the data of before in their place
-    SET_ASIDE = auto()  # the old one makes room for the new one: its name, or its place on the disk
-    PROVE = auto()  # the new one starts and passes its gate
+    A step and its undo may be repeated: after a crash the records say which replacement was in progress, but not how
+    far it got. Undoing a step that was not done has no effect.
+    """
+
+    CREATE = auto()  # create the new container without starting it
+    STOP = auto()  # run `pre_stop`, then stop the old container
+    MOVE_DATA = auto()  # copy the old container's volumes, or restore saved data in their place
+    SET_ASIDE = auto()  # the old container gives up its name, or its space on the disk
+    PROVE = auto()  # start the new container and wait until it passes its gate
 
 
-# The one place that knows the order. What was begun is undone in the reverse order of its row.
+# The only definition of the order. Steps are undone in reverse order.
 ORDER: Mapping[Strategy, tuple[Step, ...]] = {
     Strategy.SWAP: (Step.CREATE, Step.STOP, Step.MOVE_DATA, Step.SET_ASIDE, Step.PROVE),
     Strategy.HANDOVER: (Step.CREATE, Step.PROVE, Step.STOP, Step.SET_ASIDE),
@@ -60,9 +63,13 @@ def go_back(
 
     Raises the error of a step that the ones after it depend on. In a step of `later` an error does not keep the rest from
     being undone: the last of these errors is returned.
+    Undoes every step of a strategy in reverse order. Undoing a step that was not done has no effect.
+
+    Raises an error at once if later undo steps depend on the failed one. An error in a step of `later` does not stop
+    the others from being undone; the last such error is returned.
     """
     failed: EngineError | None = None
-    # In reverse: a step may be undone only when what builds on it is gone.
+    # in reverse: a step may only be undone after the steps that build on it
     for step in reversed(ORDER[strategy]):
         try:
             undo(step)
@@ -80,36 +87,38 @@ class GateError(EngineError):
 
 
 class SupersededError(EngineError):
-    """The configuration moved on, or the agent stops, before the new container passed its gate; it did not fail."""
+    """The configuration changed, or the agent stops, before the new container passed its gate. The container has not
+    failed."""
 
     code = "superseded"
 
 
 class HeldBackError(SkippedError):
-    """`hold_cmd` wants the replacement to wait."""
+    """`hold_cmd` postpones the replacement."""
 
     code = "held-back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """Runs them; each blocks for as long as its command and its deadline take."""
+    """Runs the hook commands; each call blocks until the command ends or its time limit is over."""
 
     engine: Engine
     records: Records
     clock: Clock
 
     def hold(self, container: Container, old: Record) -> None:
-        """Raises HeldBackError while `hold_cmd` says so, `hold_limit` at most. `old` is that of one that is not stopped."""
+        """Raises HeldBackError while `hold_cmd` postpones the replacement, at most for `hold_limit`. `old`: record of
+        the container that would be replaced."""
         command = container.policy.hold_cmd
         seen = self.engine.inspect_container(old.object_id) if command else None
-        # one that is between two restarts or paused cannot say no: what replaces it may be the cure
+        # a paused or restarting container cannot object: its replacement may be the cure
         runs = seen is not None and seen.state == "running"
         why = self._run(container, old.object_id, command, HOLD_S)[0] if command and runs else ""
         if not why:
             return
-        # The wall clock, since the limit has to go on through restarts of the agent. A clock that was set back begins
-        # it again.
+        # Use the wall clock, because the limit also counts across restarts of the agent. If the clock was set back,
+        # the limit starts again.
         now, limit = self.clock.wall(), container.policy.hold_limit_s
         limit = HOLD_LIMIT_S if limit is None else limit
         if old.held_at is None or old.held_at > now:
@@ -124,7 +133,7 @@ class Hooks:
         raise HeldBackError(f"hold_cmd {why}; it is replaced in {left} min at the latest", retryable=True)
 
     def pre_stop(self, container: Container, object_id: str) -> str:
-        """What went wrong, for people; "" when nothing."""
+        """Runs `pre_stop` and returns what went wrong, for people; "" if nothing did."""
         command, limit = container.policy.pre_stop, container.policy.pre_stop_timeout_s
         if not command:
             return ""
@@ -134,7 +143,7 @@ class Hooks:
         return f"pre_stop {why}" if why else ""
 
     def post_start(self, container: Container, object_id: str) -> None:
-        """Raises EngineError with what it printed last."""
+        """Runs `post_start`. Raises EngineError with the last output."""
         command, limit = container.policy.post_start, container.policy.post_start_timeout_s
         if not command:
             return
@@ -147,7 +156,8 @@ class Hooks:
     def _run(
         self, container: Container, object_id: str, command: tuple[str, ...], limit_s: float
     ) -> tuple[str, str]:
-        """What went wrong, with its last line, and its last lines; never the command, which may hold a password."""
+        """(what went wrong with the last line of output, the last lines). Never includes the command, which may contain
+        a password."""
         try:
             code, raw = self.engine.execute(object_id, command, limit_s)
         except EngineUnreachableError:
@@ -156,8 +166,8 @@ class Hooks:
             return "could not be run: " + tidied(str(exc).encode(), container), ""
         if code == 0:
             return "", ""
-        # The output goes to status and notices, which readers see: values that the section calls secret are taken out
-        # first.
+        # The output goes to status and notices, which readers can see: mask the values that the section treats as
+        # secret.
         output = tidied(raw, container)
         last = output.rpartition("\n")[2].strip()
         why = f"did not end within {limit_s:g} s" if code is None else f"exited with {code}"
@@ -173,19 +183,19 @@ def prove(
     leave: Callable[[Container], None],
     replaces: bool = False,
 ) -> None:
-    """Starts the new container and waits until it has passed its gate. `start` gives its id.
+    """Starts the new container and waits until it has passed its gate. `start` returns its id.
 
-    Raises GateError with what the container printed last, and what `leave` raises.
+    Raises GateError with the last output of the container, and whatever `leave` raises.
     """
     try:
         object_id = start()
     except EngineError as exc:
-        # an engine that did not answer says nothing of the new container
+        # without a response from the engine, the new container cannot be blamed
         if exc.status:
             raise GateError(str(exc), status=exc.status) from exc
         raise
     try:
-        # Before the gate: what the hook sets up, such as joining a cluster, may be what makes the container healthy.
+        # before the gate: the hook may make the container healthy, for example by joining a cluster
         hooks.post_start(container, object_id)
     except EngineUnreachableError:
         raise
@@ -210,22 +220,23 @@ def _gate(
     leave: Callable[[Container], None],
     clock: Clock,
 ) -> None:
-    """Waits until the new container stayed up for `gate` seconds, healthy all the time where it has a health check.
+    """Waits until the new container has stayed up for `gate` seconds and, if it has a health check, healthy all that
+    time.
 
-    Raises GateError, and what `leave` raises to end the wait early. Blocks for as long as the gate or the health check
-    takes; runs in a thread.
+    Raises GateError, and whatever `leave` raises to end the wait early. Blocks its thread for as long as the gate or
+    the health check takes.
     """
     begun = well_since = clock.monotonic()
     while True:
         seen = engine.inspect_container(object_id)
         now = clock.monotonic()
-        # A slow start does not count against the gate, and is not part of it either: the seconds begin when the first
-        # check has passed.
+        # The gate's seconds begin when the first health check has passed: a slow start neither counts as time in the
+        # gate nor as a failure.
         if seen is not None and _health(seen) == "starting":
             well_since = now
         if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
             return
-        # A gate may take minutes. An edit made meanwhile, or the end of the agent, need not wait for it.
+        # a gate may take minutes: an edit, or the end of the agent, must not have to wait for it
         leave(container)
         clock.sleep(_POLL_S)
 
@@ -256,9 +267,9 @@ def _judge(
         raise GateError(
             f"the new container exited with {state.get('ExitCode')}{killed} after {elapsed_s:.1f} s"
         )
-    # With a restart policy the engine hides a crash within a second: only the counter tells.
+    # with a restart policy the engine restarts a crashed container within a second: only the counter shows the crash
     restarts = (seen.inspect or {}).get("RestartCount", 0)
-    if state.get("Restarting") or restarts > 0:  # it runs again: its last exit code is not shown any more
+    if state.get("Restarting") or restarts > 0:  # it runs again, so its last exit code is no longer shown
         raise GateError(f"the new container ended and was restarted ({restarts}x) within {elapsed_s:.1f} s")
     health = _health(seen)
     if health == "unhealthy":
@@ -273,7 +284,7 @@ def _judge(
 def failed_fields(
     container: Container, image_id: str, error: EngineError | StorageError, *, digest: str
 ) -> dict[str, Any]:
-    """The fields of the old one's record that say what failed and why, so that it is not tried again as it is."""
+    """The fields in the old container's record that say what failed and why, so that the same attempt is not repeated."""
     return {
         **failure_of(container, image_id),
         "failed_why": str(without_secrets(error, container))[:_WHY_LIMIT],

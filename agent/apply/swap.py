@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Replacing a container without losing it: a swap that a crash at any step cannot break.
+"""Replaces a container without losing it: a swap that survives a crash at any step.
 
-The steps are those of `agent.apply.steps`. With `strategy handover` the new container is started and proven before the old
+`agent.apply.steps` defines the steps. With `strategy handover` the new container is started and proven before the old
 one stops; the undo is the same.
-Until the commit in state.json the old container is the right one: whatever fails or crashes before, `undo` puts it
-back. After the commit the new one is right and only the old one's removal is left. So the names on the engine never
-need to be understood: two words in state.json ("new", "retired") say all.
+
+Writing state.json is the commit point. Until then the old container is the valid one, and `undo` restores it after
+any failure or crash. From then on the new container is the valid one, and only the removal of the old one is left.
+Two values in state.json ("new", "retired") hold the whole state, so it never has to be derived from names on the
+engine.
 """
 
 from __future__ import annotations
@@ -44,14 +46,14 @@ logger = logging.getLogger(__name__)
 
 
 class DataNotMovedError(EngineError):
-    """The data could not be saved before an update, or not be put back: nothing is begun without."""
+    """The data could not be saved before an update, or could not be restored. The replacement does not go on without it."""
 
     code = "data"
 
 
 @dataclass(slots=True, kw_only=True)
 class _Exchange:
-    """What the steps of one swap work on. `new`: the record of the new container as it is by now."""
+    """The state of one swap. `new`: the present record of the new container."""
 
     container: Container
     old: Record
@@ -62,9 +64,8 @@ class _Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """One replacement; `run` raises what made it roll back, after the old container is back. `restores`: the key of the data
-    that its volumes get.
-    """
+    """One replacement. `run` raises the error that caused a rollback, after the old container is back. `restores`: the
+    key of the saved data to restore into the volumes."""
 
     engine: Engine
     records: Records
@@ -79,42 +80,44 @@ class Swap:
     clock: Clock = SYSTEM_CLOCK
 
     def run(self, container: Container, old: Record, *, image_id: str) -> None:
-        """Replaces the container of record `old` by one of `container`'s spec."""
-        # Looked at now and not taken from the plan: a pull may have taken minutes since that was made.
+        """Replaces the container of record `old` with one of `container`'s spec."""
+        # inspect now instead of using the plan: a pull may have taken minutes since then
         before = self.engine.inspect_container(old.object_id)
         if before is None:
             raise EngineError(f"{old.name} went away before it could be replaced", retryable=True)
-        # it stayed from a swap whose old one was removed by hand
+        # left over from a swap whose old container was removed outside of ucidockd
         if name_outside(before.name, "new") == container.name:
             self.engine.rename(old.object_id, container.name)
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
         saves = self._check_data(container, old, image_id)
-        # It is in the names of both containers during the swap and in the labels of the new one: a half-done swap can
-        # be told from anything a user makes.
+        # The nonce is in the names of both containers during the swap and in the new one's labels: it distinguishes
+        # them from anything that a user creates.
         nonce = secrets.token_hex(8)
         self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
         new = self._announce(container, old, image_id, nonce)
         under_way = _Exchange(container=container, old=old, new=new, before=before, saves=saves)
         try:
             self._do(Step.CREATE, under_way)
-            # both ways create first: whether the two may run at once shows in the volumes of what was created
+            # both strategies create first: the volumes of the created container show whether the two may run at the
+            # same time
             strategy = Strategy.HANDOVER if self._may_overlap(under_way) else Strategy.SWAP
             for step in ORDER[strategy][1:]:
                 self._do(step, under_way)
-            # From this write on the new container is the right one, whatever happens.
+            # the commit point: from this write on, the new container is the valid one
             self._commit(old, under_way.new)
         except (EngineError, StorageError) as exc:
             new = under_way.new
             unmoved = isinstance(exc, DataNotMovedError)
-            # An engine that went away or failed while the old one was put aside says nothing about the new one
+            # an engine that was lost, or that failed while the old container was set aside, says nothing about the
+            # new container
             refused = isinstance(exc, EngineError) and is_refusal(exc)
             rejected = unmoved or refused or isinstance(exc, GateError)
-            # undo the restored data in any case: a failed container must not cost what was written since the update
+            # undo restored data in any case: a failed container must not cost what was written since the update
             undone = container.policy.rollback or unmoved or bool(new.restores)
             if undone or not rejected or not new.object_id:
                 self._roll_back(new)
-                # Where only the creation failed and is tried again, nothing was put back: that is a plain failure.
+                # if only the create failed and will be retried, there was nothing to roll back: an ordinary failure
                 exc.rolled_back = rejected or bool(new.object_id)
                 if rejected and self.records.get(old.nonce) is not None:
                     digest = new.digest if image_id != old.image_id else ""
@@ -126,9 +129,9 @@ class Swap:
         self.finish(replace(old, swap="retired"), volumes=False)
 
     def _check_data(self, container: Container, old: Record, image_id: str) -> tuple[str, ...]:
-        """The volumes that are saved first. Raises DataNotMovedError for what cannot be, before anything is stopped."""
-        # A new image may change the format of its data so that the old image cannot read it; a changed option may not.
-        # And the way back to an image has its data already.
+        """The volumes to save first. Raises DataNotMovedError if they cannot be saved, before anything is stopped."""
+        # Only a new image may convert its data to a format that the old image cannot read; a changed option does not.
+        # When going back to an earlier image, its data is already saved.
         is_update = old.image_id and image_id != old.image_id and not (self.history and self.history.pin)
         saves: tuple[str, ...] = ()
         if is_update and container.policy.backup_before_update:
@@ -149,13 +152,14 @@ class Swap:
             raise DataNotMovedError(str(exc)) from exc
 
     def _check_names(self, *names: str) -> None:
-        """Raises ConflictError. Later it would be too late: the second name is needed after the stop."""
+        """Checks that the temporary names are free. Raises ConflictError now, because the second name is needed only
+        after the stop."""
         for name in names:
             if self.engine.inspect_container(name) is not None:
                 raise ConflictError(f"a container named {name} exists, and ucidockd did not create it")
 
     def _roll_back(self, new: Record) -> None:
-        """What keeps the old one from coming back is logged; the record stays, so the next pass tries again."""
+        """Rolls back. Errors are only logged: the record stays, so the next pass tries again."""
         try:
             self.undo(self.records.get(new.nonce) or new)
         except (EngineError, StorageError) as exc:
@@ -164,7 +168,7 @@ class Swap:
     def _announce(self, container: Container, old: Record, image_id: str, nonce: str) -> Record:
         spec = desired_spec(container)
         kept = self.history.after(old, container, image_id) if self.history is not None else {}
-        # What was saved before the update is what the volumes get back now; a second way back does not exist.
+        # the saved data is being restored into the volumes; there is no second copy for another way back
         if self.restores:
             kept["saved"] = ()
         new = Record(
@@ -183,7 +187,7 @@ class Swap:
             restores=self.restores,
             **kept,
         )
-        # in one write: a rollback, also one after a restart, reads in `old.running` whether to start it
+        # in one write: a rollback, even after a restart, reads in `old.running` whether to start the old container
         self.records.put(new, old)
         return new
 
@@ -206,7 +210,7 @@ class Swap:
                 if new.restores:
                     self._move(lambda data: data.lend(new.restores))
             case Step.SET_ASIDE:
-                # names are unique on an engine: the old one gives its own up first
+                # names are unique on an engine: rename the old container first
                 self.engine.rename(old.object_id, swap_name(under_way.before.name, "old", new.nonce))
                 self.engine.rename(new.object_id, container.name)
             case Step.PROVE:
@@ -224,14 +228,14 @@ class Swap:
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
         mounted = anonymous_volumes(before.inspect or {})
-        # Anonymous volumes are found by where they are mounted: the image may name other places than the one before.
+        # match anonymous volumes by target: the new image may use other targets than the old one
         old = self.records.get(new.partner)
         heir = inherit(
             self.engine, container, new.image_id, mounted, left=old.left if old is not None else ()
         )
         image = container.spec.image
         body = container_body(container, labels=labels, image=image, api=self.api, carry=heir.carry)
-        # under another name: the old one still has, and answers to, the declared one
+        # under a temporary name: the old container still has the declared name, and is reachable by it
         name = swap_name(container.name, "new", new.nonce)
         object_id, inspect = create_from(
             self.engine, name, body, image_id=new.image_id, platform=container.spec.platform or ""
@@ -245,19 +249,21 @@ class Swap:
         return new
 
     def _may_overlap(self, under_way: _Exchange) -> bool:
-        """Whether the new one starts while the old one runs. Not with volumes of the image that go from one to the other:
-        sections do not name them, and both would write. Nor with data to move, which must rest meanwhile."""
+        """Whether the new container may start while the old one runs. Not if anonymous volumes move from one to the
+        other: sections do not name them, and both would write. Nor if there is data to save or restore, which must
+        not change meanwhile."""
         policy, new = under_way.container.policy, under_way.new
         wanted = policy.should_run and under_way.old.running
         moves = under_way.saves or new.restores
         return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes and not moves
 
     def _disable_restarts(self, old: Record) -> None:
-        """Of a stopped container too: an engine that restarts in the middle of the swap would start both."""
+        """Disables the restart policy, also of a stopped container: an engine that restarts in the middle of the swap
+        would start both."""
         try:
             self.engine.update(old.object_id, restart_body("no"))
         except EngineError:
-            # a container that ends by itself at this moment: the engine was about to change a process that is gone
+            # a container that ended at this moment: the engine tried to update a process that no longer exists
             seen = self.engine.inspect_container(old.object_id)
             if seen is None or is_alive(seen):
                 raise
@@ -273,7 +279,7 @@ class Swap:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)
 
     def leave(self, container: Container) -> None:
-        """Raises SupersededError when there is no point in waiting for the new one."""
+        """Raises SupersededError if there is no point in waiting for the new container."""
         if self.stopping():
             raise SupersededError(
                 "the agent stops before the new container has passed its gate", retryable=True
@@ -284,7 +290,8 @@ class Swap:
             )
 
     def _commit(self, old: Record, new: Record) -> None:
-        """What else the records say of the section is over: one that was removed, and a foreign one adopted instead."""
+        """Commits the swap. Drops every other record of the section: of a container removed earlier, or replaced by
+        adopting a foreign one."""
         fresh = sorted(set(new.left) - set(old.left))
         if fresh:
             logger.warning("%s: not mounted any more and kept: volume %s", new.name, ", ".join(fresh))
@@ -293,35 +300,36 @@ class Swap:
             is_of_it = (record.kind, record.section, record.swap) == of
             if is_of_it and record.nonce not in {old.nonce, new.nonce}:
                 self.records.drop(record.nonce, lasting=False)
-        # Both in one write: with only one of them a restart would find two right containers, or none.
+        # both in one write: with only one of them, a restart would find two valid containers, or none
         self.records.put(replace(new, swap="", partner="", restores=""), replace(old, swap="retired"))
 
     def finish(self, old: Record, *, volumes: bool) -> None:
         """Removes a replaced container; its anonymous volumes live on in the new one."""
-        # By force: it is stopped, but a user may have started it again, and it has no place any more.
+        # force: it was stopped, but a user may have started it again
         self.engine.remove_container(old.object_id, volumes=volumes, force=True)
-        if old.saved:  # its record goes last: after a kill it tells that there may be copies
+        if old.saved:  # drop its record last: after a kill it shows that there may be copies
             forget_copies(self.data, self.records)
         self.records.drop(old.nonce, lasting=False)
 
     def undo(self, new: Record) -> None:
-        """Puts the old container back as it was and removes the new one, which stays where the old one is gone: it has
-        the data. Safe to repeat.
+        """Restores the old container and removes the new one. If the old one no longer exists, the new one stays,
+        because it has the data. Safe to repeat.
 
-        Once the old one has its name and restart policy again, starting it is a matter for any pass.
+        Once the old container has its name and restart policy back, any pass can start it.
         """
         old = self.records.get(new.partner)
-        # A new container whose id is not recorded would keep its ports and addresses for ever.
+        # without its id, the new container would keep its ports and addresses for ever
         made = None if new.object_id else made_for(self.engine, self.records, new)
-        object_id = made.id if made is not None else new.object_id  # its creation may not have been answered
+        # the create may have succeeded without a response
+        object_id = made.id if made is not None else new.object_id
         seen = self.engine.inspect_container(old.object_id) if old is not None else None
         if object_id and old is not None and seen is None:
             self._commit(old, replace(new, object_id=object_id))
             self.finish(replace(old, swap="retired"), volumes=False)
             return
         new = replace(new, object_id=object_id)
-        # A handover goes back in a swap's order: nothing of the old one is given back beside the new one, nor on its data.
-        # Its name and its restart policy do not depend on each other.
+        # A handover is undone in the order of a swap: the old container gets nothing back while the new one still
+        # exists or has its data. Its name and its restart policy do not depend on each other.
         failed = go_back(
             Strategy.SWAP,
             lambda step: self._undo(step, new, old, seen),
@@ -331,16 +339,17 @@ class Swap:
             if failed is not None:
                 raise failed
             self.records.drop(new.nonce)
-        finally:  # that it runs again matters most, whatever its name and its restart policy are, and our disk
+        finally:  # running again matters most, even if its name, its restart policy or our disk have problems
             if old is not None and seen is not None and old.running and not is_alive(seen):
                 self.engine.start(old.object_id)
 
     def _undo(self, step: Step, new: Record, old: Record | None, seen: ObservedContainer | None) -> None:
-        """`seen`: the old container, None where it is gone."""
+        """Undoes a step. `seen`: the old container, None if it no longer exists."""
         match step:
             case Step.PROVE:
-                # It goes first, as it holds ports, addresses and volumes that the old one needs. To the engine, volumes
-                # that were carried over are named ones, and stay: only what was made for this one goes
+                # Remove the new container first: it holds ports, addresses and volumes that the old one needs. To the
+                # engine, carried-over volumes are named volumes and stay; only volumes created for this container are
+                # removed.
                 if new.object_id:
                     self.engine.remove_container(new.object_id, volumes=True, force=True)
             case Step.MOVE_DATA:
@@ -349,29 +358,30 @@ class Swap:
                 if old is not None and seen is not None:
                     self._give_name_back(old, seen)
             case Step.STOP:
-                # starting it is left to `undo`, after the record of the swap is dropped: from then on any pass does
+                # `undo` starts the old container after it has dropped the swap's record; from then on any pass can
+                # start it
                 if old is not None and seen is not None:
                     policy = old.spec.get("restart") or {}
                     body = restart_body(policy.get("name", "no"), policy.get("max_retries", 0))
                     self.engine.update(old.object_id, body)
             case Step.CREATE:
-                pass  # it went with PROVE
+                pass  # removed with PROVE
 
     def _take_data_back(self, new: Record) -> None:
-        """The data of before is lent for as long as it is not committed; what was saved is what the old one left."""
+        """Restored data stays revocable until the commit; data that was saved first is what the old container left."""
         if new.restores:
             self._move(lambda data: data.take_back(new.restores))
         if new.saved[:1] != (new.nonce,):
             return
         try:
             self._move(lambda data: data.lend(new.nonce))
-        except DataNotMovedError as exc:  # that the old one runs matters more
+        except DataNotMovedError as exc:  # running the old container matters more than its data
             logger.warning("%s: its data stays as the new container left it: %s", new.name, exc)
             self._move(lambda data: data.take_back(new.nonce))
 
     def _give_name_back(self, old: Record, seen: ObservedContainer) -> None:
-        """Where it came so far as to lose it. One of ours can do without it for a while, as any pass gives it back when it
-        is free; a foreign one cannot."""
+        """Renames the old container back if it lost its name. One of ours can do without the name for a while, because
+        any pass renames it when the name is free; a foreign container cannot."""
         name = name_outside(seen.name, "old")
         if not name:
             return
@@ -384,8 +394,8 @@ class Swap:
 
 
 def kept_policy(container: Container) -> dict[str, Any]:
-    """The record's fields that hold what has to be known once the section is gone, where devices were, and what the
-    container was applied with."""
+    """Record fields with what must be known after the section is removed, the ports of USB devices, and the needs that
+    the container was applied with."""
     return {
         "grace_s": container.policy.grace_s,
         "remove_volumes": container.policy.remove_volumes,
@@ -396,30 +406,31 @@ def kept_policy(container: Container) -> dict[str, Any]:
 
 
 def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
-    """Body of POST /containers/{id}/update that sets the restart policy alone."""
+    """Body of POST /containers/{id}/update that sets only the restart policy."""
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
 
 
-# Finishes or undoes what a crash cut short, before anything is planned: state.json says where it stood.
+# Finishes or rolls back what a crash interrupted, before anything is planned; state.json holds the state.
 
 
 def forget_copies(data: SavedData | None, records: Records) -> None:
-    """Removes copies of volumes that no record needs: their update failed, another followed, or their section is gone."""
+    """Removes copies of volumes that no record needs: their update failed or was followed by another, or their section
+    was removed."""
     if data is None:
         return
     try:
-        # The set is made only when it is asked for, after the copies were listed: a copy that is added meanwhile
-        # is not overlooked.
+        # the set is built only when requested, after the copies were listed, so that a copy added meanwhile is not
+        # missed
         data.keep_only(
             lambda: {
                 key
                 for record in records.everywhere()
-                # What is retired goes with its container; everything else may still be needed for a way back.
+                # a retired record goes away with its container; any other copy may still be needed for a way back
                 if record.swap != "retired"
                 for key in (*record.saved[:1], record.restores, record.nonce)
             }
         )
-    # It costs space and nothing else. The next swap tries again.
+    # unneeded copies only cost space; the next swap tries again
     except UcidockdError as exc:
         logger.warning("copies from before updates are removed later: %s", exc)
 
@@ -427,14 +438,15 @@ def forget_copies(data: SavedData | None, records: Records) -> None:
 def recover(
     engine: Engine, records: Records, busy: Collection[str], data: SavedData | None = None
 ) -> dict[str, UcidockdError]:
-    """Finishes or undoes what a crash cut short, `busy` keys apart. Does nothing when nothing is open.
+    """Finishes or rolls back what a crash interrupted, except for `busy` keys. Does nothing if nothing was interrupted.
 
-    Returns what could not be: key -> error; nothing may be planned for such a key. Raises EngineUnreachableError.
+    Returns key -> error for what could not be finished; nothing may be planned for such a key. Raises
+    EngineUnreachableError.
     """
-    # The lowest API version: nothing is created here, and what is removed and renamed is the same in all of them.
+    # the lowest API version: nothing is created here, and removing and renaming are the same in all versions
     swap = Swap(engine=engine, records=records, api=(1, 41), data=data)
     failed: dict[str, UcidockdError] = {}
-    # the new ones first: what they replace is needed for bringing it back
+    # new containers first: restoring the old container needs the old record
     for record in sorted(records.records(), key=lambda r: r.swap != "new"):
         key = record.key
         if key in busy or key in failed:
@@ -462,8 +474,9 @@ def _recover(swap: Swap, record: Record) -> None:
 
 
 def _settle(engine: Engine, records: Records, record: Record) -> None:
-    """A record announced without an answer: its object either carries the nonce, or was never made."""
-    # A name alone proves nothing: another program may have made an object of that name since. Only the nonce is ours.
+    """A record without an object id, because the engine did not respond: either its object carries the nonce, or it was
+    never created."""
+    # a name proves nothing: another program may have created an object with that name since; only the nonce is ours
     seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
     if record.kind == "container":
         seen = made_for(engine, records, record)
@@ -471,7 +484,8 @@ def _settle(engine: Engine, records: Records, record: Record) -> None:
         look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
         seen = look(record.name)
     if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        if record.volumes or record.left or record.lost or record.freed:  # it names what the one before had
+        # it names the data of the container before
+        if record.volumes or record.left or record.lost or record.freed:
             records.change(record.nonce, object_id=NO_OBJECT)
         else:
             records.drop(record.nonce)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The data of a container in volumes: which anonymous ones go on to its next container, and what was lost.
+"""The data of a container in volumes: which anonymous volumes the next container takes over, and what was lost.
 
-A record names the anonymous volumes (`NAME=TARGET`), so that their data is found again after the container was removed
-by someone else, and deleted with it where `remove_volumes` says so. To the engine a volume that was carried over counts
-as named: it never deletes that with a container.
+A record names the anonymous volumes (`NAME=TARGET`). So their data is found again after someone else removed the
+container, and deleted with the container if `remove_volumes` says so. To the engine a carried-over volume is a named
+one, which it never deletes with a container.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from agent.plan.container.bodies import volume_words
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inheritance:
-    """What a new container gets. `carry`: target -> volume; `left`: not mounted any more, as records name it; `lost`:
-    names of volumes, or targets of anonymous ones, that are made again, empty."""
+    """What a new container inherits.
+
+    `carry`: target -> volume; `left`: volumes that are no longer mounted, in the form of records; `lost`: names of
+    volumes, or targets of anonymous ones, that are recreated empty.
+    """
 
     carry: Mapping[str, str] = field(default_factory=dict)
     left: tuple[str, ...] = ()
@@ -29,12 +32,12 @@ class Inheritance:
 
 
 def names(*noted: Iterable[str]) -> tuple[str, ...]:
-    """The volumes that records name."""
+    """The names of the volumes in fields of records."""
     return tuple(dict.fromkeys(word.partition("=")[0] for words in noted for word in words))
 
 
 def of_record(record: Record) -> dict[str, str]:
-    """Target -> anonymous volume."""
+    """Target -> anonymous volume, from a record."""
     pairs = (word.partition("=") for word in record.volumes)
     return {target: name for name, _, target in pairs}
 
@@ -47,28 +50,28 @@ def inherit(
     *,
     left: Iterable[str] = (),
 ) -> Inheritance:
-    """Carries over what the new spec or image still has a place for. `mounted`: target -> anonymous volume."""
+    """Carries over the volumes for which the new spec or image still has a target. `mounted`: target -> anonymous
+    volume."""
     places = _places(engine, container, image_id, mounted)
     carry = {target: name for target, name in mounted.items() if target in places}
     unmounted = {target: name for target, name in mounted.items() if target not in places}
-    # What has no place any more is not removed: it may be the only copy of someone's data. Its name is kept in
-    # the record.
+    # A volume without a target is not removed: it may be the only copy of someone's data. The record keeps its name.
     return Inheritance(carry=carry, left=tuple(dict.fromkeys((*left, *volume_words(unmounted)))))
 
 
 def inherit_from_gone(
     engine: Engine, container: Container, image_id: str, record: Record, declared: Iterable[str]
 ) -> Inheritance:
-    """The same for a container that is gone itself. `declared`: names of the volumes that have a section."""
-    # The container cannot be inspected any more, so the record is all that knows which volume was mounted where.
+    """The same for a container that no longer exists. `declared`: names of the volumes that have a section."""
+    # the container cannot be inspected any more: only the record knows which volume was mounted where
     mounted = of_record(record)
     gone = {target: name for target, name in mounted.items() if engine.inspect_volume(name) is None}
     there = {target: name for target, name in mounted.items() if target not in gone}
     found = inherit(engine, container, image_id, there, left=record.left)
     before = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
     sources = {m.source for m in container.spec.mounts if m.source and not m.is_bind}
-    # Volumes with a section are told about by their own record; here it is about those that a container's section names
-    # alone.
+    # A volume with a section reports its loss in its own record; this covers volumes that only the container's
+    # section names.
     others = sorted((sources & before) - set(declared))
     lost = [name for name in others if engine.inspect_volume(name) is None]
     places = _places(engine, container, image_id, gone)
@@ -80,12 +83,12 @@ def inherit_from_gone(
 
 
 def holds_data(volume: Volume) -> bool:
-    """Whether the data goes with the volume; with a device it lies elsewhere (a disk, NFS, memory)."""
+    """Whether the data is stored in the volume itself; with a device it is elsewhere (a disk, NFS, memory)."""
     return volume.spec.driver == "local" and "device" not in dict(volume.spec.options)
 
 
 def _places(engine: Engine, container: Container, image_id: str, mounted: Mapping[str, str]) -> set[str]:
-    """The targets at which a container has an anonymous volume, as far as it matters for `mounted`."""
+    """The targets in `mounted` at which the container will have an anonymous volume."""
     spec = container.spec
     places = {_path(mount.target) for mount in spec.mounts if not mount.source}
     taken = {_path(mount.target) for mount in spec.mounts if mount.source}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who carries a plan out, and when: works in parallel as their needs allow, operations of one work in order.
+"""Decides when the works of a plan run: works run in parallel as their needs allow, the operations of a work in order.
 
-A failed work fails those that need it, not the others. A plan is begun without waiting for its end: a pull or a gate
-of one container takes minutes and must not hold up the others.
+A failed work fails the works that need it, and no others. Beginning a plan does not wait for its end: a pull or a
+gate of one container may take minutes and must not hold up other containers.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from agent.plan import operations as ops
 
 logger = logging.getLogger(__name__)
 
-_THREADS = 32  # more than workers: those that pull or wait at a gate hold no place
+_THREADS = 32  # more than workers: a thread that pulls or waits at a gate does not take a worker's place
 
 
 class SkippedError(EngineError):
-    """Not tried, or given up: what it needs failed, it is not wanted any more, the agent ends. No failure of its own."""
+    """The operation was not tried or was given up: a need failed, it is no longer wanted, or the agent stops. Not a
+    failure of its own."""
 
     code = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one operation; `error` is None when it worked. `took_s`: seconds."""
+    """The result of one operation; `error` is None if it succeeded. `took_s`: seconds."""
 
     operation: ops.Operation
     error: UcidockdError | None = None
@@ -39,9 +40,9 @@ class Outcome:
 
 
 class WorkerPool:
-    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at once.
+    """The threads that works run in, shared by all plans; at most `workers` of them talk to the engine at the same time.
 
-    They end when no work is left: an agent that waits for changes keeps none.
+    The threads end when no work is left, so that an idle agent has none.
     """
 
     def __init__(self, workers: int) -> None:
@@ -53,7 +54,7 @@ class WorkerPool:
         self._under_way = 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Runs it in one of the threads, when one is free."""
+        """Runs the work in a thread as soon as one is free."""
         with self._guard:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="apply")
@@ -72,19 +73,19 @@ class WorkerPool:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Holds one of the places."""
+        """Takes one of the places while it is open."""
         with self._places:
             yield
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
-        """For what must not run beside another of its kind."""
+        """For actions of which only one may run at a time."""
         with self._alone:
             yield
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """Gives the place up for as long as the holder only waits."""
+        """Gives up the place while the holder only waits."""
         self._places.release()
         try:
             yield
@@ -93,7 +94,7 @@ class WorkerPool:
 
 
 class Run:
-    """One plan being carried out."""
+    """A plan that is being carried out."""
 
     def __init__(
         self, plan: ops.Plan, pool: WorkerPool, work: Callable[[ops.Work, set[str]], list[Outcome]]
@@ -109,9 +110,9 @@ class Run:
         self._begin_ready()
 
     def wait(self) -> tuple[Outcome, ...]:
-        """Blocks until every work ended; returns the outcomes in the order in which they came.
+        """Blocks until every work has ended; returns the outcomes in order of time.
 
-        Raises what a work raised that is not a UcidockdError: an internal error.
+        Raises any error of a work that is not a UcidockdError: an internal error.
         """
         self._ended.wait()
         if self._fault is not None:
@@ -119,7 +120,7 @@ class Run:
         return tuple(self._outcomes)
 
     def begun(self) -> list[str]:
-        """Keys of the works that are being carried out."""
+        """Keys of the works that are running."""
         with self._lock:
             return sorted(self._running)
 
@@ -129,7 +130,7 @@ class Run:
             return sorted(self._pending)
 
     def ended(self) -> bool:
-        """Whether every work ended."""
+        """Whether every work has ended."""
         return self._ended.is_set()
 
     def _begin_ready(self) -> None:
@@ -149,11 +150,11 @@ class Run:
         try:
             with self._pool.place():
                 outcomes = self._work(work, failed_needs)
-        # Also what no one expects: a work that vanished from the books would let the plan wait for ever.
+        # catch everything: if a work disappeared from the lists, the plan would wait for ever
         except BaseException as exc:
             logger.exception("%s: internal error, the work was abandoned", work.key)
             self._fault = exc
-        # Under the lock in one go: a work that needs this one sees it as ended only with its outcome.
+        # all in one lock, so that a work that needs this one sees its end and its outcome together
         with self._lock:
             self._outcomes += outcomes
             self._running.remove(work.key)
