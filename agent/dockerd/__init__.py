@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dockerd's settings from UCI to the process: stage, change, probe, supervisor, health."""
+"""dockerd's settings, from UCI to the process: stage, change, probe, supervisor, health."""

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's files. In /var/run (memory): daemon.json and the record of where a change stands. In /etc/ucidockd (kept
-over sysupgrade, written only when it changes): the last good daemon.json, and the data root that containers belong to.
-On OpenWrt daemon.json is a link to /etc/ucidockd/daemon.json, which init.d/ucidockd makes: should ucidockd be lost, the
-stock script still starts dockerd with a file that opens no port without TLS.
+"""Files about dockerd. In /var/run (memory): daemon.json and the record of the change in progress. In /etc/ucidockd
+(kept over sysupgrade, written only when changed): the last good daemon.json, and the data_root that the containers
+belong to. On OpenWrt daemon.json is a link to /etc/ucidockd/daemon.json, which init.d/ucidockd creates: if ucidockd
+is removed, the stock script still starts dockerd with a file that opens no port without TLS.
 
-All are 0600: proxies and log options hold passwords. A file of ours that does not parse is set aside as `*.bad`.
+All files have mode 0600, because proxies and log options hold passwords. A file of ours that does not parse is
+renamed to `*.bad`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ _MATERIAL = ("tlscacert", "tlscert", "tlskey")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineData:
-    """Where an engine keeps its data: its data_root, our mark on the disk that this is on, and its storage driver.
+    """Where an engine keeps its data: its data_root, our mark on that disk, and its storage driver.
 
-    "" is not known.
+    "" means not known.
     """
 
     data_root: str = ""
@@ -52,30 +53,32 @@ class DaemonFiles:
         self._engine = state_dir / "daemon-engine.json"
 
     def current(self) -> bytes | None:
-        """daemon.json as it is, ours or not."""
+        """The content of daemon.json, whether or not ucidockd wrote it."""
         try:
             return self.config_file.read_bytes()
         except OSError:
             return None
 
     def current_document(self) -> Document | None:
-        """daemon.json as dockerd reads it, None when that fails."""
+        """daemon.json as dockerd would parse it, None if it cannot be parsed."""
         try:
             return json_object(self.config_file.read_bytes())
         except (OSError, ValueError):
             return None
 
     def write_current(self, data: bytes) -> None:
-        """A file that says the same is only given a new time: it may be on the flash."""
+        """Writes daemon.json. If the content is the same, only its modification time changes, because the file may be on
+        flash."""
         if self.current() == data:
-            # The time tells which dockerd has read the file: one that began before it has not.
+            # the time tells which dockerd has read the file: one that started earlier has not
             with contextlib.suppress(OSError):
                 os.utime(self.config_file)
                 return
         _write(self.config_file, data)
 
     def drop_current(self) -> None:
-        """dockerd follows another file now: one that comes back to ours must not take an old one for new."""
+        """Removes our daemon.json because dockerd follows another file now: a later return to ours must not find stale
+        settings."""
         self.config_file.resolve().unlink(missing_ok=True)
 
     def last_good(self) -> Target | None:
@@ -84,7 +87,7 @@ class DaemonFiles:
             return None
         try:
             target = _target(data)
-            # it is what dockerd falls back to: half of one must not make an engine elsewhere
+            # dockerd falls back to this document: an incomplete one could make an engine with other data
             if target is not None and target.document["data-root"] and target.document["hosts"]:
                 return target
             raise ValueError("no configuration that we would write")
@@ -96,8 +99,8 @@ class DaemonFiles:
         _write(self._last_good, json.dumps(asdict(target), indent=1, sort_keys=True).encode())
 
     def engine(self) -> EngineData:
-        """The data that the containers were made for; an empty one when that is not known."""
-        # Unknown is not another engine: the next one that answers and has our containers is noted as the right one.
+        """The data that the containers were created on; empty if not known."""
+        # "not known" does not mean another engine: the next engine that has our containers is noted as the right one
         data = _read(self._engine) or {}
         return EngineData(**{name: str(data.get(name) or "") for name in ("data_root", "mark", "store")})
 
@@ -120,10 +123,10 @@ class DaemonFiles:
 
 
 def material_of(document: Document) -> str:
-    """A digest of the certificate files that the document names; one that cannot be read counts as missing."""
+    """A digest of the certificate files that the document names; an unreadable file counts as missing."""
     if not document.get("tls"):
         return ""
-    # dockerd reads them only at its start: a renewed file under the same name needs a restart as another name does
+    # dockerd reads them only at its start: a renewed file under the same name needs a restart, like a changed name
     named = [path for key in _MATERIAL if isinstance(path := document.get(key), str) and path]
     view = PATHS.view((file_bytes, path) for path in named)
     digest = hashlib.sha256()
@@ -141,7 +144,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
-    """A JSON object, None when there is none."""
+    """A JSON object, None if there is none."""
     try:
         return json_object(path.read_bytes())
     except FileNotFoundError:
@@ -161,7 +164,7 @@ def _set_aside(path: Path, exc: Exception) -> None:
 
 
 def _record(data: Mapping[str, Any]) -> DaemonRecord:
-    # Everything is converted, so that a file of another version or a damaged one fails here, and counts as none.
+    # convert every field, so that a damaged file or one of another version fails here and counts as missing
     process = data["process"]
     return DaemonRecord(
         running=_target(data["running"]),

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is found out about the dockerd that runs: what it has lost, how it ended, and whether its engine is the one meant.
+"""The condition of the running dockerd: what it has lost, how it ended, and whether its engine is the expected one.
 
-It may lose its bridge, after a network restart, or the file system of its data. A lost bridge, and a disk that was mounted
-again under dockerd, are mended by one restart; what that does not mend is shown and not tried again. While the disk is
-away nothing is created or removed: the engine would work on the bare mount point.
+dockerd may lose its bridge in a network restart, or the file system of its data. One restart of dockerd repairs a
+lost bridge, and a disk that was mounted again under dockerd; if the restart does not help, the fault is shown and not
+tried again. While the disk is away, nothing is created or removed: the engine would work on the bare mount point.
 
-A thread sleeps until the dockerd that runs ends. What ends and starts dockerd on purpose runs in `DaemonLife.acting`, so
-that its end then counts for nothing. Whether and with what dockerd is started is decided in `stage`.
+A thread sleeps until the running dockerd ends. Code that stops and starts dockerd on purpose runs in
+`DaemonLife.acting`, so that this end does not count as a failure. `stage` decides whether dockerd is started, and
+with which settings.
 
-The engine that containers were meant for has the same data_root, on the same disk, kept by the same storage driver. On a
-disk (a mount that fstab declares) we leave a mark in data_root. One that lacks it is another disk or was emptied: to create
-everything there again is what the user may want, and has to say (`ucidockd reconcile`). An engine that has our containers is
-the right one, wherever its data was moved to.
+The expected engine has the same data_root, on the same disk, managed by the same storage driver. If the disk is a
+mount that fstab declares, we leave a mark in data_root. Without that mark it is another disk, or it was emptied: the
+user may want everything created there again, but has to say so (`ucidockd reconcile`). An engine that has our
+containers is the right one, wherever its data was moved to.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ _MARK_BYTES = 64
 
 
 class DaemonHealth:
-    """`missing_mount`: the mount point that a directory needs and that has nothing mounted; "" for none.
+    """Watches what dockerd needs. `missing_mount`: the mount point that a directory needs and on which nothing is
+    mounted; "" if nothing is missing.
 
-    `needs_mount`: whether the directory is declared to be on one at all.
+    `needs_mount`: whether the directory is declared to be on a mount.
     """
 
     def __init__(
@@ -72,18 +74,19 @@ class DaemonHealth:
         self._status = status
         self._missing_mount = missing_mount
         self._needs_mount = needs_mount
-        # the loss, and the dockerd that was to be restarted for it
+        # the loss, and the dockerd for which the restart was requested
         self._asked: tuple[str, Process] | None = None
 
     def storage_lost(self, running: Target | None, goal: Target) -> str:
-        """Why nothing may be done with this engine; "" when its data is there, or it is to have others."""
-        # About the root that it runs with, not the one that UCI names: what counts is on which files it works now.
+        """Why nothing may be done with this engine; "" if its data is available, or if another data_root is wanted
+        anyway."""
+        # check the root that dockerd runs with, not the one in UCI: it works on those files now
         root = data_root(running.document) if running is not None else ""
         text, reason = "", _UNMOUNTED
         matters = bool(root) and root == data_root(goal.document)
         read_only, silent = read_only_or_silent(root) if matters else (False, "")
         if not matters:
-            pass  # this engine's data does not matter any more
+            pass  # this data will not be used any more
         elif silent:
             text = f"{silent}, and the data of the running dockerd is in {root}"
         elif mount := self._missing_mount(root):
@@ -94,19 +97,20 @@ class DaemonHealth:
         return text
 
     def repair(self, process: Process, goal: Target, *, answers: Callable[[], bool]) -> Change | None:
-        """A restart for what was lost, once. Containers stop for it: their ports and mounts are of what is gone.
+        """A single restart for what was lost. It stops the containers, because their ports and mounts depend on what was
+        lost.
 
-        `answers`: whether the engine does; one that does not may be about to make what is missing.
+        `answers`: whether the engine responds; if not, it may be starting and about to create what is missing.
         """
         lost = self._lost(process, goal)
         if lost and not answers():
             return None
-        # one that was only starting may have it by the time that it answers
+        # a dockerd that was still starting may have it by now
         if not lost or not (lost := self._lost(process, goal)):
             self._asked = None
             self._status.impaired("")
             return None
-        # A second restart for the same loss would stop all containers again, each pass, and mend nothing.
+        # a second restart for the same loss would stop all containers in every pass and repair nothing
         if self._asked is not None and self._asked[0] == lost and self._asked[1] != process:
             self._status.impaired(f"{lost}, and a restart of dockerd did not help")
             return None
@@ -118,8 +122,8 @@ class DaemonHealth:
     def _lost(self, process: Process, goal: Target) -> str:
         if bridge := lost_bridge(goal.document, goal.arguments, network_devices(process.pid)):
             return bridge
-        # its open files are on the old mount while paths lead to the new one. None: the kernel does not tell
-        # Only where a mount is declared: other paths may be on a mount by chance, and their dockerd is left alone.
+        # Its open files are on the old mount, while paths lead to the new one. None: the kernel does not say. Checked
+        # only if a mount is declared: other paths may be on a mount by chance.
         root = data_root(goal.document)
         if self._needs_mount(root) and has_files_on(process.pid, root) is False:
             return f"the file system of {root} was mounted again under dockerd"
@@ -127,23 +131,24 @@ class DaemonHealth:
 
 
 def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset[str] | None) -> str:
-    """What a dockerd with these settings lacks among its network devices; "" for nothing.
+    """The network device that a dockerd with these settings misses; "" if none.
 
-    With `bridge` none, or a choice on its command line, there is nothing to be expected.
+    With `bridge` none, or a bridge chosen on the command line, no device is expected.
     """
     chosen = any(word.lstrip("-").partition("=")[0] in {"b", "bridge"} for word in arguments)
     bridge = str(document.get("bridge") or DEFAULT_BRIDGE)
-    # None: it has ended by now, and is brought back with its bridge.
+    # None: this dockerd has ended, and its bridge comes back with the next start
     if devices is None or chosen or bridge == "none" or bridge in devices:
         return ""
     return f"the bridge {bridge} was removed"
 
 
-STABLE_S = 60.0  # a dockerd that lived so long may be started again at once when it dies
+STABLE_S = 60.0  # a dockerd that lived at least this long is restarted immediately when it dies
 
 
 class DaemonLife:
-    """`wake(seconds)` asks for a pass after that time, from any thread. `clock`: monotonic, seconds."""
+    """Watches the dockerd process, with back-off for restarts. `wake(seconds)` requests a pass after that time, from any
+    thread. `clock`: monotonic, seconds."""
 
     def __init__(
         self, status: DaemonStatus, *, wake: Callable[[float], None], clock: Callable[[], float]
@@ -151,10 +156,10 @@ class DaemonLife:
         self._status, self._wake, self._clock = status, wake, clock
         self._backoff = BackOff(jitter=lambda: 1.0)
         self._watched: Process | None = None
-        self._intended = False  # dockerd's end is what we want right now
+        self._intended = False  # dockerd is being stopped on purpose right now
 
     def acting(self, action: Callable[[], None]) -> None:
-        """Runs what ends and starts dockerd on purpose."""
+        """Runs an action that stops or starts dockerd on purpose."""
         self._intended = True
         try:
             action()
@@ -162,17 +167,17 @@ class DaemonLife:
             self._intended = False
 
     def watch(self, process: Process) -> None:
-        """One thread per dockerd that sleeps until it ends."""
+        """Starts one thread per dockerd that sleeps until it ends."""
         if self._watched == process:
             return
         self._watched = process
-        # the kernel tells of its end at once; the next pass may be a minute away
+        # the kernel reports its end immediately, while the next pass may be a minute away
         threading.Thread(target=self._wait_for_end, args=(process,), name="dockerd", daemon=True).start()
 
     def _wait_for_end(self, process: Process) -> None:
         begun = self._clock()
         daemon_process.wait_end(process, None)
-        # Looked at after the end and not before: the stop is what made it end.
+        # checked after the end, not before: the intended stop is what made it end
         if self._intended:
             return
         now = self._clock()
@@ -183,23 +188,23 @@ class DaemonLife:
         self._wake(0)
 
     def failed(self, why: str) -> None:
-        """It is tried again by a pass, each time later."""
+        """Notes a failure; a pass retries after the back-off."""
         self._backoff.failed(DAEMON_KEY, why, self._clock())
         self._wake_when_due()
 
     def proved(self) -> None:
-        """The dockerd that runs has outlived its watch."""
+        """The running dockerd has outlived its watch."""
         self._backoff.succeeded(DAEMON_KEY)
 
     def forgive(self) -> None:
-        """A person asked: nothing waits for what failed before."""
+        """A person asked: forget the back-off."""
         self._backoff.clear()
 
     def backing_off(self) -> bool:
-        """Whether a dockerd that died is not started again yet."""
+        """Whether the back-off still delays the restart of a dockerd that died."""
         if not self._backoff.blocked(self._clock()):
             return False
-        # Status would go on showing the process that died.
+        # otherwise status would keep showing the process that died
         self._status.running(None)
         self._wake_when_due()
         return True
@@ -212,11 +217,11 @@ class DaemonLife:
 
 
 class EngineHome:
-    """`on_disk`: whether a directory is declared to be on a mount."""
+    """Recognizes the engine that the containers belong to. `on_disk`: whether a directory is declared to be on a mount."""
 
     def __init__(self, files: DaemonFiles, status: DaemonStatus, *, on_disk: Callable[[str], bool]) -> None:
         self._files, self._status, self._on_disk = files, status, on_disk
-        self.mark = ""  # on the disk of the engine that runs
+        self.mark = ""  # our mark on the disk of the running engine
 
     def other(
         self,
@@ -227,11 +232,11 @@ class EngineHome:
         asked: bool = True,
         has_ours: Callable[[], bool] = lambda: False,
     ) -> str:
-        """Why nothing is to be created on the engine with this data_root, "" where it is the right one.
+        """Why nothing may be created on the engine with this data_root; "" if it is the right engine.
 
-        `accepted`: a reconcile was asked for, so that this one is. `store`: what keeps its images and containers, "" when
-        that is not known. `asked`: whether it is the engine that UCI asks for, and not one that stands in for it.
-        `has_ours`: whether it has our containers; asked only where the rest says that it is another one. Raises OSError.
+        `accepted`: a reconcile was requested, which makes this engine the right one. `store`: its storage driver, ""
+        if not known. `asked`: whether this is the engine that UCI asks for, not a fallback. `has_ours`: whether it
+        has our containers; called only if everything else indicates another engine. Raises OSError.
         """
         meant = self._files.engine()
         disk = self._on_disk(root)
@@ -239,7 +244,7 @@ class EngineHome:
         now = EngineData(data_root=root, mark=found, store=store)
         self.mark = found
         what, reason = _difference(meant, now, disk=disk)
-        # a person said so; or it is the first engine, and the one that UCI names; or its data was only moved elsewhere
+        # the user said so, or it is the first engine and the one in UCI, or its data was only moved
         if accepted or (not meant.data_root and asked) or (meant.data_root and what and has_ours()):
             self.mark = (found or _new_mark(root)) if disk else ""
             self._files.write_engine(replace(now, mark=self.mark, store=store or meant.store))
@@ -259,12 +264,12 @@ class EngineHome:
 
 
 def _difference(meant: EngineData, now: EngineData, *, disk: bool) -> tuple[str, Reason]:
-    """How the engine differs from the one that the containers were meant for ("": not at all), and the word for it."""
-    # In the order of what a user can have changed: settings, the disk, the driver.
+    """How the engine differs from the expected one ("" if it does not), and the reason code."""
+    # in the order of what users may have changed: settings, disk, driver
     root = now.data_root
     if meant.data_root != root:
         return f"data_root was {meant.data_root} and is {root}", "DataRoot"
-    # The mark lies on the disk itself, so that another one at the same path is noticed.
+    # the mark is on the disk itself, so that another disk at the same path is noticed
     if disk and meant.mark and now.mark != meant.mark:
         return f"{root} is on another disk than before, or that was emptied", "Disk"
     if now.store and meant.store and now.store != meant.store:
@@ -280,7 +285,7 @@ def _mark_of(root: str) -> str:
 
 
 def _new_mark(root: str) -> str:
-    """Without a mark (the disk is full, say) it is tried again in the next pass."""
+    """Writes a new mark. If that fails (a full disk, for example), the next pass tries again."""
     mark = secrets.token_hex(16)
     with contextlib.suppress(OSError):
         atomic_write(Path(root, MARK), f"{mark}\n".encode(), mode=0o600)
@@ -290,7 +295,8 @@ def _new_mark(root: str) -> str:
 
 
 class RunningEngine:
-    """The engine of the dockerd that runs. `has_ours`, `restarted`: see `DaemonStage`; `file_system`: of a path."""
+    """The engine of the running dockerd. `has_ours`, `restarted`: see `DaemonStage`; `file_system`: the file system type
+    of a path."""
 
     def __init__(
         self,
@@ -304,23 +310,24 @@ class RunningEngine:
         self._home, self._status = home, status
         self._has_ours, self._restarted, self._file_system = has_ours, restarted, file_system
         self._accepted = threading.Event()
-        self._asked: Process | None = None  # whose identity was asked for
-        self._store: tuple[Process, str] | None = None  # what keeps the data of that dockerd
+        self._asked: Process | None = None  # the process whose identity was queried
+        self._store: tuple[Process, str] | None = None  # the storage driver of that dockerd
 
     def accept(self) -> None:
-        """From any thread: the engine that runs, or the next one that comes up, is the one that is meant."""
+        """Accepts the running engine, or the next one that starts, as the right one. May be called from any thread."""
         self._accepted.set()
 
     def mark(self) -> str:
-        """Our mark on the disk of the engine that runs, "" where there is none."""
+        """Our mark on the disk of the running engine, "" if there is none."""
         return self._home.mark
 
     def other(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
-        """Whether this engine keeps other data than the containers were meant for, until a reconcile is asked for."""
+        """Why this engine does not have the data that the containers belong to, until a reconcile is requested; "" if it
+        does."""
         running, process = change.record.running, change.record.process
         if running is None or process is None:
             return ""
-        # A new process may be another engine: its id, kept until then, must be asked for again.
+        # a new process may be another engine, so its cached id must be queried again
         if self._asked != process:
             self._restarted()
             self._asked = process
@@ -340,8 +347,8 @@ class RunningEngine:
         if running is None or process is None:
             return ""
         root = data_root(running.document)
-        # What dockerd uses wins over what UCI says: it picks by itself where nothing is said, and keeps what it used
-        # before.
+        # The driver that dockerd uses takes precedence over UCI: without a setting dockerd chooses by itself, and it
+        # keeps the driver used before.
         driver = self._store_of(change, process).removeprefix("containerd's ").partition(" ")[0]
         text = store_trouble(
             {**running.document, "storage-driver": driver} if driver else running.document,
@@ -353,7 +360,7 @@ class RunningEngine:
         return text
 
     def _store_of(self, change: DaemonChange, process: Process) -> str:
-        """What keeps images and containers; each dockerd is asked once."""
+        """The storage driver; each dockerd is asked once."""
         if self._store is None or self._store[0] != process:
             store = change.probe.store()
             if not store:
@@ -363,14 +370,14 @@ class RunningEngine:
 
 
 def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
-    """Whether this is the engine that UCI asks for: none of what decides about that is wrong, or did not work."""
+    """Whether this is the engine that UCI asks for: every setting that identifies the engine is valid and in force."""
     if (
         desired.daemon is None
         or wanted is None
         or identity_of(running.document) != identity_of(wanted.document)
     ):
         return False
-    # Compared only where UCI says something: what is left out is dockerd's default, whatever that is.
+    # compare only options that are set in UCI; the others have dockerd's defaults, whatever they are
     said = {row.key for row in TABLE if row.identity and value_at(desired.daemon.values, row.key) is not None}
     given = all(value_at(desired.daemon.values, key) == value_at(wanted.document, key) for key in said)
     return given and not any(row.key in desired.daemon.left_out for row in TABLE if row.identity)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ports: what carrying out a change of dockerd needs from the edge. Blocking; called from threads."""
+"""Ports: what a change of dockerd needs from the outside world. Methods block; call them from threads."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from agent.model.dockerd.settings import DaemonRecord, Process, Target
 
 
 class Supervisor(Protocol):
-    """Starts, stops and signals the one dockerd that runs with our file."""
+    """Starts, stops and signals the single dockerd that runs with our file."""
 
     def find(self) -> Process | None:
-        """The dockerd that runs with our file, no matter what started it."""
+        """The dockerd that runs with our file, whoever started it."""
 
     def wait_end(self, process: Process, timeout_s: float) -> bool:
-        """Whether it has ended within that time; 0 only looks."""
+        """Whether it has ended within that time; 0 only checks."""
 
     def start(self, arguments: tuple[str, ...]) -> Process:
-        """With `--config-file` and these. Raises DaemonError when it cannot even be started."""
+        """Starts dockerd with `--config-file` and these arguments. Raises DaemonError if it cannot be started."""
 
     def stop(self, process: Process, timeout_s: float) -> None:
-        """SIGTERM and waiting, SIGKILL only after `timeout_s`."""
+        """Sends SIGTERM and waits; sends SIGKILL only after `timeout_s`."""
 
     def reload(self, process: Process) -> None:
-        """SIGHUP."""
+        """Sends SIGHUP."""
 
     def last_words(self, process: Process) -> str:
-        """Why it ended, as far as that can be known; without secrets."""
+        """Why it ended, as far as known; without secrets."""
 
     def tidy(self) -> None:
-        """Keeps what dockerd logs small, where that is ours."""
+        """Keeps dockerd's log small, if we write it."""
 
 
 class ReloadEvents(Protocol):
     """The engine's reload events from now on."""
 
     def wait(self, timeout_s: float) -> Mapping[str, str] | None:
-        """The attributes of the next one (the values in force), None when none came in time."""
+        """The attributes of the next event (the values in force), None if none arrives in time."""
 
 
 class Probe(Protocol):
-    """What the engine on the unix socket says. Nothing here raises but for InternalError."""
+    """What the engine on the unix socket reports. Methods raise nothing but InternalError."""
 
     def answers(self) -> bool: ...
     def running(self) -> tuple[str, ...]:
-        """Names of the containers that run, sorted."""
+        """Names of the running containers, sorted."""
 
     def swarm(self) -> bool:
-        """Whether the engine is part of a swarm: live-restore is not allowed then."""
+        """Whether the engine is part of a swarm, in which live-restore is not allowed."""
 
     def store(self) -> str:
-        """What keeps the engine's images and containers, "" when that is not known."""
+        """The engine's storage driver, "" if not known."""
 
     def reload_events(self, timeout_s: float) -> AbstractContextManager[ReloadEvents]:
-        """Subscribes; an engine that does not even take the question in that time gives no events."""
+        """Subscribes to reload events. If the engine does not accept the request within that time, there are no events."""
 
 
 class DaemonStore(Protocol):
-    """daemon.json, the last good one, and our memory. Writing raises OSError."""
+    """Storage for daemon.json, the last good document and the record. Writing raises OSError."""
 
     def current(self) -> bytes | None: ...
     def write_current(self, data: bytes) -> None: ...
@@ -72,7 +72,7 @@ class DaemonStore(Protocol):
 
 
 class ServerIdentity(Protocol):
-    """Certificates that dockerd serves with. `expires`: unix seconds."""
+    """The certificates that dockerd presents. `expires`: unix seconds."""
 
     @property
     def ca(self) -> Path: ...
@@ -84,11 +84,11 @@ class ServerIdentity(Protocol):
     def expires(self) -> float: ...
     @property
     def problem(self) -> str:
-        """Why it is not the one that was asked for, "" when it is."""
+        """Why these are not the requested certificates, "" if they are."""
 
 
 class Certificates(Protocol):
-    """Makes and renews them. The bool says whether anything changed. Raises UcidockdError."""
+    """Creates and renews certificates. The bool says whether anything changed. Raises UcidockdError."""
 
     def ensure_server(
         self, *, sans: tuple[str, ...], days: int, renew_days: int, now: float
@@ -96,4 +96,4 @@ class Certificates(Protocol):
 
 
 Check = Callable[[Target], None]
-"""Looks at a target before anything is disturbed; raises DaemonError with reason Refused."""
+"""Checks a target before anything is disturbed; raises DaemonError with reason Refused."""

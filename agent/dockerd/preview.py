@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd render`: prints daemon.json without its passwords; with `--diff` what a change of it would take, and which
-containers it would stop.
+"""`ucidockd render`: prints daemon.json without its passwords; with `--diff`, also what the change would require and
+which containers it would stop.
 
-Changes nothing and only asks the engine for the names of its running containers.
+Changes nothing, and only asks the engine for the names of its running containers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROXIES = frozenset(row.uci for row in TABLE if row.section == "proxies")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """`text` is the file with passwords replaced; `stopped` names containers that the change stops."""
+    """`text` is daemon.json with passwords masked; `stopped` names the containers that the change stops."""
 
     text: bytes
     difference: str
@@ -39,9 +39,9 @@ class Preview:
 
 
 def preview(options: RuntimeOptions) -> Preview:
-    """What UCI says now against what runs; what is wrong in it is left out and among the messages.
+    """Compares the present UCI with the running settings. Invalid options are left out and reported in the messages.
 
-    Raises ConfigError when it cannot be read at all, DaemonError without a dockerd program.
+    Raises ConfigError if UCI cannot be read at all, DaemonError without a dockerd program.
     """
     desired = load(options).desired
     if desired is None or (desired.daemon is not None and desired.daemon.unreadable):
@@ -50,7 +50,7 @@ def preview(options: RuntimeOptions) -> Preview:
         raise ConfigError(
             "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
         )
-    # A stage of its own, on a board that nobody reads: looking ahead must leave no trace in the agent's.
+    # a stage with its own status board, so that the preview leaves no trace in the agent's
     stage = make_stage(options, desired.agent, StatusBoard(time.time), Tools())  # makes no certificates
     target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
     running = stage.files.load().running
@@ -72,7 +72,7 @@ def _change(stage: DaemonStage, running: Target | None, target: Target) -> Chang
 
 
 def as_text(found: Preview) -> str:
-    """For people: the difference, then what it takes."""
+    """The text for people: the difference, then what the change requires."""
     lines = [found.difference] if found.difference else []
     match found.change.effect:
         case Effect.NOTHING:
@@ -86,7 +86,7 @@ def as_text(found: Preview) -> str:
 
 
 def as_json(found: Preview) -> dict[str, object]:
-    """The same for programs."""
+    """The preview for programs."""
     return {
         "effect": found.change.effect.value,
         "causes": list(found.change.causes),
@@ -96,15 +96,16 @@ def as_json(found: Preview) -> dict[str, object]:
     }
 
 
-# What a plan says of dockerd: which change a configuration would make to it, and which containers that stops.
+# What a plan says about dockerd: the change that a configuration would cause, and which containers it stops.
 
 
 def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaemon, ...], list[Entry]]:
-    """The change that `desired` makes, and why there will be none where dockerd did not take it before.
+    """The change that `desired` causes, or why there will be none because dockerd refused it before.
 
-    Nothing where dockerd's settings are not ours, or it is stopped by hand. Changes nothing and makes no certificates.
+    Empty if dockerd's settings are not ours, or if it was stopped manually. Changes nothing and creates no
+    certificates.
     """
-    # From files and the process table: a preview may be asked for by a command while no agent runs.
+    # reads files and the process table: a command may ask for a preview while no agent runs
     settings, record = desired.daemon, stage.files.load()
     if settings is None or settings.unreadable or record.stopped or not stage.manages(desired):
         return (), []
@@ -112,7 +113,7 @@ def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaem
         target, _ = stage.preview(settings, desired.agent, networks=desired.networks, make=False)
     except UcidockdError as exc:
         return (), [Entry(key=DAEMON_KEY, state="blocked", level=Level.ERROR, message=str(exc))]
-    # Said here too, or a user who previews the same mistake again would expect it to be tried.
+    # reported here too; otherwise a user who previews the same mistake again would expect it to be tried
     if record.failed and target.digest == record.failed:
         message = f"not tried again until the configuration changes: {record.why}"
         return (), [Entry(key=DAEMON_KEY, state="rolled back", level=Level.ERROR, message=message)]
@@ -131,14 +132,14 @@ def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaem
 
 
 def not_here(stage: DaemonStage, loaded: LoadResult) -> tuple[Issue, ...]:
-    """What of dockerd's settings this router and its dockerd cannot have, as warnings. Makes no certificates."""
+    """The dockerd settings that this router or its dockerd does not support, as warnings. Creates no certificates."""
     desired = loaded.desired
     if desired is None or desired.daemon is None or desired.daemon.unreadable or not stage.manages(desired):
         return ()
     try:
         found = stage.left_out(desired.daemon, desired.agent, networks=desired.networks)
     except UcidockdError:
-        return ()  # without a dockerd it is not known
+        return ()  # not known without a dockerd program
     places = [loaded.lines.get(option, ("", 0)) for option, _ in found]
     return tuple(
         Issue(

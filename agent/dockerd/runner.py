@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who runs dockerd here and with which program, whose its settings are, and what it was told if they are not ours."""
+"""Who runs dockerd here and with which program, whether ucidockd manages its settings, and its settings otherwise."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ DEFAULT_SOCKET = "/var/run/docker.sock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """`kind` is procd, child or external; `socket` the path that dockerd listens at whatever UCI's hosts say."""
+    """How dockerd is run. `kind` is procd, child or external; `socket`: the path on which dockerd listens in addition to
+    UCI's hosts."""
 
     kind: str
     program: str
     arguments: tuple[str, ...]
     socket: str
-    elsewhere: str = ""  # the address of an engine on another machine
+    elsewhere: str = ""  # the address of an engine on another machine, "" if it is local
 
 
 def runner_of(agent: AgentSettings, options: RuntimeOptions) -> Runner:
-    """What the agent section asks for; the command line goes before it."""
+    """The runner according to the agent section; the command line takes precedence."""
     address = options.engine_address(agent)
     return Runner(
-        # Elsewhere than on OpenWrt the system starts dockerd, and would not expect us to.
+        # on other systems than OpenWrt the system starts dockerd and does not expect us to
         kind=agent.daemon or ("procd" if on_openwrt() else "external"),
         program=agent.dockerd,
         arguments=agent.dockerd_args,
@@ -52,7 +53,7 @@ def runner_of(agent: AgentSettings, options: RuntimeOptions) -> Runner:
 
 
 def version_of(program: str) -> tuple[int, int]:
-    """The version of that program; asked again only when the file is another one. Raises DaemonError."""
+    """The version of that program; queried again only if the file changes. Raises DaemonError."""
     try:
         found = PATHS.ask(shutil.which, program)
         stat = PATHS.ask(os.stat, found) if found else None
@@ -70,36 +71,36 @@ def _version(program: str, stamp: tuple[int, int]) -> tuple[int, int]:
 
 
 def on_openwrt() -> bool:
-    """Whether procd runs services here."""
+    """Whether this system runs services with procd."""
     return INIT_SCRIPT.exists() and Path("/sbin/procd").exists()
 
 
-# Whether dockerd's settings are ours, and what dockerd was told if they are not.
+# Whether ucidockd manages dockerd's settings, and dockerd's settings if it does not.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerdSettings:
-    """`values`: as in daemon.json. `managed`: they are what UCI says, and dockerd follows them."""
+    """`values`: as in daemon.json. `managed`: the values come from UCI, and dockerd follows them."""
 
     values: Document
     managed: bool = True
 
 
 def declared_settings(desired: Desired) -> DockerdSettings:
-    """As UCI says."""
+    """The settings according to UCI."""
     return DockerdSettings(values=desired.daemon.values if desired.daemon is not None else {})
 
 
 def not_ours(
     settings: DaemonSettings | None, runner: Runner, config_file: Path, *, init_script: Path = INIT_SCRIPT
 ) -> str:
-    """Why dockerd's settings are not ours, "" when they are."""
+    """Why ucidockd does not manage dockerd's settings, "" if it does."""
     if runner.elsewhere:
         return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
     if settings is None:
         decides = f": {init_script} decides what it runs with" if runner.kind == "procd" else ""
         return f"no section in /etc/config/dockerd is about dockerd{decides}"
-    # Compared as real paths: /var is a link to /tmp on OpenWrt.
+    # compare real paths: on OpenWrt /var is a link to /tmp
     given = settings.alt_config_file
     if given and PATHS.real(given) != PATHS.real(str(config_file)):
         if runner.kind == "procd" and not exists(given):
@@ -112,13 +113,13 @@ def not_ours(
 
 
 def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Desired], DockerdSettings]:
-    """What dockerd was told, for each pass. `config_file`: the daemon.json that we write."""
+    """Returns a function that gives dockerd's settings for each pass. `config_file`: the daemon.json that we write."""
 
     def found(desired: Desired) -> DockerdSettings:
         settings = desired.daemon
         runner = runner_of(desired.agent, options)
         if settings is not None and not not_ours(settings, runner, config_file):
-            # an external dockerd may have been given another file
+            # an external dockerd may have been started with another file
             managed = runner.kind != "external" or daemon_process.find_with_config(config_file) is not None
             return DockerdSettings(values=settings.values if managed else {}, managed=managed)
         own = own_settings(settings, has_package=has_package(options))
@@ -131,12 +132,12 @@ def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Des
 
 
 def has_package(options: RuntimeOptions) -> bool:
-    """Whether there is a file /etc/config/dockerd."""
+    """Whether the file /etc/config/dockerd exists."""
     return open_store(options).source_path("dockerd").exists()
 
 
 def _checked(document: dict[str, Any]) -> Document:
-    """What matters here of a daemon.json of the user's."""
+    """The relevant options of a user's daemon.json."""
     kinds = {
         "iptables": bool,
         "userland-proxy": bool,
@@ -146,7 +147,7 @@ def _checked(document: dict[str, Any]) -> Document:
     }
     values = {name: document[name] for name, kind in kinds.items() if isinstance(document.get(name), kind)}
     bip = document.get("bip")
-    with contextlib.suppress(ValueError):  # dockerd does not start with it
+    with contextlib.suppress(ValueError):  # dockerd does not start with an invalid value
         if isinstance(bip, str) and ipaddress.ip_interface(bip):
             values["bip"] = bip
     return values

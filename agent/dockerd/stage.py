@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's part of a pass, before the containers': what /etc/config/dockerd says is what dockerd runs with.
+"""The dockerd part of a pass, before containers are handled: brings dockerd to the settings in /etc/config/dockerd.
 
-`reconcile` says whether containers may be looked at: not while dockerd is down or about to be restarted, and not on
-another engine that the user did not ask for. Whatever happens is shown on the status board under `daemon:dockerd`.
+`reconcile` says whether containers may be handled: not while dockerd is down or about to be restarted, and not on
+another engine that the user did not ask for. The status board shows every result under `daemon:dockerd`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the stage takes from outside and tests replace. Without `certificates` none are made."""
+    """What the stage needs from outside; tests replace it. Without `certificates` none are created."""
 
     certificates: Certificates | None = None
     names: Callable[[tuple[str, ...]], tuple[str, ...]] = local_server_names
@@ -85,7 +85,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """Where a dockerd keeps its data: `root`, its data_root. `store`: as `DaemonProbe.store`."""
+    """Where a dockerd keeps its data. `root`: its data_root; `store`: see `DaemonProbe.store`."""
 
     root: str
     document: Document
@@ -95,9 +95,10 @@ class Home:
 
 
 class DaemonStage:
-    """Keeps dockerd as UCI says. `wake(seconds)` asks for a pass after that time; it may be called from a thread.
+    """Keeps dockerd as UCI says. `wake(seconds)` requests a pass after that time, from any thread.
 
-    Of the engine that answers, `has_ours` tells whether it has containers of ours; `restarted` hears that it is a new one.
+    `has_ours`: whether the engine that answers has containers of ours. `restarted` is called when a new engine
+    answers.
     """
 
     def __init__(
@@ -120,10 +121,10 @@ class DaemonStage:
         self._life = DaemonLife(status, wake=wake, clock=self._tools.monotonic)
         self._runner: Runner | None = None
         self._change: DaemonChange | None = None
-        self._retry = threading.Event()  # what failed is to be tried once more
+        self._retry = threading.Event()  # retry what failed
         self.holding = ""
-        self.other_engine = ""  # why the engine that runs is not the one that the containers were meant for
-        self._pausing = self._unproven = ""  # why, see `pause` and `distrust`
+        self.other_engine = ""  # why the running engine is not the one that the containers belong to
+        self._pausing = self._unproven = ""  # reasons, see `pause` and `distrust`
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -133,7 +134,7 @@ class DaemonStage:
             ),
             routes=self._tools.routes,
         )
-        # key -> the value that dockerd has refused, and why
+        # key -> (the value that dockerd refused, why)
         self._refused: dict[str, tuple[Json, str]] = {}
         self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
         self._external = External(self.files, status)
@@ -146,7 +147,7 @@ class DaemonStage:
             acting=self._life.acting,
             watch=self._life.watch,
         )
-        self._own_script: OwnSupervisor | None = None  # while dockerd follows a file of the user's
+        self._own_script: OwnSupervisor | None = None  # set while dockerd follows a file of the user's
         self._engine = RunningEngine(
             EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options))),
             status,
@@ -161,29 +162,30 @@ class DaemonStage:
         )
 
     def accept_engine(self) -> None:
-        """A reconcile was asked for: the engine that runs is the one that is meant, and what failed is tried again."""
+        """A reconcile was requested: the running engine is the right one, and what failed is tried again."""
         self._engine.accept()
         self._retry.set()
         self._life.forgive()
-        # A dockerd that was stopped manually is started too: the user asks for all that is declared.
+        # also start a dockerd that was stopped manually: the user asks for everything that is declared
         self._manual.ask(DaemonAction.START)
 
     def ask(self, wish: DaemonAction, desired: Desired | None) -> None:
-        """Has dockerd started, stopped or restarted by the next pass. Raises ConflictError, which says why not."""
+        """Makes the next pass start, stop or restart dockerd. Raises ConflictError saying why that is not possible."""
         settings, agent = configured(desired)
         if self._pausing or self._unproven:
             raise ConflictError(self._pausing or self._unproven)
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
-        # A person who asks does not wait for the back-off of what failed before.
+        # a person who asks does not have to wait for the back-off
         self._life.forgive()
         self._manual.ask(wish)
 
     def reconcile(self, desired: Desired, *, busy: bool) -> bool:
-        """True when containers may be reconciled. `busy`: operations on the engine are under way. Blocks.
+        """Handles dockerd; True if containers may be reconciled. `busy`: operations on the engine are in progress.
+        Blocks.
 
-        `holding` says why they may not.
+        `holding` says why containers may not be reconciled.
         """
         self.holding = self.other_engine = ""
         runner = runner_of(desired.agent, self._options)
@@ -192,11 +194,12 @@ class DaemonStage:
             self._status.drop()
             return True
         self._status.begin(desired.daemon_mistakes)
-        # dockerd must not be given a subnet that a network of ours will have: known before it starts, seen only after.
+        # dockerd must not get a subnet that a network section will use; the bridges are known before, but visible
+        # only after its start
         self._bridges = _devices(desired.networks)
         try:
             unmanaged = self._not_ours(desired.daemon, runner)
-            # another program starts and stops this dockerd: what it needs is only reported
+            # another program starts and stops this dockerd: only report what it needs
             if runner.kind == "external" and not unmanaged:
                 unmanaged = self._report_external(desired, runner)
             self._show_whose(desired.daemon, runner, unmanaged)
@@ -213,9 +216,10 @@ class DaemonStage:
         return not self.holding
 
     def _show_whose(self, settings: DaemonSettings | None, runner: Runner, unmanaged: str) -> None:
-        """`unmanaged`: why dockerd does not follow the file that we write."""
+        """Shows who runs dockerd and whose settings it follows. `unmanaged`: why dockerd does not follow the file that
+        we write."""
         starts = runner.kind != "external" and (not unmanaged or self._starts(settings, runner))
-        # without a file of the user's the script follows UCI in its own way
+        # if the user's file does not exist, the script follows UCI in its own way
         named = settings.alt_config_file if settings is not None else ""
         own = settings is not None and (runner.kind == "external" or bool(named and exists(named)))
         why = None
@@ -231,8 +235,8 @@ class DaemonStage:
         self._status.whose(starts=starts, settings=follows, why=why)
 
     def keep_up(self, readable: Desired) -> None:
-        """/etc/config/containers cannot be read, and nothing is known of what it said before. `readable`: the agent
-        section and dockerd's settings, where theirs can."""
+        """Keeps dockerd running when /etc/config/containers cannot be read and its earlier content is unknown.
+        `readable`: the agent section and dockerd's settings, as far as they can be read."""
         # The router was rebooted with a broken file, say. Containers cannot be planned, but those that run without us
         # need their dockerd.
         if readable.agent.enabled:
@@ -240,12 +244,12 @@ class DaemonStage:
             self.reconcile(self.as_before(replace(readable, daemon_mistakes=mistakes)), busy=False)
 
     def as_before(self, desired: Desired) -> Desired:
-        """Where dockerd's settings cannot be read: those that were good; without such as the stock script would start it,
-        or its defaults."""
+        """The configuration with dockerd's last good settings if the present ones cannot be read. Without a last good
+        document: as the stock script would start dockerd, or with its defaults."""
         settings = desired.daemon
         if settings is None or not settings.unreadable:
             return desired
-        # From the disk and not from memory: the agent may have started with the broken file.
+        # from disk, not from memory: the agent may have started with the broken file
         ours, good = str(self.files.config_file), self.files.last_good()
         if good is not None:
             settings = replace(settings, alt_config_file=ours, values=good.document)
@@ -256,43 +260,43 @@ class DaemonStage:
         return replace(desired, daemon=settings)
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
-        """Nothing was changed for a passing reason, or dockerd is down: tried again, slower and slower."""
+        """dockerd is down, or nothing was changed for a temporary reason: retried with back-off."""
         self._life.failed(str(exc))
         reason: Reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
         logger.error("dockerd: %s", exc)
         self._status.degraded(reason, str(exc))
         self._status.synced(reason, str(exc))
-        # A dockerd that still answers keeps its containers: only the change of its settings has failed.
+        # a dockerd that still answers keeps its containers: only the change of its settings has failed
         if self._change is not None and not self._change.probe.answers():
             self.holding = str(exc)
 
     def manages(self, desired: Desired) -> bool:
-        """Whether dockerd follows our file and is started by us."""
+        """Whether we start dockerd and it follows our file."""
         runner = runner_of(desired.agent, self._options)
         return runner.kind != "external" and not self._not_ours(desired.daemon, runner)
 
     def pause(self, why: str) -> None:
-        """The next pass ends dockerd, and none starts it while `why` is not ""."""
+        """While `why` is not "", the next pass stops dockerd and no pass starts it."""
         self._pausing = why
 
     def distrust(self, why: str) -> None:
-        """dockerd runs, and nothing is done with its containers while `why` is not ""."""
+        """While `why` is not "", dockerd runs but nothing is done with its containers."""
         self._unproven = why
 
     def moved(self) -> None:
-        """The next engine that comes up is the one that is meant, whatever its data_root."""
+        """Accepts the next engine that starts, whatever its data_root is."""
         self._engine.accept()
 
     def home(self, desired: Desired | None) -> Home:
-        """The data of the dockerd that runs, and who keeps it. Raises ConflictError where it is not ours to move."""
+        """The data of the running dockerd, and its storage driver. Raises ConflictError if we cannot move it."""
         settings, agent = configured(desired)
         runner = runner_of(agent, self._options)
         if runner.kind == "external" and not runner.elsewhere:
             raise ConflictError(
                 "ucidockd does not run this dockerd (option daemon is external): move its data yourself"
             )
-        # Moving is stopping, copying and starting with another `data_root`: we can promise none of it where others
-        # write dockerd's settings.
+        # Moving means to stop dockerd, copy, and start it with another `data_root`. None of this is possible if
+        # others write dockerd's settings.
         if settings is None or (refused := self._not_ours(settings, runner)):
             raise ConflictError(
                 f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
@@ -321,13 +325,13 @@ class DaemonStage:
         networks: tuple[Network, ...],
         make: bool = True,
     ) -> tuple[Target, tuple[str, ...]]:
-        """What would be written, and what must be said about it.
+        """The file that would be written, and the remarks about it.
 
-        `networks`: those that sections declare. `make`: whether missing certificates may be made; else those that would
-        be are named as if they were there. Raises DaemonError.
+        `networks`: those of all sections. `make`: whether missing certificates may be created; otherwise they are
+        named as if they existed. Raises DaemonError.
         """
         runner = runner_of(agent, self._options)
-        # As `ucidockd render` runs in another process than the agent, it must leave no certificates behind.
+        # `ucidockd render` runs in another process than the agent, so it must not leave certificates behind
         renderer = self._renderer if make else self._renderer.foreseeing()
         rendered, trouble = self._render(
             settings, runner, self.files.load().running, renderer=renderer, bridges=_devices(networks)
@@ -339,7 +343,7 @@ class DaemonStage:
     def left_out(
         self, settings: DaemonSettings, agent: AgentSettings, *, networks: tuple[Network, ...]
     ) -> tuple[LeftOut, ...]:
-        """What of them would not be applied here. Makes no certificates. Raises DaemonError."""
+        """The settings that would not be applied here. Creates no certificates. Raises DaemonError."""
         rendered, _ = self._render(
             settings,
             runner_of(agent, self._options),
@@ -350,44 +354,44 @@ class DaemonStage:
         return rendered.left_out
 
     def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
-        """Names of the containers that a change would stop: none that live-restore can keep."""
+        """Names of the containers that a change would stop; empty if live-restore keeps them running."""
         if change.effect is not Effect.RESTART:
             return ()
-        # live-restore does not work in swarm mode, and a dockerd that we did not start may run without it.
+        # live-restore does not work in swarm mode, and a dockerd that we did not start may run without it
         probe = DaemonProbe(runner_of(agent, self._options).socket)
         return probe.running() if running is None or change.stops or probe.swarm() else ()
 
     def finds_dockerd(self) -> bool:
-        """Whether a dockerd runs with our file, or with the user's where that is the one that we start."""
+        """Whether a dockerd runs with our file, or with the user's file if that is the one we start."""
         if self._own_script is not None:
             return self._own_script.find() is not None
-        # Asked of the process table and not of the engine: a dockerd that hangs runs as well.
+        # ask the process table, not the engine: a hanging dockerd runs as well
         return daemon_process.find_with_config(self.files.config_file) is not None
 
     # who runs dockerd
 
     def _not_ours(self, settings: DaemonSettings | None, runner: Runner) -> str:
         if runner.kind == "child" and self._names_nothing(settings):
-            return ""  # as with the script, UCI's options count then
+            return ""  # as with the script, UCI's options apply
         return not_ours(settings, runner, self.files.config_file, init_script=self._tools.init_script)
 
     def _names_nothing(self, settings: DaemonSettings | None) -> bool:
-        """Whether alt_config_file is one that does not exist, and not for its disk being away."""
-        # A file that does not exist decides nothing. A disk that is away is another matter: the file may be on it.
+        """Whether alt_config_file names a file that does not exist, although its disk is mounted."""
+        # A file that does not exist decides nothing. If its disk is not mounted, the file may be on it.
         given = settings.alt_config_file if settings is not None else ""
         return bool(given) and not exists(given) and not missing_mount(given, self._options)
 
     def _starts(self, settings: DaemonSettings | None, runner: Runner) -> bool:
-        """Whether we start dockerd, with settings of ours or not: its autostart has been taken, or we are asked to."""
+        """Whether we start dockerd, with our settings or not: we disabled its autostart, or were asked to start it."""
         if runner.elsewhere:
             return False
         if runner.kind == "child":
             return settings is not None
-        # Without the script there is nothing to start it with: a Debian, say, where systemd does that.
+        # without the init script we cannot start it, for example on Debian, where systemd does
         return runner.kind == "procd" and self._tools.init_script.exists()
 
     def _keep_own(self, desired: Desired, runner: Runner, why: str, *, busy: bool) -> str:
-        """A dockerd with settings of the user's is started, and no more. As `_reconcile`."""
+        """Starts a dockerd that follows the user's settings, and nothing more. Returns like `_reconcile`."""
         if self._own_script is None:
             answers, start_s = DaemonProbe(runner.socket).answers, self._tools.limits.start_s
             if runner.kind == "child":
@@ -399,10 +403,10 @@ class DaemonStage:
                 self._own_script = OwnScriptSupervisor(
                     script=self._tools.init_script, socket=runner.socket, answers=answers, start_s=start_s
                 )
-            self._change = None  # another supervisor
+            self._change = None  # to be recreated with the other supervisor
         script = self._own_script
         change = self._change_of(runner, script)
-        # Our file would mislead: it is not what this dockerd reads.
+        # our file would be misleading: this dockerd does not read it
         self.files.drop_current()
         own = own_settings(
             desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
@@ -437,14 +441,14 @@ class DaemonStage:
             limits=self._tools.limits,
             clock=self._tools.monotonic,
         )
-        # an agent before us found that out, each time by a dockerd that did not start
+        # an earlier agent found these, each by a dockerd that did not start
         self._refused = dict(self._change.record.refused)
         return self._change
 
     def _report_external(self, desired: Desired, runner: Runner) -> str:
-        """Why the dockerd that another program runs does not use our file, "" when it does."""
+        """Why the dockerd that another program runs does not use our file, "" if it does."""
         if desired.daemon is None or desired.daemon.unreadable:
-            # Without settings of ours there is nothing to compare with.
+            # without valid settings there is nothing to compare with
             return ""
         known = self.files.load().running
         try:
@@ -457,13 +461,13 @@ class DaemonStage:
     # the pass
 
     def _reconcile(self, desired: Desired, change: DaemonChange, runner: Runner, *, busy: bool) -> str:
-        """One pass; why containers have to wait, "" when they need not."""
+        """One pass. Returns why containers have to wait, "" if they do not."""
         if self._retry.is_set():
             self._retry.clear()
             self._refused.clear()
             change.remember({})
             change.forget_failure()
-        # an agent was killed in the middle of a change, and what it had in mind may differ from what UCI says now
+        # an agent was killed in the middle of a change; its target may differ from what UCI says now
         if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
             self._life.acting(change.resume)
         change.supervisor.tidy()
@@ -473,7 +477,7 @@ class DaemonStage:
         if process is None and self._life.backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
-        # None: UCI says nothing usable and nothing has worked before. What runs, if anything, is left as it is
+        # None: UCI has no usable settings and none have worked before. A running dockerd stays as it is
         if wanted is not None:
             goal = self._goal(change, wanted)
             if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
@@ -494,10 +498,10 @@ class DaemonStage:
         return self._engine.unsuitable(change, version_of(runner.program))
 
     def _paused(self, change: DaemonChange, process: Process | None, *, busy: bool) -> str:
-        """Ends dockerd while its data is moved. Why it is down or about to be."""
+        """Stops dockerd while its data is moved. Returns why it is down or about to be, "" if it is not to stop."""
         if not self._pausing:
             return ""
-        # Operations on the engine are let finish: they would fail half-way, and the data is not copied before dockerd
+        # Let running operations on the engine end: they would fail half-way, and copying only begins after dockerd
         # has ended.
         if process is None or not busy:
             if process is not None:
@@ -508,8 +512,8 @@ class DaemonStage:
         return self._pausing
 
     def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
-        """Why dockerd is not (re)started in this pass."""
-        # On the empty mount point dockerd would start with an empty engine, and fill the router's flash with it.
+        """Why dockerd is not (re)started in this pass, "" if it may be."""
+        # on the bare mount point dockerd would start with an empty engine and fill the router's flash
         if missing := self._disk_missing(goal):
             self._status.synced("Waiting", missing)
             return missing
@@ -519,7 +523,7 @@ class DaemonStage:
         return ""
 
     def _look(self, change: DaemonChange) -> Process | None:
-        """The dockerd that runs; one that died under our eyes is brought back first."""
+        """The running dockerd. If it died while a change was watched, it is first brought back."""
         record = change.record
         if record.process is not None and daemon_process.is_alive(record.process):
             return record.process
@@ -527,7 +531,7 @@ class DaemonStage:
         if found is not None:
             change.adopt(found, self._read_by(found, record))
             return found
-        # back-off would only prolong the wrong configuration; it is for the way back that dies as well
+        # back-off would only prolong the wrong configuration; it applies when the rollback dies as well
         watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
         blamed = watched and not (record.fallback and self._life.backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
@@ -536,12 +540,12 @@ class DaemonStage:
         return None
 
     def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
-        """What a dockerd follows that we did not see starting, as far as that can be known."""
-        # Wrong here means settings that never arrive: what is not sure counts as unknown.
+        """The settings of a dockerd that we did not see start, as far as they can be known."""
+        # when in doubt return None: a wrong guess would mean that settings are never applied
         document = self.files.current_document()
         if record.running is not None and self.files.current() == record.running.text:
             return record.running
-        # without any memory (it was lost) the file is our own best guess: we signal after every write of it
+        # if our record was lost, the file is the best guess: we send a signal after every write
         if document is None or not (
             record == DaemonRecord() or daemon_process.began_after(process, self.files.config_file)
         ):
@@ -550,12 +554,12 @@ class DaemonStage:
         return Target(document=document, material=material_of(document), arguments=arguments)
 
     def _disk_missing(self, target: Target) -> str:
-        """What is missing, when the file system of dockerd's data is not mounted."""
+        """The reason if the file system of dockerd's data is not mounted, else ""."""
         return self._not_there(data_root(target.document))
 
     def _not_there(self, root: str) -> str:
-        """What is missing of the file system of a directory that dockerd needs."""
-        # The silent one first: of a mount that does not answer nothing else can be asked.
+        """What is wrong with the file system of a directory that dockerd needs; "" if nothing is."""
+        # check for a hanging mount first: no other check would return
         read_only, silent = read_only_or_silent(root)
         if silent:
             text = f"{silent}, and dockerd is to keep its data in {root}"
@@ -571,10 +575,10 @@ class DaemonStage:
     def _wanted(
         self, desired: Desired, change: DaemonChange, runner: Runner
     ) -> tuple[Target | None, DaemonError | None]:
-        """What UCI asks for, without what is wrong in it. The error is what could not be had of it."""
+        """What UCI asks for, without invalid parts. The error describes what is not available."""
         if desired.daemon is None or desired.daemon.unreadable:
             return change.record.running or change.store.last_good(), None
-        # A part that is wrong costs only itself: dockerd gets the rest, and status says what it did not get.
+        # an invalid part costs only itself: dockerd gets the rest, and status shows what is missing
         rendered, trouble = self._render(desired.daemon, runner, change.record.running)
         given = desired.daemon.alt_config_file
         if (
@@ -596,12 +600,13 @@ class DaemonStage:
         renderer: Renderer | None = None,
         bridges: frozenset[str] | None = None,
     ) -> tuple[Rendered, DaemonError | None]:
-        """As `Renderer.render`. An unknown dockerd, or an external one, may be listening itself."""
-        # A port that dockerd itself holds must not count as taken by another program.
+        """Renders as `Renderer.render`, and decides whether to probe hosts: an unknown or external dockerd may be using
+        them."""
+        # a port that dockerd itself holds must not count as taken by another program
         known = running is not None or self._change is None or self._change.supervisor.find() is None
         probe = known and runner.kind != "external"
         process = self._change.record.process if self._change is not None else None
-        # A refusal holds for the value that was refused: once it is edited, it is tried again.
+        # a refusal applies to the refused value only: after an edit the option is tried again
         refused = {
             key: why for key, (value, why) in self._refused.items() if value_at(settings.values, key) == value
         }
@@ -616,11 +621,12 @@ class DaemonStage:
         )
 
     def _goal(self, change: DaemonChange, wanted: Target) -> Target:
-        """`wanted`, or what runs (or ran) instead when that has failed: it is not tried again until it changes.
+        """`wanted`, or the running (or last good) target if `wanted` has failed. A failed target is not retried until it
+        changes.
 
-        What has worked before is: it failed for something else.
+        Exception: a target that worked before is retried, because something else made it fail.
         """
-        # Without this a setting that makes dockerd fail would restart it in every pass.
+        # otherwise a setting that makes dockerd fail would restart it in every pass
         record = change.record
         if wanted.digest != record.failed or (record.process is None and wanted == change.store.last_good()):
             return wanted
@@ -631,13 +637,13 @@ class DaemonStage:
     def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
         if process is None:
             return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
-        # Before the settings are compared: a dockerd that lost its bridge follows them and is of no use all the same.
+        # before comparing settings: a dockerd that lost its bridge follows its settings and is useless all the same
         repair = self._health.repair(process, goal, answers=change.probe.answers)
         if repair is not None:
             return repair
         running = change.record.running
         step = classify(running, goal)
-        # our file is what the next start of dockerd would read, whoever starts it
+        # the next start of dockerd, by anyone, would read our file, so it must be right
         if running is not None and change.store.current() != running.text:
             effect = Effect.RELOAD if step.effect is Effect.NOTHING else step.effect
             causes = (*step.causes, f"{self.files.config_file.name} was edited outside of ucidockd")
@@ -651,7 +657,7 @@ class DaemonStage:
                 change.end_watch()
             return
         self._status.synced("Pending", step.cause)
-        # How long dockerd was away is what the user sees of it: it goes to the log.
+        # log how long dockerd was away, because users notice that
         begun = self._tools.monotonic()
         self._life.acting(lambda: change.carry_out(goal, step))
         taken = self._tools.monotonic() - begun
@@ -663,8 +669,8 @@ class DaemonStage:
     def _learn(
         self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
     ) -> None:
-        """Which option dockerd refuses: it is left out from the next pass on, and the rest is applied."""
-        # Without this one wrong option would keep every other change of the settings from being applied.
+        """Finds the option that dockerd refuses. From the next pass on it is left out, and the rest is applied."""
+        # otherwise one wrong option would block every other change of the settings
         found, change.blamed = change.blamed, {}
         if not found and change.refused == wanted:
             change.refused = None
@@ -677,23 +683,23 @@ class DaemonStage:
             change.remember(self._refused)
             self._wake(0)
 
-    # what became of it
+    # results
 
     def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
         if wanted is not None and change.record.failed and change.record.running == wanted:
             change.forget_failure()
-        # dockerd takes its socket away when it begins to stop; to ask it each time would be a call for nothing
+        # dockerd removes its socket when it begins to stop; checking for it saves a call that would fail
         listens = self._runner is None or Path(self._runner.socket).exists()
         self._status.running(change.record.process, listens=listens)
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
             self._life.watch(change.record.process)
-        # The end of the watch is when new settings count as good: nothing else would ask for a pass at that moment.
+        # new settings count as good when the watch ends, and nothing else would trigger a pass at that moment
         if change.record.step is Step.WATCH:
             self._wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
     def mark(self) -> str:
-        """Our mark on the disk of the engine that runs, "" where there is none."""
+        """Our mark on the disk of the running engine, "" if there is none."""
         return self._engine.mark()
 
 
@@ -711,7 +717,7 @@ def make_stage(
     has_ours: Callable[[], bool] = lambda: False,
     restarted: Callable[[], None] = lambda: None,
 ) -> DaemonStage:
-    """The stage of the running agent. Its files in /var/run are beside the control socket."""
+    """The stage of the running agent. Its files in /var/run are next to the control socket."""
     return DaemonStage(
         options=options,
         run_dir=Path(options.socket or settings.socket).parent,

@@ -17,23 +17,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class DaemonStatus:
-    """Writes conditions; says each warning once in the log, as long as it lasts."""
+    """Writes the conditions; logs each warning once for as long as it lasts."""
 
     board: StatusBoard
     _warned: frozenset[str] = field(default_factory=frozenset)
-    _wrong: tuple[str, ...] = ()  # what of UCI is not in force because it is wrong
+    _wrong: tuple[str, ...] = ()  # UCI options that are invalid and not in force
 
     def drop(self) -> None:
-        """No section is about dockerd."""
+        """No section is about dockerd: removes its conditions."""
         self.board.drop(DAEMON_KEY)
 
     def whose(self, *, starts: bool, settings: bool, why: NotOurs | None) -> None:
-        """The fact `dockerd` about the agent. `starts`: whether people may have it started, stopped and restarted by
-        us. `settings`: whether what /etc/config/dockerd says of it counts."""
+        """Sets the agent's fact `dockerd`. `starts`: whether users can have us start, stop and restart dockerd.
+        `settings`: whether its options in /etc/config/dockerd apply."""
         self.board.set_agent(dockerd={"starts": starts, "settings": settings, "why": why or ""})
 
     def begin(self, mistakes: tuple[str, ...]) -> None:
-        """The settings were read."""
+        """The settings were read; shows their mistakes."""
         self.board.ensure(DAEMON_KEY)
         self._wrong = mistakes
         text = "; ".join(mistakes)
@@ -45,12 +45,13 @@ class DaemonStatus:
         )
 
     def unmanaged(self, why: str, *, started: bool = False) -> None:
-        """dockerd's settings are not ours: nothing else is said about them. `started`: whether it runs still is."""
+        """Shows why dockerd's settings are not ours, and clears everything about such settings. `started`: we still
+        start it."""
         if not why:
             self._clear(ConditionType.DAEMON_UNMANAGED)
             return
         self._set(ConditionType.DAEMON_UNMANAGED, status=True, reason="ConfiguredElsewhere", message=why)
-        # what was said of settings of ours is not true of the user's
+        # conditions about our settings do not apply to the user's settings
         of_running = (
             ConditionType.SYNCED,
             ConditionType.DEGRADED,
@@ -70,7 +71,7 @@ class DaemonStatus:
             self._clear(condition)
 
     def own_runs(self, process: Process | None) -> None:
-        """A dockerd that follows a file of the user's runs; None where only its socket shows that."""
+        """A dockerd that follows a file of the user's is running. `process` is None if only its socket shows that."""
         self._clear(ConditionType.SYNCED)
         self._clear(ConditionType.DEGRADED)
         self._clear(ConditionType.WAITING)
@@ -78,12 +79,12 @@ class DaemonStatus:
         self._set(ConditionType.RUNNING, status=True, reason="Running", message=message)
 
     def own_silent(self, message: str) -> None:
-        """It runs and does not listen where we look for it."""
+        """dockerd runs, but does not listen on our socket."""
         self._clear(ConditionType.WAITING)
         self._set(ConditionType.RUNNING, status=False, reason="NotListening", message=message)
 
     def found(self, rendered: Rendered) -> None:
-        """What rendering found out."""
+        """Shows the findings of rendering."""
         for finding in rendered.findings:
             self._set(
                 ConditionType(finding.type),
@@ -97,7 +98,7 @@ class DaemonStatus:
         said = (*left_out, *rendered.warnings)
         for warning in said:
             self._warn(warning)
-        # What is no longer wrong may be logged again when it comes back.
+        # a warning that is gone may be logged again when it comes back
         self._warned &= {*said, *(finding.message for finding in rendered.findings)}
         self._wrong = (*self._wrong, *left_out)
 
@@ -107,7 +108,7 @@ class DaemonStatus:
             self._warned |= {text}
 
     def synced(self, reason: Reason, message: str) -> None:
-        """Not synced, and why."""
+        """Shows that dockerd is not in sync, and why."""
         self._set(ConditionType.SYNCED, status=False, reason=reason, message=message)
 
     def degraded(self, reason: Reason, message: str) -> None:
@@ -117,11 +118,12 @@ class DaemonStatus:
         self._set(ConditionType.WAITING, status=True, reason="Missing", message=message)
 
     def running(self, process: Process | None, *, listens: bool = True) -> None:
-        """`listens`: one that does not is about to end, or to come up; it stops its containers for seconds."""
+        """Shows whether dockerd runs. `listens`: False if it is about to end or to come up; it may stop containers for
+        seconds."""
         if process is None:
             self._set(ConditionType.RUNNING, status=False, reason="Stopped")
             return
-        # With a process there is nothing to wait for, whether or not it listens yet.
+        # if there is a process, nothing is being waited for, whether or not it listens yet
         self._clear(ConditionType.WAITING)
         if not listens:
             message = f"pid {process.pid} does not listen: it is stopping, or not up yet"
@@ -130,25 +132,25 @@ class DaemonStatus:
         self._set(ConditionType.RUNNING, status=True, reason="Running", message=f"pid {process.pid}")
 
     def engine_changed(self, message: str, *, reason: Reason = "DataRoot") -> None:
-        """`message`: "" when it is the engine that it was."""
+        """`message`: "" if it is the same engine as before."""
         self.board.flag(DAEMON_KEY, ConditionType.ENGINE_CHANGED, reason, message)
 
     def impaired(self, message: str) -> None:
-        """dockerd lacks something that a restart did not bring back; "" when it has all."""
+        """Shows what dockerd lacks even after a restart; "" if nothing."""
         self.board.flag(DAEMON_KEY, ConditionType.ENGINE_IMPAIRED, "RestartDidNotHelp", message)
 
     def storage_lost(self, message: str, *, reason: Reason = "Unmounted") -> None:
-        """The file system of the data is away, or read-only, while dockerd runs; "" when it is there."""
+        """Shows that the data's file system is unmounted or read-only while dockerd runs; "" if it is available."""
         self.board.flag(DAEMON_KEY, ConditionType.ENGINE_STORAGE_LOST, reason, message)
 
     def unsuitable(self, message: str) -> None:
-        """The file system of the data takes no containers; "" when it does."""
+        """Shows that containers cannot be created on the data's file system; "" if they can."""
         self.board.flag(DAEMON_KEY, ConditionType.STORAGE_UNSUITABLE, "FileSystem", message)
         if message:
             self._warn(message)
 
     def restart_needed(self, reason: Reason | None, message: str) -> None:
-        """An external dockerd does not follow its file; None when it does."""
+        """Shows that an external dockerd does not follow its file; `reason` is None if it does."""
         if reason is None:
             self._clear(ConditionType.RESTART_NEEDED)
             self._applied()
@@ -157,14 +159,14 @@ class DaemonStatus:
         self._set(ConditionType.SYNCED, status=False, reason="RestartNeeded", message=message)
 
     def outcome(self, record: DaemonRecord, wanted: Target | None, trouble: DaemonError | None) -> None:
-        """The state after a pass: what UCI wants runs, or what else does and why."""
+        """Shows the state after a pass: whether UCI's settings run, or which others and why."""
         failed = wanted is not None and record.failed == wanted.digest
         reason: Reason = "Refused" if failed and not record.fallback else "RolledBack"
         if failed and record.fallback:
             self._set(ConditionType.ROLLED_BACK, status=True, reason="Failed", message=record.why)
         else:
             self._clear(ConditionType.ROLLED_BACK)
-        # UCI still says what failed: trying it again would take dockerd down again
+        # UCI still holds the failed settings: trying them again would take dockerd down again
         if failed:
             self.degraded(reason, record.why)
             self.synced(reason, f"not tried again until the configuration changes: {record.why}")
@@ -181,7 +183,7 @@ class DaemonStatus:
             self._applied()
 
     def _applied(self) -> None:
-        """dockerd follows its file; it is not what UCI says while something of that is left out."""
+        """dockerd follows its file. It is in sync only if no option of UCI was left out."""
         wrong = bool(self._wrong)
         message = f"the rest is applied: {'; '.join(self._wrong)}" if wrong else ""
         self._set(
@@ -189,7 +191,7 @@ class DaemonStatus:
         )
 
     def note(self, verb: str, cause: str, *, error: str) -> None:
-        """One operation that was carried out."""
+        """Adds a completed operation to the history."""
         self.board.note(DAEMON_KEY, verb, cause=cause, ok=not error, error=error)
 
     def _set(self, condition: ConditionType, *, status: bool, reason: Reason, message: str = "") -> None:

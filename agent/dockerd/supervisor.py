@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who runs dockerd: we ourselves (`child`), procd through its init script, or another program (`external`).
+"""Runs dockerd: started by us (`child`), by procd through its init script, or by another program (`external`).
 
-All of them know dockerd by its `--config-file`, so each finds the dockerd that another agent started. One that follows
-a file of the user's is known by the socket that it serves.
+A dockerd is recognized by its `--config-file`, so that an agent finds the dockerd of an earlier agent. A dockerd that
+follows a file of the user's is recognized by the socket that it serves.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from agent.model.dockerd.settings import Process
 LOG_LIMIT = 1024 * 1024
 _WORDS_LIMIT = 256
 _KILL_WAIT_S = 10.0
-_STOP_OTHER_S = 30.0  # dockerd's own default is 15
+_STOP_OTHER_S = 30.0  # more than dockerd's own default of 15 s
 _TAIL_BYTES = 8192
 _LOG_TRIES, _LOG_PAUSE_S = 3, 0.2
-_LOOK_S = 2.0  # between two questions whether procd still runs it
+_LOOK_S = 2.0  # interval between checks whether procd still runs dockerd
 _CREDENTIALS = re.compile(r"//[^/\s@]+@")
 _LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 
 
 class ChildSupervisor:
-    """We start dockerd ourselves. It has its own session and log, and continues when the agent ends."""
+    """A dockerd that we start ourselves. It has its own session and log, and keeps running when the agent ends."""
 
     def __init__(self, *, program: str, config_file: Path) -> None:
         self._program = program
@@ -43,7 +43,7 @@ class ChildSupervisor:
 
     def find(self) -> Process | None:
         if self._child is not None:
-            self._child.poll()  # leaves no zombie
+            self._child.poll()  # avoids a zombie
         return daemon_process.find_with_config(self._config_file)
 
     def wait_end(self, process: Process, timeout_s: float) -> bool:
@@ -53,11 +53,12 @@ class ChildSupervisor:
         return self.launch((f"--config-file={self._config_file}", *arguments))
 
     def launch(self, arguments: tuple[str, ...]) -> Process:
-        """dockerd with these arguments and no others."""
+        """Starts dockerd with exactly these arguments."""
         try:
-            # The last words of the dockerd before would be taken for this one's.
+            # otherwise the last words of the previous dockerd would be taken for this one's
             self._log.write_bytes(b"")
-            # to append, so that `tidy` may cut it; a session of its own, so that our signals and our end do not reach it
+            # append mode, so that `tidy` may truncate the log; a new session, so that our signals and our end do not
+            # reach dockerd
             with self._log.open("ab") as log:
                 self._child = subprocess.Popen(
                     [self._program, *arguments],
@@ -86,7 +87,7 @@ class ChildSupervisor:
         """How it ended, and the last line of its log."""
         code = self._reap(process)
         ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        # Only the end of the log is read: it may have megabytes, and what made dockerd end is in its last lines.
+        # read only the end of the log: it may have megabytes, and the cause is in its last lines
         lines: list[str] = []
         with contextlib.suppress(OSError), self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
@@ -94,11 +95,11 @@ class ChildSupervisor:
         return ", ".join(part for part in (ended, _telling(lines)) if part)
 
     def runs(self) -> bool:
-        """Whether the dockerd that we started last still runs."""
+        """Whether the dockerd that we started last is still running."""
         return self._child is not None and self._child.poll() is None
 
     def tidy(self) -> None:
-        """Keeps the log small: /var/run is memory. dockerd appends, so cutting it is safe."""
+        """Keeps the log small, because /var/run is in memory. dockerd appends, so truncating is safe."""
         with contextlib.suppress(FileNotFoundError):
             if self._log.stat().st_size > LOG_LIMIT:
                 os.truncate(self._log, 0)
@@ -110,8 +111,8 @@ class ChildSupervisor:
 
 
 class ProcdSupervisor:
-    """dockerd as a procd service. procd kills 5 s after its SIGTERM (term_timeout), which is too early for dockerd, so
-    we send SIGTERM ourselves and wait, and take the service off then. The stock script sets no respawn."""
+    """dockerd as a procd service. procd sends SIGKILL 5 s after SIGTERM (term_timeout), too early for dockerd. So we
+    send SIGTERM ourselves, wait, and stop the service afterwards. The stock script sets no respawn."""
 
     def __init__(self, *, script: Path, config_file: Path, appear_s: float = 10.0) -> None:
         self._script = script
@@ -125,28 +126,28 @@ class ProcdSupervisor:
         return daemon_process.wait_end(process, timeout_s)
 
     def start(self, arguments: tuple[str, ...]) -> Process:
-        del arguments  # the init script has its own
+        del arguments  # the init script has its own arguments
         process = self._appeared()
         if not daemon_process.began_after(process, self._config_file):
-            # procd leaves a running service as it is: this one began with the script's own file
+            # procd does not restart a running service: this dockerd was started with the script's own file
             self.stop(process, _STOP_OTHER_S)
             process = self._appeared()
         return process
 
     def _appeared(self) -> Process:
-        # `start` of a running service changes nothing in procd, so it may be called again
+        # `start` of a running service changes nothing in procd, so it is safe to repeat
         self._run("start")
         deadline = time.monotonic() + self._appear_s
         while (process := self.find()) is None:
             if time.monotonic() > deadline:
                 text = f"{self._script} start did not start dockerd{_hint(self._script)}"
                 raise DaemonError(text, reason="NotStarted")
-            time.sleep(0.05)  # procd starts it after the script has ended, and sends no event without ubus
+            time.sleep(0.05)  # procd starts it after the script has ended, and without ubus it sends no event
         return process
 
     def stop(self, process: Process, timeout_s: float) -> None:
-        # procd's own stop comes second, when nothing is left to kill: it takes the service off, so that the next start
-        # is one.
+        # procd's stop comes last, when nothing is left to kill: it removes the service, so that the next start really
+        # starts it.
         stop_process(process, timeout_s)
         self._run("stop")
 
@@ -157,14 +158,14 @@ class ProcdSupervisor:
         return _telling(_logged(process)) or "see logread -e dockerd"
 
     def tidy(self) -> None:
-        """Its log is logd's."""
+        """Nothing to do: logd keeps its log."""
 
     def _run(self, action: str) -> None:
         _run_script(self._script, action)
 
 
 class OwnScriptSupervisor:
-    """dockerd as its init script starts it, with whichever file that is: the process that serves the engine's socket."""
+    """dockerd as its init script starts it, with any configuration file: the process that serves the engine's socket."""
 
     def __init__(
         self, *, script: Path, socket: str, answers: Callable[[], bool], start_s: float = 90.0
@@ -175,24 +176,24 @@ class OwnScriptSupervisor:
         self._start_s = start_s
 
     def find(self) -> Process | None:
-        # By its socket and not by its arguments: which file it follows is the script's affair.
+        # by its socket, not by its arguments: the script decides which file it follows
         return daemon_process.serving(self.socket, name="dockerd")
 
     def runs(self) -> bool:
-        """Whether procd runs it, listening or not."""
+        """Whether procd runs dockerd, listening or not."""
         return _call(self._script, "running").returncode == 0
 
     def wait_end(self, process: Process, timeout_s: float) -> bool:
         return daemon_process.wait_end(process, timeout_s)
 
     def start(self, arguments: tuple[str, ...]) -> Process:
-        """Waits until it answers: it listens before. Raises DaemonError when it does not come up, or not on the socket."""
-        del arguments  # the init script has its own
+        """Starts dockerd and waits until it answers, which is later than it listens. Raises DaemonError if it does not
+        start, or does not serve the socket."""
+        del arguments  # the init script has its own arguments
         _run_script(self._script, "start")
         deadline = time.monotonic() + self._start_s
         look = time.monotonic() + _LOOK_S  # procd starts it after the script has ended
-        # The script succeeds as soon as procd has the service: whether dockerd takes the user's file shows afterwards
-        # only.
+        # the script succeeds as soon as procd knows the service; whether dockerd accepts the user's file shows later
         while (process := self.find()) is None or not self._answers():
             now = time.monotonic()
             if now > look and not self.runs():
@@ -216,11 +217,11 @@ class OwnScriptSupervisor:
         return _telling(_logged(process)) or "see logread -e dockerd"
 
     def tidy(self) -> None:
-        """Its log is logd's."""
+        """Nothing to do: logd keeps its log."""
 
 
 class OwnChildSupervisor:
-    """dockerd that we start ourselves, with a file of the user's: the process that serves the engine's socket."""
+    """dockerd that we start ourselves with a file of the user's: the process that serves the engine's socket."""
 
     def __init__(
         self, child: ChildSupervisor, *, socket: str, answers: Callable[[], bool], start_s: float = 90.0
@@ -231,18 +232,19 @@ class OwnChildSupervisor:
         self._start_s = start_s
 
     def find(self) -> Process | None:
-        self._child.runs()  # leaves no zombie
+        self._child.runs()  # avoids a zombie
         return daemon_process.serving(self.socket, name="dockerd")
 
     def runs(self) -> bool:
-        """Whether it runs, listening or not."""
+        """Whether dockerd runs, listening or not."""
         return self._child.runs()
 
     def wait_end(self, process: Process, timeout_s: float) -> bool:
         return daemon_process.wait_end(process, timeout_s)
 
     def start(self, arguments: tuple[str, ...]) -> Process:
-        """Waits until it answers: it listens before. Raises DaemonError when it does not come up, or not on the socket."""
+        """Starts dockerd and waits until it answers, which is later than it listens. Raises DaemonError if it does not
+        start, or does not serve the socket."""
         begun = self._child.launch(arguments)
         deadline = time.monotonic() + self._start_s
         while (process := self.find()) is None or not self._answers():
@@ -276,7 +278,7 @@ def _run_script(script: Path, action: str) -> None:
 
 
 def _hint(script: Path) -> str:
-    """Scripts of some forks have a switch of their own."""
+    """A hint for scripts of some forks, which have an `auto_start` switch."""
     with contextlib.suppress(OSError):
         if "auto_start" in script.read_text(errors="replace"):
             return "; this script starts nothing while dockerd.globals.auto_start is 0"
@@ -291,17 +293,17 @@ def _call(script: Path, action: str) -> subprocess.CompletedProcess[str]:
 
 
 def stop_process(process: Process, timeout_s: float) -> None:
-    """SIGTERM and waiting; SIGKILL after `timeout_s`."""
+    """Sends SIGTERM and waits; sends SIGKILL after `timeout_s`."""
     daemon_process.send_signal(process, signal.SIGTERM)
-    # dockerd stops its containers first. Killed earlier, it leaves them running with nobody to look after them.
+    # dockerd stops its containers first: if killed too early, it leaves them running unsupervised
     if not daemon_process.wait_end(process, timeout_s):
         daemon_process.send_signal(process, signal.SIGKILL)
         daemon_process.wait_end(process, _KILL_WAIT_S)
 
 
 def _logged(process: Process) -> list[str]:
-    """What the system's log has of that dockerd; it comes there by way of procd, a moment later."""
-    # By process number: lines of the dockerd before are about another failure.
+    """Lines of this dockerd in the system log; they arrive through procd with a short delay."""
+    # filter by pid: lines of the previous dockerd are about another failure
     words = ["logread", "-l", "200", "-e", rf"dockerd\[{process.pid}\]: "]
     for _ in range(_LOG_TRIES):
         try:
@@ -311,7 +313,7 @@ def _logged(process: Process) -> list[str]:
         except (OSError, subprocess.TimeoutExpired):
             return []
         lines = [line.partition(f"[{process.pid}]: ")[2] for line in done.stdout.splitlines()]
-        # Only lines without text so far: logd has the head of it and not yet the rest.
+        # only empty lines so far: logd has received the beginning of the output and not the rest
         if any(line.strip() for line in lines):
             return lines
         time.sleep(_LOG_PAUSE_S)
@@ -319,12 +321,12 @@ def _logged(process: Process) -> list[str]:
 
 
 def _telling(lines: list[str]) -> str:
-    """The line that says why: dockerd's last one, without what surrounds the message."""
-    # dockerd logs in logfmt, and what made it end comes last
+    """The line that states the cause: dockerd's last one, reduced to its message."""
+    # dockerd logs in logfmt, and the cause of its end comes last
     line = next((line for line in reversed(lines) if line.strip()), "")
     message = _LOG_MESSAGE.search(line)
     text = message[1] if message else line.strip()
-    # A proxy or registry of the settings may have a login in its URL, and these words go to status.
+    # the URL of a proxy or registry may contain a login, and this text goes to status
     return _CREDENTIALS.sub("//***@", text)[:_WORDS_LIMIT]
 
 
@@ -338,7 +340,7 @@ def engine_version(
         raise DaemonError(
             f"{shlex.quote(program)} --version does not work: {exc}", reason="NoProgram"
         ) from exc
-    # The program is asked and not the engine: settings are checked against the dockerd that is about to be started.
+    # ask the program, not the engine: settings are checked for the dockerd that is about to start
     found = re.search(r"\b(\d+)\.(\d+)", done.stdout)
     if found is None:
         raise DaemonError(f"{shlex.quote(program)} does not tell its version", reason="NoProgram")
@@ -346,7 +348,7 @@ def engine_version(
 
 
 def validate(program: str, config_file: Path, arguments: tuple[str, ...]) -> str:
-    """What `dockerd --validate` (23.0 or newer) has against a file, "" for nothing."""
+    """The complaint of `dockerd --validate` (23.0 or newer) about a file, "" if there is none."""
     words = [program, "--validate", f"--config-file={config_file}", *arguments]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What UCI asks dockerd for on this machine: with the certificates and the addresses that there are."""
+"""What UCI asks dockerd for on this machine, with the certificates and addresses that exist here."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from agent.model.quantities import QuantityError
 from agent.plan.daemon import GRAPH_DRIVERS, Identity, LeftOut, Rendered, render
 from agent.plan.router.bridges import SUBNET_KEYS, fit
 
-# Looks at this machine before dockerd is disturbed: certificate files, addresses, and what `dockerd --validate` says.
+# Checks of this machine before dockerd is disturbed: certificate files, addresses, and `dockerd --validate`.
 
 
 _VALIDATES = (23, 0)
-_ENTRIES = 16  # of a list that are tried one by one; each is a run of dockerd
+_ENTRIES = 16  # entries of a list that are tried one by one; each try runs dockerd
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _JOURNAL = Path("/run/systemd/journal/socket")
-_SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # as Go's log/syslog
+_SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # the same as in Go's log/syslog
 _OLD_PLUGINS = tuple(map(Path, ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")))
 _IDS = re.compile("[0-9a-f]{64}")
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
-_REMAPPED = "dockremap"  # the user that dockerd means by `userns-remap` default
+_REMAPPED = "dockremap"  # the user that dockerd takes for `userns-remap` default
 _CLEAR = {
     errno.EADDRINUSE: "the port is in use",
     errno.EADDRNOTAVAIL: "this machine does not have the address",
@@ -50,10 +50,10 @@ _CLEAR = {
 
 
 def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> Callable[[Target], None]:
-    """The check of a target; it raises DaemonError with reason Refused."""
+    """Returns the check of a target; it raises DaemonError with reason Refused."""
 
     def check(target: Target) -> None:
-        # `--validate` does not open the certificates: dockerd would find out as it starts.
+        # `--validate` does not open the certificates: dockerd would fail on them only when it starts
         if target.document.get("tls"):
             check_certificates(
                 *(str(target.document.get(key) or "") for key in ("tlscacert", "tlscert", "tlskey"))
@@ -67,13 +67,14 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
 
 
 def culprits(program: str, target: Target, run_dir: Path, version: Version) -> dict[str, str]:
-    """Keys without which dockerd would take these settings, and what it says of them: one wrong value, as a rule.
+    """The keys that dockerd refuses, and its words: the keys without which it would accept the settings. Usually a
+    single wrong value.
 
-    Of a list those of its entries that are wrong, unless all are. Nothing where dockerd cannot validate (before 23.0),
-    and where no single key is to blame. Raises DaemonError.
+    For a list, its wrong entries, or the list itself if all of them are wrong. Empty if dockerd cannot validate
+    (before 23.0), or if no single key is to blame. Raises DaemonError.
     """
     wrong = _refusal(program, target, run_dir) if version >= _VALIDATES else ""
-    # what it says does not always name the option: it is asked once without each
+    # its message does not always name the option, so validate once without each option
     for row in TABLE if wrong else ():
         if value_at(target.document, row.key) in (None, row.default):
             continue
@@ -91,9 +92,9 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
 
 
 def _refusal(program: str, target: Target, run_dir: Path) -> str:
-    """What dockerd says against the settings, "" for nothing."""
+    """dockerd's complaint about the settings, "" if there is none."""
     try:
-        # Beside daemon.json, as it may hold a proxy's password: that folder is root's alone.
+        # next to daemon.json, because it may hold a proxy's password and only root can read that directory
         descriptor, name = tempfile.mkstemp(prefix=".daemon-candidate-", dir=run_dir)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -106,10 +107,10 @@ def _refusal(program: str, target: Target, run_dir: Path) -> str:
 
 
 def check_certificates(ca: str, cert: str, key: str) -> None:
-    """Whether dockerd could serve with these files; `ca` "" when clients are not verified. Raises DaemonError."""
-    import ssl  # only where TLS is used
+    """Checks whether dockerd could serve with these files; `ca` is "" if clients are not verified. Raises DaemonError."""
+    import ssl  # imported only where TLS is used
 
-    # Read with a deadline first: OpenSSL would hang on a mount that does not answer.
+    # read with a deadline first: OpenSSL would hang on a mount that does not answer
     for path in filter(None, (ca, cert, key)):
         try:
             PATHS.ask(file_bytes, path)
@@ -129,18 +130,18 @@ def check_certificates(ca: str, cert: str, key: str) -> None:
 
 
 def _no_password() -> str:
-    """dockerd takes no password either; without this OpenSSL would ask the terminal."""
+    """An empty password: dockerd supports none either, and without this OpenSSL would ask on the terminal."""
     return ""
 
 
 def unavailable_hosts(hosts: Iterable[Host]) -> dict[str, str]:
-    """Hosts that could not be listened on now, with the reason. A TCP socket is bound and closed at once."""
+    """Hosts on which dockerd could not listen now, with the reason. TCP sockets are bound and closed at once."""
     looks = ((host.text, _no_socket(host.address) if host.is_unix else _why_not(host)) for host in hosts)
     return {text: reason for text, reason in looks if reason}
 
 
 def _no_socket(path: str) -> str:
-    """Why dockerd could not make its socket there: it makes no folder, and replaces none."""
+    """Why dockerd could not create its socket there: it does not create the directory, and does not replace one."""
     folder = os.path.dirname(path)
     try:
         for name, wanted in ((folder, True), (path, False)):
@@ -160,7 +161,8 @@ def _why_not(host: Host) -> str:
         with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as link:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Go does
             link.bind((host.address, host.port))
-            # two may bind with SO_REUSEADDR, only one may listen; dockerd's own clients see a refusal, not a hang
+            # several sockets can bind with SO_REUSEADDR, but only one can listen; a client that connects now is
+            # refused instead of hanging
             link.listen(1)
     except OSError as exc:
         return _CLEAR.get(exc.errno or 0, exc.strerror or str(exc))
@@ -169,22 +171,22 @@ def _why_not(host: Host) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class ServerIdentities:
-    """`names`: `list san` -> all names of this machine. `wall`: unix seconds."""
+    """Finds the certificates that dockerd presents. `names`: `list san` -> all names of this machine. `wall`: unix
+    seconds."""
 
     certificates: Certificates | None
     names: Callable[[tuple[str, ...]], tuple[str, ...]]
     wall: Callable[[], float]
-    foresees: bool = False  # certificates that would be made are named as if they were there
+    foresees: bool = False  # name certificates that would be created as if they existed
 
     def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
-        """The identity, and what is wrong when it is not the one that was asked for.
+        """The certificates, and an error if they are not the requested ones.
 
-        While none can be made (the clock is not set), the last good configuration's continues.
+        While none can be created (the clock is not set), those of the last good configuration stay in use.
         """
         if tls is None:
             return None, None
-        # A mistake in the section must not open TCP without TLS, and need not close it for those who have certificates
-        # already.
+        # An invalid section must not open TCP without TLS, but if certificates exist already, TCP need not be closed.
         if tls.broken:
             kept = _kept(last_good)
             text = "section tls has mistakes: " + (
@@ -204,7 +206,7 @@ class ServerIdentities:
             return kept, DaemonError(text, reason=exc.reason if isinstance(exc, DaemonError) else reason)
 
     def _make(self, tls: TlsSettings) -> tuple[Identity, DaemonError | None]:
-        # The stage may be made without them, for a preview of what would be written.
+        # a stage for previews has no certificates
         if self.certificates is None:
             raise DaemonError("no certificates yet", reason="Certificate")
         made, _ = self.certificates.ensure_server(
@@ -232,14 +234,14 @@ def _kept(document: Mapping[str, object]) -> Identity | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renderer:
-    """Renders daemon.json; makes certificates where `identities` can. `routes`: of this machine."""
+    """Renders daemon.json; creates certificates if `identities` can. `routes`: the routes of this machine."""
 
     files: DaemonFiles
     identities: ServerIdentities
     routes: Callable[[], tuple[Route, ...]]
 
     def foreseeing(self) -> Renderer:
-        """The same for a look ahead: it makes no certificates."""
+        """The same renderer for a preview: it creates no certificates."""
         return replace(self, identities=replace(self.identities, foresees=True))
 
     def render(
@@ -253,22 +255,22 @@ class Renderer:
         refused: Document | None = None,
         lives: bool = False,
     ) -> tuple[Rendered, DaemonError | None]:
-        """The file, and what could not be had of it. Raises DaemonError.
+        """The file, and an error for what is not available. Raises DaemonError.
 
-        `probe`: whether hosts that `running` has not opened are tried; nothing may be listening there yet. `bridges`:
-        devices of the networks that sections declare. `refused`: what dockerd is known not to take, and why. `lives`:
-        whether it runs, with `running`, so that it does not read the files again that it read as it started.
+        `probe`: whether to try hosts that `running` has not opened; nothing may be listening on them yet. `bridges`:
+        devices of the networks in sections. `refused`: settings that dockerd is known to refuse, and why. `lives`:
+        whether dockerd is running with `running`; then it does not read again the files that it read at its start.
         """
         good = self.files.last_good()
         identity, trouble = self.identities.get(settings.tls, good.document if good is not None else {})
         opened = running.document.get("hosts") if running is not None else None
-        # those that the running dockerd serves are taken, by itself
+        # the running dockerd itself occupies the hosts that it serves
         new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
         unavailable = unavailable_hosts(new) if probe else {}
-        # the routing table is read only where it matters
+        # read the routing table only if it matters
         has_subnets = any(settings.values.get(key) for key in SUBNET_KEYS)
         fitted = fit(settings, self.routes() if has_subnets else (), bridges)
-        # What runs comes before what was good: a setting that is left out stays as it is now.
+        # running settings take precedence over last good ones: an option that is left out keeps its present value
         kept = {
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
@@ -284,7 +286,7 @@ class Renderer:
             and (why := not_mappable(str(remap), str(root or "")))
         ):
             away["userns-remap"] = why
-        # `kept` stands in for what is left out, but not with the very file that is away
+        # `kept` replaces what is left out, but not with the very file that is missing
         gone = [key for key in away if key != "data-root" or kept.get(key) == here.values.get(key)]
         kept = functools.reduce(without_key, gone, kept)
         rendered = render(
@@ -304,7 +306,7 @@ class Renderer:
         )
         if unavailable and trouble is None:
             text = "; ".join(f"{host} is not opened: {why}" for host, why in sorted(unavailable.items()))
-            # The other hosts are opened: one address of an interface that is down must not cost the socket.
+            # the other hosts are opened: one address of an interface that is down must not cost the unix socket
             trouble = DaemonError(text, reason="HostUnavailable")
         return rendered, trouble
 
@@ -317,7 +319,7 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
         for key, path in named.items()
         if isinstance(path, str) and path.startswith("/") and path != value_at(running, key)
     }
-    # one that dockerd has read already is not looked at: it does not read it again
+    # skip a file that dockerd has already read: it does not read it again
     view = PATHS.view((file_bytes, path) for path in paths.values())
     found = {}
     for key, path in paths.items():
@@ -333,10 +335,10 @@ def _files_away(settings: DaemonSettings, running: Document) -> dict[str, str]:
 
 
 def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str, str]:
-    """Keys with which no container starts on this machine: dockerd does not, or it does all the same."""
+    """Keys with which no container could start on this machine, whether or not dockerd itself starts."""
     found = {}
     folder = str(settings.values.get("data-root") or "")
-    # a disk that does not answer is no reason against the setting: the pass waits for it
+    # a disk that does not answer does not speak against the setting: the pass waits for it
     with contextlib.suppress(PathError):
         if folder and (why := PATHS.ask(no_folder, folder)):
             found["data-root"] = why
@@ -354,8 +356,8 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
 
 
 def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:
-    """Why that log driver does not work here, "" where nothing is known against it."""
-    # dockerd starts with each of these, and then refuses every container.
+    """Why this log driver does not work here, "" if no reason is known."""
+    # dockerd starts with each of these settings, and then refuses every container
     if driver == "journald" and not _JOURNAL.exists():
         return "journald does not run here"
     options = settings.values.get("log-opts")
@@ -368,7 +370,7 @@ def _no_log(driver: str, settings: DaemonSettings, root: str) -> str:
 
 
 def _has_plugin(name: str, root: str) -> bool:
-    """Whether a plugin of that name is in data_root (moby plugin/manager), or there are some of the older kind."""
+    """Whether a plugin of that name is in data_root (moby plugin/manager), or any plugin of the older kind exists."""
     if any(folder.is_dir() and any(folder.iterdir()) for folder in _OLD_PLUGINS):
         return True
     try:
@@ -380,19 +382,21 @@ def _has_plugin(name: str, root: str) -> bool:
 
 
 def _entries(folder: str, form: re.Pattern[str]) -> list[str]:
-    """Names in a folder that have that form, none where it is not there. Raises PathError where that is not known."""
+    """Names in a directory that match the pattern, empty if it does not exist. Raises PathError if that cannot be
+    determined."""
     if PATHS.ask(mode_of, folder) is None:
         return []
     return [name for name in PATHS.ask(os.listdir, folder) if form.fullmatch(name)]
 
 
 def possible(settings: DaemonSettings) -> tuple[DaemonSettings, tuple[LeftOut, ...]]:
-    """The settings without a limit of open files above the kernel's, with which no container starts (proc(5), nr_open)."""
+    """The settings without a limit of open files above the kernel's maximum, with which no container starts (proc(5),
+    nr_open)."""
     limits = settings.values.get("default-ulimits")
     files = limits.get("nofile") if isinstance(limits, dict) else None
     hard = files.get("Hard") if isinstance(files, dict) else None
     most = int(_NR_OPEN.read_text())
-    # -1 is "no limit", which the engine takes from the kernel's own.
+    # -1 means no limit, for which the engine uses the kernel's maximum
     if not isinstance(limits, dict) or not isinstance(hard, int) or 0 <= hard <= most:
         return settings, ()
     kept = {name: limit for name, limit in limits.items() if name != "nofile"}
@@ -402,10 +406,10 @@ def possible(settings: DaemonSettings) -> tuple[DaemonSettings, tuple[LeftOut, .
 
 
 def not_mappable(remap: str, root: str) -> str:
-    """Why dockerd would not start with that `userns-remap` and data_root here, "" where nothing is known against it.
+    """Why dockerd would not start here with this `userns-remap` and data_root, "" if no reason is known.
 
-    It wants ranges of ids for the user and the group (moby user.LoadIdentityMapping), and that users of these can pass
-    every folder above its data (moby daemon, setupDaemonRoot).
+    dockerd requires id ranges for the user and the group (moby user.LoadIdentityMapping), and that remapped users can
+    traverse every directory above its data (moby daemon, setupDaemonRoot).
     """
     name, _, group = remap.partition(":")
     if name == "default":
@@ -417,7 +421,7 @@ def not_mappable(remap: str, root: str) -> str:
             return (
                 f"there is no user {name}, and dockerd cannot add it: this system has no useradd or adduser"
             )
-        return ""  # dockerd adds its own, and refuses another
+        return ""  # dockerd adds its own user, and refuses any other unknown one
     groups = {group or user.pw_name, user.pw_name, str(user.pw_uid)}
     for path, names in (("/etc/subuid", {user.pw_name, str(user.pw_uid)}), ("/etc/subgid", groups)):
         if not names & with_ranges(Path(path)):
@@ -442,7 +446,7 @@ def with_ranges(path: Path) -> set[str]:
 
 
 def prior_drivers(root: str) -> tuple[str, ...]:
-    """Storage drivers of dockerd itself that have left data in this data_root."""
+    """dockerd's graph drivers that have left data in this data_root."""
     view = PATHS.view((_is_filled, f"{root}/{name}") for name in GRAPH_DRIVERS)
     found = set()
     for name in GRAPH_DRIVERS:
@@ -458,5 +462,5 @@ def _is_filled(folder: str) -> bool:
 
 
 def target_of(document: Document, runner: Runner) -> Target:
-    """What dockerd follows when it is started with that file, as far as it can be compared."""
+    """What a dockerd started with that file follows, in a form that can be compared."""
     return Target(document=document, material=material_of(document), arguments=runner.arguments)

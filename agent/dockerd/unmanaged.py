@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dockerd started, stopped or restarted by a user; one whose settings are the user's own; and one that others run."""
+"""A dockerd that a user started, stopped or restarted; one whose settings are the user's; and one that other programs
+run."""
 
 from __future__ import annotations
 
@@ -21,10 +22,10 @@ from agent.model.dockerd.settings import DaemonAction, DaemonSettings, Effect, P
 from agent.model.resources import AgentSettings, Desired
 from agent.plan.daemon import Change, classify
 
-# dockerd started, stopped or restarted by a user: a wish is noted at once, and the next pass carries it out.
+# Requests of a user to start, stop or restart dockerd: a request is noted at once, and the next pass carries it out.
 #
-# What a user stopped stays down, whatever else is changed, until it is started (also outside of ucidockd), a
-# reconcile is asked for, or the router boots. Before it comes the controller's door; after it `DaemonChange`.
+# A dockerd that a user stopped stays stopped, whatever else changes, until it is started (also outside of ucidockd),
+# a reconcile is requested, or the router boots. Requests come from the API; `DaemonChange` carries them out.
 
 
 BY_HAND = "requested manually"
@@ -32,7 +33,8 @@ _HELD = "dockerd was stopped manually: it stays down until you start it or run `
 
 
 def configured(desired: Desired | None) -> tuple[DaemonSettings | None, AgentSettings]:
-    """What is configured; no settings where no section is about dockerd. Raises ConflictError when we do nothing."""
+    """The configuration; the settings are None if no section is about dockerd. Raises ConflictError if the agent does
+    nothing."""
     if desired is None:
         raise ConflictError("the configuration cannot be read")
     if not desired.agent.enabled:
@@ -41,7 +43,8 @@ def configured(desired: Desired | None) -> tuple[DaemonSettings | None, AgentSet
 
 
 class ManualControl:
-    """The newest wish. `acting` runs what ends and starts dockerd on purpose; `runs`: whether there is one."""
+    """The latest request of a user. `acting` runs actions that stop or start dockerd on purpose; `runs`: whether a
+    dockerd runs."""
 
     def __init__(
         self,
@@ -56,18 +59,18 @@ class ManualControl:
         self._wish: DaemonAction | None = None
 
     def ask(self, wish: DaemonAction) -> None:
-        """From any thread; a later wish takes the place of one that still waits."""
+        """Notes a request, from any thread; it replaces a request that still waits."""
         self._wish = wish
 
     def check(self, wish: DaemonAction, *, kind: str, unmanaged: str) -> None:
-        """Raises ConflictError for a dockerd that is not ours (`kind`: who runs it), and for what is so already."""
+        """Raises ConflictError if dockerd is not ours (`kind`: who runs it), or if the request would change nothing."""
         if kind == "external":
             raise ConflictError("ucidockd does not run this dockerd (option daemon is external)")
         if unmanaged:
             raise ConflictError(unmanaged)
         if self._wish is not None or wish is DaemonAction.RESTART:
-            return  # while another wish waits, its end is not known
-        # Refused rather than done: a stop of what does not run would keep it down from then on, which nobody asked for.
+            return  # another request is waiting, so the state after it is not known
+        # refuse to stop a dockerd that does not run: it would stay down from then on, which the user did not ask for
         runs = self._runs()
         if runs is (wish is DaemonAction.START):
             raise ConflictError("dockerd runs already" if runs else "dockerd does not run")
@@ -75,13 +78,13 @@ class ManualControl:
     def hold(
         self, change: DaemonChange, process: Process | None, *, busy: bool, shutdown_s: int | None = None
     ) -> str:
-        """Stops dockerd where that is wished. Why it is down or about to be, "" when it is to run.
+        """Stops dockerd if requested. Returns why it is down or about to be, "" if it should run.
 
-        `shutdown_s`: seconds that dockerd gives its containers, where the record does not know it. Raises OSError when
-        a stop cannot be noted: then dockerd continues.
+        `shutdown_s`: seconds that dockerd gives its containers to stop, if the record does not say. Raises OSError if
+        a stop cannot be noted; then dockerd keeps running.
         """
         wish = self._wish
-        # A swap that loses its engine half way is mended later, but until then its container is down.
+        # a swap that loses its engine half-way is repaired later, but until then its container is down
         if wish is DaemonAction.STOP and busy and process is not None:
             self._status.synced("Pending", "a stop was asked for; waits for operations that are under way")
             return "dockerd is about to be stopped"
@@ -93,7 +96,7 @@ class ManualControl:
             change.released()
         elif (
             change.record.stopped and process is not None
-        ):  # an agent before us was killed while it stopped it
+        ):  # an earlier agent was killed while it stopped dockerd
             self._stop(change, process, shutdown_s)
         if not change.record.stopped:
             return ""
@@ -102,7 +105,7 @@ class ManualControl:
         return _HELD
 
     def wants_restart(self) -> bool:
-        """Whether a restart was asked for that has not begun."""
+        """Whether a restart was requested and has not begun."""
         return self._wish is DaemonAction.RESTART
 
     def _stop(self, change: DaemonChange, process: Process | None, shutdown_s: int | None) -> None:
@@ -111,30 +114,33 @@ class ManualControl:
             self._status.note("stop", BY_HAND, error="")
 
     def step(self, found: Change, process: Process | None) -> Change:
-        """What is to be done anyway, and the restart that was asked for."""
+        """Adds a requested restart to the change that is due anyway."""
         if self._wish is not DaemonAction.RESTART or process is None:
             return found
         return replace(found, effect=Effect.RESTART, causes=(*found.causes, BY_HAND))
 
     def begun(self, wish: DaemonAction = DaemonAction.RESTART) -> None:
-        """It is being carried out: what is asked for from now on is another wish."""
+        """The request is being carried out: a later one counts as a new request."""
         if self._wish is wish:
             self._wish = None
 
 
-DEFAULT_FILE = Path("/etc/docker/daemon.json")  # dockerd's own, without --config-file
-_SCRIPTS_DATA_ROOT = "/opt/docker/"  # what the script writes where UCI says nothing
+DEFAULT_FILE = Path("/etc/docker/daemon.json")  # dockerd's default file without --config-file
+_SCRIPTS_DATA_ROOT = "/opt/docker/"  # what the script writes if UCI sets no data_root
 _DOCKERDS_DATA_ROOT = "/var/lib/docker"
-_SHUTDOWN_S = 15  # dockerd's default of shutdown-timeout
+_SHUTDOWN_S = 15  # dockerd's default for shutdown-timeout
 
 OwnSupervisor = OwnScriptSupervisor | OwnChildSupervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnSettings:
-    """What the script starts dockerd with. `file`: the daemon.json that dockerd follows, None where the script makes one
-    of UCI's options; `document`: what it says; `trouble`: why dockerd will not take it. `data_root`: a directory.
-    `shutdown_s`: seconds that dockerd gives its containers to end. `arguments`: of a dockerd without the script."""
+    """What the script starts dockerd with.
+
+    `file`: the daemon.json that dockerd follows, None if the script creates one from UCI's options; `document`: its
+    content; `trouble`: why dockerd will not accept it. `data_root`: a directory. `shutdown_s`: seconds that dockerd
+    gives its containers to stop. `arguments`: for a dockerd without the script.
+    """
 
     file: Path | None
     data_root: str
@@ -147,14 +153,15 @@ class OwnSettings:
 def own_settings(
     settings: DaemonSettings | None, *, has_package: bool, default_file: Path = DEFAULT_FILE
 ) -> OwnSettings:
-    """As the stock script decides (openwrt/packages utils/dockerd/files/dockerd.init, process_config).
+    """The settings that the stock script chooses (openwrt/packages utils/dockerd/files/dockerd.init, process_config).
 
-    `has_package`: there is a file /etc/config/dockerd. A file named in alt_config_file that does not exist does not count.
+    `has_package`: the file /etc/config/dockerd exists. If alt_config_file names a file that does not exist, it is
+    ignored.
     """
     given = Path(settings.alt_config_file) if settings is not None and settings.alt_config_file else None
     if given is not None and exists(str(given)):
         return _of_file(given)
-    # Without OpenWrt's package there is no script that makes a file: dockerd reads its own.
+    # without OpenWrt's package no script creates a file: dockerd reads its default file
     if not has_package:
         return _of_file(default_file)
     values = settings.values if settings is not None else {}
@@ -162,20 +169,20 @@ def own_settings(
 
 
 def own_arguments(own: OwnSettings, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """What dockerd is started with where we start it ourselves. `arguments`: the agent section's."""
+    """The arguments for a dockerd that we start ourselves. `arguments`: those of the agent section."""
     return (f"--config-file={own.file}", *arguments) if own.file is not None else arguments
 
 
 def exists(path: str) -> bool:
-    """Whether there is a regular file, as the script asks. Raises PathError where its mount does not answer."""
+    """Whether a regular file exists, as the script checks. Raises PathError if its mount does not answer."""
     mode = PATHS.ask(mode_of, path)
     return mode is not None and stat.S_ISREG(mode)
 
 
 def _of_file(file: Path) -> OwnSettings:
     document, trouble = _document_of(file)
-    # Only what bears on us is read, and only if it is of the right kind: dockerd itself says what is wrong with
-    # the rest.
+    # Read only the options that matter to us, and only with the right type: dockerd itself reports the other
+    # mistakes.
     root, seconds = document.get("data-root"), document.get("shutdown-timeout")
     return OwnSettings(
         file=file,
@@ -187,7 +194,7 @@ def _of_file(file: Path) -> OwnSettings:
 
 
 def _document_of(path: Path) -> tuple[dict[str, Any], str]:
-    """A daemon.json of the user's, empty while it cannot be read (dockerd's defaults hold then), and its mistake."""
+    """A daemon.json of the user's and its mistake; empty while it cannot be read (then dockerd's defaults apply)."""
     try:
         document = json.loads(PATHS.ask(file_bytes, str(path)))
     except json.JSONDecodeError as exc:
@@ -199,8 +206,11 @@ def _document_of(path: Path) -> tuple[dict[str, Any], str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnDockerd:
-    """Keeps it running. `missing`: why a directory cannot be used yet, which it shows; `backing_off`: whether one that
-    failed is not started again yet; `acting` runs what ends and starts dockerd on purpose; `watch` waits for its end."""
+    """Keeps a dockerd with the user's settings running.
+
+    `missing`: why a directory cannot be used yet (also shown on the board); `backing_off`: whether the back-off still
+    delays a restart; `acting` runs actions that stop or start dockerd on purpose; `watch` waits for its end.
+    """
 
     status: DaemonStatus
     manual: ManualControl
@@ -218,11 +228,11 @@ class OwnDockerd:
         given: str,
         busy: bool,
     ) -> str:
-        """One pass; why containers have to wait, "" when they need not. `given`: alt_config_file, "" for none.
+        """One pass. Returns why containers have to wait, "" if they do not. `given`: alt_config_file, "" for none.
 
-        Raises DaemonError when it cannot be started, OSError when a stop cannot be noted.
+        Raises DaemonError if dockerd cannot be started, OSError if a stop cannot be noted.
         """
-        # first of all: a change of ours that was under way is not to be continued with a file that is not ours
+        # first: an open change of ours must not continue with a file that is not ours
         process = supervisor.find()
         change.let_go(process)
         if held := self.manual.hold(change, process, busy=busy, shutdown_s=own.shutdown_s):
@@ -234,7 +244,8 @@ class OwnDockerd:
                 )
                 return "dockerd is about to be restarted"
             self._restart(supervisor, process, own)
-        # Asked as well: another program may serve the socket, and a second dockerd on the same data would damage it.
+        # ask the engine too: another program may serve the socket, and a second dockerd on the same data would damage
+        # it
         elif process is None and not change.probe.answers():
             if waits := self._why_not_started(supervisor, own, given):
                 return waits
@@ -250,7 +261,7 @@ class OwnDockerd:
     def _why_not_started(self, supervisor: OwnSupervisor, own: OwnSettings, given: str) -> str:
         if self.backing_off():
             return "dockerd ended and is started again in a moment"
-        # the file itself may be on the disk that is missing: without it the script would make an engine elsewhere
+        # the file itself may be on the missing disk: without it the script would create an engine with other data
         for path in (given, own.data_root):
             if path and (missing := self.missing(path)):
                 return missing
@@ -269,7 +280,7 @@ class OwnDockerd:
         except DaemonError as exc:
             if not own.trouble:
                 raise
-            # which line it is, dockerd does not say
+            # dockerd does not say which line is wrong
             raise DaemonError(f"{own.trouble}: {exc}", reason=exc.reason) from exc
         self.status.note("start", "dockerd does not run", error="")
 
@@ -277,7 +288,7 @@ class OwnDockerd:
         self.manual.begun(DaemonAction.RESTART)
         self.status.synced("Pending", BY_HAND)
 
-        # with what the containers get, and as long again for dockerd itself
+        # allow the time of the containers, plus the default time for dockerd itself
         def again() -> None:
             supervisor.stop(process, own.shutdown_s + _SHUTDOWN_S)
             supervisor.start(own.arguments)
@@ -290,16 +301,17 @@ class OwnDockerd:
 
 
 class External:
-    """Remembers what the running dockerd was started with."""
+    """Handles an external dockerd and remembers what it was started with."""
 
     def __init__(self, files: DaemonFiles, status: DaemonStatus) -> None:
         self._files, self._status = files, status
 
     def report(self, target: Target) -> str:
-        """Writes daemon.json and shows whether the dockerd that uses it follows it; why none does. Raises OSError."""
+        """Writes daemon.json and shows whether the dockerd that uses it follows it. Returns why no dockerd uses it, ""
+        if one does. Raises OSError."""
         before = self._files.load()
         process, running = before.process, before.running
-        # one that was started after our last write has read it; of an older one it is not known what it follows
+        # a dockerd started after our last write has read that file; the settings of an older one are not known
         if process is None or not daemon_process.is_alive(process):
             process = daemon_process.find_with_config(self._files.config_file)
             running = (
@@ -307,7 +319,7 @@ class External:
                 if process is not None and daemon_process.began_after(process, self._files.config_file)
                 else None
             )
-        # Written although we start nothing: whoever starts dockerd finds today's settings there.
+        # written although we do not start dockerd, so that whoever does finds the present settings
         if self._files.current() != target.text:
             self._files.write_current(target.text)
         record = replace(before, process=process, running=running, target=target)
