@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd start`, `stop`, `restart`, `pull` and `wait`, with the meaning of LuCI's buttons.
+"""`ucidockd start`, `stop`, `restart`, `pull` and `wait`, with the same meaning as LuCI's buttons.
 
-What a section declares is changed in UCI, since the agent would undo it on the engine. A container that is not declared is
-changed on the engine.
+A declared container is changed through its section in UCI, because the agent would undo a change on the engine. A
+container without a section is changed on the engine.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _QUIET_S = 2.0  # a longer wait is explained while it lasts
 TIMED_OUT = 5
 _PACKAGE = "containers"
 _NOTHING_TO_SYNC = ("notify", "backup")
-_TRIES = 5  # while another process writes the file
-# what UCI has to say; "": the option goes
+_TRIES = 5  # attempts while another process writes the file
+# options to write into the section; "" deletes the option
 _START: Mapping[str, str] = {"state": "", "enabled": ""}
 _STOP: Mapping[str, str] = {"state": "stopped"}
 _LOOK_S = 0.3
@@ -58,12 +58,12 @@ def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | No
     failed = False
     for target in targets(engine, args, args.names):
         try:
-            # Without a section, or for once, there is nothing in UCI to change: the engine is asked alone.
+            # without a section, or with --once, nothing changes in UCI: only the engine is asked
             if not target.section or options is None or args.once:
                 print(plain(_on_engine(engine, args, target, action)), flush=True)
             else:
                 print(plain(_declared(engine, args, target, action, options)), flush=True)
-        # The others still have their turn: `ucidockd stop a b c` should not leave c running for a mistake in b.
+        # continue with the others: a mistake in b must not keep `ucidockd stop a b c` from stopping c
         except UcidockdError as exc:
             failed = True
             print(plain(f"ucidockd {action}: {target.asked}: {sentence(exc, action)}"), file=sys.stderr)
@@ -91,7 +91,7 @@ def _declared(
         if engine.status is None:
             return _on_engine(engine, args, target, action)
         if action == "start" and target.resource and not runs(target.resource):
-            # it is to run and does not: it was stopped with docker, has ended, or failed
+            # declared to run, but it does not: it was stopped with docker, has ended, or failed
             if why := _reconcile(args, target.section) or settled(args, target.section, args.timeout):
                 raise EngineError(f"{why}; see `ucidockd status`")
             return f"{target.asked} {_outcome(engine, target, action)}"
@@ -113,37 +113,37 @@ def _declared(
 
 
 def _outcome(engine: Engine, target: Target, action: str) -> str:
-    """What became of it: one that ends at once was started too, and does not run."""
+    """The outcome in words. A container that starts and ends at once has started, but does not run."""
     done = _DONE[action]
     if action == "stop":
         return done
-    # a program that cannot start ends within a moment of its start
+    # a program that cannot run ends within a moment after its start
     time.sleep(_LOOK_S)
     try:
         state = engine.call("GET", f"/containers/{target.name}/json")["State"]
     except UcidockdError:
-        return done  # a job that removes itself
+        return done  # the container removed itself: it was a job
     return f"{done}, and ended with exit code {state['ExitCode']}" if state["Status"] == "exited" else done
 
 
 def _reconcile(args: argparse.Namespace, section: str) -> str:
-    """A pass that retries what failed and ends holds; what went wrong with one container, "" for nothing."""
+    """Runs a pass, which retries failures and ends holds. Returns the error of this container, "" if there is none."""
     answer = call(agent_socket(args), "POST", "/v1/reconcile")
     failed = [f["error"] for f in answer["failed"] if f["key"] == Key("container", section)]
     return str(failed[0]) if failed else ""
 
 
 def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) -> str:
-    """Commits options of a section as `uci set` and `uci delete` would; the commands, "" where it says so already.
+    """Commits options of a section as `uci set` and `uci delete` would. Returns the changes in words, "" if there are none.
 
-    What others have staged stays staged. Raises ConfigError, ConflictError.
+    Changes that others have staged stay staged. Raises ConfigError, ConflictError.
     """
     from agent.files.uci_store import TextUciStore, load_for_edit
     from agent.uci import edit
 
     given = runtime_options(args)
     store = TextUciStore(config_dir=given.config_dir, override_dir=given.override_dir)
-    # what another process wrote meanwhile is kept: the change is made again on the new file
+    # if another process writes the file meanwhile, its change is kept: ours is repeated on the new file
     for left in reversed(range(_TRIES)):
         package, content_hash = load_for_edit(store, _PACKAGE)
         found = edit.find(package, section)
@@ -188,14 +188,14 @@ def pull(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> list[str]:
-    """Without repetitions, in the order asked for. Raises ConfigError."""
+    """The images without duplicates, in the order of the command line. Raises ConfigError."""
     from agent.files.uci_store import TextUciStore
 
     given = runtime_options(args)
     store = TextUciStore(config_dir=given.config_dir, override_dir=given.override_dir)
     declared: dict[str, str] = {}
     names = container_sections(args)
-    # Names of the command line may be sections, Docker names or images: the file says what a section's image is.
+    # a name may be a section, a Docker name or an image: the file says which image a section has
     if names:
         for section in store.load(_PACKAGE).sections:
             image = section.get("image")
@@ -203,7 +203,7 @@ def _images(args: argparse.Namespace) -> list[str]:
                 declared[section.name] = declared[names[section.name]] = str(image.value)
     if not args.names and not declared:
         raise ConfigError("no container section is declared: name an image, as in `ucidockd pull nginx:1.27`")
-    # Two sections of one image need one pull.
+    # several sections with one image need a single pull
     return list(dict.fromkeys(declared.get(name, name) for name in args.names or declared))
 
 
@@ -212,13 +212,13 @@ def _pull(engine: Engine, args: argparse.Namespace, image: str) -> None:
     from agent.files.config import load
 
     loaded = load(runtime_options(args))
-    # The login that fits the registry is found as in the agent, so `ucidockd pull` needs no `docker login`.
+    # find the login for the registry as the agent does, so that `ucidockd pull` needs no `docker login`
     spec = parse_job({"kind": "pull", "image": image}, (loaded.desired or loaded.readable).auths)
     response = engine.open("POST", spec.path, dict(spec.query), headers=dict(spec.headers))
     report = _Report(image, as_json=args.json)
     for line in response:
         step = json.loads(line)
-        # The engine said 200 before it began: what fails later is a line of the stream.
+        # the engine answers 200 before it starts: a failed pull is a line of the stream
         if "error" in step:
             raise EngineError(str(step["error"]))
         report.step(step)
@@ -261,15 +261,15 @@ class _Report:
 
 
 def wait(args: argparse.Namespace) -> int:
-    """Until the sections are in sync, or the containers healthy."""
+    """Waits until the sections are in sync, or the containers healthy."""
     engine = Engine(args)
     if args.what == "healthy":
-        # first: the agent may not have read yet what was committed a moment ago
+        # first, because the agent may not have read the last commit yet
         if engine.status is not None:
             if why := catch_up(args, args.timeout):
                 return _told(args, {"configuration": why})
             engine.look()
-        targets(engine, args, args.names)  # a name that nothing has is not waited for
+        targets(engine, args, args.names)  # fail now for an unknown name instead of waiting for it
         return _told(args, _until(args.timeout, lambda: _unhealthy(engine, args)))
     if engine.status is None:
         raise ConfigError(
@@ -283,7 +283,7 @@ def wait(args: argparse.Namespace) -> int:
             f"{foreign} is not declared, so it is never in sync; `--for healthy` waits for its health"
         )
     keys = [Key("container", t.section) for t in found]
-    # else the status could still be about the files as they were before the last commit
+    # otherwise the status could still describe the files before the last commit
     if why := catch_up(args, args.timeout):
         return _told(args, {"configuration": why})
     looks = _looks(args)
@@ -291,7 +291,7 @@ def wait(args: argparse.Namespace) -> int:
 
 
 def _until(seconds: float, look: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What is still missing when the time is over: name -> why."""
+    """Waits at most `seconds`; returns what is still missing then: name -> reason."""
     end = time.monotonic() + seconds
     while (missing := look()) and time.monotonic() < end:
         time.sleep(LOOK_S)
@@ -311,7 +311,7 @@ def _told(args: argparse.Namespace, missing: dict[str, str]) -> int:
 
 
 def generation(args: argparse.Namespace) -> str:
-    """What the agent calls the configuration as it is committed now, "" where a file cannot be read."""
+    """The agent's word for the configuration as it is committed now; "" if a file cannot be read."""
     import hashlib
 
     from agent.files.uci_store import TextUciStore
@@ -320,7 +320,7 @@ def generation(args: argparse.Namespace) -> str:
     options = runtime_options(args)
     store = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir)
     try:
-        # As the agent makes it (`files.config`): two equal words mean that the agent has read what is committed.
+        # computed as in the agent (`files.config`): equal words mean that the agent has read the committed files
         hashes = "".join(store.content_hash(name) for name in PACKAGES)
     except UcidockdError:
         return ""
@@ -328,14 +328,14 @@ def generation(args: argparse.Namespace) -> str:
 
 
 def _looks(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The status, each time that it is asked for."""
+    """Yields the current status each time."""
     status = None
     while True:
         yield (status := whole_status(agent_socket(args), status))
 
 
 def out_of_sync(status: dict[str, Any], keys: Sequence[str]) -> dict[str, str]:
-    """What is not as the agent's configuration says, of these resources or of all: key -> why."""
+    """The resources (of `keys`, or of all) that differ from the agent's configuration: key -> reason."""
     if status["agent"].get("config") == "Invalid":
         issue = next(iter(status["agent"].get("config_issues", ())), "")
         raise ConfigError(f"the configuration cannot be read: {issue}; `ucidockd check` lists every mistake")
@@ -345,9 +345,9 @@ def out_of_sync(status: dict[str, Any], keys: Sequence[str]) -> dict[str, str]:
 
 
 def catch_up(args: argparse.Namespace, seconds: float) -> str:
-    """Waits until the status is about the files as they are committed now; "" then, else what is in the way.
+    """Waits until the status describes the committed files. Returns "", or the reason if the time is over.
 
-    Raises UcidockdError where the engine is away.
+    Raises UcidockdError if the agent or the engine does not answer.
     """
     end, wanted = time.monotonic() + seconds, generation(args)
     while wanted:
@@ -357,13 +357,13 @@ def catch_up(args: argparse.Namespace, seconds: float) -> str:
         if time.monotonic() > end:
             return "the agent has not read the configuration yet"
         time.sleep(LOOK_S)
-    call(agent_socket(args), "GET", "/v1/plan")  # the pass that read it has planned when this is answered
+    call(agent_socket(args), "GET", "/v1/plan")  # answered when the pass that read the files has planned
     return ""
 
 
 def _why_not(resource: dict[str, Any]) -> str:
     if resource["level"] == "off" or resource["kind"] in _NOTHING_TO_SYNC:
-        return ""  # such as the container of a removed section, which has stopped and is deleted later
+        return ""  # for example the container of a removed section: it is stopped, and deleted later
     synced = next((c for c in resource["conditions"] if c["type"] == "Synced"), None)
     if synced is None or not synced["status"]:
         told = next((c for c in resource["conditions"] if c["type"] == resource["verdict"]), synced)
@@ -372,7 +372,7 @@ def _why_not(resource: dict[str, Any]) -> str:
 
 
 def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
-    """Waits until the agent has carried a commit out for one container; "" when it has, else what is in the way."""
+    """Waits until the agent has applied a commit to one container. Returns "", or the reason why it has not."""
     begin = time.monotonic()
     if why := catch_up(args, seconds):
         return why
@@ -381,7 +381,7 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
         why = next(iter(missing.values()))
         level = next((r["level"] for r in status["resources"] if r["key"] == Key("container", section)), "")
         waited = time.monotonic() - begin
-        # An error ends the wait at once. A missing disk or image may still come: the user is told, and decides.
+        # An error ends the wait at once. A missing disk or image may still come: explain the wait, and let the user decide.
         if level == "error" or waited > seconds:
             return why
         if waited > _QUIET_S and why != told:
@@ -392,7 +392,7 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
 
 
 def _unhealthy(engine: Engine, args: argparse.Namespace) -> dict[str, str]:
-    engine.look()  # each time: a container may be made, or take another's place, while this waits
+    engine.look()  # each time, because a container may be created or replaced during the wait
     found = {target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)}
     return {name: why for name, why in found.items() if why}
 
@@ -402,10 +402,11 @@ def _why_unhealthy(engine: Engine, target: Target) -> str:
     if target.resource and not target.ref:
         return f"it has no container yet: {_why_not(target.resource) or 'it is not declared to run'}"
     if synced is not None and not synced["status"] and synced["reason"] == "Pending":
-        return str(synced["message"] or "a change is under way")  # what runs is about to be replaced
+        # the running container is about to be replaced
+        return str(synced["message"] or "a change is under way")
     try:
         state = engine.call("GET", f"/containers/{created(engine, target)}/json")["State"]
-    except UcidockdError as exc:  # the agent's, or the engine's
+    except UcidockdError as exc:  # from the agent, or from the engine
         if getattr(exc, "status", 0) == 404 and target.section and engine.status is not None:
             return "its container is being replaced"
         raise

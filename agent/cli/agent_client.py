@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line's connection to the running agent: standard library only, so that `status` starts quickly."""
+"""The command line's connection to the running agent. Standard library only, so that `status` starts quickly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NoAgentError(UcidockdError):
 
 
 class AgentError(UcidockdError):
-    """The agent refused, or the engine behind it. `status`: the HTTP status."""
+    """The agent, or the engine behind it, refused. `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -38,14 +38,14 @@ def call(
     body: dict[str, Any] | None = None,
     timeout_s: float | None = None,
 ) -> Any:
-    """One request; the decoded JSON answer. Raises NoAgentError, UcidockdError with the agent's message."""
+    """Sends one request; returns the decoded JSON answer. Raises NoAgentError, UcidockdError with the agent's message."""
     data = None if body is None else json.dumps(body).encode()
     response = _open(path, method, route, data, timeout_s)
     return json.loads(response.read())
 
 
 def whole_status(path: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The status, all its pages; where nothing changed since, `known`, which was read before. Raises as `call`."""
+    """The status with all its pages. Returns `known`, an earlier status, if nothing has changed. Raises like `call`."""
     if known and call(path, "GET", "/v1/status?limit=1", timeout_s=10)["version"] == known["version"]:
         return known
     status: dict[str, Any] = call(path, "GET", "/v1/status", timeout_s=10)
@@ -58,19 +58,19 @@ def whole_status(path: str, known: dict[str, Any] | None = None) -> dict[str, An
 
 
 def follow(path: str, route: str) -> Iterator[dict[str, Any]]:
-    """The data of server-sent events until the stream ends, with the agent or by itself."""
-    # no deadline: what follows may come in days
+    """The data of server-sent events, until the stream or the agent ends."""
+    # no deadline: the next event may come in days
     response = _open(path, "GET", route, None, None)
     try:
         for line in response:
             if line.startswith(b"data: "):
                 yield json.loads(line[6:])
     except (OSError, http.client.HTTPException, ValueError):
-        return  # cut off in the middle: an end like another
+        return  # a stream that breaks off is treated like one that ends
 
 
 def stream(path: str, route: str) -> Iterator[bytes]:
-    """An answer's body as it comes. Raises UcidockdError, also when the stream breaks off."""
+    """An answer's body, streamed. Raises UcidockdError, also if the stream breaks off."""
     response = _open(path, "GET", route, None, None)
     try:
         while piece := response.read1(_PIECE):
@@ -80,7 +80,7 @@ def stream(path: str, route: str) -> Iterator[bytes]:
 
 
 def upload(path: str, route: str, pieces: Iterable[bytes]) -> Any:
-    """PUT of a body as it comes; the decoded JSON answer. Raises as `call`."""
+    """PUTs a body, streamed; returns the decoded JSON answer. Raises like `call`."""
     connection = UnixConnection(path)
     headers = {"Transfer-Encoding": "chunked"}
     response = answer_of(connection, "PUT", route, (piece for piece in pieces if piece), headers, path)
@@ -105,7 +105,7 @@ def answer_of(
     headers: Mapping[str, str],
     path: str,
 ) -> http.client.HTTPResponse:
-    """The agent's answer, its body still to come. Raises NoAgentError, TimeoutError, PermissionError, AgentError."""
+    """The agent's answer, with its body still unread. Raises NoAgentError, TimeoutError, PermissionError, AgentError."""
     try:
         try:
             connection.request(
@@ -114,12 +114,12 @@ def answer_of(
         except BrokenPipeError:
             if data is None or isinstance(data, bytes):
                 raise
-            # a body that is refused is not read to its end: the answer says why
+            # the agent stops reading a body that it refuses: its answer has the reason
         response = connection.getresponse()
         if response.status < 400:
             return response
         text = response.read()
-    # before OSError, of which it is one: the caller knows how long it has waited
+    # before OSError, which is its base class: the caller knows the timeout and reports it
     except TimeoutError:
         raise
     except PermissionError as exc:

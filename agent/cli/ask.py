@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a command works with: the running agent, the engine, or without an agent this process."""
+"""Where a command gets its answer: from the running agent, from the engine, or without an agent from this process."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
 
 
 def agent_socket(args: argparse.Namespace) -> str:
-    """The control socket: as asked for, where it usually is, or where the agent section says."""
+    """The control socket: from the option, at the usual place, or from the agent section."""
     if args.socket:
         return str(args.socket)
-    # the usual place first: to read the configuration takes longer than all the rest of `status`
+    # the usual place first: reading the configuration takes longer than all the rest of `status`
     if not os.path.exists(DEFAULT_SOCKET):
         from agent.files.uci_store import TextUciStore
 
@@ -39,7 +39,7 @@ def agent_socket(args: argparse.Namespace) -> str:
         try:
             sections = store.load("containers").sections
         except UcidockdError:
-            return DEFAULT_SOCKET  # what is wrong with the configuration, `check` says
+            return DEFAULT_SOCKET  # `check` reports what is wrong with the configuration
         said = (section.get("socket") for section in sections if section.type == "agent")
         return next((str(option.value) for option in said if option is not None), DEFAULT_SOCKET)
     return DEFAULT_SOCKET
@@ -53,7 +53,9 @@ def ask_or_do(
     *,
     changes: bool = True,
 ) -> dict[str, Any]:
-    """The running agent's answer; without one we do it ourselves. `changes`: it may change something."""
+    """The running agent's answer; without an agent the result of `alone`. `changes` tells whether the request may
+    change something.
+    """
     if not args.no_agent:
         try:
             check_options(args)
@@ -65,7 +67,7 @@ def ask_or_do(
 
     from agent.runtime.one_shot import Single
 
-    logging.getLogger("agent").addHandler(logging.NullHandler())  # what it warns of, the answer tells
+    logging.getLogger("agent").addHandler(logging.NullHandler())  # the answer contains its warnings
     answer = alone(Single(runtime_options(args)))
     if changes and any(entry["level"] == "waiting" for entry in answer.get("pending", ())):
         print("no agent is running: what waits needs another `ucidockd reconcile`", file=sys.stderr)
@@ -73,14 +75,14 @@ def ask_or_do(
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """A running agent has its own folders and engine. Raises ConfigError where others are named."""
+    """Raises ConfigError if the options name other folders or another engine than the running agent has."""
     asked = {
         name: (f"--{name.replace('_', '-')}", str(value))
         for name in (*FOLDERS, *ENGINE)
         if (value := getattr(args, name, None)) is not None
     }
     for name, variable in ENGINE.items():
-        # what the agent knows is the same whatever engine docker's commands would talk to
+        # `status` shows what the agent knows, which does not depend on the engine that docker's commands use
         counts = hasattr(args, name) and args.command != "status"
         if name not in asked and counts and (value := from_environment(variable)):
             asked[name] = (variable, value)
@@ -90,7 +92,7 @@ def check_options(args: argparse.Namespace) -> None:
     for name, (option, wanted) in asked.items():
         has = agent.get("options", {}).get(name.replace("_", "-"), "")
         if _real(name, wanted) == _real(name, has) or (option == "DOCKER_CERT_PATH" and not has):
-            continue  # docker's folder of certificates stands for nothing where the engine is a unix socket
+            continue  # with a unix socket docker ignores its folder of certificates
         alone = f"; `ucidockd {args.command} --no-agent` asks no agent" if hasattr(args, "no_agent") else ""
         leave = "leave the option out" if option.startswith("--") else f"`unset {option}`"
         raise ConfigError(
@@ -111,19 +113,19 @@ def _real(name: str, value: str) -> str:
 
 
 class Engine:
-    """The Engine API: through the agent, which hears of manual actions then, else on the engine's own address.
+    """The Engine API: through the agent, which then learns of manual actions, or directly at the engine's address.
 
-    Paths have no version: the engine speaks its newest API. Raises UcidockdError for every status from 400 on.
+    Paths have no version, so the engine uses its newest API. Raises UcidockdError for every status from 400 on.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
-        self.status: dict[str, Any] | None = None  # the running agent's, None without an agent
+        self.status: dict[str, Any] | None = None  # the running agent's status, None without an agent
         self._socket = agent_socket(args)
         self.look()
 
     def look(self) -> None:
-        """Asks for the status; an agent may have come, gone or been replaced since the last time."""
+        """Reads the status again; an agent may have started, ended or been replaced since the last time."""
         if getattr(self._args, "no_agent", False):
             return
         try:
@@ -142,11 +144,11 @@ class Engine:
         *,
         direct: bool = False,
     ) -> http.client.HTTPResponse:
-        """The answer, its body still to come. `direct`: past the agent."""
+        """Sends a request; the answer's body is still unread. `direct` bypasses the agent."""
         route = path + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
-        # through the agent: it has to hear of a manual action, or the next pass undoes it
+        # through the agent, which has to learn of a manual action: otherwise the next pass would undo it
         if self.status is not None and not direct:
             return answer_of(
                 UnixConnection(self._socket), method, f"/docker{route}", data, given, self._socket
@@ -164,17 +166,17 @@ class Engine:
         return response
 
     def of_agent(self, path: str, query: Mapping[str, str]) -> http.client.HTTPResponse:
-        """The answer of one of the running agent's own routes, its body still to come."""
+        """The answer of one of the running agent's own routes, with its body still unread."""
         route = f"{path}?{urlencode(query)}"
         return answer_of(UnixConnection(self._socket), "GET", route, None, {}, self._socket)
 
     def call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None) -> Any:
-        """The decoded answer, None where it has no body."""
+        """The decoded answer, None if it has no body."""
         text = self.open(method, path, query, body).read()
         return json.loads(text) if text else None
 
     def connection(self) -> http.client.HTTPConnection:
-        """A new one to the engine itself, not connected yet."""
+        """A new connection to the engine itself, not connected yet."""
         address, certificates = self._address()
         if address.path:
             return UnixConnection(address.path)
@@ -187,7 +189,7 @@ class Engine:
         return http.client.HTTPConnection(address.host, address.port)
 
     def away(self, exc: Exception) -> EngineUnreachableError:
-        """Why there is no connection, and what to do."""
+        """The error for a failed connection, with what to do about it."""
         where = str(self._address()[0])
         if isinstance(exc, PermissionError):
             return EngineUnreachableError(
@@ -214,23 +216,23 @@ class Engine:
 
 
 class Target(NamedTuple):
-    """What a name on the command line stands for. `section`: "" for a container that is not declared."""
+    """The container that a name on the command line stands for. `section` is "" for a container that is not declared."""
 
     asked: str
     section: str
-    name: str  # Docker's
-    ref: str  # id where it is known, else the name; "" while the container is not created
+    name: str  # the Docker name
+    ref: str  # its id if known, else its name; "" while it is not created
     resource: dict[str, Any]  # its entry in the status, {} without an agent
 
 
 def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
-    """Sections and containers by these names: a section before a Docker name, anything else is the engine's."""
+    """The containers with these names. Sections come before Docker names; any other name is looked up on the engine."""
     shown = engine.status["resources"] if engine.status is not None else []
     declared = [
         Target("", r["section"], r["name"], r["object_id"], r) for r in shown if r["kind"] == "container"
     ]
     if engine.status is None or not engine.status["agent"].get("engine"):
-        # the agent is in its first pass, and may not know all sections yet
+        # during its first pass the agent may not know all sections yet
         there = {target.section for target in declared}
         declared += [
             Target("", section, name, name, {})
@@ -239,7 +241,7 @@ def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> l
         ]
     found = []
     for asked in names:
-        # a section has its name from its owner; a Docker name may be that of another section's container
+        # sections first: a Docker name may equal the name of another section
         by_section = next((t for t in declared if t.section == asked), None)
         by_name = next((t for t in declared if t.name == asked), None)
         known = by_section or by_name or _of_engine(engine, declared, asked)
@@ -248,12 +250,12 @@ def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> l
 
 
 def container_sections(args: argparse.Namespace) -> dict[str, str]:
-    """Section -> Docker name, of the committed file; empty where it cannot be read: `check` says why."""
+    """Section -> Docker name, from the committed file; empty if it cannot be read, which `check` explains."""
     from agent.files.uci_store import TextUciStore
 
     options = runtime_options(args)
     try:
-        # from the file: only a running agent has a status with the sections
+        # from the file, because only a running agent has a status
         package = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir).load(
             "containers"
         )
@@ -268,7 +270,7 @@ def container_sections(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target:
-    """A container that no section declares. Raises ConfigError with the nearest name."""
+    """A container by its name or id on the engine. Raises ConfigError that suggests the nearest name."""
     from urllib.parse import quote
 
     try:
@@ -280,7 +282,7 @@ def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target
             raise
         raise ConfigError(_unknown(engine, declared, asked)) from exc
     name = str(inspected["Name"]).removeprefix("/")
-    # a short id names a declared container too
+    # a short id may belong to a declared container
     owner = next((t for t in declared if t.ref and str(inspected["Id"]) == t.ref), None)
     return owner or Target(asked, "", name, str(inspected["Id"]), {})
 
@@ -298,12 +300,12 @@ def _unknown(engine: Engine, declared: Sequence[Target], asked: str) -> str:
 
 
 def created(engine: Engine, target: Target) -> str:
-    """The engine's id or name. Raises ConfigError where the container is not there yet, with the reason."""
+    """The engine's id or name. Raises ConfigError with the reason if the container does not exist yet."""
     if target.ref:
         return target.ref
-    # a container that is missing has its reason in the status; while the engine is away that is the reason
+    # the status has the reason for a missing container; an unreachable engine is such a reason
     seen = (engine.status or {"agent": {}})["agent"].get("engine") or {}
-    if not seen:  # the agent has not asked it yet
+    if not seen:  # the agent has not asked the engine yet
         return target.name
     if not seen.get("reachable", True):
         raise EngineUnreachableError(str(seen.get("error", "the engine is not reachable")))

@@ -21,7 +21,7 @@ from agent.status.conditions import NOTES
 
 
 def route_name(name: str) -> str:
-    """A name as a part of a path. Raises UsageError for what no section, container or volume is called."""
+    """Checks a name that becomes part of a path. Raises UsageError for text that cannot be a name."""
     if not re.fullmatch(ID, name):
         raise UsageError(f"`{name[:64]}` is not a name: one has {ID_FORM}")
     return name
@@ -38,7 +38,7 @@ def diff(args: argparse.Namespace) -> int:
 
 
 def print_diff(answer: dict[str, Any], *, as_json: bool) -> int:
-    """The fields that differ, and what a plan would do."""
+    """Prints the fields that differ, and what a plan would do."""
     if as_json:
         print(json.dumps(answer, indent=1))
         return 0
@@ -47,15 +47,15 @@ def print_diff(answer: dict[str, Any], *, as_json: bool) -> int:
 
 
 def diff_text(answer: dict[str, Any], style: Style) -> str:
-    """A table FIELD DECLARED RUNS WHY, and the operations or the reasons for none."""
+    """A table FIELD DECLARED RUNS WHY, and the operations or the reasons why there are none."""
     about = "" if answer["ours"] else (" (not ours)" if answer["object_id"] else " (not created)")
     lines = wrapped(f"{answer['key']}, Docker name {answer['name']}{about}", style, bold=True)
-    # where nothing was applied, nothing has drifted from it
+    # a container that was never applied cannot have drifted
     other = "" if answer["ours"] else "not ours" if answer["object_id"] else "not created yet"
     rows = []
     for field in answer["fields"]:
         why = [name for name, holds in (("edited", field["edited"]), ("drift", field["drifted"])) if holds]
-        if len(why) == 2:  # what runs is neither what was applied nor what is declared
+        if len(why) == 2:  # the running value is neither the applied nor the declared one
             why.append(f"applied was {_entries(field['applied'])}")
         declared, runs = _entries(field["desired"]), _entries(field["observed"])
         rows.append((field["field"], declared, runs or "not there", other or ", ".join(why)))
@@ -94,7 +94,7 @@ def history(args: argparse.Namespace) -> int:
         )
         print(json.dumps(answer, indent=1) if args.json else history_text(answer, Style.of(sys.stdout)))
         return 0
-    # `--revert` asks for it in so many words: there is no preview to look at first.
+    # without a preview: `--revert` asks for the change explicitly
     body = {"version": args.revert, "commit": True}
     answer = ask_or_do(
         args,
@@ -113,7 +113,7 @@ def history(args: argparse.Namespace) -> int:
 
 
 def history_text(answer: dict[str, Any], style: Style) -> str:
-    """A table VERSION APPLIED CHANGED; values are in `--json` only."""
+    """A table VERSION APPLIED CHANGED; only `--json` shows values."""
     if not answer["versions"]:
         return "\n".join(wrapped("nothing was applied yet: no earlier settings are kept", style))
     rows = []
@@ -140,7 +140,7 @@ def adopt(args: argparse.Namespace) -> int:
 
 
 def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
-    """The sections, and what they do not say."""
+    """Prints the sections, and the notes about what they leave out."""
     if as_json:
         print(json.dumps(answer, indent=1))
         return 0
@@ -150,7 +150,7 @@ def print_adoption(answer: dict[str, Any], *, as_json: bool) -> int:
         print(f"{style('busy', 'note')}: {plain(note)}", file=sys.stderr)
     names = ", ".join(f"{section['type']} {section['name']}" for section in answer["sections"])
     if answer["committed"]:
-        # On stderr, so that stdout holds sections alone and can be appended to a file.
+        # on stderr, so that stdout has only sections and can be appended to a file
         print(f"committed: {plain(names)}", file=sys.stderr)
     else:
         print("a preview: --commit writes it, environment values included", file=sys.stderr)
@@ -187,7 +187,7 @@ def describe(args: argparse.Namespace) -> int:
 
 
 def describe_text(answer: Mapping[str, Any], style: Style, *, now: float | None = None) -> str:
-    """`now`: wall clock, seconds, by which ages are told."""
+    """All parts as text. `now` (unix seconds) is the base for ages."""
     lines = wrapped(f"{answer['key']}, Docker name {answer['name']}", style, bold=True)
     for title, body in _parts(answer, style, time.time() if now is None else now):
         if body:
@@ -200,12 +200,12 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
     yield "Conditions", [line for each in answer["conditions"] for line in _condition(each, style, now)]
     pending = [f"in progress: {answer['in_progress']}"] if answer["in_progress"] else []
     pending += [f"{each['op']}: {each['cause']}" for each in answer["pending"]]
-    # The time may be over by now, as the answer is a moment old.
+    # the time may have passed, since the answer is a moment old
     if answer["retry_at"] and answer["retry_at"] > now:
         pending.append(f"the next try is in {age_words(answer['retry_at'] - now)}")
     yield "To be done", _texts(pending, style)
     done = []
-    # The newest first: what went wrong last is what people look for.
+    # newest first: people look for the latest failure
     for note in reversed(answer["operations"]):
         took = f" ({note['took_s']:.1f} s)" if note.get("took_s") else ""
         failed = "" if note["ok"] else f" failed: {note['error']}"
@@ -278,10 +278,10 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
     if condition["level"] == "ok" and condition["type"] not in NOTES:
         sentence = _FINE.get(condition["type"], sentence)
         if not sentence:
-            return []  # one of the many things that are not wrong
+            return []  # one of the many conditions without a problem
     age = f" (for {age_words(now - condition['since'])})" if condition["since"] else ""
     text = f"{sentence}{age}"
-    if condition["level"] != "ok":  # by these it is found in the documents
+    if condition["level"] != "ok":  # with the names under which the documentation explains it
         names = dict.fromkeys((condition["type"], condition["reason"]))
         text = f"{', '.join(names)}{age}: {sentence}"
     colour = _COLOURS.get(condition["level"], "bad")
@@ -290,7 +290,7 @@ def _condition(condition: Mapping[str, Any], style: Style, now: float) -> list[s
 
 
 def _checked(check: Mapping[str, Any], now: float) -> str:
-    """What its registry said last."""
+    """The result of the last check of its registry."""
     words = {
         "up-to-date": "up to date",
         "update": f"it has {short_digest(check['digest'])}",

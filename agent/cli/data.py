@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd volume ls|get|put`: the files of volumes. `backup` and `restore`: what is saved of them.
-`move-data`: all of Docker's data."""
+"""`ucidockd volume ls|get|put` (the files of volumes), `backup` and `restore`, and `move-data` (all of Docker's data)."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ _MARKS = {"folder": "/", "link": "@", "pipe": "|"}
 
 
 def volume_ls(args: argparse.Namespace) -> int:
-    """The volumes, or a folder of one."""
+    """Lists the volumes, or a folder of one."""
     if args.name is None:
         return _volumes(args)
     answer = call(agent_socket(args), "GET", _route(args.name, "list", path=args.path or ""))
@@ -42,7 +41,7 @@ def volume_ls(args: argparse.Namespace) -> int:
     rows = [_row(entry) for entry in answer["entries"]]
     lines = columns(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows)
     print("\n".join(lines) if rows else plain(f"{args.name}:{args.path or '/'} is empty"))
-    # Said on stderr: a list that is cut short must not look whole.
+    # on stderr: an incomplete list must not look complete
     if answer["more"]:
         print(f"only the first {len(rows)} entries are listed", file=sys.stderr)
     return 0
@@ -68,7 +67,7 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def volume_get(args: argparse.Namespace) -> int:
-    """A volume into a tar file, which is there only if it is whole."""
+    """Writes a volume to a tar file. The file appears only once it is complete."""
     route = _route(args.name, "archive", path=args.path or "", stop="1" if args.stop else "")
     reader = TarReader()
     pieces = stream(agent_socket(args), route)
@@ -78,7 +77,8 @@ def volume_get(args: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
         return 0
     size = 0
-    with atomic_file(Path(args.file), mode=0o600) as file:  # a half-written archive would look like a backup
+    with atomic_file(Path(args.file), mode=0o600) as file:
+        # atomically, because a half-written archive would look like a backup
         for piece in _read(reader, pieces):
             size += file.write(piece)
     print(f"{args.file}: {reader.members} files, folders and links, {size_words(size)}")
@@ -86,7 +86,7 @@ def volume_get(args: argparse.Namespace) -> int:
 
 
 def _read(reader: TarReader, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same pieces. Raises DataError where they are not a whole archive."""
+    """Yields the pieces unchanged. Raises DataError if they are not a complete archive."""
     try:
         for piece in pieces:
             reader.feed(piece)
@@ -97,7 +97,7 @@ def _read(reader: TarReader, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def volume_put(args: argparse.Namespace) -> int:
-    """A tar file into a volume."""
+    """Unpacks a tar file into a volume."""
     chosen = [name for name in ("path", "replace", "create") if getattr(args, name)]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} do not go together")
@@ -111,7 +111,7 @@ def volume_put(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[BinaryIO]:
-    """A file, or the standard input for `-`."""
+    """The open file; the standard input for `-`."""
     if name == "-":
         yield sys.stdin.buffer
         return
@@ -120,7 +120,9 @@ def opened(name: str) -> Iterator[BinaryIO]:
 
 
 def unpacked(file: BinaryIO) -> Iterator[bytes]:
-    """What a file holds, also where gzip packed it: older engines take plain archives only. Raises DataError."""
+    """The content of a file, unpacked if gzip packed it, because older engines take only plain archives.
+    Raises DataError.
+    """
     piece = file.read(_PIECE)
     if not piece.startswith(_GZIP):
         while piece:
@@ -129,7 +131,7 @@ def unpacked(file: BinaryIO) -> Iterator[bytes]:
         return
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
-        # in steps with a limit: a few kilobytes can unpack to gigabytes
+        # in limited steps: a few kilobytes may unpack to gigabytes
         while piece and not inflate.eof:
             while piece:
                 yield inflate.decompress(piece, _PIECE)
@@ -146,15 +148,15 @@ def _route(name: str, what: str, **query: str) -> str:
     return f"/v1/volumes/{route_name(name)}/{what}" + (f"?{asked}" if asked else "")
 
 
-# Docker's data on another disk
+# move-data
 
 
 def move_data(args: argparse.Namespace) -> int:
-    """Shows what a move would do, and does it once that is agreed to."""
+    """Shows what a move would do, and does it after a confirmation."""
     path = agent_socket(args)
     target = os.path.abspath(args.target)
     found = call(path, "POST", "/v1/move-data/check", body={"target": target})
-    # with --json alone the answer is the job: two documents in one output are none
+    # with --json only the job is printed: two documents in one output would not be valid JSON
     if args.check or not args.json:
         print(json.dumps(found, indent=1) if args.json else "\n".join(_foreseen(found)))
     if args.check:
@@ -169,7 +171,7 @@ def move_data(args: argparse.Namespace) -> int:
     try:
         job = _followed(path, job, quiet=args.json)
     except KeyboardInterrupt:
-        # Ctrl-C cancels the move, not only the watching: half a copy must not go on unseen
+        # Ctrl-C cancels the move, not only the progress display: a copy must not continue unnoticed
         call(path, "DELETE", f"/v1/jobs/{job['id']}")
         job = _followed(path, job, quiet=args.json)
     if args.json:
@@ -182,7 +184,7 @@ def move_data(args: argparse.Namespace) -> int:
 
 
 def _foreseen(found: dict[str, Any]) -> list[str]:
-    # Counting takes minutes on a slow disk and is done beside the check: the first answer may come without.
+    # counting takes minutes on a slow disk and runs beside the check, so the first answer may lack the size
     size = size_words(found["bytes"]) if found["bytes"] is not None else "a lot of data (not counted yet)"
     seconds = found["down_s"] if found["down_s"] is not None else "some hundred"
     free = f"{found['file_system']}, {size_words(found['free'])} free"
@@ -199,8 +201,8 @@ def _foreseen(found: dict[str, Any]) -> list[str]:
 
 
 def _followed(path: str, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Tells each step, and on a terminal how far the copy is; the job once it is over."""
-    # the line with the percentage is written over itself, which a pipe cannot
+    """Prints each step, and on a terminal the progress of the copy; returns the finished job."""
+    # the line with the percentage overwrites itself, which does not work in a pipe
     step, shows = "", sys.stderr.isatty() and not quiet
     while True:
         job = call(path, "GET", f"/v1/jobs/{job['id']}")["job"]
@@ -220,11 +222,11 @@ def _followed(path: str, job: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
 
 
 def backup(args: argparse.Namespace) -> int:
-    """Makes backups and waits for them, or lists what there is."""
+    """Makes backups and waits for them, or lists them."""
     path = agent_socket(args)
     if args.list:
         return _list_backups(args, path)
-    # By the clock of the same machine as the agent's.
+    # by the agent's clock, which is that of this machine
     began = time.time()
     answer = _wait(path, call(path, "POST", "/v1/backups", body={"names": args.names}))
     ended = [
@@ -232,8 +234,7 @@ def backup(args: argparse.Namespace) -> int:
         for each in answer["backups"]
         if (not args.names or each["name"] in args.names)
         and each["last"]
-        # A second of tolerance, since the agent rounds. Backups that other clients began at the same time count
-        # as asked for.
+        # A second of tolerance, because the agent rounds. Backups that other clients started at the same time count too.
         and each["last"]["ended"] >= began - 1
     ]
     if args.json:
@@ -246,7 +247,7 @@ def backup(args: argparse.Namespace) -> int:
     wrong = [each for each in ended if each["last"]["message"]]
     for each in wrong:
         print(plain(f"{each['name']}: {each['last']['message']}"), file=sys.stderr)
-    # A name that no section has leaves nothing, and that is not a success.
+    # an unknown name has no result, which is not a success
     return 1 if wrong or not ended else 0
 
 
@@ -260,7 +261,7 @@ def _list_backups(args: argparse.Namespace, path: str) -> int:
         how = "never" if last is None else last["message"] or "succeeded"
         rows.append((section["name"], section["schedule"], _when(last["ended"]) if last else "", how))
         if section["target"]:
-            # Only for targets that can be listed: what a command does with an archive is not known.
+            # only for targets that can be listed: what a command does with an archive is not known
             found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
             section["archives"] = found
             rows += [("", each["volume"], size_words(each["bytes"]), each["file"]) for each in found]
@@ -276,7 +277,7 @@ def _list_backups(args: argparse.Namespace, path: str) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    """A volume back from an archive."""
+    """Restores a volume from an archive."""
     path = agent_socket(args)
     if args.source:
         return _restore_from(args, path)
@@ -297,7 +298,7 @@ def _restore_from(args: argparse.Namespace, path: str) -> int:
     sections = {each["name"]: each for each in call(path, "GET", "/v1/backups")["backups"]}
     volumes = sections[args.name]["volumes"] if args.name in sections else []
     volume = args.volume or (volumes[0] if len(volumes) == 1 else "")
-    # an archive says nothing of the volume that it came from
+    # an archive does not name the volume that it came from
     if volume not in volumes:
         raise ConfigError(f"{args.name} saves {', '.join(volumes) or 'nothing'}: say which with --volume")
     query = {"create": "1"} if args.into else {"replace": "1"}
@@ -311,7 +312,7 @@ def _restore_from(args: argparse.Namespace, path: str) -> int:
 
 
 def _wait(path: str, answer: Any) -> Any:
-    """Until nothing is being done."""
+    """Waits until no backup or restore is running."""
     while answer["running"]:
         time.sleep(0.5)
         answer = call(path, "GET", "/v1/backups")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd exec`: a command in a container, with this terminal where one is asked for.
+"""`ucidockd exec`: runs a command in a container, in this terminal if requested.
 
-Straight to the engine, also where an agent runs: the connection is taken over for raw bytes (Engine API, "Exec", hijacking).
+It connects to the engine directly, even if an agent runs, because the connection is taken over for raw bytes (Engine
+API, "Exec", hijacking).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from agent.wire.bodies import FrameDecoder, error_message
 
 _PIECE = 65536
 _HEAD_LIMIT = 65536
-_ENDED_S = 3.0  # for the engine to notice that the process has ended
+_ENDED_S = 3.0  # time for the engine to notice that the process has ended
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Runs it; the command's exit code."""
+    """Runs the command; returns its exit code."""
     engine = Engine(args)
     (target,) = targets(engine, args, [args.name])
     command, interactive, tty = args.rest, args.interactive, args.tty
@@ -68,7 +69,7 @@ def _request(args: argparse.Namespace, command: list[str], *, interactive: bool,
     if tty and "TERM" in os.environ and not any(e.startswith("TERM=") for e in args.env):
         body["Env"].append(f"TERM={os.environ['TERM']}")
     if tty and not args.detach and sys.stdout.isatty():
-        # the size that the command has when it begins, from API 1.42 on; with older engines it comes a moment later
+        # the size at the start of the command, from API 1.42 on; older engines get it a moment later
         size = os.get_terminal_size(sys.stdout.fileno())
         body["ConsoleSize"] = [size.lines, size.columns]
     return (
@@ -79,7 +80,7 @@ def _request(args: argparse.Namespace, command: list[str], *, interactive: bool,
 
 
 def _hijack(engine: Engine, number: str, *, tty: bool) -> tuple[socket.socket, bytes]:
-    """The connection, and what came behind the answer's head."""
+    """The connection, and the bytes that followed the head of the answer."""
     connection = engine.connection()
     body = json.dumps({"Detach": False, "Tty": tty}).encode()
     head = (
@@ -91,7 +92,7 @@ def _hijack(engine: Engine, number: str, *, tty: bool) -> tuple[socket.socket, b
         sock: socket.socket = connection.sock
         sock.sendall(head.encode() + body)
         data = b""
-        # Not with http.client: it would take the stream that follows for a body, and keep its first bytes.
+        # not with http.client, which would take the stream for a body and keep its first bytes
         while b"\r\n\r\n" not in data and len(data) < _HEAD_LIMIT:
             piece = sock.recv(_PIECE)
             if not piece:
@@ -108,7 +109,7 @@ def _hijack(engine: Engine, number: str, *, tty: bool) -> tuple[socket.socket, b
 
 
 class _Session:
-    """The bytes between this process and the container's."""
+    """Moves bytes between this process and the container's."""
 
     def __init__(
         self, engine: Engine, sock: socket.socket, number: str, *, tty: bool, interactive: bool
@@ -118,13 +119,13 @@ class _Session:
         self._decoder = FrameDecoder()
 
     def run(self, rest: bytes) -> None:
-        """Until the process ends, or the connection does."""
+        """Runs until the process or the connection ends."""
         with self._resizes() as woken:
             if rest:
                 self._write(rest)
             while True:
                 watched = [self._sock, woken, *([sys.stdin.fileno()] if self._reads_input else [])]
-                # bytes that TLS has decrypted already do not wake a select
+                # `select` does not see bytes that TLS has decrypted already
                 pending = getattr(self._sock, "pending", lambda: 0)()
                 ready = [self._sock] if pending else select.select(watched, [], [])[0]
                 if woken in ready:
@@ -152,9 +153,9 @@ class _Session:
 
     @contextlib.contextmanager
     def _resizes(self) -> Iterator[int]:
-        """A descriptor that wakes the loop when the terminal's size changes."""
+        """A descriptor that becomes readable when the terminal's size changes."""
         ours, theirs = os.pipe()
-        # a signal alone does not end `select`, which is tried again (PEP 475): the handler writes into a pipe
+        # a signal alone does not end `select`, which Python restarts (PEP 475): the handler writes into a pipe
         before: Any = None
         try:
             if self._tty and sys.stdout.isatty():
@@ -176,14 +177,14 @@ class _Session:
     def _resize(self) -> None:
         size = os.get_terminal_size(sys.stdout.fileno())
         query = {"h": str(size.lines), "w": str(size.columns)}
-        # the process may not have begun yet, or have ended: then nothing is lost
+        # ignored: the process may not have started yet, or have ended
         with contextlib.suppress(EngineError):
             self._engine.open("POST", f"/exec/{self._number}/resize", query, direct=True).read()
 
 
 @contextlib.contextmanager
 def _raw_terminal(*, wanted: bool) -> Iterator[None]:
-    """Every key goes to the process, Ctrl-C too."""
+    """Sends every key to the process, including Ctrl-C."""
     if not wanted:
         yield
         return
@@ -195,7 +196,7 @@ def _raw_terminal(*, wanted: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        # also when it fails: a terminal that is left raw shows nothing that is typed
+        # also after a failure: a terminal left in raw mode does not show what is typed
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd logs`: the output of containers, of several merged by time."""
+"""`ucidockd logs`: the output of containers; several are merged by time."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from agent.wire.bodies import FrameDecoder, FrameError
 
 _PIECE = 65536
 _LINE_END = re.compile(r"\r+\n")
-_AHEAD = 500  # lines of one container that are read before others' come
-_QUIET_S = 0.2  # a container that prints nothing for so long is not waited for
-_LONGEST = 1 << 20  # bytes of a line: what is longer is cut into several
+_AHEAD = 500  # lines of a container that are read ahead of the others
+_QUIET_S = 0.2  # a container that prints nothing for this long is not waited for
+_LONGEST = 1 << 20  # bytes of a line; a longer line is split
 _COLOURS = ("36", "33", "32", "35", "34", "31")
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Prints them; Ctrl-C ends it."""
+    """Prints logs; Ctrl-C ends it."""
     if args.failed:
         return _failed(args)
     try:
@@ -42,7 +42,7 @@ def logs(args: argparse.Namespace) -> int:
     found = targets(engine, args, args.names)
     try:
         sources = [_Source(engine, target, query) for target in found]
-        # nothing has to be looked at: bytes go through as they are, also a prompt without a line end
+        # nothing needs to be parsed: pass bytes on unchanged, even a prompt without a line end
         if len(sources) == 1 and pattern is None and not args.json:
             _pass_on(sources[0], query, raw=args.raw, stamps=args.timestamps)
         else:
@@ -62,8 +62,8 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def _failed(args: argparse.Namespace) -> int:
-    """The last lines of containers whose start failed, or that end again and again."""
-    # From the agent and not from the engine: the container that failed was removed by the rollback.
+    """The last lines of containers whose start failed, or that keep ending."""
+    # from the agent instead of the engine: the rollback removed the failed container
     status = whole_status(agent_socket(args))
     for name in args.names:
         named = [
@@ -92,7 +92,7 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
 
 
 def since_when(text: str, now: float, option: str = "--since") -> str:
-    """What the engine takes. Raises UsageError."""
+    """A time in the form that the engine takes. Raises UsageError."""
     from agent.model.quantities import QuantityError, parse_moment
 
     try:
@@ -102,13 +102,13 @@ def since_when(text: str, now: float, option: str = "--since") -> str:
 
 
 class _Source:
-    """One container."""
+    """The output of one container."""
 
     def __init__(self, engine: Engine, target: Target, query: Mapping[str, str]) -> None:
         self.name = target.asked
         self._engine, self._ref = engine, created(engine, target)
         inspected = engine.call("GET", f"/containers/{self._ref}/json")
-        # the engine gives a terminal's output without frames
+        # without an agent, the engine sends a terminal's output without frames
         self._frames = engine.status is not None or not inspected["Config"]["Tty"]
         driver = inspected["HostConfig"].get("LogConfig", {}).get("Type", "")
         if driver == "none":
@@ -116,17 +116,16 @@ class _Source:
         self._query = query
 
     def open(self, query: Mapping[str, str]) -> HTTPResponse:
-        """Through the agent it continues with the container that replaces this one."""
+        """Starts reading. Through the agent it also continues with the container that replaces this one."""
         if self._engine.status is not None:
             return self._engine.of_agent(f"/v1/containers/{self._ref}/logs", {**query, "format": "frames"})
         return self._engine.open("GET", f"/containers/{self._ref}/logs", query)
 
     def pieces(self, response: HTTPResponse) -> Iterator[tuple[str, bytes]]:
-        """(stream, bytes) as they come. Raises UcidockdError when it breaks off."""
+        """(stream, bytes) as they come. Raises UcidockdError if the output breaks off."""
         decoder = FrameDecoder()
         try:
-            # `read1` gives what there is: `read` would wait until a whole piece is full, and a quiet log would
-            # not show.
+            # `read1` returns what has arrived: `read` would wait for a full piece, and a quiet log would show nothing
             while piece := response.read1(_PIECE):
                 if self._frames:
                     yield from decoder.feed(piece)
@@ -139,7 +138,7 @@ class _Source:
 
 
 def _pass_on(source: _Source, query: Mapping[str, str], *, raw: bool, stamps: bool) -> None:
-    """Bytes as they come, also of a line that is not ended yet."""
+    """Prints bytes as they come, even before their line is complete."""
     import codecs
 
     response = source.open({**query, **({"timestamps": "1"} if stamps else {})})
@@ -149,7 +148,7 @@ def _pass_on(source: _Source, query: Mapping[str, str], *, raw: bool, stamps: bo
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         return
-    # a character may be cut by the end of a piece
+    # a character may be split over two pieces
     texts = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in outputs}
     printers = {name: Printer(file.write, terminal=file.isatty()) for name, file in outputs.items()}
     for stream, data in source.pieces(response):
@@ -184,7 +183,7 @@ class _Reader:
         try:
             for stream, data in self._source.pieces(self._response):
                 *lines, rest = (rests[stream] + data).split(b"\n")
-                # a program that never ends its line
+                # split the line of a program that never ends it
                 if len(rest) > _LONGEST:
                     lines, rest = [*lines, rest], b""
                 rests[stream] = rest
@@ -202,7 +201,7 @@ class _Reader:
     def _put(self, stream: str, line: bytes) -> None:
         stamp, _, text = line.decode("utf-8", "replace").rstrip("\r").partition(" ")
         with self._changed:
-            # a container with a long log must not fill our memory while the others are waited for
+            # a long log must not fill the memory while other containers are waited for
             self._changed.wait_for(lambda: len(self.lines) < _AHEAD)
             self.lines.append(_Line(stamp, stream, text))
             self.quiet = False
@@ -210,12 +209,11 @@ class _Reader:
 
 
 def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[tuple[_Reader, _Line]]:
-    """Lines of all containers, the oldest first. One that is silent is not waited for."""
+    """Lines of all containers, oldest first. A silent container is not waited for."""
     while True:
         with changed:
             _let_come(readers, changed)
-            # The oldest of what is here. A container that is silent cannot be waited for: it may stay so for
-            # days.
+            # the oldest line that has arrived: a silent container may stay silent for days
             ready = [r for r in readers if r.lines]
             if not ready:
                 if all(r.ended for r in readers):
@@ -224,14 +222,14 @@ def _by_time(readers: list[_Reader], changed: threading.Condition) -> Iterator[t
                 continue
             oldest = min(ready, key=lambda r: r.lines[0].stamp)
             line = oldest.lines.popleft()
-            # A reader that has read ahead far enough waits until its line is taken.
+            # a reader that has read far enough ahead waits until its line is taken
             changed.notify_all()
         yield oldest, line
 
 
 def _let_come(readers: list[_Reader], changed: threading.Condition) -> None:
-    """Waits for a line of each, but not for those that have been silent."""
-    # one that has been silent for a while is only asked for when it speaks: else it would hold all others up
+    """Waits for a line of each container, except those that have been silent."""
+    # a container that has been silent would delay all others: it is merged in when it prints again
     awaited = [r for r in readers if not (r.lines or r.ended or r.quiet)]
     if not awaited or changed.wait_for(lambda: all(r.lines or r.ended for r in awaited), timeout=_QUIET_S):
         return
@@ -255,7 +253,7 @@ def _shower(args: argparse.Namespace, names: list[str]) -> Callable[[_Reader, _L
             return
         file = sys.stderr if line.stream == "stderr" else sys.stdout
         head = f"{reader.name.ljust(width)} | " if len(names) > 1 else ""
-        # a colour for each container, as compose has it
+        # one colour per container, as compose does it
         if paint.colours and head:
             head = f"\x1b[{_COLOURS[numbers[reader.name] % len(_COLOURS)]}m{head}\x1b[0m"
         text = escaped(line.text) if file.isatty() and not args.raw else line.text
@@ -265,9 +263,9 @@ def _shower(args: argparse.Namespace, names: list[str]) -> Callable[[_Reader, _L
 
 
 class Printer:
-    """Writes a container's text; on a terminal without what could move its cursor, its colours or its title.
+    """Writes a container's text. On a terminal it escapes what could move the cursor or change colours or the title.
 
-    A carriage return before a line end is what a terminal inside the container makes of a line end.
+    A carriage return before a line end is kept back, because a terminal in the container writes line ends that way.
     """
 
     def __init__(self, write: Callable[[str], object], *, terminal: bool) -> None:
@@ -288,6 +286,6 @@ class Printer:
 
 
 def escaped(text: str) -> str:
-    """Text of a container for a terminal: lines and tabs stay, other control characters show as what they are."""
+    """A container's text for a terminal: lines and tabs stay, other control characters are shown escaped."""
     lines = _LINE_END.sub("\n", text).split("\n")
     return "\n".join("\t".join(plain(part) for part in line.split("\t")) for line in lines)

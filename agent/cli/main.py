@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line. Each command imports what it needs itself: `ucidockd status` has to start quickly on a router."""
+"""The entry point of the command line. Each command imports what it needs, so that `ucidockd status` starts quickly."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from agent.errors import AlreadyRunningError, UcidockdError, UsageError
 if TYPE_CHECKING:
     import argparse
 
-INTERRUPTED = 130  # as shells say it: 128 and the number of SIGINT
-_TRACEBACK = "UCIDOCKD_TRACEBACK"  # environment: show where an internal error comes from
+INTERRUPTED = 130  # the exit code that shells use: 128 and the number of SIGINT
+_TRACEBACK = "UCIDOCKD_TRACEBACK"  # environment variable: show the traceback of an internal error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,37 +35,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         command, args = parser.parse(words)
     except UsageError as exc:
         return _wrong_usage(exc, exc.command)
-    # As the program itself only: `check` may hang in a dead mount, which a child can be left in.
+    # only as a program: `check` may hang on a dead mount, which only a child process can be left behind in
     if argv is None and command.name == "check":
         return _by_child(lambda: call(command.handler, args))
     return call(command.handler, args)
 
 
 def _by_child(work: Callable[[], int]) -> int:
-    """The exit code of what looks at users' paths, which a child does.
+    """Runs work that looks at users' paths in a child process; returns its exit code.
 
-    While another process looks up a name on a mount that does not answer, a thread that looks up the same name cannot
-    even be killed, and its process never ends. The child may then stay; who called us goes on.
+    If a mount does not answer, a thread that looks up a name on it cannot be killed, and its process never ends. Then
+    the child stays behind, and this process ends normally.
     """
     ours, its = os.pipe()
     if not os.fork():
         code = work()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # its reader is gone
+            with contextlib.suppress(OSError):  # the reader of the output is gone
                 stream.flush()
         nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):  # their readers wait for their end
+        for descriptor in range(3):  # close the outputs: readers wait until all writers have closed them
             os.dup2(nothing, descriptor)
         os.write(its, bytes([code]))
         os._exit(code)
     os.close(its)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has got it as well, and says so
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child gets the signal too, and reports it
     told = os.read(ours, 1)
     return told[0] if told else 1
 
 
 def run(args: argparse.Namespace) -> int:
-    """The agent. Here, as it has no use for what other commands are made of."""
+    """Runs the agent. It is here because it needs nothing of the other commands' modules."""
     from agent.cli.parser import runtime_options
     from agent.runtime.main import run as run_agent
 
@@ -73,17 +73,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def call(handler: str, args: argparse.Namespace) -> int:
-    """Calls `module:function`; whatever goes wrong is told in a sentence."""
+    """Calls `module:function`; prints an error as a sentence."""
     module, _, name = handler.partition(":")
     try:
         function: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
         code = function(args)
-        # a pipe that is closed shows here and not at the exit, where no one could handle it
+        # flush here: at exit nothing could handle the error of a closed pipe
         sys.stdout.flush()
         return code
     except UsageError as exc:
         return _wrong_usage(exc, args.command)
-    # what can go wrong for reasons of the user is a sentence; only a defect of ours asks for a report
+    # errors that a user can cause are sentences; only our own defect asks for a report
     except AlreadyRunningError as exc:
         _say(str(exc))
         return 3
@@ -98,7 +98,7 @@ def call(handler: str, args: argparse.Namespace) -> int:
         _say("interrupted; a running agent continues with what is under way")
         return INTERRUPTED
     except BrokenPipeError:
-        # the reader is gone; Python would complain again when it flushes at exit
+        # the reader is gone; without this, Python would complain again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as exc:
@@ -122,7 +122,9 @@ def _wrong_usage(exc: UsageError, command: str) -> int:
 
 
 def sentence(exc: UcidockdError, command: str) -> str:
-    """An error, and what to do where dockerd or a right is missing: our errors have the system's as their cause."""
+    """The text of an error, with what to do if dockerd is not running or a permission is missing. An error of ours
+    has the system's error as its cause.
+    """
     text = str(exc)
     if text.endswith("is dockerd running?"):
         return f"{text} `/etc/init.d/dockerd start` or `systemctl start docker` starts it"

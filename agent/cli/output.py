@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command line prints: tables for people, with whatever control characters outside text carries escaped.
+"""What the command line prints: tables for people, with control characters in outside text escaped.
 
-Colours only on a terminal that wants them; in a pipe everything is plain text.
+Colours appear only on a terminal that supports them; in a pipe everything is plain text.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, TextIO
 
 from agent.model.issues import plain
 
-_SPACE = re.compile(r" (?!(?:s|min|h|%)(?:\W|$))")  # a number and its unit stay together
+_SPACE = re.compile(r" (?!(?:s|min|h|%)(?:\W|$))")  # keep a number and its unit together
 
 _COLOURS = {"good": "32", "bad": "31", "busy": "33", "head": "1", "dim": "2"}
 
 
 def colours_wanted(stream: TextIO) -> bool:
-    """https://no-color.org, and a terminal that can."""
+    """Whether to use colours (https://no-color.org): on a terminal that supports them, unless NO_COLOR is set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Style:
-    """Colours text, or not: `Style.of(sys.stdout)("good", "yes")`."""
+    """Colours text if colours are on: `Style.of(sys.stdout)("good", "yes")`."""
 
     def __init__(self, *, colours: bool, width: int = 0) -> None:
         self.colours = colours
-        self.width = width  # of the terminal, 0 = lines are as long as they like
+        self.width = width  # of the terminal; 0 means that lines are not wrapped
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
@@ -37,7 +37,7 @@ class Style:
         if stream.isatty() and said.isdigit() and int(said):
             width = int(said)
         elif stream.isatty():
-            try:  # not by shutil, which imports four compressors for it
+            try:  # without shutil, which imports four compression modules
                 width = os.get_terminal_size(stream.fileno()).columns
             except (OSError, ValueError):
                 width = 80
@@ -48,13 +48,14 @@ class Style:
 
 
 PLAIN = Style(colours=False)
-_NARROW = 60  # columns of a terminal
-_LEAST = 12  # columns that a cell keeps
+_NARROW = 60  # a terminal with fewer columns is narrow
+_LEAST = 12  # the minimum width of a cell
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = PLAIN) -> list[str]:
-    """Left-aligned columns under a head; on a terminal that is too narrow cells go on in further lines, and below 60
-    columns each cell has its own line. Nothing without rows."""
+    """Left-aligned columns under a head. On a terminal that is too narrow cells are wrapped; below 60 columns each
+    cell gets its own line. Empty without rows.
+    """
     if not rows:
         return []
     if style.width and style.width < _NARROW:
@@ -67,7 +68,7 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = P
         return stacked
     shown = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
-    # the widest gives way first: names stay readable beside a long text
+    # the widest column is narrowed first, so that names stay readable beside a long text
     while style.width and sum(widths) + 2 * len(widths) > style.width and max(widths) > _LEAST:
         widths[widths.index(max(widths))] -= 1
     lines = []
@@ -84,18 +85,18 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style = P
 
 
 def output_of(resource: dict[str, Any]) -> str:
-    """What its container printed last before it failed, "" where nothing is kept."""
+    """The last output of its container before it failed, "" if none is kept."""
     details = (condition.get("details", {}) for condition in resource["conditions"])
     return str(next((each["output"] for each in details if "output" in each), ""))
 
 
 def output_lines(output: str) -> list[str]:
-    """Indented, for a terminal."""
+    """The output, indented and escaped for a terminal."""
     return [f"    {plain(line)}" for line in output.split("\n")]
 
 
 def age_words(seconds: float) -> str:
-    """`40 s`, `7 min`, `26 h`, `12 days`: two digits or more of the unit that suits."""
+    """`40 s`, `7 min`, `26 h`, `12 days`: in the unit that gives at least two digits."""
     for unit, size, least in (("days", 86_400, 172_800), ("h", 3600, 7200), ("min", 60, 120)):
         if seconds >= least:
             return f"{int(seconds // size)} {unit}"
@@ -103,13 +104,14 @@ def age_words(seconds: float) -> str:
 
 
 def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> list[str]:
-    """Text in lines of the terminal's width; a word that fits in none is cut into pieces. One line in a pipe."""
+    """Text wrapped to the terminal's width; a word that is longer than a line is split. In a pipe it is one line."""
     room = max(style.width - 1 - indent, _LEAST) if style.width else 0
     lines = []
     line = ""
     for word in _SPACE.split(plain(text)):
         while room and len(word) > room:
-            # a word that fits in no line (an id, a path) begins on this one, unless only a shred of it would fit
+            # a word longer than a line (an id, a path) starts on the current line, unless only a small piece would
+            # fit there
             space = room - len(line) - 1 if line else room
             if space < room // 3:
                 lines.append(line)
@@ -126,13 +128,13 @@ def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> 
 
 
 def print_sections(text: str) -> None:
-    """Sections as UCI text. The tabs before a line are UCI's; any other control character came from outside."""
+    """Prints sections as UCI text. Tabs at the start of a line belong to UCI; all other control characters are escaped."""
     for line in text.splitlines():
         print("\t" * (len(line) - len(line.lstrip("\t"))) + plain(line.lstrip("\t")))
 
 
 def agreed(question: str) -> bool:
-    """Whether the person at the terminal says yes. The end of the input is a no."""
+    """Whether the user answers yes. The end of the input is a no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -140,7 +142,7 @@ def agreed(question: str) -> bool:
 
 
 def print_issues(issues: Iterable[dict[str, Any]]) -> None:
-    """The mistakes in the configuration, on stderr."""
+    """Prints the mistakes in the configuration on stderr."""
     style = Style.of(sys.stderr)
     for issue in issues:
         name = "bad" if issue["severity"] == "error" else "busy"

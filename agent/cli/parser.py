@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads a command line by the table in `commands`, and writes help from it.
+"""Parses a command line by the table in `commands`, and writes help from it.
 
-Only the parser of the command that was asked for is built: `ucidockd status` has to start quickly on a router.
+Only the parser of the requested command is built, so that `ucidockd status` starts quickly on a router.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     """The command and its arguments. Raises UsageError."""
     words = list(argv)
     at = _first_word(words, _valued(COMMON.values()))
-    # as other commands take it, in front of the command too
+    # `--` may also stand before the command, as other programs allow it
     if words[at : at + 1] == ["--"]:
         del words[at]
     before, after = words[:at], words[at:]
@@ -55,15 +55,15 @@ def parse(argv: Sequence[str]) -> tuple[Command, argparse.Namespace]:
     if not after:
         raise UsageError(f"a command is missing after `{' '.join(before)}`")
     command, count = _find(after)
-    # options before the command go behind it: one parser knows them all
+    # move options before the command behind it, so that a single parser handles all
     return command, _parse(command, [*before, *after[count:]])
 
 
 def asked_for_help(argv: Sequence[str]) -> str | None:
-    """What `--help`, `-h` or `--version` show; None where neither is there. Raises UsageError."""
+    """The text for `--help`, `-h` or `--version`; None if none of them is given. Raises UsageError."""
     words = list(argv)
     at = _first_word(words, _valued(COMMON.values()))
-    # options alone, no command
+    # only options, no command
     if at == len(words):
         if "--version" in words or "-V" in words:
             return f"{_PROGRAM} {__version__}\n"
@@ -79,7 +79,7 @@ def asked_for_help(argv: Sequence[str]) -> str | None:
         raise
     ours = words[at + count :]
     if command.rest:
-        # `exec web ls --help` is about ls
+        # in `exec web ls --help` the help is that of ls
         ours = ours[: _first_word(ours, _valued(command.all_options()))]
     return help_of(command) if _wants_help(ours) else None
 
@@ -89,13 +89,13 @@ def _wants_help(words: Sequence[str]) -> bool:
 
 
 def help_for(words: Sequence[str]) -> str:
-    """Help of the command that the words name, or of all. Raises UsageError."""
+    """The help of the named command, or of all. Raises UsageError."""
     return help_of(_find(words)[0]) if words else overview()
 
 
 def _find(words: Sequence[str]) -> tuple[Command, int]:
-    """The command that the words begin with, and how many words its name has."""
-    # names of two words come before their first word could be taken for another command
+    """The command that the words start with, and the number of words in its name."""
+    # names of two words first: their first word may be a command too
     for command in COMMANDS:
         name = command.name.split()
         if list(words[: len(name)]) == name:
@@ -114,7 +114,7 @@ def _unknown_command(word: str) -> str:
     import difflib  # only where there is a mistake
 
     names = [c.name.split()[0] for c in COMMANDS]
-    # a beginning is what people type; difflib prefers words of the same length
+    # people often type a prefix, while difflib prefers words of the same length
     begun = [name for name in names if len(word) > 2 and name.startswith(word)]
     near = begun or difflib.get_close_matches(word[:32], names, n=1, cutoff=0.55)
     hint = f"did you mean `{_PROGRAM} {near[0]}`?" if near else f"`{_PROGRAM} --help` lists the commands"
@@ -137,11 +137,11 @@ def _valued(options: Iterable[Any]) -> frozenset[str]:
 
 
 def _first_word(words: Sequence[str], valued: frozenset[str]) -> int:
-    """Where the first word stands that is neither an option nor its value."""
+    """The index of the first word that is neither an option nor its value."""
     at = 0
     while at < len(words) and words[at].startswith("-") and words[at] not in ("-", "--"):
         word = words[at]
-        # the last letter of `-itu` may be one that takes a value
+        # the last letter of `-itu` may be an option that takes a value
         is_valued = word in valued or (word[1] != "-" and len(word) > 2 and f"-{word[-1]}" in valued)
         at += 2 if is_valued else 1
     return min(at, len(words))
@@ -150,13 +150,13 @@ def _first_word(words: Sequence[str], valued: frozenset[str]) -> int:
 def _parse(command: Command, words: list[str]) -> argparse.Namespace:
     parser = build(command)
     rest: list[str] = []
-    if command.rest:  # everything behind the first word is another program's command line
+    if command.rest:  # everything after the first word is the command line of another program
         cut = _first_word(words, _valued(command.all_options())) + 1
         words, rest = words[:cut], words[cut:]
         rest = rest[1:] if rest[:1] == ["--"] else rest
     words = [word for word in words if word != "--"]  # no name begins with a dash
     try:
-        # intermixed: `logs web -f db` as docker and git take it; known: what is too much gets our own hint
+        # intermixed parsing allows `logs web -f db` like docker and git; known_args, so that extra words get our own hint
         args, extra = parser.parse_known_intermixed_args(words)
     except UsageError as exc:
         raise UsageError(_in_words(command, str(exc)), command.name) from None
@@ -169,7 +169,7 @@ def _parse(command: Command, words: list[str]) -> argparse.Namespace:
 
 
 def _in_words(command: Command, message: str) -> str:
-    # argparse's own sentences name flags and metavars only. What is missing is told with what it is for.
+    # argparse's own messages name only flags and metavars: also say what a missing argument is for
     if match := _REQUIRED.fullmatch(message):
         missing = match[1].split(", ")[0]
         what = next((o.help for o in command.arguments if missing in (o.flags[0], o.metavar)), "")
@@ -193,7 +193,7 @@ def _too_much(command: Command, word: str) -> str:
         return f"unknown option {flag}: {command.words[flag]}"
     near = _near(flag, _flags_of(command))
     others = [c.name for c in COMMANDS if flag in _flags_of(c)]
-    # a single letter means something else in each command: there a hint at another one misleads
+    # a single letter means something else in each command, so a hint to another command would mislead
     if near or not others or len(flag) == 2:
         return f"unknown option {flag}{near or hint}"
     return f"{flag} does not apply to `{command.name}`; it is an option of {_listed(others)}"
@@ -205,7 +205,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def build(command: Command) -> argparse.ArgumentParser:
-    """The parser of one command."""
+    """The argparse parser of one command."""
     parser = _Parser(prog=f"{_PROGRAM} {command.name}", add_help=False, allow_abbrev=False)
     for argument in (*command.arguments, *command.all_options()):
         parser.add_argument(*argument.flags, **argument.settings)
@@ -216,11 +216,11 @@ def build(command: Command) -> argparse.ArgumentParser:
 
 
 def overview() -> str:
-    """All commands in groups, a line each."""
+    """All commands in groups, one line each."""
     lines = [f"Usage: {_PROGRAM} COMMAND [OPTION ...]", "", *_wrapped(_INTRO, 0)]
     width = max(len(c.name) for c in COMMANDS)
     for title in GROUPS:
-        # In the order of the table, which is that of use and not of letters.
+        # in the table's order, which is by use and not alphabetical
         lines += ["", f"{title}:"]
         for command in COMMANDS:
             if command.group == title:
@@ -232,7 +232,7 @@ def overview() -> str:
 
 
 def help_of(command: Command) -> str:
-    """One command: what it does, its arguments and options, examples and exit codes."""
+    """The help of one command: what it does, its arguments and options, examples and exit codes."""
     lines = [*_wrapped(f"Usage: {_PROGRAM} {synopsis(command)}", 0), "", *_wrapped(command.description, 0)]
     if command.arguments:
         lines += ["", "Arguments:", *_options(command.arguments)]
@@ -265,7 +265,7 @@ def _options(options: Iterable[Any]) -> Iterator[str]:
 
 
 def _entry(head: str, text: str, width: int) -> Iterator[str]:
-    """A head and its text beside it, or below where the head is long or the terminal narrow."""
+    """A head with its text beside it, or below if the head is long or the terminal narrow."""
     room = _columns()
     if room < 60 and width > 12:
         yield f"  {head}"
@@ -280,14 +280,14 @@ def _entry(head: str, text: str, width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    """Paragraphs, with line ends at the terminal's edge. At most 100 columns: longer lines are hard to read."""
+    """Paragraphs wrapped to the terminal's width, at most 100 columns, because longer lines are hard to read."""
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = " " * indent
-        # By single spaces: runs of them are part of a command that is shown, and must stay.
+        # split at single spaces: several spaces in a row belong to a shown command and must stay
         for word in paragraph.split(" "):
             longer = f"{line}{' ' if line.strip() else ''}{word}"
-            # One column less than there is: some terminals break a line that fills the last one.
+            # one column less than available: some terminals break a line that fills the last column
             if len(longer) > _columns() - 1 and line.strip():
                 lines.append(line)
                 longer = " " * indent + word
@@ -306,19 +306,19 @@ def _columns() -> int:
         return 80
 
 
-# options that say what an agent works on
+# options that select the folders and the engine
 FOLDERS = ("config_dir", "override_dir", "state_dir", "save_dir")
 ENGINE = {"docker_host": "DOCKER_HOST", "docker_cert_path": "DOCKER_CERT_PATH"}
 
 
 def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
-    """What was given on the command line, else in docker's environment variables. Raises ConfigError."""
+    """The options on the command line, else in docker's environment variables. Raises ConfigError."""
     from pathlib import Path
 
     from agent.files.options import RuntimeOptions
 
     given: dict[str, Any] = {name: Path(value) for name in FOLDERS if (value := getattr(args, name, None))}
-    # The command line goes before the environment, as with docker.
+    # the command line takes precedence over the environment, as in docker
     for name, variable in ENGINE.items():
         if value := getattr(args, name, None) or from_environment(variable):
             given[name] = value
@@ -329,14 +329,14 @@ def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
 
 
 def from_environment(variable: str) -> str:
-    """The value of one of docker's variables. Raises ConfigError where an agent cannot take it."""
+    """The value of one of docker's variables. Raises ConfigError if the agent does not support it."""
     text = os.environ.get(variable, "")
     if not text or variable != "DOCKER_HOST":
         return text
     from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError
 
-    # Told with the variable's name: with docker's own error people would look for it in our configuration.
+    # name the variable in the error: otherwise people would look for the mistake in our configuration
     try:
         return str(parse_engine_address(text))
     except QuantityError as exc:

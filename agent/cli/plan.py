@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd plan`, `reconcile`, `update` and `rollback`: what a pass would do, and passes that are asked for."""
+"""`ucidockd plan`, `reconcile`, `update` and `rollback`: shows what a pass would do, and requests passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent.model.issues import Given, plain
 
 
 def plan(args: argparse.Namespace) -> int:
-    """What would be done."""
+    """Shows what would be done."""
     if args.staged or args.files:
         texts, paths = packages_of(args.files)
         body = {"staged": args.staged, "packages": texts, "paths": paths}
@@ -47,7 +47,7 @@ def plan(args: argparse.Namespace) -> int:
             print(text)
     if not result["ok"]:
         return 1
-    # what waits needs another pass: a script that looks for 0 must come again
+    # waiting work needs another pass: a script that waits for 0 must call again
     undone = result["operations"] or any(entry["level"] == "waiting" for entry in result["pending"])
     return 4 if args.exit_code and undone else 0
 
@@ -67,7 +67,7 @@ def _next_step(args: argparse.Namespace, *, alone: bool) -> str:
 
 
 def reconcile(args: argparse.Namespace) -> int:
-    """Does it now, shows what is done as it is done, and waits for it."""
+    """Applies the configuration now, shows each step, and waits until it is done."""
     settle_s = min(args.settle, 60)
     request = ("POST", f"/v1/reconcile?settle={settle_s}")
     if args.json:
@@ -84,7 +84,7 @@ def reconcile(args: argparse.Namespace) -> int:
         _say_stopping(finishing, left)
 
     try:
-        # the request answers only at the end: what happens meanwhile comes by the status stream
+        # the request is answered only at the end; the status stream shows what happens meanwhile
         with shown_while(agent_socket(args), progress):
             result = ask_or_do(
                 args,
@@ -96,7 +96,7 @@ def reconcile(args: argparse.Namespace) -> int:
         return INTERRUPTED
     progress.close()
     print_issues(result["issues"])
-    # a pass that had nothing to do says so in a word
+    # a pass without work is reported in one line
     if not any(result[part] for part in ("operations", "failed", "pending")) and result["ok"]:
         print("\n".join([NOTHING, *notes_view(result, Style.of(sys.stdout))]))
     else:
@@ -112,14 +112,14 @@ _SHOWN = 5
 
 
 def _some(names: list[str]) -> str:
-    """`a, b and 55 more`: sixty containers would be a screen of names."""
+    """`a, b and 55 more`, because sixty names would fill the screen."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _say(text: str) -> None:
     said = wrapped(f"ucidockd: interrupted; {text}", Style.of(sys.stderr))
-    # at once: the second Ctrl-C may end the process
+    # flushed, because a second Ctrl-C may end the process
     print("\n".join(said), file=sys.stderr, flush=True)
 
 
@@ -142,21 +142,21 @@ def _say_stopping(finishing: list[str], left: list[str]) -> None:
 
 
 def update(args: argparse.Namespace) -> int:
-    """Replaces containers by ones of the newest images."""
+    """Updates containers to the newest images."""
     if args.check:
         return _check(args)
     return _renew(args, args.names, back=False) if args.names else _all(args)
 
 
 def rollback(args: argparse.Namespace) -> int:
-    """Takes a container back to the image before."""
+    """Takes a container back to its previous image."""
     return _renew(args, [args.name], back=True, with_data=args.with_data)
 
 
 def _check(args: argparse.Namespace) -> int:
-    """What registries have. Nothing is pulled."""
+    """Shows what registries have; pulls nothing."""
     found = call(agent_socket(args), "POST", "/v1/updates/check", body={"names": args.names})
-    # The agent answers for all that it knows of; asked for a few, only they are shown.
+    # the agent answers for all containers it knows: show only the requested ones
     rows = [
         row for row in found["containers"] if not args.names or {row["section"], row["name"]} & {*args.names}
     ]
@@ -170,10 +170,10 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _all(args: argparse.Namespace) -> int:
-    """Those of which something newer is known, once that is agreed to."""
+    """Updates all containers with a newer image, after a confirmation."""
     try:
         call(agent_socket(args), "POST", "/v1/updates/check", body={"names": []})
-    except UcidockdError as exc:  # what is here already can be used all the same
+    except UcidockdError as exc:  # a newer image that was already pulled can still be used
         print(
             plain(f"ucidockd update: registries were not asked: {sentence(exc, 'update')}"), file=sys.stderr
         )
@@ -188,7 +188,7 @@ def _all(args: argparse.Namespace) -> int:
         return 0
     if args.yes:
         return _renew(args, list(newer), back=False)
-    # no question in a machine's output: it says what there is, and --yes does it
+    # without a question in JSON: it lists what is available, and --yes updates it
     if args.json:
         print(json.dumps({"schema": 1, "available": newer}, indent=1))
         return 0
@@ -217,7 +217,7 @@ def _renew(args: argparse.Namespace, names: Sequence[str], *, back: bool, with_d
 
 def _tell(rows: Iterable[Mapping[str, Any]], style: Style) -> None:
     for row in rows:
-        # Anything unknown counts as failed: a newer agent may say words that this command does not know.
+        # an unknown word counts as a failure: a newer agent may send words that this command does not know
         text = {
             "updated": f"updated from image {row['before']} to {row['image']}",
             "rolled back": f"taken back from image {row['before']} to {row['image']}; it stays on that until its section"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd status`: what became of each section; `--watch` redraws on a terminal and prints changes in a pipe."""
+"""`ucidockd status`: the state of each section; `--watch` redraws on a terminal and prints changes in a pipe."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from agent.errors import ConfigError, UsageError
 from agent.model.issues import plain
 
 _CLEAR = "\x1b[H\x1b[J"  # cursor home, clear to the end
-_REDRAW_S = 1.0  # for the ages
+_REDRAW_S = 1.0  # often enough for the ages
 _NEXT, _BACK, _END = " nf\x1b[6~", "bp\x1b[5~", "q"
 
 
 def status(args: argparse.Namespace) -> int:
-    """The status once, or for as long as the agent runs."""
-    # the status is the agent's: with other folders it would be that of another configuration
+    """Prints the status once, or with --watch until the agent ends."""
+    # the status is that of the running agent: with other folders it would describe another configuration
     check_options(args)
     if args.watch and args.load:
         raise UsageError("--load measures once: leave out --watch, or --load")
@@ -57,7 +57,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 def picked(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """What the filters leave. Raises ConfigError for a name that nothing has."""
+    """The resources that pass the filters. Raises ConfigError for an unknown name."""
     resources = found["resources"]
     if args.names:
         for name in args.names:
@@ -70,7 +70,7 @@ def picked(found: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         resources = [r for r in resources if r.get("stack") == args.stack]
     if args.state:
         resources = [r for r in resources if is_in_state(r, args.state)]
-    # An empty list would look like a router without containers: a mistyped stack is said to be one.
+    # an empty table would look like a router without containers: report a mistyped stack
     if found["resources"] and not resources:
         stacks = sorted({r["stack"] for r in found["resources"] if r.get("stack")})
         if args.stack and args.stack not in stacks:
@@ -115,7 +115,7 @@ def _watched(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> Iter
         if args.json:
             yield json.dumps(event)
         elif "next" in event:
-            continue  # a page of the status, and not the last
+            continue  # a page of the status that is not the last
         elif whole:
             yield status_view(picked(picture.status(), args))
         else:
@@ -128,15 +128,15 @@ def _watched(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> Iter
 
 
 class Picture:
-    """The status as it stands after the events so far: first its pages, and again after a gap."""
+    """The current status, built from its pages and then from each change; after a gap the pages come again."""
 
     def __init__(self) -> None:
         self._agent: dict[str, Any] = {}
         self._resources: dict[str, dict[str, Any]] = {}
 
     def take(self, event: dict[str, Any]) -> bool:
-        """Takes an event in. True for the last page of a status."""
-        # The first page of a status begins anew: what is not in it is gone.
+        """Applies an event. Returns True after the last page of a status."""
+        # the first page resets the picture: what is missing in the pages no longer exists
         if "resources" in event:
             if "after" not in event:
                 self._agent, self._resources = event["agent"], {}
@@ -151,11 +151,11 @@ class Picture:
         return False
 
     def status(self) -> dict[str, Any]:
-        """As /v1/status gives it."""
+        """The status in the form of /v1/status."""
         return {"agent": self._agent, "resources": [self._resources[key] for key in sorted(self._resources)]}
 
     def words(self) -> dict[str, str]:
-        """Key -> its state in words; the engine's and the configuration's under `agent`."""
+        """Key -> state in words; the engine and the configuration are under `agent`."""
         found = {key: state_words(resource, 0.0) for key, resource in self._resources.items()}
         engine = self._agent.get("engine") or {}
         reach = "reachable" if engine.get("reachable") else f"not reachable: {engine.get('error', '')}"
@@ -165,7 +165,7 @@ class Picture:
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """A key and a line for each state that is another one now."""
+    """A key and a line for each state that has changed."""
     for key in sorted(before.keys() | after.keys()):
         if key not in after:
             yield key, f"{key}: removed"
@@ -173,11 +173,13 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tup
             yield key, plain(f"{key}: {after[key]}")
 
 
-# on a terminal
+# --watch on a terminal
 
 
 def page_of(status: Mapping[str, Any], style: Style, *, rows: int, page: int, now: float) -> tuple[str, int]:
-    """A screen of so many rows, and the page that it is: the sum and the table's head stay. The last row is for keys."""
+    """The screen of a page with `rows` rows, and the page's number. Sum and head of the table stay; the last row
+    shows the keys.
+    """
     head = head_lines(status, style)
     first, *body = table_lines(status["resources"], style, now=now) or [""]
     head = [*head[: max(1, rows // 2)], first]
@@ -190,7 +192,7 @@ def page_of(status: Mapping[str, Any], style: Style, *, rows: int, page: int, no
 
 
 def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
-    """Until `q`, Ctrl-C or the end of the agent."""
+    """Redraws until `q`, Ctrl-C or the end of the agent."""
     import threading
 
     picture, ended, changed = Picture(), threading.Event(), threading.Event()
@@ -208,7 +210,7 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
             ended.set()
             changed.set()
 
-    # reading events blocks, and so does waiting for a key
+    # in a thread, because reading events blocks, and so does waiting for a key
     threading.Thread(target=read, name="events", daemon=True).start()
     page, drawn = 0, 0.0
     with Keys(sys.stdin) as keys:
@@ -217,7 +219,7 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
             if key and key in _END:
                 return 0
             page += (key in _NEXT) - (key in _BACK) if key else 0
-            # half a status would show sections as gone
+            # a partial status would make sections look removed
             if not whole.is_set() or not (key or changed.is_set() or time.monotonic() > drawn + _REDRAW_S):
                 continue
             changed.clear()
@@ -234,8 +236,9 @@ def _redrawn(events: Iterable[dict[str, Any]], args: argparse.Namespace) -> int:
 
 
 class Keys:
-    """The keys of a terminal as they are pressed, without an echo: a context, which puts the terminal back. Without a
-    terminal it only waits."""
+    """Reads the keys of a terminal as they are pressed, without echo. A context manager, which restores the terminal.
+    Without a terminal it only waits.
+    """
 
     def __init__(self, terminal: TextIO) -> None:
         self._fd = terminal.fileno() if terminal.isatty() else -1
@@ -247,7 +250,7 @@ class Keys:
             import tty
 
             self._before = termios.tcgetattr(self._fd)
-            tty.setcbreak(self._fd)  # Ctrl-C stays a signal
+            tty.setcbreak(self._fd)  # in cbreak mode Ctrl-C is still a signal
         return self
 
     def __exit__(
@@ -259,7 +262,7 @@ class Keys:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
 
     def read(self, timeout_s: float) -> str:
-        """A key, or the sequence that one sends; "" where none was pressed."""
+        """A key, or the sequence that a special key sends; "" if none was pressed."""
         if self._fd < 0:
             time.sleep(timeout_s)
             return ""
@@ -270,11 +273,11 @@ class Keys:
         return os.read(self._fd, 16).decode(errors="replace")
 
 
-# what containers take
+# the load of containers
 
 
 def loads_of(socket: str) -> dict[str, dict[str, Any]]:
-    """Key -> what it takes now: `cpu` and `memory` in words beside the agent's own figures; of those that run."""
+    """Key -> load of each running container: `cpu` and `memory` in words, beside the agent's figures."""
     found = call(socket, "GET", "/v1/load", timeout_s=30)["containers"]
     return {key: {**load, **_words(load)} for key, load in found.items()}
 

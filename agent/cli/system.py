@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent reads and cleans up, certificates, and help: `check`, `render`, `uci`, `prune`, `notify`, `tls client`,
-`help`, `version`."""
+"""`check`, `render`, `uci`, `prune`, `notify`, `tls client`, `help` and `version`."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def render(args: argparse.Namespace) -> int:
-    """dockerd's configuration file, or what would change in it."""
+    """Prints dockerd's configuration file, or what would change in it."""
     from agent.dockerd import preview as daemon_render
 
     found = daemon_render.preview(runtime_options(args))
@@ -45,7 +44,7 @@ def render(args: argparse.Namespace) -> int:
 
 
 def uci(args: argparse.Namespace) -> int:
-    """A package, as the agent reads it."""
+    """Prints a package as the agent reads it."""
     from agent.files.uci_store import PyuciStore, TextUciStore
     from agent.uci.syntax import format_export, format_show
 
@@ -58,7 +57,7 @@ def uci(args: argparse.Namespace) -> int:
 
 
 def show_help(args: argparse.Namespace) -> int:
-    """The commands, or one of them."""
+    """Prints the commands, or the help of one."""
     from agent.cli.parser import help_for
 
     try:
@@ -70,13 +69,13 @@ def show_help(args: argparse.Namespace) -> int:
 
 
 def version(args: argparse.Namespace) -> int:
-    """Ours."""
+    """Prints our version."""
     del args
     print(f"ucidockd {__version__}")
     return 0
 
 
-# `ucidockd prune`: a preview, a question, and then it is done.
+# `ucidockd prune`: a preview, a question, then the removal
 
 
 def prune(args: argparse.Namespace) -> int:
@@ -91,7 +90,7 @@ def prune(args: argparse.Namespace) -> int:
     _show_prune(found, done=False)
     if args.dry_run or not (found["going"] or found["build_cache"]["entries"]):
         return 0
-    # a script that cannot answer must not hang, and not remove anything either
+    # a script that cannot answer must neither hang nor remove anything
     if not sys.stdin.isatty():
         print("Nothing is removed yet; --yes removes it.", file=sys.stderr)
         return 0
@@ -130,13 +129,13 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
             for i in images
         ]
 
-    # What goes is shown before what stays, and the sum comes last: on a terminal the end is what is seen.
+    # what is removed comes before what is kept, and the sum last: on a terminal the end is what people see
     for line in columns(("REMOVED" if done else "TO REMOVE", "SIZE"), rows(found["going"]), style):
         print(line)
     if found["build_cache"]["entries"]:
         print(f"build cache: {size_words(found['build_cache']['bytes'])}")
     if not done:
-        # After it was done the reasons for what stayed are old news.
+        # after the removal the reasons for what was kept no longer matter
         for line in columns(("STAYS", "SIZE", "BECAUSE"), rows(found["kept"], "why"), style):
             print(line)
     for failure in found["failed"]:
@@ -147,7 +146,7 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
     if not count and not found["bytes"] and not found["failed"]:
         print("Nothing to remove.")
         return
-    # "At least": layers that images share are counted once, by the engine's own numbers.
+    # "at least": the engine counts layers that images share only once
     gone = f"{count} image{'' if count == 1 else 's'}, {size_words(found['bytes'])} at least"
     space = found["space"]
     free = f"; {size_words(space['free'])} of {size_words(space['total'])} are free" if space else ""
@@ -155,7 +154,7 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
 
 
 def notify(args: argparse.Namespace) -> int:
-    """A test notice."""
+    """Sends a test notice."""
     from agent.cli.agent_client import call
     from agent.cli.ask import agent_socket
 
@@ -169,18 +168,18 @@ def notify(args: argparse.Namespace) -> int:
     return 0 if found["sent"] else 1
 
 
-# `ucidockd check`: every mistake of the configuration, as compilers write them: `file:line: error: ...`.
+# `ucidockd check`: lists every mistake in the configuration in the form of compilers: `file:line: error: ...`
 
 
 _STDIN = "-"
 
 
 def check(args: argparse.Namespace) -> int:
-    """Prints them in the order of their lines; 1 where one is an error, with --strict also for a warning."""
+    """Prints the mistakes in the order of their lines. Returns 1 if there is an error, with --strict also for a warning."""
     options = runtime_options(args)
     texts, paths = packages_of(args.files)
     given = Given(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
-    # without an agent and without an engine: the same code as in the agent reads the files
+    # needs neither agent nor engine: the agent's own code reads the files here
     loaded = load_given(options, given, () if args.offline else _listeners(options))
     found = loaded.issues
     if not args.offline:
@@ -188,7 +187,7 @@ def check(args: argparse.Namespace) -> int:
         from agent.dockerd.stage import make_stage
         from agent.status.board import StatusBoard
 
-        # what this machine lacks for dockerd's settings: on the machine that a file is only written on that says nothing
+        # what dockerd's settings need on this machine; skipped with --offline, because the files may be for another machine
         agent = (loaded.desired or loaded.readable).agent
         found = (*found, *not_here(make_stage(options, agent, StatusBoard(time.time)), loaded))
     issues = [issue for issue in found if not texts or issue.package in texts]
@@ -218,14 +217,14 @@ def _listeners(options: RuntimeOptions) -> tuple[Listener, ...]:
 
 
 def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The texts of UCI files by package, and where each is from: a file named `dockerd` is that package's.
+    """The texts of UCI files by package, and the path of each: a file named `dockerd` is that package's.
 
     `-` is the standard input. Raises ConfigError.
     """
     texts: dict[str, str] = {}
     paths: dict[str, str] = {}
     for name in files:
-        # its content does not say which package a UCI file is
+        # the content of a UCI file does not name its package
         package = "dockerd" if Path(name).name == "dockerd" else "containers"
         if package in texts:
             raise UsageError(f"{paths[package]} and {name} are both for `{package}`: give one file for each")
@@ -251,20 +250,20 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}" if number else ""
 
 
-# `ucidockd tls client NAME`: writes a client's certificates and says how to use them
+# `ucidockd tls client NAME`: writes a client's certificates and explains their use
 
 
-_PORT = 2376  # what docker takes for TLS, and where no host is configured yet
+_PORT = 2376  # docker's default for TLS, used if no host is configured yet
 
 
 def tls_client(args: argparse.Namespace) -> int:
-    """Raises what `Certificates.make_client` raises."""
+    """Writes the certificates of a new client. Raises what `Certificates.make_client` raises."""
     from agent.model.dockerd.values import is_loopback
     from agent.tls.certificates import Certificates
 
     options = runtime_options(args)
     desired = load(options).desired
-    # what UCI says about dockerd, where that can be read; a port that other hosts reach before one of the router only
+    # from UCI if it can be read; prefer a port that other hosts can reach to one on loopback
     hosts = desired.daemon.hosts if desired and desired.daemon else ()
     tcp = sorted((host for host in hosts if not host.is_unix), key=is_loopback)
     target = Path(args.out or args.name).absolute()
@@ -293,7 +292,7 @@ def _text(bundle: ClientBundle, port: int) -> str:
 
 
 def _host(names: tuple[str, ...]) -> str:
-    """An address or name of the router that works from another host, as far as one is known."""
+    """An address or name of the router that works from another host, if one is known."""
     local = {"localhost", "127.0.0.1", "::1"}
     known = [name for name in names if name not in local and not name.startswith("*")]
     known.sort(key=lambda name: (":" in name, not is_address(name)))

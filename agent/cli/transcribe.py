@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd import` and `export`: docker run lines and compose files from and to sections. They need no agent."""
+"""`ucidockd import` and `export`: converts docker run lines and compose files to sections and back. Needs no agent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def import_compose(args: argparse.Namespace) -> int:
     path = "" if args.file == "-" else os.path.abspath(args.file)
     folder = os.path.abspath(args.folder or (os.path.dirname(path) if path else "."))
     text = _read(path) if path else sys.stdin.read()
-    # as compose does; only one that was named has to exist
+    # .env is optional, as in compose; a named file must exist
     env = args.env_file or os.path.join(folder, ".env")
     variables = _read(env) if args.env_file or os.path.exists(env) else ""
     request = ImportRequest(
@@ -79,7 +79,7 @@ def _read(path: str) -> str:
 
 
 def _as_json(path: str, text: str, profiles: Iterable[str]) -> str:
-    """The file as JSON by docker's own compose, where it is there and PyYAML is not."""
+    """The file as JSON, by docker's own compose if that is installed and PyYAML is not."""
     import importlib.util
     import shutil
 
@@ -94,7 +94,7 @@ def _as_json(path: str, text: str, profiles: Iterable[str]) -> str:
     command = ["docker", "compose", "-f", path, *chosen, "config", "--format", "json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPOSE_S, check=False)
-    # the file as it is then: what is wrong with it is said by our own reader
+    # fall back to the text: our own reader explains what is wrong with it
     except (OSError, subprocess.TimeoutExpired):
         return text
     return done.stdout if done.returncode == 0 and done.stdout.lstrip().startswith("{") else text
@@ -114,9 +114,9 @@ def _import(args: argparse.Namespace, request: ImportRequest) -> int:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    """The sections to standard output, what became of each flag or key to standard error."""
+    """Prints the sections to standard output, and what happened to each flag or key to standard error."""
     print_sections(answer["text"])
-    sys.stdout.flush()  # before what follows on standard error: a terminal shows both
+    sys.stdout.flush()  # so that both appear in this order on a terminal
     style = Style.of(sys.stderr)
     counts: dict[str, int] = {}
     for line in answer["report"]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one table of commands. Parser, help, man page, completions and docs/reference/commands.md are made from it.
+"""The table of commands. Parser, help, man page, completions and docs/reference/commands.md are made from it.
 
-A new command is a row in the module of its group and a function `handler(args) -> exit code`, named as `module:function`
-and imported only when the command is called. What an option's value becomes is in `args` under `dest`, as argparse does it;
-values stay text.
+A new command is a row in the module of its group and a function `handler(args) -> exit code`, which is named as
+`module:function` and imported only when the command is called. Option values are in `args` under `dest`, as argparse
+puts them there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from agent.cli.commands import configuration, containers, system
 from agent.cli.commands.row import Command
 
-# In the order of help: what people do first comes first.
+# in the order of the help: what people need first comes first
 GROUPS = ("Configuration", "What runs", "Containers", "Data", "The agent and dockerd", "Help")
 COMMANDS: tuple[Command, ...] = (
     *configuration.COMMANDS,
@@ -21,7 +21,7 @@ COMMANDS: tuple[Command, ...] = (
     *system.COMMANDS,
 )
 
-# what people type who know docker, compose, kubectl or terraform
+# words that people know from docker, compose, kubectl or terraform, with what to write here
 DOCKER_WORDS: Mapping[str, str] = {
     "ps": "`ucidockd status` shows what runs",
     "ls": "`ucidockd status` shows what runs",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a row of the table of commands is made of, and the arguments that several commands share."""
+"""The parts of a row in the table of commands, and the arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Argument(NamedTuple):
-    """An option, or a positional argument where `flags` is one word without a dash."""
+    """An option; or a positional argument, if `flags` is a single word without a dash."""
 
     flags: tuple[str, ...]
     help: str
@@ -16,7 +16,7 @@ class Argument(NamedTuple):
 
     @property
     def takes_value(self) -> bool:
-        # argparse appends by default where an option has a value; switches name another action.
+        # argparse appends by default if an option has a value; switches name another action
         return bool(self.settings.get("action", "append") == "append")
 
     @property
@@ -27,14 +27,14 @@ class Argument(NamedTuple):
 
     @property
     def head(self) -> str:
-        """As help shows it: `-n, --tail N`."""
+        """The option as help shows it: `-n, --tail N`."""
         if not self.flags[0].startswith("-"):
             return self.shown
         return ", ".join(self.flags) + (f" {self.metavar}" if self.takes_value else "")
 
     @property
     def shown(self) -> str:
-        """A positional argument in a synopsis."""
+        """A positional argument as a synopsis shows it."""
         return {"*": f"[{self.metavar} ...]", "+": f"{self.metavar} ...", "?": f"[{self.metavar}]"}.get(
             self.settings.get("nargs", ""), self.metavar
         )
@@ -58,8 +58,8 @@ def argument(metavar: str, *, help: str, dest: str, **settings: Any) -> Argument
 class Command(NamedTuple):
     """One row."""
 
-    # In the order in which help shows it. Everything is data: man page and completions are written from it
-    # without running a command.
+    # In the order in which help shows it. All fields are data, so man page and completions can be written without
+    # running a command.
     name: str  # may be two words
     group: str
     summary: str  # one sentence without its full stop, at most 60 letters
@@ -69,19 +69,19 @@ class Command(NamedTuple):
     handler: str
     arguments: tuple[Argument, ...] = ()
     options: tuple[Argument, ...] = ()
-    common: tuple[str, ...] = ()  # of COMMON: only those that it uses, any other one is an error
-    rest: str = ""  # how help shows what follows the first argument and is passed on as `args.rest`
-    hint: str = ""  # what one word or option too many gets as an answer
-    words: Mapping[str, str] = {}  # options of docker's command with what to write here
+    common: tuple[str, ...] = ()  # keys of COMMON that the command uses; any other common option is an error
+    rest: str = ""  # how help shows what follows the first argument; it is passed on as `args.rest`
+    hint: str = ""  # the answer to one word or option too many
+    words: Mapping[str, str] = {}  # options of docker's command -> what to write here
 
     def all_options(self) -> tuple[Argument, ...]:
         return (*self.options, *(COMMON[name] for name in self.common), HELP)
 
 
 def _address(text: str) -> str:
-    """An engine's address, checked. Raises argparse's error."""
-    # Checked while the line is read, before the command has begun to do anything.
-    # Imported here, since the table is loaded by every command, and `status` has to start quickly on a router.
+    """A checked engine address. Raises argparse's error."""
+    # Checked while the command line is parsed, before the command does anything. Imported here, because every command
+    # loads the table and `status` has to start quickly on a router.
     from agent.model.addresses import parse_engine_address
     from agent.model.quantities import QuantityError
 
@@ -94,7 +94,7 @@ def _address(text: str) -> str:
 
 
 def number(text: str) -> int:
-    # `int` takes `1_000`, ` 7` and digits of every script
+    # `int` would accept `1_000`, ` 7` and the digits of every script
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         import argparse
 
@@ -109,7 +109,7 @@ def seconds(text: str) -> float:
     from agent.model.quantities import QuantityError, parse_duration
 
     try:
-        # A bare number is seconds here, while in UCI and in docker durations have a unit.
+        # here a plain number means seconds, while durations in UCI and docker have a unit
         return float(text) if text.isascii() and text.isdigit() else parse_duration(text) / 1e9
     except QuantityError as exc:
         raise argparse.ArgumentTypeError(f"`{text[:64]}` is not a duration such as 90s or 2m") from exc
@@ -118,7 +118,7 @@ def seconds(text: str) -> float:
 def choice(*names: str, help: str, choices: tuple[str, ...], **settings: Any) -> Argument:  # noqa: A002
     """An option with one of a few values."""
 
-    def check(text: str) -> str:  # argparse's own message names no similar value
+    def check(text: str) -> str:  # argparse's own message does not suggest a similar value
         if text not in choices:
             import argparse
             import difflib
@@ -132,7 +132,7 @@ def choice(*names: str, help: str, choices: tuple[str, ...], **settings: Any) ->
 
 
 HELP = flag("-h", "--help", help="show this help")
-# None: not given, so that a running agent need not have the same
+# the default is None, "not given", so that a running agent need not have the same value
 COMMON: Mapping[str, Argument] = {
     "config-dir": option("--config-dir", metavar="DIR", help="UCI files (/etc/config)"),
     "override-dir": option(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Plans and what became of them, for people: a block for each object, its changed options below it, a sum, what to do next.
+"""Plans and results for people: a block for each object with its changed options, a sum, and what to do next.
 
-Drawn from the JSON that every door gives (`agent.plan.outlook`), to the width of the terminal.
+Drawn from the JSON of `agent.plan.outlook`, which HTTP and ubus send, to the width of the terminal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agent.model.issues import plain
 
 NOTHING = "Nothing to do: everything is as declared."
 
-# the most that is done to an object -> sign, colour, how the sum tells it, and how it is told once it is done
+# the strongest operation on an object -> sign, colour, its words in the sum, its words when done
 _LEVELS = {
     "create": ("+", "good", "to create", "created"),
     "in place": ("~", "busy", "to change in place", "changed in place"),
@@ -28,19 +28,19 @@ _LEVELS = {
 _STRENGTH = ("replace", "create", "remove", "in place", "run", "note")
 _VERBS = {"retire": "remove", "setaside": "rename", "acknowledgeloss": "acknowledge the loss"}
 _WAITS = frozenset({"then", "in progress", "waiting", "removal", "held", "disabled"})
-_TOLD_OF_CREATED = frozenset(  # the rest stands in the section
+_TOLD_OF_CREATED = frozenset(  # the section has the rest
     {"image", "command", "port", "volume", "network", "network_mode", "subnet"}
 )
 _FIELD_WIDTH = 16
-_NARROW = 60  # columns: below, values stand under the names of their options
+_NARROW = 60  # on a narrower terminal values go below the names of their options
 _INDENT = "      "
 
 
 def plan_view(result: Mapping[str, Any], style: Style = PLAIN, *, next_step: str = "") -> str:
-    """The answer of `plan`. `next_step`: a sentence for a plan that changes something."""
+    """The answer of `plan` as text. `next_step` is a sentence that is shown if the plan changes something."""
     operations, pending = result["operations"], result["pending"]
     if not operations and not pending:
-        # mistakes in the files are told before; what they are about is not "as declared"
+        # mistakes in the files are listed before, and their sections are not "as declared"
         return "\n".join([*([NOTHING] if result["ok"] else []), *notes_view(result, style)])
     # one block for each object, in the order of its first operation
     by_key: dict[str, list[Mapping[str, Any]]] = {}
@@ -54,18 +54,18 @@ def plan_view(result: Mapping[str, Any], style: Style = PLAIN, *, next_step: str
 
 
 def _block(key: str, operations: list[Mapping[str, Any]], style: Style) -> Iterator[str]:
-    # One sign for a block, that of the worst operation: `-/+` must not hide behind a harmless update.
+    # a block has the sign of its strongest operation: `-/+` must not hide behind a harmless update
     most = min((o["level"] for o in operations), key=_STRENGTH.index)
     sign, colour, _, _ = _LEVELS[most]
     verbs = list(dict.fromkeys(_VERBS.get(o["op"], o["op"]) for o in operations))
     what = " and ".join([", ".join(verbs[:-1]), verbs[-1]] if len(verbs) > 1 else verbs)
     first = operations[0]
-    # Of a change the fields are the reason already.
+    # the changed fields are reason enough
     why = "" if first["fields"] and most != "create" else f" ({first['cause']})"
     yield from _headed(sign, colour, f"{key}: {what}{why}", style)
     for operation in operations:
         fields = operation["fields"]
-        # All fields of a new container are new: only those that people look for are listed.
+        # all fields of a new container are new: list only those that people look for
         if most == "create":
             fields = [field for field in fields if field["field"] in _TOLD_OF_CREATED]
         yield from field_lines(fields, style)
@@ -88,14 +88,14 @@ def _remark(text: str, style: Style) -> list[str]:
 
 
 def field_lines(fields: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
-    """A line for each changed option; of a list, one for each entry that comes or goes."""
+    """A line for each changed option; for a list, one for each added or removed entry."""
     for field in fields:
         name, before, after = field["field"], field["before"], field["after"]
         hidden = field.get("hidden", [])
         if isinstance(before, list) or isinstance(after, list):
             yield from _list_lines(name, before or [], after or [], hidden, style)
         elif hidden:
-            # Both values are masked and would look equal.
+            # both values are masked and would look equal
             yield from _named(name, ["changed (its value is not shown)"], style)
         elif before is None:
             yield from _named(name, [after], style)
@@ -116,7 +116,7 @@ def _list_lines(
 ) -> Iterator[str]:
     gone = [f"- {item}" for item in before if item not in after]
     new = [f"+ {item}" for item in after if item not in before]
-    if name == "env":  # names say enough
+    if name == "env":  # the names are enough
         parts = {
             "changed": hidden,
             "added": [item[2:].partition("=")[0] for item in new],
@@ -137,7 +137,7 @@ def _list_lines(
 
 def _named(name: str, values: Iterable[str], style: Style) -> Iterator[str]:
     shown = [plain(value) for value in values]
-    # Below 60 columns names and values side by side leave no room for either.
+    # below 60 columns there is no room for names and values side by side
     if style.width and style.width < _NARROW:
         yield f"{_INDENT}{name}"
         for value in shown:
@@ -169,7 +169,7 @@ def _entries(pending: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str
 
 
 def notes_view(result: Mapping[str, Any], style: Style) -> list[str]:
-    """What is worth knowing of what is as declared."""
+    """Notes about objects that are as declared."""
     found: list[str] = []
     for note in result["notes"]:
         found += _headed("i", "dim", f"{note['key']}: {_state(note)}: {note['message']}", style)
@@ -211,7 +211,7 @@ def steps(result: Mapping[str, Any], next_step: str) -> Iterator[str]:
     if failed is not None:
         name = Key.parse(failed["key"]).section
         logs = ""
-        if failed.get("output"):  # a rolled back one is gone, and these were its last lines
+        if failed.get("output"):  # a rolled back container is gone, and its last lines were shown
             logs = f"`ucidockd logs {name}` shows more; " if failed["state"] != "rolled back" else ""
         elif Key.parse(failed["key"]).kind == "container":
             logs = f"`ucidockd logs {name} --failed` shows what its container printed; "
@@ -222,18 +222,18 @@ def steps(result: Mapping[str, Any], next_step: str) -> Iterator[str]:
         yield next_step
 
 
-# what was done
+# results
 
 
 def done_words(counts: Mapping[str, int], *, failed: int, skipped: int, pending: Mapping[str, int]) -> str:
-    """`3 created, 1 failed; 1 waiting`. `counts`: objects by level."""
+    """`3 created, 1 failed; 1 waiting`. `counts` has the number of objects by level."""
     done = [f"{counts[name]} {words[3]}" for name, words in _LEVELS.items() if counts.get(name)]
     done += [f"{failed} failed"] * bool(failed) + [f"{skipped} skipped"] * bool(skipped)
     return f"{', '.join(done) or 'nothing changed'}{_rest_of(pending)}"
 
 
 def levels_done(operations: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Key -> the most that was done to the object."""
+    """Key -> the strongest operation on the object."""
     most: dict[str, str] = {}
     for operation in operations:
         level = operation["level"]
@@ -242,5 +242,5 @@ def levels_done(operations: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def entries_view(pending: Iterable[Mapping[str, Any]], style: Style) -> list[str]:
-    """What is not as declared, or not yet."""
+    """The objects that are not as declared, or not yet."""
     return list(_entries(pending, style))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a reconcile does, as it does it: a line for each object that is done or failed, and on a terminal below them a
-line for each that is under way. Fed with the changes of the status board, no matter which process does the work.
+"""Shows a reconcile while it runs: a line for each object that is done or failed, and on a terminal below them a line
+for each operation in progress. It reads the changes of the status board, whichever process does the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PULLING = re.compile(r"pulling (.+): ([0-9]{1,3}) %")
 _BAR = 20
 _NARROW = 60  # columns
 _REDRAW_S = 0.5
-_CONNECT_S = 3.0  # for the agent's first status
+_CONNECT_S = 3.0  # to get the agent's first status
 _DONE = {
     "create": "created",
     "start": "started",
@@ -46,7 +46,7 @@ _DONE = {
 
 @dataclass(slots=True)
 class _Work:
-    """What is being done to an object. `began`: monotonic, seconds."""
+    """The work in progress on an object. `began` is monotonic, in seconds."""
 
     began: float
     doing: str
@@ -55,7 +55,7 @@ class _Work:
 
 
 class Progress:
-    """Writes to `stream`; any thread may feed it. `clock`: monotonic, seconds."""
+    """Writes to `stream`; any thread may feed it. `clock` is monotonic, in seconds."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
@@ -63,25 +63,26 @@ class Progress:
         self._live = stream.isatty()
         self._began = clock()
         self._works: dict[str, _Work] = {}
-        self._known: dict[str, list[Mapping[str, Any]]] = {}  # the notes of each object that were seen
+        # the notes of each object that were seen already
+        self._known: dict[str, list[Mapping[str, Any]]] = {}
         self._told: set[str] = set()
         self._failed: set[str] = set()
         self._drawn, self._shown = 0, ""
         self._closed = False
         self._lock = threading.Lock()
-        self.ready = threading.Event()  # what there was before is known
+        self.ready = threading.Event()  # set once the state before the reconcile is known
 
     # events
 
     def feed(self, event: Mapping[str, Any]) -> None:
-        """Takes a page of a status or a change in."""
+        """Takes a page of a status, or a change."""
         with self._lock:
             if self._closed:
-                # An event may still be on its way when the last line was printed.
+                # an event may still arrive after the last line was printed
                 return
             if "resources" in event:
                 for resource in event["resources"]:
-                    # What the first status shows was done before this reconcile: it is known, and not told.
+                    # what the first status shows was done before this reconcile: remember it without printing it
                     if resource["key"] in self._known or self.ready.is_set():
                         self._take(resource)
                     else:
@@ -98,7 +99,7 @@ class Progress:
 
     def _take(self, resource: Mapping[str, Any]) -> None:
         key = resource["key"]
-        # By comparing whole notes: the ring is short, and its places shift.
+        # compare whole notes, because the ring is short and its entries move
         known = self._known.get(key, [])
         fresh = [note for note in resource["operations"] if note not in known]
         self._known[key] = resource["operations"]
@@ -109,7 +110,7 @@ class Progress:
                 self._fail(key, note)
         self._begin(resource)
         synced = _condition(resource, "Synced")
-        # Synced alone is not enough: the state before the first operation may have been synced as well.
+        # check the notes too: the state before the first operation may have been Synced as well
         if key in self._works and synced is not None and synced["status"] and self._works[key].notes:
             self._finish(key)
 
@@ -123,7 +124,7 @@ class Progress:
             self._failed.discard(key)
             return
         if key in self._failed:
-            return  # what it was to be is not taken off the board yet
+            return  # the board may still show what was planned before the failure
         work = self._works.setdefault(key, _Work(self._clock(), ""))
         todo = synced.get("details", {}).get("operations", "").split()
         left = todo[len(work.notes) :]
@@ -145,7 +146,7 @@ class Progress:
         self._works.pop(key, None)
         self._failed.add(key)
         if f"{key} {note['error']}" in self._told:
-            return  # tried again, with the same end
+            return  # a retry with the same result
         self._say("bad", f"{key}: {note['op']} failed ({seconds(note.get('took_s', 0.0))}): {note['error']}")
         self._told.add(f"{key} {note['error']}")
 
@@ -165,18 +166,18 @@ class Progress:
     def _draw(self) -> None:
         if not self._live or self._closed:
             return
-        # The last line is kept free for the count of those that do not fit: a block that is higher than the
-        # terminal could not be erased again.
+        # Keep the last line free for the count of those that do not fit. A block higher than the terminal could not
+        # be erased.
         room = max(shutil.get_terminal_size().lines - 2, 1)
         keys = sorted(self._works)
         shown = keys if len(keys) <= room else keys[: room - 1]
         lines = [self._line(key, self._works[key]) for key in shown]
         if len(shown) < len(keys):
             lines.append(f"... and {len(keys) - len(shown)} more")
-        # A line that fills the last column would be broken by some terminals, and be two to erase.
+        # some terminals break a line that fills the last column, which would then be two lines to erase
         width = max(self._style.width - 1, 20)
         text = "".join(self._style("busy", line[:width]) + "\n" for line in lines)
-        # Unchanged text is not written again: over a slow line each repaint would flicker.
+        # do not repaint unchanged text: over a slow line each repaint would flicker
         if self._drawn and text == self._shown:
             return
         self._erase()
@@ -186,20 +187,20 @@ class Progress:
         self._drawn = len(lines)
 
     def _line(self, key: str, work: _Work) -> str:
-        # elapsed whole seconds: a line that changes ten times a second is too much for a serial console
+        # whole seconds: a line that changes ten times a second is too much for a serial console
         bar = ""
         if work.percent is not None:
             bar = f"{work.percent} % " if self._style.width < _NARROW else f"{bar_of(work.percent)} "
         return plain(f"{key}: {self._clock() - work.began:.0f} s {bar}{work.doing}")
 
     def tick(self) -> None:
-        """Redraws, for the elapsed times."""
+        """Redraws for the elapsed times."""
         with self._lock:
             if self._works:
                 self._draw()
 
     def close(self) -> list[str]:
-        """Takes the lines of what is under way off; returns them."""
+        """Removes the lines of work in progress; returns them."""
         with self._lock:
             self._erase()
             self._closed = True
@@ -209,12 +210,12 @@ class Progress:
             ]
 
     def outcome(self, result: Mapping[str, Any]) -> list[str]:
-        """The rest of what there is to tell of a reconcile: what no change showed, output of failed ones, the sum."""
+        """The rest to report of a reconcile: what no change showed, the output of failed containers, the sum."""
         levels, style = levels_done(result["operations"]), self._style
         by_key: dict[str, list[str]] = {}
         for operation in result["operations"]:
             by_key.setdefault(operation["key"], []).append(_DONE.get(operation["op"], operation["op"]))
-        # What failed at last is not shown as done, whatever succeeded on the way.
+        # what failed in the end is not shown as done, even if steps before succeeded
         failed = {failure["key"] for failure in result["failed"]}
         lines = []
         for key, words in by_key.items():
@@ -228,7 +229,7 @@ class Progress:
             if failure.get("output"):
                 lines += [plain(f"{failure['key']} printed last:"), *output_lines(failure["output"])]
         lines += entries_view(result["pending"], style)
-        # Skipped operations failed only for another's failure: counted apart, so that the sum names the causes.
+        # skipped operations failed only because another did: count them apart, so that the sum shows the causes
         skipped = sum(failure["skipped"] for failure in result["failed"])
         counts = dict.fromkeys(levels.values(), 0)
         for key, level in levels.items():
@@ -264,8 +265,9 @@ def bar_of(percent: int) -> str:
 
 @contextmanager
 def shown_while(socket: str, progress: Progress) -> Iterator[None]:
-    """Feeds it while the block runs, from the agent where it answers; redraws it. The block begins once what there
-    was before is known."""
+    """Feeds the progress while the block runs, from the agent if it answers, and redraws it. The block starts once
+    the state before it is known.
+    """
     ended = threading.Event()
 
     def watch() -> None:
@@ -273,7 +275,7 @@ def shown_while(socket: str, progress: Progress) -> Iterator[None]:
             for event in follow(socket, "/v1/status/stream"):
                 progress.feed(event)
         except (UcidockdError, OSError, ValueError):
-            pass  # it is an extra: what is wrong, the reconcile itself says
+            pass  # the display is optional: the reconcile itself reports what is wrong
         finally:
             progress.ready.set()
 

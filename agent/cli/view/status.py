@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The status for people: a sum, what is wrong with the agent, and a table of sections with their state in plain words.
+"""The status for people: a sum, problems of the agent, and a table of sections with their state in words.
 
-Drawn from the JSON of `GET /v1/status` to the width of the terminal. How bad something is the status itself says
+Drawn from the JSON of `GET /v1/status` to the width of the terminal. The status itself says how bad each state is
 (`agent.status.conditions`).
 """
 
@@ -15,20 +15,20 @@ from agent.cli.output import PLAIN, Style, age_words, wrapped
 from agent.model.issues import plain
 
 SCHEMA = 1
-"""Of `ucidockd status --json`: counts up when a field changes its meaning or goes."""
+"""The version of `ucidockd status --json`: incremented when a field changes its meaning or is removed."""
 
 STATES = ("running", "stopped", "waiting", "failed", "warning", "in-sync")
 _COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": "good"}
 _RANK = {"error": 0, "waiting": 1, "warning": 2, "off": 3, "ok": 4}
 _SUM = {"ok": "in sync", "waiting": "waiting", "warning": "with a warning", "off": "off", "error": "failed"}
 _IN_SUM = ("in sync", "completed", "waiting", "with a warning", "off", "failed")
-_NARROW = 60  # columns: below, a name and its state are all that fits
+_NARROW = 60  # a narrower terminal shows only name and state
 _CUT = {
     "NAME": 12,
     "IMAGE": 14,
     "PORTS": 11,
-}  # columns that lose letters where there is no room, and what they keep
-_DROPPED = ("RESTARTS", "IMAGE", "PORTS", "MEM", "CPU", "AGE")  # then these go, in this order
+}  # columns that are cut if there is no room, and their minimum width
+_DROPPED = ("RESTARTS", "IMAGE", "PORTS", "MEM", "CPU", "AGE")  # then these are removed, in this order
 _STATE_LEAST, _STATE_MINIMUM = 20, 12
 _STATE_LINES = 4
 
@@ -42,7 +42,7 @@ def status_view(
     now: float | None = None,
     loads: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
-    """All of it. `now`: wall clock, seconds, by which ages are told. `loads`: key -> processor and memory in words."""
+    """The whole status. `now` (unix seconds) is the base for ages. `loads` maps key -> processor and memory in words."""
     now = time.time() if now is None else now
     return "\n".join(
         [*head_lines(status, style), *table_lines(status["resources"], style, now=now, loads=loads)]
@@ -54,10 +54,10 @@ def head_lines(status: Mapping[str, Any], style: Style) -> list[str]:
     agent = status["agent"]
     engine = agent.get("engine") or {}
     known = bool(engine) or bool(status["resources"])
-    # With a filter an empty table is an answer; without one it would mean that nothing is declared.
+    # with a filter an empty table is a result; without one it means that nothing is declared
     total = "No section is in this state." if status.get("total") and not status["resources"] else ""
     lines = wrapped(total or sum_of(status["resources"]), style, bold=True) if known else []
-    # Without an engine's word there is nothing to sum up yet: zeros would look like an empty router.
+    # before the engine has answered there is nothing to sum up: zeros would look like an empty router
     if not engine:
         text = (
             "The agent has just started and has not looked at everything yet; `ucidockd wait` waits for it."
@@ -89,7 +89,7 @@ def _completed(resource: Mapping[str, Any]) -> str:
 
 
 def is_in_state(resource: Mapping[str, Any], state: str) -> bool:
-    """Whether `--state` finds it; one of STATES."""
+    """Whether `--state` selects it. `state` is one of STATES."""
     running = _condition(resource, "Running")
     match state:
         case "running":
@@ -102,11 +102,11 @@ def is_in_state(resource: Mapping[str, Any], state: str) -> bool:
 
 
 def problems_first(resources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The worst first, otherwise in their order."""
+    """Sorted by severity, worst first; otherwise in their order."""
     return sorted(resources, key=lambda resource: _RANK.get(resource["level"], 0))
 
 
-# the words
+# states in words
 
 
 def state_words(resource: Mapping[str, Any], now: float) -> str:
@@ -142,7 +142,7 @@ def _does(resource: Mapping[str, Any]) -> str:
         synced = _condition(resource, "Synced")
         if synced is not None:
             return "in place" if synced["status"] else "not known yet"
-        own = _condition(resource, resource["verdict"])  # of a notice or a backup
+        own = _condition(resource, resource["verdict"])  # of a notify or backup section
         return str(own["label"]).lower() if own is not None else "not used yet"
     running, health = _condition(resource, "Running"), _condition(resource, "Healthy")
     if running is None:
@@ -198,7 +198,7 @@ def _condition(resource: Mapping[str, Any], name: str) -> Mapping[str, Any] | No
 
 
 def _age(resource: Mapping[str, Any], now: float) -> str:
-    """For how long a container runs, or does not."""
+    """How long the container has been running, or not running."""
     told = _condition(resource, "Running")
     if told is None or told["reason"] in ("Unknown", "Absent") or not told["since"]:
         return ""
@@ -211,7 +211,7 @@ def _age(resource: Mapping[str, Any], now: float) -> str:
 
 def _row(resource: Mapping[str, Any], now: float, loads: Mapping[str, tuple[str, str]] | None) -> Row:
     is_container = resource["kind"] == "container"
-    # A container is known by its section alone; other kinds may have sections of the same name.
+    # a container is shown by its section's name alone; other kinds with their kind, as they may have the same name
     name = resource["section"] if is_container else resource["key"]
     if resource["name"] != resource["section"]:
         name += f" ({resource['name']})"
@@ -238,10 +238,10 @@ def table_lines(
     now: float,
     loads: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[str]:
-    """A head, and a line or more for each."""
+    """A head, and one or more lines for each resource."""
     if not resources:
         return []
-    # Everything is made plain before widths are counted: a control character has no width, or moves the cursor.
+    # escape everything before widths are counted: a control character has no width, or moves the cursor
     rows = [{n: plain(text) for n, text in _row(each, now, loads).items()} for each in resources]
     load = ["CPU", "MEM"] if loads is not None else []
     names = ["NAME", "IMAGE", "STATE", "PORTS", *load, "AGE", "RESTARTS"]
@@ -249,7 +249,7 @@ def table_lines(
     lines = [style("head", _line(widths, {name: name for name in widths}))]
     for resource, row in zip(resources, rows, strict=True):
         colour = _COLOURS.get(resource["level"], "bad")
-        # the state goes on in further lines where it does not fit
+        # a long state is wrapped
         room = Style(colours=False, width=widths["STATE"] + 1) if style.width else PLAIN
         words = wrapped(row["STATE"], room)
         if len(words) > _STATE_LINES:
@@ -262,21 +262,21 @@ def table_lines(
 
 
 def _widths(names: Sequence[str], rows: Sequence[Row], width: int) -> dict[str, int]:
-    """Column -> its width: of the longest cell where the terminal has room for it."""
+    """Column -> width: that of the longest cell if the terminal has room."""
     natural = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    # A column without any entry costs room that the state needs.
+    # an empty column takes room that the state needs
     natural = {
         name: size for name, size in natural.items() if name == "STATE" or any(row[name] for row in rows)
     }
     natural["STATE"] = max(natural["STATE"], _STATE_MINIMUM)
     if not width:
         return natural
-    # On a phone's terminal name and state are what is asked for.
+    # on a phone's terminal only name and state matter
     if width < _NARROW:
         first = min(natural["NAME"], max(5, width // 3))
         return {"NAME": first, "STATE": max(width - 1 - first - 2, _STATE_MINIMUM)}
     shown = dict(natural)
-    # Columns go from the least important on, until the state can be read; before one goes, long cells are cut.
+    # Remove columns, the least important first, until the state is readable. Cut long cells before removing a column.
     for dropped in ("", *_DROPPED):
         shown.pop(dropped, None)
         state = _room(shown, width)
@@ -293,7 +293,7 @@ def _widths(names: Sequence[str], rows: Sequence[Row], width: int) -> dict[str, 
 
 
 def _room(shown: Mapping[str, int], width: int) -> int:
-    """What is left for STATE."""
+    """The width left for STATE."""
     return width - 1 - sum(size + 2 for name, size in shown.items() if name != "STATE")
 
 
@@ -309,7 +309,7 @@ def _line(widths: Mapping[str, int], row: Mapping[str, str], state: str | None =
 
 
 def _cut(text: str, size: int, name: str) -> str:
-    """Of an image the end says more, of all else the beginning."""
+    """Shortens an image at its start, because its end says more; all else at its end."""
     if len(text) <= size:
         return text
     return "…" + text[1 - size :] if name == "IMAGE" else text[: size - 1] + "…"
