@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Manual actions that the reconciler must not undo: asked for through `docker.*` or `/docker/`.
+"""Manual actions of clients (`docker.*` or `/docker/`) that the reconciler must not undo.
 
-A hold ends when its section changes, when a reconcile is asked for, or with a reboot: it is kept in the run directory,
-a tmpfs, so that it outlives the agent but not the router's uptime. Planning sees it as `Context.held`.
+A hold ends when its section changes, when a reconcile is requested, or on reboot: holds are stored in the run
+directory, a tmpfs, which survives the agent but not a reboot. Planning receives them as `Context.held`.
 """
 
 from __future__ import annotations
@@ -36,27 +36,29 @@ class Holds:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._held: dict[str, dict[str, str]] | None = None  # read at first use
-        self._before: dict[str, dict[str, str]] = {}  # what the last manual action on a key took the place of
-        self._copying: Counter[str] = Counter()  # copies of volumes under way, by key; only while we live
+        self._held: dict[str, dict[str, str]] | None = None  # read on first use
+        # the holds that the last manual action on each key replaced
+        self._before: dict[str, dict[str, str]] = {}
+        self._copying: Counter[str] = Counter()  # copies of volumes in progress, by key; in memory only
 
     def begin_copy(self, keys: Iterable[str]) -> None:
-        """Volumes of these are being copied: whatever is asked for, they are left alone until `end_copy`."""
+        """Starts copying volumes of these containers: they are left alone until `end_copy`, whatever is requested."""
         with self._lock:
             self._copying.update(keys)
 
     def end_copy(self, keys: Iterable[str]) -> None:
-        """What held before the copy holds again."""
+        """The copy has ended: earlier holds apply again."""
         with self._lock:
             self._copying.subtract(keys)
-            self._copying += Counter()  # without zeros
+            self._copying += Counter()  # drops zero counts
 
     def add(self, container: Container, action: str) -> None:
-        """Notes a manual action. What makes a container run that is to run ends the hold of one that was stopped."""
+        """Notes a manual action. An action that starts a container which should run ends the hold of an earlier stop."""
         key = Key("container", container.section)
         with self._lock:
             held = dict(self._read())
-            # of the last action alone: the engine may still refuse it, and then what held before holds again
+            # remembered for the last action only: the engine may still refuse it, and then the earlier hold applies
+            # again
             self._before.pop(key, None)
             if key in held:
                 self._before[key] = held[key]
@@ -72,7 +74,7 @@ class Holds:
             self._write(held)
 
     def take_back(self, container: Container) -> None:
-        """The last manual action on a container failed: what held before it holds again."""
+        """The last manual action on a container failed: the earlier hold applies again."""
         key = Key("container", container.section)
         with self._lock:
             held = dict(self._read())
@@ -82,15 +84,15 @@ class Holds:
             self._write(held)
 
     def clear(self) -> None:
-        """A reconcile was asked for: everything is the reconciler's again."""
+        """A reconcile was requested: ends all holds."""
         with self._lock:
             self._before.clear()
             self._write({})
 
     def current(self, desired: Desired, *, keep: bool = False) -> dict[str, str]:
-        """Key -> action, for the sections that still are what they were; the others' holds are dropped, unless `keep`.
+        """Key -> action, for the sections that have not changed since; other holds are dropped unless `keep`.
 
-        Sections with a mistake keep theirs: what they will say is not known yet.
+        Invalid sections keep their holds, because it is not known yet what they will say.
         """
         with self._lock:
             known = self._read()
@@ -102,7 +104,7 @@ class Holds:
                 for key, item in known.items()
                 if key in desired.broken or (key in here and _is_same(here[key], item))
             }
-            # Written here and not when the section changes: the edit may come while the agent is down.
+            # done here, not when a section changes: the edit may happen while the agent is down
             if not keep:
                 self._write(held)
             actions = {key: item["action"] for key, item in held.items()}
@@ -121,7 +123,7 @@ class Holds:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             atomic_write(self._path, json.dumps(held, indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
         except OSError as exc:
-            # in memory it still holds; only a restart of the agent would forget it
+            # the hold still applies in memory; only a restart of the agent would lose it
             logger.warning("%s cannot be written: %s", self._path, exc.strerror)
 
 
@@ -139,19 +141,19 @@ def _load(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        # Without holds the worst is that a container that was stopped manually is started again; an agent that does not
+        # The worst effect of lost holds is that a manually stopped container is started again; an agent that does not
         # start would be worse.
         logger.warning("%s is not readable, no hold is known: %s", path, exc)
         return {}
 
 
 def section_hash(container: Container) -> str:
-    """Stands for all that a section says, policy and name included; environment values only as hashes."""
+    """A hash of everything in a section, including policy and name; environment values enter as hashes."""
     return _hash(container, desired_spec(container))
 
 
 def _section_meaning(container: Container) -> str:
-    """Stays when a section says the same in other words."""
+    """Like `section_hash`, but unchanged if a section says the same in other words."""
     return _hash(container, meaning("container", desired_spec(container)))
 
 
@@ -165,7 +167,8 @@ def _is_same(container: Container, held: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManualActions:
-    """Which of our containers a manual action is about, by the name or id that it gives. `desired`: what is declared."""
+    """Finds the container that a manual action concerns, from the name or id in the request. `desired`: what is
+    declared."""
 
     holds: Holds
     engine: Engine
@@ -173,10 +176,10 @@ class ManualActions:
     desired: Callable[[], Desired | None]
 
     def hold(self, ref: str, action: str) -> bool:
-        """Keeps the reconciler from undoing a manual action on one of our containers; False when it is none.
+        """Keeps the reconciler from undoing a manual action on one of our containers; False if it is not ours.
 
-        `ref` is a name or an id as the Engine API takes them. To be called before the action, else a pass may come
-        between. Raises EngineError when the engine has to be asked who that is and does not answer.
+        `ref` is a name or id in any form that the Engine API accepts. Call it before the action; otherwise a pass may
+        run in between. Raises EngineError if the engine has to be asked for the id and does not answer.
         """
         container = self._managed(ref)
         if container is None:
@@ -186,19 +189,20 @@ class ManualActions:
         return True
 
     def release(self, ref: str) -> None:
-        """Takes a hold back: the manual action failed."""
+        """Removes a hold again, because the manual action failed."""
         container = self._managed(ref)
         if container is not None:
             self.holds.take_back(container)
 
     def mounting(self, volumes: frozenset[str]) -> frozenset[str]:
-        """The keys of the containers of ours that mount one of these, by their section or as they were applied."""
+        """Keys of our containers that mount one of these volumes, according to their section or to what was last
+        applied."""
         found = {
             Key("container", c.section)
             for c in self._declared()
             if volumes & {mount.source for mount in c.spec.mounts if not mount.is_bind}
         }
-        # As they were applied too: a section may have been edited while its container runs with the old mounts.
+        # also the applied state: a section may have been edited while its container runs with the old mounts
         for record in self.records.records():
             if record.kind == "container":
                 sources = {str(mount.get("source") or "") for mount in record.spec.get("mounts", ())}
@@ -208,12 +212,12 @@ class ManualActions:
 
     def _managed(self, ref: str) -> Container | None:
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
-        # The records first: they cost no call, and the engine may be busy with exactly what the action is about.
+        # records first: they cost no call, and the engine may be busy with the very container
         found = [r for r in records if r.name == ref and not r.swap] or [
             r for r in records if r.object_id == ref
         ]
         if not found:
-            seen = self.engine.inspect_container(ref)  # a short id, or a name that it was given by hand
+            seen = self.engine.inspect_container(ref)  # a short id, or a name given outside of ucidockd
             found = [r for r in records if seen is not None and r.object_id == seen.id]
         sections = {record.section for record in found}
         return next((c for c in self._declared() if c.section in sections), None)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The loop: triggers mark it dirty, a pass runs 100 ms after the first of them, one pass at a time.
+"""The loop: triggers mark it dirty, and a pass runs 100 ms after the first trigger, one pass at a time.
 
-A pass only begins what is to be done; the end of each work is a trigger again: what was just done has to hold.
-Level-triggered: what a trigger says is a hint about what to inspect, never what to do.
+A pass only begins work; the end of each work triggers another pass, which checks the result. Triggers are
+level-triggered: they say what to inspect, never what to do.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 COALESCE_S = 0.1
-AGAIN_S = 1.0  # after the end of a container, for another look at it
+AGAIN_S = 1.0  # delay after a container's end, before it is inspected again
 RECONNECT_S = 2.0
-POLL_S = 5.0  # how often to look for changed files where they cannot be watched
-LOST_S = (
-    10.0  # and where they can: the kernel drops events when its queue is full, and watchdog does not tell
-)
+POLL_S = 5.0  # interval of checks for changed files if they cannot be watched
+# interval of such checks if files are watched: the kernel drops events when its queue is full, and watchdog does not
+# report that
+LOST_S = 10.0
 _LOOK_AGAIN_S = 0.05
-FIRST_RESYNC_S = 60.0  # while no configuration has been read
-STUCK_RESYNCS = 2  # without the end of a pass, until that is a condition
+FIRST_RESYNC_S = 60.0  # interval while no configuration has been read
+STUCK_RESYNCS = 2  # resync intervals without the end of a pass, after which a condition is set
 PASSES_KEY = "agent:passes"
 SETTLE_S = 2.5
 PASS_THREAD = "pass"
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
-# exec and health probes come by the dozen and change nothing that we declare; health_status does
+# exec and health probes come by the dozen and change nothing that sections declare; health_status is kept
 _NOISE = ("exec_", "top", "attach", "resize", "archive-", "export", "commit")
 
 
 def begin_thread(run: Callable[[], None]) -> None:
-    """Runs it in a thread that keeps nothing from ending."""
+    """Runs a function in a daemon thread, which does not keep the process from ending."""
     threading.Thread(target=run, name="events", daemon=True).start()
 
 
 class Loop:
-    """Runs the passes of a reconciler. `upkeep`, `loads` and `notices` go along with them."""
+    """Runs the passes of a reconciler. `upkeep`, `loads` and `notices` run alongside the passes."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Loop:
         self._wake = asyncio.Event()
         self._wake.set()
         self._one_pass = asyncio.Lock()
-        # its own thread: whatever else uses up the shared ones, passes are running again
+        # its own thread, so that passes still run if something exhausts the shared threads
         self._pass_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=PASS_THREAD)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -100,17 +100,18 @@ class Loop:
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
 
     async def _in_pass(self, work: Callable[[], Value]) -> Value:
-        """Runs what blocks in the passes' own thread. Under `_one_pass`."""
-        thread = None if self._stop.is_set() else self._pass_thread  # which may have been shut down by then
+        """Runs a blocking function in the thread of the passes. The caller holds `_one_pass`."""
+        # after `stop` the thread may have been shut down
+        thread = None if self._stop.is_set() else self._pass_thread
         return await self._loop.run_in_executor(thread, work)
 
     async def in_pass(self, work: Callable[[], Value]) -> Value:
-        """Runs what blocks while no pass runs."""
+        """Runs a blocking function while no pass runs."""
         async with self._one_pass:
             return await self._in_pass(work)
 
     async def settled_pass(self) -> None:
-        """A full pass, and the end of what was under way before and of what it began. Raises EngineError."""
+        """Runs a full pass; waits for works in progress before it, and for the works that it begins. Raises EngineError."""
 
         def whole_pass() -> None:
             with self.counted():
@@ -118,14 +119,14 @@ class Loop:
                 self.reconciler.begin_pass(deep=None)
 
         await self.ended()
-        # What is still worked on would be left out of this pass, so it was waited for first.
+        # the pass would leave out resources that are still worked on, so wait for them first
         await self.in_pass(whole_pass)
         await self.ended()
 
     # triggers
 
     def trigger(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None:
-        """Asks for a pass soon."""
+        """Requests a pass soon."""
         self._dirty.config |= config
         self._dirty.deep |= deep
         if object_id:
@@ -133,28 +134,28 @@ class Loop:
         self._wake.set()
 
     def trigger_threadsafe(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None:
-        """`trigger` from another thread."""
+        """`trigger` for other threads."""
         tell(self._loop, lambda: self.trigger(config=config, deep=deep, object_id=object_id))
 
     def trigger_after(self, seconds: float) -> None:
-        """A trigger in a while; from any thread."""
+        """Requests a pass after some seconds; may be called from any thread."""
         tell(self._loop, lambda: self._loop.call_later(seconds, self.trigger))
 
     def stop(self) -> None:
-        """Ends `run`: the operation under way is finished first."""
+        """Ends `run`; operations in progress are finished first."""
         self.reconciler.stopping.set()
         self._stop.set()
         self._wake.set()
 
     async def ended(self) -> None:
-        """Returns when nothing is under way that was so when it was called."""
-        # Not what begins meanwhile: on a busy router that would never end.
+        """Waits for all runs that are in progress at the time of the call."""
+        # not for runs that begin later: on a busy router that would never end
         for run in self.reconciler.under_way.runs():
             await asyncio.to_thread(run.wait)
 
     async def settled_files(self) -> None:
-        """Waits while a file is being written in place, no longer than a pass would take."""
-        # There is a limit since a program may keep a file open for writing for ever.
+        """Waits while a file is being written in place, but not longer than a pass would wait."""
+        # limited, because a program may keep a file open for writing for ever
         for _ in range(round(UNSETTLED_LIMIT_S / _LOOK_AGAIN_S)):
             if not self._watcher.unsettled():
                 return
@@ -162,7 +163,7 @@ class Loop:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Counts a pass and the time that it takes."""
+        """Counts a pass and its duration."""
         begin, ok = self.reconciler.monotonic(), False
         try:
             yield
@@ -173,10 +174,10 @@ class Loop:
     # the loop
 
     async def run(self) -> None:
-        """Runs until `stop`. Afterwards `parked` says whether something is still under way in a thread."""
-        # before the first pass: what changes while that reads must not be missed
+        """Runs until `stop`. Afterwards `parked` says whether something is still in progress in a thread."""
+        # before the first pass, so that changes during its reading are not missed
         self._look_at_files()
-        # a path that did not answer may answer now: what waited for it is looked at again
+        # a path that did not answer may answer now: check again what waited for it
         PATHS.wake_by(lambda: self.trigger_threadsafe(config=True, deep=True))
         try:
             with self._watch_mounts(self.trigger):
@@ -185,7 +186,7 @@ class Loop:
             self._watcher.stop()
             if self._notices is not None:
                 self._notices.stop()
-            # A pass may hang on a dead mount; the end of the agent does not wait for it.
+            # a pass may hang on a dead mount; the end of the agent does not wait for it
             self._pass_thread.shutdown(wait=False)
             if self.reconciler.router is not None:
                 self.reconciler.router.stop()
@@ -202,8 +203,8 @@ class Loop:
                 sampling.cancel()
             timers.cancel()
             watchdog.cancel()
-            # Waits for what is under way, not for ever: threads cannot be cancelled, and what a swap leaves half done
-            # the next start mends.
+            # Wait for works in progress, but not for ever: threads cannot be cancelled, and the next start finishes
+            # or rolls back a half-done swap.
             try:
                 async with asyncio.timeout(SETTLE_S):
                     await passes
@@ -215,7 +216,7 @@ class Loop:
                 logger.warning("something is still in progress: the next start continues it")
             try:
                 await asyncio.to_thread(self.reconciler.records.fold)
-            except StorageError as exc:  # the next start reads what there is
+            except StorageError as exc:  # the next start reads the file as it is
                 logger.warning("%s", exc)
 
     async def _passes(self) -> None:
@@ -223,15 +224,16 @@ class Loop:
             await self._wake.wait()
             if self._stop.is_set():
                 return
-            # an editor writes several files, and an engine sends several events for one change
+            # an editor writes several files, and an engine sends several events, for a single change
             await asyncio.sleep(COALESCE_S)
             self._wake.clear()
-            if self._stop.is_set():  # it woke us up to end, and that must not get lost in the line above
+            # the wake-up was meant for the end, and the line above must not swallow it
+            if self._stop.is_set():
                 self._wake.set()
                 return
             dirty, self._dirty = self._dirty, Dirty()
             async with self._one_pass:
-                # its begin: what became due during the pass has not been tried by it
+                # the time of its beginning: whatever became due during the pass was not handled by it
                 self._last_pass = self.reconciler.monotonic()
                 await self._in_pass(functools.partial(self._body, dirty))
                 self._last_end = self.reconciler.monotonic()
@@ -243,9 +245,11 @@ class Loop:
             self._pass_ended.set()
 
     async def _watch_passes(self) -> None:
-        """Says so when passes have stopped: nothing else on the board would, as only a pass changes it."""
+        """Sets a condition when passes have stopped: only passes change the rest of the board, so nothing else would
+        show it."""
         while True:
-            known = self.reconciler.desired is not None  # before, the first pass may be waiting for dockerd
+            # before that, the first pass may be waiting for dockerd
+            known = self.reconciler.desired is not None
             limit_s = STUCK_RESYNCS * (self._settings()[0] if known else FIRST_RESYNC_S)
             late_s = self.reconciler.monotonic() - self._last_end
             if late_s < limit_s:
@@ -260,7 +264,7 @@ class Loop:
 
     def _body(self, dirty: Dirty) -> None:
         """One pass. Blocks."""
-        # whatever happens, the loop goes on: the next trigger or resync tries again
+        # the loop survives any error: the next trigger or resync tries again
         try:
             with self.counted():
                 self._pass(dirty)
@@ -268,28 +272,29 @@ class Loop:
             logger.warning("engine: %s", exc)
             self.reconciler.engine_failed(exc)
             self._later(RECONNECT_S, config=False)
-        # Not shown as the engine's failure: the engine answers, and only this pass did not get through.
+        # not shown as an engine failure: the engine answers, and only this pass failed
         except UcidockdError:
             logger.exception("pass failed")
         except Exception:
-            # the agent stays up whatever a pass runs into; the resync tries again
+            # the agent survives any error of a pass; the resync tries again
             logger.exception("pass failed")
 
     def _pass(self, dirty: Dirty) -> None:
         if dirty.config or self.reconciler.is_incomplete():
             self.read_config()
-        # The ids of a trigger say where to look closely; all others are seen by the list calls anyway.
+        # the ids of triggers say which containers to inspect; the list calls cover all others
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
         if self._upkeep is not None:
             self._upkeep.tick()
-        # a device that was just plugged in counts only once it stayed: nothing else would ask for that look
+        # a device that was just plugged in only counts after it has stayed; nothing else would trigger that check
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:
             delay_s = settles_in
             tell(self._loop, lambda: self._loop.call_later(delay_s, self._wake.set))
 
     def read_config(self) -> None:
-        """Not while a file is being written in place; its closing is a trigger, and so is the end of our patience."""
+        """Reads the configuration, unless a file is being written in place. Both its closing and the end of the waiting
+        time trigger another read."""
         self._look_at_files()
         # half a file would be a configuration without its last sections, whose containers would be removed
         if not self._watcher.unsettled():
@@ -300,7 +305,7 @@ class Loop:
             self._later(UNSETTLED_LIMIT_S, config=True)
 
     def _look_at_files(self) -> bool:
-        """Mends the watches. True when files are not what they were."""
+        """Repairs the file watches. True if files have changed."""
         self._last_look = self.reconciler.monotonic()
         changed = self._watcher.look_again()
         self.board.set_agent(watch=self._watcher.state())
@@ -308,7 +313,7 @@ class Loop:
 
     def _later(self, delay_s: float, *, config: bool) -> None:
         def put_off() -> None:
-            # one of a kind: each pass that fails asks for another, and those that others trigger would multiply
+            # only one timer of each kind: every failed pass requests one, and they would multiply
             before = self._retries.pop(config, None)
             if before is not None:
                 before.cancel()
@@ -317,17 +322,18 @@ class Loop:
         tell(self._loop, put_off)
 
     async def _timers(self) -> None:
-        """Resync, deep resync, back-off and, where files cannot be watched, polling: sleeps until the first is due."""
+        """Timers for resync, deep resync, back-off and, if files cannot be watched, polling. Sleeps until the first is
+        due."""
         while True:
             self._pass_ended.clear()
             due = self._due()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - self.reconciler.monotonic())):
-                    await self._pass_ended.wait()  # which may have moved everything
+                    await self._pass_ended.wait()  # a pass may have changed every due time
             now = self.reconciler.monotonic()
-            if now < due:  # a pass ended and moved what is due
+            if now < due:  # a pass ended and changed the due time
                 continue
-            # a look at the files is cheap, and does for the poll; the pass is asked for only where something is due
+            # checking the files is cheap and covers polling; a pass is triggered only if something is due
             files = self._look_at_files()
             deep = now >= self._last_deep + self._settings()[1]
             if files or deep or now >= self._due(polls=False):
@@ -338,7 +344,7 @@ class Loop:
     def _due(self, *, polls: bool = True) -> float:
         resync_s, deep_s = self._settings()
         times = [self._last_pass + resync_s, self._last_deep + deep_s]
-        # Counted from the begin of the last pass: what became due while it ran has not been tried.
+        # counted from the beginning of the last pass: whatever became due while it ran was not handled
         times.append(self.reconciler.backoff.next_try(self._last_pass) or float("inf"))
         if polls:
             times.append(self._last_look + (POLL_S if self._watcher.is_blind() else LOST_S))
@@ -349,20 +355,21 @@ class Loop:
         return (desired.agent.resync_s, desired.agent.resync_deep_s) if desired else (5.0, 600.0)
 
     def _follow_events(self) -> None:
-        """Blocks in its own thread: the engine drops subscribers that do not read within 100 ms."""
+        """Reads the engine's events. Blocks in its own thread: the engine drops subscribers that do not read within 100
+        ms."""
         while not self._stop.is_set():
             try:
-                # From now on, not from the last event seen: the deep look below makes up for whatever was missed, also
+                # Subscribe from now on, not from the last event: the deep pass below covers whatever was missed, even
                 # across a restart of the engine, whose clock may have been set meanwhile.
                 stream = self.reconciler.engine.events(None)
-                self.trigger_threadsafe(deep=True)  # whatever happened while the stream was down
+                self.trigger_threadsafe(deep=True)  # covers what happened while the stream was interrupted
                 try:
                     for event in stream:
                         self._on_event(event)
                         if self._stop.is_set():
                             return
                 finally:
-                    self.trigger_threadsafe()  # the engine may be away: status has to say so
+                    self.trigger_threadsafe()  # the engine may be unreachable, which status has to show
             except EngineError as exc:
                 logger.debug("event stream: %s", exc)
             if not self._stop.is_set():
@@ -372,16 +379,16 @@ class Loop:
         action = str(event.get("Action") or event.get("status") or "")
         if event.get("Type") not in _INTERESTING or action.startswith(_NOISE):
             return
-        # What an event says is only where to look: events may be lost, doubled and late, so nothing is ever done
-        # because of what is in them.
+        # An event only says where to look: events may be lost, duplicated or late, so their content never causes an
+        # action.
         actor = event.get("Actor")
         object_id = str(actor.get("ID", "")) if isinstance(actor, dict) else ""
-        # an event of a network names the network: the container that was connected or not is an attribute
+        # a network event names the network; the container that was connected or disconnected is an attribute
         if event.get("Type") == "network" and isinstance(actor, dict):
             object_id = str((actor.get("Attributes") or {}).get("container", ""))
-        # a tag that moves or an image that is gone may concern any container
+        # a tag that moved or an image that was removed may affect any container
         self.trigger_threadsafe(deep=event.get("Type") == "image", object_id=object_id)
-        if action == "die":  # the engine says so before all that it shows is up to date
+        if action == "die":  # the engine sends this event before its own state is up to date
             tell(
                 self._loop, lambda: self._loop.call_later(AGAIN_S, lambda: self.trigger(object_id=object_id))
             )

@@ -65,24 +65,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The agent's log: information to standard output, what is wrong to standard error, which procd gives the priorities
-# `daemon.info` and `daemon.err`. All of it is plain text without secrets; what repeats itself is told seldom.
+# The agent's log: information goes to standard output, warnings and errors to standard error; procd maps them to
+# `daemon.info` and `daemon.err`. Plain text without secrets; repeated messages are logged rarely.
 
 
-AGAIN_S = 600.0  # a warning that goes on is told again after that, then after twice as long
+AGAIN_S = 600.0  # a lasting warning is logged again after this time, then after twice as long
 AGAIN_LIMIT_S = 6 * 3600.0
-QUIET_S = 90.0  # not heard for so long, it is a new one; back-off tries more often
+QUIET_S = 90.0  # a message that was not logged for this long counts as new; back-off retries more often
 _KEPT = 64
 _NUMBER = re.compile(r"\d+")
 _QUIET_LIBRARIES = ("urllib3", "watchdog", "asyncio", "docker", "requests", "websockets", "concurrent")
-_WORK = "work"  # threads in which clients' requests block
+_WORK = "work"  # threads that run blocking requests of clients
 _THREADS_S, _LOOK_S = 1.0, 0.02
-END_S = 8.0  # procd waits for 10 s (init.d/ucidockd), systemd for 15
+END_S = 8.0  # procd waits for 10 s (init.d/ucidockd), systemd for 15 s
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
 class PlainFormatter(logging.Formatter):
-    """A record is one line. Lines of a traceback begin with `| `, so that none can pass for a record."""
+    """One line per record. Lines of a traceback begin with `| `, so that none looks like a record."""
 
     def __init__(self) -> None:
         super().__init__(_FORMAT)
@@ -99,9 +99,10 @@ class PlainFormatter(logging.Formatter):
 
 
 class Repeats(logging.Filter):
-    """Warnings and errors that say the same again and again: once, then seldom, with how often they came meanwhile.
+    """Limits repeated warnings and errors: logs the first one, later ones rarely, with the number of repeats.
 
-    Numbers in them do not count. One that was not heard for a while is new. `clock`: monotonic, seconds.
+    Numbers in messages are ignored. A message that has not come for a while counts as new. `clock`: monotonic,
+    seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -113,7 +114,7 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        # Times, ports and ids differ from line to line while the trouble is the same.
+        # times, ports and ids differ from line to line although the problem is the same
         key, now = (record.name, _NUMBER.sub("#", record.getMessage())), self._clock()
         with self._lock:
             known = self._known.get(key)
@@ -140,7 +141,7 @@ class _Told:
 
 
 def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
-    """Of the whole process. `level`: debug, info, warning or error."""
+    """Sets up logging for the whole process. `level`: debug, info, warning or error."""
     information = logging.StreamHandler(out or sys.stdout)
     information.addFilter(lambda record: record.levelno < logging.WARNING)
     wrong = logging.StreamHandler(err or sys.stderr)
@@ -149,17 +150,17 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     for handler in (information, wrong):
         handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
-    for name in _QUIET_LIBRARIES:  # debug of watchdog tells of each write to our own log
+    for name in _QUIET_LIBRARIES:  # watchdog's debug level would report each write to our own log
         logging.getLogger(name).setLevel(logging.WARNING)
-    # what watchdog's threads say of a file that changes while they end is not an error
+    # messages of watchdog's threads about files that change while they end are not errors
     watching = logging.getLogger("watchdog.observers.inotify")
     watching.addFilter(lambda record: "thread is inactive" not in record.msg)
 
 
 def run(options: RuntimeOptions) -> int:
-    """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 when another agent runs."""
-    # the agent section at start; a broken configuration does not keep the agent from coming up
-    # Read once more by the first pass. Here it is only about where to listen and how much to log.
+    """Runs the agent until SIGTERM or SIGINT. Returns the exit code: 0, or 3 if another agent is running."""
+    # The agent section decides where to listen and how much to log. A broken configuration does not keep the agent
+    # from starting. The first pass reads the configuration again.
     loaded = load(options)
     settings = (loaded.desired or loaded.readable).agent
     set_up_logging(options.log_level or settings.log_level)
@@ -176,9 +177,9 @@ def run(options: RuntimeOptions) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the running agent has around its passes; a pass of the command line has none of it. See `Reconciler`.
+    """What the running agent provides to its passes; a pass of the command line has none of it. See `Reconciler`.
 
-    `triggers`: None where no loop follows. `ask`: a call to ubus by the agent's connection.
+    `triggers`: None without a loop. `ask`: a ubus call through the agent's connection.
     """
 
     triggers: Triggers | None = None
@@ -189,7 +190,8 @@ class Surroundings:
 
 
 def make_board() -> StatusBoard:
-    """An empty board. Its first version is not that of an agent before, whose events clients may ask to continue."""
+    """An empty board. It starts with a random version, so that clients of an earlier agent cannot resume its events
+    here."""
     return StatusBoard(time.time, first=secrets.randbelow(2**40))
 
 
@@ -199,7 +201,7 @@ def make_reconciler(
     board: StatusBoard | None = None,
     around: Surroundings | None = None,
 ) -> Reconciler:
-    """Everything a pass needs, on the real engine."""
+    """Everything that a pass needs, on the real engine."""
     source = random.Random()
     board, around = board or make_board(), around or Surroundings()
     triggers = around.triggers or Triggers()
@@ -217,7 +219,8 @@ def make_reconciler(
         has_ours=standing.has_ours,
         restarted=standing.doubt,
     )
-    # elsewhere the free space of its disk cannot be looked at. Made with the first pull: the registry client is large
+    # Only for a local engine, because the free space of a remote disk is unknown. Created on the first pull, because
+    # the registry client is large.
     room = functools.cache(lambda: make_room(reconciler, options))
     pulls: dict[str, Any] = {}
     if engine_at.is_local:
@@ -242,7 +245,7 @@ def make_reconciler(
             board,
             settings_source(options, daemon.files.config_file),
             ask=around.ask,
-            # a single pass watches nothing: it ends at once
+            # a single pass watches nothing, because it ends immediately
             wake=triggers.now if around.triggers is not None else None,
         ),
         hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
@@ -260,7 +263,7 @@ def make_reconciler(
 
 
 def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: AgentSettings) -> UpdateChecks:
-    from agent.engine.registry import registry_client  # few ask for it
+    from agent.engine.registry import registry_client  # imported here because few users need it
     from agent.runtime.update_checks import UpdateChecks
 
     return UpdateChecks(
@@ -276,8 +279,8 @@ def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: Age
 
 
 def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
-    """What looks whether pulls fit on the disk, of an engine on this machine."""
-    from agent.storage.room import Room  # with the first pull
+    """Checks whether pulls fit on the disk of an engine on this machine."""
+    from agent.storage.room import Room  # imported on the first pull
 
     def client() -> RegistryClient:
         from agent.engine.registry import registry_client  # few pulls need it
@@ -298,12 +301,12 @@ def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
 
 
 def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
-    """What watches the disk of the engine's data. A configuration that cannot be read has nothing removed."""
+    """Watches the disk of the engine's data. While the configuration cannot be read, nothing is removed."""
     return Upkeep(
         engine=reconciler.engine,
         records=reconciler.records,
         board=reconciler.board,
-        # With a file that cannot be read the last good sections are no measure for what may be removed.
+        # with an unreadable file, the last good sections must not decide what may be removed
         desired=lambda: reconciler.desired if reconciler.last.desired is not None else None,
         memory=options.state_dir / "unused.json",
         is_here=reconciler.engine_is_here,
@@ -318,13 +321,14 @@ def _engine_tls(options: RuntimeOptions, settings: AgentSettings) -> EngineTls |
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Holds the one-agent lock, gives its descriptor. flock, not a pid file: it ends with the process however that ends.
+    """Holds the lock that allows only one agent, and returns its descriptor. flock instead of a pid file: the lock ends
+    with the process in any case.
 
-    Of a process that was killed it may not end: its threads stay in the kernel while they wait for a dead mount. They do
-    nothing any more, so that a new file takes the place of the one that they hold.
+    Exception: a killed process may keep its lock, because threads stuck on a dead mount stay in the kernel. They do
+    nothing any more, so a new file replaces the locked one.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # of two that start at once only one may replace the file
+    # if two agents start at the same time, only one of them may replace the file
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -346,7 +350,7 @@ def locked(path: Path) -> Iterator[int]:
 
 
 def _lock(path: Path) -> int | None:
-    # Not followed: in a directory that others can write to, a link could make us lock, and create, any file.
+    # do not follow links: in a directory that others can write to, a link could make us lock or create any file
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -357,7 +361,8 @@ def _lock(path: Path) -> int | None:
 
 
 def _is_held_by_the_dead(path: Path) -> bool:
-    """Whether who locked that file has ended but for what the kernel does not let go of (proc_locks(5))."""
+    """Whether the process that locked the file has ended, except for threads that are stuck in the kernel
+    (proc_locks(5))."""
     inode = str(path.stat().st_ino)
     rows = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
     holders = [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == inode]
@@ -365,8 +370,8 @@ def _is_held_by_the_dead(path: Path) -> bool:
 
 
 def tell_service_manager() -> None:
-    """Tells systemd, where it started the agent, that commands are answered now (sd_notify(3), `Type=notify`)."""
-    address = os.environ.pop("NOTIFY_SOCKET", "")  # not for hooks and scripts
+    """Tells systemd, if it started the agent, that the agent is ready (sd_notify(3), `Type=notify`)."""
+    address = os.environ.pop("NOTIFY_SOCKET", "")  # removed so that hooks and scripts do not inherit it
     if not address:
         return
     with socketlib.socket(socketlib.AF_UNIX, socketlib.SOCK_DGRAM) as sender:
@@ -397,7 +402,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     from agent.runtime.ubus import Bus
     from agent.runtime.web import Parts, Web
 
-    # Lambdas name what comes later: passes begin when all of it is there
+    # lambdas refer to objects that are created further down: passes only begin when all of them exist
     triggers = Triggers()
     bus = Bus(options.ubus_socket, triggers)
     board = make_board()
@@ -418,7 +423,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     move = options.state_dir / "move.json"
 
     def make_mover() -> Mover:
-        from agent.runtime.requests.moving import Mover  # few move dockerd's data, and they do so once
+        from agent.runtime.requests.moving import Mover  # imported here because it is needed once at most
 
         assert reconciler.daemon is not None
         return Mover(passes, reconciler.daemon, options, move)
@@ -490,20 +495,20 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     moving: AbstractAsyncContextManager[None] = contextlib.nullcontext()
     if reconciler.daemon is not None and move.exists():  # an agent was killed while it moved data
         moving = agent.mover().running()
-    # what earlier agents left is mended before clients can ask for more of it; the loop comes last, and ends first
+    # what earlier agents left is repaired before clients can request more; the loop starts last and ends first
     async with data.running(), moving, web, consoles, serving:
         logger.info("ready on %s", socket)
         tell_service_manager()
         await passes.run()
         await jobs.close()
     threads.shutdown(wait=False, cancel_futures=True)
-    # to end properly means to wait for threads, and one of them may wait for the engine
+    # a regular exit waits for threads, and one of them may be waiting for the engine
     if passes.parked or not await _threads_end():
         _leave(lock)
 
 
 async def _threads_end() -> bool:
-    """Whether what clients asked for has ended in its thread, or does so in a moment."""
+    """Whether all requests of clients have ended in their threads, or end within a moment."""
     for _ in range(round(_THREADS_S / _LOOK_S)):
         if not any(thread.name.startswith((_WORK, PASS_THREAD)) for thread in threading.enumerate()):
             return True
@@ -512,15 +517,16 @@ async def _threads_end() -> bool:
 
 
 def _leave(lock: int) -> None:
-    """Ends the process without waiting for its threads. One that hangs in the kernel, on a dead mount, keeps the process
-    and its open files; it must not keep the next agent out."""
+    """Ends the process without waiting for its threads. A thread that is stuck in the kernel, on a dead mount, keeps the
+    process and its open files; the lock is closed first, so that the next agent can start."""
     logging.shutdown()
     os.close(lock)
     os._exit(0)
 
 
 def _end_at_last(lock: int) -> None:
-    """Ends the process whatever still waits: procd would kill it 2 s later, and what is half done is for the next start."""
+    """Ends the process even if something still waits: procd would kill it 2 s later, and the next start continues
+    half-done work."""
     time.sleep(END_S)
     logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
     _leave(lock)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command line does itself where no agent runs: plan, reconcile, diff and adopt, one pass each."""
+"""What the command line does by itself if no agent runs: plan, reconcile, diff and adopt, with passes of its own."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from agent.runtime.requests.planning import Settling, describe, diff, plan_answe
 from agent.runtime.requests.versions import past
 from agent.status.board import StatusBoard
 
-_INTERRUPTED = 130  # 128 and SIGINT
+_INTERRUPTED = 130  # 128 + SIGINT
 _WAVES = 20  # passes of one `reconcile`
 
 
 class Single:
-    """Every method raises EngineError, ConfigError; those that change something AlreadyRunningError."""
+    """Commands without an agent. Methods raise EngineError, ConfigError; those that change something also
+    AlreadyRunningError."""
 
     def __init__(self, options: RuntimeOptions) -> None:
         desired = load(options).desired
@@ -37,7 +38,7 @@ class Single:
         self._reconciler.standing.only_look()
 
     def plan(self, given: Given | None = None) -> dict[str, Any]:
-        """What a pass would do now, or would do were `given` committed."""
+        """What a pass would do now, or would do if `given` were committed."""
         if given is None:
             return plan_answer(foresee(self._reconciler), self._issues())
         change = load_change(self._reconciler, given)
@@ -51,13 +52,13 @@ class Single:
         *,
         settle_s: float = 0.0,
     ) -> dict[str, Any]:
-        """Passes until nothing can be done at once, and what was started has run for `settle_s` seconds.
+        """Runs passes until nothing more can be done now and started containers have run for `settle_s` seconds.
 
-        `changed` gets each change of the status board, in the thread that made it. `interrupted` is told what is still
-        being finished after a Ctrl-C, and what is not begun any more.
+        `changed` is called with each change of the status board, in the thread that made it. After a Ctrl-C,
+        `interrupted` is called with the keys that are still being finished, and with those that will not be begun.
         """
         with locked(self._socket.parent / "agent.lock"):
-            # Under the lock only: a running agent writes the same records.
+            # only under the lock, because a running agent writes the same records
             self._reconciler.standing.take_over()
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
@@ -72,37 +73,37 @@ class Single:
                 except KeyboardInterrupt:
                     if interrupted is None:
                         raise
-                    # The answer still says what was done so far, since it was done.
+                    # the answer still reports what was done before
                     stopped = True
                     self._stop(interrupted)
                 found = foresee(self._reconciler)
-            # Changes are appended to state.json while passes run; at the end it is one document again, which is smaller and
-            # which an older version reads.
+            # During the passes changes are appended to state.json. Afterwards rewrite it as one document, which is
+            # smaller and readable by older versions.
             self._reconciler.records.fold()
         answer = reconcile_answer(found, outcomes, self._issues())
         return {**answer, "ok": False, "interrupted": True} if stopped else answer
 
     def renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, Any]:
-        """Updates containers, or takes them back to the image before."""
+        """Updates containers, or takes them back to their previous image."""
         from agent.runtime.requests.versions import answer, ask
 
-        # The same lock as the agent's: two writers of state.json would undo each other's records.
+        # the same lock as the agent's: two writers of state.json would undo each other's records
         with locked(self._socket.parent / "agent.lock"):
             self._reconciler.standing.take_over()
-            # Everything is inspected: no pass before this one has seen what changed meanwhile.
+            # inspect everything: no earlier pass has seen what changed meanwhile
             self._reconciler.standing.look(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
                 self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
                 found = foresee(self._reconciler)
-            # A process that ends leaves no tail of changes for the next one to read.
+            # leave no appended changes for the next process to read
             self._reconciler.records.fold()
             return answer(self._reconciler, asked, found, outcomes)
 
     def _passes(self, outcomes: Sequence[Outcome], settling: Settling) -> None:
         self._reconciler.run_pass(deep=None)
-        # What the first pass starts may make more possible (a container that others share the network of): passes go on
-        # while there is anything to do, and not for ever.
+        # What the first pass starts may make more possible (for example a container whose network others share), so
+        # passes are repeated while there is anything to do, up to a limit.
         waves = 0
         while waves < _WAVES:
             if foresee(self._reconciler).plan.works:
@@ -114,7 +115,7 @@ class Single:
                 return
 
     def _stop(self, interrupted: Callable[[list[str], list[str]], None]) -> None:
-        """Begins nothing more, cancels pulls, and waits for the rest. A second Ctrl-C leaves it as after a crash."""
+        """Begins nothing more, cancels pulls, and waits for the rest. A second Ctrl-C ends the process as a crash would."""
         self._reconciler.stopping.set()
         runs = self._reconciler.under_way.runs()
         left = [key for run in runs for key in run.not_begun()]
@@ -123,10 +124,11 @@ class Single:
             for run in runs:
                 run.wait()
         except KeyboardInterrupt:
-            os._exit(_INTERRUPTED)  # threads cannot be ended; what they leave half done the next pass mends
+            # threads cannot be ended; the next pass finishes or rolls back what they leave half done
+            os._exit(_INTERRUPTED)
 
     def diff(self, name: str) -> dict[str, Any]:
-        """One container section against what the engine shows."""
+        """The differences between one container section and its container on the engine."""
         self._reconciler.standing.look(thoroughly=True)
         return diff(self._reconciler, name)
 
@@ -136,15 +138,15 @@ class Single:
         return describe(self._reconciler, name)
 
     def history(self, name: str) -> dict[str, Any]:
-        """The settings that a container section had."""
+        """The earlier settings of a container section."""
         return past(self._reconciler).show(name)
 
     def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
-        """One of them as the section again; the next reconcile carries a commit out."""
+        """Restores earlier settings to the section; the next reconcile applies a commit."""
         return past(self._reconciler).go_back(name, number, commit=commit)
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A container's sections, by the body of `POST /v1/adopt`; the next reconcile carries a commit out."""
+        """The sections for an existing container, for the body of `POST /v1/adopt`; the next reconcile applies a commit."""
         self._reconciler.standing.look(thoroughly=True)
         return adopt_container(self._reconciler, AdoptRequest(**request))
 
@@ -155,7 +157,7 @@ class Single:
 def _follow(board: StatusBoard, changed: Callable[[dict[str, Any]], None]) -> None:
     seen = board.version
 
-    # By number: the board calls for each change, and events in between must not be told twice.
+    # by number: the board calls this for every change, and no event may be reported twice
     def on_change() -> None:
         nonlocal seen
         for event in board.events_after(seen) or ():

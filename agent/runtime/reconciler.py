@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One pass: load, observe, plan, begin to apply. Blocking; the loop runs it in a thread, one at a time.
 
-What a pass began goes on after it: the next pass leaves the resources that are still being worked on (`busy`) alone.
+Works that a pass began continue after it: the next pass leaves the resources that are still being worked on (`busy`)
+alone.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_MENDING = "mend "  # before a key: the back-off of what a crash or a broken rollback left to do
+_MENDING = "mend "  # prefix of a key, for the back-off of recovering what a crash or a failed rollback left
 _NEW_OPERATIONS = (
     *(ops.CreateContainer, ops.AdoptContainer, ops.CreateNetwork, ops.AdoptNetwork),
     *(ops.CreateVolume, ops.AdoptVolume, ops.Forget),
@@ -80,18 +81,18 @@ _NEW_OPERATIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What planning works on, and where the USB devices in it were found."""
+    """The input of planning, and where its USB devices are plugged in."""
 
     desired: Desired
     usb: dict[str, Plugged]
     observed: Observed
     context: Context
-    ids: frozenset[str] | None  # of the containers that were looked at deeply, None for all
+    ids: frozenset[str] | None  # of the containers that were inspected, None for all
 
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """Holds what outlives a pass. `wall`, `monotonic` and `sleep` are the clocks, in seconds (see `Clock`)."""
+    """State that outlives a pass. `wall`, `monotonic` and `sleep` are the clocks, in seconds (see `Clock`)."""
 
     engine: Engine
     records: Records
@@ -108,33 +109,33 @@ class Reconciler:
     router: RouterIntegration | None = None
     hazards: Hazards | None = None
     history: History | None = None
-    engine_is_here: bool = True  # on this machine; else its paths and devices are not ours to look at
-    routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine is on
+    # on this machine; paths and devices of a remote engine cannot be checked here
+    engine_is_here: bool = True
+    routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine runs on
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    make_pool: Callable[[int], WorkerPool] = WorkerPool  # of so many workers
-    # what saves volumes and puts them back, asked for when it is needed; a pass asked for alone has none
+    make_pool: Callable[[int], WorkerPool] = WorkerPool  # creates a pool with that many workers
+    # saves and restores volumes, created when needed; None in a pass of the command line
     restores: Callable[[], SavedData | None] = lambda: None
     stopping: threading.Event = field(default_factory=threading.Event)
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
     desired: Desired | None = None
     triggers: Triggers = field(default_factory=Triggers)
-    deletions_held: Callable[[], str] = lambda: (
-        ""
-    )  # why they wait; asked only where something waits to be deleted
+    # why deletions wait; called only if something waits to be deleted
+    deletions_held: Callable[[], str] = lambda: ""
     settings_read: Callable[[AgentSettings], None] = lambda _: None
     remember_agent: Callable[[str], None] = lambda _: None
     make_updates: Callable[[Reconciler], UpdateChecks] | None = None
-    updates: UpdateChecks | None = None  # once they are wanted
+    updates: UpdateChecks | None = None  # set on first use
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _ages: Ages = field(default_factory=Ages)
     _grace: GraceWatch = field(default_factory=GraceWatch)
-    _to_look: set[str] = field(default_factory=set)  # ids of containers that something was heard of
-    _paused: str = ""  # why no container is to run for now
-    _unsure: bool = False  # something failed half-way since the last deep look
-    # what the last shallow look asked and needed no work
+    _to_look: set[str] = field(default_factory=set)  # ids of containers that triggers named
+    _paused: str = ""  # why no container may run for now
+    _unsure: bool = False  # something failed half-way since the last deep pass
+    # the input of the last shallow pass, if it led to no work
     _settled: tuple[Desired, dict[str, Plugged], Observed, Context] | None = None
     _status: StatusWriter = field(init=False)
     under_way: UnderWay = field(init=False)
@@ -145,7 +146,7 @@ class Reconciler:
     _sharing: Sharing = field(init=False)
 
     def __post_init__(self) -> None:
-        # the clock is looked up at each call: it can be replaced
+        # the clocks are looked up at each call, because tests replace them
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
         self._status = StatusWriter(board=self.board, records=self.records)
         self.images = KnownImages(engine=self.engine)
@@ -173,14 +174,14 @@ class Reconciler:
         )
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
-        """Reads UCI. A configuration that does not parse leaves the last good one in force.
+        """Reads UCI. If it does not parse, the last good configuration stays in force.
 
-        What was read while `unless` holds, a file in the middle of being written, is not looked at.
+        The result is ignored while `unless` returns True: a file is being written.
         """
         last = self.load()
         if unless():
             return
-        # A file with a mistake is read again at each trigger: its mistakes are logged when they change, not each time.
+        # a file with a mistake is read at each trigger: log its mistakes only when they change
         told, self.last = self.last.issues, last
         for issue in last.issues if last.issues != told else ():
             logger.log(logging.ERROR if issue.severity == "error" else logging.WARNING, "%s", issue.text())
@@ -189,28 +190,28 @@ class Reconciler:
             self._status.invalid(last.issues)
             return
         if fresh.daemon is not None and fresh.daemon.unreadable:
-            # An unreadable file must not look like one without options: dockerd would be restarted with its defaults.
-            # What it said before is in force, or what dockerd ran with last.
+            # An unreadable file must not look like a file without options: dockerd would be restarted with its
+            # defaults. The settings from before stay in force, or those that dockerd last ran with.
             before = self.desired
             if before is not None:
                 fresh = replace(fresh, daemon=before.daemon, auths=before.auths)
             elif self.daemon is not None:
                 fresh = self.daemon.as_before(fresh)
-        # an edit may be the cure for anything, also for what another section waits for
+        # an edit may resolve any failure, also one that another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
-        # Mistakes in single sections are in `desired.broken`: the other sections of the file are followed all the same.
+        # mistakes in single sections are in `desired.broken`; the other sections of the file are followed
         self.desired = fresh
         self.settings_read(fresh.agent)
         self._status.config(fresh, last.issues)
-        # with an unreadable file a new agent has to know where to listen all the same
+        # a new agent has to know where to listen even if the file is unreadable
         try:
             self.remember_agent(last.agent)
         except (OSError, UnicodeError) as exc:
             logger.warning("the agent section cannot be kept for a start without the configuration: %s", exc)
 
     def declared(self) -> Desired:
-        """What is declared. Raises ConfigError where that cannot be read, ConflictError where it has not been read yet."""
+        """The configuration. Raises ConfigError if it cannot be read, ConflictError if it has not been read yet."""
         if self.desired is not None:
             return self.desired
         if self.last.issues:
@@ -220,15 +221,15 @@ class Reconciler:
         )
 
     def is_incomplete(self) -> bool:
-        """Whether the configuration was not read yet, or a file that it names could not be: it is to be read again."""
+        """Whether the configuration, or a file that it names, has to be read again because it could not be read so far."""
         return self.desired is None or any(c.unread for c in self.desired.containers)
 
     def pause(self, why: str) -> None:
-        """From the next pass on no container runs, while `why` is not ""."""
+        """While `why` is not "", no container runs, from the next pass on."""
         self._paused = why
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
-        """Observes and plans, changing nothing. `deep`: ids to inspect, None for all. Raises EngineError."""
+        """Observes and plans without changing anything. `deep`: ids to inspect, None for all. Raises EngineError."""
         self.standing.look(thoroughly=deep is None)
         return self._make_plan(None if self._unsure else deep, {})
 
@@ -238,32 +239,32 @@ class Reconciler:
             return ops.Plan()
         look = self.look(desired, deep, unmended, committed=True)
         self._status.restarts(look.observed.containers)
-        # A shallow look at which nothing was heard of is the rule on an idle router: the same question again is not planned
-        # again. Times are left out of the question, as they always differ.
+        # A shallow pass without triggered ids is the normal case on an idle router: if its input is unchanged, it is
+        # not planned again. Times are excluded from the comparison, because they always differ.
         if look.ids != frozenset():
             return self._told(reconcile(look.desired, look.observed, look.context))
-        # Two looks at the same things differ in the time of day at least.
+        # the present time always differs
         timeless = replace(look.context, now=0.0, orphaned_s={})
         question = (look.desired, look.usb, look.observed, timeless)
         if question == self._settled:
-            return ops.Plan()  # same input, same plan; the board shows its findings already
+            return ops.Plan()  # the same input leads to the same plan, whose findings the board already shows
         plan = self._told(reconcile(look.desired, look.observed, look.context))
         timed = any(record.removed_at is not None for record in look.context.records)
-        # it may be made by itself later
+        # an automatic update may become due
         timed = timed or any(f.type == ConditionType.UPDATE_AVAILABLE and f.status for f in plan.findings)
         self._settled = None if plan.works or timed or _is_unreached(plan) else question
         return plan
 
     def _doubt(self) -> None:
-        """Something may be half done, which no list of the engine shows: the next pass inspects every container."""
+        """Something may be half done, which the engine's lists do not show: makes the next pass inspect every container."""
         self._unsure = True
 
     def _ask_again(self) -> None:
-        """What the board shows is not what the last look led to any more: the same question gets an answer again."""
+        """The board no longer matches the last pass: makes the next pass plan again even if its input is the same."""
         self._settled = None
 
     def _told(self, plan: ops.Plan) -> ops.Plan:
-        """The plan, once it is logged what went wrong in making it."""
+        """Logs the errors that occurred while planning, and returns the plan."""
         for key, defect in plan.defects:
             logger.error("%s: planning failed", key, exc_info=defect)
         self._unsure = self._unsure or bool(plan.defects)
@@ -272,8 +273,8 @@ class Reconciler:
     def look(
         self, desired: Desired, deep: frozenset[str] | None, unmended: dict[str, str], *, committed: bool
     ) -> Look:
-        """All that planning works on. `committed`: `desired` is in force, else nothing is remembered of it."""
-        # before looking: what ends while we look was seen half done, and its end asks for another pass
+        """Collects the input of planning. `committed`: `desired` is in force; otherwise nothing about it is remembered."""
+        # before observing: a work that ends meanwhile was seen half done, and its end triggers another pass
         busy = self.under_way.keys()
         records = _with(self.records.records(), moved(desired, self.records.records(), busy))
         names = {*usb_names(desired), *applied_names(desired, records)} if self.engine_is_here else set()
@@ -281,22 +282,22 @@ class Reconciler:
         desired = with_plugged(desired, usb) if usb else desired
         held = self.holds.current(desired, keep=not committed)
         ids = deep
-        if ids is not None:  # looking at what may not be touched would be for nothing
+        if ids is not None:  # do not inspect containers that may not be touched
             failed = self.backoff.blocked(self.monotonic()).keys() - self.under_way.changing
             blocked = busy | failed | unmended.keys() | held.keys()
             ids = (ids | _unclear(desired, records)) - {r.object_id for r in records if r.key in blocked}
         snapshot = observe(self.engine, desired, records, instance=self.records.instance, deep=ids)
-        # A preview must not teach the next pass anything: it works on copies.
+        # a preview must not affect the next pass, so it works on copies
         images = self.images if committed else replace(self.images)
         if deep is None:
             images.look(desired, records)
         observed = replace(
             snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
         )
-        # After the containers: only what is seen not to run has an end to be asked about.
+        # after the containers, because only a stopped container has an end to look up
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
         unmended = {**unmended, **snapshot.unseen, **ends.unseen}
-        # Once a pass: each answer is a call to netifd, and all containers wait for the same interfaces.
+        # once per pass: each answer is a call to netifd, and all containers wait for the same interfaces
         interfaces = self.router.interfaces() if self.router is not None and self.engine_is_here else None
         silent = self.router.silent if self.router is not None else ""
         waits = self._waiting(desired, usb, interfaces, silent)
@@ -319,7 +320,7 @@ class Reconciler:
             foreign=snapshot.foreign,
             waiting=waits,
             lost=gone,
-            # a new configuration is tried at once
+            # a preview ignores back-off, because a new configuration is tried at once
             backoff={**self.backoff.blocked(self.monotonic()), **unmended} if committed else {},
             changing=frozenset(self.under_way.changing),
             held=held,
@@ -344,7 +345,7 @@ class Reconciler:
     def _look_at_ends(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed, *, stale: frozenset[str]
     ) -> Ends:
-        """How what does not run has ended. One that was stopped by hand did not end soon of its own."""
+        """How stopped containers ended. A container that was stopped manually does not count as ending by itself."""
         seen = {c.id: c for c in observed.containers}
         own = {r.section: r for r in records if r.kind == "container" and not r.swap and r.object_id in seen}
         found: dict[str, tuple[Container, Record, ObservedContainer]] = {
@@ -352,8 +353,8 @@ class Reconciler:
             for c in desired.containers
             if c.section in own
         }
-        # How an end came about is a call for the engine's events. It is asked only of those that were just started
-        # again and would be put into back-off for ending.
+        # Finding out how a container ended takes a call for the engine's events. So it is done only for containers
+        # that were just restarted and would otherwise get a back-off for ending.
         counted = self.backoff.started()
         ends = self._endings.look(found, stale=stale, counted=counted)
         for key, (_, _, container) in found.items():
@@ -365,8 +366,8 @@ class Reconciler:
         self, desired: Desired, records: tuple[Record, ...], observed: Observed
     ) -> frozenset[str]:
         sharing = {c.section for c in desired.containers if shared_names(c)}
-        # A container that shares the network of another one keeps the old one's when that is made again, and has no
-        # connection. The engine says nothing of it; it shows only in the ids.
+        # If the container whose network another one shares is recreated, the other one keeps the old network and has
+        # no connection. The engine does not report this; only the ids show it.
         own = {
             r.object_id: r
             for r in records
@@ -381,7 +382,7 @@ class Reconciler:
         interfaces: Mapping[str, Interface] | None,
         silent: str,
     ) -> dict[str, Missing]:
-        # While data is moved nothing may write to it: all containers wait, whatever else they wait for.
+        # while data is moved, nothing may write to it: all containers wait, whatever else they wait for
         if self._paused:
             missing = Missing(reason=self._paused, stop=True)
             return {Key("container", c.section): missing for c in desired.containers}
@@ -390,9 +391,9 @@ class Reconciler:
         return waiting(desired, now=self.wall(), usb=usb, interfaces=interfaces, silent=silent)
 
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
-        """Plans and begins to apply. Raises EngineError when the engine could not even be looked at."""
+        """Plans and begins to apply. Raises EngineError if the engine could not be observed."""
         desired = self.desired
-        # Kept until a pass could act on it: this one may end early, with dockerd down.
+        # keep the ids until a pass can act on them: this pass may end early because dockerd is down
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
             self.daemon.keep_up(self.last.readable)
@@ -402,12 +403,13 @@ class Reconciler:
             self._show_why_not(desired)
             self._unsure = self._unsure or deep is None
             return ops.Plan(), None
-        # the pass after a failure inspects every container: a work that failed half-way is not in the engine's lists
+        # the pass after a failure inspects every container: the engine's lists do not show a half-done work
         unsure, self._unsure = self._unsure or deep is None, False
         try:
             api = self.engine.api_version()
             plan = self._plan_here(desired, None if unsure else frozenset(self._to_look))
-            # an engine that lacks everything may be another one, with another data_root: look before filling it
+            # an engine that lacks everything may be another one, with another data_root: check before creating
+            # everything on it
             brings_new = any(isinstance(operation, _NEW_OPERATIONS) for operation in plan.operations)
             if brings_new and self.standing.is_another():
                 plan = self._plan_here(desired, None)
@@ -426,36 +428,36 @@ class Reconciler:
         return plan, self.under_way.begin(plan, desired, api)
 
     def _router_and_dockerd(self, desired: Desired) -> bool:
-        """Brings both to their settings; whether the engine may be worked on now."""
-        # before dockerd's stage: what is to be blocked must be so before dockerd opens the published ports
+        """Brings the router and dockerd to their settings; returns whether the engine may be worked on now."""
+        # before dockerd's stage: blocking must be in force before dockerd opens the published ports
         if self.router is not None:
             self.router.reconcile(desired)
         if self.hazards is not None:
             self.hazards.show(desired)
         ready = self.daemon is None or self.daemon.reconcile(desired, busy=self.under_way.is_busy())
-        # and after it: a dockerd that starts makes its chains again
+        # and again after it: a dockerd that starts recreates its chains
         if self.router is not None:
             self.router.put_rules_back()
         return ready
 
     def _show(self, desired: Desired, plan: ops.Plan, api: tuple[int, int]) -> None:
-        """Puts what this pass found into status, and what people may go back to into the history."""
+        """Writes the results of this pass to status, and applied settings to the history."""
         self._status.drop_undeclared(desired, self.under_way.keys())
         self._status.engine(api)
         self._status.plan(self.with_outputs(plan, desired))
         self._status.losses()
         self._status.retries(self.backoff.retry_in(self.monotonic()))
-        if self.updates is not None:  # begins a check that is due, and shows what the last one found
+        if self.updates is not None:  # begins a check that is due, and shows the results of the last one
             self.updates.tick(desired)
             self._status.updates(desired, self.updates.results(desired))
         if self.history is not None and self.last.desired is desired:
-            # a file that says something else by now is not what was applied
+            # skipped if the file has changed since: its text is not what was applied
             self.history.keep_applied(
                 desired, self.last.texts, self.records.records(), self.under_way.keys(), at=self.wall()
             )
 
     def update_checks(self) -> UpdateChecks:
-        """Raises ConflictError where this agent makes none."""
+        """The update checks, created on first use. Raises ConflictError if this agent makes none."""
         if self.updates is None:
             if self.make_updates is None:
                 raise ConflictError("this agent does not ask registries")
@@ -463,31 +465,31 @@ class Reconciler:
         return self.updates
 
     def _offered(self, desired: Desired) -> Mapping[str, Available]:
-        """What registries have that does not run, by the last check. Raises EngineError."""
-        # Not before somebody wants it: most routers never check, and do without what it loads.
+        """Newer images in registries, by the last check. Raises EngineError."""
+        # created only when wanted: most routers never check, and this saves memory
         if self.updates is None and desired.agent.update_check is not UpdateCheck.OFF and self.make_updates:
-            self.update_checks()  # it remembers what was known before the agent was started
+            self.update_checks()  # it remembers results from before the start of the agent
         return self.updates.offered(desired) if self.updates is not None else {}
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
         other = self.standing.look(thoroughly=deep is None)
-        if other:  # what failed, and what was seen, was on the one before
+        if other:  # failures and observations concerned the previous engine
             self._ask_again()
             deep = None
             self.backoff.clear()
-        # Mended first: planning must not take a half-done swap for what the user wants.
+        # recover first: planning must not take a half-done swap for the user's intention
         return self._make_plan(deep, {**self._recover(), **self._move_records(desired)})
 
     def _move_records(self, desired: Desired) -> dict[str, str]:
-        """Sections that were renamed: what they are about stays theirs. Where that cannot be written down (a full disk),
-        key -> why it cannot be planned for yet."""
+        """Moves the records of renamed sections to the new names. If that cannot be stored (a full disk), returns key ->
+        why it cannot be planned for yet."""
         changed = moved(desired, self.records.records(), self.under_way.keys())
         if not changed:
             return {}
         before = {record.nonce: record.section for record in self.records.records()}
         keys = {Key(r.kind, section) for r in changed for section in (r.section, before[r.nonce])}
-        # in one write: sections that exchanged their names must not be half exchanged after a power cut
+        # in one write: after a power cut, sections that swapped names must not be half swapped
         try:
             self.records.put(*changed)
         except StorageError as exc:
@@ -508,9 +510,9 @@ class Reconciler:
         return {}
 
     def _keep_for_later(self, desired: Desired, plan: ops.Plan, *, every: bool) -> None:
-        """What was heard of is forgotten once it was looked at by a pass that could act on it."""
-        # A container in back-off or held is not looked at, and what was heard of it would be forgotten: then a change
-        # that somebody made meanwhile would show at the next deep look only, minutes later.
+        """Keeps the ids that this pass could not act on, and forgets the others."""
+        # A container in back-off or on hold is not inspected. If its id were forgotten, a change made meanwhile would
+        # only be seen by the next deep pass, minutes later.
         records = [r for r in self.records.records() if r.kind == "container" and r.object_id]
         keys = {r.object_id: r.key for r in records}
         known = declared(desired).keys() | desired.broken
@@ -522,11 +524,11 @@ class Reconciler:
         }
 
     def with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
-        """With what the containers printed last that end again and again."""
+        """Adds the last output of containers that keep ending."""
         blocked = self.backoff.blocked(self.monotonic())
         findings = list(plan.findings)
         for i, finding in enumerate(findings):
-            # one that ended once says nothing of a loop; what is in back-off has failed before
+            # a single end is not a loop; a container in back-off has failed before
             ended = finding.reason == "Exited" and finding.key in blocked
             if finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended):
                 output = self._outputs.of(finding.key, desired, now=self.monotonic())
@@ -534,31 +536,33 @@ class Reconciler:
         return replace(plan, findings=tuple(findings))
 
     def _show_why_not(self, desired: Desired) -> None:
-        """An engine whose dockerd does not run is not reachable, and nobody asks it to find out."""
+        """Shows why containers are not handled. While dockerd does not run, the engine is unreachable and no call to it
+        is needed."""
         if self.daemon is None:
             return
         if self.daemon.other_engine:
-            # ids of the engine before would make every object look removed: the board shows what is held instead
+            # with the ids of the previous engine every object would look removed: the board shows why everything is
+            # held instead
             self._status.held(desired, self.daemon.other_engine)
             self._ask_again()
             self._doubt()
         elif not self.daemon.finds_dockerd():
-            # Without this the board would go on saying that containers run.
+            # otherwise the board would keep showing running containers
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
 
     def engine_failed(self, exc: UcidockdError) -> None:
-        """Shows that the engine could not be looked at."""
+        """Shows that the engine could not be observed."""
         self._ask_again()
         self._status.engine_failure(exc)
 
     def _recover(self) -> dict[str, str]:
-        """Mends what was cut short; key -> why it cannot be planned for yet. Has a back-off of its own: an old
-        container must not stay down because a new one failed often."""
+        """Recovers what was interrupted; returns key -> why it cannot be planned for yet. It has its own back-off: an
+        old container must not stay down because a new one failed often."""
         open_keys: set[str] = {r.key for r in self.records.records() if r.swap or not r.object_id}
         if not open_keys:
             return {}
-        # Without back-off a record that cannot be mended (a full disk, a container that cannot be removed) would be
-        # tried in each pass.
+        # without back-off, a record that cannot be recovered (a full disk, a container that cannot be removed) would
+        # be tried in every pass
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
         failed = recover(self.engine, self.records, self.under_way.keys() | waiting.keys(), self.restores())
@@ -571,20 +575,20 @@ class Reconciler:
         return {**waiting, **{key: str(error) for key, error in failed.items()}}
 
     def forget_failure(self, key: str) -> None:
-        """It is tried again by the next pass."""
+        """Makes the next pass try this resource again."""
         self.backoff.succeeded(key)
         self.backoff.succeeded(_MENDING + key)
-        self.backoff.stopped(key)  # one that ends again and again too
+        self.backoff.stopped(key)  # also if it keeps ending
         self.under_way.forget(key)
 
     def forget_failures(self) -> None:
-        """What failed or was rolled back is tried again by the next pass. Raises StorageError."""
+        """Makes the next pass retry everything that failed or was rolled back. Raises StorageError."""
         self.backoff.clear()
-        # A person asks for a reconcile when the cause is gone: what failed for good counts no longer either.
+        # a person requests a reconcile after removing the cause, so permanent failures are forgotten too
         for record in self.records.records():
             self._forget_deleted_volumes(record)
             if record.failed_hash or record.lost:
-                with contextlib.suppress(KeyError):  # a work that is under way may have dropped it by now
+                with contextlib.suppress(KeyError):  # a work in progress may have dropped the record
                     self.records.change(
                         record.nonce,
                         failed_hash="",
@@ -596,28 +600,28 @@ class Reconciler:
         self._endings.start_again(self.records)
 
     def _forget_deleted_volumes(self, record: Record) -> None:
-        """Of those that nothing mounts any more: whoever deleted one knows."""
+        """Forgets unmounted volumes that were deleted: whoever deleted them knows about the loss."""
         try:
             left = tuple(
                 word for word in record.left if self.engine.inspect_volume(*names([word])) is not None
             )
-        # Unknown is not gone: they are looked at again by the next pass that comes here.
+        # unknown does not mean deleted: they are checked again next time
         except EngineError as exc:
             logger.info("%s: its volumes cannot be looked at now: %s", record.name, exc)
             return
         if left != record.left:
-            # The record may have gone meanwhile, with its container.
+            # the record may have been dropped meanwhile, together with its container
             with contextlib.suppress(KeyError):
                 self.records.change(record.nonce, left=left)
 
     def run_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, tuple[Outcome, ...]]:
-        """As `begin_pass`, and waits for the end of what it began."""
+        """Like `begin_pass`, but waits until all works that it began have ended."""
         plan, run = self.begin_pass(deep=deep)
         return plan, run.wait() if run is not None else ()
 
 
 def _is_unreached(plan: ops.Plan) -> bool:
-    """Whether a section says something that is not done, and that no work will do."""
+    """Whether a section asks for something that no work of the plan will do."""
     held_up = {"RolledBack", "Waiting"}
     return any(f.type == "Synced" and not f.status and f.reason in held_up for f in plan.findings)
 
@@ -628,7 +632,8 @@ def _with(records: tuple[Record, ...], changed: tuple[Record, ...]) -> tuple[Rec
 
 
 def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
-    """Ids of containers whose section now states what dockerd may have set otherwise: only the engine can tell."""
+    """Ids of containers whose section now sets an option that dockerd may have set differently; only an inspect can
+    tell."""
     edited = {
         container.section: container
         for container in desired.containers
@@ -637,8 +642,8 @@ def _unclear(desired: Desired, records: tuple[Record, ...]) -> frozenset[str]:
     found = set()
     for record in records:
         container = edited.get(record.section) if record.kind == "container" and not record.swap else None
-        # Only where the section changed. An edit that states what dockerd has set anyway (`restart no`) must not make a
-        # new container, and whether it does is known to the engine alone.
+        # Only if the section changed. An edit that states what dockerd has set anyway (`restart no`) must not replace
+        # the container, and only the engine knows whether it does.
         if container is None or desired.spec_hashes[Key("container", record.section)] == record.spec_hash:
             continue
         if newly_stated(record.spec, desired_spec(container)):

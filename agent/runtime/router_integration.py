@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The router around dockerd, in each pass: rules for `blocked_interfaces`, zones of the bridges, ports open to the world,
-containers that the zones cut off.
+"""The router around dockerd, in each pass: rules for `blocked_interfaces`, firewall zones of bridges, ports open to the
+internet, and containers that the zones cut off.
 
-Before the daemon's stage, so that the rules are there when dockerd starts, and after it, since dockerd makes its chains
-again. Off OpenWrt (no /etc/config/firewall) there are no zones; on a remote engine there is nothing to do here.
-Each part fails for itself: what could not be done is a condition on the board, and is tried again in the next pass.
+It runs before the daemon stage, so that the rules exist when dockerd starts, and again after it, because dockerd
+recreates its chains. Without /etc/config/firewall (not OpenWrt) there are no zones; with a remote engine there is
+nothing to do. Each part can fail on its own: the failure becomes a condition on the board, and the next pass tries
+again.
 """
 
 from __future__ import annotations
@@ -57,18 +58,18 @@ _TRIES = 3
 GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args", "enforce"})
 _FIREWALL4 = Path("/sbin/fw4")
-_FW4_STATE = Path("/var/run/fw4.state")  # of one that has loaded its rules
+_FW4_STATE = Path("/var/run/fw4.state")  # exists once fw4 has loaded its rules
 _RC_D = Path("/etc/rc.d")
 
 
 def has_fw4() -> bool:
-    """Whether firewall4 is in force here, or will be from the next boot on."""
+    """Whether firewall4 is in use here, or will be from the next boot on."""
     return _FIREWALL4.exists() and (_FW4_STATE.exists() or any(_RC_D.glob("S*firewall")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterTools:
-    """What the stage takes from outside and tests replace."""
+    """What the integration needs from outside; tests replace it."""
 
     netifd: Netifd = field(default_factory=UbusNetifd)
     ipv4: Filter = field(default_factory=of_family_4)
@@ -83,7 +84,7 @@ class RouterTools:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Packages:
-    """The router's packages, and the content hashes with which they were read."""
+    """The router's UCI packages, with their content hashes at the time of reading."""
 
     network: Package
     firewall: Package
@@ -105,34 +106,34 @@ class RouterIntegration:
         docker_host: str = "",
         wake: Callable[[], None] | None = None,
     ) -> None:
-        """`docker_host`: in place of the agent section's. `wake`: asks for a pass, from a thread; without it nothing does
-        where rules are removed."""
+        """`docker_host`: overrides the agent section. `wake`: requests a pass, from a thread; without it, removed rules
+        are not noticed."""
         self._store, self._board, self._docker_host = store, board, docker_host
         self._tools = tools or RouterTools()
         self._interfaces: Mapping[str, Interface] | None = None
         self._asked = False
         self._read: _Packages | None = None
         self._rules: Mapping[str, tuple[Rule, ...]] | None = None
-        self._by_nftables = False  # dockerd makes its rules by nftables
+        self._by_nftables = False  # dockerd uses nftables for its rules
         self._enforced: tuple[FirewallRule, ...] = ()
-        self._problems: tuple[str, ...] = ()  # with what the sections say, whatever the kernel holds
+        self._problems: tuple[str, ...] = ()  # mistakes in sections, independent of the kernel's state
         self._in_force = True
-        self._clean: set[str] = set()  # families in which none of our rules is left
-        self._failures = {"4": 0, "6": 0}  # in a row, to look where no rule is wanted
-        self._owed: dict[str, Callable[[], None]] = {}  # reloads that a change of UCI still asks for
+        self._clean: set[str] = set()  # address families in which none of our rules is left
+        self._failures = {"4": 0, "6": 0}  # consecutive failures while no rule is wanted
+        self._owed: dict[str, Callable[[], None]] = {}  # reloads that changes of UCI still require
         self._compared = False
-        self._said: dict[str, str] = {}  # topic -> what the log has said last
+        self._said: dict[str, str] = {}  # topic -> last logged message
         self._events: KernelEvents | None = None
         self._wake = wake
 
     def stop(self) -> None:
-        """Ends the watch on the kernel."""
+        """Stops watching the kernel."""
         if self._events is not None:
             self._events.stop()
             self._events = None
 
     def reconcile(self, desired: Desired) -> None:
-        """Everything. Blocks."""
+        """Handles everything about the router. Blocks."""
         if not parse_engine_address(self._docker_host or desired.agent.docker_host).is_local:
             return
         packages = self._packages()
@@ -141,7 +142,7 @@ class RouterIntegration:
         self._block(desired, settings, packages, interfaces)
         if packages is not None:
             packages = self._zones(desired, packages)
-            # an agent before us may have been killed between its commit and the reload
+            # an earlier agent may have been killed between its commit and the reload
             if interfaces is not None and not self._compared:
                 self._compared = True
                 if our_interfaces(packages.network) - interfaces.keys():
@@ -159,25 +160,25 @@ class RouterIntegration:
         )
 
     def put_rules_back(self) -> None:
-        """The rules once more, when dockerd may have been started since `reconcile`."""
+        """Restores the rules if dockerd may have been started since `reconcile`."""
         if self._rules is not None and any(self._rules.values()):
             self._show_open((*self._problems, *self._put(self._rules, keep=True)))
 
     def interfaces(self) -> Mapping[str, Interface] | None:
-        """As the last `reconcile` found them; None where there is no netifd."""
+        """The interfaces found by the last `reconcile`; None without netifd."""
         return self._interfaces if self._asked else self._ask()
 
     @property
     def silent(self) -> str:
-        """Why netifd did not answer the last question, "" where it did."""
+        """Why netifd did not answer last time, "" if it did."""
         return self._said.get("netifd", "")
 
-    # what is there
+    # the present state
 
     def _packages(self) -> _Packages | None:
-        """None off OpenWrt, and while the router's files cannot be read."""
+        """The router's packages; None if this is not OpenWrt, or while its files cannot be read."""
         try:
-            # parsing them in each pass would be most of its work; their hashes are cheap
+            # parsing them would be most of the work of a pass; comparing hashes is cheap
             if self._read is not None and all(
                 self._store.content_hash(name) == known for name, known in self._read.hashes.items()
             ):
@@ -193,19 +194,19 @@ class RouterIntegration:
         return self._read
 
     def _ask(self) -> Mapping[str, Interface] | None:
-        """netifd's interfaces; as they were last while it does not answer."""
+        """netifd's interfaces; the last known ones while it does not answer."""
         self._asked = True
         try:
             self._interfaces = self._tools.netifd.interfaces()
         except BusError as exc:
-            # Said once, and the last answer stays: rules must not go because netifd is being restarted.
+            # logged once, and the last answer stays: rules must not be removed because netifd is restarting
             self._say("netifd", str(exc))
         else:
             self._say("netifd", "")
         return self._interfaces
 
     def _say(self, topic: str, text: str) -> None:
-        """A warning that lasts is one line."""
+        """Logs a lasting warning only once."""
         if text and text != self._said.get(topic):
             logger.warning("%s", text)
         self._said[topic] = text
@@ -240,14 +241,15 @@ class RouterIntegration:
         in_sections = (text for text, option in places if option in _FIREWALL_OPTIONS)
         self._problems = (*wanted.problems, *in_sections, *self._refused_by_fw4(packages))
         self._watch()
-        # a section with a mistake in it may be the one that a rule came from: what it blocked stays blocked
+        # a rule may come from a section that is invalid now: whatever it blocked stays blocked
         keep = bool(wanted.problems or desired.daemon_mistakes)
         failed = self._put(self._rules, keep=keep)
         self._in_force = not failed
         self._show_open((*self._problems, *failed))
 
     def _refused_by_fw4(self, packages: _Packages | None) -> tuple[str, ...]:
-        """firewall4 defines names for each zone, and nft refuses the whole ruleset where one is defined twice."""
+        """Duplicate zone names: firewall4 defines names for each zone, and nft refuses the whole ruleset if one is
+        defined twice."""
         if packages is None or not self._tools.has_fw4():
             return ()
         names = [zone.name for zone in read_firewall(packages.firewall).zones]
@@ -259,7 +261,7 @@ class RouterIntegration:
         )
 
     def _watch(self) -> None:
-        """Rules that were removed must be back soon, not only at the next resync."""
+        """Watches the kernel, so that removed rules are restored soon, not only at the next resync."""
         if self._events is None and self._wake is not None and self._rules is not None and self._rules["4"]:
             self._events = KernelEvents(self._wake)
             self._events.start()
@@ -267,20 +269,20 @@ class RouterIntegration:
     def _resolve(
         self, name: str, packages: _Packages | None, interfaces: Mapping[str, Interface] | None
     ) -> Blocked:
-        """All devices that the interface has or may get: an interface that comes up finds its rule there."""
+        """All devices that the interface has or may get, so that the rule already exists when the interface comes up."""
         declared = devices_of(packages.network, name) if packages is not None else None
-        # Both: what netifd says now, and what UCI says it will be after the next dial-in.
+        # both: the present device according to netifd, and the device after the next dial-in according to UCI
         found = set(declared or ())
         known = (interfaces or {}).get(name)
         if known is not None:
             found |= {device for device in (known.device, known.l3_device) if device}
-        # A name that nothing knows may be a device of its own.
+        # a name that neither UCI nor netifd knows may be a device name
         if declared is None and known is None:
             return Blocked(devices=frozenset({name}), unknown=not self._tools.has_device(name))
         return Blocked(devices=frozenset(found))
 
     def _put(self, rules: Mapping[str, tuple[Rule, ...]], *, keep: bool) -> tuple[str, ...]:
-        """Why something is not in force."""
+        """Puts the rules into force; returns the problems."""
         problems: list[str] = []
         for family, tables in (("4", self._tools.ipv4), ("6", self._tools.ipv6)):
             if not rules[family] and family in self._clean:
@@ -291,8 +293,7 @@ class RouterIntegration:
                 if rules[family]:
                     problems.append(str(exc))
                 else:
-                    # where there is neither iptables nor nft, nothing of ours is to be taken away; no need to ask in
-                    # every pass
+                    # without iptables and nft there are no rules of ours to remove: stop checking in every pass
                     self._failures[family] += 1
                     if self._failures[family] >= _TRIES:
                         logger.debug("%s", exc)
@@ -312,13 +313,13 @@ class RouterIntegration:
     # zones
 
     def _zones(self, desired: Desired, packages: _Packages) -> _Packages:
-        """Gives the bridges their zones; what the packages say then."""
+        """Puts the bridges into their zones; returns the packages afterwards."""
         bridges = bridges_of(desired.networks)
         broken = frozenset(key.section for key in map(Key.parse, desired.broken) if key.kind == "network")
         network = with_interfaces(packages.network, bridges, broken=broken)
         firewall = with_zones(packages.firewall, network, bridges, broken=broken)
         try:
-            # first the interface, or the firewall would have a zone with one that is not there
+            # interface first; otherwise the firewall would have a zone with a missing interface
             self._commit(packages.network, network, packages.hashes, self._tools.netifd.reload_network)
             self._commit(packages.firewall, firewall, packages.hashes, self._tools.netifd.reload_firewall)
         except (UcidockdError, OSError) as exc:
@@ -342,7 +343,7 @@ class RouterIntegration:
             self._board.flag(Key("network", bridge.section), ConditionType.ZONE_UNSET, "NotWritten", text)
 
     def _reload(self) -> None:
-        """Once per change; network before firewall, which resolves its interfaces."""
+        """Reloads what changed, once per change; network before firewall, which resolves network's interfaces."""
         for name in sorted(self._owed, reverse=True):
             try:
                 self._owed[name]()
@@ -351,7 +352,7 @@ class RouterIntegration:
             else:
                 del self._owed[name]
 
-    # what can be reached
+    # reachability
 
     def _show_reach(
         self,
@@ -364,7 +365,7 @@ class RouterIntegration:
         for container in desired.containers:
             enabled = container.policy.enabled
             public = public_ports(container, around) if enabled else ()
-            # Disabled sections are passed over: their ports are closed, whatever the zones say.
+            # skipped for disabled sections: their ports are closed, whatever the zones say
             text = f"these ports can be reached from the internet: {', '.join(public)}"
             found = CutOff(reason="Reachable", message=text) if public else None
             self._show_container(container, ConditionType.PUBLIC_PORT, found)
@@ -411,7 +412,7 @@ class RouterIntegration:
             without_bridge=frozenset(n.name for n in desired.networks if n.section not in devices),
             interfaces=interfaces or {},
             values=settings.values,
-            # fw3 writes into the chains of iptables that dockerd puts its own rules in front of
+            # fw3 adds its rules to the iptables chains in which dockerd puts its own rules first
             docker_first=not self._tools.has_fw4() and not self._by_nftables,
         )
 
@@ -426,7 +427,7 @@ class RouterIntegration:
         )
 
     def _subnets(self, device: str, declared: Iterable[str]) -> tuple[ipaddress.IPv4Network, ...]:
-        """As declared, else as the device has them now."""
+        """The declared subnets, or else the present subnets of the device."""
         given = [ipaddress.ip_interface(text).network for text in declared]
         given = given or [
             ipaddress.ip_interface(address).network for address in self._tools.addresses(device)
@@ -442,8 +443,8 @@ def make_router(
     ask: Callable[[str, str], Mapping[str, Any] | None] | None = None,
     wake: Callable[[], None] | None = None,
 ) -> RouterIntegration:
-    """The stage of the running agent. `ask`: a call to ubus, see `BusNetifd`."""
-    # Over ubus without starting a program; where ubus is away for a moment, by the program.
+    """The router integration of the running agent. `ask`: a ubus call, see `BusNetifd`."""
+    # over the agent's ubus connection without starting a program; through the program while ubus is unavailable
     programs = UbusNetifd()
     tools = RouterTools(
         netifd=BusNetifd(ask, programs) if ask is not None else programs, settings_of=settings_of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a pass shows on the status board: the configuration, what was found, what was done and what failed."""
+"""Writes the results of a pass to the status board: the configuration, findings, outcomes and failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = frozenset({"container", "network", "volume"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusWriter:
-    """`records`: which object each section has."""
+    """Writes to `board`; `records` say which object each section has."""
 
     board: StatusBoard
     records: Records
@@ -36,8 +36,8 @@ class StatusWriter:
         self.board.set_agent(config="Invalid", config_issues=[issue.text() for issue in issues])
 
     def config(self, desired: Desired, issues: tuple[Issue, ...]) -> None:
-        """The sections that were accepted, and those that were not, with their mistakes."""
-        # a mistake may have been all that gave something a place, as with `config agent`
+        """Shows the accepted sections, and the rejected ones with their mistakes."""
+        # some entries, such as `config agent`, are on the board only because of a mistake that may be gone now
         for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
             standing = self.board.standing(key, ConditionType.ACCEPTED)
             if Key.parse(key).kind not in _KINDS and standing is not None:
@@ -70,14 +70,14 @@ class StatusWriter:
             )
 
     def restarts(self, observed: Iterable[ObservedContainer]) -> None:
-        """How often the engine started each container again by itself, of those that were looked at."""
+        """Shows how often the engine itself restarted each container, for the containers that were inspected."""
         counts = {c.id: c.inspect.get("RestartCount") or 0 for c in observed if c.inspect is not None}
         for record in self.records.records():
             if record.kind == "container" and not record.swap and record.object_id in counts:
                 self.board.set_facts(Key("container", record.section), restarts=counts[record.object_id])
 
     def updates(self, desired: Desired, results: Mapping[str, CheckResult]) -> None:
-        """What the last check of each container's image found."""
+        """Shows the result of the last check of each container's image."""
         for container in desired.containers:
             key = Key("container", container.section)
             found = results.get(key)
@@ -85,7 +85,8 @@ class StatusWriter:
                 self.board.set_facts(key, update=result_as_json(found) if found is not None else None)
 
     def retries(self, retry_in_s: Mapping[str, float]) -> None:
-        """When what failed is tried again. `retry_in_s`: key -> seconds from now. A second more or less is the clocks'."""
+        """Shows when failed resources are tried again. `retry_in_s`: key -> seconds from now. A difference of one second
+        is ignored, because clocks vary."""
         now = self.board.clock()
         for key in sorted(self.board.keys()):
             at = round(now + retry_in_s[key]) if key in retry_in_s else None
@@ -94,41 +95,41 @@ class StatusWriter:
                 self.board.set_facts(key, retry_at=at)
 
     def drop_undeclared(self, desired: Desired, busy: Collection[str]) -> None:
-        """What has neither a section nor an object, as a section that was never applied and is gone: no work ends it."""
+        """Drops entries without section and object, such as a section that was removed before it was ever applied: no
+        work would remove them."""
         known = declared(desired).keys() | desired.broken | set(busy)
         known |= {record.key for record in self.records.records()}
         for key in sorted(self.board.keys() - known):
-            if Key.parse(key).kind in _KINDS:  # others show there what is theirs
+            if Key.parse(key).kind in _KINDS:  # entries of other kinds belong to other writers
                 self.board.drop(key)
 
     def image(self, container: Container, *, status: bool, reason: Reason, message: str = "") -> None:
-        """Where the image of a container is."""
+        """Shows the state of a container's image."""
         key = Key("container", container.section)
         self.board.ensure(key, container.name)
         condition = ConditionType.IMAGE_READY
         self.board.set(key, condition, status=status, reason=reason, message=message)
 
     def engine(self, api: tuple[int, int]) -> None:
-        """The engine answers, with this API version."""
+        """The engine answers with this API version."""
         self.board.set_agent(engine={"reachable": True, "api": f"{api[0]}.{api[1]}"})
 
     def engine_failure(self, exc: UcidockdError) -> None:
-        """The engine is away; what is known of the resources stays on the board."""
+        """The engine is unreachable; known facts about resources stay on the board."""
         retry = isinstance(exc, EngineError) and exc.retryable
         reason = exc.reason if isinstance(exc, EngineUnreachableError) else EngineUnreachableError.reason
         engine = {"reachable": False, "reason": reason, "error": str(exc), "retryable": retry}
         message = "the engine does not answer"
-        # ids, images and what was applied stay: they will be right again when it is back
+        # ids, images and applied settings stay: they will be right again when the engine is back
         self.board.set_agent(engine=engine)
-        for key in sorted(self.board.keys()):  # what runs is not known before it answers
+        for key in sorted(self.board.keys()):  # what runs is unknown until the engine answers
             for kind in (ConditionType.RUNNING, ConditionType.HEALTHY):
                 if Key.parse(key).kind == "container" and self.board.standing(key, kind) is not None:
                     self.board.set(key, kind, status=False, reason="Unknown", message=message)
 
     def held(self, desired: Desired, why: str) -> None:
-        """Another engine than before answers: nothing of what is declared is there, and nothing is created."""
-        # Everything that is declared, also what was never on the board: an empty status would look as if all were
-        # well.
+        """Another engine than before answers: none of the declared objects is there, and nothing is created."""
+        # all declared sections, even those that were never on the board: an empty status would look healthy
         for key, name in declared(desired).items():
             self.board.ensure(key, name)
             self.board.set(key, ConditionType.SYNCED, status=False, reason="EngineChanged", message=why)
@@ -136,7 +137,7 @@ class StatusWriter:
             if Key.parse(key).kind not in _KINDS:
                 continue
             self.board.set_object(key, "")
-            # They are about objects that this engine does not have.
+            # these conditions are about objects that this engine does not have
             for condition in (ConditionType.HEALTHY, ConditionType.WAITING, ConditionType.DEGRADED):
                 self.board.clear(key, condition)
             if Key.parse(key).kind == "container":
@@ -144,12 +145,12 @@ class StatusWriter:
         self.board.set_agent(generation="")
 
     def nothing_to_do(self, generation: str | None) -> None:
-        """A pass that planned no work. `generation`: the configuration that was reached, None when none was."""
+        """A pass planned no work. `generation`: the configuration that has been reached, None if it has not."""
         self.ids()
         self.board.set_agent(generation=generation, last_pass=self.board.clock())
 
     def ids(self, keys: Collection[str] | None = None) -> None:
-        """Which object each of these resources is on the engine that answers; None: each one on the board."""
+        """Shows the object id of each of these resources on the engine that answers; None: of every entry on the board."""
         asked = self.board.keys() if keys is None else self.board.keys() & set(keys)
         ids: dict[str, str] = {r.key: r.object_id for r in self.records.records() if not r.swap}
         for key in sorted(asked):
@@ -157,11 +158,12 @@ class StatusWriter:
                 self.board.set_object(key, ids.get(key, ""))
 
     def losses(self, keys: Collection[str] | None = None) -> None:
-        """Volumes that were removed by others and are there again, empty: until that was acknowledged. `keys`: see `ids`."""
+        """Shows volumes that others removed and that were recreated empty, until the loss is acknowledged. `keys`: see
+        `ids`."""
         asked = self.board.keys() if keys is None else self.board.keys() & set(keys)
         for record in self.records.records():
             key = record.key
-            # A half of a swap, or of a section that is gone: nothing on the board to say it at.
+            # records of a swap, or of a removed section, have no entry on the board
             if key not in asked or record.swap:
                 continue
             if not record.lost:
@@ -172,11 +174,11 @@ class StatusWriter:
             self.board.set(key, ConditionType.DATA_LOST, status=True, reason="VolumeEmpty", message=text)
 
     def plan(self, plan: ops.Plan) -> None:
-        """What is to be done, and why, and what was found."""
-        # works before findings: what planning found of a resource is the last word on it
+        """Shows the planned operations with their causes, and the findings."""
+        # works before findings, so that findings override
         for work in plan.works:
             if self.board.reason(work.key, ConditionType.DEGRADED) == "RolledBack":
-                self.board.clear(work.key, ConditionType.DEGRADED)  # this is another try
+                self.board.clear(work.key, ConditionType.DEGRADED)  # because this is another try
             causes = "; ".join(operation.cause for operation in work.operations)
             self._pending(work.key, causes, operations=[operation.verb for operation in work.operations])
         for key in dict.fromkeys(finding.key for finding in plan.findings):
@@ -185,12 +187,13 @@ class StatusWriter:
             self._finding(finding)
         told = {(finding.key, finding.type) for finding in plan.findings}
         for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
-            for kind in (*NOTES, ConditionType.HEALTHY):  # one that is not checked, or does not run, has none
+            # a container without a check, or that does not run, has no such condition
+            for kind in (*NOTES, ConditionType.HEALTHY):
                 if (key, kind) not in told:
                     self.board.clear(key, kind)
 
     def outcome(self, outcome: Outcome) -> None:
-        """What became of one operation."""
+        """Shows the result of one operation."""
         operation, error = outcome.operation, outcome.error
         text = "" if error is None else str(error)
         self.board.ensure(operation.key)
@@ -202,38 +205,38 @@ class StatusWriter:
             error=text,
             took_s=round(outcome.took_s, 1),
         )
-        # One that was skipped has not failed: it says what it waits for, and there is no back-off.
+        # a skipped operation has not failed: show what it waits for; there is no back-off
         if isinstance(error, SkippedError):
             self._pending(operation.key, text)
         elif error is not None:
             self.failure(operation.key, error, rolled_back=error.rolled_back)
 
     def failure(self, key: str, error: UcidockdError, *, rolled_back: bool = False) -> None:
-        """A resource could not be made what it shall be."""
+        """A resource could not be brought to its desired state."""
         reason: Reason = "RolledBack" if rolled_back else "Failed"
-        # A full disk is told apart: it is the one failure that people can mend at once.
+        # a full disk has its own reason, because users can fix it immediately
         if isinstance(error, StorageError):
             reason = "StorageFull" if error.full else "StorageFailed"
         self.board.ensure(key)
         text = str(error)
-        # The container that printed it is gone by now.
+        # the container that printed it may be gone by now
         output = error.output if isinstance(error, EngineError) else ""
         details = {"output": output} if output else {}
         self.board.set(key, ConditionType.DEGRADED, status=True, reason=reason, message=text, details=details)
         self.board.set(key, ConditionType.SYNCED, status=False, reason=reason, message=text)
 
     def applied(self, key: str) -> None:
-        """All of a work was done."""
+        """All operations of a work succeeded."""
         self.board.clear(key, ConditionType.DEGRADED)
         self.board.set(key, ConditionType.SYNCED, status=True, reason="Applied")
 
     def kept(self, key: str) -> None:
-        """What there is was looked after, and the section asks for more: what was said of that stays."""
+        """The existing container was kept as it was, but its section asks for more: conditions about that stay."""
         if self.board.reason(key, ConditionType.DEGRADED) == "Failed":
             self.board.clear(key, ConditionType.DEGRADED)
 
     def gone(self, key: str) -> None:
-        """The resource is no more."""
+        """The resource no longer exists."""
         self.board.drop(key)
 
     def _pending(self, key: str, message: str, operations: Sequence[str] = ()) -> None:
@@ -253,9 +256,9 @@ class StatusWriter:
             self.board.clear(key, condition)
             return
         if finding.reason == "RolledBack" and self.board.reason(key, condition) == "RolledBack":
-            return  # what is there says why, which planning does not know
+            return  # the present condition holds the reason, which planning does not know
         in_sync = condition is ConditionType.SYNCED and finding.status
-        # drift is seen by a deep look alone, so only that can tell that it is over
+        # only a deep pass sees drift, so only a deep pass can clear it
         if in_sync and self.board.reason(key, ConditionType.DEGRADED) not in {"", "Drift"}:
             self.board.clear(key, ConditionType.DEGRADED)
         self.board.set(
@@ -270,21 +273,21 @@ class StatusWriter:
 
 
 def webui_of(container: Container) -> str:
-    """The link to its web page with the host ports that its section names; a port that the engine chooses stays open."""
+    """The link to its web page with the host ports of its section; a port that the engine chooses stays a placeholder."""
     spec, link = container.spec, container.policy.webui or ""
     published = {
         port.container_port: port.host_port
         for port in spec.ports
         if port.protocol == "tcp" and port.host_port
     }
-    # On the router's own network the ports inside are those outside.
+    # on the host network, container ports are host ports
     if spec.network_mode == "host":
         published = {number: number for number in webui_ports(link)}
     return with_ports(link, published)
 
 
 def declared(desired: Desired) -> dict[str, str]:
-    """Key -> name of every section that was accepted."""
+    """Key -> name of every accepted section."""
     groups = (
         ("container", desired.containers),
         ("network", desired.networks),
@@ -293,17 +296,18 @@ def declared(desired: Desired) -> dict[str, str]:
     return {Key(kind, one.section): one.name for kind, resources in groups for one in resources}
 
 
-# How long things have been without a section, by a monotonic clock: setting the time cuts no grace period short.
+# How long objects have been without a section, by a monotonic clock, so that setting the time does not shorten a
+# grace period.
 
 
 class GraceWatch:
-    """Told of each look. What was without a section before the first one is left to the clock on the wall."""
+    """Called by each pass. For objects that had lost their section before the first call, only the wall clock counts."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] | None = None  # nonce -> monotonic time
 
     def look(self, desired: Desired, records: Iterable[Record], *, now: float) -> dict[str, float]:
-        """Nonce -> seconds. `now` is monotonic."""
+        """Nonce -> seconds without a section. `now` is monotonic."""
         known = declared(desired).keys() | desired.broken
         orphans = [record for record in records if record.key not in known]
         if self._since is None:

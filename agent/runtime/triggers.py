@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What asks for a pass, carried to the loop that runs passes.
+"""Passes requests for a pass on to the loop.
 
-It is there before the loop and all who ask, so that each of them can be given it when it is built. As long as no loop
-follows, as in the single passes of the command line, it is asked in vain: who runs passes by hand looks by himself.
+It is created before the loop and before everything that requests passes, so that all of them can be given it when
+they are created. Without a loop, as in the single passes of the command line, requests are ignored: the command
+decides when a pass runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 
 @dataclass(slots=True)
 class Dirty:
-    """What was asked for since the last pass."""
+    """What was requested since the last pass."""
 
     config: bool = False
     deep: bool = False
@@ -21,7 +22,7 @@ class Dirty:
 
 
 class Follower(Protocol):
-    """The loop; both are called from any thread."""
+    """The loop; both methods may be called from any thread."""
 
     def trigger_threadsafe(
         self, *, config: bool = False, deep: bool = False, object_id: str = ""
@@ -30,26 +31,26 @@ class Follower(Protocol):
 
 
 class Triggers:
-    """May be called from any thread."""
+    """Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._follower: Follower | None = None
 
     def follow(self, follower: Follower) -> None:
-        """From now on triggers go there; there is one loop at a time."""
+        """Sends triggers to this loop from now on; there is only one loop at a time."""
         self._follower = follower
 
     def now(self) -> None:
-        """Asks for a pass soon."""
+        """Requests a pass soon."""
         if self._follower is not None:
             self._follower.trigger_threadsafe()
 
     def config(self) -> None:
-        """Asks for a pass soon that reads the configuration again."""
+        """Requests a pass soon that reads the configuration again."""
         if self._follower is not None:
             self._follower.trigger_threadsafe(config=True)
 
     def after(self, seconds: float) -> None:
-        """Asks for a pass in a while."""
+        """Requests a pass after some seconds."""
         if self._follower is not None:
             self._follower.trigger_after(seconds)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Wiring of ubus: our objects on it, the triggers that come from it, and rpcd as who knows the sessions.
+"""Wiring of ubus: our objects, the triggers that come over ubus, and rpcd, which manages the sessions.
 
-Without ubusd there are no objects; we look for it every two seconds.
+Without ubusd there are no objects; we try to connect every two seconds.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from agent.wire.ubus_message import Status
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # the router around dockerd
+_PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # packages about the router around dockerd
 _ASK_AGAIN_S = 5.0
 _ASK_S = 5.0
 _AFTER_DEFECT_S = 5.0
 
 
 class Bus:
-    """`socket` is ubusd's. Belongs to the event loop that is running."""
+    """The agent's connection to ubusd at `socket`. Belongs to the running event loop."""
 
     def __init__(self, socket: str, triggers: Triggers) -> None:
         self._triggers = triggers
@@ -50,11 +50,11 @@ class Bus:
         self._asking_again = False
 
     def has_ubus(self) -> bool:
-        """Whether this is a system with ubus, be ubusd there just now or not."""
+        """Whether this system has ubus, even if ubusd is not running at the moment."""
         return self._folder.is_dir()
 
     def sessions(self, token: Sessions) -> Sessions:
-        """Who knows the sessions of this host: rpcd where there is ubus, `token` elsewhere."""
+        """The session manager of this host: rpcd if there is ubus, otherwise `token`."""
         return self.rpcd if self.has_ubus() else token
 
     @asynccontextmanager
@@ -66,14 +66,14 @@ class Bus:
         kinds: Mapping[str, Kind] = MappingProxyType({}),
         methods: Mapping[str, Method] = MappingProxyType({}),
     ) -> AsyncIterator[None]:
-        """Publishes, listens and triggers until the block ends. `kinds`: more kinds of streams; `methods`: more of
-        the object `ucidockd`."""
+        """Publishes, listens and triggers until the block ends. `kinds`: additional kinds of streams; `methods`:
+        additional methods of the object `ucidockd`."""
         streams = Streams(self.client, self.rpcd, {**kinds, **our_kinds(agent.board, engine)})
         ttyd = Ttyd(engine.docker_words())
         basic = AgentMethods(agent, self._on_hotplug).methods()
         ours = make_agent_object(self.rpcd, basic, streams.methods(), methods)
-        # Published before the connection is there: the client adds them again at each new connection, as ubusd forgets
-        # us when it restarts.
+        # Published before the connection exists: the client adds the objects at each new connection, because ubusd
+        # forgets them when it restarts.
         for owned in (ours, *DockerObjects(agent, engine, self.rpcd, ttyd=ttyd).objects()):
             await self.client.add_object(owned)
         self.client.subscribe("service", self._on_service)
@@ -85,7 +85,7 @@ class Bus:
         try:
             yield
         finally:
-            # Streams first: they tell their clients by the connection that the tasks below hold.
+            # streams first: they notify their clients over the connection that the tasks below hold
             await streams.stop()
             await ttyd.close()
             for task in tasks:
@@ -101,11 +101,12 @@ class Bus:
         self._triggers.now()
 
     def ask(self, name: str, method: str) -> Mapping[str, Any] | None:
-        """A call from a pass's thread; None without a connection. Blocks. Raises BusError."""
+        """A ubus call from the thread of a pass; None without a connection. Blocks. Raises BusError."""
         if not self.client.connected:
             return None
         asked = asyncio.run_coroutine_threadsafe(self.client.call(name, method, timeout_s=_ASK_S), self._loop)
-        # Twice the call's own limit: the loop is busy or ending if that is reached, and a pass must not hang on it.
+        # twice the time limit of the call: reached only if the loop is busy or ending, and a pass must not hang
+        # because of that
         try:
             return asked.result(2 * _ASK_S)
         except TimeoutError as exc:  # the agent is ending
@@ -113,9 +114,10 @@ class Bus:
             raise BusError(f"ubus: {name} {method}: no answer") from exc
 
     def deletions_held(self) -> str:
-        """Why LuCI may still take the last change back, "" where it may not; where rpcd cannot be asked it may.
+        """Why deletions must wait: LuCI may still roll back the last change. "" if it may not. If rpcd cannot be asked,
+        it may.
 
-        Blocks, in a pass's thread.
+        Blocks, in the thread of a pass.
         """
         if not self.has_ubus():
             return ""
@@ -144,14 +146,14 @@ class Bus:
         try:
             left_s = await self.rpcd.rollback_left_s()
         except BusError as exc:
-            if exc.status == Status.NOT_FOUND:  # no rpcd, no LuCI
+            if exc.status == Status.NOT_FOUND:  # without rpcd there is no LuCI
                 return ""
             return f"rpcd cannot be asked whether LuCI may roll the change back ({exc})"
         return "LuCI may still roll the change back" if left_s > 0 else ""
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
-    """A defect in here must not end the agent."""
+    """Restarts `work` whenever it fails: an internal error here must not end the agent."""
     while True:
         try:
             await work()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is under way: the works that passes began and that have not ended yet, and what became of those that have.
+"""The works in progress: those that passes began and that have not ended, and the results of those that have.
 
-Passes go on meanwhile and leave these resources alone. Each outcome goes to the status board, to those who collect it, and
-to what the next pass has to know of it: the back-off, whose change failed, whose `hold_cmd` said no. `agent.plan` decides
-what is to be done, `agent.apply` does it.
+Passes continue meanwhile and leave these resources alone. Each outcome goes to the status board, to collectors, and
+to what the next pass needs: the back-off, whether a change failed, and whether a `hold_cmd` postponed. `agent.plan`
+decides what to do, `agent.apply` does it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
 
-_HOLD_AGAIN_S = 55.0  # less than the time between two passes
+_HOLD_AGAIN_S = 55.0  # less than the interval between two passes
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 
 @dataclass(slots=True, kw_only=True)
 class UnderWay:
-    """`desired`: what is declared by now. Called in the thread of a work: `failed`, when something may be half done;
-    `moved`, when the board has changed; `ended`, when a work is over.
-    """
+    """`desired`: returns the present configuration. Called in the thread of a work: `failed`, if something may be half
+    done; `moved`, after the board changed; `ended`, after a work has ended."""
 
     engine: Engine
     records: Records
@@ -58,36 +57,34 @@ class UnderWay:
     failed: Callable[[], None]
     moved: Callable[[], None]
     ended: Callable[[], None]
-    changing: set[str] = field(
-        default_factory=set
-    )  # keys of containers whose last failure was that of a change
+    # keys of containers whose last failure was a failed change
+    changing: set[str] = field(default_factory=set)
     _works: dict[str, ops.Work] = field(default_factory=dict)
     _runs: list[Run] = field(default_factory=list)
     _collectors: list[list[Outcome]] = field(default_factory=list)
-    _held_back: dict[str, tuple[float, str]] = field(
-        default_factory=dict
-    )  # key -> until when its `hold_cmd` is not asked again, and what it said
+    # key -> (time until which its `hold_cmd` is not asked again, what it said)
+    _held_back: dict[str, tuple[float, str]] = field(default_factory=dict)
     _pools: dict[int, WorkerPool] = field(default_factory=dict)
 
     def is_busy(self) -> bool:
-        """Whether a work is under way."""
+        """Whether a work is in progress."""
         return bool(self._works)
 
     def keys(self) -> frozenset[str]:
-        """The keys that are worked on now."""
+        """The keys that are being worked on."""
         return frozenset(self._works)
 
     def runs(self) -> list[Run]:
-        """What passes began and is not ended."""
+        """The runs that passes began and that have not ended."""
         return [run for run in self._runs if not run.ended()]
 
     def words(self) -> dict[str, str]:
         """Key -> what is being done to it, with the progress of its pull."""
-        # a copy: works end in threads of their own
+        # a copy, because works end in other threads
         return {key: self._in_words(work) for key, work in self._works.copy().items()}
 
     def doing(self, key: str) -> str:
-        """What is being done to one resource, "" for nothing."""
+        """What is being done to one resource, "" if nothing."""
         work = self._works.get(key)
         return self._in_words(work) if work is not None else ""
 
@@ -99,19 +96,19 @@ class UnderWay:
         return f"{first.verb}: {first.cause}"
 
     def held_back(self) -> Mapping[str, str]:
-        """Key -> what its `hold_cmd` said, of those that are not asked again yet."""
+        """Key -> what its `hold_cmd` said, for those that are not asked again yet."""
         now = self.clock.monotonic()
         self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
         return {key: why for key, (_, why) in self._held_back.items()}
 
     def forget(self, key: str) -> None:
-        """What came of its last work counts no longer."""
+        """Forgets the results of the last work on this key."""
         self.changing.discard(key)
         self._held_back.pop(key, None)
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[list[Outcome]]:
-        """What became of each operation that ends while the block runs, whichever pass began it."""
+        """Collects the outcome of each operation that ends while the block runs, whichever pass began it."""
         outcomes: list[Outcome] = []
         self._collectors.append(outcomes)
         try:
@@ -120,19 +117,19 @@ class UnderWay:
             self._collectors = [each for each in self._collectors if each is not outcomes]
 
     def begin(self, plan: ops.Plan, desired: Desired, api: tuple[int, int]) -> Run:
-        """Begins to carry a plan out; `api`: the version that the engine speaks."""
-        # before it begins: a work may end, and take itself out, before `begin` returns
+        """Begins to carry out a plan; `api`: the API version that the engine speaks."""
+        # before the run begins: a work may end, and remove itself, before `begin` returns
         self._works |= {work.key: work for work in plan.works}
         run = self.executor(desired, api).begin(plan)
         self._runs = [*self.runs(), run]
         return run
 
     def executor(self, desired: Desired, api: tuple[int, int]) -> Executor:
-        """What carries the plan of one pass out."""
+        """The executor for the plan of one pass."""
         workers = desired.agent.workers
         pool = self._pools.get(workers) or self._pools.setdefault(workers, self.make_pool(workers))
 
-        # a pass may have read another configuration while a pull or a gate takes its minutes: asked then, not now
+        # checked when called, not now: another pass may read a new configuration during a long pull or gate
         def is_wanted(container: Container) -> bool:
             now = self.desired()
             declared = now.containers if now is not None else (container,)
@@ -145,7 +142,8 @@ class UnderWay:
 
         def show_pulled(container: Container, image_id: str, reason: Reason) -> None:
             self.images.pulled(container.spec.image, image_id)
-            shown = reason if not image_id else "Present"  # a failed pull may leave the image that was there
+            # after a failed pull there may still be a local image
+            shown = reason if not image_id else "Present"
             self.status.image(container, status=bool(image_id), reason=shown)
 
         images = Images(
@@ -181,15 +179,15 @@ class UnderWay:
         )
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback
-        """Called in the thread that did the work."""
+        """Called in the thread of the work."""
         if succeeded:
             if not work.partial:
                 self.backoff.succeeded(work.key)
                 self.changing.discard(work.key)
-            # One that was stopped on purpose did not end by itself: its next start is not delayed.
+            # a deliberate stop is not a failure: do not delay the next start
             if any(isinstance(operation, ops.StopContainer) for operation in work.operations):
                 self.backoff.stopped(work.key)
-            # what has to be started again and again is started later and later, also where each start works
+            # a container that has to be started again and again gets increasing delays, even if each start succeeds
             if any(isinstance(operation, _STARTS) for operation in work.operations):
                 healing = any(isinstance(o, ops.RestartContainer) and o.unhealthy for o in work.operations)
                 self.backoff.started_again(
@@ -199,18 +197,19 @@ class UnderWay:
                 self.status.kept(work.key)
             else:
                 self.status.applied(work.key)
-            # Earlier settings of a section that is gone would never be removed otherwise: they are kept by section.
+            # the history is stored by section, so it has to be removed with the section
             if isinstance(work.operations[-1], _LAST_OPERATIONS):
                 self.status.gone(work.key)
                 key = Key.parse(work.key)
                 if key.kind == "container" and self.history is not None:
                     self.history.forget(key.section)
-        # Of this work alone: a first apply of a thousand containers would look a thousand times at all of them.
+        # only for this work: otherwise a first apply of a thousand containers would update all of them a thousand
+        # times
         keys = {work.key, *(operation.key for operation in work.operations)}
         self.status.ids(keys)
         self.status.losses(keys)
         self.moved()
-        # after the board: who sees that nothing is under way reads there what came of it
+        # after the board: whoever sees that nothing is in progress must find the result there
         self._works.pop(work.key, None)
         self.ended()
 
@@ -224,11 +223,12 @@ class UnderWay:
         elif isinstance(error, HeldBackError):
             logger.info("%s %s waits: %s", operation.verb, operation.key, error)
             self._held_back[operation.key] = (self.clock.monotonic() + _HOLD_AGAIN_S, str(error))
-        elif not isinstance(error, SkippedError):  # once what it needs is there, it is its turn at once
+        # not for a skipped operation: as soon as what it needs is there, it is tried again
+        elif not isinstance(error, SkippedError):
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)
             self.backoff.failed(operation.key, str(error), self.clock.monotonic())
-            # A change that failed leaves the old container running: it is looked at and mended in spite of the
-            # back-off, which is about the change.
+            # After a failed change the old container still runs. It is inspected and repaired in spite of the
+            # back-off, which only concerns the change.
             if isinstance(operation, ops.ReplaceContainer):
                 self.changing.add(operation.key)
             else:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Update checks: when registries are asked, what they said, and since when each newer image is known.
+"""Update checks: when registries are asked, what they answered, and since when each newer image is known.
 
-A check runs in its own thread and asks for each tag once, however many sections name it. What it learned is kept in
-memory; on flash only the newer images, so that their age survives a reboot, and only when they change. When the last
-check was is kept in the run directory, a tmpfs.
+A check runs in its own thread and asks for each tag once, however many sections name it. Results are kept in memory.
+On flash there are only the newer images, written when they change, so that their age survives a reboot. The time of
+the last check is stored in the run directory, a tmpfs.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_AWAY_S = 3600.0  # until a registry that could not be reached is asked again
-_INDEX_WORDS = ("index", "manifest.list")  # in the media type of what holds the images of several platforms
+_AWAY_S = 3600.0  # delay before an unreachable registry is asked again
+_INDEX_WORDS = ("index", "manifest.list")  # found in the media types of multi-platform images
 
 
 class Time(Protocol):
-    """The clocks: unix seconds, and the second of the local day."""
+    """The clocks: unix seconds, and seconds since local midnight."""
 
     def wall(self) -> float: ...
     def second_of_day(self) -> int: ...
@@ -72,7 +72,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What is known of a tag. `checked_at` is None where only the memory on flash tells of it."""
+    """What is known about a tag. `checked_at` is None if it comes only from the file on flash."""
 
     answer: Answer
     first_seen: float
@@ -90,7 +90,7 @@ class _Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """What one container runs: its image's id, and the reference that its section names."""
+    """The image of one container: its image id, and the reference in its section."""
 
     key: str
     reference: str
@@ -99,10 +99,11 @@ class _Look:
 
 @dataclass(slots=True, kw_only=True)
 class UpdateChecks:
-    """`memory` and `run_file`: the two files. `spread`, 0 to 1: this agent's place in the window.
+    """Runs and remembers checks. `memory` and `run_file`: the two files. `spread`, 0 to 1: this agent's position in the
+    time window.
 
-    `make_client` gives a client for one check; it asks the engine how dockerd reaches registries. `wake` is called
-    after a check, in any thread. Safe to call from several threads.
+    `make_client` returns a client for one check; it asks the engine how dockerd reaches registries. `wake` is called
+    after a check, in any thread. Methods may be called from several threads.
     """
 
     engine: Engine
@@ -114,8 +115,8 @@ class UpdateChecks:
     begin_thread: Callable[[Callable[[], None]], None]
     wake: Callable[[], None] = lambda: None
     time: Time = field(default_factory=SystemTime)
-    last: float | None = None  # when all were asked last, unix seconds
-    _limits: dict[str, int] = field(default_factory=dict)  # registry -> pulls that it still allows
+    last: float | None = None  # time of the last full check, unix seconds
+    _limits: dict[str, int] = field(default_factory=dict)  # registry -> remaining pulls
     _limited: dict[str, float] = field(default_factory=dict)  # registry -> unix seconds
     _known: dict[str, Known] = field(default_factory=dict)  # by reference
     _failures: dict[str, _Failure] = field(default_factory=dict)
@@ -130,26 +131,26 @@ class UpdateChecks:
         self._read()
 
     def known(self, reference: str) -> Known | None:
-        """What the registry said of a tag last, None where nothing is known."""
+        """The registry's last answer about a tag, None if there is none."""
         with self._lock:
             return self._known.get(reference)
 
     def learn_size(self, reference: str, size: int) -> None:
-        """What a pull of a reference downloads now, in bytes."""
+        """Notes the download size of a reference, in bytes."""
         with self._lock:
             found = self._known.get(reference)
             if found is not None:
                 self._known[reference] = replace(found, size=size)
 
     def results(self, desired: Desired) -> dict[str, CheckResult]:
-        """The state of each container's image, by key. Asks the engine for images that it was not asked for yet.
+        """The state of each container's image, by key. Asks the engine about images that are not known yet.
 
         Raises EngineError.
         """
         return {look.key: self._result(look) for look in self._looks(desired)}
 
     def offered(self, desired: Desired) -> dict[str, Available]:
-        """Key -> the image that its tag names in the registry and that it does not run. Raises EngineError."""
+        """Key -> the image that its tag names in the registry, if the container does not run it. Raises EngineError."""
         return {
             key: result.available
             for key, result in self.results(desired).items()
@@ -157,10 +158,10 @@ class UpdateChecks:
         }
 
     def answer(self, desired: Desired) -> dict[str, Any]:
-        """What `GET /v1/updates` gives; times are unix seconds, sizes bytes. Raises EngineError."""
+        """The answer of `GET /v1/updates`; times are unix seconds, sizes bytes. Raises EngineError."""
         results = self.results(desired)
         limited = self.limited_until()
-        # Copied, since a check in another thread adds to it while this is written out.
+        # copied, because a check in another thread may add entries
         with self._lock:
             limits = dict(self._limits)
         return {
@@ -177,19 +178,19 @@ class UpdateChecks:
                     "pulls_left": limits.get(name),
                     "limited_until": limited.get(name),
                 }
-                # A registry may be known for its pulls, or only for having refused: both are worth telling.
+                # listed if its pulls are known, or if it limits requests
                 for name in sorted(limits.keys() | limited.keys())
             ],
         }
 
     def limited_until(self) -> dict[str, float]:
-        """The registries that want to be left alone, and until when (unix seconds)."""
+        """Registries that limit requests -> until when (unix seconds)."""
         now = self.time.wall()
         with self._lock:
             return {name: until for name, until in self._limited.items() if until > now}
 
     def tick(self, desired: Desired) -> None:
-        """Begins a check where one is due. To be called every minute or so."""
+        """Begins a check if one is due. Call it about every minute."""
         now, settings = self.time.wall(), desired.agent
         if self._under_way is not None or not clock_is_set(now):
             return
@@ -207,16 +208,17 @@ class UpdateChecks:
             return
         window = settings.update_check_window
         if wait_s is not None and (window is None or not window.wait_s(self.time.second_of_day())):
-            # only the tags whose registry had enough, or was away: the others have been answered
+            # only tags whose registry was unreachable or limited requests; the others have been answered
             with self._lock:
                 due = {r for r, f in self._failures.items() if f.retry_at is not None and f.retry_at <= now}
             if due := due & {look.reference for look in self._looks(desired)}:
                 self._begin(desired, due)
 
     def check(self, desired: Desired, keys: Collection[str] = ()) -> Future[None]:
-        """Asks the registries of these containers (`container:NAME`), of all without `keys`; of what is under way the end.
+        """Asks the registries for these containers (`container:NAME`), or for all without `keys`. If a check is in
+        progress, returns that one.
 
-        Raises ConfigError for a container that is not declared, ClockNotSetError.
+        Raises ConfigError for an undeclared container, ClockNotSetError.
         """
         if not clock_is_set(self.time.wall()):
             raise ClockNotSetError("the clock is not set: no registry's certificate can be checked yet")
@@ -229,7 +231,7 @@ class UpdateChecks:
             self.last = self.time.wall()
             self._write(self.run_file, {"checked_at": self.last})
 
-        # only a check of all moves the next one
+        # only a full check postpones the next one
         done = note_check if not keys else _nothing
         return self._begin(desired, {look.reference for look in looks}, done=done)
 
@@ -250,7 +252,7 @@ class UpdateChecks:
             try:
                 self._check(desired, references)
             finally:
-                done()  # a check that broke off is not begun again at once
+                done()  # a check that failed is not repeated immediately
             self._remember(desired)
         except UcidockdError as exc:
             logger.warning("update check: %s", exc)
@@ -271,16 +273,17 @@ class UpdateChecks:
         self.wake()
 
     def _check(self, desired: Desired, references: Iterable[str]) -> None:
-        """One request for each tag, and no more to a registry that is away or has enough. Raises EngineError."""
+        """One request per tag, and no further requests to a registry that is unreachable or limits requests. Raises
+        EngineError."""
         looks = self._looks(desired)
         with self._lock:
-            self._images.clear()  # an image may have gained digests, or lost them
+            self._images.clear()  # images may have gained or lost digests
         away: dict[str, str] = {}
         with self.make_client(self.engine, desired) as client:
             for reference in sorted(references):
                 name = parse_image(reference)
                 if name.digest:
-                    continue  # it names one image for ever
+                    continue  # a digest always names the same image
                 until = self.limited_until().get(name.registry)
                 if until is not None:
                     self._fail(reference, UpdateState.LIMITED, f"{name.registry} limits requests", until)
@@ -305,7 +308,7 @@ class UpdateChecks:
         known = self.known(reference)
         try:
             answer = client.ask(name)
-            # the members of an index belong to its digest: they are asked for once
+            # the members of an index belong to its digest, so they are requested only once
             if known is not None and known.answer.digest == answer.digest:
                 answer = known.answer
             running = [image for image in map(self._image, image_ids) if image is not None]
@@ -339,7 +342,7 @@ class UpdateChecks:
                 self._limited[name.registry] = now + limit.window_s
 
     def _fail_away(self, reference: str, why: str) -> None:
-        """The way to the registry may be back soon."""
+        """Notes that a registry is unreachable; it is asked again later."""
         self._fail(reference, UpdateState.FAILED, why, self.time.wall() + _AWAY_S)
 
     def _fail(self, reference: str, state: UpdateState, why: str, retry_at: float | None = None) -> None:
@@ -347,7 +350,7 @@ class UpdateChecks:
             self._failures[reference] = _Failure(state=state, why=why, at=self.time.wall(), retry_at=retry_at)
 
     def _looks(self, desired: Desired) -> list[_Look]:
-        """What is compared: containers that exist, of images that may be pulled."""
+        """The images to compare: of existing containers whose images may be pulled."""
         records = {r.section: r for r in self.records.records() if r.kind == "container" and not r.swap}
         return [
             _Look(key=Key("container", c.section), reference=c.spec.image, image_id=record.image_id)
@@ -360,7 +363,7 @@ class UpdateChecks:
         known = self.known(look.reference)
         with self._lock:
             failure = self._failures.get(look.reference)
-        # a digest names one image for ever: there is nothing to ask
+        # a digest always names the same image: nothing to ask
         if parse_image(look.reference).digest:
             why = "its section names one digest"
             return CheckResult(reference=look.reference, state=UpdateState.CURRENT, why=why)
@@ -376,7 +379,8 @@ class UpdateChecks:
             return replace(result, state=failure.state, checked_at=failure.at)
         verdict = compare(look.reference, known.answer, self._image(look.image_id))
         result = replace(result, state=verdict.state, checked_at=known.checked_at)
-        if verdict.state is UpdateState.AVAILABLE:  # an update that was seen stays one, whatever failed since
+        # an update that was found remains one, whatever failed since
+        if verdict.state is UpdateState.AVAILABLE:
             available = Available(
                 reference=look.reference,
                 digest=known.answer.digest,
@@ -390,11 +394,11 @@ class UpdateChecks:
         return replace(result, why=verdict.why)
 
     def _image(self, image_id: str) -> RunningImage | None:
-        """None where the engine does not have it. Raises EngineError."""
+        """The image, None if the engine does not have it. Raises EngineError."""
         with self._lock:
             if image_id in self._images:
                 return self._images[image_id]
-        # Asked without the lock: the engine may take seconds, and the status is read meanwhile.
+        # asked without holding the lock: the engine may take seconds, and status is read meanwhile
         body = self.engine.inspect_image(image_id)
         found = None if body is None else _running(image_id, body)
         with self._lock:
@@ -404,7 +408,7 @@ class UpdateChecks:
     # the two files
 
     def _read(self) -> None:
-        """What is not readable is forgotten: a newer image then counts as seen at the next check."""
+        """Reads both files. Unreadable content is dropped: a newer image then counts as first seen at the next check."""
         try:
             self._written = json_object(self.memory.read_bytes())["tags"]
             for name, item in self._written.items():
@@ -421,8 +425,8 @@ class UpdateChecks:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             logger.warning("%s is not readable, the ages of newer images begin again: %s", self.memory, exc)
-            # All or nothing: a file that is half right may have been cut, and an age that is too short only delays an
-            # automatic update.
+            # all or nothing: a partly valid file may have been truncated, and too short an age only delays an
+            # automatic update
             self._written, self._known = {}, {}
         try:
             self.last = float(json_object(self.run_file.read_bytes())["checked_at"])
@@ -430,8 +434,8 @@ class UpdateChecks:
             self.last = None
 
     def _remember(self, desired: Desired) -> None:
-        """Writes what is newer than what runs, where that changed."""
-        # how long an image has been newer must outlive the agent; all else is asked for again
+        """Stores the newer images, if they changed."""
+        # only the age of newer images must outlive the agent; everything else is requested again
         references = {available.reference for available in self.offered(desired).values()}
         with self._lock:
             tags = {
@@ -458,7 +462,8 @@ class UpdateChecks:
 
 
 def _running(image_id: str, body: Mapping[str, Any]) -> RunningImage:
-    """From GET /images/{name}/json. Only the containerd store tells what the digests are of (`Descriptor`, API 1.48)."""
+    """From GET /images/{name}/json. Only the containerd store reports what the digests refer to (`Descriptor`, API
+    1.48)."""
     media_type = str((body.get("Descriptor") or {}).get("mediaType") or "")
     return RunningImage(
         image_id=image_id,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The HTTP side of the agent, built when it is needed: a first client on the control socket, or `listen`.
+"""The HTTP side of the agent, created when it is needed: on the first client of the control socket, or for `listen`.
 
-Starlette, uvicorn and the routes take 6 MiB, and where LuCI uses ubus they may never be needed. Until then the control
-socket is there and the kernel keeps its clients waiting.
+Starlette, uvicorn and the routes take 6 MiB, and may never be needed if LuCI uses ubus. Until then the control socket
+exists and the kernel queues its clients.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the routes are about, and who knows the sessions."""
+    """The objects that the routes need, and the session manager."""
 
     options: RuntimeOptions
     agent: AgentPort
@@ -52,7 +52,7 @@ class Parts:
 
 
 class Web:
-    """`async with Web(parts, path):` holds the control socket at `path` until the block ends."""
+    """`async with Web(parts, path):` serves the control socket at `path` until the block ends."""
 
     def __init__(self, parts: Parts, path: Path) -> None:
         self._settings = AgentSettings()
@@ -69,7 +69,7 @@ class Web:
         self._listener = listener = bind(self._path)
 
         def first_client() -> None:
-            # it is not accepted here: the server takes it, once it is built
+            # not accepted here: the server accepts it once it exists
             self._loop.remove_reader(listener)
             self._wanted.set()
 
@@ -78,7 +78,7 @@ class Web:
         return self
 
     def close_soon(self) -> None:
-        """Begins to close; the end of the block waits for that."""
+        """Begins to close; the end of the block waits until it is closed."""
         self._closing.set()
         self._wanted.set()
 
@@ -90,7 +90,7 @@ class Web:
             await self._task
 
     def settings_read(self, settings: AgentSettings) -> None:
-        """The agent section that a pass read, in its thread."""
+        """Takes the agent section that a pass read. Called in the pass's thread."""
         if settings.listen and isinstance(self._parts.sessions, TokenFile):
             # clients of the listener need the token file
             try:
@@ -113,14 +113,14 @@ class Web:
             if not self._closing.is_set():
                 await self._serve(listener)
         except Exception:
-            # what runs continues; clients are told at once, since the socket is closed
+            # the rest of the agent continues; clients notice immediately, because the socket is closed
             logger.exception("the control socket cannot be served")
         finally:
             listener.close()
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, listener: socket.socket) -> None:
-        # some tenths of a second, in which a pass may want to continue
+        # in a thread: takes some tenths of a second, during which passes must be able to run
         await asyncio.to_thread(_import_doors)
         server, self._listeners = _make_doors(self._parts, self._settings, listener, self._path)
         async with server, self._listeners:
@@ -136,8 +136,8 @@ def _import_doors() -> None:
 def _make_doors(
     parts: Parts, settings: AgentSettings, listener: socket.socket, path: Path
 ) -> tuple[ControlServer, Listeners]:
-    """The server of the control socket that `listener` is bound to, and what follows the agent section."""
-    # All of it here: Starlette and uvicorn are some MiB that an agent without clients does without.
+    """The server of the control socket that `listener` is bound to, and the listeners of the agent section."""
+    # imported here: Starlette and uvicorn take some MiB that an agent without clients does not need
     from agent.api.access.access import Access
     from agent.api.access.listeners import Listeners
     from agent.api.access.subnets import Subnets
@@ -147,13 +147,13 @@ def _make_doors(
     access = Access(parts.sessions, Subnets(parts.engine), settings=settings)
     app = make_app(parts.agent, parts.engine, access, parts.consoles, jobs=parts.jobs, data=parts.data)
     listeners = Listeners(app, access, parts.agent.board, wan=lambda: wan_addresses(parts.options))
-    # Asked for at once: a pass that follows may be a minute away.
+    # apply the settings immediately: the next pass may be a minute away
     listeners.want(settings)
     return ControlServer(app, path, listener=listener), listeners
 
 
 def wan_addresses(options: RuntimeOptions) -> frozenset[IpAddress]:
-    """Addresses in zones that refuse input; none where there is no OpenWrt firewall. Blocks. Raises ConfigError."""
+    """Addresses in zones that refuse input; empty without an OpenWrt firewall. Blocks. Raises ConfigError."""
     store = TextUciStore(config_dir=options.config_dir, override_dir=options.override_dir)
     try:
         return device_addresses(wan_devices(store.load("firewall"), store.load("network")))

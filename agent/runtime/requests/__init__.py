@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people ask the running agent for, and the same of the command line where none runs."""
+"""Requests to the running agent, and the same for the command line if no agent runs."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Adopting what runs, and imports: containers on the engine and pasted lines become sections of /etc/config/containers.
+"""Adopting and importing: existing containers and pasted docker lines become sections of /etc/config/containers.
 
-Blocking. `agent.plan.adoption` and `agent.convert` decide what to write; here is the gathering before it, the proof that the
-sections say what was meant (they are decoded again), and the commit. The next pass swaps the container for one of ours, as
-for any section with `option adopt 1`.
+Blocking. `agent.plan.adoption` and `agent.convert` decide what to write. This module collects their input, decodes
+the sections again to prove that they mean what was intended, and commits them. The next pass replaces the container
+with one of ours, as for any section with `option adopt 1`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptRequest:
-    """`container`: name or id; `section`: "" makes one of the name. `show_secrets` is about the preview only."""
+    """`container`: name or id; `section`: "" derives it from the name. `show_secrets` only affects the preview."""
 
     container: str
     section: str = ""
@@ -59,19 +59,19 @@ def adopt_container(reconciler: Reconciler, request: AdoptRequest) -> dict[str, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopter:
-    """What adopting works on."""
+    """Adopts one container."""
 
     engine: Engine
     store: UciStore
     records: tuple[Record, ...]
 
     def run(self, request: AdoptRequest) -> dict[str, Any]:
-        """The sections as text, what they do not say, and whether they were committed.
+        """The sections as text, what they cannot express, and whether they were committed.
 
-        Raises ConfigError, ConflictError (another program wrote the file each time we tried), EngineError.
+        Raises ConfigError, ConflictError (another program wrote the file at every attempt), EngineError.
         """
         inspect = self._inspect(request.container)
-        # others may write the file between our reading and our commit: then it is decided again, on what they wrote
+        # others may write the file between our read and our commit: then decide again with their version
         for left in reversed(range(_TRIES)):
             package, content_hash = self._package()
             sections, notes = self._sections(inspect, package, request.section)
@@ -92,7 +92,7 @@ class Adopter:
         seen = self.engine.inspect_container(ref) if ref else None
         if seen is None or seen.inspect is None:
             raise EngineError(f"there is no container {ref}; `docker ps -a` or LuCI lists them", status=404)
-        # only a record says that it is ours: labels prove nothing
+        # only a record makes a container ours: labels prove nothing
         owner = next((r for r in self.records if r.kind == "container" and r.object_id == seen.id), None)
         if owner is not None:
             raise ConfigError(f"{seen.name} is managed already, by the section {owner.section}")
@@ -100,8 +100,8 @@ class Adopter:
             raise ConflictError(
                 f"{seen.name} was run with --rm: the engine removes it when it stops, there would be no way back"
             )
-        # Written into the section, an address that the engine made up would be fixed for ever, and clash if the section
-        # is copied.
+        # Leave out an address that the engine chose: in the section it would be fixed for ever, and collide if the
+        # section is copied.
         chosen = self.engine.inspect_chosen_mac(seen.id)
         if chosen is None:
             return seen.inspect
@@ -131,14 +131,14 @@ class Adopter:
             raise ConfigError(f"the section name {wanted!r} {reason}: expected a free name")
         around = self._surroundings(inspect, desired, taken)
         adoption = adopt(inspect, around, section=wanted or section_name(name, taken, suffix="ct"))
-        # Written, read again as any file is, and checked beside the sections that there are: only then it is shown or
-        # committed.
+        # Encode the sections, decode them like any file, and check them together with the existing sections before
+        # they are shown or committed.
         sections, notes = _encode(adoption, around.sections)
         self._check(package, sections)
         return sections, [*adoption.notes, *notes]
 
     def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> Surroundings:
-        # Everything that deciding needs is asked for here, so that deciding does no I/O.
+        # collect all input here, so that the decision itself does no I/O
         networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
         mounts = inspect.get("Mounts") or ()
         volumes = {str(m["Name"]) for m in mounts if m.get("Type") == "volume"}
@@ -147,7 +147,7 @@ class Adopter:
         image = str((inspect.get("Config") or {}).get("Image") or "")
         sections: dict[str, str] = {Key("network", n.name): n.section for n in desired.networks}
         sections |= {Key("volume", v.name): v.section for v in desired.volumes}
-        # what is a default of the image, or declared already, is not written into the section
+        # image defaults and existing sections, which are not written into the section
         return Surroundings(
             image=self.engine.inspect_image(str(inspect.get("Image"))) or {},
             image_id_now=str((self.engine.inspect_image(image) or {}).get("Id", "")),
@@ -160,7 +160,7 @@ class Adopter:
         )
 
     def _shared_with(self, host: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        # The engine shows ids; a section names what outlives them.
+        # the engine reports ids, which change; a section uses names
         for key in ("NetworkMode", "IpcMode", "PidMode"):
             kind, _, other = str(host.get(key) or "").partition(":")
             seen = self.engine.inspect_container(other) if kind == "container" else None
@@ -173,7 +173,8 @@ class Adopter:
                 yield other, seen.name
 
     def _check(self, package: Package, sections: tuple[Section, ...]) -> None:
-        """Whether the package is still valid as a whole with the new sections: clashing ports and the like."""
+        """Checks that the package is still valid with the new sections (clashing ports, for example). Raises
+        ConflictError."""
         names = {section.name for section in sections}
         result = decode_edited(self.store, replace(package, sections=(*package.sections, *sections)))
         wrong = [i.text() for i in result.issues if i.section in names and i.severity == "error"]
@@ -182,7 +183,7 @@ class Adopter:
 
 
 def lost_comments(store: UciStore, package: str) -> list[str]:
-    """What writing the package costs its comments, as a note."""
+    """A note if writing the package loses comments."""
     path = store.source_path(package)
     try:
         lines = read_text(path).splitlines()
@@ -192,13 +193,13 @@ def lost_comments(store: UciStore, package: str) -> list[str]:
     return [f"the comments in {path} are lost, as with `uci commit`"] if lost else []
 
 
-# sections, and the proof that they say what was meant
+# sections, and the proof that they mean what was intended
 
 
 def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Section, ...], list[str]]:
-    """Networks and volumes first. What UCI's syntax has no words for is left out and noted."""
+    """The sections, networks and volumes first. Whatever the syntax of UCI cannot express is left out and noted."""
     notes: list[str] = []
-    # Entries of sections name sections, and the engine knows Docker names only.
+    # sections refer to sections, while the engine only knows Docker names
     networks = {n.name: n.section for n in adoption.networks}
     volumes = {v.name: v.section for v in adoption.volumes}
     for key, section in declared.items():
@@ -215,9 +216,9 @@ def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Sect
 
 
 def _proved(resource: Container | Network | Volume, section: Section, notes: list[str]) -> Section:
-    """The section without what does not decode, and a note for each thing that does not come back as it was."""
+    """The section without options that do not decode, and a note for each value that decodes to something else."""
     dropped: set[str] = set()
-    while True:  # what is left out may be what another option needs
+    while True:  # repeated, because a removed option may be required by another one
         reader = SectionReader(section, package=PACKAGE, file="")
         decoded: Container | Network | Volume
         match section.type:
@@ -242,15 +243,15 @@ def _proved(resource: Container | Network | Volume, section: Section, notes: lis
 
 
 def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
-    """Without the options, or the items of lists, at these places."""
+    """The section without the options, or list entries, at these places."""
     options = []
     for option in section.options:
-        # A refused place is the whole option or one entry of a list; a text has only the entry 0.
+        # a place is a whole option, or one entry of a list; a string only has entry 0
         if (option.name, None) in places or (isinstance(option.value, str) and (option.name, 0) in places):
             continue
         if isinstance(option.value, tuple):
             items = tuple(v for i, v in enumerate(option.value) if (option.name, i) not in places)
-            # A list without entries is not the same as no list: some options mean "nothing" by it.
+            # drop a list without entries: an empty list would be another value than no list
             if not items:
                 continue
             option = Option(name=option.name, value=items)
@@ -266,8 +267,8 @@ def _without(section: Section, places: set[tuple[str, int | None]]) -> Section:
 def _answer(
     request: AdoptRequest, name: str, sections: tuple[Section, ...], notes: list[str]
 ) -> dict[str, Any]:
-    # environment values never show; labels, options and words of a command where their name says
-    # secret
+    # environment values are never shown; labels, options and command words are masked if their name says that they
+    # are secret
     shown = (
         sections
         if request.show_secrets
@@ -287,10 +288,10 @@ def _answer(
 
 
 def _masked_option(option: Option) -> Option:
-    # A health check as one text is a shell line, which may hold a password.
+    # a health check given as a string is a shell line, which may contain a password
     if isinstance(option.value, str):
         return replace(option, value=hidden_text(option.value)) if option.name == "health_cmd" else option
-    # Every value: what is in an image's environment is not known to be harmless.
+    # every value, because values from an image's environment may be secret
     if option.name == "env":
         return replace(option, value=tuple(item.partition("=")[0] + "=***" for item in option.value))
     if option.name in {"label", "log_opt", "opt", "annotation", "storage_opt"}:
@@ -303,7 +304,7 @@ def _masked_option(option: Option) -> Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
-    """What importing works on. `files`: the folder that stands for `/`, for tests."""
+    """Imports text as sections. `files`: the directory that stands for `/`, for tests."""
 
     store: UciStore
     read_compose: Callable[[str], str] | None = None
@@ -312,19 +313,18 @@ class Importer:
     def run(self, request: ImportRequest) -> dict[str, Any]:
         """The sections with a report, and whether they were committed.
 
-        Raises ConfigError, ConflictError (others wrote the file each time we tried), OSError.
+        Raises ConfigError, ConflictError (others wrote the file at every attempt), OSError.
         """
-        from agent.convert.requests import convert  # only imports need it, adopting does not
+        from agent.convert.requests import convert  # only imports need it
 
-        # Others may write the file between our reading and our commit: what was decided is then decided again, beside
-        # what they wrote.
+        # Others may write the file between our read and our commit: then decide again with their version.
         for left in reversed(range(_TRIES)):
             packages, content_hash = self._packages()
             imported = convert(request, packages, read_file=PATHS.read_text, read_compose=self.read_compose)
             if not request.commit:
                 break
             imported.answer["warnings"] += lost_comments(self.store, PACKAGE)
-            # before the sections that name them. A file that is there is never overwritten.
+            # written before the sections that name them; an existing file is never overwritten
             for name, content in imported.files.items():
                 path = self.files / name.lstrip("/")
                 data = content.encode()
@@ -334,7 +334,8 @@ class Importer:
                     if PATHS.ask(file_bytes, str(path)) != data:
                         raise ConfigError(f"{name} is there already with another content; move it away first")
                     continue
-                if PATHS.ask(os.path.islink, str(path)):  # writing would make a file wherever it leads
+                # writing would create a file wherever the link points
+                if PATHS.ask(os.path.islink, str(path)):
                     raise ConfigError(f"{name} is a link to a file that does not exist; remove it first")
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 atomic_write(path, data, mode=0o600)
@@ -356,6 +357,6 @@ class Importer:
                 packages[name], found = load_for_edit(self.store, name)
             except UciMissing:
                 continue
-            # Only this package is written; the others are read for what their sections mean.
+            # only this package is written; the others are read to resolve references
             content_hash = found if name == PACKAGE else content_hash
         return packages, content_hash

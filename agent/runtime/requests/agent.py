@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What clients ask the running agent for, by HTTP and by ubus: `agent.api.port` on top of the loop and the reconciler.
+"""Requests of clients to the running agent, by HTTP and by ubus: `agent.api.port` on top of the loop and the reconciler.
 
-Nothing is decided here. What blocks runs in a thread, and between two passes where it needs them to stand still; what few
-ask for is imported when it is asked for.
+Nothing is decided here. Blocking calls run in a thread, and between two passes if passes must not run meanwhile.
+Modules that few requests need are imported on use.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from agent.runtime.requests.versions import Asked
     from agent.storage.upkeep import Upkeep
 
-_WAVES = 20  # passes of one `reconcile`: what comes back again and again does not keep it for ever
-_COPY_WAITS_S = 60.0  # for what is being done to a container whose volume is to be copied
+_WAVES = 20  # passes of one `reconcile`: a container that keeps failing must not prolong it for ever
+_COPY_WAITS_S = 60.0  # time to wait for works on a container before its volume is copied
 _LOOK_AGAIN_S = 0.05
 
 
@@ -58,14 +58,14 @@ class RunningAgent:
         self._one_client = asyncio.Lock()
 
     async def plan(self, given: Given | None = None) -> dict[str, Any]:
-        """What a pass would do now, or would do were `given` committed."""
-        # an agent that nobody asks does without
+        """What a pass would do now, or would do if `given` were committed."""
+        # imported here: an agent without clients does not need them
         from agent.runtime.requests.foresight import foresee
         from agent.runtime.requests.planning import plan_answer
 
         if given is not None:
             return await self._plan_of(given)
-        # A client that has just committed wants the answer to what it wrote.
+        # a client that has just committed expects an answer about what it wrote
         await self._loop.settled_files()
 
         def plan_now() -> Outlook:
@@ -84,11 +84,11 @@ class RunningAgent:
         return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
 
     async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
-        """Does a full pass now, without regard to what failed before.
+        """Runs a full pass now, including everything that failed before.
 
-        Waits for that and for what was under way, and continues while something can be done at once: what they leave to
-        do is a matter of this call too. What waits for something else is told. `settle_s`: seconds that what was
-        started has to run before it counts as done.
+        Waits for the pass and for works in progress, and continues as long as more can be done at once, because
+        follow-up work belongs to this request. Resources that wait for something else are reported. `settle_s`:
+        seconds that a started container has to run before it counts as done.
         """
         from agent.runtime.requests.planning import reconcile_answer
 
@@ -96,12 +96,13 @@ class RunningAgent:
             with self._loop.counted():
                 self._reconciler.forget_failures()
                 self._loop.read_config()
-                # what a person asks for is meant for the engine that is there
+                # a request by a person is meant for the engine that is running
                 if self._reconciler.daemon is not None:
                     self._reconciler.daemon.accept_engine()
                 self._reconciler.begin_pass(deep=None)
 
-        # Before the pass, and outside of it: what a person stopped manually is now meant to follow its section.
+        # before the pass and outside of it: containers that a person stopped manually shall follow their sections
+        # again
         self._reconciler.holds.clear()
         await self._loop.settled_files()
         with self._reconciler.under_way.collecting() as outcomes:
@@ -110,14 +111,14 @@ class RunningAgent:
             return reconcile_answer(found, outcomes, self.config_issues())
 
     async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
-        """Goes on while something can be done at once; returns what is then left."""
+        """Continues while something can be done at once; returns what is left then."""
         from agent.runtime.requests.planning import Settling
 
         settling, waves = Settling(settle_s, self._reconciler.monotonic), 0
         while True:
             await self._loop.ended()
             found = await self._loop.in_pass(self._go_on)
-            # what was begun may end well and be gone a second later (a service that exits): `settle_s` is that second
+            # a started container may end a second later (a service that exits): `settle_s` covers that time
             waves += self._reconciler.under_way.is_busy()
             if waves >= _WAVES or not (self._reconciler.under_way.is_busy() or settling.lasts(outcomes)):
                 return found
@@ -125,15 +126,15 @@ class RunningAgent:
                 await asyncio.sleep(Settling.LOOK_S)
 
     async def update(self, names: Sequence[str]) -> dict[str, object]:
-        """Replaces containers by ones of the newest images; answers when that is done or waits for something."""
+        """Updates containers to the newest images; returns when that is done or has to wait."""
         return await self._renew(names, back=False)
 
     async def rollback(self, name: str, *, with_data: bool = False) -> dict[str, object]:
-        """Takes a container back to the image before."""
+        """Takes a container back to its previous image."""
         return await self._renew([name], back=True, with_data=with_data)
 
     async def _renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, object]:
-        from agent.runtime.requests.versions import answer, ask  # few need it
+        from agent.runtime.requests.versions import answer, ask  # imported here because few requests need it
 
         def begin() -> tuple[Asked, ...]:
             self._loop.read_config()
@@ -149,8 +150,8 @@ class RunningAgent:
             return answer(self._reconciler, asked, found, outcomes)
 
     def _go_on(self) -> Outlook:
-        """Begins what can be done by now. What it gives counts when nothing is."""
-        from agent.runtime.requests.foresight import foresee  # as above
+        """Begins what can be done now. The returned outlook is final if nothing was begun."""
+        from agent.runtime.requests.foresight import foresee  # see above
 
         found = foresee(self._reconciler)
         if found.plan.works and not self._reconciler.stopping.is_set():
@@ -159,20 +160,20 @@ class RunningAgent:
         return found
 
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, object]]:
-        """The mistakes of the configuration, were `texts` the files of the packages that they are for."""
-        from agent.runtime.requests.foresight import mistakes  # as above
+        """The mistakes in the configuration if these `texts` were the files of their packages."""
+        from agent.runtime.requests.foresight import mistakes  # see above
 
         issues = await asyncio.to_thread(mistakes, self._reconciler, Given(texts=texts))
         return [issue_as_json(issue) for issue in issues]
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
-        """What all containers take now, or one of them in the last hours."""
+        """The present load of all containers, or of one of them over the last hours."""
         if self._loads is None:
             raise ConflictError("this agent measures no load")
         return self._loads.of(name, hours=hours) if name else await self._loads.now()
 
     def load_metrics(self) -> list[Metric]:
-        """What containers took at the last sample."""
+        """The load of containers at the last sample."""
         return self._loads.metrics() if self._loads is not None else []
 
     def api_version(self) -> str:
@@ -181,44 +182,45 @@ class RunningAgent:
         return desired.daemon.api_version if desired is not None and desired.daemon is not None else ""
 
     def images(self) -> frozenset[str]:
-        """The images, references and ids, that no clean-up may take. Raises ConfigError, ConflictError."""
+        """The images (references and ids) that no clean-up may remove. Raises ConfigError, ConflictError."""
         from agent.plan.prune import needed_images
 
         return frozenset(needed_images(self._reconciler.declared(), self._reconciler.records.records()))
 
     def auths(self) -> Sequence[RegistryAuth]:
-        """The registry logins that UCI has now."""
+        """The registry logins in UCI."""
         desired = self._reconciler.desired
         return desired.auths if desired is not None else ()
 
     async def adopt(
         self, container: str, *, section: str, commit: bool, show_secrets: bool
     ) -> dict[str, object]:
-        """A container that is not ours as UCI sections; the commit is seen as any other."""
-        from agent.runtime.requests.adopt import AdoptRequest, adopt_container  # a megabyte that few need
+        """A foreign container as UCI sections; a commit triggers a pass like any other edit."""
+        # takes a megabyte that few requests need
+        from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 
         request = AdoptRequest(container=container, section=section, commit=commit, show_secrets=show_secrets)
         return await asyncio.to_thread(adopt_container, self._reconciler, request)
 
     async def import_text(self, request: ImportRequest) -> dict[str, object]:
-        """A docker run line or a compose file as UCI sections; the commit is seen as any other."""
-        from agent.runtime.requests.adopt import Importer  # a megabyte that few need
+        """A docker run line or compose file as UCI sections; a commit triggers a pass like any other edit."""
+        from agent.runtime.requests.adopt import Importer  # takes a megabyte that few requests need
 
         return await asyncio.to_thread(Importer(store=self._reconciler.store).run, request)
 
     def export_text(self, form: str, names: Sequence[str]) -> str:
         """Container sections as docker run lines or a compose file."""
-        from agent.convert.requests import export  # as above
+        from agent.convert.requests import export  # see above
 
         return export(form, names, self._reconciler.declared())
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """See `agent.storage.room`."""
-        from agent.storage.room import PruneRequest  # few need it
+        from agent.storage.room import PruneRequest  # imported here because few requests need it
 
         if self._upkeep is None:
             raise ConflictError("this agent does not clean up")
-        # Without a configuration every image would look unneeded.
+        # without a configuration every image would look unneeded
         self._reconciler.declared()
         request = PruneRequest(**{"images": self._upkeep.images(), **asked})
         return await asyncio.to_thread(self._upkeep.prune, request)
@@ -230,7 +232,7 @@ class RunningAgent:
         return await asyncio.to_thread(self._notices.test, name)
 
     async def diff(self, name: str) -> dict[str, object]:
-        """One container section against what the engine shows."""
+        """The differences between one container section and its container on the engine."""
 
         def diff_now() -> dict[str, object]:
             from agent.runtime.requests.planning import diff
@@ -238,7 +240,7 @@ class RunningAgent:
             self._reconciler.read_config()
             return diff(self._reconciler, name)
 
-        # Between two passes: half a swap would show as differences that nobody made.
+        # between two passes: a half-done swap would show differences that no user made
         return await self._loop.in_pass(diff_now)
 
     async def describe(self, name: str) -> dict[str, object]:
@@ -247,41 +249,42 @@ class RunningAgent:
         def describe_now() -> dict[str, object]:
             from agent.runtime.requests.planning import describe
 
-            # The section may have been committed a moment ago: what is described is what is in the file.
+            # read the file first: the section may have been committed a moment ago
             self._reconciler.read_config()
             return describe(self._reconciler, name)
 
         return await self._loop.in_pass(describe_now)
 
     async def history(self, name: str) -> dict[str, object]:
-        """The settings that a container section had."""
-        from agent.runtime.requests.versions import past  # few need it
+        """The earlier settings of a container section."""
+        from agent.runtime.requests.versions import past  # imported here because few requests need it
 
         return await asyncio.to_thread(past(self._reconciler).show, name)
 
     async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
-        """One of them as the section again; the commit is seen as any other."""
-        from agent.runtime.requests.versions import past  # as above
+        """Restores earlier settings to the section; a commit triggers a pass like any other edit."""
+        from agent.runtime.requests.versions import past  # see above
 
         return await asyncio.to_thread(past(self._reconciler).go_back, name, number, commit=commit)
 
     async def manual(self, container: str, action: str) -> None:
-        """Holds a managed container as a manual action leaves it; others are not ours to hold. Before the action."""
+        """Holds a managed container as a manual action leaves it; other containers are ignored. Call it before the
+        action."""
         if await asyncio.to_thread(self._reconciler.manual.hold, container, action):
             self._loop.trigger()
 
     async def manual_failed(self, container: str) -> None:
-        """The engine refused the action: nothing is held for it."""
+        """The engine refused the action: removes its hold."""
         await asyncio.to_thread(self._reconciler.manual.release, container)
         self._loop.trigger()
 
     async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
-        """See `agent.data.volumes.Manual`. Those that have a mistake in their section are left alone anyway."""
+        """See `agent.data.volumes.Manual`. Containers of invalid sections are left alone anyway."""
         keys = self._reconciler.manual.mounting(frozenset(volumes))
-        # passes leave them alone from here on; what an earlier one began is waited for below
+        # passes leave the containers alone from here on; works that an earlier pass began are awaited below
         self._reconciler.holds.begin_copy(keys)
         for _ in range(round(_COPY_WAITS_S / _LOOK_AGAIN_S)):
-            # between two passes: one that began before may still plan for them
+            # between two passes, because a pass that began earlier may still plan for them
             at_work = await self._loop.in_pass(
                 lambda: sorted(key for key in keys if self._reconciler.under_way.doing(key))
             )
@@ -289,7 +292,7 @@ class RunningAgent:
                 return keys
             await asyncio.sleep(_LOOK_AGAIN_S)
         await self.end_copy(keys)
-        # Given up rather than waited for ever: a pull may take an hour, and the client would have gone by then.
+        # give up instead of waiting for ever: a pull may take an hour, and the client would be gone
         raise ConflictError(f"{at_work[0]} is being changed; try again when that is done")
 
     async def end_copy(self, keys: frozenset[str]) -> None:
@@ -303,27 +306,27 @@ class RunningAgent:
         return frozenset(containers) & ours
 
     async def updates(self) -> dict[str, object]:
-        """What the last checks of images found."""
+        """The results of the last update checks."""
         desired, checks = self._reconciler.desired, self._reconciler.updates
         if desired is None or checks is None:
             return {"checked_at": None, "checking": False, "containers": [], "registries": []}
-        # It may ask the engine which image a container has.
+        # in a thread, because it may ask the engine about images
         return await asyncio.to_thread(checks.answer, desired)
 
     async def check_updates(self, names: Sequence[str] = ()) -> dict[str, object]:
-        """Asks the registries now; answers when they have been asked."""
+        """Asks the registries now; returns when they have answered."""
         desired = self._reconciler.declared()
-        # a section's name wins over the name that another one has in Docker
+        # a section's name takes precedence over another section's Docker name
         by_name = {c.name: c.section for c in desired.containers}
         by_name |= {c.section: c.section for c in desired.containers}
         keys = [Key("container", by_name.get(name, name)) for name in names]
-        # A check that is under way is joined: two clients who ask at once cost the registries no more than one.
+        # joins a check in progress: two clients at the same time cause only one check
         under_way = await asyncio.to_thread(lambda: self._reconciler.update_checks().check(desired, keys))
         await asyncio.wrap_future(under_way)
         return await self.updates()
 
     async def tls_client(self, name: str, *, days: int) -> dict[str, object]:
-        """A client's bundle, one at a time: each takes a child process. It is written nowhere."""
+        """A client's certificate bundle, one request at a time because each starts a child process. Nothing is stored."""
         maker = self._reconciler.certificates
         if maker is None:
             raise ConfigError("this agent makes no certificates")
@@ -332,7 +335,7 @@ class RunningAgent:
         return asdict(made)
 
     async def dockerd(self, wish: DaemonAction) -> None:
-        """Has the next pass start, stop or restart dockerd."""
+        """Makes the next pass start, stop or restart dockerd."""
         stage = self._reconciler.daemon
         if stage is None:
             raise ConflictError("this agent does not run dockerd")
@@ -340,22 +343,22 @@ class RunningAgent:
         self._loop.trigger()
 
     async def look_at_move(self, target: str) -> dict[str, Any]:
-        """What a move of dockerd's data there would do."""
+        """What moving dockerd's data to `target` would do."""
         return await self.mover().look(target)
 
     async def move_data(self, target: str, told: Told) -> None:
-        """Moves dockerd's data there."""
+        """Moves dockerd's data to `target`."""
         await self.mover().move(target, told)
 
     def mover(self) -> Mover:
-        """What moves dockerd's data. Raises ConflictError where this agent does not run dockerd."""
+        """The mover of dockerd's data. Raises ConflictError if this agent does not run dockerd."""
         if self._make_mover is None:
             raise ConflictError("this agent does not run dockerd")
         return self._make_mover()
 
     def config_issues(self) -> list[dict[str, object]]:
         """The mistakes of the last read, and why containers wait for dockerd."""
-        # beside the mistakes, or a person who sees none would look for the cause elsewhere
+        # shown with the mistakes, because users look there for the cause
         holding = self._reconciler.daemon.holding if self._reconciler.daemon is not None else ""
         found: list[dict[str, object]] = [
             {"severity": i.severity, "text": i.text()} for i in self._reconciler.last.issues

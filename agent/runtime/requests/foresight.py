@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a pass would do: now, or were a change committed. Nothing is changed, and nothing of it is remembered.
+"""What a pass would do now, or if a change were committed. Changes and remembers nothing.
 
-It looks and plans as a pass does, then adds what planning does not see: a configuration that cannot be used, dockerd's part,
-what is under way, and why something was rolled back. `planning` puts it into words.
+It observes and plans like a pass. Then it adds what planning does not see: an unusable configuration, dockerd's part,
+works in progress, and why something was rolled back. `planning` turns it into answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.status.conditions import ConditionType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenChange:
-    """A configuration that is given, and, where single sections are, the one `before` them and their `keys`."""
+    """A given configuration. If single sections are given: also the configuration `before` them, and their `keys`."""
 
     loaded: LoadResult
     before: LoadResult | None
@@ -32,20 +32,20 @@ class GivenChange:
 
 
 def foresee(of: Reconciler) -> Outlook:
-    """What a pass would do now, and all else that is not as declared. Raises EngineError."""
+    """What a pass would do now, and everything else that is not as declared. Raises EngineError."""
     return _outlook(of, of.last, of.desired, committed=True)
 
 
 def mistakes(of: Reconciler, given: Given) -> tuple[Issue, ...]:
-    """What is wrong with it, and what of it this router cannot have. Raises ConfigError."""
+    """The mistakes in a given configuration, including settings that this router does not support. Raises ConfigError."""
     loaded = of.load_given(given)
     return loaded.issues if of.daemon is None else (*loaded.issues, *not_here(of.daemon, loaded))
 
 
 def load_change(of: Reconciler, given: Given) -> GivenChange:
-    """Reads what is given, for `foresee_change`; it reads files. Raises ConfigError for what UCI cannot express."""
+    """Reads a given configuration for `foresee_change`. Raises ConfigError for values that UCI cannot express."""
     loaded = of.load_given(given)
-    # What UCI says without the given sections: only the difference to that is the answer to "what would this change do".
+    # the configuration without the given sections: the difference to it answers what the change would do
     before = of.load_given(replace(given, sections={})) if given.sections else None
     names = {name for sections in given.sections.values() for name in sections}
     keys = {Key(kind, name) for name in names for kind in ("container", "network", "volume")}
@@ -53,7 +53,7 @@ def load_change(of: Reconciler, given: Given) -> GivenChange:
 
 
 def foresee_change(of: Reconciler, change: GivenChange) -> Outlook:
-    """The same, were that committed. Of single sections: only what follows from them. Raises EngineError."""
+    """What a pass would do if the change were committed. For single sections: only their effects. Raises EngineError."""
     found = _outlook(of, change.loaded, change.loaded.desired, committed=False)
     if change.before is None:
         return found
@@ -66,18 +66,18 @@ def _outlook(of: Reconciler, loaded: LoadResult, desired: Desired | None, *, com
     extra = entries_of(loaded, desired, holding)
     if desired is None or not desired.agent.enabled:
         return Outlook(plan=ops.Plan(), entries=tuple(extra))
-    # dockerd first, as in a pass: a restart of it comes before what is done to containers
+    # dockerd first, as in a pass: its restart comes before operations on containers
     before: tuple[ops.ChangeDaemon, ...] = ()
     if of.daemon is not None and not holding:
         before, failed = foreseen(of.daemon, desired)
         extra += failed
-    # A person waits for this answer: it may cost the calls that a pass saves.
+    # a person waits for this answer, so it may make calls that a pass avoids
     of.standing.look(thoroughly=True)
     look = of.look(desired, None, {}, committed=committed)
     plan = reconcile(look.desired, look.observed, look.context)
     if committed:
         plan = of.with_outputs(plan, desired)
-    # what waits for a disk or a network is shown with what is done once that is there
+    # show what waits for another resource together with the operations that follow once that is ready
     later = plan
     if any(finding.once for finding in plan.findings):
         later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
@@ -90,7 +90,7 @@ def _outlook(of: Reconciler, loaded: LoadResult, desired: Desired | None, *, com
     )
     entries = list(found.entries)
     for i, entry in enumerate(entries):
-        # planning knows only that it was rolled back; the board knows why
+        # planning only knows that there was a rollback; the board knows why
         why = of.board.standing(entry.key, ConditionType.DEGRADED)
         told = why is not None and why.reason == "RolledBack" and why.message not in entry.message
         if entry.state == "rolled back" and why is not None and told:

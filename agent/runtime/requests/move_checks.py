@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is known of a move of Docker's data before it begins: may the data go there, is there room, how long will it take.
+"""Checks before Docker's data is moved: whether it may go there, whether there is room, and how long it will take.
 
-`agent.runtime.requests.moving` moves it.
+`agent.runtime.requests.moving` does the move.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from agent.uci.syntax import Package
 from agent.wire.record_lines import json_object
 
 PACKAGE, OPTION = "dockerd", "data_root"
-RESERVE = 64 * 1024**2  # stays free on the new disk
+RESERVE = 64 * 1024**2  # kept free on the new disk
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_MEASURE_S = 10.0  # of a look; the move itself takes the time that it needs
-_RESTART_S = 15.0  # of an engine, about
-_LOOKS = 4  # as often the copy is gone through while containers are stopped: both trees, copied and counted
+_MEASURE_S = 10.0  # time limit for measuring in a preview; the move itself has no limit
+_RESTART_S = 15.0  # estimated restart time of an engine
+_LOOKS = 4  # how often the trees are traversed while containers are stopped: each tree is copied and counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A move that can be made."""
+    """A move that passed its checks."""
 
     home: Home
     target: str
-    resumes: bool  # a copy that was cut is there
-    since: float  # unix seconds: what changed from then on is copied again
-    thorough: bool  # the copy may have lost some of what it had
+    resumes: bool  # an interrupted copy exists
+    since: float  # unix seconds: everything changed since then is copied again
+    thorough: bool  # the existing copy may have lost data
     file_system: str
     notes: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
-        """The folder that dockerd uses now."""
+        """The directory that dockerd uses now."""
         return self.home.root
 
 
 def checked_move(
     home: Home, asked: str, desired: Desired | None, store: UciStore, options: RuntimeOptions
 ) -> Move:
-    """All that can be known before. Raises ConflictError, ConfigError, DataError."""
+    """All checks that are possible before the move. Raises ConflictError, ConfigError, DataError."""
     target = os.path.normpath(asked) if asked.startswith("/") else ""
     if not target.strip("/"):
         raise ConfigError(f"{asked or 'the target'}: expected an absolute path, such as /mnt/sda1/docker")
-    # before hours of copying: the option itself may not take such a path
+    # checked before hours of copying: the option itself may not accept such a path
     edited, _ = with_data_root(store, home.root, target)
     for issue in decode_edited(store, edited).issues:
         if issue.severity == "error" and issue.option == OPTION:
@@ -72,18 +72,18 @@ def checked_move(
     try:
         notes = _check_place(home, target, options)
         note = PATHS.ask(_note_in, target)
-    except OSError as exc:  # PathError says by itself what
+    except OSError as exc:  # a PathError explains itself
         raise DataError(f"{target} cannot be used: {exc.strerror}") from exc
-    # Only a copy of the same data is continued: anything else in there is somebody's.
+    # only a copy of the same data is continued; other content belongs to someone else
     resumes = note is not None and note.get("source") == home.root
-    # An ext4 root has `lost+found` from the start: it still counts as empty.
+    # the root of an ext4 file system has `lost+found` from the start and still counts as empty
     names = [] if note is not None else sorted(set(PATHS.ask(os.listdir, target)) - {"lost+found", NOTE})
     if names:
         raise ConflictError(f"{target} is not empty: it has {', '.join(names[:3])}; give an empty folder")
     if note is not None and not resumes:
         raise ConflictError(f"{target} has a part of {note.get('source')}, of another move: empty it first")
     if desired is not None:
-        # paths of containers are theirs: they are named, not changed
+        # bind mounts belong to the containers' sections: list them, but do not change them
         notes += tuple(
             sorted(
                 f"{container.section} mounts {mount.source}: change that to the new folder afterwards"
@@ -97,7 +97,7 @@ def checked_move(
         target=target,
         resumes=resumes,
         since=float(note["since"]) if note is not None else time.time() - MARGIN_S,
-        # after a power cut, files of the copy may be empty that were complete before
+        # after a power cut, files that were complete may be empty
         thorough=note is not None and note.get("boot") != _boot(),
         file_system=file_system_of(target),
         notes=notes,
@@ -105,14 +105,14 @@ def checked_move(
 
 
 def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str, ...]:
-    """What to know of the place, for people. The cheap looks come first, and only the last one writes there."""
-    # Links followed: two names of one folder would copy it into itself.
+    """Checks the target and returns notes for people. Cheap checks come first; only the last one writes there."""
+    # resolve links: two names of one directory would copy it into itself
     source, place = PATHS.ask(real_path, home.root), PATHS.ask(real_path, target)
     if place == source:
         raise ConflictError(f"Docker's data is in {target} already")
     if place.startswith(f"{source}/") or source.startswith(f"{place}/"):
         raise ConflictError(f"{target} and {home.root}: one is inside of the other; give a folder beside it")
-    # an fstab disk that is not plugged in: the folder under it would fill the router's flash
+    # a disk in fstab that is not plugged in: copying into its mount point would fill the router's flash
     if mount := missing_mount(target, options):
         raise ConflictError(f"nothing is mounted on {mount}: mount the disk first")
     if not PATHS.ask(os.path.isdir, os.path.dirname(place)):
@@ -124,7 +124,7 @@ def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str,
     kind = file_system_of(target)
     if trouble := move_trouble(home.store, kind):
         raise ConflictError(f"{target}: {trouble}")
-    # as the engine on the copy would judge it: it has to keep its driver, or it would show no images
+    # judge it as the engine on the copy would: it must keep its storage driver, or it would show no images
     driver = home.store.removeprefix("containerd's ").partition(" ")[0]
     document = {**home.document, "data-root": target, "storage-driver": driver}
     if trouble := store_trouble(document, home.version, file_system=kind, prior=prior_drivers(home.root)):
@@ -135,7 +135,7 @@ def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str,
     notes = []
     if PATHS.ask(os.stat, target).st_dev == PATHS.ask(os.stat, home.root).st_dev:
         notes.append(f"{target} is on the same file system as {home.root}")
-    # Copied as it is, the link would share the place behind it between the old engine and the new one.
+    # copied as it is, the link would make the old and the new engine share its target
     links = [name for name in PATHS.ask(os.listdir, home.root) if os.path.islink(f"{home.root}/{name}")]
     if links:
         raise ConflictError(f"{home.root}/{links[0]} is a link to somewhere else: move its data yourself")
@@ -146,10 +146,10 @@ def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str,
 
 def _make_folder(path: str) -> None:
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o710)  # as dockerd makes it
+        os.mkdir(path, 0o710)  # the mode that dockerd uses
 
 
-# the room
+# space
 
 
 def foreseen(move: Move) -> dict[str, Any]:
@@ -160,13 +160,13 @@ def foreseen(move: Move) -> dict[str, Any]:
         if time.monotonic() - begin > _MEASURE_S:
             raise TimeoutError
 
-    # a large disk takes minutes to count: then the answer is given without numbers
+    # counting a large disk takes minutes: then answer without numbers
     found: Contents | None = None
     with contextlib.suppress(TimeoutError):
         found = measure(Path(move.source), leave, live=True)
     free = _free(move.target)
     if found is not None:
-        # Said in the preview too: a person should learn it before the containers stop.
+        # checked in the preview too, so that users learn about it before containers stop
         check_room(move, found)
     taken_s = time.monotonic() - begin
     return {
@@ -184,7 +184,7 @@ def foreseen(move: Move) -> dict[str, Any]:
 
 
 def check_room(move: Move, found: Contents) -> None:
-    """Raises NoSpaceError. What a cut copy holds counts as free."""
+    """Raises NoSpaceError. Space used by an interrupted copy counts as free."""
     need, free = found.size + RESERVE, _free(move.target)
     if move.resumes:
         free += measure(Path(move.target)).size
@@ -194,7 +194,7 @@ def check_room(move: Move, found: Contents) -> None:
             f"{move.target} has {size_words(free)} free, and {size_words(need)} are needed:"
             f" {size_words(need - free)} are missing"
         )
-    # an ext4 made for large files runs out of inodes before it runs out of bytes; file systems without such a number say 0
+    # an ext4 made for large files runs out of inodes before bytes; file systems without an inode limit report 0
     if place.f_files and not move.resumes and place.f_favail < found.entries:
         raise NoSpaceError(
             f"the file system of {move.target} has room for {place.f_favail} files, and there are {found.entries}:"
@@ -211,13 +211,13 @@ def _free(path: str) -> int:
 
 
 def with_data_root(store: UciStore, before: str, after: str) -> tuple[Package, str]:
-    """The package with the other data_root, and the hash of the one that is there. Raises ConfigError, ConflictError."""
+    """The package with the new data_root, and the hash of the present one. Raises ConfigError, ConflictError."""
     package, content_hash = load_for_edit(store, PACKAGE)
     section = next((each for each in package.sections if each.type == "globals"), None)
     if section is None:
         raise ConflictError(f"/etc/config/{PACKAGE} has no section globals")
     option = section.get(OPTION)
-    # A setting that dockerd does not follow yet would be lost under the move, or moved the wrong data.
+    # a setting that dockerd does not follow yet would be lost, or the wrong data would be moved
     if option is not None and os.path.normpath(str(option.value)) != os.path.normpath(before):
         raise ConflictError(
             f"data_root is {option.value} in UCI, and dockerd uses {before}: apply that first"
@@ -226,11 +226,11 @@ def with_data_root(store: UciStore, before: str, after: str) -> tuple[Package, s
     return edit.set_value(edit.stage(package), where, after).package, content_hash
 
 
-# what a copy that is cut leaves in its target
+# the note that an interrupted copy leaves in its target
 
 
 def write_note(move: Move) -> None:
-    """So that the same move goes on with it."""
+    """Writes the note, so that the same move can be continued."""
     note = {"source": move.source, "since": move.since, "boot": _boot()}
     atomic_write(Path(move.target, NOTE), json.dumps(note).encode(), mode=0o600)
 
@@ -243,7 +243,7 @@ def _note_in(path: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        # A note that cannot be read is still a note: the folder is not ours to fill.
+        # an unreadable note is still a note: the directory is not ours to fill
         return {"source": "something unknown", "since": 0.0}
 
 

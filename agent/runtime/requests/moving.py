@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd move-data`: Docker's data to another folder, with all that is in it, and the same engine on it afterwards.
+"""`ucidockd move-data`: moves Docker's data to another directory, with everything in it, and keeps the same engine.
 
-The order, and what a kill or a power cut at that point leaves:
+The order, and which data is valid after a kill or a power cut at that point:
 
-    copy     containers run meanwhile                                  the old data, in use
-    stop     containers, then dockerd                                  the old data; dockerd starts again
-    copy     what changed since; the copy is counted                   the same
-    commit   `data_root` in UCI: the point of no return of a crash     the new data, complete
-    start    the engine has to have the same id and containers, else `data_root` goes back
+  copy     containers keep running                                   the old data, in use
+  stop     containers, then dockerd                                  the old data; dockerd starts again
+  copy     what changed since; the copy is counted                   the same
+  commit   `data_root` in UCI: the point of no return of a crash     the new data, complete
+  start    engine id and containers must be the same, or `data_root` is set back
 
-The old data stays. A copy that was cut is taken up again when the same move is asked for again.
+The old data stays. An interrupted copy is continued when the same move is requested again.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 _LOOK_S = 0.5
-_END_S = 5.0  # for a copy that is to end; a disk that hangs may keep it
+_END_S = 5.0  # time limit for a cancelled copy to end; a hanging disk may delay it further
 _PROVE_S, _PROVE_AGAIN_S = 60.0, 0.5
 _RECOVER_S, _RECOVER_AGAIN_S = 300.0, 2.0
 
 
 class Passes(Protocol):
-    """What a move asks of the loop."""
+    """What a move needs from the loop."""
 
     reconciler: Reconciler
 
     async def in_pass(self, work: Callable[[], Value]) -> Value:
-        """Runs what blocks while no pass runs."""
+        """Runs a blocking function while no pass runs."""
 
     async def settled_pass(self) -> None:
-        """A full pass, and the end of all that is under way. Raises EngineError."""
+        """Runs a full pass and waits until all works have ended. Raises EngineError."""
 
     def trigger(self, *, config: bool = False, deep: bool = False, object_id: str = "") -> None: ...
 
@@ -79,16 +79,17 @@ class _CutError(UcidockdError):
 
 
 class Mover:
-    """Moves the data of the dockerd that `stage` runs, one move at a time. `memory`: what a new agent has to know."""
+    """Moves the data of the dockerd that `stage` runs, one move at a time. `memory`: the file that tells a new agent
+    about an unfinished move."""
 
     def __init__(self, passes: Passes, stage: DaemonStage, options: RuntimeOptions, memory: Path) -> None:
         self._passes, self._stage, self._options, self._memory = passes, stage, options, memory
         self._under_way = ""
 
-    # the look
+    # the preview
 
     async def look(self, target: str) -> dict[str, Any]:
-        """What a move there would do. Raises ConflictError, ConfigError where it cannot be made."""
+        """What a move to `target` would do. Raises ConflictError or ConfigError if it is not possible."""
         move = await self._checked(target)
         return await asyncio.to_thread(foreseen, move)
 
@@ -98,7 +99,7 @@ class Mover:
         reconciler = self._passes.reconciler
         if not reconciler.engine_is_here:
             raise ConflictError("the engine is on another machine: its data is moved there")
-        # Between two passes: a pass may be about to restart dockerd with another data_root.
+        # between two passes, because a pass may be about to restart dockerd with another data_root
         home = await self._passes.in_pass(lambda: self._stage.home(reconciler.desired))
         return await asyncio.to_thread(
             checked_move, home, target, reconciler.desired, reconciler.store, self._options
@@ -107,7 +108,7 @@ class Mover:
     # the move
 
     async def move(self, target: str, told: Told) -> None:
-        """All of it. Raises UcidockdError; then the old data is in use as before."""
+        """The whole move. Raises UcidockdError; then the old data is in use as before."""
         move = await self._checked(target)
         self._under_way = move.target
         try:
@@ -121,13 +122,14 @@ class Mover:
         contents = await _in_thread(lambda check: measure(source, check, live=True))
         await asyncio.to_thread(check_room, move, contents)
         told.expect(contents.size)
-        # In the target, so that the same move asked for again finds what was copied and continues it.
+        # stored in the target, so that the same move can find and continue the copy
         await asyncio.to_thread(write_note, move)
         _say(told, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
         await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
         first_s = time.time() - begin
         logger.info("moving the data to %s: the first copy took %.0f s", move.target, first_s)
-        # up to here containers ran. What they changed meanwhile is copied while they are down, which takes seconds
+        # Containers ran until here. What they changed meanwhile is copied while they are stopped, which takes
+        # seconds.
         down = time.monotonic()
         committed = False
         try:
@@ -137,7 +139,7 @@ class Mover:
             _say(told, "comparing the copy with the data")
             await self._compare(move)
             _say(told, f"dockerd starts with the data in {move.target}")
-            # noted before the setting is changed: an agent that is killed after it knows what the new engine has to have
+            # noted before the setting changes: after a kill the next agent knows what the new engine must have
             await asyncio.to_thread(self._remember, move, known)
             await asyncio.to_thread(self._commit, move.source, move.target)
             committed = True
@@ -180,7 +182,7 @@ class Mover:
             if live and (copy.size, copy.entries) != (size, entries):
                 told.sent(copy.size - size)
             elif copy.entries != entries:
-                told.sent(0)  # the second time it is not more, and goes on all the same
+                told.sent(0)  # the second copy adds no size, but reports that it is alive
             size, entries = copy.size, copy.entries
 
         def run(check: Callable[[], None]) -> None:
@@ -189,14 +191,14 @@ class Mover:
 
         try:
             await _in_thread(run, heard)
-        # The file is named: with thousands of them "No space left" alone says little.
+        # name the file: "No space left" alone says little among thousands of files
         except OSError as exc:
             raise DataError(
                 f"the data cannot be copied to {move.target}: {exc.strerror} ({exc.filename})"
             ) from exc
 
     async def _compare(self, move: Move) -> None:
-        # Everything is stopped by now, so the two must be equal: names, kinds, owners and sizes of all entries.
+        # everything is stopped by now, so both must be equal: names, types, owners and sizes of all entries
         source = await _in_thread(lambda check: measure(Path(move.source), check))
         target = await _in_thread(lambda check: measure(Path(move.target), check))
         if (source.entries, source.files, source.digest) != (target.entries, target.files, target.digest):
@@ -206,15 +208,16 @@ class Mover:
             )
 
     async def _stop(self, move: Move, told: Told) -> tuple[str, frozenset[str]]:
-        """Containers, then dockerd. Returns the engine's id, and those of the containers that have to come back."""
+        """Stops containers, then dockerd. Returns the engine's id, and the ids of the containers that must exist
+        afterwards."""
         known = await asyncio.to_thread(move.home.probe.inventory)
         folder = await asyncio.to_thread(move.home.probe.root)
         if known is None or not folder:
             raise ConflictError("the engine does not answer: nothing was stopped")
         text = f"Docker's data is being moved to {move.target}"
         _say(told, "stopping containers, and then dockerd")
-        # Containers first, by a pass of their own: dockerd would cut them off after its own time-out, and not as their
-        # sections say.
+        # Containers first, in their own pass: dockerd would kill them after its own time-out, not as their sections
+        # say.
         self._passes.reconciler.pause(text)
         await self._passes.settled_pass()
         self._stage.pause(text)
@@ -224,10 +227,9 @@ class Mover:
         return known[0], known[1] - await asyncio.to_thread(_removed_by_themselves, folder, known[1])
 
     async def _prove(self, move: Move, known: tuple[str, frozenset[str]]) -> None:
-        """Raises DataError where the engine is not the one that it was."""
+        """Raises DataError if the engine is not the same as before."""
         deadline, why = time.monotonic() + _PROVE_S, ""
-        # An engine that has just started loads its containers one after the other: it is not judged by its first
-        # answer.
+        # an engine that has just started loads its containers one after the other: do not judge its first answer
         while time.monotonic() < deadline:
             why = await asyncio.to_thread(_difference, move.home.probe, move.target, known)
             if not why:
@@ -236,9 +238,9 @@ class Mover:
         raise DataError(f"the engine that came up is not the same: {why}")
 
     async def _go_back(self, move: Move, *, committed: bool) -> None:
-        """The old data is used again."""
+        """Goes back to the old data."""
         try:
-            # The setting goes back first: an agent that is killed now must start the old engine.
+            # the setting first: after a kill the next agent must start the old engine
             if committed:
                 await asyncio.to_thread(self._commit, move.target, move.source)
                 self._stage.moved()
@@ -253,7 +255,7 @@ class Mover:
             logger.error("after a move that failed: %s", exc)
 
     def _go_on(self) -> None:
-        """dockerd and its containers may run from the next pass on."""
+        """Allows dockerd and its containers to run from the next pass on."""
         self._stage.pause("")
         self._passes.reconciler.pause("")
 
@@ -274,7 +276,7 @@ class Mover:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ends what an agent before us had begun."""
+        """Finishes a move that an earlier agent began."""
         task = None
         try:
             found = json_object(self._memory.read_bytes())
@@ -284,7 +286,7 @@ class Mover:
             logger.warning("%s cannot be read: %s", self._memory, exc)
             found = None
         if found is not None:
-            # whichever engine comes up, the old one or the new one: its data is the right data
+            # whichever engine starts, old or new, its data is valid
             self._stage.moved()
             task = asyncio.create_task(self._recover(found), name="move-data")
         try:
@@ -295,7 +297,8 @@ class Mover:
                 await asyncio.wait({task})
 
     async def _recover(self, found: dict[str, Any]) -> None:
-        """The setting was committed, or was about to be. The engine that came up says whether it stays."""
+        """Finishes an interrupted move: the setting was committed, or was about to be. The engine that started decides
+        whether it stays."""
         known, source, target = (
             (found["id"], frozenset(found["containers"])),
             found["source"],
@@ -334,7 +337,8 @@ def _say(told: Told, text: str) -> None:
 async def _in_thread(
     run: Callable[[Callable[[], None]], Value], heard: Callable[[], None] = lambda: None
 ) -> Value:
-    """Its result. It is called with what raises once this is cancelled; a thread that hangs on a disk is left behind."""
+    """Runs a function in a thread and returns its result. The function receives a callable that raises once this call is
+    cancelled. A thread that hangs on a disk is left behind."""
     cut, ended = threading.Event(), Future[Value]()
 
     def check() -> None:
@@ -344,10 +348,10 @@ async def _in_thread(
     def work() -> None:
         try:
             ended.set_result(run(check))
-        except BaseException as exc:  # noqa: BLE001 - the one who waits gets it
+        except BaseException as exc:  # noqa: BLE001 - the caller receives it
             ended.set_exception(exc)
 
-    # Not a thread of the pool: one that hangs on a disk would keep the agent from ending.
+    # not a thread of the pool: a thread that hangs on a disk would keep the agent from ending
     threading.Thread(target=work, name="move-data", daemon=True).start()
     waiting = asyncio.wrap_future(ended)
     try:
@@ -362,11 +366,11 @@ async def _in_thread(
 
 
 def _difference(probe: DaemonProbe, target: str, known: tuple[str, frozenset[str]]) -> str:
-    """What the engine that runs lacks, "" for nothing."""
+    """How the running engine differs from what was there before, "" if it does not."""
     found, root = probe.inventory(), probe.root()
     if found is None or not root:
         return "it does not answer"
-    # The id alone would not tell: 20.10 keeps it outside of data_root.
+    # the id alone is not sufficient: 20.10 keeps it outside of data_root
     if root != target and not root.startswith(f"{target}/"):
         return f"its data is in {root}"
     if found[0] != known[0]:
@@ -376,16 +380,16 @@ def _difference(probe: DaemonProbe, target: str, known: tuple[str, frozenset[str
 
 
 def _removed_by_themselves(folder: str, containers: frozenset[str]) -> frozenset[str]:
-    """Those of `docker run --rm`: the engine removes them when it ends or starts (moby, container/hostconfig.json)."""
+    """Containers of `docker run --rm`: the engine removes them when it ends or starts (moby, container/hostconfig.json)."""
     found = set()
     for container in containers:
         try:
             settings = json_object(Path(folder, "containers", container, "hostconfig.json").read_bytes())
         except FileNotFoundError:
-            # It is gone already: it removed itself when it stopped for the move.
+            # already gone: it was removed when it stopped for the move
             found.add(container)
         except (OSError, ValueError):
-            # What cannot be read is compared like any other container: a missing one is then found.
+            # compared like any other container, so that a missing one is noticed
             continue
         else:
             if settings.get("AutoRemove"):

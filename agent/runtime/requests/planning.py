@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The answers of `plan` and `reconcile`, the same for every door and for the command line without an agent."""
+"""The answers of `plan` and `reconcile`, the same for all interfaces and for the command line without an agent."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Issues = Sequence[dict[str, Any]]
 
 
 def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> list[Entry]:
-    """What planning does not see: a configuration that cannot be used, an agent that is off, a dockerd that holds."""
+    """What planning does not see: an unusable configuration, a disabled agent, a dockerd that holds containers up."""
     found = []
     if loaded.desired is None and loaded.issues:
         message = "it cannot be read; what runs is left alone"
         found.append(Entry(key="configuration", state="invalid", level=Level.ERROR, message=message))
-    # Nothing more can be said: without a configuration there is nothing that would be done.
+    # without a configuration nothing would be done, so there is nothing more to say
     if desired is None:
         return found
     if loaded.desired is not None and loaded.desired.daemon is not None and loaded.desired.daemon.unreadable:
@@ -61,13 +61,13 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
 
 
 def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
-    """`operations` a pass would begin now; `pending`: all else that is not as declared, or not yet; `notes`: what is
-    worth knowing of what is; `text` for people.
+    """`operations`: what a pass would begin now; `pending`: everything else that is not as declared, or not yet;
+    `notes`: remarks about resources that are as declared; `text`: for people.
 
-    `ok` is False where anything is an error: a mistake, a conflict, what failed.
+    `ok` is False if anything is an error: a mistake, a conflict, a failure.
     """
     return {
-        # Readers of other versions go by this number, and must not guess by the fields that are there.
+        # readers of other versions rely on this number instead of guessing from the fields
         "schema": SCHEMA,
         "operations": operations_as_json(found.operations),
         "summary": summary_of(found),
@@ -80,17 +80,17 @@ def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
 
 
 def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues) -> dict[str, Any]:
-    """`operations` that were carried out, `failed` ones, and what `found` then still has to say.
+    """`operations` that succeeded, `failed` ones, and what `found` still reports afterwards.
 
-    What failed and then worked did not fail.
+    An operation that failed and then succeeded does not count as failed.
     """
     outcomes = list(outcomes)
-    # The last outcome of each resource: one that failed and worked when it was tried again has worked.
+    # only the last outcome of each resource: if a retry succeeded, it has succeeded
     last = {outcome.operation.key: outcome for outcome in outcomes}
     done = [outcome.operation for outcome in outcomes if outcome.error is None]
     failed = [outcome for outcome in last.values() if outcome.error is not None]
     told = {outcome.operation.key for outcome in failed}
-    # What failed just now is in `failed`, with its cause: "tried again later" beside it would be the same news twice.
+    # operations that just failed are listed in `failed` with their cause; do not repeat them as "tried again later"
     entries = [entry for entry in found.entries if entry.key not in told or entry.state not in _AFTER_FAILURE]
     plan = ops.Plan(works=tuple(ops.Work(key=each.key, operations=(each,)) for each in done))
     return {
@@ -116,26 +116,27 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
 
 
 class Settling:
-    """Whether what a reconcile started has run for `settle_s` seconds; each further start counts again.
+    """Whether to keep watching containers that a reconcile started, until they have run for `settle_s` seconds; each new
+    start restarts the time.
 
-    Without it, a container that ends at once would be told as started. `clock`: monotonic, seconds.
+    Without it, a container that ends immediately would be reported as started. `clock`: monotonic, seconds.
     """
 
-    LOOK_S = 0.5  # between two looks
+    LOOK_S = 0.5  # seconds between two checks
 
     def __init__(self, settle_s: float, clock: Callable[[], float]) -> None:
         self._settle_s, self._clock = settle_s, clock
         self._starts, self._until = 0, -math.inf
 
     def lasts(self, outcomes: Iterable[Outcome]) -> bool:
-        """Whether to look again. `outcomes`: all so far."""
+        """Whether to check again. `outcomes`: all outcomes so far."""
         starts = sum(o.error is None and isinstance(o.operation, _STARTS) for o in outcomes)
         if starts > self._starts:
             self._starts, self._until = starts, self._clock() + self._settle_s
         return self._clock() < self._until
 
 
-_STARTS = (ops.CreateContainer, ops.StartContainer, ops.RestartContainer)  # a replacement has its gate
+_STARTS = (ops.CreateContainer, ops.StartContainer, ops.RestartContainer)  # a replacement has its own gate
 _AFTER_FAILURE = frozenset({"retry", "rolled back"})
 
 
@@ -150,7 +151,7 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
         "level": entry.level.value,
         "message": entry.message,
     }
-    # Left out rather than null: these answers are shown as they are by scripts that people write.
+    # left out instead of null: people's scripts print these answers as they are
     if entry.op:
         body["op"] = entry.op
     if entry.output:
@@ -160,24 +161,24 @@ def _entry_as_json(entry: Entry) -> dict[str, Any]:
     return body
 
 
-# `ucidockd diff NAME` and `describe NAME`: one container as its section says, as it was applied, as the engine shows it.
+# `ucidockd diff NAME` and `describe NAME`: one container as its section says, as last applied, and as the engine
+# reports it.
 #
 # Blocking.
 
 
 def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
-    """`name` is a section or a Docker name. Raises ConfigError for neither, EngineError."""
+    """`name` is a section or a Docker name. Raises ConfigError for an unknown name, EngineError."""
     container = reconciler.declared().container(name)
     key = Key("container", container.section)
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     record = next((r for r in records if r.section == container.section), None)
     seen = reconciler.engine.inspect_container(record.object_id if record else container.name)
     names = {r.object_id: r.name for r in records}
-    # The plan of a whole pass: what happens to one container may follow from another one (shared networks, names that
-    # are exchanged).
+    # Plan a whole pass: what happens to one container may follow from another one (shared networks, swapped names).
     plan = reconciler.make_plan(deep=None)
     image_id = reconciler.images.ids.get(container.spec.image, "")
-    # a container that keeps its image is compared with that one, not with what the tag names now
+    # a container that keeps its image is compared with that image, not with the one that the tag names now
     if record is not None and (record.pinned or keeps_image(container, record)):
         image_id = record.image_id
     daemon = reconciler.desired.daemon if reconciler.desired is not None else None
@@ -205,8 +206,8 @@ def diff(reconciler: Reconciler, name: str) -> dict[str, Any]:
 
 
 def _failed_output(reconciler: Reconciler, key: str) -> str:
-    """What the container printed last whose start failed, or that ends again and again."""
-    # Kept on the board: the container that printed it was removed by the rollback.
+    """The last output of a container that failed to start or keeps ending."""
+    # read from the board: the rollback removed the container that printed it
     standing = (
         reconciler.board.standing(key, kind) for kind in (ConditionType.DEGRADED, ConditionType.RUNNING)
     )
@@ -216,8 +217,8 @@ def _failed_output(reconciler: Reconciler, key: str) -> str:
 def _outside(
     container: Container, record: Record | None, seen: ObservedContainer | None
 ) -> tuple[FieldDifference, ...]:
-    """What is not part of the spec: whether it is there, its name, whether it runs."""
-    # One row instead of one for each option: that it is missing is the only news.
+    """Differences outside the spec: whether the container exists, its name, whether it runs."""
+    # a single row instead of one per option: only its absence matters
     if seen is None:
         return (_row("container", "declared", "created" if record else "", "absent"),)
     rows = []
@@ -239,22 +240,22 @@ def _row(field: str, desired: str, applied: str, observed: str) -> FieldDifferen
 # everything about one section
 
 DIFF_SCHEMA = 1
-"""Of `describe`: counts up when a field changes its meaning or goes."""
+"""Version of the answer of `describe`: incremented when a field changes its meaning or is removed."""
 
 
 def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
-    """All that is known of a container section; `name` may be its Docker name. Raises ConfigError, EngineError.
+    """Everything about a container section; `name` may be its Docker name. Raises ConfigError, EngineError.
 
-    Of a section with mistakes, its options are those that its container was made with.
+    For an invalid section, the options are those that its container was created with.
     """
     container, record = _described(reconciler, name)
     is_broken = f"container:{container.section}" in reconciler.declared().broken
     key = Key("container", container.section)
-    # Planned again and not read from the board: without a running agent the board is empty.
+    # planned here instead of read from the board: without a running agent the board is empty
     plan = reconciler.make_plan(deep=None)
     seen = reconciler.engine.inspect_container(record.object_id) if record and record.object_id else None
     inspect = seen.inspect if seen is not None and seen.inspect is not None else {}
-    # By the id that it runs: the tag may name another image by now.
+    # by the id in use: the tag may name another image by now
     image = reconciler.engine.inspect_image(str(inspect.get("Image") or container.spec.image))
     resource = reconciler.board.resource(key) or {}
     return {
@@ -282,7 +283,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
 
 
 def _described(reconciler: Reconciler, name: str) -> tuple[Container, Record | None]:
-    """The section and its record. What runs for a section with mistakes is of interest all the same: it is left alone."""
+    """The section and its record. For an invalid section the container from its record, which keeps running."""
     declared = reconciler.declared()
     records = [r for r in reconciler.records.records() if r.kind == "container" and not r.swap]
     known = {container.section for container in declared.containers}
@@ -291,7 +292,7 @@ def _described(reconciler: Reconciler, name: str) -> tuple[Container, Record | N
         container = declared.container(name)
         return container, next((r for r in records if r.section == container.section), None)
     image = str(broken.spec.get("image") or "")
-    # Enough of a section to hang the record's settings on: what UCI says now is not to be trusted.
+    # a minimal section to hold the record's settings: the present UCI text is invalid
     bare = Container(section=broken.section, name=broken.name, spec=ContainerSpec(image=image))
     return as_applied(bare, broken) or bare, broken
 
@@ -312,13 +313,13 @@ def _state(inspect: Mapping[str, Any]) -> dict[str, Any]:
 def _options(
     reconciler: Reconciler, container: Container, image: Mapping[str, Any] | None, source: str
 ) -> list[dict[str, Any]]:
-    """Each option with its value as a section writes it, and where that is from: `source`, image or default."""
+    """Each option with its value as a section would write it, and its origin: `source`, image or default."""
     spec = desired_spec(container)
     found = [_option(change, source) for name in spec for change in _written(name, spec[name])]
     bare = Container(section=container.section, name=container.name, spec=ContainerSpec(image="-"))
     policy = encode_container(replace(bare, policy=container.policy))
     found += [
-        # hooks are commands, and may hold a password
+        # hooks are commands and may contain a password
         {
             "option": each.name,
             "value": hidden_words(each.value) if isinstance(each.value, tuple) else hidden_text(each.value),
@@ -351,10 +352,11 @@ def _option(change: OptionChange, source: str) -> dict[str, Any]:
 
 
 def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those of the board, and what planning found beside them: without an agent that is most. With levels and sentences."""
-    # Details are the output of failed containers: it stands in a field of its own.
+    """The board's conditions, plus planning's findings, with levels and sentences. Without an agent most come from
+    planning."""
+    # the details hold the output of failed containers, which has its own field
     told = [{n: v for n, v in each.items() if n != "details"} for each in resource.get("conditions", ())]
-    # The board goes first: it says since when, and knows what came of the last pass.
+    # the board takes precedence: it knows the time of each change, and the results of the last pass
     known = {each["type"] for each in told}
     found = {f.type: f for f in plan.findings if f.key == key and f.type not in known}
     return [
@@ -364,7 +366,7 @@ def _conditions(plan: ops.Plan, key: str, resource: Mapping[str, Any]) -> list[d
                 type=ConditionType(f.type),
                 status=f.status,
                 reason=f.reason,
-                # The board hides by itself what it is given; these have not been there.
+                # the board masks its messages; these have not passed through it
                 message=hidden_text(f.message),
                 since=f.since or 0,
             ).as_json()
@@ -377,7 +379,7 @@ def _mounts(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "type": item.get("Type") or "",
-            # A volume is known by its name; where the engine keeps it says nothing.
+            # a volume is identified by its name; the engine's path to it is irrelevant
             "source": item.get("Name") or item.get("Source") or "",
             "target": item.get("Destination") or "",
             "read_only": not item.get("RW", True),
@@ -401,10 +403,10 @@ def _networks(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ports(inspect: Mapping[str, Any], reach: Mapping[str, list[str]]) -> list[dict[str, Any]]:
-    """Published ports. `reach`: `8080/tcp` -> zones of the firewall; `zones` is null where that is not known."""
+    """Published ports. `reach`: `8080/tcp` -> firewall zones; `zones` is null if unknown."""
     found = []
     for inner, outers in ((inspect.get("NetworkSettings") or {}).get("Ports") or {}).items():
-        # null is what the engine shows for a port that is exposed and not published.
+        # null means that the port is exposed but not published
         for outer in outers or ():
             protocol = inner.partition("/")[2] or "tcp"
             address, port = outer.get("HostIp") or "0.0.0.0", str(outer.get("HostPort") or "")
@@ -428,9 +430,9 @@ def _image(
     *,
     is_broken: bool,
 ) -> dict[str, Any]:
-    """`pull` and `policy` are empty for a section with mistakes: what it says of them is not known."""
+    """The image in use. `pull` and `policy` are empty for an invalid section, whose settings are unknown."""
     reference, used = container.spec.image, str(inspect.get("Image") or "")
-    if is_broken:  # its image is none that passes look at
+    if is_broken:  # passes do not look up the image of an invalid section
         local = str((reconciler.engine.inspect_image(reference) or {}).get("Id") or "")
     else:
         local = reconciler.images.ids.get(reference, "")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`ucidockd history`, `update` and `rollback`: the settings and images a container had, newer images, and the ways back.
+"""`ucidockd history`, `update` and `rollback`: earlier settings and images of a container, newer images, and going back.
 
-Blocking. Answers about settings hold what sections hold: only who may write the configuration gets them. What is asked of an
-image is noted in the records, a pass does it, and the outcome is told.
+Blocking. Answers about settings contain what sections contain, so only clients with write access to the configuration
+get them. A requested update or rollback is noted in the records, a pass carries it out, and the outcome is reported.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _TRIES = 5
 _NOT_BEGUN = "it could not begin yet, and is tried again: `ucidockd status` says when"
 
 SCHEMA = 1
-"""Of the answers: counts up when a field changes its meaning or goes."""
+"""Version of the answers: incremented when a field changes its meaning or is removed."""
 
 
 def past(reconciler: Reconciler) -> Past:
-    """Raises ConfigError where no settings are kept."""
+    """Access to earlier settings. Raises ConfigError if none are kept."""
     if reconciler.history is None:
         raise ConfigError("no earlier settings are kept")
     return Past(store=reconciler.store, history=reconciler.history, desired=reconciler.desired)
@@ -47,14 +47,14 @@ def past(reconciler: Reconciler) -> Past:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """What looking back works on. `desired`: what is declared now, for Docker names."""
+    """Earlier settings of sections. `desired`: what is declared now, to resolve Docker names."""
 
     store: UciStore
     history: History
     desired: Desired | None
 
     def show(self, name: str) -> dict[str, Any]:
-        """The versions of a section, newest first. Raises ConfigError where there is neither a section nor a version."""
+        """The versions of a section, newest first. Raises ConfigError if there is neither a section nor a version."""
         section = self._section_of(name)
         package, _ = self._package()
         now = next((s for s in package.sections if s.name == section and s.type == "container"), None)
@@ -63,26 +63,26 @@ class Past:
             raise ConfigError(f"{name}: no container section has it, and no earlier settings are kept")
         text = section_text(now) if now is not None else ""
         older = (None, *versions)
-        # The newest of equal ones: a section that went back to an earlier state is both.
+        # the newest of equal versions: a section that was reverted equals two of them
         now_is = max((each.number for each in versions if each.text == text), default=0)
         rows = [_row(each, before, text, now_is) for each, before in zip(versions, older, strict=False)]
         return {"section": section, "text": text, "versions": rows[::-1]}
 
     def go_back(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
-        """That version as the section: a preview, or committed.
+        """Restores a version to the section, as a preview or committed.
 
-        Raises ConfigError for no such version, ConflictError where it does not fit beside the sections of today, or others
-        wrote the file each time we tried; OSError.
+        Raises ConfigError for an unknown version, ConflictError if it conflicts with the present sections or if
+        others wrote the file at every attempt; OSError.
         """
         section = self._section_of(name)
         version = next((each for each in self.history.versions(section) if each.number == number), None)
         if version is None:
             kept = ", ".join(str(each.number) for each in self.history.versions(section)) or "none"
             raise ConfigError(f"{name}: version {number} is not kept (there are: {kept})")
-        # As text that was in force once, so it needs no check by itself, only beside the sections of today.
+        # it was in force once, so it only has to be checked against the present sections
         wanted = parse(version.text, package=PACKAGE).sections[0]
         notes = lost_comments(self.store, PACKAGE)
-        # others may write the file between our reading and our commit: then it is checked again, beside what they wrote
+        # others may write the file between our read and our commit: then check again with their version
         for left in reversed(range(_TRIES)):
             package, content_hash = self._package()
             whole = _with(package, wanted)
@@ -117,7 +117,8 @@ class Past:
             return Package(name=PACKAGE), ""
 
     def _check(self, package: Package, section: str) -> None:
-        """Whether the package is still valid as a whole with the old settings: clashing ports and the like."""
+        """Checks that the package is still valid with the old settings (clashing ports, for example). Raises
+        ConflictError."""
         issues = decode_edited(self.store, package).issues
         wrong = [i.text() for i in issues if i.section == section and i.severity == "error"]
         if wrong:
@@ -125,13 +126,13 @@ class Past:
 
 
 def _with(package: Package, wanted: Section) -> Package:
-    """In the place of the section of that name, else at the end."""
+    """Replaces the section of that name, or adds it at the end."""
     old = next((each for each in package.sections if each.name == wanted.name), None)
     if old is None:
         return replace(package, sections=(*package.sections, wanted))
     if old.type != wanted.type:
         raise ConflictError(f"{wanted.name} is the name of a {old.type} now")
-    # In its place, so that the diff of the file shows the section alone.
+    # in place, so that a diff of the file shows only this section
     return replace(package, sections=tuple(wanted if each is old else each for each in package.sections))
 
 
@@ -142,7 +143,7 @@ def _row(version: Version, before: Version | None, now: str, now_is: int) -> dic
         "text": version.text,
         "is_now": version.number == now_is,
         "changed": _changed(before.text, version.text) if before is not None else [],
-        # from what the section says now to this version: what going back would do
+        # from the present text to this version: what going back would change
         "diff": list(difflib.unified_diff(now.splitlines(), version.text.splitlines(), lineterm="", n=1))[2:],
     }
 
@@ -159,7 +160,7 @@ def _options(text: str) -> Mapping[str, str | tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A container that was asked about, and its record as it was then."""
+    """A container for which an update or rollback was requested, with its record at that time."""
 
     key: str
     container: Container
@@ -169,24 +170,23 @@ class Asked:
 def ask(
     reconciler: Reconciler, names: Sequence[str], *, back: bool, with_data: bool = False
 ) -> tuple[Asked, ...]:
-    """Notes that the containers of these sections, or Docker names, are to be updated, or taken `back`, `with_data` to what
-    was saved before the update: all or none.
+    """Notes that these containers (sections or Docker names) shall be updated or taken `back`, `with_data` also to the
+    data saved before the update. Either all are noted or none.
 
-    Raises ConfigError for an unknown name, ConflictError for one that cannot be, EngineError, StorageError. Blocking.
+    Raises ConfigError for an unknown name, ConflictError if one is not possible, EngineError, StorageError. Blocking.
     """
     desired = reconciler.declared()
     if reconciler.daemon is not None and reconciler.daemon.other_engine:
         raise ConflictError(reconciler.daemon.other_engine)
-    # By section, so that a container that is named twice, by section and by Docker name, is asked for once.
+    # by section: a container named twice, by section and by Docker name, is requested once
     containers = {c.section: c for c in map(desired.container, names)}
     if not containers:
         raise ConfigError("name the containers to update")
     asked = tuple(
         _look(reconciler, container, back=back, with_data=with_data) for container in containers.values()
     )
-    # what failed before is tried again: a person who asks wants that
-    # Noted in the records and not kept here: the agent may be killed, or the container may wait for a disk, and it is
-    # done all the same.
+    # Earlier failures are forgotten, because the user wants another try. The request is noted in the records: it
+    # survives a kill of the agent, or a wait for a disk.
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
@@ -206,7 +206,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
         raise ConflictError(f"{container.section} has not been created yet: `ucidockd status` says why")
-    # What is asked for is noted in the record, which a swap that is under way is about to replace.
+    # the request is noted in the record, which a swap in progress is about to replace
     at_work = reconciler.under_way.doing(key)
     if at_work:
         raise ConflictError(
@@ -217,7 +217,8 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
         raise ConflictError(
             f"{container.section} is left as a manual {action} left it; `ucidockd reconcile` ends that"
         )
-    reconciler.engine.inspect_container(record.object_id)  # where the engine is away, nothing is noted
+    # if the engine is unreachable, this raises and nothing is noted
+    reconciler.engine.inspect_container(record.object_id)
     if back:
         _check_back(container, record, with_data=with_data)
     elif "@" in container.spec.image:
@@ -238,7 +239,7 @@ def _check_back(container: Container, record: Record, *, with_data: bool) -> Non
         if record.pinned:
             why = f"it is taken back already; `ucidockd update {container.section}` goes forward again"
         raise ConflictError(f"{container.section} has no earlier image to go back to: {why}")
-    # Going back would put today's settings on yesterday's image: a mixture that never ran.
+    # going back would combine today's settings with yesterday's image, which never ran together
     if changed_fields("container", record.spec, desired_spec(container)):
         raise ConflictError(
             f"{container.section} does not run as its section says, so it is not clear what to go back to: `ucidockd diff"
@@ -255,7 +256,7 @@ def _record(reconciler: Reconciler, section: str) -> Record | None:
 def answer(
     reconciler: Reconciler, asked: Iterable[Asked], found: Outlook, outcomes: Sequence[Outcome]
 ) -> dict[str, Any]:
-    """What became of each: `outcome` is `updated`, `rolled back`, `current`, `waiting` or `failed`."""
+    """The result for each: `outcome` is `updated`, `rolled back`, `current`, `waiting` or `failed`."""
     rows = [_outcome_row(reconciler, each, found, outcomes) for each in asked]
     return {
         "schema": SCHEMA,
@@ -278,7 +279,7 @@ def _outcome_row(
         "output": "",
     }
     error = next((o.error for o in reversed(outcomes) if o.operation.key == asked.key and o.error), None)
-    # data may have been taken back under the same image
+    # data may have been restored under the same image
     if now.image_id != asked.record.image_id or (asked.record.saved and not now.saved and now.pinned):
         return {**row, "outcome": "rolled back" if now.pinned else "updated"}
     if now.asked:
