@@ -90,9 +90,8 @@ class Images:
     # many bytes freed
     foreseen: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _found: dict[str, str] = field(default_factory=dict)  # name -> id, of images already found in this pass
-    _digests: dict[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # RepoDigests by id, as last looked at in this pass
+    # image id -> RepoDigests, as last inspected in this pass
+    _digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def ensure(
         self,

@@ -71,9 +71,8 @@ class DaemonChange:
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
     refused: Target | None = None  # the target that dockerd itself refused, until a reconcile is requested
-    blamed: dict[str, str] = field(
-        default_factory=dict
-    )  # keys that had to be left out for dockerd to start -> dockerd's words about them
+    # keys that had to be left out for dockerd to start -> dockerd's words about them
+    blamed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
@@ -362,9 +361,8 @@ class DaemonChange:
                 self._restart(replace(failed, document=rest), held=not self.record.swarm, fallback=True)
             except (DaemonError, OSError) as exc:
                 logger.error("dockerd does not come up without %s either: %s", key, exc)
-                if (
-                    str(exc)[-_SAME:] == words[-_SAME:]
-                ):  # the same failure again: this option was not to blame and stays
+                # the same failure again: this option was not to blame and stays
+                if str(exc)[-_SAME:] == words[-_SAME:]:
                     cleared.add(key)
                     continue
                 document, dropped[key], words = rest, words, str(exc)

@@ -94,9 +94,8 @@ class ManualControl:
         elif wish is DaemonAction.START or (wish is DaemonAction.RESTART and process is None):
             self.begun(wish)
             change.released()
-        elif (
-            change.record.stopped and process is not None
-        ):  # an earlier agent was killed while it stopped dockerd
+        # an earlier agent was killed while it stopped dockerd
+        elif change.record.stopped and process is not None:
             self._stop(change, process, shutdown_s)
         if not change.record.stopped:
             return ""

@@ -62,9 +62,8 @@ _URL = re.compile(
 _WORD = re.compile(r"(?<![^\s\"'])[^\s\"'@]*+@[^\s\"']*+")  # begins where a word does, so that time is linear
 _DIGEST = re.compile(r"@sha\d{1,3}:")
 _COLON = re.compile(r"\[[0-9A-Fa-f:.]*+(?:%[\w.-]*+)?\]|:")  # or an IPv6 address, which has some
-_NO_LOGIN = re.compile(
-    r"[/:]|\d{1,5}/|\*{3}@"
-)  # what follows a colon in a path, an address, a port, a masked login
+# follows a colon that does not begin a password: in a path, an address, a port or a masked login
+_NO_LOGIN = re.compile(r"[/:]|\d{1,5}/|\*{3}@")
 _ADDRESSES = ("mailto", "sip", "sips", "xmpp", "acct")
 _HEADER = re.compile(
     r"((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|private-token|x-[\w-]{0,64}(?:token|key|auth|secret)[\w-]{0,64})"

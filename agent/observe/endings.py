@@ -284,9 +284,8 @@ class Sharing:
         newer = any(own is not None and each is not None and own < each for each in begun)
         if before is None:  # only the clock can tell, and it may have jumped
             stale = newer
-        elif (
-            before.started == seen.started_at
-        ):  # it is the same process: any change of the others left it behind
+        # still the same process: any restart of the others left it behind
+        elif before.started == seen.started_at:
             stale = before.stale or before.others != starts
         else:  # it was started again: it joined what was there by then
             stale = newer and before.others != starts

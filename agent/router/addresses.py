@@ -30,9 +30,8 @@ _NAME_LIMIT = 15  # IFNAMSIZ - 1
 _LOOPBACK = "lo"
 _PROC = Path("/proc/net")
 
-_PRIVATE = tuple(
-    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
-)  # RFC 1918, RFC 4193
+# RFC 1918, RFC 4193
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _DOCKER_PORT = re.compile(r"veth[0-9a-f]{7}")  # moby: libnetwork/drivers/bridge
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h

@@ -210,9 +210,8 @@ def image_reference(text: str) -> str:
 
 def is_same_image(one: object, other: object) -> bool:
     """Whether two references name the same image."""
-    return one == other or bool(
-        _means("image", one) == _means("image", other)
-    )  # the literal comparison comes first because every pass asks this for every container
+    # the literal comparison comes first because every pass asks this for every container
+    return one == other or bool(_means("image", one) == _means("image", other))
 
 
 def signal_name(text: str) -> str:
