@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A large body moved from one socket to another by a thread: three system calls for a piece, and no copy in Python.
-Where its end is known by its length, the bytes do not even come into the process.
+"""Moves a large body from one socket to another in a thread, with three system calls per piece and no copy in Python.
+If the length of the body is known, the bytes do not even enter the process.
 
-An event loop would take each piece through four buffers. The loop keeps both connections (their heads, their end, what
-follows the body); the thread borrows copies of the sockets while the loop does not touch the side that it works on. What
-it reads is looked through by a `Framing`, so that it stops at the body's last byte, and is framed again.
+An event loop would move each piece through four buffers. The loop keeps both connections: their heads, their end, and what
+follows the body. The thread borrows copies of the sockets, and the loop does not touch the side that the thread works on. A
+`Framing` parses what the thread reads, so that it stops at the body's last byte; the body is framed again for the sink.
 
-An engine writes 4 and 28 KiB in turns. Were each of them a piece, waking up for it would cost more than copying it:
-the kernel fills a piece meanwhile (`_blocking`).
+The engine alternates between writes of 4 and 28 KiB. Waking up for each would cost more than copying it, so the
+kernel collects a larger piece first (`_blocking`).
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ from typing import Protocol, runtime_checkable
 
 from agent.wire.http_head import BodyError, Counted, Framing
 
-LEAST = 512 * 1024  # bytes: less is not worth a thread
-THREADS = 8  # bodies that are moved at once; more than that go through the loop
+LEAST = 512 * 1024  # bytes; a smaller body is not worth a thread
+THREADS = 8  # bodies moved at once; further ones go through the loop
 _BUFFER = 256 * 1024
 _SPLICED = 256 * 1024
-_LOW_WATER = 128 * 1024  # a piece is taken from here on: with more, the source would find its buffer full
-_SINK_BUFFER = 512 * 1024  # bytes: some pieces, so that the sink has work while the next one is fetched
-_FILL_MS = 20  # how long a piece may take to get full
-_NEWS_S = 0.25  # between two words about how far a body is
+# a piece is taken when it has this size; if we waited for more, the source's buffer would be full
+_LOW_WATER = 128 * 1024
+_SINK_BUFFER = 512 * 1024  # bytes: several pieces, so that the sink is busy while the next one is fetched
+_FILL_MS = 20  # how long a piece may take to fill up
+_NEWS_S = 0.25  # between two progress reports
 _SO_RCVTIMEO_NEW = 66  # asm-generic/socket.h
-_SO_SNDBUFFORCE = 32  # the same; past net.core.wmem_max, for who may
-_PARTS = 512  # that the kernel takes at once, and some to spare (IOV_MAX is 1024)
+_SO_SNDBUFFORCE = 32  # the same beyond net.core.wmem_max, if the process is allowed to
+_PARTS = 512  # buffers per system call: half of the kernel's limit (IOV_MAX is 1024)
 
-Note = Callable[
-    [int], None
-]  # gets the bytes that were moved since it was called last, now and then and at the end
+Note = Callable[[int], None]  # gets the bytes moved since the last call; called now and then, and at the end
 
 _pool: ThreadPoolExecutor | None = None
 _pumps = 0
@@ -50,7 +49,7 @@ class BrokenSourceError(Exception):
 
 
 class EndedSourceError(BrokenSourceError):
-    """It ended."""
+    """The source ended."""
 
 
 class StoppedError(Exception):
@@ -59,17 +58,17 @@ class StoppedError(Exception):
 
 @runtime_checkable
 class Passing(Protocol):
-    """The body of a request that can move itself into a socket; what is left then comes by iteration."""
+    """A request body that can move itself into a socket; iteration then yields the rest."""
 
     async def pass_into(self, sink: socket.socket, note: Note | None = None) -> None:
-        """As much as can be moved past the loop, perhaps nothing. Raises OSError where the sink breaks."""
+        """Moves as much as possible past the loop, perhaps nothing. Raises OSError if the sink breaks."""
 
 
 class Pump:
-    """`first` was read from the source already. `chunked`: the sink gets chunks, one for each piece.
+    """Moves one body. `first` was read from the source already. With `chunked` each piece becomes a chunk for the sink.
 
-    `source_stall_s`, `sink_stall_s`: how long one side may do nothing, None for ever. Both sockets are the caller's to
-    close, after `run`.
+    `source_stall_s` and `sink_stall_s` limit how long one side may make no progress; None is no limit. The caller
+    closes both sockets after `run`.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Pump:
         sink_stall_s: float | None = None,
     ) -> None:
         self.taken = 0  # bytes read from the source
-        self.moved = 0  # of the body, that the sink has got
+        self.moved = 0  # bytes of the body that the sink has received
         self._source, self._sink, self._framing = source, sink, framing
         self._first = first
         self._chunked = chunked
@@ -92,19 +91,19 @@ class Pump:
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def stop(self) -> None:
-        """Ends `run`, in 20 ms at the latest; from any thread, before `close`."""
+        """Ends `run` within 20 ms; may be called from any thread, before `close`."""
         os.eventfd_write(self._stop, 1)
 
     def close(self) -> None:
-        """`stop` will not be called any more."""
+        """Frees the descriptor; `stop` must not be called any more."""
         os.close(self._stop)
 
     def run(self) -> None:
-        """Until the body is complete. Blocks.
+        """Runs until the body is complete. Blocks.
 
-        Raises BrokenSourceError, StoppedError, OSError for the sink, TimeoutError where that takes nothing.
+        Raises BrokenSourceError, StoppedError, OSError for the sink, TimeoutError if the sink accepts nothing.
         """
-        # one poll for each side, each with `stop`: a thread cannot be cancelled, it has to be woken
+        # both polls also watch `stop`, because a thread cannot be cancelled, only woken
         readable, writable = self._poll(self._source, select.POLLIN), self._poll(self._sink, select.POLLOUT)
         try:
             self._send(self._framing.split(self._first, len(self._first)), writable)
@@ -117,8 +116,8 @@ class Pump:
             raise BrokenSourceError(str(exc)) from exc
 
     def _copy(self, readable: select.poll, writable: select.poll) -> None:
-        """Through memory, where the end of the body must be looked for."""
-        # one for the whole body: each piece is gone before the next one comes
+        """Moves the body through memory, if its end has to be found by parsing."""
+        # one buffer for the whole body: each piece is sent before the next one is read
         buffer = bytearray(_BUFFER)
 
         def receive() -> int:
@@ -128,12 +127,13 @@ class Pump:
             self._send(self._framing.split(buffer, size), writable)
 
     def _splice(self, body: Counted, readable: select.poll, writable: select.poll) -> None:
-        """Through a pipe, by splice(2): the kernel hands on most pages as they are."""
+        """Moves the body through a pipe with splice(2): the kernel passes most pages on without copying."""
         with _room(self._sink), _pipe() as (end, start, capacity):
 
             def receive() -> int:
                 wanted = body.room(capacity)
-                # splice returns what is there: without it each of the engine's small writes would be a piece
+                # splice returns what has arrived: without the low-water mark each small write of the engine would be
+                # a piece
                 _set_low_water(self._source, min(wanted, _LOW_WATER))
                 return os.splice(self._source.fileno(), start, wanted)
 
@@ -142,8 +142,7 @@ class Pump:
                 self._drain(end, size, writable)
 
     def _drain(self, pipe: int, size: int, writable: select.poll) -> None:
-        # All of a piece goes before the next one is taken: what stays in the pipe would be lost with a sink that
-        # breaks.
+        # Send a whole piece before taking the next one: bytes left in the pipe would be lost if the sink breaks.
         while size:
             try:
                 sent = os.splice(pipe, self._sink.fileno(), size)
@@ -160,15 +159,15 @@ class Pump:
         return made
 
     def _take(self, receive: Callable[[], int], readable: select.poll) -> int:
-        """The size of the next piece, 0 at an end that may be one."""
+        """The size of the next piece, 0 at a valid end."""
         while self._wait(readable, self._stalls_ms[0]):
             try:
                 size = receive()
-            except BlockingIOError:  # it was woken for nothing
+            except BlockingIOError:  # woken without data
                 continue
             except OSError as exc:
                 raise BrokenSourceError(exc.strerror or str(exc)) from exc
-            # A body of known length that ends early is an error here: its reader could not tell it from a whole one.
+            # the source of a body with a known length ended early: the receiver could not tell it from a complete one
             if size == 0 and (missing := self._framing.missing()):
                 raise EndedSourceError(missing)
             self.taken += size
@@ -180,7 +179,7 @@ class Pump:
         size = sum(map(len, parts))
         if size == 0:
             return
-        # chunks of a few bytes each: joining costs less than a system call for every thousand
+        # many tiny chunks: joining them costs less than the system calls
         if len(parts) > _PARTS:
             parts = [memoryview(b"".join(parts))]
         left = [memoryview(b"%x\r\n" % size), *parts, memoryview(b"\r\n")] if self._chunked else list(parts)
@@ -198,7 +197,7 @@ class Pump:
             raise TimeoutError("nothing is taken")
 
     def _wait(self, poll: select.poll, limit_ms: int | None) -> bool:
-        """Whether the socket can continue; False when it was not in time."""
+        """Waits until the socket is ready; False after `limit_ms`."""
         events = poll.poll(limit_ms)
         if any(number == self._stop for number, _ in events):
             raise StoppedError
@@ -207,13 +206,14 @@ class Pump:
 
 @contextlib.contextmanager
 def _blocking(end: socket.socket, limit: int) -> Iterator[None]:
-    """What the kernel does within _FILL_MS, it does in one call: fills a buffer (MSG_WAITALL), or makes room for all.
+    """Lets one system call do the work of `_FILL_MS`: fill a whole buffer (MSG_WAITALL), or wait until there is room
+    for all.
 
-    `limit`: SO_RCVTIMEO or SO_SNDTIMEO. The loop, which knows nothing of it, may use the other way of that socket: it
-    reads what is there, and an answer that finds no room holds it up for a tick of the kernel.
+    `limit` is SO_RCVTIMEO or SO_SNDTIMEO. The loop does not know of this mode and may use the socket's other
+    direction: its reads return what has arrived, and a write without room blocks it for one tick of the kernel.
     """
     limits = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
-    # both: without an O_NONBLOCK the other direction would block for ever, so it gets the shortest time there is
+    # both, because without O_NONBLOCK the other direction would block for ever: it gets the shortest possible time
     for option in limits:
         end.setsockopt(socket.SOL_SOCKET, option, _time(_FILL_MS * 1000 if option == limit else 1))
     end.settimeout(None)
@@ -227,23 +227,26 @@ def _blocking(end: socket.socket, limit: int) -> Iterator[None]:
 
 
 def _time(microseconds: int) -> bytes:
-    """A struct timeval. Where `long` has 32 bits, the options that take 64 have numbers of their own."""
+    """A struct timeval. If `long` has 32 bits, the options with 64-bit times have other numbers."""
     return struct.pack("qq" if socket.SO_RCVTIMEO == _SO_RCVTIMEO_NEW else "ll", 0, microseconds)
 
 
 def _set_low_water(source: socket.socket, size: int) -> None:
-    """What MSG_WAITALL is to recv(2), for splice(2). TCP takes it for poll(2) too, where it would look like a stall."""
+    """The counterpart of MSG_WAITALL for splice(2). Not for TCP, which applies it to poll(2) too, where it would look
+    like a stall.
+    """
     if source.family == socket.AF_UNIX and source.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) != size:
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
 
 @contextlib.contextmanager
 def _room(sink: socket.socket) -> Iterator[None]:
-    """A larger buffer. TCP tunes its buffer itself unless one is set."""
+    """Enlarges the sink's buffer for the transfer. Not for TCP, which tunes its buffer itself unless a size is set."""
     if sink.family != socket.AF_UNIX:
         yield
         return
-    before = sink.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2  # the kernel doubles what it is given
+    # the kernel doubles the value that is set
+    before = sink.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
     try:
         with contextlib.suppress(PermissionError):
             sink.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SINK_BUFFER)
@@ -254,12 +257,12 @@ def _room(sink: socket.socket) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _pipe() -> Iterator[tuple[int, int, int]]:
-    """Where to read from, where to write to, and how many bytes to put into it at most."""
+    """The read end, the write end, and how many bytes to put into the pipe at most."""
     end, start = os.pipe2(os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # fs.pipe-max-size may be less
+        with contextlib.suppress(OSError):  # fs.pipe-max-size may be lower
             fcntl.fcntl(start, fcntl.F_SETPIPE_SZ, 2 * _SPLICED)
-        # a page may be half empty
+        # half of it, because pages may be partly empty
         yield end, start, min(_SPLICED, fcntl.fcntl(start, fcntl.F_GETPIPE_SZ) // 2)
     finally:
         os.close(end)
@@ -267,19 +270,19 @@ def _pipe() -> Iterator[tuple[int, int, int]]:
 
 
 def has_room() -> bool:
-    """Whether one more body may be moved by a thread."""
+    """Whether a thread may move another body."""
     return _pumps < THREADS
 
 
 async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
-    """`Pump.run`, and `close`. When cancelled, it returns once the thread has let go of both sockets."""
+    """Runs `Pump.run`, then `close`. If cancelled, it returns only when the thread no longer uses the sockets."""
     global _pool, _pumps
     _pool = _pool or ThreadPoolExecutor(THREADS, thread_name_prefix="body")
     _pumps += 1
     try:
         work = asyncio.get_running_loop().run_in_executor(_pool, pump.run)
         try:
-            # `moved` is an int that the thread alone writes: reading it needs no lock
+            # only the thread writes `moved`, an int, so it can be read without a lock
             told = 0
             while not work.done():
                 await asyncio.wait({work}, timeout=_NEWS_S if note else None)
@@ -288,10 +291,10 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
                     told = moved
             work.result()
         except asyncio.CancelledError:
-            # its sockets are closed by the caller right after this: the thread must have let go of them
+            # the caller closes the sockets right after this, so the thread must no longer use them
             pump.stop()
             await asyncio.wait({work})
-            with contextlib.suppress(Exception):  # whatever it was: nothing waits for it any more
+            with contextlib.suppress(Exception):  # nothing waits for this error any more
                 work.result()
             raise
     finally:
@@ -300,7 +303,7 @@ async def run_in_thread(pump: Pump, note: Note | None = None) -> None:
 
 
 def _after(parts: list[memoryview], sent: int) -> list[memoryview]:
-    """What is left of them."""
+    """The parts that remain after `sent` bytes."""
     for number, part in enumerate(parts):
         if sent < len(part):
             return [part[sent:], *parts[number + 1 :]]

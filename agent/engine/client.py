@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Docker Engine through docker-py, narrowed to `agent.apply.ports.Engine`.
+"""The Docker Engine through docker-py, as an `agent.apply.ports.Engine`.
 
-Bodies are our own JSON: docker-py's builders lack fields (nano_cpus and pids_limit in update, for one). The API
-version is negotiated again after every lost connection: another engine may answer the next one.
+Request bodies are our own JSON, because docker-py's builders lack fields (for example nano_cpus and pids_limit in
+update). The API version is negotiated again after every lost connection, because another engine may answer then.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ from agent.wire.bodies import error_message
 
 logger = logging.getLogger(__name__)
 
-_MESSAGE_LIMIT = 256  # engine bodies may echo what they were sent
-_LEAST_API = "1.41"  # until the engine has named its own
+_MESSAGE_LIMIT = 256  # an error message of the engine may quote what it was sent
+_LEAST_API = "1.41"  # used until the engine has reported its own
 _PING_S = 10.0
 _MAC_HIDDEN_SINCE = (1, 52)
 _SHARED_SIZE_SINCE = (1, 42)
 _PRUNE_S = 600.0
 _READ_S = 20.0
 _EXEC_LOOK_S = 0.05
-_PAST_S = 3.0  # for what the engine has in memory
+_PAST_S = 3.0  # for a question that the engine answers from memory
 _BROKEN = (
     docker.errors.DockerException,
     requests.exceptions.RequestException,
@@ -79,14 +79,14 @@ _ID = re.compile(r"[0-9a-f]{64}")
 _JSON = json.JSONDecoder()
 _MARK = re.compile(r"[ \t\n\r]*([^ \t\n\r])[ \t\n\r]*")
 _ENDED = ("exited", "dead")
-# what the list's status text says of the health check
+# how the status text in the list shows the health check
 _HEALTH = (("(healthy)", "healthy"), ("(unhealthy)", "unhealthy"), ("(health: starting)", "starting"))
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ListReply:
-    """What a list call for `instance` gave."""
+    """The last answer to a list call for `instance`."""
 
     instance: str
     body: bytes
@@ -94,7 +94,9 @@ class _ListReply:
 
 
 class _OneConnection(UnixHTTPAdapter):
-    """docker-py's keeps a connection for each URL that it is asked for, the last 25 of them; one does for all."""
+    """docker-py opens a connection per URL and keeps the last 25. All requests can share one connection, so this
+    keeps only one.
+    """
 
     def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:
         del url
@@ -102,7 +104,7 @@ class _OneConnection(UnixHTTPAdapter):
 
 
 class _Encrypted(HTTPAdapter):
-    """Connections of one TLS context."""
+    """Connections that use one TLS context."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -113,25 +115,25 @@ class _Encrypted(HTTPAdapter):
 
 
 class DockerEngine:
-    """`host` is a Docker host URL; with `tls` a tcp one is encrypted.
+    """`host` is a Docker host URL; a tcp one is encrypted with `tls`.
 
-    `timeout_s`: how long a call that changes something may take before it counts as lost; calls that only look get 20 s
-    at most. EngineSlowError: the time is over, the engine may still be
-    at it. What it may send is in `engine.transport`.
+    `timeout_s` is how long a call that changes something may take before it counts as lost; calls that only read get
+    at most 20 s. EngineSlowError means that the time is over and the engine may still be working. `engine.transport`
+    limits what the engine may send.
     """
 
     def __init__(self, host: str, *, tls: EngineTls | None = None, timeout_s: float = 60) -> None:
         self._host = host
         self._tls = tls
         self._timeout_s = timeout_s
-        self._local = threading.local()  # requests' sessions are not made for several threads
+        self._local = threading.local()  # a requests session is not thread-safe
         self._version = ""
         self._identity: EngineIdentity | None = None
         self._last_list = _ListReply(instance="", body=b"", containers=())
 
     def _client(self) -> Any:
         version = self._version or _version_text(self.ping())
-        # another engine may answer since the last connection was lost: it is spoken to in its own version
+        # after a lost connection another engine may answer: it gets requests in its own version
         if getattr(self._local, "version", None) != version:
             self._local.client, self._local.deadline = self._new_client(version, self._timeout_s)
             self._local.version = version
@@ -141,37 +143,37 @@ class DockerEngine:
         client: Any = docker.api.client.APIClient(
             base_url=self._host if self._tls is None else self._host.replace("tcp:", "https:", 1),
             version=version,
-            timeout=timeout_s,  # type: ignore[arg-type]  # a fraction of a second, and None for ever, do too
+            timeout=timeout_s,  # type: ignore[arg-type]  # fractions of a second work too, and None for no limit
         )
-        # requests looks for proxies, other certificates and a ~/.netrc before each request
+        # otherwise requests would look for proxies, certificates and a ~/.netrc before each request
         client.trust_env = False
         if self._host.startswith("unix://"):
             client.mount(client.base_url, _OneConnection(self._host.removeprefix("unix://")))
         elif self._tls is not None:
             client.mount("https://", _Encrypted(self._tls.own_context()))
-            client.verify = str(self._tls.ca)  # else requests would trust the public authorities too
-        client.headers["Accept-Encoding"] = "identity"  # what is packed small could be large
+            client.verify = str(self._tls.ca)  # otherwise requests would trust the public authorities too
+        client.headers["Accept-Encoding"] = "identity"  # a small compressed body could unpack to a huge one
         deadline = Deadline()
         keep_time(client, deadline)
         return client, deadline
 
     def api_version(self) -> tuple[int, int]:
-        """The API version that is spoken; asks the engine only when a connection was lost since it last said."""
+        """The API version in use; the engine is asked only after a lost connection."""
         return _version_pair(self._version) if self._version else self.ping()
 
     def _get(self, path: str, read: Callable[[Any], _T], **args: Any) -> _T:
-        """GET of what must be there."""
+        """GET of an object that must exist."""
         body = self._call("GET", path, timeout_s=min(_READ_S, self._timeout_s), **args)
         return self._read(body, read)
 
     def _find(self, path: str, read: Callable[[Any], _T]) -> _T | None:
-        """GET of what may be missing."""
+        """GET of an object that may be missing."""
         body = self._call("GET", path, timeout_s=min(_READ_S, self._timeout_s), ok=(404,))
         return None if body is None else self._read(body, read)
 
     def _read(self, body: Any, read: Callable[[Any], _T]) -> _T:
-        # An answer of the wrong shape is the engine's fault and passing (a proxy, an upgrade): it must not look like a
-        # defect of ours.
+        # An answer of the wrong shape is the engine's fault, and may be temporary (a proxy, an upgrade): it must not
+        # look like a defect of ours.
         try:
             return read(body)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as exc:
@@ -182,23 +184,22 @@ class DockerEngine:
         return EngineInvalidError(f"the engine at {self._host} gave an answer that is not a valid one{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
-        """Redirects are not followed: what we send, logins included, is for this engine alone."""
+        """Raises for a redirect: what we send, including logins, is for this engine only."""
         if response.is_redirect:
             response.close()
             raise self._invalid("it is a redirect")
 
     def _away(self, exc: Exception) -> EngineUnreachableError:
-        self._version, self._identity = "", None  # what answers next may be another engine
-        # the socket's own deadline comes as a plain TimeoutError in one of the wraps
+        self._version, self._identity = "", None  # the next connection may reach another engine
+        # the socket's own deadline arrives as a plain TimeoutError inside one of the wrappers
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
             return EngineSlowError(f"the engine at {self._host} gives no answer in time")
-        # requests and urllib3 wrap what went wrong three times over, and their own words carry addresses of objects
-        # The innermost words are the ones that tell what to do: nothing listens, no right to the socket, a certificate
-        # that is not trusted.
+        # requests and urllib3 wrap an error three times, and their texts contain addresses of objects. Only the
+        # innermost error tells what to do: nothing listens, no permission, an untrusted certificate.
         for cause in _causes(exc):
             if is_mistrust(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
-            # the answer broke the protocol, it did not only break off
+            # the answer broke the protocol; it did not just end early
             broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
             if isinstance(cause, http.client.HTTPException) and not isinstance(cause, broke_off):
                 return self._invalid("it is not HTTP")
@@ -211,7 +212,7 @@ class DockerEngine:
         )
 
     def _call(self, method: str, path: str, **args: Any) -> Any:
-        """The decoded answer to one request, None where it is empty; see `_send`."""
+        """Sends a request; returns the decoded answer, None if it is empty. See `_send`."""
         content = self._send(method, path, **args)
         try:
             return json.loads(content, object_pairs_hook=_shared) if content else None
@@ -228,12 +229,12 @@ class DockerEngine:
         versioned: bool = True,
         **args: Any,
     ) -> bytes:
-        """One request; `ok` are error statuses that count as success (and as an empty answer).
+        """Sends a request; returns the body. `ok` lists error statuses that count as success with an empty answer.
 
-        `versioned`: by the API version that was negotiated, else `path` names one.
+        `versioned` adds the negotiated API version to the path; otherwise `path` contains one.
         """
         client = self._client()
-        # docker-py has no public way to send a body of one's own
+        # docker-py has no public way to send a body of our own
         url = client._url(path, versioned_api=versioned)  # noqa: SLF001
         limit = timeout_s or self._timeout_s
         status, body = self._exchange(client, self._local.deadline, method, url, timeout=limit, **args)
@@ -249,10 +250,10 @@ class DockerEngine:
         self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
     ) -> tuple[int, bytes]:
         """Status and body. Raises EngineUnreachableError."""
-        # requests' own time-out begins again with each byte. A call that a pass waits for needs an end.
+        # requests restarts its timeout with each byte, but a pass waits for this call, so it needs a real end
         deadline.begin(timeout)
-        # `client.request` merges headers, cookies, hooks and proxies of the session into each request, a quarter of what
-        # a call costs: there is nothing to merge.
+        # `client.request` merges the session's headers, cookies, hooks and proxies into each request, which is a
+        # quarter of the cost of a call; there is nothing to merge
         request = requests.PreparedRequest()
         request.prepare(method, url, headers=client.headers, **args)
         try:
@@ -267,23 +268,25 @@ class DockerEngine:
             deadline.end()
 
     def _unless_gone(self, method: str, path: str, look: Callable[[], object | None], **args: Any) -> None:
-        """A call that is done when its object is gone. "Not found" counts after a second look only: records go with it."""
+        """A call that also succeeds if its object is gone. A 404 counts only if `look` finds nothing, because records
+        depend on it.
+        """
         try:
             self._call(method, path, **args)
         except EngineError as exc:
-            # A proxy, or an engine that is still loading, says 404 as well; a record that is dropped for it would leave
-            # the object behind as a foreign one.
+            # A proxy, or an engine that is still loading, answers 404 too. Dropping the record then would leave the
+            # object behind as a foreign one.
             if exc.status != 404 or look() is not None:
                 raise
 
     def ping(self) -> tuple[int, int]:
-        """GET /version; the API version to speak from now on."""
+        """GET /version; returns the API version to use from now on."""
         limit = min(_PING_S, self._timeout_s)
         try:
             client, deadline = self._new_client(_LEAST_API, limit)
         except _BROKEN as exc:
             raise self._away(exc) from exc
-        # a client of its own: the negotiated version is part of docker-py's clients, and this call is made to learn it
+        # a separate client: docker-py's clients contain the negotiated version, which this call has yet to learn
         with client:
             url = client._url("/version", versioned_api=False)  # noqa: SLF001 - as in _call
             status, body = self._exchange(client, deadline, "GET", url, timeout=limit)
@@ -298,7 +301,7 @@ class DockerEngine:
         return pair
 
     def identity(self, *, fresh: bool = False) -> EngineIdentity:
-        """Which engine this is. It is not noticed when another one took its place between two calls, unless `fresh`."""
+        """Which engine this is. With `fresh` it is asked again, which notices that another engine took its place."""
         found = self._identity
         if found is None or fresh:
             found = self._identity = _identity(self.info())
@@ -308,23 +311,25 @@ class DockerEngine:
         return self._get("/info", dict)
 
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]:
-        """GET /containers/json. A reply that is the last one byte for byte, as of an idle engine, is not read again."""
+        """GET /containers/json. A reply that equals the last one byte for byte, as an idle engine sends it, is not
+        parsed again.
+        """
         params = {"all": "1", "filters": json.dumps({"label": [f"{LABEL_INSTANCE}={instance}"]})}
         body = self._send("GET", "/containers/json", params=params, timeout_s=min(_READ_S, self._timeout_s))
         last = self._last_list
-        # Reading the list is most of what an idle pass costs.
+        # parsing the list is most of the cost of an idle pass
         if (last.instance, last.body) == (instance, body):
             return last.containers
         containers = self._read(body, lambda found: tuple(map(_listed, _elements(found.decode()))))
         ids = [container.id for container in containers]
-        # no engine gives such a list: nothing may follow from it, least of all that something is gone
+        # no real engine sends such a list: draw no conclusions from it, least of all that containers are gone
         if len(set(ids)) < len(ids) or not all(map(_ID.fullmatch, ids)):
             raise self._invalid()
         self._last_list = _ListReply(instance=instance, body=body, containers=containers)
         return containers
 
     def list_names(self) -> frozenset[str]:
-        """The names of all containers, those of others too."""
+        """The names of all containers, including foreign ones."""
         return self._get(
             "/containers/json",
             lambda items: frozenset(name for item in items for name in _names(item)),
@@ -341,13 +346,12 @@ class DockerEngine:
         return self._find(f"/containers/{ref}/json", _inspected)
 
     def inspect_chosen_mac(self, ref: str) -> str | None:
-        """The MAC address that was asked for on a container's first network, "" where the engine made it up.
+        """The MAC address that was requested for a container's first network, "" if the engine chose it.
 
-        Up to API 1.51 that is `Config.MacAddress`. None where the engine no longer speaks 1.51. Raises EngineError.
+        Up to API 1.51 this is `Config.MacAddress`. None if the engine no longer supports 1.51. Raises EngineError.
         """
         path = f"/containers/{ref}/json"
-        # Later versions have moved the address into the network's settings, where it is always filled in: whoever
-        # asked for it cannot be told from the engine then.
+        # later versions moved the address into the network's settings, where a chosen address looks like a generated one
         if self.api_version() < _MAC_HIDDEN_SINCE:
             body = self._call("GET", path, ok=(404,))
         else:
@@ -363,14 +367,18 @@ class DockerEngine:
         return self._find(f"/volumes/{ref}", _volume)
 
     def inspect_image(self, ref: str) -> dict[str, Any] | None:
-        """A reference that this engine cannot read (400) is not an image that it has, and costs only who asked for it."""
+        """The image, None if the engine does not have it. A reference that this engine cannot parse (400) counts as
+        missing, so that only its section is affected.
+        """
         body = self._call(
             "GET", f"/images/{ref}/json", timeout_s=min(_READ_S, self._timeout_s), ok=(400, 404)
         )
         return None if body is None else self._read(body, dict)
 
     def list_images(self) -> tuple[ObservedImage, ...]:
-        """GET /images/json, those in between of a build too. Before 1.42 only GET /system/df knows what images share."""
+        """GET /images/json, including a build's intermediate images. Before API 1.42 the shared sizes come from GET
+        /system/df.
+        """
         measures = self.api_version() >= _SHARED_SIZE_SINCE
         params = {"all": "1"} | ({"shared-size": "1"} if measures else {})
         found = self._get("/images/json", _images, params=params)
@@ -380,14 +388,15 @@ class DockerEngine:
             measured = self._read(self._disk_usage(), lambda b: _images(b["Images"]))
         except EngineUnreachableError:
             raise
-        except EngineError as exc:  # one damaged image or volume fails all of it, and only the sizes are lost
+        except EngineError as exc:
+            # a single damaged image or volume makes the call fail; only the shared sizes are lost
             logger.warning("the sizes of images are not known: %s", exc)
             return found
         shared = {image.id: image.shared for image in measured}
         return tuple(replace(image, shared=shared.get(image.id)) for image in found)
 
     def list_image_users(self) -> dict[str, str]:
-        """Image id -> the name of a container that was made of it; those of others too."""
+        """Image id -> name of a container that was created from it, including foreign containers."""
         return self._get(
             "/containers/json",
             lambda items: {item["ImageID"]: next(iter(_names(item)), item["Id"][:12]) for item in items},
@@ -395,20 +404,20 @@ class DockerEngine:
         )
 
     def list_build_cache(self) -> tuple[dict[str, Any], ...]:
-        """The entries of GET /system/df."""
+        """The build cache entries of GET /system/df."""
         return self._read(self._disk_usage(), lambda body: tuple(body.get("BuildCache") or ()))
 
     def _disk_usage(self) -> Any:
-        """It takes the time of a look at every image."""
+        """Slow, because the engine looks at every image."""
         types = {"type": ["image", "build-cache"]} if self.api_version() >= _SHARED_SIZE_SINCE else {}
         return self._call("GET", "/system/df", params=types)
 
     def remove_image(self, ref: str) -> None:
-        """One name of an image, or, by its id, what has no name. Those that it was built on stay."""
+        """Removes one name of an image, or by its id an image without a name. Its parents stay."""
         self._call("DELETE", f"/images/{ref}", params={"noprune": "1"}, ok=(404,))
 
     def prune_build_cache(self, unused_s: float) -> int:
-        """POST /build/prune of entries that were unused for so long; the bytes that it freed."""
+        """POST /build/prune of entries that were unused for `unused_s` seconds; returns the freed bytes."""
         filters = json.dumps({"until": [f"{round(unused_s)}s"]} if unused_s else {})
         body = self._call("POST", "/build/prune", params={"all": "1", "filters": filters}, timeout_s=_PRUNE_S)
         return self._read(body, lambda found: int(found.get("SpaceReclaimed") or 0))
@@ -416,7 +425,7 @@ class DockerEngine:
     def inspect_output(self, ref: str, *, lines: int) -> bytes:
         """GET /containers/{id}/logs of the last lines, framed as the engine sends them.
 
-        Raises EngineError, also where its log driver cannot be read.
+        Raises EngineError, also if the log driver cannot be read.
         """
         params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
         return self._send(
@@ -428,9 +437,10 @@ class DockerEngine:
         return self._read(self._call("POST", "/containers/create", params=params, json=body), _id_of_new)
 
     def execute(self, ref: str, argv: Sequence[str], timeout_s: float) -> tuple[int | None, bytes]:
-        """POST /containers/{id}/exec and /exec/{id}/start: the exit code, and the end of what it printed, framed.
+        """POST /containers/{id}/exec and /exec/{id}/start: the exit code, and the end of the output, framed.
 
-        None where it has not ended in time: the engine has no call that ends it. Blocks meanwhile. Raises EngineError.
+        The exit code is None if the command has not ended in time, because the engine cannot end it. Blocks. Raises
+        EngineError.
         """
         body = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
         made = self._read(self._call("POST", f"/containers/{ref}/exec", json=body), lambda found: found["Id"])
@@ -442,7 +452,7 @@ class DockerEngine:
             )
         except EngineSlowError:
             return None, b""
-        # the stream may end before the process is known to have ended
+        # the stream may end before the engine has noticed the end of the process
         while (found := self._get(f"{path}/json", dict)).get("Running") and time.monotonic() < end:
             time.sleep(_EXEC_LOOK_S)
         return (None if found.get("Running") else int(found.get("ExitCode") or 0)), output
@@ -451,7 +461,7 @@ class DockerEngine:
         try:
             self._call("POST", f"/containers/{ref}/start")
         except EngineError as exc:
-            # only this refusal: to kill processes for another would be worse than not to start
+            # only for this refusal: killing processes for any other would be worse than not starting
             if not tells_of_leftover(str(exc)):
                 raise
             if not end_leftover(ref):
@@ -461,7 +471,7 @@ class DockerEngine:
 
     def stop(self, ref: str, timeout_s: int | None) -> None:
         params = {} if timeout_s is None else {"t": str(timeout_s)}
-        # the engine answers when the container has ended, its own stop time included
+        # the engine answers when the container has ended, so its stop timeout comes on top
         limit = self._timeout_s + (timeout_s or 0)
         path = f"/containers/{ref}/stop"
         self._unless_gone("POST", path, lambda: self.inspect_container(ref), params=params, timeout_s=limit)
@@ -476,7 +486,8 @@ class DockerEngine:
         try:
             self._call("POST", f"/containers/{ref}/rename", params={"name": name})
         except EngineError:
-            # a rename whose answer was lost has been done: the second one is refused for the name that it already has
+            # the answer to an earlier rename may have been lost: a repeated rename is refused because the name is
+            # taken by itself
             seen = self.inspect_container(ref)
             if seen is None or seen.name != name:
                 raise
@@ -489,7 +500,7 @@ class DockerEngine:
         except EngineError as exc:
             if exc.status != 409 or "already in progress" not in str(exc):
                 raise
-            # asked for before, by us, with the answer lost, or by another client: the engine tells when it is done
+            # a removal is in progress, from us (its answer was lost) or from another client: wait until it is done
             self._call("POST", f"{path}/wait", params={"condition": "removed"}, ok=(404,))
 
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
@@ -521,15 +532,16 @@ class DockerEngine:
         *,
         platform: str = "",
     ) -> None:
-        """POST /images/create; an error inside the progress stream is raised.
+        """POST /images/create; raises an error that the progress stream contains.
 
-        `meanwhile` is called at least once a second, however silent the engine is: with the containerd store it says
-        nothing until the first MiB is there. What it raises ends the pull: the end of our request ends the engine's.
+        `meanwhile` is called at least once a second even if the engine sends nothing (with the containerd store it is
+        silent until the first MiB has arrived). If it raises, the pull ends: closing our request also ends the
+        engine's work.
         """
         repository, tag = docker.utils.parse_repository_tag(image)
         login = {"username": auth.username, "password": auth.token or auth.password} if auth else {}
         try:
-            client = self._client()  # asks for the version first, with its own time
+            client = self._client()  # negotiates the version first, with a time limit of its own
             with (
                 self._local.deadline.attend(meanwhile),
                 client.request(
@@ -558,10 +570,12 @@ class DockerEngine:
             ) from exc
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:
-        """GET /events. Every end means "list again": the engine's own end looks like a connection that broke."""
+        """GET /events. After every end the objects must be listed again: a normal end looks like a
+        connection that broke.
+        """
         version = _version_text(self.api_version())
         try:
-            # its own connection, and no deadline: an idle engine sends nothing for days
+            # a connection of its own without a deadline: an idle engine sends nothing for days
             client, _ = self._new_client(version, None)
             response = client.request(
                 "GET",
@@ -583,7 +597,7 @@ class DockerEngine:
         return self._translated(response)
 
     def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]:
-        """GET /events, up to `until` (unix seconds): the engine keeps the last 256 of all since it was started."""
+        """GET /events up to `until` (unix seconds). The engine keeps the last 256 events since its start."""
         filters = json.dumps({"type": ["container"], "container": [container]})
         params = {"since": "1", "until": until, "filters": filters}
         body = self._send("GET", "/events", params=params, timeout_s=min(_PAST_S, self._timeout_s))
@@ -596,7 +610,7 @@ class DockerEngine:
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(f"the event stream broke: {_short(_innermost(exc))}") from exc
         finally:
-            # the engine may have been replaced by a newer one while we listened
+            # a newer engine may have taken its place while we listened
             self._version = ""
 
 
@@ -613,12 +627,12 @@ def _images(items: Any) -> tuple[ObservedImage, ...]:
     return tuple(
         ObservedImage(
             id=item["Id"],
-            # The engine's words for "no name", which would be taken for one.
+            # the engine's way to write "no name", which must not be taken for a name
             tags=tuple(tag for tag in item.get("RepoTags") or () if tag != "<none>:<none>"),
             digests=tuple(name for name in item.get("RepoDigests") or () if not name.startswith("<none>@")),
             parent=item.get("ParentId") or "",
             size=int(item.get("Size") or 0),
-            # -1 is "not computed": asking for it costs the engine a walk through all layers.
+            # -1 means "not computed", because computing it costs the engine a walk through all layers
             shared=item["SharedSize"] if item.get("SharedSize", -1) >= 0 else None,
         )
         for item in items or ()
@@ -630,7 +644,7 @@ def _id_of_new(body: Any) -> str:
 
 
 def _names(item: dict[str, Any]) -> list[str]:
-    """Further names are links ("/other/alias"): one's own has one slash."""
+    """The container's own names. Names of links contain a second slash ("/other/alias") and are left out."""
     return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
 
 
@@ -645,8 +659,8 @@ def _identity(info: dict[str, Any]) -> EngineIdentity:
 def _listed(item: dict[str, Any]) -> ObservedContainer:
     names = _names(item)
     state, status = item.get("State", ""), item.get("Status", "")
-    # Health and exit code are only in the words for people (`Up 5 minutes (healthy)`): asking for each container would
-    # be a call for each.
+    # health and exit code are only in the human-readable text (`Up 5 minutes (healthy)`): inspecting would be a call
+    # for each container
     return ObservedContainer(
         id=item["Id"],
         name=names[0] if names else "",
@@ -662,14 +676,15 @@ def _listed(item: dict[str, Any]) -> ObservedContainer:
 
 
 def _exit_code(status: str) -> int | None:
-    """From the list's status text, `Exited (1) 2 minutes ago`, `Restarting (1) 2 seconds ago`."""
+    """The exit code in the list's status text, `Exited (1) 2 minutes ago` or `Restarting (1) 2 seconds ago`."""
     word, found, rest = status.partition(" (")
     return int(rest.partition(")")[0]) if found and word in ("Exited", "Restarting") else None
 
 
 def _elements(text: str) -> Iterator[Any]:
-    """The elements of a JSON array, read one after the other: all of a thousand containers take megabytes, which are not
-    given back. Raises ValueError for anything else."""
+    """The elements of a JSON array, decoded one by one: a list of a thousand containers decoded at once takes
+    megabytes that are not returned to the system. Raises ValueError for anything else.
+    """
     mark, at = _mark(text, 0)
     if mark != "[":
         raise ValueError("it is not an array")
@@ -686,13 +701,15 @@ def _elements(text: str) -> Iterator[Any]:
 
 
 def _mark(text: str, at: int) -> tuple[str, int]:
-    """The next character that is not a blank, and where the text goes on behind it and further blanks."""
+    """The next non-blank character, and the position after it and the blanks that follow."""
     found = _MARK.match(text, at)
     return (found[1], found.end()) if found is not None else ("", at)
 
 
 def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose words are kept once for all bodies: those of a thousand containers are alike in most of them."""
+    """A JSON object whose strings are interned, because the inspected bodies of a thousand containers share
+    most of them.
+    """
     return {sys.intern(name): _kept_once(value) for name, value in pairs}
 
 
@@ -715,7 +732,7 @@ def _inspected(body: dict[str, Any]) -> ObservedContainer:
         state=state.get("Status", ""),
         labels=config.get("Labels") or {},
         health="" if health == "none" else health,
-        # the engine says 0 of one that runs, which would read as a success
+        # the engine reports 0 for a running container, which would look like a success
         exit_code=state.get("ExitCode") if state.get("Status") in _ENDED else None,
         last_exit_code=state.get("ExitCode") if state.get("Status") in (*_ENDED, "restarting") else None,
         started_at=str(state.get("StartedAt") or ""),
@@ -733,9 +750,9 @@ def _volume(item: dict[str, Any]) -> ObservedVolume:
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """What came to be `exc`, itself first: requests wraps what urllib3 wrapped."""
+    """The chain of causes of `exc`, itself first; requests wraps what urllib3 has wrapped."""
     found: BaseException | None = exc
-    # `__context__` as well: some libraries raise anew without `from`.
+    # `__context__` too, because some libraries raise without `from`
     while found is not None:
         yield found
         within: BaseException | None = None

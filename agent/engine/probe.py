@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Asks the engine on its unix socket whether it answers and what it follows. Standard library only: it is asked many
-times a second while dockerd starts, and each question is one connection."""
+"""Asks the engine on its unix socket whether it answers, and which settings it has. Standard library only, since it
+runs many times a second while dockerd starts. Each question uses one connection.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +22,19 @@ _FILTERS = quote(json.dumps({"type": ["daemon"], "event": ["reload"]}))
 
 
 class ReloadEvents:
-    """The reload events of one connection."""
+    """The reload events that one connection receives."""
 
     def __init__(self, response: http.client.HTTPResponse | None, connection: socket.socket | None) -> None:
         self._response, self._connection = response, connection
 
     def wait(self, timeout_s: float) -> Mapping[str, str] | None:
-        """The next one's attributes; None when none came in time or the connection ended."""
+        """The attributes of the next reload event; None if none came in time or the connection ended."""
         if self._response is None or self._connection is None:
             return None
-        # The connection is ours alone, so the time-out may differ from read to read.
+        # only we use this connection, so each read may set its own timeout
         self._connection.settimeout(timeout_s)
         try:
-            # Bounded: an engine that sends a line without an end costs no more than this.
+            # bounded, in case the engine sends a line that never ends
             line = self._response.readline(256 * 1024)
         except (OSError, http.client.HTTPException):
             return None
@@ -60,44 +61,46 @@ class DaemonProbe:
             return False
 
     def containers(self) -> list[dict[str, Any]]:
-        """GET /containers/json: only those that run; empty where nothing answers."""
+        """GET /containers/json: the running containers; empty without an answer."""
         body = self._json("/containers/json")
         return [item for item in body if isinstance(item, dict)] if isinstance(body, list) else []
 
     def running(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the running containers."""
         names = (str((item.get("Names") or ["?"])[0]) for item in self.containers())
         return tuple(sorted(name.removeprefix("/") for name in names))
 
     def inventory(self) -> tuple[str, frozenset[str]] | None:
-        """GET /info, GET /containers/json: the engine's id and those of all its containers; None without an answer."""
+        """GET /info and GET /containers/json: the engine's id and the ids of all its containers; None without an answer."""
         info, items = self._json("/info"), self._json("/containers/json?all=1")
         if not isinstance(info, dict) or not info.get("ID") or not isinstance(items, list):
             return None
         return str(info["ID"]), frozenset(str(item["Id"]) for item in items)
 
     def root(self) -> str:
-        """GET /info: the folder of its data, with userns_remap one inside of data_root; "" without an answer."""
+        """GET /info: the engine's data folder, which with userns_remap is a subfolder of data_root; ""
+        without an answer.
+        """
         info = self._json("/info")
         return str(info.get("DockerRootDir") or "") if isinstance(info, dict) else ""
 
     def swarm(self) -> bool:
-        """GET /info."""
+        """GET /info: whether the engine is part of a swarm."""
         body = self._json("/info")
         state = (body.get("Swarm") or {}).get("LocalNodeState") if isinstance(body, dict) else None
         return state not in {None, "", "inactive"}
 
     def store(self) -> str:
-        """GET /info: what keeps images and containers, such as `overlay2` or `containerd's native`; "" when not known.
+        """GET /info: the store of images and containers, such as `overlay2` or `containerd's native`; "" if not known.
 
-        With userns_remap there is one for each user, in a folder of its own (moby daemon, setupDaemonRoot).
+        With userns_remap each user has its own store, in a folder of its own (moby daemon, setupDaemonRoot).
         """
         body = self._json("/info")
         if not isinstance(body, dict) or not body.get("Driver"):
             return ""
         status = body.get("DriverStatus") or ()
-        # Its name in `Driver` is that of the snapshotter, and the same as of an older storage driver
-        # (`overlayfs`).
+        # with containerd, `Driver` is the snapshotter, which may have the same name as an older storage driver
+        # (`overlayfs`)
         containerd = any("io.containerd.snapshotter" in str(pair) for pair in status)
         name = f"containerd's {body['Driver']}" if containerd else str(body["Driver"])
         remapped = any("userns" in str(option) for option in body.get("SecurityOptions") or ())
@@ -105,13 +108,13 @@ class DaemonProbe:
 
     @contextmanager
     def reload_events(self, timeout_s: float) -> Iterator[ReloadEvents]:
-        """GET /events, those of the daemon. `since` covers the moment between the answer's head and subscribing."""
+        """GET /events of the daemon. `since` covers the time between the answer's head and the engine's subscription."""
         path = f"/events?since={time.time():.9f}&filters={_FILTERS}"
         events = ReloadEvents(None, None)
         with closing(UnixConnection(self._path, timeout_s)) as connection:
             try:
                 connection.request("GET", path)
-                link = connection.sock  # the response takes it over
+                link = connection.sock  # the response takes the socket over
                 events = ReloadEvents(connection.getresponse(), link)
             except (OSError, http.client.HTTPException):
                 pass  # an engine that does not answer confirms nothing

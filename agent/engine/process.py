@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Processes as the kernel shows them (proc(5)), known by number and start time, waited for by pidfd: dockerd, and those of
-the engine's containers.
+"""Processes as the kernel shows them (proc(5)): dockerd, and processes of the engine's containers. A process is
+identified by its number and start time, and awaited by a pidfd.
 
-dockerd outlives the agent that started it, so the next one has to find it again, and it is not a child of that one. Those of
-containers are ended here where the Engine API has no call for it. /proc/PID/net shows the process's own namespace.
+dockerd outlives the agent that started it. The next agent has to find it again, and dockerd is not its child.
+Processes of containers are ended here where the Engine API has no call for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _ARGUMENT = "--config-file"
 
 
 def find_with_config(config_file: Path) -> Process | None:
-    """The process that was given `--config-file` with that file (or a link to it); the oldest of several."""
+    """The process that was started with `--config-file` and this file (or a link to it); the oldest if
+    there are several.
+    """
     wanted = os.path.realpath(config_file)
     found = [
         process for pid in _pids() if _config_of(pid, wanted) and (process := process_of(pid)) is not None
@@ -35,9 +37,9 @@ def find_with_config(config_file: Path) -> Process | None:
 
 
 def serving(path: str, *, name: str) -> Process | None:
-    """The process of that name that listens at a unix socket (unix(7), SO_PEERCRED: the process that called listen)."""
+    """The process with this name that listens on a unix socket (unix(7), SO_PEERCRED: the process that called listen)."""
     with socket.socket(socket.AF_UNIX) as link:
-        # A dockerd that hangs takes no connections once its queue is full.
+        # a dockerd that hangs accepts no connections once its queue is full
         link.settimeout(2.0)
         try:
             link.connect(path)
@@ -62,7 +64,7 @@ def _config_of(pid: int, wanted: str) -> bool:
     except OSError:
         return False
     arguments = [word.decode(errors="surrogateescape") for word in words]
-    # Both forms of an option: `--config-file=X` and `--config-file X`, which Go also takes with one dash.
+    # accept `--config-file=X` and `--config-file X`; Go also allows a single dash
     for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if name.lstrip("-") == _ARGUMENT.lstrip("-") and word.startswith("-"):
@@ -71,13 +73,13 @@ def _config_of(pid: int, wanted: str) -> bool:
 
 
 def process_of(pid: int) -> Process | None:
-    """The living process of that number, None when it has ended (a zombie has)."""
+    """The running process with this number, None if it has ended (a zombie has)."""
     found = _look(pid)
     return None if found is None or found[1] in {"Z", "X"} else found[0]
 
 
 def identity_of(pid: int) -> Process | None:
-    """As `process_of`, for one that may have ended but was not reaped."""
+    """Like `process_of`, but also returns a process that has ended and was not reaped yet."""
     found = _look(pid)
     return None if found is None else found[0]
 
@@ -88,30 +90,30 @@ def _look(pid: int) -> tuple[Process, str] | None:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
+    fields = text.rpartition(")")[2].split()  # the name before it may contain blanks and parentheses
     return Process(pid=pid, started=int(fields[19])), fields[0]
 
 
 def began_after(process: Process, path: Path) -> bool:
-    """Whether it began after the last change of that file: then it has read what is in there now."""
+    """Whether the process started after the last change of the file, so that it has read the current content."""
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
         written = path.stat().st_mtime
     except OSError:
         return False
     tick = 1 / os.sysconf("SC_CLK_TCK")
-    return booted + (process.started + 1) * tick >= written  # its start is cut to a tick
+    return booted + (process.started + 1) * tick >= written  # the kernel rounds the start time down to a tick
 
 
 def is_alive(process: Process) -> bool:
-    """Whether it is still that process."""
+    """Whether the number still belongs to that process."""
     return process_of(process.pid) == process
 
 
 def wait_end(process: Process, timeout_s: float | None) -> bool:
-    """Whether it has ended, all of its threads, within that time (None: as long as it takes).
+    """Waits until the process with all its threads has ended; False after `timeout_s` (None: no limit).
 
-    The first thread may be a zombie while others still hold the files, sockets and children.
+    The main thread may be a zombie while other threads still hold files, sockets and children.
     """
     try:
         descriptor = os.pidfd_open(process.pid)
@@ -120,7 +122,7 @@ def wait_end(process: Process, timeout_s: float | None) -> bool:
     try:
         if not is_alive(
             process
-        ):  # looked at after the descriptor is ours, so that the number was not given again
+        ):  # checked once we hold the descriptor, so that the number cannot be reused in between
             return True
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -130,9 +132,8 @@ def wait_end(process: Process, timeout_s: float | None) -> bool:
 
 
 def send_signal(process: Process, number: signal.Signals) -> None:
-    """To that process and no other; quietly when it has ended."""
-    # The descriptor first, then the look at its start time: between the two the number cannot become another
-    # process's.
+    """Sends a signal to exactly that process; does nothing if it has ended."""
+    # open the descriptor before checking the start time, so that the number cannot belong to another process
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -146,14 +147,14 @@ def send_signal(process: Process, number: signal.Signals) -> None:
         os.close(descriptor)
 
 
-# Processes of the engine's containers, seen and ended where the engine is local: what a process sees and where it belongs
+# Processes of the engine's containers, if the engine is local: what a process sees and which container it belongs to
 # (proc(5)), the process of an exec, and what a killed engine left behind.
 #
-# /proc/PID/net shows the process's own network namespace, wherever the one who looks may be.
+# /proc/PID/net shows the process's own network namespace, whichever namespace the reader is in.
 
 
 def network_devices(pid: int) -> frozenset[str] | None:
-    """Names of the devices in its network namespace; None when the process has ended."""
+    """Names of the devices in the process's network namespace; None if it has ended."""
     try:
         lines = (_PROC / str(pid) / "net" / "dev").read_text().splitlines()
     except OSError:
@@ -162,10 +163,10 @@ def network_devices(pid: int) -> frozenset[str] | None:
 
 
 def has_files_on(pid: int, folder: str) -> bool | None:
-    """Whether it has a file open on the mount that `folder` is on now. None when that cannot be known."""
+    """Whether the process has a file open on the mount that `folder` is on now; None if that cannot be determined."""
     try:
         if os.readlink(_PROC / str(pid) / "ns" / "mnt") != os.readlink(_PROC / "self" / "ns" / "mnt"):
-            return None  # other mounts have other numbers
+            return None  # another mount namespace numbers its mounts differently
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             wanted = _mount_of(Path("/proc/self/fdinfo", str(descriptor)))
@@ -178,7 +179,7 @@ def has_files_on(pid: int, folder: str) -> bool | None:
 
 
 def is_in_container(pid: int, container: str) -> bool:
-    """Whether its control group carries that id (the full one). False when it has ended."""
+    """Whether the process's control group contains this full container id; False if it has ended."""
     try:
         return bool(container) and container in (_PROC / str(pid) / "cgroup").read_text()
     except OSError:
@@ -186,7 +187,7 @@ def is_in_container(pid: int, container: str) -> bool:
 
 
 def _mount_of(info: Path) -> str:
-    """The `mnt_id` of an open file; "" when it was closed meanwhile."""
+    """The `mnt_id` of an open file; "" if it was closed meanwhile."""
     try:
         lines = info.read_text().splitlines()
     except OSError:
@@ -194,31 +195,31 @@ def _mount_of(info: Path) -> str:
     return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
 
 
-# Ends the process of an exec: the Engine API has no call for it, so it is signalled here, where the engine is local.
+# Ends the process of an exec. The Engine API has no call for it, so it is signalled here, if the engine is local.
 #
-# The engine names a process id of its own host. Whether that is this one tells the process's control group, which
-# carries the container's id; a process that is not provably in the container is left alone.
+# The engine reports a process id of its own host, which may be another machine. The control group shows whether the
+# process belongs to the container, because it contains the container's id. Any other process is left alone.
 
 
 HANGUP_S = 1.0
 
 
 async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -> bool:
-    """SIGHUP to the process group, SIGKILL after `hangup_s` seconds. `container` is the full id.
+    """Sends SIGHUP to the process group, and SIGKILL after `hangup_s` seconds. `container` is the full id.
 
-    False when no such process of the container is here: it is on another machine, or in another pid namespace.
+    False if no such process of the container is here: it is on another machine, or in another pid namespace.
     """
     try:
-        descriptor = os.pidfd_open(pid)  # from here on the pid cannot be reused unnoticed
+        descriptor = os.pidfd_open(pid)  # from here on a reuse of the pid would be noticed
     except OSError:
         return False
     try:
         if not is_in_container(pid, container):
             return False
-        # as when a terminal is closed, and then without asking
+        # SIGHUP first, as when a terminal is closed; then SIGKILL
         for number in (signal.SIGHUP, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
-                # an exec's process leads its own session, and so a process group; its jobs get the kernel's hangup
+                # the process of an exec leads a session and so a process group; the kernel hangs up its background jobs
                 if os.getpgid(pid) == pid:
                     os.killpg(pid, number)
                 else:
@@ -233,7 +234,7 @@ async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -
 async def _exited(descriptor: int, limit_s: float) -> bool:
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()
-    loop.add_reader(descriptor, gone.set)  # a pidfd is readable once its process has ended
+    loop.add_reader(descriptor, gone.set)  # a pidfd becomes readable when its process has ended
     try:
         async with asyncio.timeout(limit_s):
             await gone.wait()
@@ -244,28 +245,28 @@ async def _exited(descriptor: int, limit_s: float) -> bool:
     return True
 
 
-# Ends what a killed engine left behind, where the engine is local.
+# Ends what a killed engine left behind, if the engine is local.
 #
-# An engine that is killed in the middle of a start (seen with 20.10) does not know of the task that containerd began for
-# it, or containerd keeps a shim or a directory without one; either way every later start of that container is refused.
-# The Engine API has no call for it. Once the processes have ended, containerd clears the rest away, all but the directory.
+# An engine that is killed during a start (seen with 20.10) does not know the task that containerd started for it, or
+# containerd keeps a shim or a directory without a task. Every later start of that container is then refused, and the
+# Engine API has no call for it. Once the processes have ended, containerd cleans up everything except the directory.
 
 
 _REFUSALS = re.compile(
     r"task [0-9a-f]{64}: already exists|id already in use"
-    # the directory: as 20.10.24 and 26.1.5 say it, and as 28.5.2 does
+    # the directory: the messages of 20.10.24, 26.1.5 and 28.5.2
     r"|failed to (?:start shim|create task for container): mkdir .*: file exists"
 )
 _LIMIT_S = 5.0
 
 
 def tells_of_leftover(message: str) -> bool:
-    """Whether the engine refused a start, with `message`, for what it left behind."""
+    """Whether this message means that a start was refused because of such leftovers."""
     return _REFUSALS.search(message) is not None
 
 
 def end_leftover(container: str) -> bool:
-    """Kills what is left of a `container` (full id). False: nothing of it runs here. Blocks for up to 5 s."""
+    """Kills what is left of a container (full id). False if nothing of it runs here. Blocks for up to 5 s."""
     left = [descriptor for pid in _pids() if (descriptor := _open_member(pid, container)) is not None]
     try:
         for descriptor in left:
@@ -274,7 +275,7 @@ def end_leftover(container: str) -> bool:
         deadline = time.monotonic() + _LIMIT_S
         for descriptor in left:
             poll = select.poll()
-            poll.register(descriptor, select.POLLIN)  # readable once its process has ended
+            poll.register(descriptor, select.POLLIN)  # readable when its process has ended
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 return False
         return bool(left)
@@ -284,8 +285,8 @@ def end_leftover(container: str) -> bool:
 
 
 def _open_member(pid: int, container: str) -> int | None:
-    """A descriptor of the process if it is the container's; the pid alone could be reused."""
-    # Looked at before and after: between the two the number cannot have become another process's.
+    """A descriptor of the process if it belongs to the container; the pid alone could be reused."""
+    # checked before and after opening, so that the number cannot belong to another process
     if not _belongs(pid, container):
         return None
     try:
@@ -299,7 +300,7 @@ def _open_member(pid: int, container: str) -> int | None:
 
 
 def _belongs(pid: int, container: str) -> bool:
-    """It is in the container, or is the container's shim."""
+    """Whether the process is in the container, or is its shim."""
     if is_in_container(pid, container):
         return True
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Asks registries (OCI distribution specification): what a tag names, by HEAD, and how large an image is, by GET.
+"""Asks registries (OCI distribution specification) which image a tag names, by HEAD, and how large an image is, by GET.
 
-They are reached as dockerd reaches them: through its mirrors and proxies, without TLS where it lists them as insecure,
-with the certificates of /etc/docker/certs.d. A login goes to its own registry and to the authorization server that this
-one names, never to where a redirect leads. One client is for one thread and one round of questions.
+Registries are reached as dockerd reaches them: through its mirrors and proxies, without TLS if it lists them as
+insecure, and with the certificates in /etc/docker/certs.d. A login is sent to its own registry and to the authorization
+server that this registry names, never to the target of a redirect. Use one client per thread and per round of questions.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from agent.wire import registry as wire
 
 CALL_S = 20.0
 _CONNECT_S = 10.0
-_BODY_LIMIT = 4 * 1024 * 1024  # what an index or manifest may have (OCI distribution specification)
+_BODY_LIMIT = 4 * 1024 * 1024  # the largest index or manifest (OCI distribution specification)
 _TOKEN_LIMIT = 256 * 1024
 _REDIRECTS = 5
 _HUB_HOST = "registry-1.docker.io"
 _CERTIFICATES = Path("/etc/docker/certs.d")
-# an insecure registry is the user's choice; the warning would be printed to the log at each request
+# an insecure registry is the user's choice; urllib3 would log its warning at each request
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-_MASKED = "xxxxx"  # what an engine shows in place of a proxy's login
+_MASKED = "xxxxx"  # what the engine shows instead of a proxy's password
 
 Value = TypeVar("Value")
-Login = Callable[[str], RegistryAuth | None]  # of a registry's host
+Login = Callable[[str], RegistryAuth | None]  # takes a registry's host
 
 
 class RegistryError(UcidockdError):
-    """A registry could not be asked. The message names it and says why."""
+    """A registry could not be asked. The message names the registry and the reason."""
 
     code = "registry"
 
 
 class RateLimitedError(RegistryError):
-    """The registry wants to be left alone until `until` (unix seconds)."""
+    """The registry must not be asked before `until` (unix seconds)."""
 
     code = "rate-limited"
 
@@ -64,29 +64,31 @@ class RateLimitedError(RegistryError):
 
 
 class RegistryAwayError(RegistryError):
-    """No connection: the other images of that registry need not be tried."""
+    """No connection: other images of that registry need not be tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ways:
-    """How dockerd reaches registries. `proxies`: by the scheme of what is asked for. A proxy's URL may hold a password."""
+    """How dockerd reaches registries. `proxies` maps the scheme of a request to a proxy's URL, which may contain a
+    password.
+    """
 
     mirrors: tuple[str, ...] = ()  # of Docker Hub, as URLs
     insecure: frozenset[str] = frozenset()  # hosts
     insecure_networks: tuple[str, ...] = ()
     proxies: dict[str, str] = field(default_factory=dict, repr=False)
     no_proxy: tuple[str, ...] = ()
-    certificates: Path | None = _CERTIFICATES  # None: they are on another machine
+    certificates: Path | None = _CERTIFICATES  # None if the engine is on another machine
 
 
 def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_here: bool = True) -> Ways:
-    """From `GET /info`. `proxies`: those that UCI has (`http-proxy`, `https-proxy`, `no-proxy`); the engine shows its
-    own without their passwords. `is_here`: the engine is on this machine.
+    """From `GET /info`. `proxies` are UCI's (`http-proxy`, `https-proxy`, `no-proxy`), because the engine masks the
+    passwords in its own. `is_here` tells whether the engine is on this machine.
     """
     config = info.get("RegistryConfig") or {}
     indexes = config.get("IndexConfigs") or {}
     own = proxies or {}
-    # UCI first: the engine shows its own with the password masked
+    # UCI first, because the engine masks the password in its own
     http, https = (
         own.get(f"{s}-proxy") or str(info.get(f"{s.title()}Proxy") or "") for s in ("http", "https")
     )
@@ -102,7 +104,7 @@ def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_h
 
 
 def registry_client(engine: Engine, desired: Desired, *, is_here: bool) -> RegistryClient:
-    """One that reaches registries as dockerd does, with UCI's logins. `is_here`: the engine is on this machine.
+    """A client that reaches registries as dockerd does, with UCI's logins. `is_here`: the engine is on this machine.
 
     Raises EngineError.
     """
@@ -114,12 +116,12 @@ def registry_client(engine: Engine, desired: Desired, *, is_here: bool) -> Regis
 
 @dataclass(slots=True)
 class _Endpoint:
-    """One host that is asked. `base` is its URL without a slash at its end; `schemes` are still to be tried."""
+    """One host to ask. `base` is its URL without a trailing slash; `schemes` lists those still to try."""
 
-    registry: str  # whose login and certificates count
+    registry: str  # the registry whose login and certificates are used
     schemes: list[str]
     rest: str  # host, and the path of a mirror
-    insecure: bool  # its certificate may be anyone's
+    insecure: bool  # its certificate is not checked
     challenge: wire.Challenge | None = None
     tokens: dict[str, str] = field(default_factory=dict, repr=False)  # by repository
 
@@ -129,14 +131,16 @@ class _Endpoint:
 
 
 class _Reply:
-    """Status, headers in lower case, body, and whether it came from where a redirect led."""
+    """Status, headers (names in lower case), body, and whether it came from the target of a redirect."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes, *, moved: bool) -> None:
         self.status, self.headers, self.body, self.moved = status, headers, body, moved
 
 
 class RegistryClient:
-    """`login` finds a host's login. `wall` is the clock, in unix seconds. `limits`: what registries said of their limits."""
+    """`login` returns a host's login. `wall` returns unix seconds. `limits` collects the rate limits that registries
+    report.
+    """
 
     def __init__(self, ways: Ways, login: Login, *, wall: Callable[[], float] = time.time) -> None:
         self.limits: dict[str, wire.Limit] = {}
@@ -153,12 +157,12 @@ class RegistryClient:
             manager.clear()
 
     def ask(self, name: ImageName) -> Answer:
-        """What a tag names, by HEAD: registries do not count that as a pull. Raises RegistryError."""
+        """Which image a tag names, by HEAD, which registries do not count as a pull. Raises RegistryError."""
         endpoint, reply = self._reply("HEAD", name, f"manifests/{name.tag}")
         digest = wire.digest_of(reply.headers)
         if reply.status == 200 and digest:
             return Answer(digest=digest, is_index=wire.is_index(reply.headers))
-        if reply.status in (200, 405):  # a registry that knows no HEAD, or tells no digest there
+        if reply.status in (200, 405):  # the registry does not support HEAD, or sends no digest in its answer
             reply = self._checked(name, self._send(endpoint, "GET", name, f"manifests/{name.tag}"))
             return Answer(digest=wire.sha256(reply.body), is_index=wire.is_index(reply.headers))
         raise self._refused(name, reply)
@@ -169,10 +173,10 @@ class RegistryClient:
         return self._formed(name, lambda: wire.members(body))
 
     def layers(self, name: ImageName, platform: str) -> tuple[tuple[str, int, str], ...]:
-        """Digest, size (bytes, as they are sent) and diff id of each layer of what a pull would fetch, lowest first.
+        """Digest, size (compressed, in bytes) and diff id of each layer that a pull would fetch, lowest first.
 
-        `platform`: os/architecture[/variant]. Registries count it as a pull. Raises RegistryError, also where the
-        registry does not tell.
+        `platform` is os/architecture[/variant]. Registries count this as a pull. Raises RegistryError, also if the
+        registry does not have the information.
         """
         reply = self._checked(name, self._reply("GET", name, f"manifests/{name.digest or name.tag}")[1])
         body = reply.body
@@ -183,11 +187,11 @@ class RegistryClient:
             body = self._get(name, f"manifests/{found}")
         manifest = self._formed(name, lambda: wire.manifest(body))
         digest, size = manifest.config
-        # said by the manifest, before anything of that size is read
+        # stated by the manifest, before a body of that size is read
         if size > _BODY_LIMIT:
             raise RegistryError(f"{name.registry} has an image config of {size} bytes")
         ids = self._formed(name, lambda: wire.diff_ids(self._get(name, f"blobs/{digest}")))
-        # each layer has to belong to its diff id: what is here already is found by those
+        # each layer needs its diff id, because layers that the engine already has are found by it
         if len(ids) != len(manifest.layers):
             raise RegistryError(f"{name.registry} has a manifest and a config that differ")
         return tuple((*layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True))
@@ -209,7 +213,7 @@ class RegistryClient:
     def _refused(self, name: ImageName, reply: _Reply) -> RegistryError:
         code = wire.error_code(reply.body)
         tail = f" ({code})" if code else ""
-        # Registries answer the same to a wrong login and to an image that does not exist.
+        # registries give the same answer for a wrong login and for an image that does not exist
         if reply.status in (401, 403):
             known = self._login(name.registry) is not None
             why = "refuses the login of `config auth`" if known else "wants a login, or has no such image"
@@ -219,9 +223,9 @@ class RegistryClient:
         return RegistryError(f"{name.registry} answers with status {reply.status}{tail}")
 
     def _reply(self, method: str, name: ImageName, path: str) -> tuple[_Endpoint, _Reply]:
-        """From the first endpoint that has it. Mirrors come before Docker Hub, which has the last word."""
+        """The reply of the first endpoint that has it. Mirrors come before Docker Hub, whose reply is final."""
         endpoints = self._endpoints_of(name.registry)
-        # a mirror that is down, full or behind never keeps an update from being found
+        # a mirror that is down, full or outdated must not hide an update
         for endpoint in endpoints[:-1]:
             try:
                 reply = self._send(endpoint, method, name, path)
@@ -241,14 +245,14 @@ class RegistryClient:
                 hosts.append(_Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc)))
             main = _HUB_HOST if registry == HUB else registry
             insecure = self._is_insecure(main)
-            # as dockerd tries them
+            # in the order in which dockerd tries them
             schemes = ["https", "http"] if insecure else ["https"]
             found = self._endpoints[registry] = [*hosts, _Endpoint(registry, schemes, main, insecure)]
         return found
 
     def _is_insecure(self, registry: str) -> bool:
-        """moby registry/config.go: by its name, or by its address."""
-        # By name first: resolving it takes time, and a name may be all that is listed.
+        """Whether dockerd treats the registry as insecure, by its name or address (moby registry/config.go)."""
+        # the name first: resolving takes time, and often only the name is listed
         if registry in self._ways.insecure:
             return True
         networks = [ipaddress.ip_network(text, strict=False) for text in self._ways.insecure_networks]
@@ -259,18 +263,18 @@ class RegistryClient:
         )
 
     def _send(self, endpoint: _Endpoint, method: str, name: ImageName, path: str) -> _Reply:
-        """One question, asked again with what the registry wants to see where it says so."""
+        """Sends a request, with the login or token that the registry demands."""
         while True:
             try:
                 reply = self._authorized(endpoint, method, name, path)
                 break
-            except ValueError as exc:  # of a redirect, or of an authorization server
+            except ValueError as exc:  # from a redirect, or from the address of an authorization server
                 raise RegistryError(f"{endpoint.registry} names an address that is not one") from exc
             except RegistryAwayError:
                 if len(endpoint.schemes) == 1:
                     raise
-                del endpoint.schemes[0]  # an insecure registry may speak TLS or not
-        del endpoint.schemes[1:]  # who has spoken TLS once is not asked without
+                del endpoint.schemes[0]  # an insecure registry may or may not use TLS
+        del endpoint.schemes[1:]  # a registry that has answered over TLS is never asked without it
         if reply.status == 429:
             wait_s = wire.retry_after(reply.headers, self._wall())
             raise RateLimitedError(
@@ -287,7 +291,7 @@ class RegistryClient:
         if reply.status != 401 or reply.moved:
             return reply
         found = wire.challenge(reply.headers.get("www-authenticate", ""))
-        # the same question after our answer: the login is wrong, and asking again would count as another attempt
+        # the same challenge after our login means that the login is wrong; a retry would count as another attempt
         if found is None or (found == endpoint.challenge and header and found.scheme == "basic"):
             return reply
         endpoint.challenge = found
@@ -309,8 +313,8 @@ class RegistryClient:
         return _basic(login.username, login.token or login.password) if login is not None else ""
 
     def _token(self, endpoint: _Endpoint, asked: wire.Challenge, repository: str) -> str:
-        """Docker registry v2 authentication: a token for this repository, with the registry's login."""
-        # the registry names where the login goes
+        """Docker registry v2 authentication: a token for this repository, obtained with the registry's login."""
+        # the registry chooses the address that gets the login, so it must not be one without TLS
         if urlsplit(asked.realm).scheme != "https" and endpoint.schemes[0] == "https":
             raise RegistryError(f"{endpoint.registry} would have its login sent without TLS")
         query = {"scope": f"repository:{repository}:pull"} | (
@@ -337,19 +341,19 @@ class RegistryClient:
     def _follow(
         self, endpoint: _Endpoint, method: str, url: str, authorization: str, *, limit: int = _BODY_LIMIT
     ) -> _Reply:
-        """One request and its redirects. What authorizes stays with the host that it was sent to."""
+        """Sends a request and follows redirects. The login or token is sent only to the original host."""
         origin = _origin(url)
         for _ in range(_REDIRECTS + 1):
             moved = _origin(url) != origin
             headers = {"Accept": wire.ACCEPT, "Accept-Encoding": "identity", "User-Agent": "ucidockd"}
-            # blobs lie on servers of others, which must not get the login
+            # blobs are often stored on other hosts, which must not get the login
             if authorization and not moved:
                 headers["Authorization"] = authorization
             status, found, body = self._exchange(endpoint, method, url, headers, limit)
             if status not in (301, 302, 303, 307, 308):
                 return _Reply(status, found, body, moved=moved)
             target = urljoin(url, found.get("location", ""))
-            # a redirect must not take the answer out of TLS: its digest is what we would update to
+            # a redirect must not leave TLS: we would update to the digest in the answer
             if urlsplit(target).scheme not in ("http", "https") or (
                 urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http"
             ):
@@ -360,7 +364,7 @@ class RegistryClient:
     def _exchange(
         self, endpoint: _Endpoint, method: str, url: str, headers: dict[str, str], limit: int
     ) -> tuple[int, dict[str, str], bytes]:
-        # connections of one kind: through which proxy, and what is trusted
+        # connections differ by proxy, and by the certificates that are trusted
         parts = urlsplit(url)
         proxy = self._proxy(parts.scheme, parts.hostname or "", parts.port)
         key = (proxy, endpoint.registry)
@@ -385,7 +389,7 @@ class RegistryClient:
                 found = {name.lower(): value for name, value in response.headers.items()}
                 body = b"" if method == "HEAD" else self._body(endpoint, response, limit)
             except BaseException:
-                response.close()  # what is left of it must not be the next answer
+                response.close()  # unread bytes must not become the next answer
                 raise
             response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as exc:
@@ -404,10 +408,11 @@ class RegistryClient:
         return b"".join(parts)
 
     def _context(self, endpoint: _Endpoint) -> ssl.SSLContext:
-        """The system's authorities, and what certs.d has for that registry; its authorization server and where it
-        redirects to may be of the same authority (moby: registry/registry.go)."""
+        """The system's authorities, and the registry's files in certs.d. Its authorization server and the targets of
+        its redirects may use the same authority (moby: registry/registry.go).
+        """
         context = ssl.create_default_context()
-        # its reads look at the deadline of the whole call
+        # its reads observe the deadline of the whole call
         context.sslsocket_class = TimedTlsSocket
         if endpoint.insecure:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -421,7 +426,8 @@ class RegistryClient:
                     PATHS.ask(file_stamp, each)  # OpenSSL would wait for ever at a FIFO
                 if kind == ".crt":
                     context.load_verify_locations(file)
-                # the names that dockerd reads in certs.d; a key with a passphrase must not ask for it on a terminal
+                # the file names that dockerd uses in certs.d; with "" a key with a passphrase fails instead of asking
+                # on a terminal
                 elif kind == ".cert":
                     context.load_cert_chain(file, key, password="")
         except (OSError, ValueError, PathError) as exc:
@@ -449,7 +455,7 @@ def _proxied(url: str, context: ssl.SSLContext) -> Any:
             from urllib3.contrib.socks import SOCKSProxyManager
         except ImportError as exc:
             raise RegistryError("dockerd's proxy is of the kind SOCKS, which needs python3-pysocks") from exc
-        name = url.replace("socks5:", "socks5h:", 1)  # Go has the proxy look names up
+        name = url.replace("socks5:", "socks5h:", 1)  # Go lets the proxy resolve names
         return SOCKSProxyManager(name, ssl_context=context)
     headers = {}
     if parts.username is not None:
@@ -459,16 +465,16 @@ def _proxied(url: str, context: ssl.SSLContext) -> Any:
 
 
 def _is_direct(host: str, port: int | None, names: Sequence[str]) -> bool:
-    """Whether a host is reached without a proxy, as Go's http.ProxyFromEnvironment says: loopback always is."""
+    """Whether a host is reached without a proxy, by the rules of Go's http.ProxyFromEnvironment: loopback always is."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
         ip = None
-    # a proxy could not reach it
+    # a proxy could not reach our loopback
     if host == "localhost" or (ip is not None and ip.is_loopback):
         return True
     for name in names:
-        # one colon is a port, more are an IPv6 address
+        # one colon separates a port, more than one belong to an IPv6 address
         wanted, colon, number = name.rpartition(":") if name.count(":") == 1 else (name, "", "")
         if colon and number != str(port or ""):
             continue
@@ -507,8 +513,8 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _why(exc: BaseException) -> str:
-    """The innermost cause, without the URL around it."""
-    # the outer ones only repeat the URL
+    """The innermost cause as text, without the URL."""
+    # the outer errors only repeat the URL
     while (inner := _cause(exc)) is not None:
         exc = inner
     if isinstance(exc, ssl.SSLCertVerificationError):

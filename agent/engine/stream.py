@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Streams to and from the Docker Engine: asyncio, h11 for heads, constant memory, back-pressure both ways.
+"""Streams to and from the Docker Engine: asyncio, h11 for heads, constant memory, back-pressure in both directions.
 
-docker-py (`engine.client`) does the unary calls; this does what is long or large: export, archives, image load and
-save, build, pull, logs, stats, events, attach and exec. One connection per request, none is used again: a connection
-that was hijacked can never carry another client's request. Paths are not versioned: the engine then speaks the newest
-API it knows (Engine API, "Versioning").
+docker-py (`engine.client`) makes the unary calls; this module makes those that are long or large: export, archives,
+image load and save, build, pull, logs, stats, events, attach and exec. Each request has its own connection, which is
+not used again, so a hijacked connection can never carry another client's request. Paths carry no version: the engine
+then uses its newest API (Engine API, "Versioning").
 
-Every EngineResponse must be closed (`async with`): that ends the engine's work at once.
+Every EngineResponse must be closed (`async with`), which ends the engine's work at once.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ CONNECT_TIMEOUT_S = 10.0
 HEAD_TIMEOUT_S = 60.0
 JSON_LIMIT = 16 * 1024 * 1024
 PIECE_LIMIT = 128 * 1024
-LIVE_PIECE_LIMIT = 16 * 1024  # of streams of which many are open for long
+LIVE_PIECE_LIMIT = 16 * 1024  # for streams of which many stay open for long
 _HEAD_LIMIT = 64 * 1024
-_INTERIM_LIMIT = 8  # 1xx responses before the real one
+_INTERIM_LIMIT = 8  # 1xx responses before the final one
 
 Body = bytes | AsyncIterable[bytes] | None
 Pairs = Iterable[tuple[str, str]]
@@ -55,11 +55,11 @@ _T = TypeVar("_T")
 
 
 class SourceError(Exception):
-    """The source of a request body failed: its client went away, say."""
+    """The source of a request body failed, for example because its client disconnected."""
 
 
 class EngineResponse:
-    """A response whose body is still to come."""
+    """A response whose body is still unread."""
 
     def __init__(
         self,
@@ -90,11 +90,11 @@ class EngineResponse:
         await self.close()
 
     def ends_with(self, action: Callable[[], Awaitable[None]]) -> None:
-        """What else ends with it, once."""
+        """Sets an action to run once when the response is closed."""
         self._on_close = action
 
     async def close(self) -> None:
-        """Ends the request and drops what is still on its way."""
+        """Ends the request and drops what is still in transit."""
         self._wire.abort()
         if self._sender is not None:
             await _stop(self._sender)
@@ -105,14 +105,14 @@ class EngineResponse:
 
     @property
     def length(self) -> int | None:
-        """Content-Length, where stated."""
+        """The Content-Length in bytes, None if it is missing."""
         text = self.headers.get("content-length", "")
         return natural(text)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body in pieces of up to 128 KiB.
 
-        Raises EngineUnreachableError when it ends before its framing says so, SourceError when the request's body did.
+        Raises EngineUnreachableError if the body ends early, SourceError if the source of the request's body failed.
         """
         framing = self._framing()
         rest, self._rest = self._rest, b""
@@ -131,7 +131,7 @@ class EngineResponse:
             raise self._broken(str(exc)) from exc
 
     def _framing(self) -> Framing:
-        """How the body ends (RFC 9112 section 6.3)."""
+        """How the end of the body is found (RFC 9112 section 6.3)."""
         if self._bodiless:
             return Counted(0)
         if "chunked" in self.headers.get("transfer-encoding", "").lower():
@@ -140,16 +140,17 @@ class EngineResponse:
 
     @contextlib.contextmanager
     def pump_into(self, sink: socket.socket, *, chunked: bool, stall_s: float) -> Iterator[Pump | None]:
-        """What moves the whole body into `sink`, None where it must be read: nothing has happened then.
+        """A pump that moves the whole body into `sink`; None, with nothing done, if the body has to be read through
+        the loop.
 
-        A body that breaks off is raised as `chunks` does.
+        Raises the same errors as `chunks` if the body breaks off.
         """
         lent = self._wire.lend_source()
         if lent is None:
             yield None
             return
         source, first = lent
-        # what the loop has read already goes first, and only once
+        # what the loop has already read is sent first, and only once
         first, self._rest = self._rest + first, b""
         with source:
             try:
@@ -161,11 +162,11 @@ class EngineResponse:
         return EngineUnreachableError(f"the answer of the engine at {self._address} broke off: {why}")
 
     async def read(self, limit: int = JSON_LIMIT) -> bytes:
-        """The whole body. Raises EngineError when it is longer than `limit` bytes."""
+        """The whole body. Raises EngineError if it is longer than `limit` bytes."""
         parts: list[bytes] = []
         size = 0
         async for piece in self.chunks():
-            # Counted as it comes: the stated length may be missing, or wrong.
+            # counted while reading: the stated length may be missing or wrong
             size += len(piece)
             if size > limit:
                 raise EngineError(f"the engine's answer is longer than {limit} bytes")
@@ -173,7 +174,7 @@ class EngineResponse:
         return b"".join(parts)
 
     async def json(self) -> Any:
-        """The decoded body. Raises EngineError when it is not JSON, or nested too deeply."""
+        """The decoded body. Raises EngineError if it is not JSON, or nested too deeply."""
         body = await self.read()
         try:
             return json.loads(body) if body else None
@@ -181,7 +182,7 @@ class EngineResponse:
             raise EngineInvalidError(f"the engine's answer is not JSON: {exc}") from exc
 
     async def error(self) -> EngineError:
-        """The engine's own message for a status of 400 and more."""
+        """The engine's message, for a status of 400 or more."""
         try:
             body = await self.read(64 * 1024)
         except EngineError:
@@ -189,12 +190,12 @@ class EngineResponse:
         return EngineError(error_message(body, self.status), status=self.status, retryable=self.status >= 500)
 
     def pipe(self) -> EnginePipe:
-        """The connection after an upgrade; it is the pipe's to close then."""
+        """The connection after an upgrade; closing it is then up to the pipe."""
         rest, self._rest = self._rest, b""
         return EnginePipe(self._wire, rest)
 
     async def checked(self) -> EngineResponse:
-        """Itself; closes and raises EngineError where the status is an error."""
+        """Returns itself; closes and raises EngineError if the status is an error."""
         if self.status < 400:
             return self
         try:
@@ -204,7 +205,7 @@ class EngineResponse:
 
 
 class EnginePipe:
-    """A hijacked connection: bytes both ways (Engine API, "Attach to a container", hijacking)."""
+    """A hijacked connection: bytes in both directions (Engine API, "Attach to a container", hijacking)."""
 
     def __init__(self, wire: Wire, rest: bytes) -> None:
         self._wire = wire
@@ -221,30 +222,30 @@ class EnginePipe:
             raise EngineUnreachableError(f"the console's connection broke: {plain_words(exc)}") from exc
 
     async def write(self, data: bytes) -> None:
-        """Returns when there is room for more. Raises EngineUnreachableError."""
+        """Sends bytes; returns when there is room for more. Raises EngineUnreachableError."""
         try:
             await self._wire.write(data)
         except OSError as exc:
             raise EngineUnreachableError(f"the console's connection broke: {plain_words(exc)}") from exc
 
     def write_eof(self) -> None:
-        """No more input."""
+        """Closes the input; output still comes."""
         self._wire.write_eof()
 
     def close(self) -> None:
-        """Ends both ways."""
+        """Closes both directions."""
         self._wire.abort()
 
 
-Permit = Callable[[str, str], None]  # given method and path; raises for what must not be
-Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # given method, path and query
+Permit = Callable[[str, str], None]  # called with method and path; raises if the request is not allowed
+Around = Callable[[str, str, Pairs], AbstractAsyncContextManager[None]]  # called with method, path and query
 
 
 class DockerStream:
-    """`address`: of the engine, or a Docker host URL; with `tls` a tcp one is encrypted.
+    """`address` is the engine's, or a Docker host URL; a tcp one is encrypted with `tls`.
 
-    `permit` is asked before each request. `around` is given this client, and makes what goes from before a request until
-    the head of its response is there.
+    `permit` is called before each request. `around` gets this client and returns a context manager that wraps each
+    request until the head of its response has arrived.
     """
 
     def __init__(
@@ -259,11 +260,11 @@ class DockerStream:
         self.permit = permit
         self._around = around(self)
         self._tls = tls
-        # One buffer for all connections: pieces are handed on before the next one is read.
+        # all connections share one buffer: a piece is copied out before the next one is read
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
     def docker_words(self) -> list[str]:
-        """What the command `docker` needs to be told for this engine."""
+        """The arguments that the command `docker` needs to reach this engine."""
         return ["-H", str(self.address), *(self._tls.words() if self._tls is not None else ())]
 
     async def open(
@@ -279,15 +280,15 @@ class DockerStream:
         piece_limit: int = PIECE_LIMIT,
         upgrade: bool = False,
     ) -> EngineResponse:
-        """Sends a request and returns when the head of the response is there, whatever its status.
+        """Sends a request; returns when the head of the response has arrived, whatever its status.
 
-        A body of unknown `length` goes in chunks; the response may come while it is still being sent. `head_timeout_s`
-        runs from the end of the body. `piece_limit`: bytes of a piece, and of what waits for the reader. `upgrade` asks
-        for a raw stream, which `EngineResponse.pipe` gives once the status is 101. Raises EngineUnreachableError, or
-        SourceError where the body's source failed, or what `permit` raises.
+        A body of unknown `length` is sent in chunks; the response may come before it is sent completely.
+        `head_timeout_s` starts at the end of the body. `piece_limit` is the size of a piece in bytes, and of what
+        waits for the reader. `upgrade` asks for a raw stream, which `EngineResponse.pipe` returns if the status is
+        101. Raises EngineUnreachableError, SourceError if the body's source failed, and what `permit` raises.
         """
         self.permit(method, path)
-        # a prune must not begin before the names that it would lose are held
+        # before a prune starts, `around` protects the images that it must not delete
         async with self._around(method, path, query):
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -298,7 +299,7 @@ class DockerStream:
                 return await self._exchange(
                     wire, method, path, query, headers, body, length, head_timeout_s, upgrade=upgrade
                 )
-            # Every way out but success closes the connection: nobody else has it yet.
+            # on any failure close the connection: no one else refers to it yet
             except OSError as exc:
                 wire.abort()
                 raise self._lost(exc, "went away") from exc
@@ -317,16 +318,16 @@ class DockerStream:
         timeout_s: float = 30.0,
         read: Callable[[Any], _T],
     ) -> _T:
-        """A unary call with JSON both ways; `read` takes what is wanted out of the answer.
+        """A unary call with JSON in both directions; `read` picks the result out of the answer.
 
-        Raises EngineError with the engine's message and status, and where `read` finds something else than it expects:
-        an engine that talks nonsense is its own fault, never ours.
+        Raises EngineError with the engine's message and status, and also if `read` finds an unexpected answer, which
+        is the engine's fault and not a defect of ours.
         """
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers = (*headers, ("content-type", "application/json"))
         try:
-            # the limit is that of the whole answer: an engine that sends a byte now and then does not prolong it
+            # the limit covers the whole answer: an engine that sends a byte now and then cannot prolong it
             async with asyncio.timeout(timeout_s):
                 response = await self.open(method, path, query=query, headers=headers, body=data)
                 async with await response.checked():
@@ -341,7 +342,7 @@ class DockerStream:
             raise EngineInvalidError(f"the engine's answer to {method} {path} is not a valid one") from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
-        """POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
+        """A POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
         response = await self.open(
             "POST",
             path,
@@ -351,9 +352,9 @@ class DockerStream:
             piece_limit=LIVE_PIECE_LIMIT,
             upgrade=True,
         )
-        # Errors come as ordinary answers, with the engine's words for the user.
+        # an error comes as an ordinary answer, with a message for the user
         await response.checked()
-        # without regard to the upgrade an engine may say 200 and stream all the same (Engine API, attach)
+        # an engine may ignore the upgrade, answer 200, and stream anyway (Engine API, attach)
         if response.status not in (101, 200):
             await response.close()
             raise EngineError(f"the engine answered {response.status} where a stream was asked for")
@@ -367,7 +368,8 @@ class DockerStream:
             return (await loop.create_connection(lambda: Wire(buffer), where.host, where.port))[1]
         from agent.engine.wire import TlsWire
 
-        context = await asyncio.to_thread(self._tls.context)  # its files may be anywhere
+        # in a thread, because its files may be on a slow mount
+        context = await asyncio.to_thread(self._tls.context)
         made = TlsWire.to(buffer, context, where.host)
         await loop.create_connection(lambda: made, where.host, where.port)
         try:
@@ -402,7 +404,7 @@ class DockerStream:
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_LIMIT)
         target = f"{path}?{text}" if (text := urlencode(list(query))) else path
         connection = [("connection", "Upgrade"), ("upgrade", "tcp")] if upgrade else [("connection", "close")]
-        # one connection for each request: a stream that is given up can be ended only by closing it
+        # one connection per request: a stream that is given up can only be ended by closing it
         head = [("host", "docker"), ("user-agent", "ucidockd"), *connection, *headers]
         if isinstance(body, bytes):
             head.append(("content-length", str(len(body))))
@@ -412,24 +414,25 @@ class DockerStream:
             )
         try:
             start = http.send(h11.Request(method=method, target=target, headers=head))
-        except h11.LocalProtocolError as exc:  # a header value with a line break, say
+        except h11.LocalProtocolError as exc:  # for example a header value with a line break
             raise EngineError(f"this cannot be sent to the engine: {exc}", status=400) from exc
         sender: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(
                 None if body is not None and not isinstance(body, bytes) else head_timeout_s
             ) as limit:
-                with contextlib.suppress(ConnectionError):  # an answer may have come before: the reader tells
+                with contextlib.suppress(ConnectionError):
+                    # the answer may have come before the break: the reader finds out
                     await wire.write(start + body if isinstance(body, bytes) else start)
                 if body is not None and not isinstance(body, bytes):
                     sender = asyncio.create_task(_send(wire, body, chunked=length is None))
                     if head_timeout_s is not None:
 
                         def start_clock(_: asyncio.Task[None]) -> None:
-                            with contextlib.suppress(RuntimeError):  # the head is there already
+                            with contextlib.suppress(RuntimeError):  # the head has arrived already
                                 limit.reschedule(asyncio.get_running_loop().time() + head_timeout_s)
 
-                        # an upload may take hours: the engine's time to answer begins when it has all of it
+                        # an upload may take hours: the engine's time to answer starts when it has the whole body
                         sender.add_done_callback(start_clock)
                 event = await _read_head(wire, http)
         except TimeoutError as exc:
@@ -453,14 +456,16 @@ class DockerStream:
 
 
 def as_it_is(answer: Any) -> Any:
-    """For callers that take any kind of answer."""
+    """For callers that accept any answer."""
     return answer
 
 
 async def _send(wire: Wire, body: AsyncIterable[bytes], *, chunked: bool) -> None:
-    """Sends the body. A connection that breaks is the reader's to report: an answer may have come before."""
+    """Sends the body. A broken connection is reported by the reader, because an answer may have arrived
+    before the break.
+    """
     try:
-        # a thread moves a large body, as it is: it knows nothing of chunks
+        # a thread moves a large body unchanged: it cannot write chunks
         if isinstance(body, Passing) and not chunked and (sink := await wire.lend_sink()) is not None:
             with sink:
                 await body.pass_into(sink)
@@ -483,7 +488,7 @@ async def _stop(task: asyncio.Task[None] | None) -> None:
 
 
 async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.InformationalResponse:
-    """The final response head, or 101."""
+    """The head of the final response, or of a 101."""
     interim = 0
     try:
         while True:
@@ -492,7 +497,7 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
                 http.receive_data(await wire.read())
             elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 interim += 1
-                # each one would prolong the wait for the answer
+                # each interim response would prolong the wait for the final one
                 if interim > _INTERIM_LIMIT:
                     raise EngineInvalidError("the engine sends interim responses without end")
             elif isinstance(event, h11.Response | h11.InformationalResponse):

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Around docker-py: what an engine may send, how long it may take, and TLS to one on another machine.
+"""Limits around docker-py: how much an engine may send and how long it may take; and TLS to an engine on another machine.
 
-A faulty or hostile engine costs no more than that. requests' time-outs are for one read each: an engine that sends a byte
-each second keeps a call open for ever. Here the socket itself knows when the whole call must be over, its head included.
-Bodies are counted as they come, and asked for as they are: what is packed small could be large.
+These limits bound the damage that a faulty or hostile engine can do. requests' timeouts cover a single read, so an
+engine that sends a byte each second would keep a call open for ever. Here the socket itself knows the end of the
+whole call, including the head. Bodies are counted while they are read, and requested uncompressed: a small compressed
+body could unpack to a huge one.
 
-TLS takes a folder with `ca.pem`, `cert.pem` and `key.pem`, as DOCKER_CERT_PATH names one. Both clients of the engine
-(`engine.client`, `engine.stream`) take their contexts from here. Nothing but that `ca.pem` is trusted. Files that were
-replaced count for the next connection.
+TLS uses a folder with `ca.pem`, `cert.pem` and `key.pem`, like DOCKER_CERT_PATH. Both clients of the engine
+(`engine.client`, `engine.stream`) get their contexts here. Only that `ca.pem` is trusted. Replaced files apply to the
+next connection.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ _ATTEND_MS = 1000
 
 
 class OversizeError(ValueError):
-    """The answer is larger than any that the engine gives."""
+    """The answer is larger than any real answer of an engine."""
 
 
 class Deadline:
-    """When the call that is under way must be over, on the monotonic clock; for the calls of one thread."""
+    """When the current call of a thread must end, on the monotonic clock."""
 
     def __init__(self) -> None:
         self.at = math.inf
@@ -46,8 +47,9 @@ class Deadline:
 
     @contextmanager
     def attend(self, meanwhile: Callable[[], None]) -> Iterator[None]:
-        """In here `meanwhile` is called before each read, and each second while nothing comes. What it raises ends the
-        read, and is raised where that was asked for."""
+        """Inside the block `meanwhile` is called before each read, and once a second while nothing arrives. If it
+        raises, the read ends with that error.
+        """
         self.meanwhile = meanwhile
         try:
             yield
@@ -55,18 +57,18 @@ class Deadline:
             self.meanwhile = None
 
     def begin(self, seconds: float) -> None:
-        """A call begins."""
+        """Starts the time of a call."""
         self.at = time.monotonic() + seconds
 
     def end(self) -> None:
-        """What follows has no end, or one of its own."""
+        """Removes the limit."""
         self.at = math.inf
 
 
 class _TimedSocket(socket.socket):
-    """Reads until the deadline."""
+    """A socket whose reads end at the deadline."""
 
-    deadline = Deadline()  # for calls without one: never
+    deadline = Deadline()  # the default for sockets without a call: no limit
 
     def recv_into(self, *args: Any, **named: Any) -> int:
         _wait_until(self.deadline, self)
@@ -74,7 +76,7 @@ class _TimedSocket(socket.socket):
 
 
 class TimedTlsSocket(ssl.SSLSocket):
-    """The same with TLS; what an SSLContext makes sockets of."""
+    """The same for TLS. An SSLContext creates its sockets from this class."""
 
     deadline = Deadline()
 
@@ -84,12 +86,12 @@ class TimedTlsSocket(ssl.SSLSocket):
 
 
 def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
-    # a pull must end when its section goes, however long the engine says nothing
+    # a pull must end when its section is removed, even if the engine sends nothing
     if deadline.meanwhile is not None:
         deadline.meanwhile()
         poll = select.poll()
         poll.register(reader, select.POLLIN)
-        # what TLS has decrypted already is waiting here: the kernel has nothing more, and a poll would wait for ever
+        # skip the poll if TLS has decrypted bytes already: the kernel has none, and the poll would wait for ever
         while not (isinstance(reader, ssl.SSLSocket) and reader.pending()) and not poll.poll(_ATTEND_MS):
             deadline.meanwhile()
     if deadline.at != math.inf:
@@ -100,9 +102,9 @@ def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
 
 
 def keep_time(client: Any, deadline: Deadline) -> None:
-    """Gives the sockets of a docker-py client that deadline."""
+    """Applies the deadline to the sockets of a docker-py client."""
     for adapter in client.adapters.values():
-        # requests asks the first from 2.32 on, the second before
+        # requests calls the first one from 2.32 on, the second one before
         for name in ("get_connection_with_tls_context", "get_connection"):
             if (found := getattr(adapter, name, None)) is not None:
                 setattr(adapter, name, _with_timed_pool(found, deadline))
@@ -117,7 +119,7 @@ def _with_timed_pool(get: Callable[..., Any], deadline: Deadline) -> Callable[..
     def got(*args: Any, **named: Any) -> Any:
         pool = get(*args, **named)
         if "_new_conn" not in vars(pool):
-            pool._new_conn = _timed(pool._new_conn, deadline)  # noqa: SLF001 - where urllib3 makes its connections
+            pool._new_conn = _timed(pool._new_conn, deadline)  # noqa: SLF001 - where urllib3 creates its connections
         return pool
 
     return got
@@ -132,7 +134,7 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
             connect()
             plain = connection.sock
             if type(plain) is socket.socket:
-                # the same connection in a socket that looks at the clock before each read
+                # put the connection into a socket that checks the clock before each read
                 limit = plain.gettimeout()
                 timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
                 timed.settimeout(limit)
@@ -148,7 +150,7 @@ def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
 def read_body(response: Any) -> bytes:
     """The body of a streamed response. Raises OversizeError."""
     parts, size = [], 0
-    # As it is on the wire: what is packed small could be large, and no engine packs.
+    # undecoded: a small compressed body could unpack to a huge one, and no engine compresses
     for piece in response.raw.stream(_PIECE, decode_content=False):
         size += len(piece)
         if size > BODY_LIMIT:
@@ -159,7 +161,7 @@ def read_body(response: Any) -> bytes:
 
 
 def json_lines(response: Any) -> Iterator[dict[str, Any]]:
-    """The objects of a streamed response, one a line. Raises ValueError for other lines, OversizeError."""
+    """The objects of a streamed response, one per line. Raises ValueError for other lines, OversizeError."""
     rest = b""
     for piece in response.raw.stream(_PIECE, decode_content=False):
         *lines, rest = (rest + piece).split(b"\n")
@@ -171,7 +173,7 @@ def json_lines(response: Any) -> Iterator[dict[str, Any]]:
 
 def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        text = line.strip(b"\x1e \t\r")  # a record separator: RFC 7464
+        text = line.strip(b"\x1e \t\r")  # strip a record separator too: RFC 7464
         if not text:
             continue
         try:
@@ -188,7 +190,7 @@ _Stamps = tuple[Stamp, ...]
 
 
 class EngineTls:
-    """`wall`: the clock, in unix seconds."""
+    """The TLS files of an engine. `wall` returns unix seconds."""
 
     def __init__(self, folder: str, *, wall: Callable[[], float] = time.time) -> None:
         self.ca, self._cert, self._key = (Path(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
@@ -196,34 +198,34 @@ class EngineTls:
         self._made: tuple[_Stamps, ssl.SSLContext] | None = None
 
     def context(self) -> ssl.SSLContext:
-        """For any number of connections of one thread. Raises EngineTlsError, EngineClockError."""
+        """A context for any number of connections of one thread. Raises EngineTlsError, EngineClockError."""
         stamp = self._stamp()
         if self._made is None or self._made[0] != stamp:
             self._made = (stamp, self._make())
         return self._made[1]
 
     def own_context(self) -> ssl.SSLContext:
-        """One that the caller may change: urllib3 does, at each connection. Raises as `context`."""
+        """A context that the caller may modify, as urllib3 does for each connection. Raises like `context`."""
         self._stamp()
         return self._make()
 
     def words(self) -> list[str]:
-        """What the command `docker` needs to be told."""
+        """The TLS arguments for the command `docker`."""
         return ["--tlsverify", f"--tlscacert={self.ca}", f"--tlscert={self._cert}", f"--tlskey={self._key}"]
 
     def _stamp(self) -> _Stamps:
-        """The files as they are now. Raises where they cannot be used."""
-        # Without the time every certificate is "not yet valid", and the real reason would be lost.
+        """The stamps of the files. Raises if they cannot be used."""
+        # without the time every certificate looks "not yet valid", which would hide the real reason
         if not clock_is_set(self._wall()):
             raise EngineClockError("the clock is not set: the engine's certificate cannot be checked yet")
         files = (self.ca, self._cert, self._key)
-        # Asked together, with one deadline: the folder may be on a mount that does not answer.
+        # all at once under one deadline, because the folder may be on a mount that does not answer
         view = PATHS.view((file_stamp, str(path)) for path in files)
         try:
             found = tuple(view(file_stamp, str(path)) for path in files)
         except PathError as exc:
             raise EngineTlsError(f"docker_cert_path: {exc}") from exc
-        # The key is the last of the three. Who reads it controls the engine.
+        # the last of the three is the key: anyone who can read it controls the engine
         if found[-1].mode & _OTHERS:
             raise EngineTlsError(f"docker_cert_path: {self._key} is open to others, expected mode 0600")
         return found
@@ -237,7 +239,7 @@ class EngineTls:
         except (OSError, ssl.SSLError) as exc:
             raise EngineTlsError(f"docker_cert_path: {self.ca} holds no certificate in PEM: {exc}") from exc
         try:
-            # A key with a passphrase would ask for it on a terminal that a service does not have.
+            # a key with a passphrase would ask for it on a terminal, which a service does not have
             context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as exc:
             raise EngineTlsError(
@@ -247,10 +249,10 @@ class EngineTls:
 
 
 def is_mistrust(exc: BaseException) -> bool:
-    """Whether TLS failed for what the two sides think of each other, and not for a connection that broke."""
+    """Whether TLS failed because one side does not trust the other, rather than because the connection broke."""
     return isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _no_password() -> str:
-    """Without it OpenSSL would ask on the terminal."""
+    """Raises, because OpenSSL would otherwise ask on the terminal."""
     raise ValueError("the key wants a password")

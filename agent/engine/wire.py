@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One connection: pieces in and out with back-pressure, or its socket lent to a thread (`body_pump`).
 
-To the engine, where `engine.stream` knows what the pieces mean; and a client's, once it has become a raw stream.
+It is used for connections to the engine, whose content `engine.stream` parses, and for a client's connection that has
+become a raw stream.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 
 UNSENT_LIMIT = 256 * 1024
 _FAREWELL_S = 5.0
-_REST_LIMIT = 256 * 1024  # of an answer whose connection is broken
+_REST_LIMIT = 256 * 1024  # of an answer that is read from a broken connection
 
 
 def can_lend(transport: asyncio.BaseTransport | None) -> bool:
@@ -29,7 +30,7 @@ def can_lend(transport: asyncio.BaseTransport | None) -> bool:
 
 
 def socket_of(transport: asyncio.BaseTransport | None) -> socket.socket | None:
-    """A copy of a connection's socket, to be closed. None where it cannot be lent."""
+    """A copy of a connection's socket, which the caller closes. None if it cannot be lent."""
     if transport is None or not can_lend(transport):
         return None
     return _copy(transport)
@@ -44,10 +45,10 @@ def _copy(transport: asyncio.BaseTransport) -> socket.socket | None:
 
 
 class Wire(asyncio.BufferedProtocol):
-    """One connection. Keeps the pieces as the kernel gave them, and stops reading while a buffer full of them waits.
+    """One connection. It keeps pieces as the kernel delivered them, and pauses reading when a buffer's worth is unread.
 
-    `buffer` is where the kernel puts them; all connections of an event loop may share one, since a piece is taken out
-    before the loop continues. (A plain Protocol's transport allocates 256 KiB for each piece, however small.)
+    The kernel writes into `buffer`. All connections of an event loop may share it, since each piece is copied out
+    before the loop continues. (The transport of a plain Protocol allocates 256 KiB for each piece, however small.)
     """
 
     def __init__(self, buffer: memoryview) -> None:
@@ -62,9 +63,9 @@ class Wire(asyncio.BufferedProtocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.lost = asyncio.Event()
-        self.on_lost: Callable[[Exception | None], None] | None = None  # who had the connection before
+        self.on_lost: Callable[[Exception | None], None] | None = None  # the previous owner of the connection
 
-    # what asyncio calls
+    # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -78,7 +79,7 @@ class Wire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._pieces.append(bytes(self._buffer[:nbytes]))
         self._unread += nbytes
-        # what is not read stays in the kernel: the other side slows down, memory does not grow
+        # unread bytes stay in the kernel: the other side slows down instead of filling our memory
         if self._unread >= len(self._buffer) and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -87,14 +88,14 @@ class Wire(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._ended = True
         self._news.set()
-        return True  # our side stays open: a console may end its output before it takes the last input
+        return True  # keep our side open: a console may end its output before it reads the last input
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and self._error is None:
             self._take_the_rest()
         self._ended = True
         self._error = self._error or exc
-        # Whoever waits for either is woken, to find the error.
+        # wake all waiters, so that they find the error
         self._news.set()
         self._writable.set()
         self.lost.set()
@@ -102,8 +103,9 @@ class Wire(asyncio.BufferedProtocol):
             self.on_lost(exc)
 
     def _take_the_rest(self) -> None:
-        """What the other side said before it closed: asyncio drops it when a write fails (an engine refuses a body by its
-        head, answers and closes, while the body is still being written). The kernel has it until the socket is closed.
+        """Reads what the other side sent before it closed, which asyncio drops when a write fails. An engine may
+        refuse a body by its head, answer and close while the body is still being written. The kernel has the answer
+        until the socket is closed.
         """
         copy = None if self._transport is None else _copy(self._transport)
         if copy is None:
@@ -120,10 +122,10 @@ class Wire(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    # what we call
+    # called by us
 
     async def read(self) -> bytes:
-        """The next piece, b"" at the end. Raises what broke the connection."""
+        """The next piece, b"" at the end. Raises the error that broke the connection."""
         while not self._pieces:
             if self._error is not None:
                 raise self._error
@@ -133,7 +135,7 @@ class Wire(asyncio.BufferedProtocol):
             await self._news.wait()
         piece = self._pieces.popleft()
         self._unread -= len(piece)
-        # The socket is read again once less than a piece waits here, not with each byte that was taken.
+        # resume only when less than a buffer's worth is unread, not after each piece
         if self._paused and self._unread < len(self._buffer) and self._transport is not None:
             self._paused = False
             if not self._transport.is_closing():
@@ -141,62 +143,62 @@ class Wire(asyncio.BufferedProtocol):
         return piece
 
     async def write(self, data: bytes) -> None:
-        """Returns when there is room for more. Raises OSError when the connection is gone."""
+        """Sends bytes; returns when there is room for more. Raises OSError if the connection is closed."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the connection is closed")
         self._transport.write(data)
         await self._writable.wait()
 
     def lend_source(self) -> tuple[socket.socket, bytes] | None:
-        """Stops reading: a copy of the socket to continue with, and what was read already. None where that cannot be."""
+        """Stops reading; returns a copy of the socket, and what was read already. None if the socket cannot be lent."""
         copy = None if self._error is not None else socket_of(self._transport)
         if copy is None or self._transport is None:
             return None
         self._paused = True
         self._transport.pause_reading()
-        # what the loop has read already comes before what the thread will read
+        # what the loop has already read precedes what the thread will read
         first = b"".join(self._pieces)
         self._pieces.clear()
         return copy, first
 
     async def lend_sink(self) -> socket.socket | None:
-        """A copy of the socket to write to, once all that was written has left; None where that cannot be."""
+        """A copy of the socket to write to, once everything written so far was sent; None if it cannot be lent."""
         if self._transport is None or not can_lend(self._transport):
-            return None  # asked first: an encrypted transport that has to be empty never says that it is
+            return None  # checked before waiting: an encrypted transport never reports an empty buffer
         self._transport.set_write_buffer_limits(high=0)
         await self._writable.wait()
         self._transport.set_write_buffer_limits(high=UNSENT_LIMIT)
         return socket_of(self._transport)
 
     def unread(self, data: bytes) -> None:
-        """Bytes that were read before, to come first."""
+        """Puts bytes back: the next read starts with them."""
         if data:
             self._pieces.appendleft(data)
             self._unread += len(data)
 
     def write_eof(self) -> None:
-        """The end of our side; the other one continues."""
+        """Closes our direction; the other one stays open."""
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
 
     def has_gone(self) -> bool:
-        """Whether the other side has closed after it ended its input: asyncio no longer looks then."""
+        """Whether the other side has closed the connection after it ended its input, which asyncio does not notice."""
         if self._transport is None or self._transport.is_closing():
             return True
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket"), 0)  # POLLHUP and POLLERR are always told
+        poll.register(self._transport.get_extra_info("socket"), 0)  # POLLHUP and POLLERR are always reported
         return bool(poll.poll(0))
 
     async def finish(self, limit_s: float) -> None:
-        """Ends our side, and the connection once the other one has ended its own, or had 5 s for it, and has taken all
-        that was written, or had `limit_s` for it.
+        """Closes our direction, then the connection: when the other side has closed its own (within 5 s) and has
+        received everything written (within `limit_s`).
         """
         self.write_eof()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_S):
                 while (
                     await self.read()
-                ):  # closed with bytes unread it would be reset, with what is on its way
+                ):  # closing with unread bytes would reset the connection and lose what is in transit
                     pass
         if self._transport is not None:
             self._transport.close()
@@ -206,7 +208,7 @@ class Wire(asyncio.BufferedProtocol):
         await self.drop()
 
     async def drop(self) -> None:
-        """Ends the connection as it is."""
+        """Closes the connection at once."""
         self.abort()
         await self.lost.wait()
 
@@ -222,34 +224,34 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.abort()
 
 
-# A connection to the engine by TLS: `engine.wire.Wire` with the records of TLS inside.
+# A TLS connection to the engine: a `Wire` that carries TLS records.
 #
-# asyncio's own TLS knows no end of one side alone, which is how a console's input ends (RFC 8446 section 6.1), and drops
-# what a slow reader has not taken when the other side closes. Nothing is moved by threads here: their pieces would be
-# records.
+# asyncio's own TLS cannot close one direction alone, which is how a console's input ends (RFC 8446 section 6.1), and
+# it drops what a slow reader has not read when the other side closes. Threads cannot move these bodies: their pieces
+# would be records.
 
 
-_RECORD = 16 * 1024  # the most that one carries
+_RECORD = 16 * 1024  # bytes that a record carries at most
 
 
 class TlsWire(Wire):
-    """`tls` reads from `incoming` and writes to `outgoing`. `handshake` comes before anything else, unless it is over."""
+    """`tls` reads from `incoming` and writes to `outgoing`. Call `handshake` first, unless it is done already."""
 
     def __init__(
         self, buffer: memoryview, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
     ) -> None:
         super().__init__(buffer)
         self._tls, self._incoming, self._outgoing = tls, incoming, outgoing
-        self._opened: deque[bytes] = deque()  # read from the records already
+        self._opened: deque[bytes] = deque()  # decrypted already
 
     @classmethod
     def to(cls, buffer: memoryview, context: ssl.SSLContext, host: str) -> TlsWire:
-        """For a connection that we make. `host`: who the other side must be."""
+        """For a connection that we open. `host` is the name that the other side's certificate must have."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         return cls(buffer, context.wrap_bio(incoming, outgoing, server_hostname=host), incoming, outgoing)
 
     async def handshake(self) -> None:
-        """Until both sides trust each other. Raises ssl.SSLError, OSError."""
+        """Returns when both sides trust each other. Raises ssl.SSLError, OSError."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -258,14 +260,14 @@ class TlsWire(Wire):
                 await self._flush()
                 await self._take()
             finally:
-                await self._flush()  # the alert too, with which the other side is told
+                await self._flush()  # also sends the alert that tells the other side of a failure
 
     async def read(self) -> bytes:
-        """The next piece, b"" at the end. Raises OSError, as when the connection ends without the end of TLS."""
+        """The next piece, b"" at the end. Raises OSError, also if the connection ends without a TLS close."""
         while not self._opened:
             try:
                 return self._tls.read(_RECORD)
-            except ssl.SSLZeroReturnError:  # both sides have ended
+            except ssl.SSLZeroReturnError:  # both sides have closed
                 return b""
             except ssl.SSLWantReadError:
                 await self._flush()
@@ -273,14 +275,14 @@ class TlsWire(Wire):
         return self._opened.popleft()
 
     async def write(self, data: bytes) -> None:
-        """Returns when there is room for more. Raises OSError when the connection is gone."""
+        """Sends bytes; returns when there is room for more. Raises OSError if the connection is closed."""
         rest = memoryview(data)
         while rest:
             rest = rest[self._tls.write(rest) :]
         await super().write(self._outgoing.read())
 
     def unread(self, data: bytes) -> None:
-        """As it was before it became records."""
+        """Puts decrypted bytes back."""
         if data:
             self._opened.appendleft(data)
 
@@ -289,21 +291,21 @@ class TlsWire(Wire):
             return
         with contextlib.suppress(ssl.SSLError):
             while piece := self._tls.read(_RECORD):
-                self._opened.append(piece)  # `unwrap` would throw it away
-        with contextlib.suppress(ssl.SSLError):  # it would like to have the other side's end at once
+                self._opened.append(piece)  # `unwrap` would discard these bytes
+        with contextlib.suppress(ssl.SSLError):  # it would rather wait for the other side's close
             self._tls.unwrap()
         self._transport.write(self._outgoing.read())
 
     def lend_source(self) -> tuple[socket.socket, bytes] | None:
-        """Never."""
+        """None: an encrypted socket is never lent."""
         return None
 
     async def lend_sink(self) -> socket.socket | None:
-        """Never."""
+        """None: an encrypted socket is never lent."""
         return None
 
     async def _take(self) -> None:
-        """More records."""
+        """Reads more records."""
         piece = await super().read()
         if piece:
             self._incoming.write(piece)
@@ -311,6 +313,6 @@ class TlsWire(Wire):
             self._incoming.write_eof()
 
     async def _flush(self) -> None:
-        """What TLS itself has to say."""
+        """Sends what TLS itself has to send."""
         if self._outgoing.pending:
             await super().write(self._outgoing.read())
