@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ubus over asyncio: calls out, objects of our own, notifications, subscriptions, events.
+"""A ubus client for asyncio: calls, our own objects, notifications, subscriptions, events.
 
-`run` keeps a connection for as long as it is not cancelled: after ubusd went away it comes back within 3 s of it,
-publishes every object under the name that it had and renews every subscription. Without ubusd nothing happens, and
-nothing is logged above debug.
+`run` keeps the connection until it is cancelled. If ubusd goes away and returns, it reconnects within 3 s, publishes every
+object again under its name and renews every subscription. Without ubusd it keeps trying and logs only at level debug.
 
-Each call of one of our methods is its own task and its reply is deferred: a slow one delays no other. No more than
-CALLS run at once; a further one is refused.
+Each call of one of our methods runs as its own task with a deferred reply, so a slow call does not delay others. At
+most CALLS run at once; further ones are refused.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ Callback = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(slots=True, eq=False)
 class _Listener:
-    """An anonymous object that hears the notifications of `target`, or the events that match `pattern`."""
+    """An anonymous object that receives the notifications of `target`, or the events that match `pattern`."""
 
     callback: Callback
     target: str = ""
@@ -71,17 +70,18 @@ class UbusClient:
         self._calls = 0
         self._publishing = asyncio.Lock()
         self._on_lost: list[Callable[[], None]] = []
-        self.ready = asyncio.Event()  # connected, and all that can be is published and subscribed
+        # set while connected, with everything published and subscribed that can be
+        self.ready = asyncio.Event()
 
     @property
     def connected(self) -> bool:
         """Whether we are connected to ubusd."""
         return self._link is not None
 
-    # what we publish and hear
+    # what we publish and subscribe to
 
     async def add_object(self, added: BusObject) -> None:
-        """Publishes it, now where there is a connection. Raises BusError: the name is taken, say."""
+        """Publishes an object, at once if connected. Raises BusError, for example if the name is taken."""
         self._objects.append(added)
         if self._link is not None:
             try:
@@ -91,7 +91,7 @@ class UbusClient:
                 raise
 
     async def remove_object(self, removed: BusObject) -> None:
-        """Takes it back; ubusd tells its subscribers. Raises BusError."""
+        """Withdraws an object; ubusd tells its subscribers. Raises BusError."""
         if removed in self._objects:
             self._objects.remove(removed)
         object_id = removed.object_id
@@ -102,14 +102,16 @@ class UbusClient:
                 await self._link.request(Kind.REMOVE_OBJECT, {Attr.OBJID: object_id})
 
     def subscribe(self, target: str, callback: Callback) -> None:
-        """Calls `callback(type, data)` for each notification of an object, whenever it is there. Before `run`."""
+        """Calls `callback(type, data)` for each notification of an object, whenever that object exists.
+        Call before `run`.
+        """
         self._listeners.append(_Listener(callback, target=target))
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Calls it each time that a connection has ended."""
+        """Calls `callback` each time a connection has ended."""
         self._on_lost.append(callback)
 
-    # what we ask for
+    # requests
 
     async def lookup(self, pattern: str = "") -> dict[str, dict[str, Any]]:
         """Published objects by name, with the types of their methods' arguments. Raises BusError."""
@@ -127,22 +129,23 @@ class UbusClient:
     async def call(
         self, name: str, method: str, args: Mapping[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> dict[str, Any]:
-        """Calls a method of another process's object. Raises BusError with the status that was the answer."""
+        """Calls a method of another process's object. Raises BusError with the status of the answer."""
         data = encoded(args or {})
         async with deadline(timeout_s, f"{name} {method}"):
             link = self._live()
             try:
                 return await link.invoke(await link.id_of(name, known=True), method, data)
-            except StaleIdError:  # its process was restarted; nothing has been called yet
+            except StaleIdError:  # the process of the object was restarted; nothing has been called yet
                 return await link.invoke(await link.id_of(name, known=False), method, data)
 
     async def notify(
         self, source: BusObject, kind: str, data: Mapping[str, Any], *, answer_s: float | None = None
     ) -> int:
-        """Notifies the subscribers of an object of ours.
+        """Notifies the subscribers of one of our objects.
 
-        With `answer_s` it waits so long for each to acknowledge it and returns how many there are; without, nobody
-        answers and 0 is returned. Raises BusError: not published, not acknowledged in time or ever, too large.
+        With `answer_s` (seconds) it waits until each subscriber has acknowledged, and returns their number. Otherwise
+        subscribers do not answer, and it returns 0. Raises BusError if the object is not published, an
+        acknowledgement does not come in time, or the notification is too large.
         """
         link = self._live()
         if not source.object_id:
@@ -152,7 +155,7 @@ class UbusClient:
             Attr.METHOD: kind,
             Attr.DATA: encoded(data),
         }
-        # Nobody answers a notification unless it is asked to, and a subscriber that hangs must not hold up the others.
+        # without a request for answers a subscriber that hangs cannot delay the others
         if answer_s is None:
             await link.notify(source.object_id, attributes)
             return 0
@@ -174,7 +177,7 @@ class UbusClient:
                 self._tasks = tasks
                 delays = self._delays()
                 while True:
-                    # an ubusd that is up but refuses us must not be asked in a tight loop
+                    # do not retry in a tight loop if ubusd runs but refuses us
                     if await self._one_connection():
                         delays = self._delays()
                     await asyncio.sleep(next(delays))
@@ -188,14 +191,14 @@ class UbusClient:
             yield _BACKOFF_S[-1] * self._jitter()
 
     async def _one_connection(self) -> bool:
-        """Until it ends. True when it came so far that everything was published."""
+        """Serves one connection until it ends. Returns True if everything had been published."""
         try:
             link = await Link.open(self._path)
         except (OSError, MessageError, BusError) as exc:
             logger.debug("ubus: %s", exc)
             return False
         self._link = link
-        # beside the reading: its answers come through the loop below
+        # as a task, because its answers arrive through the loop below
         setup = self._spawn(self._set_up(link), "ubus-setup")
         try:
             while messages := await link.read():
@@ -206,7 +209,7 @@ class UbusClient:
         finally:
             was_ready = self.ready.is_set()
             setup.cancel()
-            # ubusd forgets all our objects with the connection
+            # ubusd forgets all our objects when the connection ends
             self._forget(link)
         return was_ready
 
@@ -228,12 +231,12 @@ class UbusClient:
         return self._tasks.create_task(work, name=name)
 
     async def _set_up(self, link: Link) -> None:
-        """Subscribes and publishes. A name that another process has is tried again, for as long as it takes."""
+        """Subscribes and publishes. A name that another process has taken is retried indefinitely."""
         try:
             async with deadline(TIMEOUT_S, "set-up"):
                 listeners = list(self._listeners)
                 if any(listener.target for listener in listeners):
-                    # first: an object that appears while we subscribe to it would be missed
+                    # before subscribing: an object that appears during the subscription would otherwise be missed
                     listeners.insert(0, _Listener(self._on_object_added, pattern=_OBJECT_ADDED))
                 for listener in listeners:
                     listener.subscribed = False
@@ -241,7 +244,7 @@ class UbusClient:
                     if listener.target:
                         await self._subscribe(link, listener, object_id)
                     else:
-                        where = object_id - 2**32 if object_id >= 2**31 else object_id  # INT32 has a sign
+                        where = object_id - 2**32 if object_id >= 2**31 else object_id  # INT32 is signed
                         data = encoded({"object": where, "pattern": listener.pattern})
                         await link.invoke(EVENT_OBJECT, "register", data)
             warned: set[str] = set()
@@ -251,7 +254,8 @@ class UbusClient:
                     try:
                         await self._publish(link, owned)
                     except BusError as exc:
-                        if exc.status != Status.INVALID_ARGUMENT:  # ubusd's word for a name that is taken
+                        if exc.status != Status.INVALID_ARGUMENT:
+                            # what ubusd answers for a name that is taken
                             raise
                         taken.add(owned.name)
                 self.ready.set()
@@ -274,7 +278,9 @@ class UbusClient:
                 owned.object_id = await self._add(link, owned, attributes)
 
     async def _add(self, link: Link, local: BusObject | _Listener, attributes: Attributes) -> int:
-        """Its id. The first call may come in the same breath as that."""
+        """Adds an object; returns its id. The object is registered at once, because the first call may arrive with
+        the answer.
+        """
 
         def known(message: Message) -> None:
             self._locals[message.number(Attr.OBJID) or 0] = local
@@ -284,7 +290,7 @@ class UbusClient:
     # subscribing
 
     async def _subscribe(self, link: Link, listener: _Listener, object_id: int) -> None:
-        """Subscribes if the target exists; otherwise an event will announce it."""
+        """Subscribes if the target exists; otherwise an event will announce the target later."""
         try:
             target = await link.id_of(listener.target, known=False)
             await link.request(Kind.SUBSCRIBE, {Attr.OBJID: object_id, Attr.TARGET: target})
@@ -310,7 +316,7 @@ class UbusClient:
         except BusError as exc:
             logger.debug("%s", exc)
 
-    # what comes
+    # incoming messages
 
     def _take(self, link: Link, message: Message) -> None:
         if message.kind in (Kind.STATUS, Kind.DATA):
@@ -329,7 +335,7 @@ class UbusClient:
                     logger.debug("ubus: a broken notification: %s", exc)
                 if message.peer:  # an event has no sender
                     link.answer(message, Status.OK)
-            # a flood of calls costs memory for each; the caller hears at once that it is too many
+            # refuse further calls, since each costs memory; the caller learns at once that there are too many
             elif self._calls >= CALLS:
                 logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
                 link.answer(message, Status.NO_MEMORY)
@@ -344,7 +350,7 @@ class UbusClient:
             local.subscribed = False
 
     async def _serve(self, link: Link, owned: BusObject, message: Message) -> None:
-        """One call of a method of ours, in its own task."""
+        """Serves one call of one of our methods, as its own task."""
         try:
             status, reply = await _handled(owned, message)
             link.answer(message, status, reply)
@@ -356,7 +362,7 @@ class UbusClient:
 
 
 async def _handled(owned: BusObject, message: Message) -> tuple[Status, bytes | None]:
-    """Runs the method; what became of it."""
+    """Runs the method; returns the status and the reply."""
     name = message.text(Attr.METHOD) or ""
     try:
         method = owned.found(name)
@@ -365,7 +371,7 @@ async def _handled(owned: BusObject, message: Message) -> tuple[Status, bytes | 
     except BusError as exc:
         logger.debug("ubus: %s %s: %s", owned.name, name, exc)
         return Status(exc.status) if exc.status and exc.status in STATUSES else Status.UNKNOWN_ERROR, None
-    except BlobError as exc:  # nested too deeply, say
+    except BlobError as exc:  # for example a value that is nested too deeply
         logger.warning("ubus: %s %s: the reply cannot be sent: %s", owned.name, name, exc)
         return Status.UNKNOWN_ERROR, None
     except Exception:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One connection to ubusd: requests and their answers. What is known here ends with the connection.
+"""One connection to ubusd: requests and their answers. Nothing here outlives the connection.
 
-The protocol is that of libubus (ubus/libubus-req.c) and ubusd (ubus/ubusd_proto.c). `ubus.client` keeps connections
-coming and knows what is published.
+The protocol is that of libubus (ubus/libubus-req.c) and ubusd (ubus/ubusd_proto.c). `ubus.client` opens connections
+and knows what is published.
 """
 
 from __future__ import annotations
@@ -31,13 +31,11 @@ from agent.wire.ubus_message import (
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 256  # under way at once
-REPLY_LIMIT = (
-    MESSAGE_LIMIT - 1024
-)  # ubusd adds to messages, and drops one that is over its queue's limit then
+REQUESTS = 256  # in progress at once
+REPLY_LIMIT = MESSAGE_LIMIT - 1024  # ubusd adds to messages, and drops a message that then exceeds its limit
 TIMEOUT_S = 10.0
 _ANSWER_LIMIT = 4 * 1024 * 1024  # all parts of one answer
-_WRITE_LIMIT = 4 * 1024 * 1024  # a daemon that does not read is as good as gone
+_WRITE_LIMIT = 4 * 1024 * 1024  # unsent bytes after which a ubusd that does not read counts as gone
 
 STATUSES = frozenset(map(int, Status))
 
@@ -45,26 +43,27 @@ Attributes = Mapping[Attr, AttrValue]
 
 
 class StaleIdError(BusError):
-    """ubusd has no object with that id: it was removed or published again. Nothing was called."""
+    """ubusd has no object with that id: it was removed, or published again. Nothing was called."""
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A question under way. `parts` are the data messages of its answer."""
+    """A request in progress. `parts` are the data messages of its answer."""
 
     peer: int
     done: asyncio.Future[Message]
     parts: list[Message] = field(default_factory=list)
     size: int = 0
     notification: bool = False
-    subscribers: tuple[int, ...] = ()  # of a notification: whom ubusd told
+    subscribers: tuple[int, ...] = ()  # for a notification: the subscribers that ubusd told
     on_data: Callable[[Message], None] | None = (
-        None  # hears of each part before any later message is looked at
+        None  # called with each part before any later message is handled
     )
-    missing: set[int] | None = None  # of a notification: who has not acknowledged; None before ubusd said who
+    # for a notification: who has not acknowledged yet; None until ubusd has named them
+    missing: set[int] | None = None
 
     def first_id(self) -> int:
-        """The object id that the answer names. Raises BusError."""
+        """The object id in the answer. Raises BusError."""
         object_id = self.parts[0].number(Attr.OBJID) if self.parts else None
         if object_id is None:
             raise BusError("ubus: the answer names no object", status=Status.NOT_FOUND)
@@ -72,7 +71,7 @@ class Request:
 
 
 class Link:
-    """A connection that has said hello."""
+    """A connection, after ubusd's hello."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -84,7 +83,7 @@ class Link:
 
     @classmethod
     async def open(cls, path: str) -> Link:
-        """Raises OSError, MessageError, BusError."""
+        """Connects. Raises OSError, MessageError, BusError."""
         link = cls(*await asyncio.open_unix_connection(path))
         try:
             async with deadline(TIMEOUT_S, "hello"):
@@ -97,24 +96,24 @@ class Link:
         return link
 
     async def read(self) -> list[Message]:
-        """What came, at least one message; [] at the end. Raises OSError, MessageError."""
+        """The messages that arrived, at least one; [] at the end. Raises OSError, MessageError."""
         while data := await self._reader.read(65536):
             if messages := self._decoder.feed(data):
                 return messages
         return []
 
     def abort(self) -> None:
-        """Ends it, and every question under way with BusError."""
+        """Closes the connection; every request in progress ends with BusError."""
         self._writer.transport.abort()
         for request in self._requests.values():
             if not request.done.done():
                 request.done.set_exception(BusError("ubus: the connection was lost"))
-                request.done.exception()  # the caller may be gone
+                request.done.exception()  # marks the error as seen, because the caller may have gone
 
-    # out
+    # outgoing
 
     def write(self, *messages: Message) -> None:
-        """Raises BusError when the daemon does not read, or a message is too large."""
+        """Writes messages. Raises BusError if ubusd does not read, or a message is too large."""
         if self._writer.transport.get_write_buffer_size() > _WRITE_LIMIT:
             self._writer.transport.abort()
             raise BusError("ubusd does not read what it is sent")
@@ -124,14 +123,14 @@ class Link:
             raise BusError(f"ubus: this cannot be sent: {exc}") from exc
 
     async def drain(self) -> None:
-        """Until there is room for more. Raises BusError."""
+        """Waits until there is room for more. Raises BusError."""
         try:
             await self._writer.drain()
         except OSError as exc:
             raise BusError("ubus: the connection was lost") from exc
 
     def answer(self, call: Message, status: Status, reply: bytes | None = None) -> None:
-        """Data and status of a call, whenever it is ready. Nothing where the caller wants none."""
+        """Sends the data and the status that answer a call; nothing if the caller wants no answer."""
         if call.flag(Attr.NO_REPLY):
             return
         object_id = call.number(Attr.OBJID) or 0
@@ -142,7 +141,7 @@ class Link:
         data: Attributes = {Attr.OBJID: object_id, Attr.DATA: reply}
         self.write(Message(Kind.DATA, call.seq, call.peer, data), last)
 
-    # questions
+    # requests
 
     async def request(
         self,
@@ -152,7 +151,7 @@ class Link:
         peer: int = 0,
         on_data: Callable[[Message], None] | None = None,
     ) -> Request:
-        """Asks and waits for the status. Raises BusError when that is not OK, or the connection ends."""
+        """Sends a request and waits for its status. Raises BusError if the status is not OK, or the connection ends."""
         if len(self._requests) >= REQUESTS:
             raise BusError("ubus: too many requests are under way")
         seq = self._free_seq()
@@ -167,13 +166,14 @@ class Link:
             del self._requests[seq]
         status = last.number(Attr.STATUS)
         if status == Status.NOT_FOUND and kind is Kind.INVOKE and last.number(Attr.OBJID) is None:
-            raise StaleIdError("ubus: the object has gone", status=status)  # ubusd's word, not the object's
+            # this status came from ubusd and not from the object
+            raise StaleIdError("ubus: the object has gone", status=status)
         if status != Status.OK:
             raise BusError(f"ubus: {_name(status)}", status=status or Status.UNKNOWN_ERROR)
         return request
 
     async def notify(self, object_id: int, attributes: Attributes) -> None:
-        """A notification without acknowledgement."""
+        """Sends a notification that is not acknowledged."""
         quiet = {Attr.OBJID: object_id, Attr.METHOD: attributes[Attr.METHOD], Attr.NO_REPLY: True}
         self.write(
             Message(Kind.NOTIFY, self._free_seq(), object_id, quiet | {Attr.DATA: attributes[Attr.DATA]})
@@ -181,14 +181,14 @@ class Link:
         await self.drain()
 
     async def id_of(self, name: str, *, known: bool) -> int:
-        """The id of a published object; `known`: one that was looked up before will do. Raises BusError."""
+        """The id of a published object. With `known` an id from an earlier lookup is used. Raises BusError."""
         if not known or name not in self._remote_ids:
             self._remote_ids.pop(name, None)
             self._remote_ids[name] = (await self.request(Kind.LOOKUP, {Attr.OBJPATH: name})).first_id()
         return self._remote_ids[name]
 
     async def invoke(self, object_id: int, method: str, data: bytes) -> dict[str, Any]:
-        """Calls a method. Raises BusError; StaleIdError when no such object is there."""
+        """Calls a method. Raises BusError; StaleIdError if there is no such object."""
         attributes: Attributes = {Attr.OBJID: object_id, Attr.METHOD: method, Attr.DATA: data}
         request = await self.request(Kind.INVOKE, attributes, peer=object_id)
         try:
@@ -197,13 +197,13 @@ class Link:
             raise BusError(f"ubus: {method}: the answer is broken: {exc}") from exc
 
     def take_answer(self, message: Message) -> None:
-        """A STATUS or DATA message. One that no request waits for is dropped."""
+        """Takes a STATUS or DATA message. It is dropped if no request waits for it."""
         request = self._requests.get(message.seq)
         if request is None or request.done.done():
             return
         if request.notification:
             _take_acknowledgement(request, message)
-        # Sequence numbers are easy to guess: an answer counts only from the object that was asked.
+        # sequence numbers are easy to guess: accept an answer only from the object that was asked
         elif message.peer != request.peer:
             return
         elif message.kind == Kind.STATUS:
@@ -213,25 +213,27 @@ class Link:
             request.parts.append(message)
             if request.on_data is not None:
                 request.on_data(message)
-            # A method may answer in any number of messages; a process that never stops must not fill our memory.
+            # a method may answer with any number of messages; one that never stops must not fill our memory
             if request.size > _ANSWER_LIMIT:
                 request.done.set_exception(BusError("ubus: the answer is too large"))
 
     def nobody_listens(self, object_id: int) -> None:
-        """The last subscriber of an object of ours has gone: ends the requests that wait for its acknowledgement."""
+        """Called when an object of ours has lost its last subscriber: ends the requests that wait for its
+        acknowledgement.
+        """
         for request in self._requests.values():
             if request.peer == object_id and request.missing and not request.done.done():
                 request.done.set_exception(BusError("ubus: the subscriber has gone"))
 
     def _free_seq(self) -> int:
-        while True:  # REQUESTS is less than there are numbers
+        while True:  # ends, because REQUESTS is smaller than the number of sequence numbers
             self._last_seq = self._last_seq % 0xFFFF + 1
             if self._last_seq not in self._requests:
                 return self._last_seq
 
 
 def _take_acknowledgement(request: Request, message: Message) -> None:
-    """First ubusd says who the subscribers are, then each of them acknowledges: the peer is its object then."""
+    """Takes an answer to a notification: first ubusd names the subscribers, then each of them acknowledges as peer."""
     if message.kind != Kind.STATUS:
         return
     if request.missing is not None:
@@ -240,7 +242,7 @@ def _take_acknowledgement(request: Request, message: Message) -> None:
         request.subscribers = message.numbers(Attr.SUBSCRIBERS)
         request.missing = set(request.subscribers)
         if message.number(Attr.STATUS) != Status.OK:
-            # Refused by ubusd itself: no subscriber will answer.
+            # refused by ubusd itself: no subscriber will answer
             request.done.set_result(message)
             return
     if not request.missing:
@@ -249,7 +251,7 @@ def _take_acknowledgement(request: Request, message: Message) -> None:
 
 @asynccontextmanager
 async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    """`asyncio.timeout` that raises BusError."""
+    """Like `asyncio.timeout`, but raises BusError."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -258,7 +260,7 @@ async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
 
 
 def encoded(fields: Mapping[str, Any]) -> bytes:
-    """Data of a message. Raises BusError for what does not fit."""
+    """Encodes the data of a message. Raises BusError if it does not fit."""
     try:
         return blobmsg.encode(fields, limit=REPLY_LIMIT)
     except BlobError as exc:

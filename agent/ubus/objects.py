@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What we publish on ubus: objects, their methods with typed arguments, and the checking of a caller's arguments."""
+"""What we publish on ubus: objects, their methods with typed arguments, and the check of a caller's arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.wire import blobmsg
 from agent.wire.blobmsg import BlobError, Type
 from agent.wire.ubus_message import Status
 
-SESSION = "ubus_rpc_session"  # rpcd's and uhttpd's word: they put it into each call, asked for or not
+SESSION = "ubus_rpc_session"  # rpcd and uhttpd add this argument to each call
 
 STRING, TABLE, ARRAY, INTEGER, BOOLEAN = Type.STRING, Type.TABLE, Type.ARRAY, Type.INT32, Type.INT8
 
@@ -28,9 +28,10 @@ _OVERSIZE: Reply = {"error": {"code": "too-large", "message": TOO_LARGE}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """`handler` gets checked arguments; all of them may be missing. A BusError of it becomes the call's status.
+    """`handler` gets checked arguments, each of which may be missing. If it raises BusError, that becomes the call's
+    status.
 
-    `oversize` is the reply instead of one that ubus cannot carry.
+    `oversize` is sent instead of a reply that is too large for ubus.
     """
 
     handler: Handler
@@ -40,26 +41,26 @@ class Method:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class BusObject:
-    """An object under a public name. `on_subscribed` hears of the first subscriber's coming and the last one's going.
+    """An object with a public name. `on_subscribed` is called when the first subscriber comes and when the last one leaves.
 
-    One that is `lasting` is published again with each new connection.
+    A `lasting` object is published again after each reconnection.
     """
 
     name: str
     methods: Mapping[str, Method]
     on_subscribed: Callable[[bool], None] | None = None
     lasting: bool = True
-    object_id: int = 0  # the daemon's; 0 while it is not published
+    object_id: int = 0  # assigned by ubusd; 0 while the object is not published
     subscribed: bool = False
 
     def set_subscribed(self, *, subscribed: bool) -> None:
-        """Whether anybody is subscribed, as ubusd says."""
+        """Takes ubusd's report whether there are subscribers."""
         self.subscribed = subscribed
         if self.on_subscribed is not None:
             self.on_subscribed(subscribed)
 
     def unpublished(self) -> None:
-        """ubusd no longer has it."""
+        """Resets the object: ubusd no longer has it."""
         self.object_id, self.subscribed = 0, False
 
     def signature(self) -> bytes:
@@ -67,7 +68,7 @@ class BusObject:
         return blobmsg.encode({name: dict(method.args) for name, method in self.methods.items()})
 
     def found(self, name: str) -> Method:
-        """The method. Raises BusError."""
+        """The method with this name. Raises BusError."""
         try:
             return self.methods[name]
         except KeyError as exc:
@@ -75,7 +76,9 @@ class BusObject:
 
 
 def read_arguments(method: Method, data: bytes | None) -> Arguments:
-    """The arguments of a call. Raises BusError (INVALID_ARGUMENT) for an unknown name, a wrong type, or rubbish."""
+    """Decodes and checks the arguments of a call. Raises BusError (INVALID_ARGUMENT) for an unknown name, a wrong
+    type, or invalid data.
+    """
     try:
         given = blobmsg.decode(data or b"")
     except BlobError as exc:
@@ -84,7 +87,7 @@ def read_arguments(method: Method, data: bytes | None) -> Arguments:
         wanted = STRING if name == SESSION else method.args.get(name)
         if wanted is None:
             raise BusError(f"no argument {name[:64]!r} is known", status=Status.INVALID_ARGUMENT)
-        # a boolean is an int to Python, and none to ubus
+        # in Python a boolean is an int, on ubus it is not
         if not isinstance(value, _PYTHON[wanted]) or (isinstance(value, bool) and wanted is not BOOLEAN):
             raise BusError(f"{name}: expected {wanted.name.lower()}", status=Status.INVALID_ARGUMENT)
     return given
