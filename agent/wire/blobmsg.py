@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""libubox's blob and blobmsg (libubox/blob.h, blobmsg.h): typed, named, nested values as the data of ubus messages.
+"""libubox's blob and blobmsg (libubox/blob.h, blobmsg.h): typed, named, nested values, which are the data of ubus messages.
 
-A blob is a header of four bytes (extended bit, 7 bits of id, 24 bits of length that counts the header) and payload,
-padded to four bytes. In a blobmsg the id is the type, and the payload of an extended one begins with its name.
+A blob consists of a header of four bytes (an extended bit, 7 bits of id, 24 bits of length, which includes the header) and
+a payload, padded to four bytes. In a blobmsg the id is the type, and the payload of an extended blob begins with its name.
 
-    dict TABLE    list ARRAY    str STRING    bool INT8    int INT32 or INT64    float DOUBLE    None UNSPEC
+ dict TABLE    list ARRAY    str STRING    bool INT8    int INT32 or INT64    float DOUBLE    None UNSPEC
 
-Encoding loses nothing but what ubus cannot carry: strings are C strings (a NUL becomes U+FFFD), integers have 64 bits
-(larger ones saturate, as json-c lets them). What arrives is checked as libubox checks it, and given up at DEPTH.
+Encoding is lossless except for values that ubus cannot carry: strings are C strings (a NUL becomes U+FFFD), and
+integers have 64 bits (larger ones saturate, as in json-c). Incoming data is checked as libubox checks it; nesting
+deeper than DEPTH is refused.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 class BlobError(ValueError):
-    """These bytes are not a blob, or this value fits in none."""
+    """These bytes are not a blob, or this value cannot be encoded as one."""
 
 
 class TooLargeError(BlobError):
-    """The value does not fit in the bytes that it may take."""
+    """The value does not fit within the allowed number of bytes."""
 
 
 class Type(IntEnum):
@@ -81,7 +82,7 @@ def blob(number: int, payload: bytes, *, extended: bool = False) -> bytes:
 
 
 def split(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
-    """The blobs one after the other as (id, extended, payload). Raises BlobError for anything else."""
+    """The blobs in `data`, as (id, extended, payload). Raises BlobError for anything else."""
     position = 0
     while position < len(data):
         head = int.from_bytes(data[position : position + HEADER], "big")
@@ -97,7 +98,7 @@ def split(data: bytes) -> Iterator[tuple[int, bool, bytes]]:
 
 @lru_cache(maxsize=512)
 def _label(name: str) -> bytes:
-    """What a field's payload begins with: the name's length, the name, padding. Replies repeat a few names often."""
+    """The start of a named field's payload: the name's length, the name, padding. Cached, as replies repeat a few names."""
     data = text(name)
     if len(data) - 1 > _NAME_LIMIT:
         raise BlobError(f"a name of {len(data) - 1} bytes: expected {_NAME_LIMIT} at most")
@@ -132,7 +133,7 @@ class _Encoder:
             case str():
                 self.out += text(value)
                 return Type.STRING
-            # before int: to Python a bool is one
+            # before int, because a Python bool is an int
             case bool():
                 self.out.append(value)
                 return Type.INT8
@@ -166,7 +167,7 @@ _NO_NAME = _label("")
 
 
 def encode(fields: Mapping[str, Value], *, limit: int = _LENGTH) -> bytes:
-    """The fields of a table, as they stand in a message's data. Raises TooLargeError past `limit` bytes, BlobError."""
+    """The fields of a table as message data. Raises TooLargeError past `limit` bytes, BlobError."""
     encoder = _Encoder(min(limit, _LENGTH))
     encoder.table(fields, 1)
     return bytes(encoder.out)
@@ -176,7 +177,7 @@ def encode(fields: Mapping[str, Value], *, limit: int = _LENGTH) -> bytes:
 
 
 def decode(data: bytes) -> Table:
-    """The table that the fields make. Of fields with one name the first counts, as in libubox. Raises BlobError."""
+    """The table in these bytes. If a name occurs twice, the first field wins, as in libubox. Raises BlobError."""
     return _table(data, 1)
 
 
@@ -211,7 +212,7 @@ def _value(kind: int, payload: bytes, depth: int) -> Decoded:
             return [_field(k, p, depth + 1, extended=e)[1] for k, e, p in split(payload)]
         case Type.STRING:
             return c_string(payload)
-        # blobmsg has no type for booleans: one byte is one.
+        # blobmsg has no boolean type: booleans are sent as INT8
         case Type.INT8 if len(payload) == 1:
             return payload != b"\0"
         case Type.INT64 | Type.INT32 | Type.INT16 | Type.DOUBLE:
@@ -230,7 +231,7 @@ def _number(kind: Type, payload: bytes) -> int | float:
 
 
 def c_string(payload: bytes) -> str:
-    """The text of a C string. Raises BlobError when its end is missing, or not at the end."""
+    """The text of a C string. Raises BlobError if the terminating NUL is missing, or not at the end."""
     if payload[-1:] != b"\0" or b"\0" in payload[:-1]:
         raise BlobError("a string that does not end where it says")
     return _text(payload[:-1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a body of the engine is and says: a refusal's message, JSON by its media type, a plain tar, output in frames."""
+"""Parses bodies that the engine sends or takes: error messages, JSON by its media type, a plain tar, framed output."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-LIMIT = 1024  # characters: a body may echo what it was sent
+LIMIT = 1024  # characters: a body may quote what it was sent
 
 
 def error_message(body: bytes, status: int, *, who: str = "the engine", limit: int = LIMIT) -> str:
-    """Its `message`, or a body that is not JSON (a proxy's) as it is, cut to `limit` characters; else the bare status."""
-    # a proxy before the engine answers in HTML or plain text, which says more than a bare status
+    """The body's `message`, or a body that is not JSON (from a proxy) as text, cut to `limit` characters; without
+    either, a sentence with the status.
+    """
+    # a proxy in front of the engine answers in HTML or plain text, which says more than the status alone
     try:
         found = json.loads(body)
         text = str(found.get("message", "")) if isinstance(found, dict) else ""
@@ -32,12 +34,12 @@ _RECORD_SEPARATOR = "\x1e"  # before each text of a json-seq
 
 
 def essence(content_type: str) -> str:
-    """The type without its parameters."""
+    """The media type without its parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def decoded(content_type: str, data: bytes) -> Any:
-    """One JSON value, a list of them where the type or the data has one a line, or text."""
+    """A JSON value; a list of values if the data has one per line; or text."""
     kind, text = essence(content_type), data.decode("utf-8", "replace")
     if not data or (kind != JSON and kind not in JSON_LINES):
         return text
@@ -45,7 +47,7 @@ def decoded(content_type: str, data: bytes) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            pass  # old engines call lines of it so too
+            pass  # old engines use this type for JSON lines too
     try:
         lines = (line.strip().lstrip(_RECORD_SEPARATOR) for line in text.split("\n"))
         return [json.loads(line) for line in lines if line]
@@ -58,14 +60,16 @@ BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a tar archive. `kind`: its type flag, such as 0 (a file), 5 (a folder), x (records about the next one)."""
+    """The header of a tar entry. `kind` is its type flag: 0 (a file), 5 (a folder), x (records about the next entry)
+    and others.
+    """
 
     kind: str
     size: int
 
     @classmethod
     def of(cls, block: bytes) -> Entry:
-        """A header. A size that is too large for octal digits is binary, with the highest bit set (GNU, star)."""
+        """Parses a header. A size that is too large for octal digits is binary, with the highest bit set (GNU, star)."""
         field = block[124:136]
         if field[0] & 0x80:
             size = int.from_bytes(field[1:], "big")
@@ -76,12 +80,12 @@ class Entry:
 
     @property
     def is_records(self) -> bool:
-        """Whether it is about other entries: pax records, or GNU's long names."""
+        """Whether the entry describes other entries: pax records, or GNU's long names."""
         return self.kind in ("x", "g", "L", "K")
 
 
 def size_of_records(records: bytes) -> int | None:
-    """The size that pax records state (POSIX.1-2001, `<length> size=<bytes>` a line), None where they state none."""
+    """The size in pax records (POSIX.1-2001, lines of `<length> size=<bytes>`), None if they have none."""
     for line in records.split(b"\n"):
         _, _, record = line.partition(b" ")
         if record.startswith(b"size=") and record[5:].isdigit():
@@ -90,7 +94,7 @@ def size_of_records(records: bytes) -> int | None:
 
 
 def is_plain_tar(block: bytes) -> bool:
-    """Whether a tar archive starts with this block: a header whose checksum fits, or the end mark of an empty one."""
+    """Whether a tar archive starts with this block: a header with a valid checksum, or the end mark of an empty archive."""
     if len(block) < BLOCK:
         return False
     block = block[:BLOCK]
@@ -107,8 +111,8 @@ def is_plain_tar(block: bytes) -> bool:
 
 # The engine's multiplexed output of containers without a terminal (Engine API, "Attach to a container", stream format).
 #
-# A frame is `type, 0, 0, 0, length (4 bytes, big endian)` and then that many bytes of one stream. The length comes from
-# outside: payload is handed on as it arrives and never collected.
+# A frame is `type, 0, 0, 0, length (4 bytes, big endian)`, followed by that many bytes of one stream. The length is
+# untrusted: payload is passed on as it arrives and never collected.
 
 
 STREAMS = ("stdin", "stdout", "stderr")
@@ -120,7 +124,7 @@ class FrameError(ValueError):
 
 
 class FrameDecoder:
-    """Feed it pieces of any size. Holds at most an incomplete header."""
+    """Takes pieces of any size. Holds at most an incomplete header."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -128,11 +132,11 @@ class FrameDecoder:
         self._left = 0
 
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
-        """What arrived, in order, as (stream, bytes). Raises FrameError."""
+        """The payload in these bytes, in order, as (stream, bytes). Raises FrameError."""
         pieces: list[tuple[str, bytes]] = []
         position = 0
         while position < len(data):
-            # A header, too, may come in two pieces: the network cuts where it likes.
+            # a header too may be split over two pieces
             if self._left == 0:
                 wanted = HEADER - len(self._head)
                 self._head += data[position : position + wanted]
@@ -149,7 +153,7 @@ class FrameDecoder:
         return pieces
 
     def end(self) -> None:
-        """Call it at the end of input. Raises FrameError when a frame is not complete."""
+        """Call at the end of the input. Raises FrameError if a frame is incomplete."""
         if self._head or self._left:
             raise FrameError(f"the output ended inside a frame ({self._left} bytes are missing)")
 

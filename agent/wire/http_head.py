@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""HTTP/1.1 heads and bodies (RFC 9112), and whole numbers in text that a client sent. Without I/O."""
+"""HTTP/1.1 heads and bodies (RFC 9112), and integers in text from a client. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADERS_LIMIT = 100
 HEAD_LIMIT = 16 * 1024  # bytes
 _LONG, _MANY = f"a head of more than {HEAD_LIMIT} bytes", f"more than {HEADERS_LIMIT} headers"
 TOO_LARGE = frozenset({_LONG, _MANY})
-"""Problems of the size, for which HTTP has an answer of its own (431, RFC 6585)."""
+"""Problems with the size of a head, for which HTTP has its own status (431, RFC 6585)."""
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS"})
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
@@ -29,10 +29,12 @@ _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"origin", 
 
 
 def head_problem(data: bytes) -> str | None:
-    """What is wrong with the head that `data` starts with; a head that is not complete yet is judged so far."""
+    """What is wrong with the head at the start of `data`, None if nothing is. An incomplete head is checked as far as
+    it goes.
+    """
     end = data.find(END)
     head = data if end < 0 else data[:end]
-    # all of this before the parser sees it: what two programs read differently is where requests are smuggled
+    # checked before the parser sees it: text that two programs parse differently allows request smuggling
     if len(head) > HEAD_LIMIT:
         return _LONG
     if _BARE.search(head):
@@ -48,15 +50,15 @@ def head_problem(data: bytes) -> str | None:
 
 
 def path_problem(raw: bytes) -> str | None:
-    """What is wrong with a path as it came: it must mean the same decoded once, decoded twice, and tidied.
+    """What is wrong with a path as it was sent, None if nothing is. It must mean the same decoded once, decoded
+    twice, and normalized.
 
-    After one decoding it is printable ASCII, and holds no `%`, which a second one would change, no delimiter of
-    anything (`?`, `#`, `;`, a backslash), no empty segment, no `.` and no `..`. Under `/docker/` it is any text but for
-    control characters and what a second decoding or tidying would change.
+    After one decoding it must be printable ASCII without a `%`, which a second decoding would change, without
+    delimiters (`?`, `#`, `;`, a backslash), and without empty segments, `.` or `..`. Under `/docker/` any text is
+    allowed, except for control characters and what a second decoding or a normalization would change.
     """
     path = unquote_to_bytes(raw)
-    # Names of images and files go through to the engine as they are; all other paths are of our own making and may be
-    # strict.
+    # names of images and files are passed on to the engine unchanged; all other paths are our own and can be strict
     if path.startswith(_NAMED):
         try:
             plain = _STRANGE_IN_NAMES.search(path.decode()) is None
@@ -85,7 +87,7 @@ def _problem(lines: list[bytes]) -> str | None:
         if not colon or name != name.strip() or not name:
             return "a header without a name"
         name = name.lower()
-        # of two lengths or hosts we could take one, and a server behind us the other
+        # of two lengths or hosts we might use one, and a server behind us the other
         if name in seen and name in _ONCE:
             return f"two {name.decode('latin-1')} headers"
         if name == b"upgrade" and value.strip().lower() == b"websocket" and words[0] != b"GET":
@@ -93,20 +95,21 @@ def _problem(lines: list[bytes]) -> str | None:
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             return "a transfer coding other than chunked"
         seen.add(name)
-    # RFC 9112 section 6.3: this ought to be handled as an error, as it may be an attempt at request smuggling
+    # RFC 9112 section 6.3: treat this as an error, since it may be an attempt at request smuggling
     if {b"content-length", b"transfer-encoding"} <= seen:
         return "content-length and transfer-encoding together"
     return None
 
 
-# Whole numbers in text that a client sent: a cursor, an offset, a length.
+# Integers in text from a client: a cursor, an offset, a length.
 
 
-HIGHEST = 2**63 - 1  # what the engine and JSON readers hold; Python itself refuses more than 4300 digits
+# the limit of the engine and of JSON parsers; Python itself refuses more than 4300 digits
+HIGHEST = 2**63 - 1
 
 
 def natural(text: str, *, high: int = HIGHEST) -> int | None:
-    """The number from 0 to `high` that `text` is in decimal digits; None for everything else."""
+    """The integer from 0 to `high` that `text` spells in decimal digits; None for anything else."""
     if not (text.isascii() and text.isdigit()):
         return None
     digits = text.lstrip("0")
@@ -116,32 +119,32 @@ def natural(text: str, *, high: int = HIGHEST) -> int | None:
     return number if number <= high else None
 
 
-# How a body of HTTP/1.1 ends: after so many bytes, or with its connection (RFC 9112 section 6.3). `http_chunks` has the
-# third way. All of them find the payload in what came, and know what is missing when nothing more comes.
+# The framing of an HTTP/1.1 body: by its length, by the end of the connection (RFC 9112 section 6.3), or in chunks
+# (`ChunkDecoder` below). Each finds the payload in received bytes, and tells what is missing if no more bytes come.
 
 
 class BodyError(ValueError):
-    """These bytes are not the body that was announced."""
+    """These bytes are not the announced body."""
 
 
 class Framing(Protocol):
-    """`done`: the body is complete."""
+    """`done` is true when the body is complete."""
 
     @property
     def done(self) -> bool: ...
 
     def room(self, limit: int) -> int:
-        """How many bytes may be read at once, `limit` at most: what follows may belong to another message."""
+        """How many bytes may be read at once, at most `limit`: further bytes may belong to another message."""
 
     def split(self, buffer: bytes | bytearray, size: int) -> Sequence[memoryview]:
-        """The payload in the first `size` bytes of `buffer`, in place. Raises BodyError."""
+        """The payload in the first `size` bytes of `buffer`, without copying. Raises BodyError."""
 
     def missing(self) -> str:
-        """What is missing if nothing more comes, "" for nothing."""
+        """What is missing if no more bytes come, "" if nothing is."""
 
 
 def payload(framing: Framing, data: bytes) -> bytes:
-    """The payload in `data`; the same object where all of it is. Raises BodyError."""
+    """The payload in `data`; returns `data` itself if all of it is payload. Raises BodyError."""
     parts = framing.split(data, len(data))
     if len(parts) == 1 and len(parts[0]) == len(data):
         return data
@@ -166,7 +169,7 @@ class Counted:
         return (memoryview(buffer)[:size],)
 
     def pass_by(self, size: int) -> None:
-        """So many bytes of it went another way. Raises BodyError."""
+        """Counts bytes of the body that were moved elsewhere. Raises BodyError."""
         if size > self.left:
             raise BodyError("it is longer than it says")
         self.left -= size
@@ -190,8 +193,8 @@ class UntilClosed:
         return ""
 
 
-# HTTP/1.1 chunked coding (RFC 9112 section 7.1), for bodies of gigabytes: h11 makes an event of each chunk, and an
-# engine sends chunks of 32 KiB at most; here all the chunks of one read are found at once, where they lie.
+# HTTP/1.1 chunked coding (RFC 9112 section 7.1) for bodies of gigabytes. h11 makes an event of each chunk, and the
+# engine sends chunks of 32 KiB at most; this decoder finds all chunks in a read at once, without copying.
 
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
@@ -210,7 +213,7 @@ class ChunkDecoder:
 
     def __init__(self) -> None:
         self._line = b""
-        self._left = 0  # bytes of the open chunk
+        self._left = 0  # bytes of the open chunk still to come
         self._at = "size"  # size | data | end of data | trailer | done
         self._trailer = 0
 
@@ -226,7 +229,7 @@ class ChunkDecoder:
         return "" if self.done else "it ended without its last chunk"
 
     def split(self, buffer: bytes | bytearray, size: int) -> Sequence[memoryview]:
-        """The payload in the first `size` bytes, in place. Raises ChunkError. Bytes after the end are an error too."""
+        """The payload in the first `size` bytes, without copying. Raises ChunkError, also for bytes after the end."""
         view = memoryview(buffer)
         pieces: list[memoryview] = []
         position = 0
@@ -236,7 +239,7 @@ class ChunkDecoder:
                 pieces.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
-                # The line end after the data is still to come, and must be there.
+                # the line end after the data must follow
                 if self._left == 0:
                     self._at = "end of data"
                 continue
@@ -244,7 +247,7 @@ class ChunkDecoder:
                 raise ChunkError("bytes after the last chunk")
             end = buffer.find(b"\n", position, size)
             stop = size if end < 0 else end + 1
-            # A size line may come in several pieces, as little as a byte each.
+            # a size line may arrive in many pieces, even byte by byte
             self._line += buffer[position:stop]
             position = stop
             if len(self._line) > _LINE_LIMIT:
@@ -256,8 +259,8 @@ class ChunkDecoder:
 
     def _take(self, line: bytes) -> None:
         if self._at == "end of data":
-            # Anything else means that lengths were read differently by someone before us: a request could be
-            # hidden in it (RFC 9112, 11.2).
+            # anything else means that a program before us read the lengths differently: a request could be hidden in
+            # it (RFC 9112, 11.2)
             if line != b"\r\n":
                 raise ChunkError("a chunk is longer than it says")
             self._at = "size"
@@ -276,7 +279,7 @@ class ChunkDecoder:
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """One chunk; b"" would be the last one and is refused."""
+    """Encodes one chunk. b"" is refused, because it would be the last chunk."""
     if not data:
         raise ChunkError("an empty chunk ends the body")
     return b"%x\r\n%b\r\n" % (len(data), data)

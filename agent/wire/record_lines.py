@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The text of state.json: a JSON document with all records, then one line for each change made since.
+"""The text of state.json: a JSON document with all records, then one line for each change since.
 
-    {"version": 1, "instance": "0123456789ab", "records": [
-    {"kind": "container", "name": "web", "nonce": "...", "section": "web", ...}
-    ]}
-    +5f2a90c1 [{"nonce": "...", "object_id": "..."}]
+ {"version": 1, "instance": "0123456789ab", "records": [
+ {"kind": "container", "name": "web", "nonce": "...", "section": "web", ...}
+ ]}
+ +5f2a90c1 [{"nonce": "...", "object_id": "..."}]
 
-A line holds the fields that changed, of each record that one change touched, so that a change is there as a whole or
-not at all. The eight digits are the CRC-32 of what follows them: a line that the power cut short, or whose pages did
-not all reach the disk, does not count, nor does anything after it.
+A line has the changed fields of every record that one change touched, so a change is complete or not there at all.
+The eight digits are the CRC-32 of the rest of the line. A line that a power failure cut short, or of which some pages
+did not reach the disk, is ignored, and so is everything after it.
 
-Records of other engines than the last one stand under "elsewhere" in the document, where version 0.1.0, which knows one
-engine only, does not look.
+Records of engines other than the last one are under "elsewhere" in the document. Version 0.1.0 knows a single engine
+and does not look there.
 
-A field that has its default is left out, so the default of a field of `Record` is part of the format. Fields that this
-version does not know are passed over. Version 0.1.0 wrote the document only; it is read as it is.
+A field with its default value is left out, so the defaults of `Record` are part of the format. Fields that this
+version does not know are ignored. Version 0.1.0 wrote only the document, which is read unchanged.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from typing import Any
 from agent.model.identity import SPEC_VERSION, spec_hash, version_of
 from agent.model.observed import ASKED, SWAPS, Record
 
-# JSON of our own files (state.json, daemon.json, holds.json): they may be damaged, or a person may have edited them.
+# JSON of our own files (state.json, daemon.json, holds.json), which may be damaged or edited by a person.
 #
-# What cannot be written again as it was read (NaN, half of a surrogate pair, an endless number, nesting without end) is
-# refused here, once, for all readers.
+# Content that cannot be written again as it was read (NaN, half of a surrogate pair, an endless number, endless
+# nesting) is refused here for all readers.
 
 
 def json_object(data: bytes) -> dict[str, Any]:
-    """The one object in these bytes. Raises ValueError for anything else."""
+    """The JSON object in these bytes. Raises ValueError for anything else."""
     try:
         found = json.loads(data)
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
-        # record by record: the text of a thousand takes megabytes, which are not given back
+        # record by record: encoding a thousand at once takes megabytes that are not returned to the system
         for value in (list(found), *found.values()):
             for part in value if isinstance(value, list) else [value]:
                 json.dumps(part, ensure_ascii=False, allow_nan=False).encode()
@@ -54,13 +54,14 @@ def json_object(data: bytes) -> dict[str, Any]:
 VERSION = 1
 _END = b"\n]}\n"
 _LINE = re.compile(rb"\+([0-9a-f]{8}) (.*)")
-_GONE = "gone"  # in the place of the fields of a record that was dropped
+_GONE = "gone"  # takes the place of the fields of a dropped record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a state file says. `folded`: bytes of its document, 0 where it is not written as we write it; `is_whole`:
-    nothing follows the last change that counts; `damaged`: changes that are whole do."""
+    """The contents of a state file. `folded` is the size of its document in bytes, 0 if it is not in our form.
+    `is_whole`: nothing follows the last valid change. `damaged`: valid changes follow an invalid one.
+    """
 
     instance: str
     records: dict[str, Record]
@@ -70,7 +71,7 @@ class Contents:
 
 
 def document(instance: str, records: Iterable[Record], elsewhere: Iterable[Record] = ()) -> bytes:
-    """The whole file, without changes: one record a line, sorted by nonce."""
+    """The whole file without changes: one record per line, sorted by nonce."""
     head = f'"version": {VERSION}, "instance": {json.dumps(instance)}'
     others = _lines(elsewhere)
     if others:
@@ -83,8 +84,8 @@ def _lines(records: Iterable[Record]) -> str:
 
 
 def change_line(before: Mapping[str, Record], after: Mapping[str, Record]) -> bytes:
-    """The line that makes `after` of `before`; b"" where they are equal."""
-    # what was not touched is the same object: looking into each would make every change as dear as all records
+    """The line that turns `before` into `after`; b"" if they are equal."""
+    # an untouched record is the same object: comparing all fields would make each change as expensive as all records
     items = [
         _fields(before.get(nonce), record)
         for nonce, record in after.items()
@@ -98,8 +99,8 @@ def change_line(before: Mapping[str, Record], after: Mapping[str, Record]) -> by
 
 
 def read(data: bytes) -> Contents:
-    """What the bytes of a state file say. Raises ValueError where the document, or a whole line, is not ours."""
-    # the document ends where its last line says so: what follows may be cut short, and must not cost the document
+    """Parses a state file. Raises ValueError if the document, or a complete line, is not ours."""
+    # find the end of the document by its last line: lines after it may be cut short, which must not affect the document
     end = data.find(_END)
     size = folded = end + len(_END) if end >= 0 else 0
     found = json_object(data[:folded] if folded else data)
@@ -113,12 +114,13 @@ def read(data: bytes) -> Contents:
     for number, line in enumerate(lines):
         changes = _changes(line)
         if changes is None:
-            # at the end that is what a power cut leaves; whole changes behind it are lost for another reason
+            # an incomplete last line comes from a power failure; if complete ones follow it, something else has
+            # damaged the file
             damaged = any(_changes(later) is not None for later in lines[number + 1 :])
             break
         _apply(items, changes)
         size += len(line) + 1
-    found.clear()  # what becomes a record is let go of one by one
+    found.clear()  # frees each item as soon as it has become a record
     whole = bool(folded) and size + len(rest) == len(data) and not rest
     return Contents(
         instance=instance, records=_records(items), folded=folded, is_whole=whole, damaged=damaged
@@ -126,7 +128,7 @@ def read(data: bytes) -> Contents:
 
 
 def _changes(line: bytes) -> Any:
-    """The changes of a line, None where it is not whole."""
+    """The changes in a line, None if it is incomplete."""
     found = _LINE.fullmatch(line)
     if found is None or int(found[1], 16) != zlib.crc32(found[2]):
         return None
@@ -145,10 +147,10 @@ def _apply(items: dict[str, Any], changes: Any) -> None:
 
 
 def _fields(before: Record | None, record: Record) -> dict[str, Any]:
-    """The fields by which a record differs from the one before, or from the defaults."""
+    """The fields in which a record differs from the one before, or from the defaults."""
     found = {"nonce": record.nonce}
     for each in _FIELDS:
-        # Defaults are left out: most fields of most records have theirs, and the file lies in flash.
+        # leave out defaults: most fields have theirs, and the file is on flash
         value = getattr(record, each.name)
         old = (
             (each.default_factory() if each.default_factory is not MISSING else each.default)
@@ -172,11 +174,11 @@ def _records(items: dict[str, Any]) -> dict[str, Record]:
 
 
 def _record(item: Mapping[str, Any]) -> Record:
-    """Raises ValueError for a value that no record of ours has; fields that we do not know are passed over."""
+    """Raises ValueError for a value that no record of ours has; unknown fields are ignored."""
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in item.items() if name in _FORMS
     }
-    # the same in many records: each is kept once
+    # many records share these values: intern them
     values |= {name: sys.intern(values[name]) for name in _SHARED if type(values.get(name)) is str}
     for name, value in values.items():
         if not _IS[_FORMS[name]](value):
@@ -188,7 +190,7 @@ def _record(item: Mapping[str, Any]) -> Record:
         if not _HASH.fullmatch(values.get(name, "")):
             raise ValueError(f"{name} of a record: expected v<version>:<hash>")
     record = Record(**values)
-    # planning believes a spec, so it has to be the one that was written; one of another version of us is not read at all
+    # planning trusts a spec, so it has to be the written one; the spec of another spec version is not checked
     stated = record.spec_hash
     is_ours = bool(stated) and version_of(stated) == SPEC_VERSION
     if (is_ours and spec_hash(record.spec) != stated) or (record.spec and not stated):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What registries say (OCI distribution specification): challenges, rate limits, digests, manifests and indexes."""
+"""Parses what registries send (OCI distribution specification): challenges, rate limits, digests, manifests and indexes."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _DIGEST = re.compile(r"[a-z0-9]+([+._-][a-z0-9]+)*:[0-9a-f]{32,}", re.ASCII)
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.ASCII)
 _LIMIT = re.compile(r"(\d{1,9})(?:;w=(\d{1,9}))?", re.ASCII)
 _CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)
-_HEADER_MAX = 4096  # the patterns take the square of it
+_HEADER_MAX = 4096  # the time that the patterns take grows with the square of the length
 _DIGEST_MAX = 256
 _SIZE_MAX = 2**50
-RETRY_S = 3600.0  # where a registry that has enough does not say for how long
+RETRY_S = 3600.0  # used if a registry that limits requests does not say for how long
 _RETRY_MAX_S = 24 * 3600.0
 
 
 class RegistryFormatError(ValueError):
-    """A registry's answer is not one."""
+    """A registry's answer does not have the expected form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A WWW-Authenticate header that can be answered: `scheme` is basic or bearer."""
+    """A WWW-Authenticate header that we can answer: `scheme` is basic or bearer."""
 
     scheme: str
     realm: str = ""
@@ -46,7 +46,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many pulls a registry still allows in its window of so many seconds (Docker Hub's `ratelimit-remaining`)."""
+    """How many pulls a registry still allows within `window_s` seconds (Docker Hub's `ratelimit-remaining`)."""
 
     remaining: int
     window_s: float
@@ -54,16 +54,18 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One platform's manifest: the digest and size of its config, and those of its layers, lowest first."""
+    """The manifest of one platform: digest and size of its config, and of its layers, lowest first."""
 
     config: tuple[str, int]
     layers: tuple[tuple[str, int], ...]
 
 
 def challenge(header: str) -> Challenge | None:
-    """RFC 7235, and the token specification of the Docker registry; Bearer where both are offered."""
+    """The challenge in a header (RFC 7235, and the token specification of the Docker registry); Bearer if
+    both are offered.
+    """
     found = None
-    # anyone can stand behind a registry's name, and the patterns take the square of a header's length
+    # a registry is not trusted, and the time that the patterns take grows with the square of the length
     if len(header) > _HEADER_MAX:
         return None
     for part in re.split(r"(?:^|,)\s*(?=(?:bearer|basic)(?:\s|$))", header, flags=re.IGNORECASE):
@@ -77,7 +79,7 @@ def challenge(header: str) -> Challenge | None:
 
 
 def digest_of(headers: Mapping[str, str]) -> str:
-    """Docker-Content-Digest, "" where it is missing or is not a digest."""
+    """The Docker-Content-Digest header, "" if it is missing or not a digest."""
     found = headers.get("docker-content-digest", "").strip()
     return found if len(found) <= _DIGEST_MAX and _DIGEST.fullmatch(found) else ""
 
@@ -88,7 +90,7 @@ def is_index(headers: Mapping[str, str]) -> bool:
 
 
 def limit(headers: Mapping[str, str]) -> Limit | None:
-    """None where the registry says nothing of a limit."""
+    """The rate limit, None if the registry does not report one."""
     found = _LIMIT.match(headers.get("ratelimit-remaining", "").strip())
     return Limit(int(found[1]), float(found[2] or RETRY_S)) if found else None
 
@@ -96,7 +98,7 @@ def limit(headers: Mapping[str, str]) -> Limit | None:
 def retry_after(headers: Mapping[str, str], now: float) -> float:
     """Seconds to wait after status 429: Retry-After in either form (RFC 9110), or an hour."""
     said = headers.get("retry-after", "").strip()
-    # a registry may send nonsense: it is neither asked at once again nor never
+    # a registry may send nonsense: wait neither too short nor too long
     seconds = RETRY_S
     if said.isascii() and said.isdigit():
         seconds = float(said[:9])
@@ -109,7 +111,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float:
 
 
 def error_code(body: bytes) -> str:
-    """`MANIFEST_UNKNOWN` and its like. The message is not taken: it may echo what was sent."""
+    """A code such as `MANIFEST_UNKNOWN`. Not the message, which may quote what was sent."""
     try:
         code = json.loads(body)["errors"][0]["code"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
@@ -118,7 +120,7 @@ def error_code(body: bytes) -> str:
 
 
 def token_of(body: bytes) -> str:
-    """The token of an authorization server's answer. Raises RegistryFormatError."""
+    """The token in an authorization server's answer. Raises RegistryFormatError."""
     found = _object(body)
     token = found.get("token") or found.get("access_token")
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
@@ -137,14 +139,14 @@ def members(body: bytes) -> tuple[str, ...]:
 
 
 def member_for(body: bytes, platform: str) -> str:
-    """The digest of the manifest for `os/architecture[/variant]`, "" for none. Raises RegistryFormatError.
+    """The digest of the manifest for `os/architecture[/variant]`, "" if there is none. Raises RegistryFormatError.
 
-    Without a variant the first of that architecture is taken, as dockerd does on most machines.
+    Without a variant the first manifest of that architecture is used, as dockerd does on most machines.
     """
     system, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
     for item in _items(_object(body), "manifests"):
-        # Attestations and the like are listed as manifests without a platform.
+        # attestations and the like are listed as manifests without a platform
         said = item.get("platform")
         if not isinstance(said, dict):
             continue
@@ -155,7 +157,7 @@ def member_for(body: bytes, platform: str) -> str:
 
 
 def manifest(body: bytes) -> Manifest:
-    """One platform's manifest. Raises RegistryFormatError, also for the old schema 1, which tells no sizes."""
+    """The manifest of one platform. Raises RegistryFormatError, also for the old schema 1, which has no sizes."""
     found = _object(body)
     config = found.get("config")
     if not isinstance(config, dict):
@@ -165,7 +167,7 @@ def manifest(body: bytes) -> Manifest:
 
 
 def diff_ids(body: bytes) -> tuple[str, ...]:
-    """What is in each layer, from an image's config. Raises RegistryFormatError."""
+    """The diff ids of the layers, from an image's config. Raises RegistryFormatError."""
     root = _object(body).get("rootfs")
     found = root.get("diff_ids") if isinstance(root, dict) else None
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The structure of a tar archive as it streams by (POSIX.1-2001 ustar and pax, GNU): what its members are, and whether it
-is whole. Nothing of the members' contents is held.
+"""Reads the structure of a tar archive while it streams by (POSIX.1-2001 ustar and pax, GNU): its members, and
+whether it is complete. Contents of members are not kept.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 
 from agent.wire.bodies import BLOCK, Entry, is_plain_tar
 
-RECORDS_LIMIT = 1024 * 1024  # bytes of pax records or of a long name about one member
+RECORDS_LIMIT = 1024 * 1024  # bytes of pax records or of a long name for one member
 _LONG = {"L": "path", "K": "linkpath"}  # GNU's long names
-_SPARSE = "S"  # GNU: a map of the holes follows its header, in blocks that say whether another one comes
+_SPARSE = "S"  # GNU: blocks with a map of the holes follow the header; each says whether another one follows
 _IS_EXTENDED, _IS_EXTENDED_MORE = 482, 504
 _FOLDERS = "5"
-_WITHOUT_CONTENT = frozenset("123456")  # whatever size their header states: links, devices, folders, pipes
+# links, devices, folders and pipes have no content, whatever size their header states
+_WITHOUT_CONTENT = frozenset("123456")
 
 
 class TarError(ValueError):
-    """These bytes are not a tar archive, or not all of one."""
+    """These bytes are not a tar archive, or it is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One file, folder, link or device. `kind`: its type flag. `modified`: unix seconds."""
+    """One file, folder, link or device. `kind` is its type flag, `modified` is in unix seconds."""
 
     name: str
     kind: str
@@ -41,22 +42,22 @@ class Member:
 
 @dataclass(slots=True)
 class TarReader:
-    """Feed it pieces of any size. `members`: how many began so far."""
+    """Takes pieces of any size. `members` counts the members so far."""
 
     members: int = 0
     ended: bool = False
     _head: bytearray = field(default_factory=bytearray)
-    _skip: int = 0  # bytes of contents that are still to come
-    _records: Entry | None = None  # whose bytes are collected in `_head`
-    _said: dict[str, str] = field(default_factory=dict)  # about the next member
-    _map: bool = False  # blocks of a sparse member's map come
+    _skip: int = 0  # bytes of contents still to come
+    _records: Entry | None = None  # the entry whose bytes are collected in `_head`
+    _said: dict[str, str] = field(default_factory=dict)  # records for the next member
+    _map: bool = False  # blocks of a sparse member's map follow
 
     def feed(self, data: bytes) -> list[Member]:
-        """The members whose headers ended in these bytes. Raises TarError."""
+        """The members whose headers were completed by these bytes. Raises TarError."""
         found: list[Member] = []
         view = memoryview(data)
         while len(view) and not self.ended:
-            # Contents are passed over as they come: a member may be larger than the memory.
+            # skip contents as they come: a member may be larger than the memory
             if self._skip and not self._map:
                 passed = min(self._skip, len(view))
                 self._skip -= passed
@@ -65,7 +66,7 @@ class TarReader:
             wanted = self._wanted() - len(self._head)
             self._head += view[:wanted]
             view = view[wanted:]
-            # A header may come in several pieces.
+            # a header may arrive in several pieces
             if len(self._head) < self._wanted():
                 break
             block = bytes(self._head)
@@ -74,7 +75,7 @@ class TarReader:
         return found
 
     def end(self) -> None:
-        """The stream has ended. Raises TarError where the archive has not."""
+        """Call at the end of the stream. Raises TarError if the archive is incomplete."""
         if not self.ended:
             raise TarError("the archive is not complete: its end is missing")
 
@@ -89,7 +90,7 @@ class TarReader:
             entry, self._records = self._records, None
             self._note(entry, block[: entry.size])
             return []
-        # the end is two blocks of zeros; what follows the first one means nothing
+        # two blocks of zeros end the archive; what follows the first one is meaningless
         if not any(block):
             self.ended = True
             return []
@@ -110,18 +111,18 @@ class TarReader:
     def _note(self, entry: Entry, data: bytes) -> None:
         if entry.kind in _LONG:
             self._said[_LONG[entry.kind]] = _text(data)
-        elif entry.kind == "x":  # the global ones (g) are about no member of their own
+        elif entry.kind == "x":  # global records (g) do not describe a single member
             self._said |= _pax(data)
 
     def _member(self, block: bytes, entry: Entry) -> Member:
         said, self._said = self._said, {}
-        # octal digits end at 8 GiB: pax records have the true size then
+        # octal sizes end at 8 GiB: then the pax records have the true size
         stated = said.get("size", "")
         size = int(stated) if stated.isdigit() else entry.size
         self._skip = 0 if entry.kind in _WITHOUT_CONTENT else _padded(size)
         self._map = entry.kind == _SPARSE and bool(block[_IS_EXTENDED])
         self.members += 1
-        # GNU's own form has other fields where ustar has the prefix
+        # GNU's own form has other fields in the place of ustar's prefix
         prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
         name = _text(block[:100])
         try:
@@ -141,13 +142,13 @@ class TarReader:
 
 
 def folder_archive(folder: Member, name: str) -> bytes:
-    """A whole archive that holds nothing but that folder, under another name of at most 99 ASCII characters."""
+    """A complete archive with only this folder, under another name of at most 99 ASCII characters."""
     head = bytearray(BLOCK)
     head[: len(name)] = name.encode("ascii")
     fields = {100: (8, folder.mode), 108: (8, folder.uid), 116: (8, folder.gid), 124: (12, 0)}
     fields[136] = (12, max(0, int(folder.modified)))
     for at, (width, value) in fields.items():
-        # octal digits, or binary with the highest bit set where they do not suffice (GNU, star)
+        # octal digits, or binary with the highest bit set if they do not suffice (GNU, star)
         octal = b"%0*o\0" % (width - 1, value)
         binary = b"\x80" + value.to_bytes(width - 1, "big")
         head[at : at + width] = octal if len(octal) == width else binary
@@ -173,7 +174,7 @@ def _text(data: bytes) -> str:
 
 
 def _number(data: bytes) -> int:
-    """Octal digits, or binary with the highest bit set (GNU, star)."""
+    """A number in octal digits, or in binary with the highest bit set (GNU, star)."""
     if data[0] & 0x80:
         return int.from_bytes(data[1:], "big")
     digits = data.strip(b"\0 ")
@@ -189,7 +190,7 @@ def _stated(said: dict[str, str], name: str, data: bytes) -> int:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """`<length> <key>=<value>` and a line feed each; the length counts all of it."""
+    """Parses pax records: `<length> <key>=<value>` and a line feed; the length includes all of it."""
     found: dict[str, str] = {}
     while data:
         digits, space, _ = data.partition(b" ")

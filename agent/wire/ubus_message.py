@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ubus messages (ubus/ubusmsg.h): a header of eight bytes, and a blob whose parts are the attributes.
 
-`Decoder` takes bytes as they come. A frame that cannot be one is a MessageError, and the connection is worth nothing
-any more. An attribute of a wrong form is left out, as libubus does: ubusd hands on what other clients wrote, and their
-mistakes must not cost us ours. DATA and SIGNATURE stay bytes: their readers decode them (`blobmsg`).
+`Decoder` takes bytes as they arrive. An invalid frame is a MessageError, and the connection is then useless. An
+attribute of the wrong form is left out, as libubus does: ubusd passes on what other clients wrote, and their mistakes
+must not break our connection. DATA and SIGNATURE stay bytes, which their readers decode (`blobmsg`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from agent.wire.blobmsg import HEADER, BlobError, blob, c_string, padded, split, text
 
-MESSAGE_LIMIT = 1024 * 1024  # UBUS_MAX_MSGLEN: ubusd drops the connection of who sends more
+MESSAGE_LIMIT = 1024 * 1024  # UBUS_MAX_MSGLEN: ubusd closes the connection of a client that sends more
 HEAD = 8
 EVENT_OBJECT = 1  # UBUS_SYSTEM_OBJECT_EVENT: `register` and `send`
 _ID_LIMIT = 2**32
@@ -89,7 +89,7 @@ AttrValue: TypeAlias = int | bool | str | bytes | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`kind` may be one that is not in Kind. `seq` has 16 bits, `peer` is a client's or an object's id."""
+    """`kind` may be a value outside of Kind. `seq` has 16 bits; `peer` is the id of a client or an object."""
 
     kind: int
     seq: int = 0
@@ -97,34 +97,34 @@ class Message:
     attributes: Mapping[Attr, AttrValue] = field(default_factory=dict)
 
     def number(self, attr: Attr) -> int | None:
-        """STATUS, OBJID, OBJTYPE or TARGET; None where it is missing."""
+        """STATUS, OBJID, OBJTYPE or TARGET; None if it is missing."""
         value = self.attributes.get(attr)
         return value if isinstance(value, int) else None
 
     def text(self, attr: Attr) -> str | None:
-        """OBJPATH, METHOD, USER or GROUP."""
+        """OBJPATH, METHOD, USER or GROUP; None if it is missing."""
         value = self.attributes.get(attr)
         return value if isinstance(value, str) else None
 
     def raw(self, attr: Attr) -> bytes | None:
-        """DATA or SIGNATURE: the fields of a table."""
+        """DATA or SIGNATURE, the fields of a table; None if it is missing."""
         value = self.attributes.get(attr)
         return value if isinstance(value, bytes) else None
 
     def flag(self, attr: Attr) -> bool:
-        """ACTIVE or NO_REPLY; False where it is missing."""
+        """ACTIVE or NO_REPLY; False if it is missing."""
         return bool(self.attributes.get(attr, False))
 
     def numbers(self, attr: Attr) -> tuple[int, ...]:
-        """SUBSCRIBERS."""
+        """SUBSCRIBERS; empty if it is missing."""
         value = self.attributes.get(attr)
         return value if isinstance(value, tuple) else ()
 
 
 def encode_message(message: Message) -> bytes:
-    """Header and blob, attributes in the order of the mapping. Raises MessageError past MESSAGE_LIMIT."""
+    """Header and blob, with attributes in the order of the mapping. Raises MessageError past MESSAGE_LIMIT."""
     parts = b"".join([_encode_attr(attr, value) for attr, value in message.attributes.items()])
-    # ubusd would drop the connection, and with it every object of ours
+    # ubusd would close the connection, which removes all our objects
     if HEADER + len(parts) > MESSAGE_LIMIT:
         raise MessageError(f"a message of {HEADER + len(parts)} bytes: expected {MESSAGE_LIMIT} at most")
     head = bytes((0, message.kind)) + message.seq.to_bytes(2, "big") + message.peer.to_bytes(4, "big")
@@ -146,13 +146,13 @@ def _encode_attr(attr: Attr, value: AttrValue) -> bytes:
 
 
 class Decoder:
-    """Feed it pieces of any size. Holds at most one incomplete message, and no more than MESSAGE_LIMIT."""
+    """Takes pieces of any size. Holds at most one incomplete message, of at most MESSAGE_LIMIT bytes."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are complete now, in order. Raises MessageError; then no more can be fed."""
+        """The messages that are complete now, in order. Raises MessageError; the decoder cannot be used after that."""
         self._buffer += data
         messages: list[Message] = []
         position = 0
@@ -164,10 +164,10 @@ class Decoder:
 
 
 def _frame_size(buffer: bytearray, position: int) -> int:
-    """Bytes of the frame that begins at `position`; 0 when its head is not complete."""
+    """Size in bytes of the frame that begins at `position`; 0 if its head is incomplete."""
     if len(buffer) - position < HEAD + HEADER:
         return 0
-    # as libubus (ubus_validate_hdr): the version is 0, the length counts its own header
+    # as in libubus (ubus_validate_hdr): the version is 0, and the length includes its own header
     length = int.from_bytes(buffer[position + HEAD : position + HEAD + HEADER], "big") & 0x00FFFFFF
     if buffer[position] != 0 or length < HEADER or padded(length) > MESSAGE_LIMIT:
         head = bytes(buffer[position : position + HEAD + HEADER]).hex()
@@ -182,13 +182,13 @@ def _decode(frame: bytes) -> Message:
             if number in _KNOWN:
                 _take(attributes, Attr(number), payload)
     except BlobError:
-        pass  # what came before the broken part counts, as in libubox (blob_parse_untrusted)
+        pass  # attributes before the broken part count, as in libubox (blob_parse_untrusted)
     return Message(frame[1], int.from_bytes(frame[2:4], "big"), int.from_bytes(frame[4:8], "big"), attributes)
 
 
 def _take(attributes: dict[Attr, AttrValue], attr: Attr, payload: bytes) -> None:
-    """Notes an attribute that has the form it must have."""
-    # By kind, and in the right size only: ubusd passes on what any client sends.
+    """Adds an attribute if it has the form of its kind."""
+    # check kind and size, because ubusd passes on what any client sends
     if attr in _WORDS:
         if len(payload) == 4:
             attributes[attr] = int.from_bytes(payload, "big")
