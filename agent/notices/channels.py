@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a notice is sent: to a web server, to an MQTT broker (paho-mqtt 1.6 or 2), to a command or to scripts.
+"""Sends a notice: to a web server, to an MQTT broker (paho-mqtt 1.6 or 2), to a command or to scripts.
 
-Every function blocks, for little more than the section's time-out, and raises NoticeError. No message of an error has more
-of an address than its host: the rest may be a secret, as in Slack's webhooks.
+Every function blocks, at most a little longer than the section's time-out, and raises NoticeError. Error messages
+contain only the host of an address, because the rest may be a secret, as in Slack's webhooks.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from agent.model.secrets import blotter
 
 HOTPLUG_CALL = "/sbin/hotplug-call"
 _REDIRECTS = 3
-_ANSWER = 300  # bytes of a receiver's answer to an error that are told
-_OUTPUT = 4096  # bytes of a command's output that are looked at
+_ANSWER = 300  # bytes of a receiver's error answer that are quoted
+_OUTPUT = 4096  # bytes of a command's output that are read
 _RETRY_AFTER_MAX_S = 600.0
 _SCRIPT_S = 30.0
-_ENDED_S = 1.0  # for a command that was killed
+_ENDED_S = 1.0  # wait for a command that was killed
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _STEP_S = 0.2
 _KEEPALIVE_S = 30
@@ -41,7 +41,7 @@ _TLS_WORDS = ("certificate verify failed", "wrong version number", "unexpected e
 
 
 def send(section: NotifySection, news: News) -> None:
-    """By the section's type."""
+    """Sends the notice in the way of the section's type."""
     try:
         _send(section, news)
     except NoticeError as exc:
@@ -59,8 +59,8 @@ def _send(section: NotifySection, news: News) -> None:
 
 
 def post(section: NotifySection, news: News) -> None:
-    """POST of the text. Follows redirects on the same host alone: our headers and the text are for no other."""
-    import requests  # docker-py has it loaded in an agent
+    """POSTs the text. Follows redirects only on the same host, because headers and text are meant for that host alone."""
+    import requests  # docker-py has loaded it in an agent
 
     from agent.engine.transport import Deadline, keep_time
 
@@ -90,13 +90,13 @@ def post(section: NotifySection, news: News) -> None:
                     stream=True,
                     allow_redirects=False,
                 ) as response:
-                    # followed here and not by requests, which would send the headers, a token among them, to any host
+                    # redirects are followed here, because requests would send the headers, with a token, to any host
                     if not response.is_redirect:
                         _check(response, host)
                         return
                     url = _followed(url, str(response.headers["location"]), host)
         except requests.exceptions.SSLError as exc:
-            # OpenSSL's reason, without the address that requests puts before it: that may be a secret
+            # OpenSSL's reason, without the address that requests puts before it, which may be a secret
             text = str(exc)
             word = next(
                 (each for each in _TLS_WORDS if each in text.lower()), "the connection cannot be encrypted"
@@ -111,7 +111,7 @@ def post(section: NotifySection, news: News) -> None:
 
 
 def _use_own_tls(session: Any, cacert: str) -> None:
-    """With sockets that keep the deadline, and a certificate of the user's own beside the known ones."""
+    """Uses sockets that observe the deadline, and trusts the user's certificate in addition to the system's."""
     from requests.adapters import HTTPAdapter
 
     from agent.engine.transport import TimedTlsSocket
@@ -122,7 +122,7 @@ def _use_own_tls(session: Any, cacert: str) -> None:
         raise NoticeError(str(exc)) from exc
     except ssl.SSLError as exc:
         raise NoticeError(f"{cacert} is not a certificate", retryable=False) from exc
-    # a receiver that sends a byte from time to time would keep a plain socket's time-out from ever coming
+    # on a plain socket each byte restarts the time-out, so a slow receiver would never time out
     context.sslsocket_class = TimedTlsSocket
 
     class Encrypted(HTTPAdapter):
@@ -149,20 +149,19 @@ def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
 def _check(response: Any, host: str) -> None:
     status: int = response.status_code
     if status < 300:
-        return  # what it answers is not read: it may be large
+        return  # do not read the answer, which may be large
     said = response.raw.read(_ANSWER, decode_content=False).decode("utf-8", "replace")
     after = response.headers.get("retry-after", "")
     raise NoticeError(
         f"{host} answered with status {status}: {plain(' '.join(said.split()))}".rstrip(": "),
-        # time-out, too early, too many: the only ones of 4xx that may pass by themselves (RFC 9110, 8470, 6585)
+        # time-out, too early, too many: the only 4xx that may pass by themselves (RFC 9110, 8470, 6585)
         retryable=status >= 500 or status in (408, 425, 429),
         after_s=min(float(after), _RETRY_AFTER_MAX_S) if after.isascii() and after.isdigit() else 0.0,
     )
 
 
 def _words(exc: BaseException, timeout_s: float) -> str:
-    # requests and urllib3 wrap what happened several times, and their words hold the whole address: only the system's
-    # own error inside of them is passed on
+    # requests and urllib3 wrap an error several times, with the whole address in the text: report only the system's error
     found: BaseException | None = exc
     while found is not None:
         if isinstance(found, TimeoutError):
@@ -183,19 +182,20 @@ def _words(exc: BaseException, timeout_s: float) -> str:
 
 
 def variables(news: News) -> dict[str, str]:
-    """What a command or script finds in its environment, as OpenWrt's hotplug scripts do: ACTION is the event."""
+    """The environment of a command or script, as for OpenWrt's hotplug scripts: ACTION is the event."""
     found = {name.upper(): text.replace("\0", "") for name, text in news.values().items() if name != "event"}
     return {"ACTION": news.event.value, **found}
 
 
 def run(command: Sequence[str], news: News, timeout_s: float) -> None:
-    """A program with the event as JSON on its standard input. After the time-out it is ended, with all that it started.
+    """Runs a program with the event as JSON on its standard input. After the time-out it is killed with all its children.
 
-    Files and no pipes: what it leaves running may hold them open, and a pipe that nothing reads fills up.
+    Uses files instead of pipes: a process that it leaves behind may keep pipes open, and a pipe that nobody reads fills up.
     """
     if "/" in command[0]:
         try:
-            PATHS.ask(mode_of, command[0])  # to start one on a mount that does not answer would never return
+            # checked first: starting a program on a mount that does not answer would never return
+            PATHS.ask(mode_of, command[0])
         except PathError as exc:
             raise NoticeError(str(exc)) from exc
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **os.environ, **variables(news)}
@@ -217,9 +217,9 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired as exc:
-            # it leads its own session, so this reaches all that it started
+            # it leads its own session, so this kills all its children too
             os.killpg(process.pid, signal.SIGKILL)
-            # one that waits for a file system that does not answer cannot be ended: it is left to itself
+            # a process that waits for a file system that does not answer cannot be killed: leave it
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_ENDED_S)
             raise NoticeError(f"{command[0]} did not end within {timeout_s:g} s") from exc
@@ -232,7 +232,7 @@ def run(command: Sequence[str], news: News, timeout_s: float) -> None:
 
 
 def scripts(folder: Path) -> list[Path]:
-    """The hotplug scripts, in their order. What is not a file, or does not answer, is left out."""
+    """The hotplug scripts in their order, without entries that are not files or do not answer."""
     try:
         names = sorted(PATHS.ask(os.listdir, str(folder)))
     except PathError:
@@ -244,7 +244,7 @@ def scripts(folder: Path) -> list[Path]:
 
 
 def hotplug(folder: Path, news: News) -> None:
-    """The scripts in /etc/hotplug.d/ucidockd, as OpenWrt's hotplug-call runs them; where there is none, by sh."""
+    """Runs the scripts in /etc/hotplug.d/ucidockd with OpenWrt's hotplug-call, or with sh if there is none."""
     if os.access(HOTPLUG_CALL, os.X_OK) and folder.parent == Path("/etc/hotplug.d"):
         run((HOTPLUG_CALL, folder.name), news, _SCRIPT_S)
         return
@@ -253,7 +253,7 @@ def hotplug(folder: Path, news: News) -> None:
 
 
 def publish(section: NotifySection, news: News) -> None:
-    """One message, and the broker's word that it has it (QoS 1). Raises NoticeError."""
+    """Publishes one message and waits for the broker's confirmation (QoS 1). Raises NoticeError."""
     try:
         import paho.mqtt.client as paho
     except ImportError as exc:
@@ -262,7 +262,7 @@ def publish(section: NotifySection, news: News) -> None:
         ) from exc
     address = urlsplit(section.url)
     host = address.hostname or ""
-    # paho 2 demands the version of its callbacks, which 1.6 does not know
+    # paho 2 requires the version of its callbacks, which 1.6 does not know
     versions = getattr(paho, "CallbackAPIVersion", None)
     client: Any = paho.Client(versions.VERSION2) if versions is not None else paho.Client()
     refused: list[str] = []
@@ -283,14 +283,14 @@ def publish(section: NotifySection, news: News) -> None:
         if address.scheme == "mqtts":
             client.tls_set(ca_certs=section.cacert or None)
         client.connect(host, address.port or _PORTS[address.scheme], keepalive=_KEEPALIVE_S)
-        # what stands for a placeholder of a topic is no more than one level of it, and has no wildcards
+        # a value that replaces a placeholder in a topic must stay one level and contain no wildcards
         levels = {
             name: "".join("_" if letter in "/+# \t\n\0" else letter for letter in text) or "_"
             for name, text in news.values().items()
         }
         topic = filled(section.topic, levels)
         message: Any = None
-        # paho's own thread (loop_start) is not used: the time-out has to end everything
+        # not with paho's own thread (loop_start), because our time-out has to end everything
         while time.monotonic() < deadline and not refused:
             if client.loop(timeout=_STEP_S) != paho.MQTT_ERR_SUCCESS:
                 break
@@ -304,7 +304,7 @@ def publish(section: NotifySection, news: News) -> None:
         raise NoticeError(f"{host}: {why}") from exc
     if refused:
         raise NoticeError(f"{host} refused: {refused[0]}", retryable=False)
-    # the loop ends early only where paho's did
+    # before the deadline the loop ends only because paho's loop did
     broke = time.monotonic() < deadline
     raise NoticeError(
         f"{host} closed the connection" if broke else f"{host} did not answer within {section.timeout_s:g} s"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where notices come in: nothing of them is loaded before a section or a script wants some."""
+"""The entry point of notices: loads their code only when a section or a script needs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Notices:
-    """`scripts`: the folder of hotplug scripts, which are looked for whenever the configuration is read."""
+    """`scripts` is the folder of hotplug scripts, which is checked whenever the configuration is read."""
 
     def __init__(self, board: StatusBoard, *, memory: Path, scripts: Path) -> None:
         self._board, self._memory, self._scripts = board, memory, scripts
@@ -29,13 +29,13 @@ class Notices:
         self._notifier: Notifier | None = None
 
     def want(self, sections: Sequence[NotifySection], broken: Collection[str]) -> None:
-        """The sections that the configuration has now, and the keys of those with mistakes."""
+        """Sets the current sections, and the keys of sections with mistakes."""
         self._sections, self._broken = sections, broken
         try:
             has_scripts = bool(PATHS.ask(os.listdir, str(self._scripts)))
         except PathError:
             has_scripts = False
-        # once it is loaded it has to hear of the last section that goes, too
+        # once loaded, it must also learn that the last section was removed
         if self._notifier is not None or sections or has_scripts:
             self._loaded().want(sections, broken)
 
@@ -46,7 +46,7 @@ class Notices:
         return notifier.test(name)
 
     def stop(self) -> None:
-        """No more notices."""
+        """Stops sending notices."""
         if self._notifier is not None:
             self._notifier.stop()
 

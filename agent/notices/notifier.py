@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Follows the status board and sends notices, off the passes' thread.
+"""Follows the status board and sends notices, independently of the passes.
 
-One thread finds what changed (`agent.status.alarms`); each section has its own thread only while it has something to send,
-so a receiver that hangs delays no other. Queues are bounded: what does not fit is dropped and counted.
+One thread finds changes (`agent.status.alarms`). Each section has a thread only while it has something to send, so a
+receiver that hangs does not delay the others. Queues are bounded: notices that do not fit are dropped and counted.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from agent.status.conditions import ConditionType
 logger = logging.getLogger(__name__)
 
 QUEUE = 32
-PAUSES_S = (5.0, 20.0, 60.0, 180.0, 600.0)  # before each further try
+PAUSES_S = (5.0, 20.0, 60.0, 180.0, 600.0)  # before each retry
 _COALESCE_S = 0.2
 _FOREVER_S = 3600.0
-_NAMES = 256  # of a cool-down that are kept
+_NAMES = 256  # entries of a cool-down that are kept
 
 
 @dataclass(slots=True, eq=False)
 class _Outlet:
-    """A receiver with what waits for it."""
+    """A receiver, and the notices that wait for it."""
 
     send: Callable[[News], None]
     wants: frozenset[Event]
@@ -50,12 +50,12 @@ class _Outlet:
     sent: int = 0
     failed: int = 0
     dropped: int = 0
-    held_back: int = 0  # by the cool-down
+    held_back: int = 0  # because of the cool-down
     last: dict[tuple[str, Event], float] = field(default_factory=dict)  # monotonic
 
 
 class Notifier:
-    """`memory`: the file that keeps what was told. `monotonic` and `wall`: clocks, in seconds."""
+    """`memory` is the file that remembers which alarms were reported. `monotonic` and `wall` are clocks, in seconds."""
 
     def __init__(
         self,
@@ -76,29 +76,29 @@ class Notifier:
         self._told = self._remembered()
         self._alarms = Alarms(monotonic(), self._told)
         self._seen = 0
-        self._complete_at = monotonic() + DAEMON_START_S  # by then the board shows all that there is
+        self._complete_at = monotonic() + DAEMON_START_S  # by then all resources are on the board
         self._unsubscribe = board.subscribe(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
 
     def start(self) -> None:
-        """Begins to follow the board, with what stands there now."""
+        """Starts to follow the board, beginning with its current state."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Sends nothing more."""
+        """Stops sending."""
         if not self._end.is_set():
             self._unsubscribe()
         self._end.set()
         self._wake.set()
 
     def want(self, sections: Iterable[NotifySection], broken: Collection[str] = ()) -> None:
-        """The sections that there are now. What waits for one that stays is sent as it says now.
+        """Sets the current sections. Notices that wait for a section are sent with its new settings.
 
-        `broken`: keys of sections that have mistakes now; those go on as they were.
+        `broken` holds the keys of sections with mistakes; they keep their previous settings.
         """
         wanted = {section.section: section for section in sections}
         with self._lock:
-            # a typo must not cost the notices that would tell of the next fault
+            # a typo must not silence the notices about the next fault
             wanted |= {name: old for name, old in self._sections.items() if f"notify:{name}" in broken}
             for name in self._sections.keys() - wanted.keys():
                 self._take_off(name)
@@ -117,7 +117,7 @@ class Notifier:
         if not section.enabled:
             self._take_off(name)
             return
-        # the same outlet with other settings: what waits in it, and its cool-down, stay
+        # keep the outlet, with its queue and its cool-down, and change its settings
         outlet = self._outlets.setdefault(
             name, _Outlet(lambda _: None, section.events, section.cooldown_s, key)
         )
@@ -129,7 +129,7 @@ class Notifier:
             self._board.set(key, ConditionType.DELIVERED, status=True, reason="Ready", message=message)
 
     def _take_off(self, name: str) -> None:
-        """What else the board says of the section stays."""
+        """Removes a section's outlet. Other conditions of the section stay on the board."""
         key = f"notify:{name}"
         self._outlets.pop(name, None)
         self._board.clear(key, ConditionType.DELIVERED)
@@ -140,7 +140,7 @@ class Notifier:
         channels.hotplug(self._scripts, news)
 
     def test(self, name: str) -> dict[str, Any]:
-        """Sends a notice through one section, at once. Blocks. Raises ConfigError for no such section."""
+        """Sends a test notice through one section at once. Blocks. Raises ConfigError for an unknown section."""
         section = self._sections.get(name)
         if section is None:
             known = ", ".join(sorted(self._sections))
@@ -162,7 +162,7 @@ class Notifier:
                 message="This is a test notice of ucidockd.",
             )
         )
-        # a section that is switched off has none
+        # a disabled section has no outlet
         outlet = self._outlets.get(name) or _Outlet(lambda _: None, frozenset(), 0.0)
         began = self._monotonic()
         try:
@@ -173,14 +173,14 @@ class Notifier:
         self._succeeded(outlet, news)
         return {"sent": True, "error": "", "took_s": round(self._monotonic() - began, 1)}
 
-    # finding what changed
+    # finding changes
 
     def _run(self) -> None:
         while not self._end.is_set():
             try:
                 wait_s = self._look()
             except Exception:
-                # whatever goes wrong with one change must not end all notices
+                # a failure with one change must not end all notices
                 logger.exception("notices")
                 wait_s = _COALESCE_S
             self._wake.wait(wait_s)
@@ -188,10 +188,10 @@ class Notifier:
             self._end.wait(_COALESCE_S)
 
     def _look(self) -> float:
-        """Takes in what changed, and sends what is due; seconds until it may be due again."""
+        """Reads what changed and sends what is due; returns the seconds until the next look."""
         now = self._monotonic()
         changes = self._board.events_after(self._seen) if self._seen else None
-        # None: the board keeps only so many changes, and we were away for too long
+        # None: the board keeps a limited number of changes, and this thread was too far behind
         if changes is None or now >= self._complete_at:
             self._look_at_all(now)
             changes = None
@@ -216,7 +216,7 @@ class Notifier:
         self._alarms.see_agent(status["agent"], now)
         for resource in status["resources"]:
             self._alarms.see(resource, now)
-        # before all resources are on the board, one that is missing has not gone: it would be told as gone and come back
+        # until all resources are on the board, a missing one was not removed: it would be reported as gone and as back
         if now >= self._complete_at or self._complete_at == math.inf:
             self._complete_at = math.inf
             self._alarms.keep({resource["key"] for resource in status["resources"]}, now)
@@ -226,15 +226,15 @@ class Notifier:
 
     def _remember(self) -> None:
         told = self._alarms.memory()
-        if told == self._told:  # spares the flash
+        if told == self._told:  # do not wear out the flash
             return
         self._told = told
-        with contextlib.suppress(OSError):  # then a restart may tell of it again
+        with contextlib.suppress(OSError):  # a restart may then report it again
             self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             atomic_write(self._memory, json.dumps({"told": told}).encode(), mode=0o600)
 
     def _remembered(self) -> dict[str, list[str]] | None:
-        """None the first time; a file that is not as we wrote it counts as none."""
+        """The remembered alarms; None the first time, or if the file is not in our form."""
         try:
             found = json.loads(self._memory.read_bytes())["told"]
             return {str(key): [str(event) for event in events] for key, events in found.items()}
@@ -257,18 +257,18 @@ class Notifier:
             outlet.held_back += 1
             self._count(outlet)
             return
-        # put at the end again: the oldest is the one that goes
+        # move it to the end, because the first entry is dropped if there are too many
         outlet.last.pop(key, None)
         outlet.last[key] = now
         if len(outlet.last) > _NAMES:
             del outlet.last[next(iter(outlet.last))]
-        # a receiver that is away for days gets the latest, not the first
+        # a receiver that is away for days gets the latest notices, not the first
         if len(outlet.queue) >= QUEUE:
             outlet.queue.popleft()
             outlet.dropped += 1
             self._count(outlet)
         outlet.queue.append(news)
-        # a thread of its own for each, and only while it has something to send: one that hangs holds up no other
+        # one thread per receiver, and only while it has something to send: one that hangs does not delay the others
         if not outlet.busy:
             outlet.busy = True
             threading.Thread(target=self._work, args=(outlet,), name=f"notice-{name}", daemon=True).start()
@@ -291,7 +291,7 @@ class Notifier:
                     self._show(outlet, delivered=False, message=f"{exc}; it is tried again")
                     if self._end.wait(max(pause_s, exc.after_s)):
                         return
-                    with self._lock:  # its section may have gone meanwhile
+                    with self._lock:  # its section may have been removed meanwhile
                         if outlet not in self._outlets.values():
                             return
                     continue
