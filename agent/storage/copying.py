@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Copies Docker's data so that an engine finds in the copy all that it had: hard links, owners, modes, times, extended
-attributes (capabilities, access lists and overlay's marks among them), sparse files, device nodes, pipes and sockets.
+"""Copies Docker's data so that an engine finds everything in the copy: hard links, owners, modes, times, extended
+attributes (including capabilities, access lists and overlay's marks), sparse files, device nodes, pipes and sockets.
 
-What the copy has already, and what did not change since, is left as it is. So one function makes the first copy while
-containers run, brings it up to date once they have stopped, and takes up a copy that was cut short. A file gets its name
-when it is complete. Containers write the names and links in the source: no link of theirs is followed.
+Files that the copy already has and that did not change since are left as they are. So the same function makes the first
+copy while containers run, updates it once they have stopped, and continues a copy that was interrupted. A file gets its
+name only when it is complete. Containers control the names and links in the source, so their links are never followed.
 """
 
 from __future__ import annotations
@@ -22,38 +22,41 @@ from pathlib import Path
 
 from agent.errors import DataError
 
-NOTE = ".ucidockd-moving"  # in a copy that is not complete
-MARGIN_S = 120.0  # what was changed so shortly before a copy began may have pages in memory that are written without a trace
+NOTE = ".ucidockd-moving"  # marks a copy that is not complete
+# a change shortly before a copy may still have pages in memory, which are written later without a new timestamp
+MARGIN_S = 120.0
 _PARTIAL = ".ucidockd-copying"
 _OWN_NAMES = frozenset({NOTE, "lost+found"})  # at the top: not the engine's
 _PIECE = 1024 * 1024
-_DEPTH = 400  # of folders; two descriptors each
+_DEPTH = 400  # nested folders, which take two file descriptors each
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
-_OF_THE_FILE_SYSTEM = ("btrfs.",)  # attributes that another one does not know
+_OF_THE_FILE_SYSTEM = ("btrfs.",)  # attributes that only this kind of file system knows
 
 
 @dataclass(slots=True)
 class Contents:
-    """What a folder holds. `size`: bytes that its files take; `digest` stands for names, kinds, owners, modes and sizes."""
+    """The contents of a folder. `size`: bytes that its files use; `digest` covers names, kinds, owners, modes and sizes."""
 
     entries: int = 0
-    files: int = 0  # not counting a further name of one
+    files: int = 0  # a file with several names counts once
     size: int = 0
     digest: int = 0
 
 
 def measure(root: Path, check: Callable[[], None] = lambda: None, *, live: bool = False) -> Contents:
-    """Counts. `live`: containers may change it meanwhile; `check` is called often and may raise. Raises OSError."""
+    """Counts the contents of a folder. `live`: containers may change them meanwhile. `check` is called often and may
+    raise. Raises OSError.
+    """
     found, seen = Contents(), set[tuple[int, int]]()
     with _opened(os.fsencode(root), None) as top:
         for path, entry in _below(top, "", os.fstat(top).st_dev, 0, live=live):
             check()
             found.entries += 1
-            # a folder's own size is its file system's affair, and differs in a copy that is complete
+            # the size of a folder itself depends on the file system, and differs even in a complete copy
             size = entry.st_size if stat.S_ISREG(entry.st_mode) else 0
             words = (path, entry.st_mode, entry.st_uid, entry.st_gid, size, _device(entry))
-            # by XOR: the order in which a folder lists its names differs as well
+            # XOR, because the order in which a folder lists its names differs too
             found.digest ^= int.from_bytes(hashlib.blake2b(repr(words).encode(), digest_size=8).digest())
             if stat.S_ISDIR(entry.st_mode) or (entry.st_dev, entry.st_ino) in seen:
                 continue
@@ -76,7 +79,7 @@ def _taken(entry: os.stat_result) -> int:
 def _below(
     folder: int, path: str, device: int, depth: int, *, live: bool
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Relative path and look of all that is below, folders first."""
+    """Relative path and stat of everything below a folder, folders before their contents."""
     for name in _names(folder, top=not depth):
         inside = f"{path}/{name}" if path else name
         try:
@@ -88,7 +91,7 @@ def _below(
                 _check_depth(inside, depth)
                 with _opened(name, folder) as child:
                     yield from _below(child, inside, device, depth + 1, live=live)
-        except OSError as exc:  # containers remove, exchange and rename what we have just listed
+        except OSError as exc:  # containers remove, replace and rename what was just listed
             if not (live and exc.errno in _GONE):
                 raise
 
@@ -107,7 +110,9 @@ def _names(folder: int, *, top: bool) -> list[str]:
 
 
 def _is_elsewhere(entry: os.stat_result, device: int, path: str, *, live: bool) -> bool:
-    """Whether it is a mount, as those of containers that run. Raises DataError for one that stays."""
+    """Whether the entry is on another mount, as running containers have them. Raises DataError if it is one
+    without `live`.
+    """
     if entry.st_dev == device:
         return False
     if live:
@@ -122,10 +127,11 @@ def _check_depth(path: str, depth: int) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class TreeCopy:
-    """Makes `target` like `source`. `since`: unix seconds; what changed from then on is copied whatever it looks like.
+    """Makes `target` equal to `source`. `since`: unix seconds; files changed after that are copied even if they look
+    the same.
 
-    `live`: containers run, so what is mounted or vanishes is left out. `thorough`: what the copy has is read and compared,
-    as its file system may have lost some of it.
+    `live`: containers run, so mounts and vanishing files are left out. `thorough`: files in the copy are read and
+    compared, because its file system may have lost some content.
     """
 
     source: Path
@@ -138,26 +144,26 @@ class TreeCopy:
     _device: int = 0
     _linked: dict[tuple[int, int], str] = field(
         default_factory=dict
-    )  # of files with several names: the first
+    )  # of files with several names: the first one
     _check: Callable[[], None] = lambda: None
 
     def run(self, check: Callable[[], None] = lambda: None) -> None:
-        """Calls `check` often. Raises OSError, DataError, and what `check` raises."""
+        """Runs the copy; calls `check` often. Raises OSError, DataError, and what `check` raises."""
         self._check = check
         with (
             _opened(os.fsencode(self.source), None) as source,
             _opened(os.fsencode(self.target), None) as target,
         ):
-            # Only this file system is copied: what is mounted below belongs elsewhere.
+            # copy only this file system: mounts below it belong elsewhere
             self._device = os.fstat(source).st_dev
             self._folder(source, target, "", 0)
-            # The root's own looks come last: each file below changes its times.
+            # the root's own attributes last, because each file changes its times
             _give_attributes(source, None, target, None)
             _give_looks(os.fstat(source), None, target)
 
     def _folder(self, source: int, target: int, path: str, depth: int) -> None:
         names = _names(source, top=not depth)
-        # what went since the first copy must not come back with the new engine
+        # files removed since the first copy must not reappear
         for name in {*_names(target, top=not depth)} - {*names}:
             _remove(name, target)
         for name in names:
@@ -172,7 +178,7 @@ class TreeCopy:
                 else:
                     self._entry(name, entry, source, target, inside)
             except OSError as exc:
-                # an error that says "gone" may be about the copy: only what is gone from the source is left out
+                # ENOENT may also concern the copy: only entries that are gone from the source are left out
                 if self.live and exc.errno in _GONE and not os.path.lexists(f"/proc/self/fd/{source}/{name}"):
                     continue
                 raise OSError(
@@ -188,7 +194,7 @@ class TreeCopy:
         if there is not None and not stat.S_ISDIR(there.st_mode):
             _remove(name, target)
             there = None
-        # closed to others until all of it is there: its own mode comes last, and so do its times, which each file changes
+        # closed to others until it is complete; its mode and times come last, because each file changes its times
         if there is None:
             os.mkdir(name, 0o700, dir_fd=target)
         with _opened(name, source) as below, _opened(name, target) as copy:
@@ -199,7 +205,7 @@ class TreeCopy:
     def _entry(self, name: str, entry: os.stat_result, source: int, target: int, path: str) -> None:
         there = _look(name, target)
         number = (entry.st_dev, entry.st_ino)
-        # Hard links are kept: layers of images share files by them, and would need several times the space.
+        # keep hard links: image layers share files by them, and would otherwise need several times the space
         first = self._linked.get(number)
         if first is not None:
             self._link(first, name, there, target)
@@ -208,12 +214,12 @@ class TreeCopy:
             self._make(name, entry, source, target)
         else:
             self.size += _taken(entry)
-        # Only those that may come again are remembered: there are hundreds of thousands of files.
+        # remember only files with several names: there are hundreds of thousands of files
         if entry.st_nlink > 1:
             self._linked[number] = path
 
     def _link(self, first: str, name: str, there: os.stat_result | None, target: int) -> None:
-        """A further name of a file."""
+        """Adds another name of a file that is copied already."""
         copy = self.target / first
         if there is not None and os.path.samestat(there, copy.lstat()):
             return
@@ -224,9 +230,9 @@ class TreeCopy:
     def _is_same(
         self, name: str, entry: os.stat_result, there: os.stat_result, source: int, target: int
     ) -> bool:
-        """Whether the copy has it already. No program can set a ctime, so that tells of every change."""
+        """Whether the copy already has the file. Programs cannot set a ctime, so it shows every change."""
         looks = ("st_mode", "st_uid", "st_gid", "st_size")
-        unit = 1 if there.st_mtime_ns % 10**9 else 10**9  # some file systems keep whole seconds
+        unit = 1 if there.st_mtime_ns % 10**9 else 10**9  # some file systems store whole seconds
         if (
             entry.st_ctime >= self.since
             or any(getattr(entry, name) != getattr(there, name) for name in looks)
@@ -234,7 +240,8 @@ class TreeCopy:
             or _device(entry) != _device(there)
         ):
             return False
-        if entry.st_nlink == 1 and there.st_nlink > 1:  # they were one file, and are not any more
+        if entry.st_nlink == 1 and there.st_nlink > 1:
+            # the copy's file had several names, this one no longer has
             return False
         if stat.S_ISLNK(entry.st_mode):
             return os.readlink(name, dir_fd=source) == os.readlink(name, dir_fd=target)
@@ -253,7 +260,7 @@ class TreeCopy:
                     return True
 
     def _make(self, name: str, entry: os.stat_result, source: int, target: int) -> None:
-        """Under another name first: what has its own is complete."""
+        """Copies under a temporary name, so that a file with its own name is complete."""
         if _look(_PARTIAL, target) is not None:
             _remove(_PARTIAL, target)
         if stat.S_ISREG(entry.st_mode):
@@ -261,7 +268,7 @@ class TreeCopy:
         else:
             if stat.S_ISLNK(entry.st_mode):
                 os.symlink(os.readlink(name, dir_fd=source), _PARTIAL, dir_fd=target)
-            else:  # pipes, sockets, devices, and the whiteouts of overlay: devices of number 0
+            else:  # pipes, sockets, devices, and the whiteouts of overlay (devices with number 0)
                 os.mknod(_PARTIAL, entry.st_mode, _device(entry), dir_fd=target)
             _give_looks(entry, _PARTIAL, target, times=False)
             _give_attributes(source, name, target, _PARTIAL)
@@ -285,7 +292,7 @@ class TreeCopy:
                 os.close(descriptor)
 
     def _bytes(self, source: int, target: int, size: int) -> None:
-        """What is not a hole, without a copy of it in our memory."""
+        """Copies everything except holes, without passing it through our memory."""
         os.ftruncate(target, size)
         place = 0
         while place < size:
@@ -301,18 +308,18 @@ class TreeCopy:
                 self._check()
                 sent = os.sendfile(target, source, place, min(_PIECE, end - place))
                 if not sent:
-                    return  # it became shorter while it was read
+                    return  # the file became shorter while it was read
                 place += sent
                 self.size += sent
 
 
 @contextlib.contextmanager
 def _reading(name: str, folder: int) -> Iterator[int]:
-    # a container may put a pipe or a device in the file's place: opening that must neither hang nor do anything
+    # a container may replace the file by a pipe or a device: opening that must neither hang nor have an effect
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=folder)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # exchanged since we looked
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # replaced since its stat
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
         yield descriptor
     finally:
@@ -335,13 +342,13 @@ def _remove(name: str, folder: int) -> None:
 
 
 def _give_looks(entry: os.stat_result, name: str | None, place: int, *, times: bool = True) -> None:
-    """Owner, mode and times, to `name` in the folder `place`, or without one to `place` itself."""
+    """Sets owner, mode and times of `name` in the folder `place`, or without a name of `place` itself."""
     if name is None:
         os.fchown(place, entry.st_uid, entry.st_gid)
         os.fchmod(place, stat.S_IMODE(entry.st_mode))
     else:
         os.chown(name, entry.st_uid, entry.st_gid, dir_fd=place, follow_symlinks=False)
-        # Linux has no modes of links.
+        # Linux has no modes for links
         if not stat.S_ISLNK(entry.st_mode):
             os.chmod(name, stat.S_IMODE(entry.st_mode), dir_fd=place)
     if times:
@@ -357,10 +364,10 @@ def _give_times(entry: os.stat_result, name: str | None, place: int) -> None:
 
 
 def _give_attributes(source: int, name: str | None, target: int, copy: str | None) -> None:
-    """After owner and mode: a change of the owner drops capabilities."""
+    """Copies extended attributes; call after setting the owner, because a change of the owner drops capabilities."""
     wanted, there = _attributes(source, name), _attributes(target, copy)
     where = _place(target, copy)
-    # What the source does not have must go: an old attribute can make a layer invalid for overlayfs.
+    # remove attributes that the source does not have: an old one can make a layer invalid for overlayfs
     for key in there.keys() - wanted.keys():
         os.removexattr(where, key, follow_symlinks=copy is None)
     for key, value in wanted.items():
@@ -368,7 +375,7 @@ def _give_attributes(source: int, name: str | None, target: int, copy: str | Non
             try:
                 os.setxattr(where, key, value, follow_symlinks=copy is None)
             except OSError as exc:
-                # The attribute is named, since overlayfs needs some that a file system may not be able to keep.
+                # name the attribute, since overlayfs needs some that a file system may not support
                 raise OSError(exc.errno, f"{exc.strerror} (attribute {key})", name) from exc
 
 
@@ -377,11 +384,11 @@ def _attributes(place: int, name: str | None) -> dict[str, bytes]:
     try:
         keys = os.listxattr(where, follow_symlinks=follow)
     except OSError as exc:
-        # A file system without extended attributes has none to copy.
+        # a file system without extended attributes has none to copy
         if exc.errno == errno.ENOTSUP:
             return {}
         raise
-    # What belongs to the file system itself is made by the target, and may not be written.
+    # attributes of the file system itself are made by the target and may not be writable
     return {
         key: os.getxattr(where, key, follow_symlinks=follow)
         for key in keys
@@ -390,14 +397,14 @@ def _attributes(place: int, name: str | None) -> dict[str, bytes]:
 
 
 def _place(place: int, name: str | None) -> int | str:
-    """The kernel takes attributes of what is open, or of a path: this one leads through an open folder."""
+    """The kernel takes attributes of an open file or of a path: this path leads through an open folder."""
     return place if name is None else f"/proc/self/fd/{place}/{name}"
 
 
 def written(folder: Path) -> None:
-    """All that was written to that file system is on its disk. Raises OSError, also for an earlier write that failed.
+    """Waits until everything written to that file system is on its disk. Raises OSError, also if an earlier write failed.
 
-    syncfs(2), which Python lacks, by the program; a BusyBox without `sync -f` waits for all disks.
+    Runs the program `sync`, because Python lacks syncfs(2); a BusyBox without `sync -f` waits for all disks.
     """
     done = subprocess.run(["sync", "-f", str(folder)], stderr=subprocess.PIPE, check=False)
     if done.returncode:
@@ -407,7 +414,7 @@ def written(folder: Path) -> None:
 
 
 def unfit(folder: str) -> str:
-    """Why Docker's data cannot be on the file system of that folder, "" when it can: each thing is tried. Raises OSError."""
+    """Why Docker's data cannot be on the file system of that folder, "" if it can. Raises OSError."""
     trial = os.path.join(folder, f"{_PARTIAL}-trial")
     shutil.rmtree(trial, ignore_errors=True)
     os.mkdir(trial, 0o700)
@@ -423,7 +430,7 @@ def unfit(folder: str) -> str:
         path = os.path.join(trial, "file")
         with open(path, "wb"):
             pass
-        # tried and not looked up: mount options, FUSE and network file systems decide as well as the kind of file system
+        # try each feature, because mount options, FUSE and network file systems decide too, not only the type
         for what, step in steps:
             try:
                 step(path)

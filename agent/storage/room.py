@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Room on Docker's disk: whether a pull fits, before it is begun, and the clean-up of images and build cache.
+"""Space on Docker's disk: checks whether a pull fits before it starts, and cleans up images and build cache.
 
-A pull is measured by the sizes of its layers, from the registry's manifest. Where that cannot be known, as when the registry
-does not tell or the engine is on another machine, it is made as if it fitted. Registries may count the question as a pull,
-so it is only asked while less than PLENTY is free.
+A pull is measured by the sizes of its layers in the registry's manifest. If they are not known (the registry does not
+tell, or the engine is on another machine), the pull goes ahead. Registries may count the question as a pull, so they
+are asked only if less than PLENTY is free.
 
-Volumes are never removed. It is kept in a file since when nothing needs each unused image: the engine does not know. The
-file is written when that changed, so at most once a clean-up.
+Volumes are never removed. The engine does not record since when an image has been unused, so a file does; it is
+written only when that changes, at most once per clean-up.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 PLENTY = 16 * 1024**3
 _AGAIN_S = 0.5
-# what GET /info calls an architecture (uname), and what registries do
+# GET /info names architectures like uname; registries use other names
 _ARCHITECTURES = {
     "x86_64": "amd64",
     "aarch64": "arm64",
@@ -51,8 +51,8 @@ _ARCHITECTURES = {
 
 @dataclass(slots=True, kw_only=True)
 class Room:
-    """`client` gives one for the registries. `freeable`: bytes that a clean-up would give back. `sized` hears what an
-    image downloads in all, in bytes. `free_at` looks at a path.
+    """`client` returns a registry client. `freeable` returns the bytes that a clean-up would free. `sized` is told
+    the total download size of an image in bytes. `free_at` measures free space at a path.
     """
 
     engine: Engine
@@ -60,18 +60,17 @@ class Room:
     freeable: Callable[[], int]
     sized: Callable[[str, int], None] = lambda image, size: None
     free_at: Callable[[str], Space] = lambda path: PATHS.ask(space_of, path)
-    _taken: dict[object, int] = field(default_factory=dict)  # by the pulls under way
+    _taken: dict[object, int] = field(default_factory=dict)  # by the pulls in progress
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
     def for_pull(self, image: str, platform: str, check: Callable[[], None]) -> Iterator[None]:
-        """Around a pull of `image` for `platform` ("": the engine's). `check` is called while other pulls are waited for.
+        """Wraps a pull of `image` for `platform` ("": the engine's). Calls `check` while it waits for other pulls.
 
-        Raises NoSpaceError where it would not fit even alone, and what `check` raises.
+        Raises NoSpaceError if the image would not fit even alone, and what `check` raises.
         """
         need = self._need(image, platform)
-        # A registry that does not say how large the image is must not keep it from being pulled: the engine tells when
-        # the disk is full.
+        # without the size from the registry, pull anyway: the engine reports a full disk
         if need is None:
             yield
             return
@@ -80,15 +79,16 @@ class Room:
         try:
             yield
         finally:
-            # Also where the pull failed: what it had taken is given back by the engine.
+            # also after a failed pull: the engine frees the space that it had taken
             with self._changed:
                 del self._taken[mine]
                 self._changed.notify_all()
 
     def foresee(self, image: str, platform: str, frees: int) -> str:
-        """Before room is made by removing what takes `frees` bytes: the digest that the image's registry has.
+        """Checks a pull for which `frees` bytes will be freed first; returns the image's digest in its registry.
 
-        Raises EngineError where it does not give it, NoSpaceError where it would not fit."""
+        Raises EngineError if the registry does not answer, NoSpaceError if the image would not fit.
+        """
         from agent.engine.registry import RegistryError  # few pulls need it
 
         try:
@@ -106,7 +106,9 @@ class Room:
         return digest
 
     def _take(self, mine: object, image: str, need: int, check: Callable[[], None]) -> None:
-        """What others have taken counts in full: how much of it is on the disk by now is not known."""
+        """Reserves space for a pull. Other pulls count in full, since it is not known how much they have
+        written already.
+        """
         with self._changed:
             while (free := self._free()) is not None and need + sum(self._taken.values()) + RESERVE > free:
                 if not self._taken:
@@ -129,7 +131,7 @@ class Room:
         return NoSpaceError(f"{text}. `ucidockd prune --images unused` would free {size_words(gives)}")
 
     def _free(self) -> int | None:
-        """Bytes at the engine's data root, None where they cannot be looked at."""
+        """Free bytes at the engine's data root, None if that cannot be measured."""
         try:
             return self.free_at(self.engine.identity().root).free
         except (EngineError, PathError) as exc:
@@ -137,7 +139,7 @@ class Room:
             return None
 
     def _need(self, image: str, platform: str) -> int | None:
-        """Bytes at its peak, None where there is plenty or they are not known."""
+        """The peak need of the pull in bytes; None if there is plenty of space, or the size is not known."""
         free = self._free()
         if free is None or free >= PLENTY:
             return None
@@ -147,7 +149,7 @@ class Room:
         self.sized(image, sum(layer.size for layer in layers))
         need = needed_bytes(layers)
         if need + RESERVE > free:
-            # layers that other images have are not pulled again; asked for only now, as it is a call for each image
+            # layers that other images have are not pulled again; only checked now, because it takes a call per image
             bodies = [self.engine.inspect_image(each.id) for each in self.engine.list_images()]
             local = [
                 list((body.get("RootFS") or {}).get("Layers") or ()) for body in bodies if body is not None
@@ -174,7 +176,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneRequest:
-    """`enough`: bytes that are lacking; images go, the longest unused first, until there are so many."""
+    """`enough`: the missing bytes; the longest unused images are removed until that much is freed."""
 
     images: PruneImages
     older_s: float = 0.0
@@ -185,7 +187,7 @@ class PruneRequest:
 
 @dataclass(slots=True, kw_only=True)
 class Pruner:
-    """`desired` is asked again before each removal: a section may have come meanwhile."""
+    """`desired` is read again before each removal, because a section may have been added meanwhile."""
 
     engine: ImageEngine
     records: Records
@@ -196,7 +198,9 @@ class Pruner:
     _ids: dict[str, str] = field(default_factory=dict)
 
     def run(self, request: PruneRequest) -> dict[str, Any]:
-        """What goes, or went, with bytes and names, and what stays and why. Raises EngineError."""
+        """Removes images and build cache, or previews it: what is removed, with bytes and names, and what is kept and
+        why. Raises EngineError.
+        """
         failed: dict[str, str] = {}
         images = self.engine.list_images()
         needed, used = self._needed(images), self.engine.list_image_users()
@@ -214,7 +218,7 @@ class Pruner:
                 cache = self.engine.list_build_cache()
         old = cache_of(cache, older=self.now() - request.older_s)
         cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
-        # a build leaves its steps as images without names, which go with what was built
+        # a build leaves its steps as unnamed images, which are removed with the built image
         parents = {image.parent for image in images}
         removed: Sequence[ObservedImage] = choice.going
         if not request.dry_run:
@@ -240,10 +244,12 @@ class Pruner:
         }
 
     def _needed(self, images: Iterable[ObservedImage]) -> dict[str, str]:
-        """Image id -> why it stays. What the engine does not have is not there to be kept; what it has and cannot show
-        stays by its name in the list."""
+        """Image id -> why it is kept. An image that the engine does not have is left out; one that the engine has but
+        cannot inspect is kept by its name in the list.
+        """
         named = needed_images(self.desired(), self.records.records())
-        if named != self._named:  # it is asked for before each removal, and costs a call for each image
+        if named != self._named:
+            # cached, because it is needed before each removal and costs a call for each image
             found, unseen = dict[str, str](), dict[str, str]()
             for name, why in named.items():
                 with only(name, unseen):
@@ -262,10 +268,10 @@ class Pruner:
         removed = []
         for image in going:
             try:
-                # a section may have come, or a container been made, since the choice
+                # a section or a container may have been added since the choice
                 if image.id in self._needed(images) or image.id in self.engine.list_image_users():
                     continue
-                # by its names first: the engine refuses to remove one by its id while it has several
+                # the names first: the engine refuses to remove an image by its id while it has several names
                 for name in (*image.tags, *image.digests, image.id):
                     self.engine.remove_image(name)
             except EngineUnreachableError:
@@ -284,13 +290,13 @@ class Pruner:
         known = self._remembered()
         found = still_unused(known, images, stays, self.now())
         if keep and found != known:
-            with contextlib.suppress(OSError):  # a disk that is full is what one prunes for
+            with contextlib.suppress(OSError):  # a full disk is a reason to prune: go on
                 self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 atomic_write(self.memory, json.dumps({"unused_since": found}).encode(), mode=0o600)
         return found
 
     def _remembered(self) -> dict[str, float]:
-        """A file that is not as we wrote it counts as none: images only stay longer."""
+        """Since when images are unused, by the file. An invalid file counts as empty: images are then only kept longer."""
         try:
             found = json.loads(self.memory.read_bytes())["unused_since"]
             return {str(name): float(at) for name, at in found.items()}
@@ -299,7 +305,7 @@ class Pruner:
 
 
 def _is_told(image: ObservedImage, parents: Collection[str]) -> bool:
-    """Not the steps of a build, which come and go with what was built."""
+    """Whether the image is listed: a build's intermediate images are not, because they are removed with the built image."""
     return bool(image.tags or image.digests) or image.id not in parents
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Watches free space at Docker's data root, and says when it is time to clean up. What is cleaned up: `room`."""
+"""Watches free space at Docker's data root and starts clean-ups; `room` does the cleaning."""
 
 from __future__ import annotations
 
@@ -29,30 +29,32 @@ logger = logging.getLogger(__name__)
 
 DISK_KEY = "agent:disk"
 _LOOK_S = 60.0
-_SPACE_AGAIN_S = 3600.0  # after a clean-up for space that did not bring enough
+_SPACE_AGAIN_S = 3600.0  # wait after a clean-up that did not free enough
 _LOW = Threshold(percent=5)
 _LOW_MAX = 512 * 1024**2  # 5 % of a large disk is still a lot
 
 
 @dataclass(slots=True, kw_only=True)
 class Upkeep:
-    """`desired`: the configuration, None while it cannot be read. `is_here`: the engine is on this machine."""
+    """`desired` returns the configuration, None while it cannot be read. `is_here`: the engine is on this machine."""
 
     engine: ImageEngine
     records: Records
     board: StatusBoard
     desired: Callable[[], Desired | None]
-    memory: Path  # where it is kept since when images are unused
+    memory: Path  # the file that records since when images are unused
     is_here: bool = True
     clock: Clock = field(default_factory=Clock)
     space: Callable[[str], Space] = lambda path: PATHS.ask(space_of, path)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _looked: float = -math.inf  # monotonic, as _space_tried
     _space_tried: float = -math.inf
-    _last: float | None = None  # wall clock, of the last clean-up by schedule
+    _last: float | None = None  # unix seconds, of the last scheduled clean-up
 
     def tick(self) -> None:
-        """After each pass, in its thread; quick. Looks, and begins in a thread of its own what is due."""
+        """Called after each pass in its thread, so it must be quick. Checks the space, and starts a clean-up in
+        another thread if due.
+        """
         desired = self.desired()
         if desired is None or not desired.agent.enabled:
             return
@@ -63,7 +65,7 @@ class Upkeep:
             lacking = self._look(settings)
         if not settings.is_on or self._lock.locked():
             return
-        # a lack of space does not wait for the window of the schedule
+        # a clean-up for lack of space does not wait for the scheduled window
         if lacking and settings.below and self.clock.monotonic() >= self._space_tried + _SPACE_AGAIN_S:
             self._space_tried = self.clock.monotonic()
             self._begin(settings, enough=lacking)
@@ -77,12 +79,12 @@ class Upkeep:
             self._begin(settings, enough=None)
 
     def _look(self, settings: PruneSettings) -> int:
-        """Shows whether space is low; bytes that are lacking."""
+        """Shows on the board whether space is low; returns the missing bytes."""
         try:
             root = self.engine.identity().root
             found = self.space(root)
         except (EngineError, PathError):
-            return 0  # that they do not answer is shown by others
+            return 0  # other conditions show that the engine or the disk does not answer
         limit = (
             settings.below.bytes_of(found.total)
             if settings.below
@@ -107,7 +109,7 @@ class Upkeep:
 
         request = PruneRequest(
             images=settings.images,
-            # where space is short, also what was in use until a moment ago: `enough` ends it
+            # if space is short, images that were in use until now are removed too; `enough` ends it
             older_s=settings.older_s if enough is None else 0.0,
             build_cache=settings.build_cache,
             enough=enough,
@@ -120,10 +122,12 @@ class Upkeep:
         except Exception:
             logger.exception("the clean-up failed")
         finally:
-            self._looked = -math.inf  # the next pass shows what it brought
+            self._looked = -math.inf  # lets the next pass show the result
 
     def prune(self, request: PruneRequest) -> dict[str, Any]:
-        """Blocks while it works; see `room`. Raises EngineError, ConfigError, ConflictError while one is under way."""
+        """Removes unused images; see `room`. Blocks. Raises EngineError, ConfigError, ConflictError while a clean-up
+        is running.
+        """
         from agent.storage.room import Pruner  # few need it
 
         desired = self.desired()
@@ -131,7 +135,7 @@ class Upkeep:
             raise ConfigError(
                 "the configuration cannot be read, so it is not known which images it needs: `ucidockd check` says why"
             )
-        # what the images are for is on the engine that is meant: on another one everything would look unused
+        # only on the engine that the configuration is meant for: on another one every image would look unused
         for condition in (ConditionType.ENGINE_STORAGE_LOST, ConditionType.ENGINE_CHANGED):
             if why := self.board.message(DAEMON_KEY, condition):
                 raise ConflictError(f"nothing is removed: {why}")
@@ -142,7 +146,7 @@ class Upkeep:
             memory=self.memory,
             now=self.clock.wall,
         )
-        if request.dry_run:  # removes nothing and writes nothing: it is in nobody's way
+        if request.dry_run:  # a preview changes nothing, so it needs no lock
             return {**pruner.run(request), "space": self._space()}
         if not self._lock.acquire(blocking=False):
             raise ConflictError("a clean-up is under way: try again when it is done")
@@ -162,7 +166,9 @@ class Upkeep:
         return {"free": found.free, "total": found.total} if found else None
 
     def images(self) -> PruneImages:
-        """What a clean-up that says nothing else is about: what the configuration says, else images without a name."""
+        """The images that a clean-up without its own choice removes: those of the configuration, else images without
+        a name.
+        """
         desired = self.desired()
         said = desired.agent.prune.images if desired is not None else PruneImages.OFF
         return said if said is not PruneImages.OFF else PruneImages.DANGLING
