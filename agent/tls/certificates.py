@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dockerd's certificates in mode `auto`: a CA of our own, the server's pair, and bundles for clients.
+"""dockerd's certificates in mode `auto`: our own CA, the server's pair, and bundles for clients.
 
-Before it, the daemon's settings say for which names and how long; after it, daemon.json names the files. It looks on
-every pass (five small files) and calls the child that can make certificates only when there is something to make.
-A renewed server pair lies in a new folder, so daemon.json changes with it: dockerd reads its pair only at start.
+The daemon's settings say for which names and how long; daemon.json then names the files. Every pass checks the
+certificates (five small files) and starts the child process that makes certificates only if needed. A renewed server
+pair gets a new folder, so daemon.json changes too: dockerd reads its pair only when it starts.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ logger = logging.getLogger(__name__)
 
 
 _MODULE = "agent.tls.maker"
-_ROOT = Path(agent.__file__).parents[1]  # `-m` looks here first, wherever the agent was started
-_LIMIT_S = 60.0  # a slow router imports `cryptography` for some seconds
+_ROOT = Path(agent.__file__).parents[1]  # Python looks here for `-m`, wherever the agent was started
+_LIMIT_S = 60.0  # a slow router takes several seconds to import `cryptography`
 
 
 def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
-    """One operation of `tls.maker`. Blocks; runs in a thread where a loop must continue.
+    """Runs one operation of `tls.maker`. Blocks, so call it in a thread if an event loop must continue.
 
-    Raises ConfigError where `cryptography` is not installed, CertificateError for all else that keeps it from
-    answering.
+    Raises ConfigError if `cryptography` is not installed, CertificateError for any other failure.
     """
     body = json.dumps({"op": operation, **request})
     try:
@@ -64,7 +63,7 @@ def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
     if child.returncode == 0:
         answer: dict[str, Any] = json.loads(child.stdout)
         return answer
-    # the last line of a traceback is the exception; it names no key
+    # the last line of a traceback is the exception, and contains no key
     reason = (child.stderr.strip().splitlines() or [""])[-1][:256]
     if "No module named 'cryptography'" in reason:
         raise ConfigError("certificates need the Python package cryptography (python3-cryptography)")
@@ -75,17 +74,17 @@ def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
 
 
 DAY_S = 86_400
-_CA_DAYS = 2 * CERTIFICATE_DAYS_MAX  # a new CA outlives any server pair with its renewal
+_CA_DAYS = 2 * CERTIFICATE_DAYS_MAX  # a new CA outlives every server pair with its renewal
 _OLDER_KEPT = 3
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerIdentity:
-    """What daemon.json names. `expires`: unix seconds.
+    """The files that daemon.json names. `expires` is in unix seconds.
 
-    `reason`: why it was made just now, else empty. `problem`: why it should have been made again and was not, else
-    empty; it is the pair that was in force before.
+    `reason`: why the pair was made just now, else empty. `problem`: why it should have been renewed but was not, else
+    empty; the pair is then the previous one.
     """
 
     ca: Path
@@ -98,7 +97,9 @@ class ServerIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientBundle:
-    """A folder for DOCKER_CERT_PATH. `expires`: unix seconds. `server_names`: where dockerd's own pair is valid."""
+    """A folder for DOCKER_CERT_PATH. `expires` is in unix seconds. `server_names`: the names that dockerd's own pair
+    is valid for.
+    """
 
     name: str
     directory: Path
@@ -111,7 +112,7 @@ class ClientBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientFiles:
-    """What a bundle consists of: file name -> PEM text, the private key among it. `expires`: unix seconds."""
+    """The files of a bundle: file name -> PEM text, including the private key. `expires` is in unix seconds."""
 
     name: str
     files: Mapping[str, str] = field(repr=False)
@@ -121,33 +122,33 @@ class ClientFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Need:
-    """Reasons, empty when there is nothing to do."""
+    """Why something has to be made; empty if nothing has to."""
 
     renew_ca: str = ""
     server: str = ""
 
 
 class Certificates:
-    """The certificates in one directory (/etc/ucidockd/tls). Methods block, up to seconds when something is made."""
+    """The certificates in one directory (/etc/ucidockd/tls). Methods block, for seconds if something is made."""
 
     def __init__(self, directory: Path) -> None:
         self._store = CertificateStore(directory)
-        self._told = ""  # the last problem in the log: it may last for many passes
+        self._told = ""  # the last logged problem, which may last for many passes
 
     def ensure_server(
         self, *, sans: tuple[str, ...], days: int, renew_days: int, now: float
     ) -> tuple[ServerIdentity, bool]:
-        """Makes or renews what is missing, damaged, near its end or not valid for `sans`; whether anything changed.
+        """Makes or renews what is missing, damaged, about to expire or not valid for `sans`; returns whether anything
+        changed.
 
-        An address that is not wanted any more stays in the certificate until the next renewal: at boot a router has
-        them one after the other, and each renewal restarts dockerd.
+        An address that is no longer wanted stays in the certificate until the next renewal: at boot a router gets its
+        addresses one after the other, and each renewal restarts dockerd.
 
-        With the clock not set nothing is made; what is there is used, and so it is when nothing can be made: then
-        `problem` says why. Raises ConfigError for `sans` and days that cannot be; where no pair is usable,
-        ClockNotSetError, CertificateError, and ConfigError without `cryptography`.
+        If the clock is not set, nothing is made and the existing pair is used. The existing pair is also used if
+        making one fails; `problem` then has the reason. Raises ConfigError for invalid `sans` or days; without a
+        usable pair also ClockNotSetError, CertificateError, and ConfigError without `cryptography`.
         """
-        # Compared in one spelling: an address written otherwise must not cost a new certificate, and so a restart of
-        # dockerd.
+        # normalized: another spelling of an address must not cause a new certificate, and so a restart of dockerd
         names = normal_names(sans)
         if not names:
             raise ConfigError(
@@ -163,7 +164,8 @@ class Certificates:
     def _ensure(
         self, names: tuple[str, ...], *, days: int, renew_days: int, now: float
     ) -> tuple[ServerIdentity, bool]:
-        # a router without a battery boots in 1970 or at its last shutdown: dates made then would be wrong for years
+        # A router without a battery boots in 1970, or at the time of its last shutdown: dates made then would be
+        # wrong for years.
         if not clock_is_set(now) and not self._store.directory.exists():
             raise _clock_error()
         with self._store.locked():
@@ -173,7 +175,7 @@ class Certificates:
             try:
                 if need == _Need() or not clock_is_set(now):
                     return self._keep(recorded, found)
-                # earlier server pairs stay for a while: the last known good daemon.json may name one
+                # keep earlier server pairs for a while: the last known good daemon.json may name one
                 last = (recorded.server.folder,) if recorded.server is not None else ()
                 there = self._store.folders("server")
                 older = [folder for folder in (*last, *recorded.older) if folder in there][:_OLDER_KEPT]
@@ -184,7 +186,7 @@ class Certificates:
                     raise
                 reason = need.server or "tidying up"
                 problem = f"dockerd's certificates could not be changed ({reason}): {exc}"
-                if problem != self._told:  # it may last for many passes
+                if problem != self._told:  # log a problem once, as it may last for many passes
                     logger.error("%s; the one until %s stays", problem, _date(found.server.expires))
                     self._told = problem
                 return replace(self._identity(found.server), problem=problem), False
@@ -206,12 +208,12 @@ class Certificates:
         return self._identity(found.server), found.server != recorded.server
 
     def make_client(self, name: str, target: Path, *, days: int, now: float) -> ClientBundle:
-        """Writes `target`/{ca,cert,key}.pem as docker wants them in DOCKER_CERT_PATH; it ends with the CA at last.
+        """Writes `target`/{ca,cert,key}.pem as docker wants them in DOCKER_CERT_PATH; valid at most as long as the CA.
 
-        Raises ConfigError for a wrong name, days or target and when there is no CA, ClockNotSetError,
-        CertificateError; then no target was made.
+        Raises ConfigError for an invalid name, days or target, or if there is no CA, ClockNotSetError,
+        CertificateError; `target` is then not created.
         """
-        # all of that before it is signed: a certificate cannot be taken back
+        # check everything before signing: a certificate cannot be revoked
         _check_client(name, days)
         if target.exists() or target.is_symlink():
             raise ConfigError(f"{target} exists already, expected the name of a folder to be made")
@@ -233,9 +235,9 @@ class Certificates:
         )
 
     def sign_client(self, name: str, *, days: int, now: float) -> ClientFiles:
-        """A bundle that is written nowhere. Raises as `make_client`."""
+        """A bundle that is not written to disk. Raises like `make_client`."""
         _check_client(name, days)
-        # Before anything is made: a certificate of 1970 is expired when the clock is right.
+        # first of all: a certificate dated 1970 has expired by the time the clock is right
         if not clock_is_set(now):
             raise _clock_error()
         with _os_errors_translated():
@@ -269,7 +271,7 @@ class Certificates:
         )
 
     def _find(self, recorded: Index) -> tuple[Index, list[str]]:
-        """What is usable, and what was damaged. The files are the truth; the index spares the child."""
+        """The usable parts, and what was damaged. The files decide; the index only saves starting the child."""
         problems: list[str] = []
         ca = self._usable("ca", recorded.ca, b"", problems)
         authority = self._store.read(ca.folder)["ca.pem"] if ca is not None else b""
@@ -279,7 +281,7 @@ class Certificates:
     def _usable(self, kind: str, recorded: Part | None, authority: bytes, problems: list[str]) -> Part | None:
         if recorded is not None and self._store.intact(recorded):
             return recorded
-        # without a record any may be right; with one, older server pairs may have been of another CA, and rightly
+        # Without a record any folder may be valid. With one, only its folder: older server pairs may belong to another CA.
         folders = self._store.folders(kind)
         for folder in folders if recorded is None else [f for f in folders if f == recorded.folder]:
             content = self._store.read(folder)
@@ -292,14 +294,14 @@ class Certificates:
         return None
 
     def _make(self, found: Index, need: _Need, request: Mapping[str, object]) -> tuple[Part, Part]:
-        """Everything in one call of the child; the index puts it in force at once."""
+        """Makes everything with one call of the child; writing the index puts it into effect."""
         ca, pair = found.ca, None
         if ca is not None:
             pair = _ca_request(self._store.read(ca.folder))
         made = ask_maker(
             "make", {"ca": pair, "renew_ca": bool(need.renew_ca), "ca_days": _CA_DAYS, **request}
         )
-        # written before the index that names it: a crash here leaves a folder that the next `clean` removes
+        # written before the index that names it: after a crash here, the next `clean` removes the folder
         if ca is None or need.renew_ca:
             pair = made["ca"]
             ca = self._store.add("ca", {"ca.pem": pair["cert"], "ca-key.pem": pair["key"]}, pair)
@@ -330,10 +332,10 @@ def _os_errors_translated() -> Iterator[None]:
 
 
 def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int, now: float) -> _Need:
-    """What must be made, and why."""
+    """What has to be made, and why."""
     if found.ca is None:
         return _Need(server="there was no CA")
-    # as long as a server pair made now lives, and the next one is not due: what it signs must not end with it
+    # a CA must outlive the server pairs that it signs, until the next one is due
     renew_ca = _ends(found.ca, (days + renew_days) * DAY_S, now)
     if renew_ca:
         return _Need(renew_ca=renew_ca, server=f"the CA {renew_ca}")
@@ -344,20 +346,21 @@ def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int,
     if ends := _ends(found.server, renew_days * DAY_S, now):
         return _Need(server=ends)
     missing = sorted(set(names) - set(found.server.sans))
-    # at boot a router gets its addresses one after the other, and each renewal restarts dockerd: they stay until the next
+    # at boot a router gets its addresses one after the other, and each renewal restarts dockerd: unwanted addresses
+    # may stay
     gone = sorted(name for name in set(found.server.sans) - set(names) if not is_address(name))
     parts = [f"lacks {', '.join(missing)}"] if missing else []
     return _Need(server=" and ".join([*parts, *([f"still names {', '.join(gone)}"] if gone else [])]))
 
 
 def _ends(part: Part, margin_s: float, now: float) -> str:
-    if now < part.not_before:  # the clock was ahead when it was made
+    if now < part.not_before:  # the clock was ahead when the certificate was made
         return f"is valid only from {_date(part.not_before)}"
     return f"ends on {_date(part.expires)}" if part.expires - now < margin_s else ""
 
 
 def _inspect(kind: str, content: Mapping[str, bytes], authority: bytes) -> dict[str, Any]:
-    """The child's facts on what lies in a folder, with a `problem` that is empty when it is usable."""
+    """The child's facts about a folder's files, with a `problem` that is empty if they are usable."""
     cert, key = ("ca.pem", "ca-key.pem") if kind == "ca" else ("cert.pem", "key.pem")
     wanted = sorted({"ca.pem", cert, key})
     if missing := [name for name in wanted if not content.get(name)]:
@@ -385,7 +388,7 @@ def _check_client(name: str, days: int) -> None:
 
 
 def _write_bundle(target: Path, content: Mapping[str, str]) -> None:
-    """All three files or none: the folder is filled under another name."""
+    """Writes all three files or none: the folder is filled under a temporary name."""
     new = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
     new.mkdir(mode=0o700)
     try:
@@ -409,7 +412,7 @@ def _report_ca(ca: Part, old: Part | None, renewed: str, *, first: bool) -> None
     elif old is None and first:
         logger.info("a CA was made, valid until %s", _date(ca.expires))
     elif old is None:
-        # Of this alone people have to do something before anything works again.
+        # the only case in which people have to act before anything works again
         logger.error(
             "the CA was lost and a new one made: every client needs a new bundle (ucidockd tls client)"
         )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes and looks at certificates, in a short-lived process of its own: `cryptography` costs 8 MiB once imported.
+"""Makes and inspects certificates in a short-lived process, because importing `cryptography` costs 8 MiB.
 
-Nothing imports this module; `tls.certificates` runs it with one JSON request on stdin and reads one JSON answer
-from stdout. Keys travel in these two pipes only, never on the command line, in a file or in a message.
+No module imports this one; `tls.certificates` runs it with one JSON request on stdin and reads one JSON answer from
+stdout. Keys pass only through these pipes, never on the command line, in a file or in a message.
 
-Extensions as RFC 5280 4.2 wants them from a CA and its leaves; EC P-256 (RFC 5480) because a router signs with it in
-milliseconds and every TLS stack knows it.
+Extensions follow RFC 5280 4.2 for a CA and its leaves. Keys are EC P-256 (RFC 5480), because a router signs with them
+in milliseconds and every TLS stack supports them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent.model.addresses import is_address
 
-_BACK = timedelta(hours=1)  # so that a peer whose clock is a little behind accepts it too
+_BACK = timedelta(hours=1)  # so that a peer whose clock is slightly behind accepts it too
 _ORGANIZATION = "ucidockd"
-# what damaged PEM makes the library raise; TypeError: the key is encrypted
+# raised by the library for damaged PEM; TypeError means that the key is encrypted
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -40,7 +40,7 @@ _UNREADABLE = (
 
 
 class Facts(TypedDict):
-    """What the agent has to know of a certificate. Times are unix seconds."""
+    """What the agent needs to know about a certificate. Times are unix seconds."""
 
     not_before: float
     expires: float
@@ -55,16 +55,16 @@ class Pair(TypedDict):
 
 
 class MadePair(Pair, Facts):
-    """As it goes back to the agent."""
+    """A pair as it is returned to the agent."""
 
 
 def make(request: dict[str, Any]) -> dict[str, Any]:
-    """A server pair of the CA `ca`; that is made where it is null, and made again on its own key for `renew_ca`."""
+    """A server pair signed by the CA `ca`. The CA is created if null; with `renew_ca` it is renewed with its own key."""
     now, old = _time(request["now"]), request["ca"]
     new_ca = None
     if old is None:
         new_ca = _make_ca(None, now, request["ca_days"])
-    # On its own key, so that the certificates that clients have stay valid under the new one.
+    # with its own key, so that existing client certificates stay valid under the new CA
     elif request["renew_ca"]:
         new_ca = _make_ca(old, now, request["ca_days"])
     ca = new_ca or old
@@ -79,7 +79,7 @@ def make(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def client(request: dict[str, Any]) -> dict[str, Any]:
-    """A client pair of the CA `ca`."""
+    """A client pair signed by the CA `ca`."""
     life = (_time(request["now"]), request["days"])
     return {
         "client": _make_leaf(
@@ -89,7 +89,7 @@ def client(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def inspect(request: dict[str, Any]) -> dict[str, Any]:
-    """What is wrong with a pair ("" when nothing is), and its facts. `ca`: the certificate that signed it."""
+    """What is wrong with a pair ("" if nothing is), and its facts. `ca` is the certificate that signed it."""
     try:
         cert = x509.load_pem_x509_certificate(request["cert"].encode())
         authority = x509.load_pem_x509_certificate(request["ca"].encode())
@@ -108,7 +108,7 @@ def _problem(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey, authority:
         cert.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         return "the certificate is not signed by the CA"
-    if cert == authority:  # else the CA was looked at before
+    if cert == authority:  # otherwise the CA was checked before
         try:
             is_ca = cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         except x509.ExtensionNotFound:
@@ -118,7 +118,7 @@ def _problem(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey, authority:
 
 
 def _make_ca(old: Pair | None, now: datetime, days: int) -> MadePair:
-    """With the key and the name of `old`, so that what it signed stays valid."""
+    """With the key and the name of `old`, so that certificates signed by it stay valid."""
     if old is None:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(f"ucidockd CA {x509.random_serial_number() % 16**8:08x}")
@@ -127,7 +127,7 @@ def _make_ca(old: Pair | None, now: datetime, days: int) -> MadePair:
         subject = x509.load_pem_x509_certificate(old["cert"].encode()).subject
     builder = _builder(subject, subject, key, key.public_key())
     builder = builder.not_valid_before(now - _BACK).not_valid_after(now + timedelta(days=days))
-    # it signs pairs, and no CA below it (RFC 5280 4.2.1.9)
+    # it signs certificates, but no further CA (RFC 5280 4.2.1.9)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(sign_certificates=True), critical=True)
     return _pair(builder.sign(key, hashes.SHA256()), key)
@@ -136,7 +136,7 @@ def _make_ca(old: Pair | None, now: datetime, days: int) -> MadePair:
 def _make_leaf(
     ca: Pair, *, subject: str, usage: x509.ObjectIdentifier, life: tuple[datetime, int], sans: list[str]
 ) -> MadePair:
-    """Never outlives the CA: a peer would refuse it from then on."""
+    """Makes a certificate that does not outlive the CA, because peers would refuse it after that."""
     ca_cert, ca_key = x509.load_pem_x509_certificate(ca["cert"].encode()), _key(ca["key"])
     key = ec.generate_private_key(ec.SECP256R1())
     now, days = life
@@ -147,7 +147,7 @@ def _make_leaf(
     builder = builder.add_extension(_usage(sign_certificates=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     if sans:
-        # an address in a DNS name is not looked at by clients (RFC 6125 6.2.1, RFC 5280 4.2.1.6)
+        # clients ignore an address in a DNS name (RFC 6125 6.2.1, RFC 5280 4.2.1.6)
         names = [
             x509.IPAddress(ipaddress.ip_address(san)) if is_address(san) else x509.DNSName(san)
             for san in sans
@@ -167,9 +167,9 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
-        # Random as demanded of a CA (RFC 5280, 4.1.2.2): two certificates with one number would be taken for one.
+        # random, as required of a CA (RFC 5280, 4.1.2.2): two certificates with one number would be mistaken for each other
         .serial_number(x509.random_serial_number())
-        # OpenSSL finds the issuer by these, where a renewed CA has the same name.
+        # OpenSSL finds the issuer by these, because a renewed CA has the same name
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False)
     )
@@ -208,7 +208,7 @@ def _pair(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> MadePair:
 
 def _facts(cert: x509.Certificate) -> Facts:
     sans: list[str] = []
-    with contextlib.suppress(x509.ExtensionNotFound):  # a CA's
+    with contextlib.suppress(x509.ExtensionNotFound):  # a CA has none
         names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         sans = [*names.get_values_for_type(x509.DNSName)]
         sans += map(str, names.get_values_for_type(x509.IPAddress))
@@ -238,7 +238,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """One request, one answer."""
+    """Handles one request."""
     request = json.load(sys.stdin)
     json.dump(_OPERATIONS[request["op"]](request), sys.stdout)
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The folder of certificates: each pair in its own folder that is renamed into place whole, and `index.json`,
-the one file whose rename puts a new pair in force. So a crash leaves the old pair or the new one, never half of each.
+"""The folder of certificates. Each pair has its own folder, which is renamed into place complete. Renaming
+`index.json` puts a new pair into effect, so a crash leaves the old pair or the new one, never half of each.
 
-    index.json                              what is in force, until when, for which names, and the files' SHA-256
-    ca-1f2e3d4c/     ca.pem ca-key.pem
-    server-5a6b7c8d/ ca.pem cert.pem key.pem
-    server-....bad/                         what was damaged, kept for a look
+ index.json                              the current pairs, their ends and names, and the files' SHA-256
+ ca-1f2e3d4c/     ca.pem ca-key.pem
+ server-5a6b7c8d/ ca.pem cert.pem key.pem
+ server-....bad/                         a damaged pair, kept for inspection
 
-The SHA-256 say without any cryptography that a pair is the one that was checked when it was made. No secret is in the
-index; `certificates` decides what to make, this module only keeps it.
+The SHA-256 shows without any cryptography that a pair is the one that was checked when it was made. The index
+contains no secret. `certificates` decides what to make; this module only stores it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What is in force. `older`: folders of earlier server pairs, newest first."""
+    """The current pairs. `older`: folders of earlier server pairs, newest first."""
 
     ca: Part | None = None
     server: Part | None = None
@@ -59,26 +59,27 @@ class Index:
 
 
 class CertificateStore:
-    """Reads and writes the folder. Methods raise OSError when that fails; what was in force then stays in force."""
+    """Reads and writes the folder. Methods raise OSError on failure; the current pairs then stay in use."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the directory; keeps other processes out for as long as it lasts: two would make two CAs."""
+        """Creates the directory and locks other processes out: two at once would make two CAs."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o700:  # not always: it may be read-only now
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o700:
+                # not always, because it may be read-only now
                 os.fchmod(descriptor, 0o700)
             yield
         finally:
             os.close(descriptor)
 
     def read_index(self) -> Index:
-        """An empty one where there is none; one that cannot be read is set aside."""
+        """The index; empty if there is none. An unreadable index is renamed."""
         path = self.directory / INDEX
         try:
             data = json.loads(path.read_bytes())
@@ -90,19 +91,19 @@ class CertificateStore:
             return Index()
         except (ValueError, KeyError, TypeError) as exc:
             bad = path.with_name(INDEX + _BAD)
-            # Kept for whoever wants to know what happened; a key that is deleted cannot be had back.
+            # kept for inspection: a deleted key cannot be recovered
             path.replace(bad)
             logger.error("%s is not readable (%s): kept as %s, rebuilt from the certificates", path, exc, bad)
             return Index()
 
     def write_index(self, index: Index) -> None:
-        """Puts it in force, then removes what nothing refers to any more."""
+        """Puts the index into effect, then removes folders that nothing refers to any more."""
         text = json.dumps({"version": _VERSION, **asdict(index)}, indent=1) + "\n"
         atomic_write(self.directory / INDEX, text.encode(), mode=0o600)
         self.clean(index)
 
     def intact(self, part: Part) -> bool:
-        """Whether the files are those that were checked. A key that others may read is closed to them."""
+        """Whether the files are those that were checked. Also closes keys that others could read."""
         content = self.read(part.folder)
         if tuple(sorted((name, _hash(data)) for name, data in content.items())) != part.files:
             return False
@@ -111,13 +112,13 @@ class CertificateStore:
         return True
 
     def read(self, folder: str) -> dict[str, bytes]:
-        """The PEM files of a folder by name; empty when there is no folder."""
+        """The PEM files in a folder by name; empty if the folder does not exist."""
         return {path.name: path.read_bytes() for path in (self.directory / folder).glob("*.pem")}
 
     def add(self, kind: str, content: Mapping[str, str], facts: Mapping[str, Any]) -> Part:
-        """Writes a new folder. It is in force once `write_index` has named it."""
+        """Writes a new folder. It is used once `write_index` has named it."""
         folder = f"{kind}-{secrets.token_hex(4)}"
-        # Under a name that no index can hold: what a crash leaves here is never taken for a pair.
+        # under a name that no index can contain: leftovers of a crash are never taken for a pair
         new = self.directory / (_NEW + folder)
         new.mkdir(mode=0o700)
         try:
@@ -127,13 +128,13 @@ class CertificateStore:
         except OSError:
             shutil.rmtree(new, ignore_errors=True)
             raise
-        # The index may only name what a power cut cannot take back.
+        # the index may name only what survives a power failure
         sync_directory(self.directory)
         return self.part(folder, {name: text.encode() for name, text in content.items()}, facts)
 
     @staticmethod
     def part(folder: str, content: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
-        """`facts`: `not_before`, `expires` and `sans` as `tls.maker` gives them."""
+        """`facts` has `not_before`, `expires` and `sans` as `tls.maker` returns them."""
         return Part(
             folder=folder,
             not_before=facts["not_before"],
@@ -143,12 +144,12 @@ class CertificateStore:
         )
 
     def folders(self, kind: str) -> list[str]:
-        """All folders of a kind that are not set aside, newest first."""
+        """All folders of a kind that were not set aside, newest first."""
         found = [path for path in self.directory.glob(f"{kind}-*") if path.suffix != _BAD and path.is_dir()]
         return [path.name for path in sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path.name))]
 
     def set_aside(self, folder: str) -> str:
-        """Renames a damaged folder to `*.bad`; returns that name. Of each kind only the last one is kept."""
+        """Renames a damaged folder to `*.bad` and returns that name. Of each kind only the last one is kept."""
         kind, bad = folder.partition("-")[0], folder + _BAD
         for path in self.directory.glob(f"{kind}-*{_BAD}"):
             shutil.rmtree(path)
@@ -156,14 +157,14 @@ class CertificateStore:
         return bad
 
     def clean(self, index: Index) -> None:
-        """Removes folders that the index does not name: replaced ones, and what a crash left."""
+        """Removes folders that the index does not name: replaced ones, and leftovers of a crash."""
         named = {part.folder for part in (index.ca, index.server) if part is not None} | set(index.older)
         for path in [*self.directory.glob("ca-*"), *self.directory.glob("server-*")]:
             if path.name not in named and path.suffix != _BAD:
                 shutil.rmtree(path)
         for path in self.directory.glob(f"{_NEW}*"):
             shutil.rmtree(path)
-        for path in self.directory.glob(f".{INDEX}.*"):  # what `atomic_write` had not renamed yet
+        for path in self.directory.glob(f".{INDEX}.*"):  # temporary files that `atomic_write` did not rename
             path.unlink()
 
     @staticmethod
