@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Backups of `config backup` sections: one archive for each volume, into a folder or a command, on a schedule or on request.
+"""Backups of `config backup` sections: one archive per volume, into a folder or a command, on a schedule or on request.
 
-An archive in a folder is written under a temporary name, synced, read back and compared, and renamed only then, with its
-sha256 beside it for `sha256sum -c`. One backup or restore at a time: routers have one slow disk.
+An archive in a folder is written under a temporary name, synced, read back and compared, and only then renamed; its sha256
+is stored beside it for `sha256sum -c`. Only one backup or restore runs at a time, because routers have one slow disk.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from agent.wire.tar import TarError, TarReader
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 60.0  # for what is due
-RETRY_S = 3600.0  # a scheduled backup that failed
+LOOK_S = 60.0  # between checks for due backups
+RETRY_S = 3600.0  # wait after a scheduled backup that failed
 RESERVE = 16 * 1024 * 1024  # bytes that a backup leaves free
 
 _NO_BACKUP = "there is no `config backup` section: one has a name, `list section 'CONTAINER'` and a folder, `option target`"
@@ -43,17 +43,17 @@ _NO_BACKUP = "there is no `config backup` section: one has a name, `list section
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How the last backup of a section ended. Unix seconds; `succeeded`: the last time that it did, 0 for never."""
+    """How the last backup of a section ended, in unix seconds. `succeeded`: the time of the last success, 0 for never."""
 
     ended: float
     succeeded: float
-    message: str = ""  # "" where it succeeded
+    message: str = ""  # "" after a success
     no_space: bool = False
     archives: Mapping[str, Mapping[str, Any]] | None = None  # of the last success, by volume
 
 
 class Backups:
-    """Belongs to one event loop. `memory`: a file that outlives a reboot; it is written once for each backup."""
+    """Belongs to one event loop. `memory` is a file that survives a reboot; it is written once per backup."""
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class Backups:
         self._doing: dict[str, Any] = {}
         self._restored: dict[str, Any] = {}
 
-    # what is asked
+    # requests
 
     def answer(self) -> dict[str, Any]:
-        """Each section with its last result, what is being done, and how the last restore ended."""
+        """Each section with its last result, the work in progress, and how the last restore ended."""
         results = self._known()
         return {
             "backups": [
@@ -92,12 +92,13 @@ class Backups:
         }
 
     async def archives(self, name: str) -> list[dict[str, Any]]:
-        """The archives of a section in its folder, newest first: `at` in unix seconds, `sha256` "" where none is beside it.
+        """The archives of a section in its folder, newest first: `at` in unix seconds, `sha256` "" if it is not
+        stored beside the archive.
 
         Raises ConfigError, PathError, DataError.
         """
         section = self._section(name)
-        # Only a folder can be looked into; a command may have sent the archive anywhere.
+        # only a folder can be listed; a command may have sent the archive anywhere
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
         found = await FolderTarget(section.target).archives(section.name, section.volumes)
@@ -107,20 +108,20 @@ class Backups:
         ]
 
     def start(self, names: tuple[str, ...] = ()) -> None:
-        """Begins to make these backups, all where none is named. Raises ConfigError, ConflictError."""
+        """Starts these backups; without names, all of them. Raises ConfigError, ConflictError."""
         sections = [self._section(name) for name in names] if names else self._sections()
         if not sections:
             raise ConfigError(_NO_BACKUP)
-        # One after the other: two at once would stop twice as many containers, and share one disk.
+        # one after the other: two at once would stop twice as many containers, and share one disk
         self._begin(self._make_all(sections), {"what": "backup", "names": [s.name for s in sections]})
 
     def start_restore(self, name: str, *, volume: str = "", file: str = "", into: str = "") -> None:
-        """Begins to restore a volume of a section from an archive of its folder, the newest where none is named.
+        """Starts to restore a volume of a section from an archive in its folder, the newest unless `file` names one.
 
-        `into`: a new volume gets it. Raises ConfigError, ConflictError.
+        `into` names a new volume for the files. Raises ConfigError, ConflictError.
         """
         section = self._section(name)
-        # Never guessed: a restore takes the place of what the volume has now.
+        # do not guess the volume: a restore replaces its current files
         if not volume and len(section.volumes) != 1:
             raise ConfigError(f"{name} saves {', '.join(section.volumes)}: say which volume")
         volume = volume or section.volumes[0]
@@ -142,35 +143,35 @@ class Backups:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Makes what is due until the block ends."""
+        """Makes due backups until the block ends."""
         task = asyncio.create_task(self._follow(), name="backups")
         try:
             yield
         finally:
-            # A backup that is being made ends with the agent: half an archive would keep its name and look like
-            # one.
+            # a running backup ends with the agent: half an archive must not look like a complete one
             tasks = {task} | ({self._work} if self._work is not None else set())
             for each in tasks:
                 each.cancel()
             await asyncio.wait(tasks)
 
-    # the work
+    # work
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 self._show()
-                # Looked at each time and not kept as timers: the clock may be set, and sections come and go.
+                # checked each time instead of with timers: the clock may be set, and sections come and go
                 due = [section for section in self._sections() if self._is_due(section)]
                 if due and not self._doing:
                     self._begin(self._make_all(due), {"what": "backup", "names": [s.name for s in due]})
-            except Exception:  # the next look may work
+            except Exception:  # the next check may work
                 logger.exception("backups")
 
     def _is_due(self, section: Backup) -> bool:
         result, now = self._known().get(section.name), self._wall()
-        # not in every look: a backup that fails stops its containers each time. A clock that was set back does not count
+        # do not retry at each check: a failing backup stops its containers each time. A clock that was set back does
+        # not count
         if result is not None and result.message and 0 <= now - result.ended < RETRY_S:
             return False
         local = time.localtime(now)
@@ -204,7 +205,7 @@ class Backups:
         try:
             made = await self._make(section)
         except (UcidockdError, OSError) as exc:
-            # A command's own words may repeat the password that it was given.
+            # the command's output may repeat the password that it was given
             message = hidden_text(str(exc))
             no_space = isinstance(exc, _NoSpaceError)
         except Exception:
@@ -214,7 +215,7 @@ class Backups:
         now = self._wall()
         if message:
             logger.error("backup %s: %s", section.name, message)
-            # the last good archives are what can be restored: they stay known
+            # keep the last good archives known: they can be restored
             kept = before.succeeded if before is not None else 0.0
             archives = before.archives if before is not None else None
             result = Result(ended=now, succeeded=kept, message=message, no_space=no_space, archives=archives)
@@ -230,7 +231,7 @@ class Backups:
         # before any container is stopped
         if section.target:
             await self._check_space(section)
-        # One stamp for all of its volumes: what belongs together shows in the names.
+        # one time stamp for all volumes, so that the names show which archives belong together
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))
         made = {}
         async with contextlib.AsyncExitStack() as stack:
@@ -241,7 +242,7 @@ class Backups:
                 made[volume] = await self._save(
                     section, volume, target, f"{section.name}-{volume}-{stamp}.tar"
                 )
-        # older ones go only once all new ones are whole
+        # remove older archives only once all new ones are complete
         if isinstance(target, FolderTarget):
             await target.keep_only(section.name, section.volumes, section.keep)
         return made
@@ -251,7 +252,7 @@ class Backups:
     ) -> Archive:
         reader = TarReader()
 
-        # looked at on its way: an archive that the engine cut short must not count as a backup
+        # parsed while it streams: an archive that the engine cut short must not count as a backup
         async def pieces() -> AsyncIterator[bytes]:
             async for piece in response.chunks():
                 reader.feed(piece)
@@ -269,7 +270,7 @@ class Backups:
             raise EngineError(f"volume {volume}: {exc}", status=exc.status) from exc
 
     async def _check_space(self, section: Backup) -> None:
-        """Raises where the archives do not fit. What a volume holds is known where its folder is here."""
+        """Raises if the archives do not fit. A volume's size is known if its folder is on this machine."""
         needed = RESERVE
         last = self._known().get(section.name)
         sizes = last.archives or {} if last is not None else {}
@@ -278,8 +279,7 @@ class Backups:
             if volume.is_plain and await self._restores.volumes.are_here():
                 needed += await asyncio.to_thread(places.archive_size, volume.place)
             else:
-                # An engine elsewhere, or a driver that keeps its files elsewhere: the size of the last archive is the
-                # best guess.
+                # for an engine or a driver elsewhere the size of the last archive is the best estimate
                 needed += int(sizes.get(name, {}).get("bytes", 0))
         space = await asyncio.to_thread(PATHS.ask, space_of, section.target)
         if space.free < needed:
@@ -293,7 +293,7 @@ class Backups:
             target = FolderTarget(section.target)
             path = Path(file) if file else await target.newest(section.name, volume)
             ended["file"] = str(path)
-            # Read twice: a damaged archive must be known before any file of the volume is touched.
+            # read twice: a damaged archive must be found before any file of the volume is touched
             await target.verify(path)
             body = target.read(path)
             replaced = self._restores.into_new(into, body) if into else self._restores.replace(volume, body)
@@ -305,17 +305,17 @@ class Backups:
             logger.info("volume %s is restored from %s", into or volume, ended["file"])
         self._restored = {**ended, "ended": self._wall()}
 
-    # what is known
+    # results
 
     def _show(self) -> None:
-        """Which of the sections failed last: also after a restart of the agent."""
+        """Shows on the board which sections failed last, also after a restart of the agent."""
         failed: dict[str, Result] = {
             Key("backup", name): found for name, found in self.metrics().items() if found.message
         }
         for key, found in failed.items():
             reason: Reason = "NoSpace" if found.no_space else "Failed"
             self._board.flag(key, ConditionType.BACKUP_FAILED, reason, found.message)
-        # Sections that are gone, and those that have succeeded since.
+        # removed sections, and sections that have succeeded since
         for key in sorted(self._board.keys() - failed.keys()):
             if Key.parse(key).kind == "backup":
                 self._board.drop(key)
@@ -340,15 +340,14 @@ class Backups:
 
     def _note(self, name: str, result: Result) -> None:
         declared = {section.name for section in self._sections()}
-        # Results of sections that are gone go with the next one: the file must not grow with every name that was
-        # ever used.
+        # drop results of removed sections, so that the file does not grow with every name ever used
         known = {n: r for n, r in self._known().items() if n in declared} | {name: result}
         self._results = known
         try:
             self._memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = json.dumps({n: asdict(r) for n, r in known.items()}, indent=1, sort_keys=True)
             atomic_write(self._memory, text.encode(), mode=0o600)
-        # The result is in memory all the same; only a restart would forget it.
+        # the result is still in memory; only a restart would forget it
         except OSError as exc:
             logger.warning("%s cannot be written: %s", self._memory, exc.strerror)
 
@@ -364,7 +363,7 @@ def _shown(section: Backup) -> dict[str, Any]:
         "schedule": section.schedule,
         "window": str(section.window or ""),
         "target": section.target,
-        "exec": bool(section.command),  # it may hold a password
+        "exec": bool(section.command),  # the command may contain a password
         "keep": section.keep,
         "stop": section.stop,
     }
@@ -386,8 +385,7 @@ def _load(path: Path) -> dict[str, Result]:
             )
             for name, item in json_object(path.read_bytes()).items()
         }
-    # What is known of earlier backups serves the display and the schedule. The archives themselves say what can be
-    # restored.
+    # results serve only the display and the schedule; what can be restored is found from the archives themselves
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent does with data, put together: for routes, ubus and passes alike."""
+"""Puts the agent's work on data together, for routes, ubus and passes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AGAIN_S, _AGAIN_LIMIT_S = 2.0, 300.0
 
 
 class Data:
-    """`run_dir`: what outlives the agent, not the router's uptime. `state_dir`: what outlives both."""
+    """`run_dir` holds what survives the agent but not a reboot, `state_dir` what survives both."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class Data:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Mends what a killed agent left, as soon as the engine answers."""
-        # Before anything is asked for: what a killed agent was copying is not to be touched meanwhile.
+        """Cleans up after a killed agent as soon as the engine answers."""
+        # before any request: what a killed agent was copying must not be touched meanwhile
         self.restores.begin()
         task = asyncio.create_task(self._recover(), name="data")
         try:

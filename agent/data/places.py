@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The folders of volumes, touched directly. Blocks.
+"""Direct access to the folders of volumes. Blocks.
 
-Only where that is safe: a volume of the local driver without options, whose files the engine keeps in its own folder
-(`volumes/NAME/_data` below its data root), on this machine. Folders above it belong to root alone. Below it no link is
-followed and no file is opened; names and what `stat` tells are all that is read.
+Used only where it is safe: for a volume of the local driver without options, whose files the engine keeps in its own
+folder (`volumes/NAME/_data` below its data root), on this machine. Only root can write to the folders above it. Below
+it no link is followed and no file is opened; only names and `stat` results are read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """What the engine says of one. `is_plain`: its files are in `place`, a folder of the engine's own."""
+    """A volume as the engine describes it. `is_plain`: its files are in `place`, a folder of the engine."""
 
     name: str
     driver: str
@@ -42,15 +42,14 @@ class Volume:
 
     @property
     def copy_of(self) -> str:
-        """The volume that a copy is for."""
+        """The volume that this one is a copy of."""
         return self.labels.get(LABEL_COPY_OF, "")
 
 
 def volume_of(body: Any) -> Volume:
-    """GET /volumes/{name}."""
+    """The volume in an answer to GET /volumes/{name}."""
     name, place, options = str(body["Name"]), Path(str(body.get("Mountpoint") or "")), body.get("Options")
-    # Only what lies in the engine's own folder for that name: with options of the driver it may be a mount of
-    # another machine.
+    # only a folder of the engine for that name: with driver options it may be a mount from another machine
     plain = body["Driver"] == "local" and not options and place.parts[-2:] == (name, _DATA)
     return Volume(
         name=name,
@@ -63,7 +62,7 @@ def volume_of(body: Any) -> Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """The entries of a folder, by name. `more`: there are others."""
+    """The entries of a folder, sorted by name. `more`: there are further ones."""
 
     path: str
     entries: tuple[Member, ...]
@@ -88,20 +87,20 @@ def _shown(entry: Member) -> dict[str, Any]:
 
 
 def sorted_listing(path: str, found: Mapping[str, Member]) -> Listing:
-    """Of as many as may be listed, and one more where there are others."""
+    """A listing of at most LISTED entries; `found` may hold one more, which shows that there are further ones."""
     names = sorted(found)
     entries = tuple(found[name] for name in names[:LISTED])
     return Listing(path=path, entries=entries, more=len(names) > LISTED)
 
 
 def listing(place: Path, inside: str) -> Listing:
-    """The entries of a folder of a volume. Raises DataError."""
+    """The entries of a folder in a volume. Raises DataError."""
     found: dict[str, Member] = {}
     with _opened(place, inside) as folder, os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # removed in between
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 found[entry.name] = _member(entry, folder)
-            # A folder may have millions of entries: one more than is shown tells that there are others.
+            # a folder may have millions of entries: one more than is shown proves that there are further ones
             if len(found) > LISTED:
                 break
     return sorted_listing(inside, found)
@@ -110,7 +109,7 @@ def listing(place: Path, inside: str) -> Listing:
 @contextlib.contextmanager
 def _opened(place: Path, inside: str) -> Iterator[int]:
     descriptors = []
-    # folder by folder, so that a link that a container puts into the path leads nowhere
+    # opened folder by folder, so that a link that a container puts into the path leads nowhere
     try:
         descriptors.append(os.open(place, _FOLDER))
         for part in rooted(inside).split("/") if inside else ():
@@ -125,7 +124,7 @@ def _opened(place: Path, inside: str) -> Iterator[int]:
 
 
 def _member(entry: os.DirEntry[str], folder: int) -> Member:
-    # Links are listed and never followed: one that a container made may lead out of the volume.
+    # links are listed but never followed: a link made by a container may lead out of the volume
     found = entry.stat(follow_symlinks=False)
     kind = _KINDS.get(stat.S_IFMT(found.st_mode), "0")
     return Member(
@@ -141,7 +140,7 @@ def _member(entry: os.DirEntry[str], folder: int) -> Member:
 
 
 def archive_size(place: Path) -> int:
-    """Bytes that a tar archive of a volume takes, or somewhat more. Raises DataError."""
+    """An upper estimate of the size in bytes of a volume's tar archive. Raises DataError."""
     total, seen = 4 * BLOCK, set()
     try:
         for _, folders, files, descriptor in os.fwalk(place, follow_symlinks=False):
@@ -150,7 +149,7 @@ def archive_size(place: Path) -> int:
                 with contextlib.suppress(FileNotFoundError):
                     found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                     total += 2 * BLOCK
-                    # tar stores a file of several names once, and a link for each other name.
+                    # tar stores a file with several names once, and a link for each other name
                     if stat.S_ISREG(found.st_mode) and (found.st_nlink == 1 or found.st_ino not in seen):
                         total += -(-found.st_size // BLOCK) * BLOCK
                         if found.st_nlink > 1:
@@ -161,9 +160,10 @@ def archive_size(place: Path) -> int:
 
 
 def exchange(copy: Volume, volume: Volume) -> None:
-    """Gives a volume the files of a copy, and the copy its old files. No container may have either mounted.
+    """Swaps the files of a volume and of a copy. No container may have either mounted.
 
-    Two renames. Killed between them, `put_right` undoes the first one. Raises DataError; then nothing is changed.
+    Makes two renames. If the agent is killed in between, `put_right` undoes the first one. Raises DataError, with
+    nothing changed.
     """
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
     try:
@@ -175,24 +175,24 @@ def exchange(copy: Volume, volume: Volume) -> None:
     except OSError as exc:
         old.rename(place)
         raise DataError(f"the files of volume {volume.name} cannot be exchanged: {exc.strerror}") from exc
-    with contextlib.suppress(OSError):  # exchanged they are, whether that survives a power cut or not
+    with contextlib.suppress(OSError):
+        # the exchange is done; only its survival of a power failure is in question
         old.rename(new)
         sync_directory(place.parent)
         sync_directory(new.parent)
 
 
 def lend(copy: Volume, volume: Volume) -> None:
-    """Gives a volume the files of a copy; the old ones wait beside it, for `take_back` or `settle`. Safe to repeat.
+    """Gives a volume the files of a copy; the old files are kept beside them for `take_back` or `settle`. Can be repeated.
 
-    The folders that are there say how far it came, so it can be undone whenever it was cut short: in `_data.old` of the copy
-    are the old files, and once the copy's `_data` is gone, the volume has it. Raises DataError; then nothing is changed.
+    The existing folders show how far it came, so it can be undone after any interruption: the old files are in `_data.old`
+    of the copy, and once the copy's `_data` is missing, the volume has it. Raises DataError, with nothing changed.
     """
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
     if old.exists() and place.exists():
         return
     try:
-        # Two renames with a sync after each: whatever a power cut leaves is one of three states, which the names tell
-        # apart.
+        # two renames with a sync after each: a power failure leaves one of three states, which the names distinguish
         if not old.exists():
             place.rename(old)
             sync_directory(old.parent)
@@ -204,14 +204,13 @@ def lend(copy: Volume, volume: Volume) -> None:
 
 
 def take_back(copy: Volume, volume: Volume) -> None:
-    """Undoes `lend`, however far that came. Safe to repeat. Raises DataError."""
+    """Undoes `lend`, however far that came. Can be repeated. Raises DataError."""
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
-    # Without the old folder nothing was exchanged, or all was taken back already.
+    # without the old folder nothing was exchanged, or everything was undone already
     if not old.exists():
         return
     try:
-        # In the reverse order of `lend`, and each rename is on disk before the next: a power cut leaves a state
-        # that this function continues from.
+        # in the reverse order of `lend`, with a sync after each rename: after a power failure this function can continue
         if place.exists() and not new.exists():
             place.rename(new)
             sync_directory(new.parent)
@@ -222,7 +221,7 @@ def take_back(copy: Volume, volume: Volume) -> None:
 
 
 def settle(copy: Volume) -> bool:
-    """What was lent stays: the copy gets the old files. Whether it can be removed then as any volume. Raises DataError."""
+    """Makes `lend` final: the copy gets the old files. Returns whether the copy can now be removed. Raises DataError."""
     old = copy.place.with_name(_OLD)
     try:
         if old.exists() and not copy.place.exists():
@@ -233,12 +232,12 @@ def settle(copy: Volume) -> bool:
 
 
 def put_right(copy: Volume) -> None:
-    """Undoes an exchange that a killed agent left half done."""
+    """Undoes an exchange that was interrupted because the agent was killed."""
     old = copy.place.with_name(_OLD)
     if not (copy.is_plain and copy.copy_of and old.is_dir()):
         return
     place = copy.place.parent.parent / copy.copy_of / _DATA
-    # files that are in place are newer or the same; a volume that was removed since wants none
+    # files that are in place are the same or newer; a volume that was removed since needs none
     if place.exists() or not place.parent.is_dir():
         return
     old.rename(place)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A volume's files exchanged for others, all of them or none: from an archive, or as they were saved before an update.
+"""Replaces the files of a volume, all or none: from an archive, or by those saved before an update.
 
-The new files go into another volume first. Only when they are all there, the containers stop, two folders change places
-(`places.exchange`), and the containers start again. So an archive that is damaged, a disk that is full and an agent that
-is killed cost nothing, and the containers are down for as long as they take to stop and to start.
+The new files go into another volume first. Only when that is complete the containers stop, two folders are swapped
+(`places.exchange`), and the containers start again. So a damaged archive, a full disk or a killed agent does no harm,
+and containers are down only as long as they take to stop and to start.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from agent.errors import ConflictError, DataError
 from agent.model.identity import LABEL_SAVED
 
 Value = TypeVar("Value")
-Pairs = Sequence[tuple[Volume, Volume]]  # the one with the new files, and the one that gets them
+Pairs = Sequence[tuple[Volume, Volume]]  # (volume with the new files, volume that gets them)
 
 
 class Restores:
-    """Belongs to one event loop; what is not `async` blocks, and is for threads that apply plans."""
+    """Belongs to one event loop. Methods that are not `async` block, and are for threads that apply plans."""
 
     def __init__(self, volumes: Volumes) -> None:
         self.volumes = volumes
@@ -32,38 +32,37 @@ class Restores:
         self._busy: set[str] = set()  # volumes whose files are about to be exchanged
 
     def begin(self) -> None:
-        """In its event loop: from now on threads may ask. Until then nothing is saved or put back."""
+        """Call in the event loop; only after that threads may save and restore."""
         self._loop = asyncio.get_running_loop()
 
     async def into_new(self, name: str, body: AsyncIterable[bytes]) -> int:
-        """A new volume of the local driver, filled from an archive; how many members that has.
+        """Creates a volume of the local driver and fills it from an archive; returns the number of members.
 
-        Raises ConflictError if a volume has that name, DataError, EngineError. No new volume is left then.
+        Raises ConflictError if the name is taken, DataError, EngineError. The new volume is then removed.
         """
         await self.volumes.create(name)
         try:
             return (await self.volumes.put(name, body)).members
-        # Also on cancellation, and to its end: a volume that is half full would be taken for a restored one.
+        # also when cancelled: a partly filled volume would be mistaken for a restored one
         except BaseException:
             await finished(self.volumes.discard(name))
             raise
 
     async def replace(self, name: str, body: AsyncIterable[bytes]) -> int:
-        """The files of a volume become those of an archive; how many members that has.
+        """Replaces the files of a volume by those of an archive; returns the number of members.
 
-        Raises DataError and ConflictError, which say why not, EngineError. Then all is as it was.
+        Raises DataError, ConflictError, EngineError. The volume is then unchanged.
         """
         volume = await self._exchangeable(name)
         with self._alone([name]):
-            # Into a new volume first: the archive may be damaged at its end, and nothing has been stopped until
-            # then.
+            # into a temporary volume first: the archive may be damaged at its end, and until then nothing is stopped
             async with self.volumes.temporary(name) as new:
                 members = (await self.volumes.put(new.name, body)).members
                 await finished(self._exchange_stopped([(new, volume)]))
         return members
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises DataError for a volume that could not be put back: not of the local driver, or of an engine elsewhere."""
+        """Raises DataError if a volume could not be restored: it is not of the local driver, or the engine is elsewhere."""
 
         async def check() -> None:
             for name in names:
@@ -72,22 +71,22 @@ class Restores:
         self._wait(check())
 
     def save(self, names: Iterable[str], key: str) -> None:
-        """Copies volumes, under a key that is new. Whoever wants a database whole has stopped it.
+        """Copies volumes under a new key. To save a database consistently, stop it first.
 
-        Raises DataError and EngineError; then nothing is saved.
+        Raises DataError and EngineError; nothing is saved then.
         """
         self._wait(self._save(names, key))
 
     def lend(self, key: str) -> None:
-        """Gives the volumes that were saved under a key their files of then, until `take_back` or `keep_only`.
+        """Gives volumes the files that were saved under a key, until `take_back` or `keep_only`.
 
-        Their containers are stopped. Raises DataError where nothing is saved, ConflictError where one still runs,
-        EngineError. Then `take_back` is for what was done.
+        Their containers must be stopped. Raises DataError if nothing is saved, ConflictError if a container still
+        runs, EngineError. Then call `take_back` to undo what was done.
         """
         self._wait(self._lend(key))
 
     def take_back(self, key: str) -> None:
-        """Undoes `lend`, also one that a killed agent did not complete. Raises DataError, EngineError."""
+        """Undoes `lend`, also one that was interrupted because the agent was killed. Raises DataError, EngineError."""
 
         async def take_back() -> None:
             for copy, volume in await self._pairs(key):
@@ -96,10 +95,12 @@ class Restores:
         self._wait(take_back())
 
     def keep_only(self, keys: Callable[[], Collection[str]]) -> None:
-        """Removes what was saved under other keys; they are asked for once it is known what there is. Raises EngineError."""
+        """Removes what was saved under other keys. `keys` is called after the saved volumes were listed. Raises
+        EngineError.
+        """
 
         async def keep_only() -> None:
-            # in this order: what a swap saves between the two is named by a record by then
+            # in this order: by then, what a swap saves in between is named by a record
             found = await self.volumes.all_saved()
             kept = keys()
             for copy in found:
@@ -117,7 +118,7 @@ class Restores:
                 made.append(copy.name)
                 async with await self.volumes.open(name) as response:
                     await self.volumes.put(copy.name, response.chunks())
-        # All of them or none: a rollback puts back what belongs together.
+        # all or none: a rollback restores what belongs together
         except BaseException:
             for each in made:
                 await finished(self.volumes.discard(each))
@@ -144,7 +145,7 @@ class Restores:
 
     async def _exchangeable(self, name: str) -> Volume:
         volume = await self.volumes.inspect(name)
-        # Its files are exchanged by renaming folders, which only the engine's own folders allow.
+        # files are exchanged by renaming folders, which works only with the engine's own folders
         if not volume.is_plain:
             what = "has options of its driver" if volume.driver == "local" else f"is kept by {volume.driver}"
             raise DataError(
@@ -166,15 +167,16 @@ class Restores:
             self._busy -= mine
 
     async def _exchange_stopped(self, pairs: Pairs) -> None:
-        """Where a container does not start with the new files, the old ones come back."""
+        """Exchanges the files while containers are stopped. If a container does not start with the new files, the old
+        ones come back.
+        """
         names = [volume.name for _, volume in pairs]
-        # Stopped only for the renames, however long the copy took.
+        # stopped only for the renames, however long the copy took
         async with self.volumes.stopped(names, all_of_them=True) as pause:
             await self._exchange(pairs)
             containers = pause.containers
             if wrong := await pause.start():
-                # Those that did start have written to the new files by now: they are stopped again before the old
-                # ones come back.
+                # containers that did start have written to the new files: stop them again before the old files come back
                 await pause.stop(containers)
                 await self._exchange(pairs)
                 raise DataError(f"{wrong[0]}; the old files are back")
@@ -186,7 +188,7 @@ class Restores:
                 await asyncio.to_thread(places.exchange, new, volume)
                 done.append((new, volume))
         except DataError:
-            # In reverse: of several volumes none may keep files of another point in time.
+            # in reverse: of several volumes none may keep the files of another point in time
             for new, volume in reversed(done):
                 await asyncio.to_thread(places.exchange, new, volume)
             raise

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a backup's archives go: a folder on this machine, or a command that reads each from its standard input.
+"""Where a backup stores its archives: in a folder on this machine, or in a command that reads each from its standard input.
 
-A folder may be on a disk or a share that stops answering: each piece is written in its own thread with a deadline, so
-that nothing but the backup waits.
+The folder may be on a disk or share that stops answering. Each piece is therefore written by a separate thread with a
+deadline, so that only the backup waits.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ from agent.model.secrets import blotter, secrets_in
 
 Value = TypeVar("Value")
 
-STALL_S = 600.0  # for a piece: a disk that spins up, a command that uploads
+STALL_S = 600.0  # for one piece: a disk that spins up, a command that uploads
 _PIECE = 256 * 1024
-_SAID = 2000  # characters of what a command printed last
-_LAST_WORDS_S = 1.0  # for output that is still under way when a command has ended
+_SAID = 2000  # characters of a command's last output
+_LAST_WORDS_S = 1.0  # for output still in transit when a command has ended
 _STAMP = r"-(\d{8}T\d{6}Z)\.tar"
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """One archive; `path` None: a command took it. `at`: when it was begun, in unix seconds, of one in a folder."""
+    """One archive. `path` is None if a command took it. `at`: the start of the backup in unix seconds, for an archive
+    in a folder.
+    """
 
     volume: str
     path: Path | None
@@ -52,14 +54,14 @@ class Archive:
 
 
 class FolderTarget:
-    """The folder is never made: on a disk that is not mounted it would fill the router's flash."""
+    """A folder. It is never created: if its disk is not mounted, that would fill the router's flash."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
 
     async def look(self) -> None:
-        """Raises DataError where there is no such folder, PathError where it does not answer."""
-        # never made here: where its disk is not mounted, backups would fill the router's flash
+        """Raises DataError if the folder does not exist, PathError if it does not answer."""
+        # never created here: if its disk is not mounted, backups would fill the router's flash
         if wrong := await asyncio.to_thread(PATHS.ask, no_folder, str(self._folder)):
             raise DataError(wrong)
         if await asyncio.to_thread(PATHS.ask, mode_of, str(self._folder)) is None:
@@ -68,10 +70,12 @@ class FolderTarget:
     async def take(
         self, volume: str, file: str, pieces: AsyncIterator[bytes], names: Mapping[str, str]
     ) -> Archive:
-        """Writes an archive; it is in the folder once it was read back. Raises DataError, and what the pieces raise."""
+        """Writes an archive; it appears in the folder after it was read back. Raises DataError, and what
+        the pieces raise.
+        """
         del names
         path = self._folder / file
-        # an archive that was cut short must not look like a backup
+        # an incomplete archive must not look like a backup
         partial = path.with_name(f".{file}{_PARTIAL}")
         with _Files() as files:
             try:
@@ -96,7 +100,7 @@ class FolderTarget:
         return Archive(volume=volume, path=path, size=size, sha256=found)
 
     async def archives(self, backup: str, volumes: Iterable[str]) -> list[Archive]:
-        """Those of a backup, newest first. Raises DataError, PathError."""
+        """The archives of a backup, newest first. Raises DataError, PathError."""
         await self.look()
         with _Files() as files:
             return await files.do(self._archives, backup, tuple(volumes))
@@ -108,9 +112,9 @@ class FolderTarget:
                 if name := re.fullmatch(re.escape(f"{backup}-{volume}") + _STAMP, entry.name):
                     path, state = Path(entry.path), entry.stat(follow_symlinks=False)
                     if not stat.S_ISREG(state.st_mode):
-                        continue  # it would count as one of those that are kept
+                        continue  # it would count as one of the archives to keep
                     digest = ""
-                    with contextlib.suppress(PathError):  # the one that is to be restored is told
+                    with contextlib.suppress(PathError):  # reported when that archive is to be restored
                         digest = _stated(path)
                     found.append(
                         Archive(
@@ -120,22 +124,22 @@ class FolderTarget:
         return sorted(found, key=lambda each: str(each.path)[-20:], reverse=True)
 
     async def newest(self, backup: str, volume: str) -> Path:
-        """The newest archive of a volume. Raises DataError where there is none."""
+        """The newest archive of a volume. Raises DataError if there is none."""
         found = await self.archives(backup, [volume])
         if not found or found[0].path is None:
             raise DataError(f"{self._folder} holds no archive of volume {volume}")
         return found[0].path
 
     async def keep_only(self, backup: str, volumes: Iterable[str], count: int) -> None:
-        """Removes older archives than the newest `count` of each volume, and what was never finished."""
-        # Per volume: one that was added later would push the only archive of another out.
+        """Removes all but the newest `count` archives of each volume, and leftovers of unfinished ones."""
+        # per volume: otherwise archives of a volume that was added later would push out the only one of another
         for volume in volumes:
             old = (await self.archives(backup, [volume]))[count:]
             with _Files() as files:
                 for each in old:
                     await files.do(_remove, each.path)
 
-        # What an agent that was killed has left.
+        # leftovers of an agent that was killed
         def remove_partial() -> None:
             for left in self._folder.glob(f".{backup}-*{_PARTIAL}"):
                 left.unlink(missing_ok=True)
@@ -144,8 +148,8 @@ class FolderTarget:
             await files.do(remove_partial)
 
     async def verify(self, path: Path) -> None:
-        """Compares an archive with the sha256 beside it, where there is one. Raises DataError, PathError."""
-        # Looked at before it is opened: opening a FIFO waits for a writer.
+        """Compares an archive with the sha256 beside it, if there is one. Raises DataError, PathError."""
+        # checked before opening: opening a FIFO waits for a writer
         mode = await asyncio.to_thread(PATHS.ask, mode_of, str(path))
         if mode is None:
             raise DataError(f"there is no file {path}")
@@ -168,22 +172,22 @@ class FolderTarget:
 
 
 class CommandTarget:
-    """A shell command for each archive. What it prints is kept where it fails."""
+    """A shell command that is run for each archive. Its output is reported if it fails."""
 
     def __init__(self, command: str, *, stall_s: float = STALL_S) -> None:
         self._command = command
         self._stall_s = stall_s
 
     async def look(self) -> None:
-        """Whether the command is there, the shell tells."""
+        """Nothing to check: the shell reports a command that does not exist."""
 
     async def take(
         self, volume: str, file: str, pieces: AsyncIterator[bytes], names: Mapping[str, str]
     ) -> Archive:
-        """Feeds it. Raises DataError where it ends with another code than 0, or takes nothing for too long."""
+        """Feeds the command. Raises DataError if it exits with a code other than 0, or accepts nothing for too long."""
         del file
         said = _Said()
-        # asyncio's own pipe for the output would keep `wait` until all have closed it, also those that the command leaves
+        # with asyncio's own pipe `wait` would return only after processes that the command leaves behind have closed it too
         try:
             process = await asyncio.create_subprocess_exec(
                 *("/bin/sh", "-c", self._command),
@@ -201,12 +205,12 @@ class CommandTarget:
         try:
             if process.stdin is None:
                 raise DataError("the command has no input")
-            with contextlib.suppress(ConnectionError):  # it has ended: its code tells
+            with contextlib.suppress(ConnectionError):  # it has ended: its exit code tells why
                 async for piece in pieces:
                     digest.update(piece)
                     size += len(piece)
                     process.stdin.write(piece)
-                    # only as fast as it takes it: nothing of a volume is kept in our memory
+                    # only as fast as the command reads, so that nothing of a volume is buffered in our memory
                     await asyncio.wait_for(process.stdin.drain(), self._stall_s)
                 process.stdin.close()
                 await asyncio.wait_for(process.stdin.wait_closed(), self._stall_s)
@@ -215,7 +219,7 @@ class CommandTarget:
         except TimeoutError as exc:
             raise DataError(f"the command did nothing for {self._stall_s:g} s") from exc
         finally:
-            if process.returncode is None:  # with all that it started: it leads its own session
+            if process.returncode is None:  # kills all its children too, because it leads its own session
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             reading.cancel()
@@ -226,20 +230,20 @@ class CommandTarget:
 
 
 class _Said:
-    """The end of what a command prints, at any time: what it leaves running may hold its output open for ever."""
+    """Collects the end of a command's output. Processes that it leaves behind may keep the output open for ever."""
 
     def __init__(self) -> None:
         self._end, self.into = os.pipe()
         self.text = ""
 
     def close(self) -> None:
-        """Where nothing was started."""
+        """Closes the pipe if no process was started."""
         os.close(self.into)
         os.close(self._end)
 
     async def read(self) -> None:
-        """Until all have closed it, or the task is cancelled."""
-        # Our copy of the writing end, or the reader would never see the end of the program's output.
+        """Reads until all writers have closed the pipe, or the task is cancelled."""
+        # close our copy of the writing end, or the reader would never see the end of the output
         os.close(self.into)
         stream = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
@@ -247,7 +251,7 @@ class _Said:
             lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(self._end, "rb", 0)
         )
         try:
-            # Only the end is kept: programs say last why they failed.
+            # keep only the end, where programs report why they failed
             while piece := await stream.read(4096):
                 self.text = (self.text + piece.decode("utf-8", "replace"))[-_SAID:]
         finally:
@@ -255,7 +259,7 @@ class _Said:
 
 
 class _Files:
-    """A thread for the files of one archive. One that hangs is left behind, and does not keep the agent from ending."""
+    """A thread for the files of one archive. A thread that hangs is abandoned, and does not keep the agent from ending."""
 
     def __enter__(self) -> _Files:
         self._hangs = False
@@ -270,8 +274,7 @@ class _Files:
         found: Future[Value] = Future()
         self._asked.put((found, functools.partial(work, *args)))
         try:
-            # A share that does not answer holds each call for its own time: after the first no other one is
-            # waited for.
+            # a share that does not answer would hold up each call: after the first one none is waited for
             async with asyncio.timeout(0 if self._hangs else STALL_S):
                 return await asyncio.wrap_future(found)
         except TimeoutError as exc:
@@ -287,12 +290,12 @@ def _serve(asked: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> 
         if found.set_running_or_notify_cancel():
             try:
                 found.set_result(work())
-            except BaseException as exc:  # noqa: BLE001 - the one who waits gets it
+            except BaseException as exc:  # noqa: BLE001 - the caller gets the error
                 found.set_exception(exc)
 
 
 def _created(path: Path) -> BinaryIO:
-    """For root alone: a volume may hold passwords."""
+    """Creates a file that only root can read, because a volume may hold passwords."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
@@ -302,12 +305,12 @@ def _synced(file: BinaryIO) -> None:
 
 
 async def _digest(files: _Files, path: Path) -> str:
-    """From the disk and not from memory, as far as the kernel lets go of it."""
+    """The sha256 of a file, read from the disk and not from memory as far as the kernel allows."""
     digest = hashlib.sha256()
 
     def opened_cold() -> BinaryIO:
         file = path.open("rb")
-        # Otherwise a disk that lost the data would pass, with the pages that were just written still in memory.
+        # otherwise a disk that lost the data would pass, because the pages just written are still in memory
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return file
 
@@ -333,12 +336,12 @@ def _in_place(partial: Path, path: Path, digest: str) -> None:
 def _begun(stamp: str) -> float:
     try:
         return calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))
-    except ValueError:  # digits that are no time: not a name of ours
+    except ValueError:  # digits that are not a time: not a name of ours
         return 0.0
 
 
 def _stated(path: Path) -> str:
-    """Raises PathError if the checksum beside it is not a regular file."""
+    """The sha256 stored beside an archive, "" if there is none. Raises PathError if it is not a regular file."""
     path = _sum_file(path)
     try:
         if mode_of(str(path)) is None:

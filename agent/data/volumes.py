@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Volumes as tar archives, out and in, as they stream by: nothing is held in memory, and nothing of a volume is run.
+"""Volumes as tar archives, exported and imported as streams. Nothing is held in memory, and no program of a volume is run.
 
-The engine has no call for a volume's files, but its calls for a container's archive (Engine API, /containers/{id}/archive)
-work on a container that was created and never started. So a helper is made: a container of an image without any file, with
-the volume mounted. That works with each volume driver and with an engine on another machine, and it is the engine that
-follows links, never we: what a container left in its volume cannot lead us anywhere. Helpers carry a label and go at once;
-those of an agent that was killed go when the next one starts.
+The engine has no call for a volume's files, but its archive calls for containers (Engine API,
+/containers/{id}/archive) work on a container that was created and never started. So we create a helper: a container
+of an empty image, with the volume mounted. This works with every volume driver and with an engine on another machine.
+The engine resolves links, not we, so a link in a volume cannot lead us anywhere. Helpers have a label and are removed
+at once; those of a killed agent are removed when the next one starts.
 
-Files are touched directly only where that is safe: see `agent.data.places`.
+Files are accessed directly only where that is safe: see `agent.data.places`.
 """
 
 from __future__ import annotations
@@ -32,35 +32,36 @@ from agent.wire.tar import Member, TarError, TarReader, folder_archive, rooted
 
 logger = logging.getLogger(__name__)
 
-_AT = "volume"  # where a helper has it
-_HEAD_S = 600.0  # a slow disk, a large folder, a container that stops slowly
+_AT = "volume"  # mount point of the volume in a helper
+_HEAD_S = 600.0  # long enough for a slow disk, a large folder, a container that stops slowly
 _EMPTY = bytes(1024)  # a tar archive without members
-_SAVED = "saved"  # in the place of a run, of what outlives it
+_SAVED = "saved"  # in place of a run's id, for what outlives the agent
 _MOUNTING = frozenset({"running", "restarting", "paused"})
 _NAME_LIMIT = 4096
 
 
 class Manual(Protocol):
-    """Who keeps containers as a copy needs them. `agent.runtime.loop` implements it."""
+    """Keeps containers as a copy needs them. `agent.runtime.loop` implements it."""
 
     async def begin_copy(self, volumes: Iterable[str]) -> frozenset[str]:
-        """Leaves the sections that mount one of them alone from now on, once nothing is being done to them.
+        """Makes passes skip the sections that mount one of the volumes, once no operation on them is in progress.
 
-        For `end_copy`. Raises ConflictError where that takes too long.
+        Returns their keys for `end_copy`. Raises ConflictError if that takes too long.
         """
         ...
 
     async def end_copy(self, keys: frozenset[str]) -> None:
-        """They are the reconciler's again."""
+        """Gives these sections back to the reconciler."""
 
     def managed(self, containers: Iterable[str]) -> frozenset[str]:
-        """Those ids that are ours."""
+        """The container ids that we manage."""
         ...
 
 
 class Volumes:
-    """Belongs to one event loop. `instance`: of this agent. `journal`: a file that says which containers are stopped for
-    a copy, in the run directory: it outlives the agent, and with a power cut they start anyway."""
+    """Belongs to one event loop. `instance` returns this agent's id. `journal` is a file that lists the containers stopped
+    for a copy. It is in the run directory, which outlives the agent; after a power failure containers start anyway.
+    """
 
     def __init__(
         self, engine: DockerStream, manual: Manual, *, instance: Callable[[], str], journal: Path
@@ -73,25 +74,25 @@ class Volumes:
         self._one_pause = asyncio.Lock()
         self._one_image = asyncio.Lock()
         self._helpers = 0
-        self._image = ""  # that helpers are made of
+        self._image = ""  # the image of helpers
         self._here: bool | None = None
 
     # archives
 
     async def inspect(self, name: str) -> Volume:
-        """Raises EngineError: 404 for no such volume."""
+        """The volume. Raises EngineError, 404 if it does not exist."""
         return await self._engine.call("GET", f"/volumes/{name}", read=places.volume_of)
 
     async def open(self, name: str, path: str = "", *, stop: bool = False) -> EngineResponse:
-        """A file or folder of a volume as tar, "" for all of it. Closing the response ends the copy.
+        """A file or folder of a volume as tar, "" for the whole volume. Closing the response ends the copy.
 
-        `stop`: the managed containers that mount it are stopped until then. Raises EngineError, DataError.
+        With `stop` the managed containers that mount it are stopped until then. Raises EngineError, DataError.
         """
         inside = checked_path(path)
         return await self._open(name, f"/{_AT}/{inside}" if inside else f"/{_AT}/.", stop=stop)
 
     async def _open(self, name: str, query: str, *, stop: bool = False) -> EngineResponse:
-        # asked for first: the engine makes each volume that a new container mounts, also one that nobody has
+        # checked first, because the engine creates a missing volume that a new container mounts
         await self.inspect(name)
         ending = contextlib.AsyncExitStack()
         try:
@@ -110,10 +111,10 @@ class Volumes:
     async def put(
         self, name: str, body: AsyncIterable[bytes], path: str = "", *, stop: bool = False
     ) -> TarReader:
-        """Unpacks a plain tar into a folder of a volume, over what is there.
+        """Unpacks a plain tar into a folder of a volume, over existing files.
 
-        Of an archive that is damaged, what comes before the damage may be there then: `agent.data.restore` is for what must
-        be whole. Raises EngineError, DataError.
+        If the archive is damaged, the files before the damage may have been unpacked: use `agent.data.restore` for
+        all or nothing. Raises EngineError, DataError.
         """
         inside = checked_path(path)
         await self.inspect(name)
@@ -124,12 +125,12 @@ class Volumes:
             checked = Checked(body)
             await self._unpack(helper, f"/{_AT}/{inside}", checked)
             if checked.root is not None and not inside:
-                # mode and owner of the root are passed over by the engine where it unpacks into that folder
+                # when the engine unpacks into a folder it ignores mode and owner of the archive's root entry
                 await self._unpack(helper, "/", folder_archive(checked.root, f"{_AT}/"))
             return checked.reader
 
     async def list(self, name: str, path: str = "") -> Listing:
-        """The entries of a folder. Raises EngineError: 404 for no such path; DataError for what is not a folder."""
+        """The entries of a folder. Raises EngineError, 404 if the path does not exist; DataError if it is not a folder."""
         inside = checked_path(path)
         volume = await self.inspect(name)
         if volume.is_plain and await self.are_here():
@@ -137,10 +138,9 @@ class Volumes:
         return await self._list_by_archive(name, inside)
 
     async def _list_by_archive(self, name: str, inside: str) -> Listing:
-        """All of the folder's archive goes through here, of which only the first headers are kept."""
+        """Lists by reading the folder's whole archive, of which only the first headers are kept."""
         found: dict[str, Member] = {}
-        # Reading on to the end is the price: the connection could not be used again, and the engine would log an
-        # error.
+        # read to the end: otherwise the engine would log an error
         reader = TarReader()
         async with await self._open(name, f"/{_AT}/{inside}/.") as response:
             async for piece in response.chunks():
@@ -149,16 +149,16 @@ class Volumes:
                 except TarError as exc:
                     raise EngineError(f"the engine sent a damaged archive: {exc}") from exc
                 for member in members:
-                    # One more than is shown tells that there is more.
+                    # one more than is shown proves that there are further ones
                     entry = rooted(member.name)
                     if entry and "/" not in entry and len(found) <= places.LISTED:
                         found[entry] = member
         return places.sorted_listing(inside, found)
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Volume:
-        """A new volume of the local driver. Raises ConflictError where there is one, EngineError."""
+        """Creates a volume of the local driver. Raises ConflictError if it exists, EngineError."""
         try:
-            # Asked first, as creating one that is there succeeds, and gives the existing one with all its files.
+            # checked first: creating an existing volume succeeds and returns it with all its files
             await self.inspect(name)
         except EngineError as exc:
             if exc.status != 404:
@@ -169,11 +169,11 @@ class Volumes:
         return await self._engine.call("POST", "/volumes/create", body=body, read=places.volume_of)
 
     async def remove(self, name: str) -> None:
-        """Raises EngineError; fine where there is no such volume."""
+        """Removes a volume. Raises EngineError; a missing volume is fine."""
         await self._quietly("DELETE", f"/volumes/{name}", fine=(404,))
 
     async def discard(self, name: str) -> None:
-        """Removes a volume that was made here; where that fails, the next agent does it."""
+        """Removes a volume that was created here; after a failure the next agent does it."""
         try:
             await self.remove(name)
         except EngineError as exc:
@@ -181,7 +181,7 @@ class Volumes:
 
     @asynccontextmanager
     async def temporary(self, copy_of: str) -> AsyncIterator[Volume]:
-        """A volume that goes at the end, or when the next agent starts."""
+        """A volume that is removed at the end of the block, or when the next agent starts."""
         labels = {LABEL_OWNER: OWNER, LABEL_HELPER: self._mark(), LABEL_COPY_OF: copy_of}
         made = await self.create(f"ucidockd-{secrets.token_hex(6)}", labels)
         try:
@@ -190,17 +190,17 @@ class Volumes:
             await finished(self.discard(made.name))
 
     async def create_saved(self, copy_of: str, key: str) -> Volume:
-        """A volume that stays, for `saved`."""
+        """Creates a volume that stays, for `saved`."""
         labels = {LABEL_OWNER: OWNER, LABEL_HELPER: f"{self._instance()}/{_SAVED}"}
         labels |= {LABEL_COPY_OF: copy_of, LABEL_SAVED: key}
         return await self.create(f"ucidockd-saved-{secrets.token_hex(6)}", labels)
 
     async def saved(self, key: str) -> tuple[Volume, ...]:
-        """What this agent saved under a key."""
+        """The volumes that this agent saved under a key."""
         return tuple(each for each in await self.all_saved() if each.labels.get(LABEL_SAVED) == key)
 
     async def all_saved(self) -> tuple[Volume, ...]:
-        """What this agent saved."""
+        """All volumes that this agent saved."""
         return await self._labelled(f"{LABEL_HELPER}={self._instance()}/{_SAVED}")
 
     async def _labelled(self, label: str) -> tuple[Volume, ...]:
@@ -211,25 +211,25 @@ class Volumes:
             read=lambda body: tuple(map(places.volume_of, body.get("Volumes") or ())),
         )
 
-    # containers that wait for a copy
+    # containers that are stopped for a copy
 
     @asynccontextmanager
     async def stopped(self, volumes: Iterable[str], *, all_of_them: bool = False) -> AsyncIterator[Pause]:
-        """The managed containers that mount one of the volumes are stopped while the block runs, and start again after it,
-        also when the agent is killed meanwhile. `all_of_them`: no other container may use it.
+        """Stops the managed containers that mount one of the volumes while the block runs. They start again after it,
+        even if the agent is killed. With `all_of_them` no other container may use a volume.
 
         Raises ConflictError, EngineError.
         """
         names = frozenset(volumes)
         async with self._one_pause:
-            # passes are told first: they would take a container that was stopped here for drift, and start it
+            # tell the passes first: they would take a container stopped here for drift, and start it
             keys = await self._manual.begin_copy(names)
             pause = Pause(self._engine, self._journal)
             try:
                 mounting = await self.mounting(names)
                 managed = self._manual.managed(mounting)
-                # Read by others while it is copied is bearable, exchanged under them is not: that is for the caller to
-                # say.
+                # other containers may read a volume during a copy, but must not use it during an exchange: the caller
+                # decides
                 others = sorted(mounting[each] for each in mounting.keys() - managed)
                 if others and all_of_them:
                     raise ConflictError(
@@ -255,7 +255,7 @@ class Volumes:
             found |= await self._engine.call("GET", "/containers/json", query=query, read=_names)
         return found
 
-    # helpers
+    # helper containers
 
     def _mark(self) -> str:
         return f"{self._instance()}/{self._run}"
@@ -264,13 +264,14 @@ class Volumes:
     async def _helper(self, volume: str, *, read_only: bool) -> AsyncIterator[str]:
         """The id of a container that has the volume at `/volume`."""
         async with self._helper_image() as image:
-            # never started, so it needs no program: the engine mounts the volume for each archive that is asked for
+            # never started, so it needs no program: the engine mounts the volume for each archive call
             mount = {
                 "Type": "volume",
                 "Source": volume,
                 "Target": f"/{_AT}",
                 "ReadOnly": read_only,
-                "VolumeOptions": {"NoCopy": True},  # else files of the image go into an empty volume
+                # otherwise files of the image would be copied into an empty volume
+                "VolumeOptions": {"NoCopy": True},
             }
             body = {
                 "Image": image,
@@ -293,7 +294,7 @@ class Volumes:
 
     @asynccontextmanager
     async def _helper_image(self) -> AsyncIterator[str]:
-        # shared by all copies under way, and gone with the last
+        # shared by all copies in progress, and removed after the last one
         async with self._one_image:
             self._image = self._image or await self._import()
             self._helpers += 1
@@ -311,15 +312,15 @@ class Volumes:
             await finished(leave())
 
     async def _import(self) -> str:
-        """An image without any file (POST /images/create with `fromSrc=-`, as `docker import`)."""
-        # An image of our own: pulling one would need a registry, and a router may have no internet.
+        """Creates an empty image (POST /images/create with `fromSrc=-`, like `docker import`)."""
+        # our own image, because pulling one would need a registry, and a router may be offline
         query = [("fromSrc", "-"), ("changes", f"LABEL {LABEL_HELPER}={self._mark()}")]
         headers = [("content-type", "application/x-tar")]
         response = await self._engine.open(
             "POST", "/images/create", query=query, headers=headers, body=_EMPTY
         )
         async with await response.checked():
-            # Answered with 200 before the work: what failed is in the lines.
+            # the engine answers 200 before it starts: errors are in the lines
             said = [json.loads(line) for line in (await response.read()).splitlines() if line.strip()]
         wrong = next((str(line["error"]) for line in said if "error" in line), "")
         image = str(said[-1].get("status", "")) if said else ""
@@ -370,20 +371,18 @@ class Volumes:
             pass
 
     async def are_here(self) -> bool:
-        """Whether the engine's folders are this machine's: a volume of a random name is looked for."""
+        """Whether the engine's folders are on this machine: looks for the folder of a volume with a random name."""
         if self._here is None:
-            # Asked of the file system and not of the address: an engine on a unix socket may be a proxy's.
+            # checks the file system instead of the address, because a unix socket may belong to a proxy
             async with self.temporary("") as made:
                 self._here = made.is_plain and await asyncio.to_thread(made.place.is_dir)
         return self._here
 
-    # what a killed agent left
+    # leftovers of a killed agent
 
     async def recover(self) -> None:
-        """Starts what was stopped for a copy, and removes what copies were made with. Raises EngineError, to be called
-        again.
-        """
-        # Containers first: they are down, while helpers only take space.
+        """Starts containers that were stopped for a copy, and removes helpers. Raises EngineError; call it again then."""
+        # containers first: they are down, while helpers only take space
         wrong = await Pause(self._engine, self._journal).start_left()
         query = [("all", "1"), ("filters", json.dumps({"label": [LABEL_HELPER]}))]
         for container in await self._engine.call("GET", "/containers/json", query=query, read=list):
@@ -391,7 +390,7 @@ class Volumes:
                 await self._remove_container(container["Id"])
         for volume in await self._labelled(LABEL_HELPER):
             mark = volume.labels[LABEL_HELPER]
-            if self._is_left(mark):  # what is saved is for the pass that brings its container back
+            if self._is_left(mark):  # saved data is needed by the pass that restores its container
                 await asyncio.to_thread(places.put_right, volume)
                 await self.discard(volume.name)
         query = [("filters", json.dumps({"label": [LABEL_HELPER]}))]
@@ -402,7 +401,7 @@ class Volumes:
             raise EngineError(wrong[0])
 
     def _is_left(self, mark: object) -> bool:
-        """Made by this agent in an earlier life; others may be at work on the same engine."""
+        """Whether an earlier run of this agent made it; other agents may work on the same engine."""
         instance, _, run = str(mark or "").partition("/")
         return instance == self._instance() and run not in (self._run, _SAVED)
 
@@ -416,25 +415,25 @@ class Pause:
         self.containers: list[str] = []
 
     async def stop(self, containers: Iterable[str]) -> None:
-        """Each in the time that it has for it. Raises EngineError."""
+        """Stops containers, each within its own stop timeout. Raises EngineError."""
         ids = [*containers]
         if not ids:
             return
-        # noted before the first stop: an agent that is killed leaves none down for good
+        # written before the first stop, so that a killed agent leaves no container stopped for good
         await asyncio.to_thread(self._note, ids)
         self.containers = ids
         for container in ids:
             response = await self._engine.open(
                 "POST", f"/containers/{container}/stop", head_timeout_s=_HEAD_S
             )
-            if response.status in (304, 404):  # it has stopped, or was removed, meanwhile
+            if response.status in (304, 404):  # it has stopped or was removed meanwhile
                 await response.close()
                 continue
             async with await response.checked():
                 pass
 
     async def start(self) -> list[str]:
-        """Starts them again; why one did not start."""
+        """Starts the containers again; returns an error for each that did not start."""
         ids, self.containers = self.containers, []
         wrong = {container: await self._start(container) for container in reversed(ids)}
         if ids:
@@ -442,23 +441,23 @@ class Pause:
         return [why for why in wrong.values() if why]
 
     async def start_left(self) -> list[str]:
-        """Starts those that an agent which was killed has stopped; those that do not start stay noted."""
+        """Starts containers that a killed agent had stopped. Those that do not start stay in the journal."""
         noted = await asyncio.to_thread(self._noted)
         wrong = {container: why for container in reversed(noted) if (why := await self._start(container))}
         if wrong:
             await asyncio.to_thread(self._note, [*wrong])
-        # The journal stays as long as one of them is down, and the next try begins with it.
+        # the journal stays while one of them is down, and the next try starts from it
         elif noted:
             await asyncio.to_thread(self._journal.unlink, missing_ok=True)
         return [*wrong.values()]
 
     async def _start(self, container: str) -> str:
         try:
-            # Started by us and not left to the pass: a container with `restart no` would stay down.
+            # started by us and not by the pass, which would leave a container with `restart no` stopped
             response = await self._engine.open(
                 "POST", f"/containers/{container}/start", head_timeout_s=_HEAD_S
             )
-            # Running already, or removed meanwhile: neither is a failure of the copy.
+            # running already, or removed meanwhile: neither is a failure of the copy
             if response.status in (304, 404):
                 await response.close()
                 return ""
@@ -482,7 +481,7 @@ class Pause:
 
 
 class Checked:
-    """An archive on its way into the engine. One that is not whole never ends for the engine: the request breaks off."""
+    """An archive on its way into the engine. If it is incomplete or damaged, the request is broken off before its end."""
 
     def __init__(self, body: AsyncIterable[bytes]) -> None:
         self.reader = TarReader()
@@ -495,23 +494,23 @@ class Checked:
             async for piece in self._body:
                 for member in self.reader.feed(piece):
                     if member.is_folder and not rooted(member.name):
-                        # The root's own entry holds the owner and mode of the whole volume.
+                        # the root's own entry has the owner and mode of the whole volume
                         self.root = member
                 yield piece
-            # An archive that is cut off ends without an error of the connection: only its own end mark tells.
+            # a cut-off archive ends without a connection error: only its end mark shows that it is complete
             self.reader.end()
         except TarError as exc:
             self.wrong = exc
             raise SourceError(str(exc)) from exc
 
     async def to_the_end(self) -> None:
-        """Reads what comes after the archive's end, which the engine does not wait for."""
+        """Reads the bytes after the archive's end, for which the engine does not wait."""
         async for piece in self:
             del piece
 
 
 def checked_path(path: str) -> str:
-    """A path in a volume, without slashes at its ends. Raises DataError."""
+    """A path in a volume, without leading or trailing slashes. Raises DataError."""
     if len(path) > _NAME_LIMIT or "\0" in path or ".." in path.split("/"):
         raise DataError("path: expected a path in the volume, without `..`")
     return rooted(path)
@@ -522,10 +521,10 @@ def _names(answer: Any) -> dict[str, str]:
 
 
 async def finished(work: Coroutine[Any, Any, None]) -> None:
-    """Carries it out to its end, even where whoever waits for it is cancelled."""
+    """Runs the work to its end, even if the caller is cancelled."""
     task = asyncio.ensure_future(work)
     try:
-        # Tidying up must not be cut short by a client that goes away in the middle of it.
+        # a client that disconnects must not interrupt the cleaning up
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
