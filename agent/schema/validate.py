@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Validates one raw section against its schema and says every mistake in words.
+"""Validates one raw section against its schema and reports every mistake in words.
 
-Before it comes `agent.uci.syntax`, after it `agent.uci.decode`, which checks what a schema cannot (sizes in
-bytes, references). jsonschema takes 3 MiB, hence it is imported at the first mistake, to say which one it is.
+`agent.uci.syntax` runs before it. `agent.uci.decode` runs after it and checks what a schema cannot (sizes in bytes,
+references). jsonschema takes 3 MiB, so it is imported at the first mistake, to find out which one it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS = ("container", "network", "volume", "stack", "backup", "auth", "notify", 
 DAEMON_KINDS = ("firewall", "globals", "proxies", "tls")  # of package dockerd: about dockerd itself
 
 
-_NOTHING = "nothing: "  # how a row of WORDS begins that has nothing to write instead
+_NOTHING = "nothing: "  # the start of a row of WORDS that suggests no other option
 
 RawValue = str | tuple[str, ...]
 
@@ -51,12 +51,13 @@ _FOR_PEOPLE = ("title", "description", "x-effect", "x-tab")
 def _kept(kind: str) -> Mapping[str, Any]:
     """A schema without its texts for forms and manuals, which a running agent never shows."""
     name = f"{kind}.schema.json"
-    try:  # in a checkout the schemas are a folder of their own, installed they lie beside this module
+    try:
+        # in a checkout the schemas are a separate folder; installed, they are package data (see `package-dir` in
+        # pyproject.toml)
         text = (Path(__file__).parents[2] / "schemas" / name).read_text(encoding="utf-8")
-    # Installed, the schemas are package data (see `package-dir` in pyproject.toml).
     except FileNotFoundError:
         text = resources.files("agent.schema").joinpath("files", name).read_text(encoding="utf-8")
-    # In memory the texts would take several times what the rules take, and a router shows them from files.
+    # the texts would take several times as much memory as the rules
     found: Mapping[str, Any] = json.loads(
         text,
         object_hook=lambda item: {
@@ -74,55 +75,54 @@ def properties(kind: str) -> Mapping[str, Mapping[str, Any]]:
 
 @functools.cache
 def _validator(kind: str) -> Draft202012Validator:
-    # Memory and time that a configuration without mistakes does not have to pay.
+    # imported here, because a configuration without mistakes needs none of it
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(_kept(kind))
 
 
 def is_list(kind: str, option: str) -> bool:
-    """Whether the option is a list by its schema, whichever way it is written."""
+    """Whether the schema defines the option as a list, however it is written."""
     return properties(kind).get(option, {}).get("type") == "array"
 
 
 def is_secret(kind: str, option: str) -> bool:
-    """Whether the option's value may never be shown; unknown options count as secret."""
+    """Whether the option's value must never be shown; unknown options count as secret."""
     return bool(properties(kind).get(option, {"writeOnly": True}).get("writeOnly", False))
 
 
 def validate(kind: str, values: Mapping[str, RawValue]) -> tuple[Mistake, ...]:
-    """All mistakes of a section, those of unknown options as warnings."""
+    """All mistakes of a section; unknown options are warnings."""
     known = properties(kind)
-    # Options that the schema does not know are told apart: `additionalProperties` would name all of them in one
-    # message.
+    # report each unknown option separately: `additionalProperties` would name all of them in one message
     instance = {name: _instance(kind, name, value) for name, value in values.items() if name in known}
     mistakes = [_unknown(kind, name) for name in values if name not in known]
-    # right sections, which are nearly all, never load jsonschema; it then finds the words for what is wrong
+    # nearly all sections are valid and never load jsonschema; for the others it finds the words for the mistake
     is_whole = instance.keys() >= set(_kept(kind).get("required", ()))
     if not is_whole or not all(_is_right(known[name], instance[name]) for name in instance):
         for error in _validator(kind).iter_errors(instance):
             mistakes.extend(_mistakes(kind, error))
-    # The same mistakes in the same order each time: a reader of the status compares them as text.
+    # in a stable order, because readers of the status compare the mistakes as text
     return tuple(sorted(mistakes, key=lambda m: (m.option, -1 if m.index is None else m.index, m.wrong)))
 
 
 def _instance(kind: str, name: str, value: RawValue) -> str | list[str]:
-    # One `option` where a list belongs is what people write for a single entry, and libuci gives it as a string.
+    # people write a single entry of a list as `option`, which libuci returns as a string
     if isinstance(value, str):
         return [value] if is_list(kind, name) else value
     return list(value)
 
 
 def _is_right(schema: Mapping[str, Any], value: str | list[str]) -> bool:
-    """As `Draft202012Validator.is_valid`, for the few keywords that the schemas of options use."""
-    # `type` is one name or a list of them; no name is part of another
+    """Like `Draft202012Validator.is_valid`, for the few keywords that the schemas of options use."""
+    # `type` is a name or a list of names, none of which is a part of another
     if isinstance(value, list):
         return "array" in schema["type"] and all(_is_right(schema["items"], item) for item in value)
     return (
         "string" in schema["type"]
         and len(value) >= schema.get("minLength", 0)
         and ("enum" not in schema or value in schema["enum"])
-        # `search` and not `fullmatch`: a pattern of JSON Schema is not anchored by itself.
+        # `search`, because a pattern in JSON Schema is not anchored
         and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)
     )
 
@@ -131,14 +131,14 @@ def _unknown(kind: str, name: str) -> Mistake:
     import difflib  # only where there is a mistake
 
     successor = successor_of(name.lower()) if kind in DAEMON_KINDS else None
-    # what people bring along from docker and compose is told by its name; likeness alone would lead them astray
+    # names from docker and compose have their own table; a guess by similarity would mislead
     meant = WORDS.get(kind, {}).get(name)
     if meant is not None:
         wrong, expected = f"is not an option of {kind} sections", meant
         if meant.startswith(_NOTHING):
             wrong, expected = f"{wrong}: {meant.removeprefix(_NOTHING)}", ""
         return Mistake(severity="warning", code="unknown-option", option=name, wrong=wrong, expected=expected)
-    # Cut, as the comparison takes time by the square of the length, and a name comes from outside.
+    # cut, because the comparison takes quadratic time, and the name comes from outside
     near = difflib.get_close_matches(name[:64].lower(), properties(kind), n=1)
     if successor is not None:
         expected = successor.text
@@ -160,7 +160,7 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
     if error.validator == "required":
         values = error.instance if isinstance(error.instance, dict) else {}
         missing = (name for name in _kept(kind)["required"] if name not in values)
-        # iter_errors reports each missing option apart, with its name in the message
+        # iter_errors reports each missing option separately, with its name in the message
         for name in missing:
             if error.message.startswith(repr(name)):
                 yield Mistake(
@@ -186,13 +186,13 @@ def _mistakes(kind: str, error: ValidationError) -> Iterator[Mistake]:
 
 def _wrong(kind: str, option: str, error: ValidationError) -> str:
     if error.validator == "type":
-        # UCI knows only strings and lists: with a list where a string belongs `option` was written as `list`.
+        # UCI knows only strings and lists: a list in place of a string means that `option` was written as `list`
         return "is a list" if isinstance(error.instance, list) else "is of the wrong type"
     if error.instance == "":
         return "is empty"
     if is_secret(kind, option):
-        # a name may be shown, a value may not
-        # People paste `TOKEN: abc` from compose files into `list env`. Up to the colon it is a name, and helps.
+        # The value must not be shown. Of `TOKEN: abc`, pasted from a compose file into `list env`, the part before
+        # the colon is only a name, and showing it helps.
         like_yaml = _LIKE_YAML.match(error.instance) if isinstance(error.instance, str) else None
         hint = f": write `{like_yaml[1]}=...`" if like_yaml else ""
         return f"the value does not have the right form{hint}"
@@ -204,7 +204,7 @@ def _wish(error: ValidationError, kind: str, option: str) -> str:
         return "a single `option`"
     schema = properties(kind).get(option, {})
     schema = schema.get("items", schema)
-    # Words of the schema come first: a pattern is nothing to show to people.
+    # the schema's words come first, because a pattern does not help people
     if "x-expected" in schema:
         return str(schema["x-expected"])
     if "enum" in schema:
@@ -212,9 +212,9 @@ def _wish(error: ValidationError, kind: str, option: str) -> str:
     return "a value"
 
 
-# Names that people bring along from `docker run`, compose and dockerman, with what to write here instead.
+# Option names of `docker run`, compose and dockerman, with what to write here instead.
 #
-# They come before a guess by likeness, which would say `internal` for `external` and cut the containers off.
+# They come before a guess by similarity, which would suggest `internal` for `external` and cut the containers off.
 
 
 _BACKGROUND = "nothing: containers always run in the background"
