@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a pasted `docker run` line is made of: words, split as a shell does, and the flags of `docker container run`.
+"""Parses a pasted `docker run` line: splits it into words like a shell, and knows the flags of `docker container run`.
 
-A flag's row names the option of a `container` section that does the same. The list is of docker/cli,
-`cli/command/container/opts.go` and `run.go`. A row without an option says why: the reason ends the sentence
-"is left out: ...". `make manual` writes docs/docker-run-flags.md from it.
+The row of a flag names the `container` option that does the same. The list is that of docker/cli,
+`cli/command/container/opts.go` and `run.go`. A row without an option has a reason, which ends the sentence "is left
+out: ...". `make manual` writes docs/docker-run-flags.md from the rows.
 
-Words are split as far as such lines need it (POSIX shell, 2.2 and 2.3). Nothing is run: a `$(...)`, and a variable without
-a value, stay in the word, which says so in `unresolved`. `shlex` does not tell `'$x'` from `"$x"`.
+Words are split as far as such lines need it (POSIX shell, 2.2 and 2.3). Nothing is executed: a `$(...)`, or a
+variable without a value, stays in the word and is noted in its `unresolved`. `shlex` would not do, because it does
+not distinguish `'$x'` from `"$x"`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """One flag. `switch`: it takes no value, except as `--flag=false`. `remark`: what docs/docker-run-flags.md adds."""
+    """One flag. `switch`: it takes no value, except as `--flag=false`. `remark`: a note for docs/docker-run-flags.md."""
 
     name: str
     option: str = ""
@@ -191,7 +192,7 @@ _ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word. `unresolved`: what only a shell could replace, as it was written."""
+    """One word. `unresolved`: the part that only a shell could replace, as it was written."""
 
     text: str
     unresolved: str = ""
@@ -199,7 +200,7 @@ class Word:
 
 class _Splitter:
     def __init__(self, text: str, variables: Mapping[str, str]) -> None:
-        # `^` and "`" at the end of a line continue it in Windows' shells
+        # in Windows' shells `^` and "`" at the end of a line continue it
         self.text = re.sub(r"[ \t](?:\\|\^|`)[ \t]*\r?\n", " ", text.replace("\r\n", "\n"))
         self.text = re.sub(r"\\\n", "", self.text)
         self.variables = variables
@@ -212,7 +213,7 @@ class _Splitter:
         text = self.text
         while self.at < len(text):
             char = text[self.at]
-            # A `#` inside of a word is no comment, as in `image#1`: pasted lines may have both.
+            # a `#` inside a word does not start a comment, as in `image#1`
             if char == "#" and self.word is None:
                 self.at = end if (end := text.find("\n", self.at)) >= 0 else len(text)
             elif char in _ENDS:
@@ -237,7 +238,7 @@ class _Splitter:
         self.word = (self.word or "") + text
 
     def _piece(self, char: str) -> None:
-        # Within single quotes nothing is special, not even a backslash (POSIX shell, 2.2.2).
+        # within single quotes nothing is special, not even a backslash (POSIX shell, 2.2.2)
         if char == "'":
             end = self.text.find("'", self.at + 1)
             if end < 0:
@@ -263,7 +264,7 @@ class _Splitter:
             if char == '"':
                 self.at += 1
                 return
-            # before any other character a backslash in double quotes stands for itself (POSIX shell, 2.2.3)
+            # in double quotes a backslash before any other character is literal (POSIX shell, 2.2.3)
             if char == "\\" and self.text[self.at + 1 : self.at + 2] in ('"', "\\", "$", "`"):
                 self._add(self.text[self.at + 1])
                 self.at += 2
@@ -287,7 +288,7 @@ class _Splitter:
                 self._add(self.text[self.at])
                 self.at += 1
                 return
-            # nothing is run, but `$(pwd)` is the folder, which may be known
+            # nothing is executed, but `$(pwd)` is the folder, which may be known
             value = self.variables.get("PWD") if (found[1] or found[2] or "").strip() == "pwd" else None
         self.at = found.end()
         self._add(found[0] if value is None else value)
@@ -296,12 +297,12 @@ class _Splitter:
 
 
 def split_commands(text: str, variables: Mapping[str, str]) -> list[list[Word]]:
-    """The commands of `text`. Raises ValueError where a quote is not closed.
+    """The commands in `text`. Raises ValueError if a quote is not closed.
 
-    Assignments on lines of their own (`TZ=Europe/Berlin`) hold for the commands after them.
+    Assignments on lines of their own (`TZ=Europe/Berlin`) apply to all commands.
     """
     known = dict(variables)
-    # one variable may be made of another: until no new one is found
+    # a variable may refer to another one: repeat until no new one is found
     while True:
         commands = _Splitter(text, known).run()
         new = {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Compose files as sections: services, networks, volumes, secrets and configs (compose-spec, 05 to 09).
 
-A project becomes a stack: its services share `option stack`, and where they name no network they meet in the stack's own.
-Volumes keep the Docker names that compose gives them (`project_name`), so data of containers made by compose is found again.
+A project becomes a stack: its services share `option stack`, and services without a network join the stack's own. Volumes
+keep the Docker names that compose gives them (`project_name`), so data of containers made by compose is found again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _INCLUDES_MAX = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposeOptions:
-    """What a compose file does not say itself.
+    """What the compose file itself does not contain.
 
-    `folder`: absolute path that relative ones start from. `profiles`: those whose services are wanted. `read_file`: reads
-    the file of an `extends` or `include`, None where only the text is there.
+    `folder`: the absolute path that relative paths start from. `profiles`: the chosen profiles. `read_file`: reads
+    the file of an `extends` or `include`; None if only the text is available.
     """
 
     project: str = ""
@@ -40,9 +40,9 @@ class ComposeOptions:
 
 
 def import_compose(source: str, conversion: Conversion, options: ComposeOptions) -> None:
-    """Add the sections for a compose file.
+    """Adds the sections for a compose file.
 
-    Raises ConfigError if it is not a compose file, or if a variable that it demands is not given.
+    Raises ConfigError if it is not a compose file, or if a variable that it requires is not given.
     """
     _Project(conversion, options).read(source)
 
@@ -56,8 +56,8 @@ class _Project:
         self.project = ""
         self.sections: dict[str, str] = {}  # service -> section
         self.dockers: dict[str, str] = {}  # service -> Docker name
-        self.networks: dict[str, str] = {}  # network of the file -> section
-        self.volumes: dict[str, str] = {}  # volume of the file -> what `list volume` calls it
+        self.networks: dict[str, str] = {}  # network in the file -> section
+        self.volumes: dict[str, str] = {}  # volume in the file -> its name in `list volume`
         self.includes = 0
 
     def read(self, source: str) -> None:
@@ -78,11 +78,11 @@ class _Project:
             self.document["services"], self._services_of if self.options.read_file else None
         )
         chosen = {name: service for name, service in services.items() if self._is_chosen(name, service)}
-        # one whose file could not be read still has the key, and says so itself
+        # a service whose file could not be read still has the key, and reports it itself
         for name in chosen:
             if "extends" in self.document["services"][name] and "extends" not in chosen[name]:
                 self.conversion.taken(f"services.{name}.extends")
-        # compose puts services without a network into one of the project; here the stack has that
+        # compose puts services without a network into the project's default network; here that is the stack's
         if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
             self.networks["default"] = self.project
         self._name_all(chosen)
@@ -97,13 +97,13 @@ class _Project:
             for name in self.document[kind]:
                 if name not in used:
                     self.conversion.left_out(f"{kind}.{name}", "no service uses it")
-        # last: which variables matter is known once all that is wanted was read
+        # last, because only now it is known which variables matter
         self._tell_variables()
 
-    # the file
+    # reading the file
 
     def loaded(self, source: str) -> dict[str, Any]:
-        """With variables replaced and `include` merged in."""
+        """The document with variables replaced and `include` merged in."""
         document = parse_text(source)
         if not isinstance(document, dict):
             raise ConfigError("it is not a compose file; expected `services:` with at least one service")
@@ -114,7 +114,7 @@ class _Project:
                 entry if isinstance(entry, str) else entry.get("path") if isinstance(entry, dict) else None
             )
             for path in listed(paths):
-                self.includes += 1  # over all levels: a file that includes itself ends here, too
+                self.includes += 1  # counted over all levels, so a file that includes itself ends here too
                 if self.options.read_file is None:
                     self.conversion.left_out(f"include {path}", "give the included file as well")
                 elif self.includes > _INCLUDES_MAX:
@@ -152,11 +152,11 @@ class _Project:
 
     def _is_chosen(self, name: str, service: Any) -> bool:
         if not isinstance(service, dict):
-            # Told and left out, not refused: the other services of the file may be right.
+            # reported and left out instead of refused: the other services of the file may be fine
             self.conversion.unknown(f"services.{name}", "expected keys such as image below it")
             return False
         profiles = [str(profile) for profile in listed(service.get("profiles"))]
-        # `*` chooses all of them, as `docker compose --profile '*'` does.
+        # `*` chooses all profiles, like `docker compose --profile '*'`
         if profiles and not (self.options.profiles & {*profiles, "*"} or "*" in self.options.profiles):
             words = " or ".join(profiles)
             self.conversion.left_out(
@@ -166,7 +166,7 @@ class _Project:
         return True
 
     def absolute(self, path: str) -> str:
-        """ "" where a relative path has no folder to start from."""
+        """The absolute path; "" for a relative path without a folder to start from."""
         if path == "~" or path.startswith("~/"):
             return normpath(join("/root", path[2:]))
         if path.startswith("/"):
@@ -183,7 +183,7 @@ class _Project:
                 f"${{{name}}}", "it is not set, so it is replaced by nothing; set it in .env"
             )
 
-    # names
+    # naming
 
     def _name_all(self, chosen: Mapping[str, Any]) -> None:
         """Names all services before anything is written, because they refer to each other."""
@@ -198,7 +198,7 @@ class _Project:
     # top-level parts
 
     def _described(self, part: str, name: str) -> tuple[dict[str, Any], bool, str]:
-        """The settings of a network or volume, whether others made it, and the Docker name that they state."""
+        """The settings of a network or volume, whether it is external, and its stated Docker name."""
         settings = self.document[part][name] or {}
         if not isinstance(settings, dict):
             self.conversion.unknown(f"{part}.{name}", "expected settings such as driver below it")
@@ -233,7 +233,7 @@ class _Project:
         else:
             sheet = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
         self.networks[name] = sheet.name
-        # by the Docker name that compose would give it, containers that compose made find each other further on
+        # with compose's Docker name, containers made by compose still find each other
         if docker != sheet.name:
             sheet.put("name", docker, f"{where}.name")
         self.conversion.taken(where)
@@ -245,7 +245,7 @@ class _Project:
 
     def _network_key(self, sheet: Sheet, where: str, key: str, value: Any) -> None:
         place = f"{where}.{key}"
-        # Read before, where the network was named.
+        # handled already when the network was named
         if key in ("external", "name") or value is None:
             return
         if key in ("driver", "internal", "attachable", "enable_ipv6"):
@@ -269,7 +269,7 @@ class _Project:
     def _ipam(self, sheet: Sheet, where: str, ipam: Mapping[str, Any]) -> None:
         options = {"subnet": "subnet", "gateway": "gateway", "ip_range": "ip_range"}
         for key, value in ipam.items():
-            # compose writes `driver: default` into files that it prints.
+            # compose writes `driver: default` into files that it prints
             if key != "config":
                 if not (key == "driver" and value == "default"):
                     self.conversion.left_out(
@@ -301,7 +301,7 @@ class _Project:
             if key not in ("external", "name") and value is not None
         }
         rest = {key: value for key, value in rest.items() if not (key == "driver" and value == "local")}
-        # without settings it needs no section: the engine makes a volume when a container names it
+        # a volume without settings needs no section: the engine creates it when a container names it
         if not rest or external:
             return
         sheet = self.conversion.sheet("volume", docker, prefix="vol")
@@ -339,10 +339,10 @@ class _Project:
         sheet.put("stack", self.project, "name")
         ServiceReader(self, name, sheet).read(service)
 
-    # what a service asks its project
+    # called by the reader of a service
 
     def volume_source(self, source: str, where: str) -> str:
-        """What `list volume` calls a volume of the file."""
+        """The name of one of the file's volumes in `list volume`."""
         if source not in self.volumes:
             self.conversion.changed(
                 where, f"the file declares no volume {source}; it is made as {self.project}_{source}"
@@ -362,7 +362,7 @@ class _Project:
         return self.networks[name]
 
     def shared_file(self, kind: str, name: str, where: str) -> str:
-        """The path on the router of a secret or config, "" with a line of the report where there is none."""
+        """The path on the router of a secret or config; "" after reporting why there is none."""
         source = self.document[kind].get(name)
         if not isinstance(source, dict):
             self.conversion.unknown(where, f"the file declares no {kind[:-1]} {name}")
@@ -386,7 +386,7 @@ class _Project:
         if content is None:
             self.conversion.unknown(where, "it has neither file, content nor environment")
             return ""
-        # sections bind files: what the compose file holds itself has to become one
+        # sections mount files, so content in the compose file has to become a file
         made = NewFile(
             path=f"{FILES}/{self.project}/{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}", content=str(content)
         )
@@ -396,13 +396,15 @@ class _Project:
 
 
 def project_name(wanted: str) -> str:
-    """A stack's name of a project's name or of its folder: lower case, as compose does, and UCI's characters."""
+    """The name of a stack, from a project's name or its folder: lower case like compose, with the characters that UCI
+    allows.
+    """
     base = basename(normpath(wanted)) if wanted else ""
     return re.sub(r"[^a-z0-9_]", "_", base.lower()).strip("_") or "app"
 
 
 def _names(value: Any) -> list[str]:
-    """Names in a list of names or of mappings with `source`, or the keys of a mapping."""
+    """The names in a list of names, or of mappings with `source`; or the keys of a mapping."""
     if isinstance(value, dict):
         return [str(key) for key in value]
     items: Iterable[Any] = listed(value)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads a compose file: YAML or JSON, interpolation, `extends`, `include`, profiles (compose-spec, 05 to 15).
 
-YAML takes PyYAML (package python3-yaml), which is imported here and only when a file is not JSON. Its resolver is that of
-YAML 1.2 as compose reads it: `22:22` is text and not a number of base 60, `yes` and `on` are text.
+YAML needs PyYAML (package python3-yaml), which is imported only if a file is not JSON. Values are resolved like YAML
+1.2, as compose does it: `22:22` is text and not a number in base 60, and `yes` and `on` are text.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from agent.errors import ConfigError
 
 TEXT_MAX = 1024 * 1024  # bytes of a compose file
-_NODES_MAX = 50_000  # values of a file with all aliases followed
+_NODES_MAX = 50_000  # values in a file with all aliases expanded
 _DEPTH_MAX = 60
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def parse_text(text: str) -> Any:
-    """The document as dicts, lists, text, numbers, booleans and None. Raises ConfigError with the line where it is wrong."""
+    """The document as dicts, lists, text, numbers, booleans and None. Raises ConfigError with the line of a mistake."""
     if len(text.encode(errors="surrogateescape")) > TEXT_MAX:
         raise ConfigError(f"the compose file is larger than {TEXT_MAX >> 20} MiB")
     if text.lstrip().startswith("{"):
         try:
             return _counted(json.loads(text))
         except ValueError:
-            pass  # YAML's flow style begins like that, too
+            pass  # YAML's flow style begins with a brace too
         except RecursionError:
             raise ConfigError("the compose file is nested too deeply") from None
     return _counted(_yaml(text))
@@ -44,7 +44,7 @@ def _yaml(text: str) -> Any:
         ) from None
 
     class Loader(yaml.SafeLoader):
-        """Plain values as YAML 1.2 has them; `!reset` and `!override` of compose are read as their value."""
+        """Resolves plain values like YAML 1.2; compose's `!reset` and `!override` are read as their value."""
 
     Loader.yaml_implicit_resolvers = {}
     for tag, pattern, first in (
@@ -57,7 +57,7 @@ def _yaml(text: str) -> Any:
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
 
     def mapping(loader: Any, node: Any) -> Any:
-        # PyYAML takes the last of two equal keys without a word; compose refuses them
+        # PyYAML silently takes the last of two equal keys; compose refuses them
         seen: dict[str, int] = {}
         for key, _ in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
@@ -70,7 +70,7 @@ def _yaml(text: str) -> Any:
         return loader.construct_mapping(node, deep=True)
 
     def number(_loader: Any, node: Any) -> Any:
-        """Decimal digits as they stand: `mode: 0444` and a port that begins with 0 keep their text."""
+        """Keeps the text of digits with a leading zero: `mode: 0444`, or a port that starts with 0."""
         value = str(node.value)
         if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", value):
             return int(value)
@@ -87,7 +87,7 @@ def _yaml(text: str) -> Any:
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     Loader.add_constructor("tag:yaml.org,2002:int", number)
-    # as it stands: `image: app:1.10` is text anyway, but a label of 1.10 would become 1.1
+    # kept as text: a label of 1.10 would otherwise become 1.1
     Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: node.value)
     Loader.add_multi_constructor("!", plain)
     try:
@@ -102,12 +102,14 @@ def _yaml(text: str) -> Any:
 
 
 def _counted(document: Any) -> Any:
-    """Aliases of aliases grow without bounds (a few lines can stand for gigabytes)."""
+    """Limits the size with aliases expanded, because nested aliases grow without bounds (a few lines can
+    mean gigabytes).
+    """
     left = _NODES_MAX
 
     def walk(value: Any, depth: int) -> None:
         nonlocal left
-        # Counted as they are walked: the document itself is small, as aliases share their values.
+        # count while walking: the document in memory is small, since aliases share their values
         left -= 1
         if left < 0 or depth > _DEPTH_MAX:
             raise ConfigError("the compose file stands for too many values")
@@ -130,7 +132,7 @@ class Interpolation:
         self.refused: dict[str, str] = {}
 
     def value(self, value: Any) -> Any:
-        """Values of mappings and lists are replaced, keys are not."""
+        """Replaces variables in the values of mappings and lists, not in keys."""
         if isinstance(value, dict):
             return {key: self.value(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -138,13 +140,13 @@ class Interpolation:
         return self.text(value) if isinstance(value, str) and "$" in value else value
 
     def text(self, text: str) -> str:
-        """One text."""
-        # By hand and not by a pattern: braces nest, as in `${A:-${B}}`.
+        """Replaces variables in one text."""
+        # without a regular expression, because braces nest, as in `${A:-${B}}`
         made, at = [], 0
         while (dollar := text.find("$", at)) >= 0:
             made.append(text[at:dollar])
             at = dollar + 1
-            # `$$` is compose's way to write a dollar sign.
+            # `$$` is compose's escape for a dollar sign
             if text.startswith("$", at):
                 made.append("$")
                 at += 1
@@ -156,7 +158,7 @@ class Interpolation:
                 made.append(self._get(found[0]))
                 at = found.end()
             else:
-                # A dollar sign before anything else stands for itself.
+                # a dollar sign before anything else is literal
                 made.append("$")
         return "".join((*made, text[at:]))
 
@@ -169,7 +171,7 @@ class Interpolation:
         if not operator:
             return self._get(name)
         value, argument = self.variables.get(name), rest[len(operator) :]
-        # with a colon an empty value counts as none, as in a shell
+        # with a colon an empty value counts as unset, as in a shell
         present = bool(value) if operator.startswith(":") else value is not None
         if operator.endswith("-"):
             return value or "" if present else self.text(argument)
@@ -186,7 +188,7 @@ class Interpolation:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the brace at `start` closes, 0 where it does not."""
+    """The index at which the brace at `start` closes, 0 if it does not."""
     depth = 0
     for at in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
@@ -204,7 +206,7 @@ def parse_env(text: str) -> dict[str, str]:
         if not equals or line.startswith("#") or not _NAME.fullmatch(name.strip()):
             continue
         value = value.strip()
-        # as in a shell: in single quotes nothing is replaced, and without quotes ` #` begins a comment
+        # like a shell: single quotes prevent replacement, and without quotes ` #` starts a comment
         if value[:1] in ("'", '"') and (end := value.find(value[0], 1)) > 0:
             value = value[1:end] if value[0] == "'" else _unescaped(value[1:end])
         else:
@@ -231,16 +233,17 @@ _JOINED = frozenset({
 def resolve_extends(
     services: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]] | None
 ) -> dict[str, Any]:
-    """Services with what they extend merged in. `read`: the services of another file, None where there is none to read.
+    """The services with what they extend merged in. `read` returns the services of another file; None if no file can
+    be read.
 
-    Raises ConfigError for a circle, or for a service that is missing.
+    Raises ConfigError for a circle, or for a service that does not exist.
     """
     done: dict[str, Any] = {}
 
     def whole(
         name: str, among: Mapping[str, Any], chain: tuple[str, ...], source: str = ""
     ) -> dict[str, Any]:
-        # by file and name: a circle may go through several files, each of which has a service of that name
+        # by file and name: a circle may go through several files that each have a service of that name
         here = f"{source}: {name}" if source else name
         if here in chain:
             raise ConfigError(f"services.{name}.extends: it extends itself through {' and '.join(chain)}")
@@ -269,7 +272,7 @@ def resolve_extends(
 
 
 def merge(base: Any, over: Any, key: str = "") -> Any:
-    """`over` on `base`: mappings by key, the lists that compose joins, everything else is replaced (compose-spec, 13)."""
+    """Merges `over` into `base`: mappings by key, some lists by joining; everything else is replaced (compose-spec, 13)."""
     if key in ("environment", "labels", "annotations", "sysctls"):
         return {**pairs(base), **pairs(over)}
     if isinstance(base, dict) and isinstance(over, dict):
@@ -278,7 +281,7 @@ def merge(base: Any, over: Any, key: str = "") -> Any:
         }
         return {**base, **joined}
     if key in _JOINED and isinstance(base, list) and isinstance(over, list):
-        # two things cannot be at one place of the container: the later one takes it
+        # two entries cannot have the same target in the container: the later one wins
         if key in ("volumes", "devices"):
             targets = {_target(item) for item in over}
             base = [item for item in base if _target(item) not in targets]

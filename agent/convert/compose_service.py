@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One service of a compose file as a `container` section (compose-spec, 05-services.md).
 
-`KEYS` is the table: each key of the specification with its option, with its own reader, or with the reason why it
+The table `KEYS` has every key of the specification: with its option, with its own reader, or with the reason why it
 is left out.
 """
 
@@ -21,7 +21,7 @@ from agent.model.quantities import TRUE_WORDS
 if TYPE_CHECKING:
     from agent.convert.compose import _Project
 
-OWN = "x-ucidockd"  # options that compose has no key for, as a mapping
+OWN = "x-ucidockd"  # a mapping of options for which compose has no key
 _CONDITIONS = {
     "service_started": "started",
     "service_healthy": "healthy",
@@ -76,7 +76,7 @@ class ServiceReader:
         elif row.read is not None:
             told = len(self.conversion.report)
             row.read(self, where, value)
-            # each key has a line in the report, also one in which a reader found nothing to speak of
+            # each key needs a line in the report, even if its reader found nothing
             if told < len(self.conversion.report):
                 return
             if value in ([], {}, ""):
@@ -96,7 +96,7 @@ class ServiceReader:
             items = listed(value)
             for at, item in enumerate(items):
                 self.put(row.option, text(item), f"{where}[{at}]" if isinstance(value, list) else where)
-            # An empty list is a key that was read, and says nothing.
+            # an empty list was read, but sets nothing
             if not items:
                 self.conversion.taken(where)
         elif isinstance(value, dict | list):
@@ -105,8 +105,8 @@ class ServiceReader:
             self.put(row.option, text(value), where)
 
     def put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
-        """Set an option and say so."""
-        # The sheet knows the schema: a key that compose has and we do not is told by its own name.
+        """Sets an option and reports it."""
+        # ask the schema, so that a key without a counterpart is reported by its own name
         if not self.sheet.knows(option):
             self.conversion.left_out(where, "sections have no such option")
             return
@@ -119,13 +119,14 @@ class ServiceReader:
     # networks
 
     def _alias(self) -> list[str]:
-        """The service's name, where neither the section nor the container has it."""
+        """An alias with the service's name, unless the section or the container has that name."""
         known = (self.project.dockers[self.name], self.sheet.name)
         return [] if self.name in known else [f"alias={self.name}"]
 
     def networks(self, where: str, value: Any) -> None:
         named = value if isinstance(value, dict) else {text(item): None for item in listed(value)}
-        ranked = sorted(named.items(), key=lambda pair: -_priority(pair[1]))  # the first has the lead with us
+        # for us the first network is the main one
+        ranked = sorted(named.items(), key=lambda pair: -_priority(pair[1]))
         for name, settings in ranked:
             place = f"{where}.{name}"
             section = self.project.network_section(str(name), place)
@@ -137,8 +138,8 @@ class ServiceReader:
             self.sheet.put("network", ",".join(dict.fromkeys(parts)), place)
 
     def _endpoint(self, where: str, key: str, value: Any) -> list[str]:
-        """Settings of a network entry."""
-        # `priority` orders networks for older engines; here the order of the entries does.
+        """The settings of one network entry."""
+        # `priority` orders networks for older engines; in a section the order of the entries does that
         if value is None or key == "priority":
             self.conversion.taken(where)
             return []
@@ -181,14 +182,13 @@ class ServiceReader:
         for at, item in enumerate(listed(value)):
             service, _, alias = text(item).partition(":")
             place = f"{where}[{at}]"
-            # In a compose file that was cut out of a larger one links lead nowhere.
+            # links of a file that was cut out of a larger one may lead nowhere
             if service not in self.project.sections:
                 self.conversion.left_out(place, f"there is no service {service}")
                 continue
             self._depend(service, "started", place)
             if alias and alias != service:
-                # Links of compose give a name in one container only; a network's names hold for all of its
-                # members.
+                # a link gives a name in one container only; names in a network apply to all its members
                 self.conversion.left_out(place, f"{service} keeps its own name; {alias} does not resolve")
             else:
                 self.conversion.changed(place, f"names resolve in the network; it starts after {service}")
@@ -203,7 +203,7 @@ class ServiceReader:
                 continue
             target, published = text(item.get("target")), text(item.get("published"))
             address = text(item.get("host_ip"))
-            # compose takes IPv6 addresses with and without brackets; UCI needs them, as a colon parts the entry.
+            # compose accepts IPv6 addresses without brackets; UCI needs them, because colons separate the parts of an entry
             address = f"[{address}]" if ":" in address and not address.startswith("[") else address
             protocol = text(item.get("protocol") or "tcp")
             entry = f"{published}:{target}" if published else target
@@ -222,7 +222,7 @@ class ServiceReader:
                 self._long_volume(place, item)
                 continue
             source, colon, rest = text(item).partition(":")
-            # Without a source it is an anonymous volume, as in docker.
+            # without a source it is an anonymous volume, as in docker
             if not colon:
                 self.put("volume", source, place)
             elif source.startswith((".", "~", "/")) or "/" in source:
@@ -240,7 +240,7 @@ class ServiceReader:
 
     def _long_volume(self, where: str, item: Mapping[str, Any]) -> None:
         fields: list[tuple[str, str]] = []
-        # "" has no effect here: the engine is never asked to make a missing folder, and OpenWrt has no SELinux
+        # "" has no effect here: we never ask the engine to create a missing folder, and OpenWrt has no SELinux
         inner = {
             "bind": {
                 "propagation": "bind-propagation",
@@ -256,7 +256,7 @@ class ServiceReader:
                 for name, setting in value.items():
                     known = inner[key].get(name)
                     if known == "tmpfs-mode" and isinstance(setting, int):
-                        # mount takes the octal number that YAML has read
+                        # YAML has read an octal number; mount wants its octal digits
                         fields.append((known, f"{setting:o}"))
                     elif known:
                         fields.append((known, text(setting)))
@@ -299,7 +299,7 @@ class ServiceReader:
                 self.put("device", text(item), f"{where}[{at}]")
 
     def mounted_files(self, where: str, value: Any) -> None:
-        """Secrets and configs: files, bound where the container looks for them."""
+        """Secrets and configs: files, mounted where the container expects them."""
         kind = where.rpartition(".")[2]
         for at, item in enumerate(listed(value)):
             place = f"{where}[{at}]"
@@ -309,7 +309,7 @@ class ServiceReader:
             target = text(long.get("target")) or (name if kind == "secrets" else f"/{name}")
             if not path:
                 continue
-            # Where compose puts secrets of a relative name.
+            # compose's folder for secrets with a relative target
             if not target.startswith("/"):
                 target = f"/run/secrets/{target}"
             for key in long.keys() & {"uid", "gid", "mode"}:
@@ -334,7 +334,7 @@ class ServiceReader:
             place = f"{where}[{at}]" if isinstance(value, list) else where
             path = self.project.absolute(written)
             if not path:
-                # Without the folder a relative path would be looked for below `/`.
+                # without a folder a relative path would be looked up below `/`
                 self.conversion.left_out(place, "give the folder of the compose file, or an absolute path")
                 continue
             self.put(
@@ -350,7 +350,7 @@ class ServiceReader:
         option, words = where.rpartition(".")[2], self._split(where, value)
         if words is None:
             return
-        # An empty list in a section is no list at all, so that the image's command would run after all.
+        # a section cannot have an empty list: the image's command would run after all
         if not words and option == "command":
             self.conversion.left_out(where, "a section cannot empty the image's command")
             return
@@ -359,7 +359,9 @@ class ServiceReader:
         self.conversion.taken(where)
 
     def _split(self, where: str, value: Any) -> list[str] | None:
-        """Compose splits text as a shell does, and runs none. None, with a line of the report, where it cannot be split."""
+        """Splits text like a shell, as compose does, without running one. None, after reporting it, if it
+        cannot be split.
+        """
         try:
             return shlex.split(value) if isinstance(value, str) else [text(item) for item in listed(value)]
         except ValueError:
@@ -373,7 +375,7 @@ class ServiceReader:
         self.conversion.taken(where)
 
     def profiles(self, where: str, _value: Any) -> None:
-        """A service that is read at all is in a profile that was chosen."""
+        """Only services of chosen profiles are read, so the key needs nothing more."""
         self.conversion.taken(where)
 
     def restart(self, where: str, value: Any) -> None:
@@ -395,7 +397,7 @@ class ServiceReader:
         for service, settings in named.items():
             place = f"{where}.{service}"
             settings = settings if isinstance(settings, dict) else {}
-            # A dependency on a service that a profile leaves out: compose ignores it too.
+            # a profile leaves that service out: compose ignores the dependency too
             if service not in self.project.sections:
                 self.conversion.left_out(place, "there is no such service among those that are chosen")
                 continue
@@ -419,7 +421,7 @@ class ServiceReader:
         if not isinstance(value, dict):
             self.conversion.unknown(where, "expected keys such as test below it")
             return
-        # Goes before all other keys, as it does in compose: they are about a check that is switched off.
+        # checked first, as in compose: the other keys concern a health check that is switched off
         if value.get("disable") in (True, "true"):
             self.put("health_cmd", "none", f"{where}.disable")
             return
@@ -444,7 +446,7 @@ class ServiceReader:
     def _test(self, where: str, value: Any) -> None:
         words = value if isinstance(value, list) else ["CMD-SHELL", text(value)]
         kind, rest = (text(words[0]), [text(word) for word in words[1:]]) if words else ("NONE", [])
-        # compose takes both ways to write it, as a list and as a word.
+        # compose accepts it as a list and as a word
         if kind == "NONE" or value == "NONE":
             self.put("health_cmd", "none", where)
         elif kind == "CMD-SHELL":
@@ -456,14 +458,13 @@ class ServiceReader:
             self.conversion.unknown(where, "expected CMD, CMD-SHELL or NONE first")
 
     def hook(self, where: str, value: Any) -> None:
-        """`post_start` and `pre_stop`: compose takes a list of commands, a section one."""
+        """`post_start` and `pre_stop`: compose takes a list of commands, a section only one."""
         for at, item in enumerate(listed(value)):
             for key, wish in item.items() if isinstance(item, dict) else [("command", item)]:
                 place = f"{where}[{at}].{key}"
                 if key != "command":
                     self.conversion.left_out(place, "the command runs as the container does")
-                # The first one only: a hook of ours is one command with one exit code, that decides what happens
-                # next.
+                # only the first: our hook is one command, whose exit code decides what happens next
                 elif at:
                     self.conversion.left_out(place, "a section runs one command: write a script for all")
                 elif words := self._split(place, wish):
@@ -539,7 +540,7 @@ class ServiceReader:
 
     def _resources(self, where: str, value: Mapping[str, Any]) -> None:
         limits = {"cpus": "cpus", "memory": "memory", "pids": "pids_limit"}
-        # Reservations of memory have an option; those of processors mean something to a swarm only.
+        # memory reservations have an option; processor reservations matter only in a swarm
         for group, known in (("limits", limits), ("reservations", {"memory": "memory_reservation"})):
             for key, item in (value.get(group) or {}).items():
                 place = f"{where}.{group}.{key}"
@@ -563,7 +564,7 @@ class ServiceReader:
                 )
 
     def _restart_policy(self, where: str, value: Mapping[str, Any]) -> None:
-        # As in compose: a policy without a condition is for any end.
+        # like compose: a policy without a condition applies to any exit
         condition = text(value.get("condition") or "any")
         policy = {"none": "no", "on-failure": "on-failure", "any": "always"}.get(condition)
         if policy is None:
@@ -579,7 +580,7 @@ class ServiceReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key of a service: an option with the form of its value, a reader, or a reason."""
+    """One key of a service: an option with the form of its value, a reader, or the reason to leave it out."""
 
     option: str = ""
     form: str = ""  # "" one value, `flag`, `list`, `pairs`
@@ -720,7 +721,7 @@ def _priority(settings: Any) -> int:
 
 
 def _gpu(item: Any) -> str:
-    """As `docker run --gpus` takes it."""
+    """The form of `docker run --gpus`."""
     if not isinstance(item, dict):
         return text(item)
     ids = [text(word) for word in listed(item.get("device_ids"))]

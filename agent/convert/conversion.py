@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an import makes: sections, files, and a report with a line for each flag or key.
+"""The result of an import: sections, files, and a report with a line for each flag or key.
 
-Whatever `decode` refuses in the new sections leaves them again, and the report says why: what comes out passes
-`ucidockd check` beside the sections that are there.
+Parts of the new sections that `decode` refuses are removed again, and the report says why. So the result passes
+`ucidockd check` together with the existing sections.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TEXT_MAX = 300  # characters of one line of the report
 
 
 class Verdict(StrEnum):
-    """What became of a flag or key."""
+    """What happened to a flag or key."""
 
     TAKEN = "taken"
     CHANGED = "changed"
@@ -34,7 +34,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line of the report. `where`: `--publish`, `services.web.ports[0]`; `text` is "" for what was simply taken."""
+    """One line of the report. `where`: `--publish`, `services.web.ports[0]`; `text` is "" if the key was simply taken."""
 
     where: str
     verdict: Verdict
@@ -50,7 +50,7 @@ class NewFile:
 
 
 class Sheet:
-    """A section in the making: options in the order in which they came."""
+    """A section under construction, with options in the order in which they were set."""
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
@@ -59,11 +59,10 @@ class Sheet:
         self.sources: dict[tuple[str, int | None], str] = {}  # where each value came from, for the report
 
     def put(self, option: str, value: str, where: str = "") -> None:
-        """Set an option, or add an item to a list."""
+        """Sets an option, or adds an item to a list."""
         if not is_list(self.kind, option):
             self.options[option] = value
-            # Where each value came from is kept by its place: a mistake of the section is told at the line of the
-            # file.
+            # kept, so that a mistake in the section is reported at its place in the source
             self.sources[option, None] = where
             return
         items = self.options.setdefault(option, [])
@@ -72,7 +71,7 @@ class Sheet:
         items.append(value)
 
     def put_words(self, option: str, words: list[str], where: str) -> None:
-        """Set an option that may be text or a list to a list."""
+        """Sets an option that may be text or a list to a list."""
         self.options[option] = words
         self.sources[option, None] = where
 
@@ -86,14 +85,14 @@ class Sheet:
         return found if isinstance(found, list) else [found]
 
     def drop(self, option: str, index: int | None) -> str:
-        """Take a value out again; where it came from."""
+        """Removes a value again; returns where it came from."""
         items = self.options.get(option)
         if index is None or not isinstance(items, list):
             self.options.pop(option, None)
             return next((w for (o, _), w in self.sources.items() if o == option), "")
         where = self.sources.get((option, index), "")
         del items[index]
-        # the items behind it move up, and so does where they came from
+        # items after it move up, and their sources with them
         rest = [self.sources.get((option, at), "") for at in range(len(items) + 1) if at != index]
         self.sources = {place: w for place, w in self.sources.items() if place[0] != option}
         self.sources |= {(option, at): w for at, w in enumerate(rest)}
@@ -102,7 +101,7 @@ class Sheet:
         return where
 
     def section(self) -> Section:
-        """As the UCI parser would have read it."""
+        """The section as the UCI parser would have read it."""
         order = list(properties(self.kind))  # name and image first
         known = sorted(
             self.options.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order)
@@ -117,9 +116,9 @@ class Sheet:
 
 @dataclass(slots=True, kw_only=True)
 class Conversion:
-    """All that one import makes. `taken_names`: sections that are there already, which no new one may be called.
+    """Everything that one import makes. `taken_names`: names of existing sections, which new ones must not use.
 
-    `networks_there`: the Docker names of networks that have a section already, and its name.
+    `networks_there`: Docker name -> section of networks that have a section already.
     """
 
     taken_names: set[str] = field(default_factory=set)
@@ -129,22 +128,22 @@ class Conversion:
     files: list[NewFile] = field(default_factory=list)
 
     def sheet(self, kind: str, name: str, *, prefix: str = "") -> Sheet:
-        """A new section whose name is `name` where that is free, else with the prefix or a number."""
+        """Adds a section named `name` if that is free, else with the prefix or a number."""
         sheet = Sheet(kind, self.free_name(name, prefix=prefix))
         self.taken_names.add(sheet.name)
         self.sheets.append(sheet)
         return sheet
 
     def free_name(self, name: str, *, prefix: str = "") -> str:
-        """UCI allows letters, digits and `_`, and each name once in a file."""
+        """A free section name: UCI allows letters, digits and `_`, and each name once per file."""
         base = re.sub(r"[^A-Za-z0-9_]", "_", name)
-        base = base if len(base) > 1 else f"app_{base}"  # Docker wants two characters at least
+        base = base if len(base) > 1 else f"app_{base}"  # Docker requires at least two characters
         longer = re.sub(r"[^A-Za-z0-9_]", "_", f"{prefix}_{name}") if prefix else base
         numbered = (f"{longer}{number}" for number in range(2, len(self.taken_names) + 3))
         return next(found for found in (base, longer, *numbered) if found not in self.taken_names)
 
     def note(self, where: str, verdict: Verdict, text: str = "") -> None:
-        """A line of the report. Texts never hold a secret."""
+        """Adds a line to the report. Secrets are hidden."""
         self.report.append(Line(where=where, verdict=verdict, text=hidden_text(text)[:_TEXT_MAX]))
 
     def taken(self, where: str) -> None:
@@ -165,9 +164,9 @@ class Conversion:
         *,
         read_file: Callable[[str], str] | None = None,
     ) -> tuple[Issue, ...]:
-        """Take out what `decode` refuses beside the sections in `packages`; the warnings that remain."""
+        """Removes what `decode` refuses together with the sections in `packages`; returns the remaining warnings."""
         written = {file.path: file.content for file in self.files}
-        # what is taken out may have been named by something else, which is refused then: until nothing is
+        # repeat until nothing is removed: something may refer to what was removed, and is then refused too
 
         def read(path: str) -> str:
             return written[path] if path in written or read_file is None else read_file(path)
@@ -193,9 +192,10 @@ class Conversion:
         return decode(every, paths={}, read_file=read_file).issues
 
     def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
-        """Starts at the end, so that indexes stay valid. If its name or image is wrong, the whole section goes."""
-        # What the section's own check refused would keep the whole file from being committed: it is taken out,
-        # and said in the report.
+        """Removes refused values, from the end so that indexes stay valid. With a wrong name or image the whole
+        section goes.
+        """
+        # a refused value would keep the whole file from being committed
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
             sheet = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""
@@ -206,12 +206,12 @@ class Conversion:
                     self.left_out(f"{sheet.kind} {sheet.name}", f"{place}{issue.message}{wish}")
                 continue
             where = sheet.drop(issue.option, issue.index) or f"{sheet.name}.{issue.option}"
-            # The line that said "taken" is replaced: it must not stand beside the one that says why it was not.
+            # replace the line that said "taken", which contradicts the new one
             self.report = [line for line in self.report if line.where != where]
             self.left_out(where, f"{issue.message}{wish}")
 
     def as_json(self, warnings: Iterable[Issue] = ()) -> dict[str, Any]:
-        """The answer of `POST /v1/import`. The sections hold what the request held, secrets as well."""
+        """The answer of `POST /v1/import`. The sections contain what the request contained, including secrets."""
         sections = tuple(sheet.section() for sheet in self.sheets)
         return {
             "sections": [
@@ -227,7 +227,7 @@ class Conversion:
             "text": format_file(Package(name=PACKAGE, sections=sections)).strip("\n") + "\n"
             if sections
             else "",
-            # what a line is about is shown as it was written, and may hold a secret
+            # `where` quotes the source, and may contain a secret
             "report": [{**asdict(line), "where": hidden_text(line.where)} for line in self.report],
             "files": [asdict(file) for file in self.files],
             "warnings": [issue.text() for issue in warnings],

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sections as `docker run` lines and as a compose file: the inverse of `run_line` and `compose`.
 
-Both go from the options of `agent.uci.encode` through the tables of the imports. What docker has no words for (waiting for
-a disk, a USB device by its number) is said in a comment. The text holds what the sections hold, secrets as well.
+Both start from the options of `agent.uci.encode` and use the tables of the imports. A comment mentions what docker cannot
+express (waiting for a disk, a USB device by its number). The text contains what the sections contain, including secrets.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from agent.model.entries import parse_endpoint
 from agent.model.resources import Container, Network, Volume
 from agent.uci.encode import encode_container, encode_network, encode_volume
 
-# options of our own: they are about when and how, not about the container
+# options of our own: they concern when and how, not the container itself
 _OURS = (
     "adopt", "depends_on", "enabled", "gate", "grace", "on_drift", "on_unhealthy", "pull", "remove_volumes", "rollback",
     "stack", "state", "update", "update_age", "update_window", "wait_for", "strategy", "hold_cmd", "hold_limit", "pre_stop",
     "pre_stop_timeout", "post_start", "post_start_timeout", "webui", "backup_before_update",
 )  # fmt: skip
-# how docker writes an option, where it has several words for it
+# the flag that is written for an option, if docker has several
 _FLAGS = {
     flag.option: flag for flag in reversed(tuple(BY_NAME.values())) if flag.option and flag.name not in (
         "dns-option", "link-local-ip", "mount", "net", "net-alias", "network-alias", "no-healthcheck",
@@ -63,7 +63,7 @@ def _items(value: str | tuple[str, ...]) -> tuple[str, ...]:
 def export_run(
     containers: Iterable[Container], networks: Iterable[Network] = (), volumes: Iterable[Volume] = ()
 ) -> str:
-    """Shell lines that make the same containers, with the networks and volumes that they need."""
+    """Shell lines that create the same containers, with the networks and volumes that they need."""
     lines = [_create("network", network.name, _options(network)) for network in networks]
     lines += [_create("volume", volume.name, _options(volume)) for volume in volumes]
     lines += [_run(container) for container in containers]
@@ -77,7 +77,7 @@ def _create(kind: str, name: str, options: Options) -> str:
             continue
         flag = f"--{option.replace('_', '-')}"
         switch = option in ("internal", "attachable", "ipv6")
-        # `--internal` alone would do, but `--ipv6=false` is not the same as nothing.
+        # with the value, because `--ipv6=false` is not the same as no flag
         words += [
             part
             for item in _items(value)
@@ -109,7 +109,7 @@ def _run(container: Container) -> str:
                 notes.append(flag)
             else:
                 parts.append(flag)
-    if entrypoint:  # the flag takes one word, the others come before the command
+    if entrypoint:  # the flag takes a single word; the others come before the command
         parts.append(shlex.join(["--entrypoint", entrypoint[0]]))
     parts.append(shlex.join([str(options["image"]), *entrypoint[1:], *command]))
     return "\n".join([*notes, " \\\n  ".join(parts)])
@@ -121,7 +121,7 @@ def _flags(option: str, value: str | tuple[str, ...]) -> Iterator[str]:
             name, *settings = item.split(",")
             words = (setting.partition("=") for setting in settings)
             rest = [f"{_NETWORK_WORDS.get(key, key)}={text}" for key, _, text in words]
-            # docker takes settings only behind `name=`
+            # docker allows settings only after `name=`
             yield shlex.join(["--network", ",".join([f"name={name}", *rest]) if rest else name])
     elif option == "network_mode":
         yield shlex.join(["--network", str(value)])
@@ -156,12 +156,12 @@ def export_compose(
     *,
     project: str = "",
 ) -> str:
-    """A compose file (YAML) of the containers, with the networks and volumes that they need."""
+    """A compose file (YAML) with the containers, and the networks and volumes that they need."""
     listed = list(containers)
     document: dict[str, Any] = {"name": project} if project else {}
     names = {container.section: container.name for container in listed}
     document["services"] = {container.name: _service(container, names) for container in listed}
-    # each has its name stated: compose would put the project's before it, and make another one
+    # names are explicit: compose would otherwise add the project's name, and create another object
     declared = {network.name: network for network in networks}
     used = dict.fromkeys(endpoint.network for container in listed for endpoint in container.spec.endpoints)
     if used:
@@ -204,8 +204,8 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
         elif option not in _OURS:
             service.setdefault(OWN, {})[option] = value if isinstance(value, str) else list(value)
     if not container.spec.endpoints and container.spec.network_mode is None:
-        service["network_mode"] = "bridge"  # compose would make a network
-    # `option mac_address` is that of the first network, and compose has a place for it there
+        service["network_mode"] = "bridge"  # otherwise compose would create a network
+    # `option mac_address` belongs to the first network, and so does compose's key
     if "mac_address" in options and service.get("networks"):
         first = next(iter(service["networks"]))
         settings = service["networks"][first] or {}
@@ -246,7 +246,7 @@ def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:
         settings |= {"gw_priority": endpoint.gw_priority} if endpoint.gw_priority is not None else {}
         found[endpoint.network] = settings or None
     count = len(found)
-    if count > 1:  # compose has no order, the first has the lead with us
+    if count > 1:  # mappings have no order in compose; for us the first network is the main one
         for position, name in enumerate(found):
             found[name] = {**(found[name] or {}), "priority": count - position}
     return {"networks": found}
@@ -256,7 +256,7 @@ def _depends(value: str | tuple[str, ...], names: Mapping[str, str]) -> dict[str
     words = {"": "service_started", "started": "service_started", "healthy": "service_healthy"}
     words["completed"] = "service_completed_successfully"
     split = (item.partition(":") for item in _items(value))
-    # A section that is not exported cannot be waited for: compose would refuse the file.
+    # a section that is not exported cannot be waited for: compose would refuse the file
     wanted = {names[section]: words[condition] for section, _, condition in split if section in names}
     return (
         {"depends_on": {name: {"condition": condition} for name, condition in wanted.items()}}
@@ -293,13 +293,13 @@ _WRITERS: Mapping[str, Any] = {
     "ulimit": _ulimits,
     "volume": lambda value: {
         "volumes": list(_items(value))
-    },  # the short form has propagation and `nocopy`, too
+    },  # the short form covers propagation and `nocopy` too
     "volumes_from": lambda value: {"volumes_from": [f"container:{item}" for item in _items(value)]},
 }
 
 
 def _network(name: str, network: Network | None) -> dict[str, Any]:
-    # No section describes it: compose is told that it exists, and must not make one of its own.
+    # without a section the network exists already, and compose must not create it
     if network is None:
         return {"name": name, "external": True}
     options = _options(network)
@@ -331,7 +331,7 @@ def _volume(name: str, volume: Volume | None) -> dict[str, Any]:
 
 
 def _escaped(value: Any) -> Any:
-    """`$` would begin a variable."""
+    """Escapes `$`, which would begin a variable."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -340,7 +340,7 @@ def _escaped(value: Any) -> Any:
 
 
 def _yaml(value: Mapping[str, Any], depth: int) -> Iterator[str]:
-    """Block style with every text in JSON's quotes, which YAML 1.2 reads alike; so it needs no library."""
+    """Block style with every text in JSON's quotes, which YAML 1.2 reads the same way; so it needs no library."""
     space = "  " * depth
     for key, item in value.items():
         if isinstance(item, dict) and item:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is asked of an import and an export, and the answers, for every door alike."""
+"""Requests for import and export, and their answers, for HTTP, ubus and the command line."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TEXT_MAX = 1024 * 1024  # characters
 class ImportRequest:
     """`run` (shell text, or the words of one command) or `compose` (YAML or JSON).
 
-    `folder`: absolute path that relative ones start from. `env`: the text of a `.env` file. `profiles`, `project`: of
-    compose. `commit` writes the sections and files.
+    `folder`: the absolute path that relative paths start from. `env`: the text of a `.env` file. `profiles`,
+    `project`: for compose. `commit` writes the sections and files.
     """
 
     run: str | tuple[str, ...] = ""
@@ -53,9 +53,9 @@ def convert(
     read_file: Callable[[str], str],
     read_compose: Callable[[str], str] | None = None,
 ) -> Imported:
-    """The sections for a request beside those in `packages`. Raises ConfigError where there is nothing to import.
+    """The sections for a request, next to those in `packages`. Raises ConfigError if there is nothing to import.
 
-    `read_file`: reads what sections name. `read_compose`: reads further compose files; None: the request is all there is.
+    `read_file` reads files that sections name. `read_compose` reads further compose files; None if there are none.
     """
     if bool(request.run) is bool(request.compose):
         raise ConfigError("give either a docker run line or a compose file")
@@ -63,8 +63,7 @@ def convert(
         raise ConfigError(f"the folder {request.folder[:64]!r} is not an absolute path")
     variables = parse_env(request.env)
     there = packages[PACKAGE].sections if PACKAGE in packages else ()
-    # Names that exist are taken into account from the start, so that references inside the import lead to the sections
-    # that it makes.
+    # know the existing names from the start, so that references inside the import lead to its own sections
     conversion = Conversion(
         taken_names={section.name for section in there},
         networks_there={
@@ -91,16 +90,16 @@ def convert(
 
 
 def export(form: str, names: Sequence[str], desired: Desired) -> str:
-    """The text of `GET /v1/export`: containers by section or Docker name, all of them where none is named.
+    """The text of `GET /v1/export`: containers by section or Docker name; without names all of them.
 
-    It holds what the sections hold, secrets as well. Raises ConfigError for a name that no section has.
+    It contains what the sections contain, including secrets. Raises ConfigError for an unknown name.
     """
     if form not in FORMS:
         raise ConfigError(f"{form[:64]!r} is not a format; expected run or compose")
     chosen = [desired.container(name) for name in names] if names else desired.containers
     if not chosen:
         raise ConfigError("no container is declared")
-    # docker makes them one after the other: one that shares another's network has to find it
+    # docker creates them in this order: a container that shares another's network must come after it
     by_section = {container.section: container for container in chosen}
     order = prerequisites_first(
         {section: {d.section for d in c.policy.depends_on} for section, c in by_section.items()}

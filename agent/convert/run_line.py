@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`docker run` lines as sections. Also `docker create`, `docker network create`, `docker volume create`, and podman's.
+"""`docker run` lines as sections; also `docker create`, `docker network create`, `docker volume create`, and podman's.
 
-Source of the flags: `command_line`; of their values: docker/cli, `opts/` and `cli/command/container/opts.go`.
+The flags are in `command_line`. Their values follow docker/cli, `opts/` and `cli/command/container/opts.go`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.errors import ConfigError
 
 _ENGINES = ("docker", "podman", "nerdctl")
 _BEFORE = ("sudo", "doas", "exec", "nohup", "time", "$", "#", "%", ">", "env")
-# docker's own flags that stand before the command and take a value
+# docker's global flags that take a value; they stand before the command
 _GLOBAL = (
     "-H",
     "--host",
@@ -32,7 +32,7 @@ _GLOBAL = (
 )
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _MODES = ("bridge", "host", "none")
-# docker's words for a setting of one network, and ours
+# docker's name for a setting of one network -> ours
 _SETTINGS = {
     "alias": "alias",
     "network-alias": "alias",
@@ -76,10 +76,10 @@ def import_run(
     folder: str = "",
     variables: Mapping[str, str] | None = None,
 ) -> None:
-    """Add the sections for `text`: shell text with any number of commands, or the words of one.
+    """Adds the sections for `text`: shell text with any number of commands, or the words of one command.
 
-    `folder`: absolute path that relative ones start from, and `$PWD`; "" where it is not known.
-    Raises ConfigError where there is no `docker run`, or a quote is not closed.
+    `folder`: the absolute path that relative paths start from, also the value of `$PWD`; "" if it is not known.
+    Raises ConfigError if there is no `docker run`, or a quote is not closed.
     """
     known = {"HOME": "/root", **({"PWD": folder} if folder else {}), **(variables or {})}
     try:
@@ -89,7 +89,7 @@ def import_run(
     found = [_command(command) for command in commands]
     if not any(verb in ("run", "create") for verb, _ in found):
         raise ConfigError("there is no `docker run` in it; expected a line such as docker run -d nginx")
-    # networks and volumes first: containers name them
+    # networks and volumes first, because containers refer to them
     order = {"network create": 0, "volume create": 0}
     networks = dict(conversion.networks_there)
     for (verb, words), command in sorted(
@@ -104,9 +104,9 @@ def import_run(
 
 
 def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
-    """What a command does (`run`, `network create`), and its words after that; "" for what is not docker's."""
+    """What a command does (`run`, `network create`), and the words after that; "" if it is not a docker command."""
     at = 0
-    # people paste lines with their prompt, `sudo`, and variables before them
+    # people paste lines with a prompt, `sudo` or variables in front
     while at < len(words) and (words[at].text in _BEFORE or re.match(r"[A-Za-z_]\w*=", words[at].text)):
         at += 1
     if at == len(words) or basename(words[at].text) not in _ENGINES:
@@ -131,7 +131,7 @@ def _second(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
 def _other(conversion: Conversion, verb: str, words: Sequence[Word]) -> None:
     shown = " ".join(word.text for word in words[:4]) + (" ..." if len(words) > 4 else "")
     name = basename(words[0].text)
-    # A variable is used where it is named; alone it says nothing.
+    # a variable is reported where it is used
     if verb == "assignment":
         return
     if verb in ("pull", "image"):
@@ -157,7 +157,7 @@ class _Container:
         self.folder = folder
         self.sheet = Sheet("container", "")
         self.networks_of: dict[str, list[tuple[str, str]]] = {}  # by Docker name: alias, ip, ...
-        # settings of the first network that came as flags of their own
+        # settings of the first network that were given as separate flags
         self.loose: list[tuple[str, str]] = []
 
     def read(self, words: Sequence[Word]) -> None:
@@ -171,7 +171,7 @@ class _Container:
             return
         name = str(sheet.options.pop("name", ""))
         base = basename(image.text).partition("@")[0].partition(":")[0]
-        # only now: a line without an image leaves no section behind
+        # only now, so that a line without an image leaves no section behind
         made = self.conversion.sheet("container", name or base)
         if name and made.name != name:
             made.put("name", name, "--name")
@@ -201,7 +201,7 @@ class _Container:
     # flags
 
     def _flags(self, words: Sequence[Word]) -> tuple[Word | None, Sequence[Word]]:
-        """Reads the flags; the image and the words after it."""
+        """Reads the flags; returns the image and the words after it."""
         at = 0
         while at < len(words):
             word = words[at]
@@ -209,7 +209,7 @@ class _Container:
             if text == "--":
                 at += 1
                 break
-            # docker stops reading flags at the image: what follows is the container's command
+            # docker stops parsing flags at the image: what follows is the container's command
             if not text.startswith("-") or text == "-":
                 break
             at += 1
@@ -221,10 +221,10 @@ class _Container:
         return (words[at], words[at + 1 :]) if at < len(words) else (None, ())
 
     def _long(self, name: str, value: Word | None, following: Sequence[Word]) -> int:
-        """How many further words it took."""
+        """Reads a long flag; returns how many further words it took."""
         flag = BY_NAME.get(name)
         if flag is None:
-            # Refused flags take no value with them: the next word is looked at by itself, and may be the image.
+            # an unknown flag takes no value: the next word is read by itself, and may be the image
             self.conversion.unknown(f"--{name}", "docker run has no such flag" + _near(name))
             return 0
         if flag.switch or value is not None:
@@ -237,7 +237,7 @@ class _Container:
         return 1
 
     def _letters(self, letters: str, unresolved: str, following: Sequence[Word]) -> int:
-        """`-itd`, `-p80:80`, `-p=80:80`, `-p 80:80` (spf13/pflag)."""
+        """Reads short flags: `-itd`, `-p80:80`, `-p=80:80`, `-p 80:80` (spf13/pflag)."""
         for at, letter in enumerate(letters):
             flag = BY_LETTER.get(letter)
             rest = letters[at + 1 :]
@@ -245,7 +245,7 @@ class _Container:
                 self.conversion.unknown(f"-{letter}", "docker run has no such flag")
                 return 0
             if not flag.switch:
-                # As the docker CLI reads it: the first letter that takes a value takes all of the rest.
+                # like the docker CLI: the first letter that takes a value takes all the rest
                 if rest:
                     self._flag(flag, Word(rest.removeprefix("="), unresolved))
                     return 0
@@ -269,7 +269,7 @@ class _Container:
             else:
                 self.conversion.left_out(where, flag.reason)
             return
-        # what is written alike in a section needs no more than its row in the table of flags
+        # a flag without a function of its own needs only its row in the table
         special = _SPECIAL.get(flag.name)
         if special is not None:
             special(self, where, word.text)
@@ -287,7 +287,7 @@ class _Container:
         else:
             self.conversion.taken(place)
 
-    # flags whose value is written differently
+    # flags whose value has another form in a section
 
     def name(self, where: str, value: str) -> None:
         self._put("name", value.lstrip("/"), where)
@@ -309,12 +309,12 @@ class _Container:
             self._put("health_cmd", "none", where)
 
     def health_cmd(self, where: str, value: str) -> None:
-        """A list is docker's exec form, which the flag cannot say."""
+        """A string; a list in a section would be docker's exec form, which the flag cannot express."""
         self.sheet.options.pop("health_cmd", None)
         self._put("health_cmd", value, where)
 
     def path(self, path: str) -> str:
-        """Absolute, or "" where that needs a folder which is not known."""
+        """The absolute path; "" if that needs a folder that is not known."""
         if path.startswith("~/") or path == "~":
             return normpath(join("/root", path[2:]))
         if path.startswith("/"):
@@ -330,7 +330,7 @@ class _Container:
 
     def volume(self, where: str, value: str) -> None:
         source, colon, rest = value.partition(":")
-        # Docker takes `./data` from the folder of the shell; a bare word without a slash is a volume's name.
+        # docker resolves `./data` from the shell's folder; a word without a slash is the name of a volume
         if colon and (source.startswith((".", "~")) or ("/" in source and not source.startswith("/"))):
             path = self.path(source)
             if not path:
@@ -353,7 +353,7 @@ class _Container:
         self.conversion.changed(shown, f"`list {option} '{text}'`" + (f"; {lost}" if lost else ""))
 
     def network(self, where: str, value: str) -> None:
-        """A name, or docker's long form `name=...,alias=...,ip=...`."""
+        """A network's name, or docker's long form `name=...,alias=...,ip=...`."""
         name, settings = value, []
         if "=" in value:
             name = ""
@@ -365,7 +365,7 @@ class _Container:
                 else:
                     self.conversion.left_out(f"{where} {key}", "list network has no such setting")
         shown = f"{where} {value}"
-        # The default bridge is what a section without `list network` gets.
+        # a section without `list network` is on the default bridge
         if name in ("default", ""):
             self.conversion.taken(shown)
         elif name.startswith("container:"):
@@ -380,14 +380,14 @@ class _Container:
         self.conversion.taken(f"{where} {value}")
 
     def _networks(self, made: Sheet) -> None:
-        """Networks have sections; one that has none yet gets one, and takes over a network that exists."""
+        """Networks need sections: one that has none gets a section, which takes over an existing network."""
         modes = [name for name in self.networks_of if name in _MODES]
         if len(self.networks_of) == len(modes) <= 1:
             mode = modes[0] if modes else ""
             for key, value in self.loose:
                 if key == "mac" and mode in ("", "bridge"):
                     made.put("mac_address", value, "--mac-address")
-                    mode = ""  # the default bridge, which the address is for
+                    mode = ""  # the address was for the default bridge
                     continue
                 where = next(flag for flag, known in _SETTINGS.items() if known == key)
                 self.conversion.left_out(f"--{where} {value}", "it needs a --network with a name")
@@ -399,7 +399,7 @@ class _Container:
             section = name if name in _MODES else self.networks.get(name)
             if section is None:
                 section = self._new_network(name, made)
-                # a section may name only addresses of its network's subnet, which the line does not tell
+                # a section accepts only addresses in the subnet of its network, which the line does not tell
                 for key, address in mine:
                     if key in ("ip", "ip6"):
                         wish = f"give network {section} its `list subnet`, then add it"
@@ -445,7 +445,7 @@ _SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {
 
 
 def _shown(option: str, value: str) -> str:
-    """A value in the report: variables by name alone, commands not at all."""
+    """A value in the report: only the name of a variable, and nothing of a command."""
     if option in ("env", "label", "log_opt", "annotation", "storage_opt"):
         return value.partition("=")[0]
     return "" if option in ("health_cmd", "command", "entrypoint") else value
@@ -458,7 +458,7 @@ def _near(name: str) -> str:
 
 
 def _fields(value: str) -> list[tuple[str, str]]:
-    """`a=b,c` as docker reads it: CSV with quotes."""
+    """`a=b,c` as docker parses it: CSV with quotes."""
     try:
         row = next(csv.reader([value]), [])
     except csv.Error:
@@ -478,13 +478,14 @@ _MOUNT_NAMES = {
 def mount_entry(
     fields: Sequence[tuple[str, str]], absolute: Callable[[str], str]
 ) -> tuple[str, str, str] | str:
-    """A `--mount`, or a long `volumes:` entry of compose: option, entry, and what was lost on the way; or why not.
+    """The entry for a `--mount`, or for a long entry in compose's `volumes:`: (option, entry, what was lost); or the
+    reason why there is none.
 
-    `absolute`: makes a path absolute, "" where it cannot.
+    `absolute` makes a path absolute; it returns "" if it cannot.
     """
     values: dict[str, str] = {}
     lost: list[str] = []
-    # the command line and compose say the same with other names for some of it
+    # the command line and compose use different names for some fields
     for key, text in fields:
         key = _MOUNT_NAMES.get(key, key)
         if key in (
@@ -547,7 +548,7 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
     sheet = conversion.sheet(kind, name, prefix="net" if kind == "network" else "vol")
     if sheet.name != name:
         sheet.put("name", name)
-    # the line may have been run before: what it made is then taken over with its data
+    # the line may have been run before: take over what it created, with its data
     sheet.put("adopt", "1")
     if kind == "network":
         networks[name] = sheet.name
@@ -561,9 +562,9 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
 
 
 def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
-    """Flags with their values; "" and the word for what stands alone."""
+    """Flags with their values; "" with the word for an argument without a flag."""
     at = 0
-    # Not argparse: a line of another docker version may have flags that it would stop at.
+    # not argparse, which would stop at unknown flags of other docker versions
     while at < len(words):
         text = words[at].text
         flag, equals, value = text.partition("=")
@@ -572,7 +573,7 @@ def _pairs(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
             yield "", words[at - 1]
         elif equals:
             yield flag, Word(value, words[at - 1].unresolved)
-        # A word after a switch is not its value: `--rm nginx`.
+        # a word after a switch is not its value: `--rm nginx`
         elif flag.lstrip("-") in _SWITCHES or at == len(words):
             yield flag, Word("true")
         else:
