@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one way in which we write files: whole or not at all."""
+"""Writes files completely or not at all. All files of ours are written here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import BinaryIO
 def atomic_write(
     path: Path, data: bytes, *, mode: int | None = None, last_check: Callable[[], None] = lambda: None
 ) -> None:
-    """`atomic_file` with these bytes."""
+    """Writes these bytes with `atomic_file`."""
     with atomic_file(path, mode=mode, last_check=last_check) as file:
         file.write(data)
 
@@ -23,15 +23,15 @@ def atomic_write(
 def atomic_file(
     path: Path, *, mode: int | None = None, last_check: Callable[[], None] = lambda: None
 ) -> Iterator[BinaryIO]:
-    """Temporary file, fsync, rename, fsync of the directory; symlinks are followed as `uci commit` does.
+    """Writes a temporary file, then fsync, rename, fsync of the directory. Symlinks are followed, as `uci commit` does.
 
-    `mode` None keeps the mode (and owner) of the file that is there, 0600 for a new one. `last_check` is called when
-    nothing is left but the rename, and prevents it by raising. Raises OSError, and what the writer raises; then the old
-    file is as it was and no temporary file is left.
+    With `mode` None the mode (and owner) of an existing file is kept; a new file gets 0600. `last_check` is called
+    just before the rename, and prevents it by raising. Raises OSError, and what the writer raises; then the old file
+    is unchanged and no temporary file is left.
     """
     target = path.resolve()
     old = target.stat() if target.exists() else None
-    # in the same directory: a rename does not cross file systems
+    # in the same directory, because a rename cannot cross file systems
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.ucidockd-", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -47,12 +47,12 @@ def atomic_file(
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
-    # the new name is in the directory, whose blocks are written separately: a power cut could bring the old file back
+    # the directory's blocks are written separately: without a sync a power failure could bring the old file back
     sync_directory(target.parent)
 
 
 def sync_directory(path: Path) -> None:
-    """Makes what was created, renamed or removed in a directory survive a power cut."""
+    """Makes what was created, renamed or removed in a directory survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -61,6 +61,6 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes the temporary files of writers of `path` that were killed. Only for who is its one writer."""
+    """Removes temporary files that killed writers of `path` left behind. Call it only as the sole writer of `path`."""
     for temporary in path.parent.glob(f".{path.name}.ucidockd-*"):
         temporary.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the committed configuration into a Desired, with every mistake that is in it.
+"""Reads the committed configuration into a Desired, with every mistake in it.
 
-Without a readable /etc/config/containers there is no Desired at all: what runs is left alone. Without a readable
-/etc/config/dockerd only dockerd's settings are unknown.
+Without a readable /etc/config/containers there is no Desired, and running containers are left alone. Without a
+readable /etc/config/dockerd only dockerd's settings are unknown.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from agent.uci.syntax import Package, Section, UciSyntaxError, parse, section_te
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadResult:
-    """`desired` is None when /etc/config/containers could not be read; then `readable` has dockerd's settings and the
-    agent section, as far as it can be read or is remembered.
+    """`desired` is None if /etc/config/containers cannot be read; then `readable` has dockerd's settings and the
+    agent section, as far as they can be read or are remembered.
 
-    `agent`: the text of the agent section, to be remembered; "" where there is none.
+    `agent`: the text of the agent section, to be remembered; "" if there is none.
     """
 
     desired: Desired | None
     issues: tuple[Issue, ...] = ()
     readable: Desired = field(default_factory=Desired)
     agent: str = ""
-    texts: Mapping[str, str] = field(default_factory=dict)  # of the container sections, by their names
+    texts: Mapping[str, str] = field(default_factory=dict)  # of the container sections, by name
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # of dockerd's options: file and line
 
 
 def decode_edited(store: UciStore, package: Package) -> DecodeResult:
-    """An edited package, not yet written, beside the other ones as they are."""
+    """Decodes an edited package that is not written yet, together with the other packages."""
     packages = {package.name: package}
     for other in PACKAGES:
         if other != package.name:
@@ -60,19 +60,20 @@ def decode_edited(store: UciStore, package: Package) -> DecodeResult:
 
 
 def open_store(options: RuntimeOptions) -> UciStore:
-    """libuci through pyuci where it is installed, else our own text store."""
+    """libuci through pyuci if it is installed, else our own text store."""
     kind = PyuciStore if importlib.util.find_spec("uci") else TextUciStore
     return kind(config_dir=options.config_dir, override_dir=options.override_dir)
 
 
 def load(options: RuntimeOptions) -> LoadResult:
-    """Reads and validates. Never raises for what a user can write into the files."""
+    """Reads and validates the configuration. Never raises for what a user can write into the files."""
     return _load(open_store(options), remembered=_agent_file(options))
 
 
 def remember_agent(options: RuntimeOptions, text: str) -> None:
-    """Keeps the agent section for a start at which /etc/config/containers cannot be read: it says who starts dockerd, and
-    where the engine is. Raises OSError."""
+    """Saves the agent section for a start at which /etc/config/containers cannot be read: it says who starts dockerd,
+    and where the engine is. Raises OSError.
+    """
     path = _agent_file(options)
     if text != (path.read_text() if path.exists() else ""):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,9 +85,11 @@ def _agent_file(options: RuntimeOptions) -> Path:
 
 
 def load_given(options: RuntimeOptions, given: Given, listeners: Sequence[Listener] = ()) -> LoadResult:
-    """As `load`, were `given` committed. Writes nothing. `listeners`: what else has ports of this machine.
+    """Like `load`, as if `given` were committed. Writes nothing. `listeners`: other processes that use ports of this
+    machine.
 
-    Raises ConfigError for a package that is not ours, and UciEditError for sections that no file can hold."""
+    Raises ConfigError for a package that is not ours, and UciEditError for sections that cannot be written to a file.
+    """
     for name in (*given.texts, *given.sections):
         if name not in PACKAGES:
             raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
@@ -95,7 +98,7 @@ def load_given(options: RuntimeOptions, given: Given, listeners: Sequence[Listen
 
 
 class _Given:
-    """A store in which some packages are as given, not as committed."""
+    """A store in which some packages have given content instead of the committed one."""
 
     def __init__(self, store: UciStore, given: Given, save_dir: Path) -> None:
         self._store = store
@@ -114,7 +117,7 @@ class _Given:
             before, digest = self._before(package)
         except UciMissing:
             before, digest = Package(name=package), ""
-        # A hash of its own, so that the plan for these sections is never taken for that of the committed file.
+        # a different hash, so that the plan for these sections is never taken for that of the committed file
         given = json.dumps(sections, sort_keys=True)
         return with_sections(before, sections), hashlib.sha256(f"{digest} {given}".encode()).hexdigest()
 
@@ -124,7 +127,7 @@ class _Given:
             digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
             return parse(text, package=package, path=str(self.source_path(package))), digest
         committed, digest = self._store.load_with_hash(package)
-        # In the order of libuci: what is staged comes on top of what is committed.
+        # in libuci's order: staged changes apply on top of the committed file
         changes = read_staged(self._save_dir, package) if self._given.staged else ()
         if not changes:
             return committed, digest
@@ -152,7 +155,7 @@ def _load(
             daemon_mistakes=(f"{paths['dockerd']} cannot be read",),
         )
     if "containers" in unreadable:
-        # not applied, but dockerd may start by it, and status can say where the engine is
+        # not applied, but dockerd may start with it, and the status can say where the engine is
         readable = Desired(agent=found.agent, daemon=found.daemon, daemon_mistakes=found.daemon_mistakes)
         return LoadResult(desired=None, issues=_by_line(issues), readable=readable)
     generation = hashlib.sha256("".join(hashes).encode()).hexdigest()[:12]
@@ -176,15 +179,16 @@ _ALONE = {"containers": {"agent"}, "dockerd": {"firewall", "auth"}}
 
 
 def _rest_of(store: UciStore | _Given, name: str, remembered: Path | None) -> Package:
-    """What counts of a file that is not in UCI's syntax, where a line that is wrong costs that line; `remembered` in the
-    place of one that cannot be read at all."""
+    """The usable sections of a file with syntax errors, without the wrong lines; or `remembered` if the file cannot
+    be read at all.
+    """
     sections: tuple[Section, ...] = ()
     try:
         store.load_with_hash(name)
     except UciSyntaxError as exc:
         with contextlib.suppress(UciSyntaxError):
             sections = parse(without(exc.text, mistakes_of(exc.text, package=name)), package=name).sections
-    except ConfigError:  # its issue says so
+    except ConfigError:  # reported as an issue elsewhere
         with contextlib.suppress(OSError, UnicodeError, UciSyntaxError):
             sections = parse(remembered.read_text(), package=name).sections if remembered is not None else ()
     return Package(name=name, sections=tuple(s for s in sections if s.type in _ALONE[name]))
@@ -207,7 +211,7 @@ def _read(
         packages[name], content_hash = store.load_with_hash(name)
         hashes.append(content_hash)
     except UciMissing:
-        # the stock package brings /etc/config/dockerd; without dockerd's settings containers still can be managed
+        # a missing /etc/config/dockerd is fine: containers can be managed without dockerd's settings
         return [] if name == "dockerd" else [_issue(name, path, None, *_missing(path))]
     except UciSyntaxError as exc:
         found = mistakes_of(exc.text, package=name)
@@ -215,7 +219,7 @@ def _read(
             exc.text, name, path, found
         )
     except UciEditError:
-        raise  # of sections that are given, and no file has them
+        raise  # concerns given sections, which are in no file
     except ConfigError as exc:
         wish = "the rights of root" if isinstance(exc.__cause__, PermissionError) else "a readable UCI file"
         return [_issue(name, path, None, str(exc), wish)]
@@ -224,7 +228,7 @@ def _read(
 
 def _missing(path: str) -> tuple[str, str]:
     """Why there is no UCI file, and what is expected."""
-    # The folder may be what is missing, or a file of that name be something else: each has its own advice.
+    # the folder may be missing, or the path may be something other than a file: each gets its own advice
     try:
         mode = PATHS.ask(mode_of, path)
         wrong = PATHS.ask(no_folder, os.path.dirname(path)) if mode is None else f"it is {kind_of(mode)}"
@@ -236,14 +240,14 @@ def _missing(path: str) -> tuple[str, str]:
 
 
 def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> list[Issue]:
-    """Mistakes of options in a file with syntax errors, except those that only follow from these errors."""
+    """Mistakes in options of a file with syntax errors, except those that merely follow from these errors."""
     try:
         package = parse(without(text, found), package=name, path=path)
     except UciSyntaxError:
         return []
     starts = [section.line for section in package.sections]
     lines = {mistake.line for mistake in found}
-    # a section with a broken line may lack what stands in that line
+    # a section with a wrong line may lack the option in that line
     torn = {bisect.bisect_right(starts, line) - 1 for line in lines}
     issues = decode({name: package}, paths={name: path}, read_file=None).issues
     return [
@@ -255,7 +259,7 @@ def _others(text: str, name: str, path: str, found: tuple[FileMistake, ...]) -> 
     ]
 
 
-# whether it is a mistake does not depend on other sections
+# mistakes that do not depend on other sections
 _BY_THEMSELVES = frozenset({"unknown-option", "missing-option", "wrong-type", "encoding", "repeated"})
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The settings that container sections had, as UCI text: what was applied last, and the ones before it.
+"""The settings that each container section has had, as UCI text: the last applied ones, and those before.
 
-A file for each section, written only when what is applied says something else than before. It holds what the section
-holds, passwords among it, so it is root's (0600), and goes when the section and its container are gone.
+One file per section, written only when different settings are applied. It contains what the section contains,
+including passwords, so only root can read it (0600). It is deleted with the section and its container.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KEPT = 10  # versions of a section
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """`number` counts up from 1 and is never used again. `at`: when it was applied, unix seconds."""
+    """`number` counts from 1 and is never reused. `at`: when the version was applied, in unix seconds."""
 
     number: int
     at: float
@@ -36,23 +36,25 @@ class Version:
 
 
 class History:
-    """The versions by section. Safe to call from several threads."""
+    """The versions by section. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._newest: dict[str, int] = {}  # section -> hash of its newest text: most looks need no file
-        # section -> spec hash -> text: read, and not applied yet when it was last looked at
+        # section -> hash of its newest text, so that most calls need no file
+        self._newest: dict[str, int] = {}
+        # section -> spec hash -> text of settings that were read but not applied yet
         self._asked: dict[str, dict[str, str]] = {}
 
     def versions(self, section: str) -> tuple[Version, ...]:
-        """Oldest first; none where the file cannot be read."""
+        """The versions, oldest first; empty if the file cannot be read."""
         try:
             rows = json.loads(self._path(section).read_bytes())["versions"]
             return tuple(_version(row) for row in rows)
         except FileNotFoundError:
             return ()
-        except (OSError, ValueError, KeyError, TypeError):  # it is for people: nothing depends on it
+        except (OSError, ValueError, KeyError, TypeError):
+            # nothing depends on the history, so a damaged file is not an error
             return ()
 
     def keep_applied(
@@ -64,35 +66,35 @@ class History:
         *,
         at: float,
     ) -> None:
-        """Keeps the text that each container was made of, so that people can go back to it.
+        """Keeps the text that each container was created from, so that people can go back to it.
 
-        That is not always what its section says now: one may edit it again before what it said was looked at.
+        This need not be the section's current text: the section may have been edited again before the edit before was
+        applied.
         """
-        # Half-made ones of a swap are not applied yet.
+        # containers in the middle of a swap are not applied yet
         applied = {r.section: r.spec_hash for r in records if r.kind == "container" and not r.swap}
         for section, text in texts.items():
             key, made_of = Key("container", section), applied.get(section)
             wanted = desired.spec_hashes.get(key, "")
             asked = self._asked.pop(section, {})
-            # Settled: what runs was made of what the section says now.
+            # settled: the running container was created from the current text
             if key not in busy and made_of == wanted:
                 self.keep(section, text, at=at)
                 continue
-            # Edited again while it was made: the text of the try that succeeded is kept, not the newest one.
+            # edited again during the creation: keep the text that was applied, not the newest one
             if key not in busy and made_of in asked:
                 self.keep(section, asked.pop(made_of), at=at)
             asked.pop(wanted, None)
-            # Bounded, and the newest last: a section that is edited again and again without success must not fill
-            # the memory.
+            # bounded, newest last: a section that is edited repeatedly without success must not fill the memory
             self._asked[section] = dict([*asked.items(), (wanted, text)][-KEPT:])
 
     def keep(self, section: str, text: str, *, at: float) -> None:
-        """Notes what was applied, unless that is the newest version already."""
+        """Records applied settings, unless they are the newest version already."""
         with self._lock, _for_people():
-            # most passes change nothing: they must cost no read of the flash
+            # most passes change nothing and must not read the flash
             if self._newest.get(section) == hash(text):
                 return
-            # the number counts on also where older versions have gone
+            # the number continues even if older versions were dropped
             known = self.versions(section)
             if not known or known[-1].text != text:
                 number = known[-1].number + 1 if known else 1
@@ -100,7 +102,7 @@ class History:
             self._newest[section] = hash(text)
 
     def move(self, old: str, new: str) -> None:
-        """The section has another name now."""
+        """Moves the history of a renamed section."""
         with self._lock, _for_people():
             self._newest.pop(old, None)
             self._newest.pop(new, None)
@@ -109,14 +111,15 @@ class History:
                 self._path(old).replace(self._path(new))
 
     def forget(self, section: str) -> None:
-        """The section and its container are gone."""
+        """Deletes the history of a section that was removed with its container."""
         with self._lock, _for_people():
             self._newest.pop(section, None)
             self._asked.pop(section, None)
             self._path(section).unlink(missing_ok=True)
 
     def _path(self, section: str) -> Path:
-        return self._folder / f"{section}.json"  # letters, digits and `_`: UCI allows no others
+        # safe as a file name: UCI allows only letters, digits and `_`
+        return self._folder / f"{section}.json"
 
     def _write(self, section: str, versions: tuple[Version, ...]) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,7 +130,7 @@ class History:
 
 @contextlib.contextmanager
 def _for_people() -> Iterator[None]:
-    """Nothing depends on the history: a disk that is full or read-only stops no pass."""
+    """Logs a write error: nothing depends on the history, so a full or read-only disk must not stop a pass."""
     try:
         yield
     except OSError as exc:

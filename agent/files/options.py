@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the agent looks for its files: what the command line may override."""
+"""The agent's files and addresses, as far as the command line can override them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it imports the whole model, and `ucidockd status` has to st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeOptions:
-    """None means: as the agent section says."""
+    """None means that the agent section decides."""
 
     config_dir: Path = Path("/etc/config")
     override_dir: Path = Path("/var/run/uci")
@@ -30,7 +30,7 @@ class RuntimeOptions:
 
     def given(self, agent: AgentSettings) -> dict[str, str]:
         """The options that a command line may name and a running agent cannot change, with their values."""
-        # As absolute paths: a running agent may have been started in another folder.
+        # absolute, because a running agent may have been started in another folder
         return {
             "config-dir": str(self.config_dir.absolute()),
             "override-dir": str(self.override_dir.absolute()),
@@ -41,10 +41,10 @@ class RuntimeOptions:
         }
 
     def engine_address(self, agent: AgentSettings) -> EngineAddress:
-        """Where the engine is."""
+        """The engine's address."""
         return parse_engine_address(self.docker_host or agent.docker_host)
 
     def certificates_of_engine(self, agent: AgentSettings) -> str:
-        """The folder of a client's certificate for a tcp engine; "" without one."""
+        """The folder with the client certificate for a tcp engine; "" for a unix socket."""
         address = self.engine_address(agent)
         return "" if address.path else (self.docker_cert_path or agent.docker_cert_path)

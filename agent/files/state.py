@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""state.json: which objects on the engine are ours. The format is in `agent.wire.record_lines`.
+"""state.json: which objects on the engine are ours. `agent.wire.record_lines` defines the format.
 
-A change is appended; only when the changes outgrow the records is the file rewritten, so that what a change costs
-the flash does not grow with the number of records. When the agent ends, the changes are folded into the document, which
-every version of us reads.
+A change is appended. The file is rewritten only when the changes outgrow the records, so the wear on the flash per
+change does not grow with the number of records. When the agent ends, it folds the changes into the document, which
+every version of ucidockd can read.
 
-Environment values are in it as hashes only. A corrupt file is set aside as `state.json.bad`; without it nothing on
-the engine counts as ours, so nothing is removed and `adopt` is asked for.
+Environment values are stored only as hashes. A corrupt file is renamed to `state.json.bad`. Without records nothing
+on the engine counts as ours, so nothing is removed and users have to set `adopt`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from agent.wire.record_lines import change_line, document, read
 
 logger = logging.getLogger(__name__)
 
-# changes of so many bytes may follow the records, or as many as the records themselves have
+# bytes of changes that may follow the records; or as many as the records themselves take
 _FOLD_BYTES = 64 * 1024
 
 
 @dataclass(slots=True, eq=False)
 class _Change:
-    """A change that waits to be written, and what became of it."""
+    """A change that waits to be written, and its result."""
 
     make: Callable[[dict[str, Record]], dict[str, Record]]
     lasting: bool = True
@@ -47,11 +47,11 @@ class _Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """The file as we left it. Another one in its place, or other bytes at its end, are not appended to."""
+    """The file as we wrote it last. If it was replaced or has another size, nothing is appended to it."""
 
     inode: int
     size: int
-    folded: int  # bytes of the document at its begin
+    folded: int  # size of the document at its start, in bytes
 
     def is_full(self, more: int) -> bool:
         return self.size - self.folded + more > max(_FOLD_BYTES, self.folded)
@@ -59,7 +59,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sorted:
-    """The records of one engine in order, and what they were made of."""
+    """The records of one engine in order, and the values that they were computed from."""
 
     records: Mapping[str, Record]
     tags: Tags | None
@@ -67,19 +67,19 @@ class _Sorted:
 
 
 class _OtherFileError(OSError):
-    """What is at the path is not what we wrote."""
+    """The file is not the one that we wrote."""
 
 
 class StateFile:
-    """The records by nonce, in memory and on disk. Safe to call from several threads.
+    """The records by nonce, in memory and on disk. Thread-safe.
 
-    Changes that come while one is being written are written together after it: a disk's fsync takes long.
-    Raises StorageError when there is a file that the disk does not give; one that is damaged is set aside.
+    Changes that arrive during a write are written together after it, because fsync takes long. Raises StorageError if
+    the file exists but cannot be read; a damaged file is renamed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()  # held by who writes
+        self._lock = threading.Lock()  # held by the writer
         self._waiting: deque[_Change] = deque()
         self._place: _Place | None = None  # None: the next change writes the whole file
         self._unsynced = False
@@ -88,11 +88,11 @@ class StateFile:
         self._tags: Tags | None = None
 
     def records(self) -> tuple[Record, ...]:
-        """The records of the engine that `stand_on` named, all before that, sorted by kind and section."""
+        """The records of the engine set by `stand_on` (before that, all), sorted by kind and section."""
         records, tags, known = self._records, self._tags, self._sorted
         if known is None or known.records is not records or known.tags is not tags:
-            # kept with what it was made of: another thread may have changed that by now
-            # Asked for several times in each pass, and changed seldom.
+            # Cached, because passes ask for it several times and it changes rarely. The cache is compared with its
+            # sources, which another thread may have changed.
             found = tuple(sorted(_here(records, tags), key=lambda r: (r.kind, r.section, r.nonce)))
             known = self._sorted = _Sorted(records=records, tags=tags, found=found)
         return known.found
@@ -102,9 +102,9 @@ class StateFile:
         return tuple(self._records.values())
 
     def stand_on(self, tags: Tags, claims: Claims, *, keep: bool) -> None:
-        """From now on `records` are those of this engine, and new ones are its. Raises StorageError.
+        """Sets the engine: `records` returns its records, and new records belong to it. Raises StorageError.
 
-        Without `keep` the claims are believed and not written, by who may not write.
+        Without `keep` the claims are applied in memory only, for callers that must not write.
         """
         changed = {record.nonce: record for record in claims.changed}
         dropped = frozenset(claims.dropped)
@@ -112,7 +112,7 @@ class StateFile:
         def make(old: dict[str, Record]) -> dict[str, Record]:
             return {nonce: record for nonce, record in (old | changed).items() if nonce not in dropped}
 
-        # one-shot commands look while an agent runs: the file is that one's
+        # one-shot commands also run beside an agent, to which the file belongs
         if keep:
             self._write(make)
         else:
@@ -120,31 +120,31 @@ class StateFile:
         self._tags = tags
 
     def _stamped(self, record: Record) -> Record:
-        """With the engine that it is on."""
+        """The record, tagged with the current engine."""
         if record.engine or self._tags is None:
             return record
         return replace(record, engine=self._tags.of(record.kind))
 
     def get(self, nonce: str) -> Record | None:
-        """The record of that nonce."""
+        """The record with that nonce."""
         return self._records.get(nonce)
 
     def put(self, *records: Record, instead_of: Collection[str] = ()) -> None:
-        """Adds or replaces records, and forgets those of the nonces `instead_of`: all or none.
+        """Adds or replaces records, and drops those with the nonces in `instead_of`: all or none.
 
-        Raises StorageError when that cannot be written.
+        Raises StorageError if they cannot be written.
         """
         fresh = {record.nonce: self._stamped(record) for record in records}
         self._write(lambda old: {key: r for key, r in old.items() if key not in instead_of} | fresh)
 
     def change(self, nonce: str, *, lasting: bool = True, **changes: Any) -> Record:
-        """Replaces fields of one record. Raises KeyError when it is gone.
+        """Replaces fields of one record. Raises KeyError if it no longer exists.
 
-        Not `lasting`: a power cut may take it back, as nothing waits for the disk.
+        Without `lasting` a power failure may undo it, because it does not wait for the disk.
         """
         made: list[Record] = []
 
-        # In here the record is the one that the lock protects; the caller may hold an older one.
+        # use the record under the lock: the caller may hold an older one
         def make(old: dict[str, Record]) -> dict[str, Record]:
             made.append(replace(old[nonce], **changes))
             return {**old, nonce: made[-1]}
@@ -153,11 +153,11 @@ class StateFile:
         return made[-1]
 
     def drop(self, nonce: str, *, lasting: bool = True) -> None:
-        """Forgets a record. `lasting`: see `change`."""
+        """Drops a record. `lasting`: see `change`."""
         self._write(lambda old: {key: record for key, record in old.items() if key != nonce}, lasting=lasting)
 
     def fold(self) -> None:
-        """Writes the records without the changes that led to them, as version 0.1.0 reads them. Raises StorageError."""
+        """Rewrites the file without change lines, so that version 0.1.0 can read it. Raises StorageError."""
         with self._lock:
             if self._place is not None and self._place.size > self._place.folded:
                 try:
@@ -167,7 +167,7 @@ class StateFile:
 
     def _write(self, make: Callable[[dict[str, Record]], dict[str, Record]], *, lasting: bool = True) -> None:
         change = _Change(make, lasting)
-        # appended before the lock is asked for: who has it takes all that wait, so one fsync serves many
+        # queued before taking the lock: the holder writes all waiting changes, so one fsync serves many
         self._waiting.append(change)
         with self._lock:
             if not change.done:
@@ -177,18 +177,20 @@ class StateFile:
             raise change.error
 
     def _write_batch(self, batch: list[_Change]) -> None:
-        """Writes once for all of them; if that fails, once for each, since less may fit. Holds the lock."""
+        """Writes all changes at once; if that fails, each alone, because a smaller write may fit. Called with the
+        lock held.
+        """
         records = self._records
         for change in batch:
             change.error = None
             try:
                 records = change.make(records)
-            except (KeyError, TypeError) as exc:  # there is no such record, or field
+            except (KeyError, TypeError) as exc:  # no such record, or no such field
                 change.error = exc
         try:
             self._save(records, lasting=any(change.lasting for change in batch))
         except StorageError as exc:
-            # a full disk may still have room for the smaller ones
+            # a full disk may still have room for smaller changes
             if len(batch) == 1:
                 batch[0].error = exc
             else:
@@ -203,13 +205,13 @@ class StateFile:
         except FileNotFoundError:
             return secrets.token_hex(6), {}
         except OSError as exc:
-            # the disk, or no descriptor left: what is in it may be good, so it is not disowned
+            # an I/O error, or no free descriptor: the content may be fine, so it is kept
             raise StorageError(f"{self._path} cannot be read: {exc.strerror}") from exc
         try:
             found = read(data)
         except ValueError as exc:
             bad = self._bad()
-            with contextlib.suppress(OSError):  # on a file system that is read-only it stays where it is
+            with contextlib.suppress(OSError):  # on a read-only file system it stays where it is
                 self._path.replace(bad)
             logger.error(
                 "%s is not readable (%s): kept as %s; what runs now is not ours until adopted",
@@ -219,7 +221,7 @@ class StateFile:
             )
             return secrets.token_hex(6), {}
         if found.damaged:
-            # later changes cannot be trusted where one before them is lost; what they made is not ours until adopted
+            # Changes after a lost one cannot be trusted: their objects count as foreign until adopted.
             with contextlib.suppress(OSError):
                 atomic_write(self._bad(), data, mode=0o600)
             logger.error(
@@ -237,8 +239,8 @@ class StateFile:
         return self._path.with_name(self._path.name + ".bad")
 
     def _save(self, records: dict[str, Record], *, lasting: bool) -> None:
-        """The disk first: what could not be written does not count in memory either."""
-        # Empty where nothing changed: flash is not written for it.
+        """Writes to disk first: what could not be written does not count in memory either."""
+        # empty if nothing changed: then the flash is not written
         line = change_line(self._records, records)
         try:
             if line or (lasting and self._unsynced):
@@ -254,12 +256,12 @@ class StateFile:
 
     def _to_disk(self, line: bytes, records: dict[str, Record], *, lasting: bool) -> None:
         place = self._place
-        # A change is a line at the end; only when there are many, the whole is written: flash wears by the block.
+        # append a line; rewrite the whole file only after many changes, because flash wears by the block
         if place is not None and not place.is_full(len(line)):
             try:
                 self._append(place, line, lasting=lasting)
             except (_OtherFileError, FileNotFoundError):
-                # another process has put a file in its place, or removed it: the whole is written, and nothing is lost
+                # another process has replaced or removed the file: write all records, so that nothing is lost
                 pass
             else:
                 return
@@ -269,10 +271,10 @@ class StateFile:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             seen = os.fstat(descriptor)
-            # a restored backup, or another agent: what we would append belongs to other records
+            # a restored backup, or another agent's file: our line would belong to other records
             if (seen.st_ino, seen.st_size) != (place.inode, place.size):
                 raise _OtherFileError
-            # of a file whose fsync failed a later one would lie: then a whole one is written
+            # after a failed fsync a later one on this file may wrongly succeed: then a whole new file is written
             self._place = None
             try:
                 _write_all(descriptor, line)
@@ -285,7 +287,8 @@ class StateFile:
                 try:
                     os.fsync(descriptor)
                 except OSError:
-                    with contextlib.suppress(OSError):  # else the next start may find what was refused
+                    with contextlib.suppress(OSError):
+                        # otherwise the next start could find a change that was reported as failed
                         os.ftruncate(descriptor, place.size)
                     raise
         finally:

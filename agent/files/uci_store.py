@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The committed UCI configuration: our own text store, and libuci through pyuci where that is installed.
+"""The committed UCI configuration: our own text store, and libuci through pyuci if that is installed.
 
-Staged changes never count, and are neither applied nor lost: we read and write the files, and leave the save
-directory alone. A file in the override directory wins over the one in the config directory (libuci: file.c,
-UCI_CONF2DIR); old libuci does not know it, so the choice is ours on both.
+Staged changes are neither applied nor lost: we read and write the files, and leave the save directory alone. A file
+in the override directory takes precedence over the one in the config directory (libuci: file.c, UCI_CONF2DIR). Old
+libuci does not know the override, so both stores choose the file themselves.
 
-Both stores write by themselves: pyuci can set no bytes that are not UTF-8, says nothing when a commit fails, and a
-commit of libuci would take along what others have staged.
+Both stores write files themselves: pyuci cannot set bytes that are not UTF-8 and does not report a failed commit, and
+a commit by libuci would include what others have staged.
 
-pyuci is imported here alone. What pyuci 0.10 asks for (pyuci.c): a handle is never freed, so there is one for the process;
-`with` on a handle takes one reference too many from it; a string that is not UTF-8 ends the interpreter when it is in a
-list; sections are a dict by name, without type, and of two with the same name only the last is in it; no error says what
-is wrong. It is given a file by an absolute path, that of a file in memory with the bytes that our own parser gets too:
-then libuci looks for no staged changes and for no override (file.c, uci_file_load).
+Only this module imports pyuci. Pitfalls of pyuci 0.10 (pyuci.c):
+- A handle is never freed, so the process has only one.
+- `with` on a handle releases one reference too many.
+- A string that is not UTF-8 ends the interpreter if it is in a list.
+- Sections are a dict by name without their types; of two with the same name only the last is in it.
+- Errors do not say what is wrong.
+
+It gets a file by an absolute path, which leads to a file in memory with exactly the bytes that our own parser gets.
+With such a path libuci looks for neither staged changes nor an override (file.c, uci_file_load).
 """
 
 from __future__ import annotations
@@ -37,12 +41,12 @@ from agent.files.atomic import atomic_write
 from agent.uci.edit import Change, parse_delta
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
 
-SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser takes some forty times as much memory
+SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser needs about forty times as much memory
 _COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
 _LOOK_AGAIN_S = 0.002
 Values = dict[str, dict[str, str | tuple[str, ...]]]
 """section -> option -> value; a list is a tuple."""
-_lock = threading.Lock()  # libuci's handle is one for all threads
+_lock = threading.Lock()  # all threads share libuci's handle
 _PACKAGE = re.compile(r"[A-Za-z0-9_-]+\Z")  # libuci: util.c, uci_validate_package
 
 
@@ -53,13 +57,13 @@ class UciMissing(ConfigError):
 
 
 class UciUnwritable(ConfigError):
-    """The text format would not give back what is to be written."""
+    """The value would read back differently from the text format."""
 
     code = "uci-unwritable"
 
 
 class LibuciError(ConfigError):
-    """libuci is not there, or does not read what our own parser reads."""
+    """libuci is not available, or reads the file differently from our own parser."""
 
     code = "libuci"
 
@@ -68,26 +72,26 @@ class UciStore(Protocol):
     """Port: reads and commits packages."""
 
     def load(self, package: str) -> Package:
-        """Raises UciMissing, UciSyntaxError, ConfigError when the file cannot be read."""
+        """Raises UciMissing, UciSyntaxError, ConfigError if the file cannot be read."""
 
     def load_with_hash(self, package: str) -> tuple[Package, str]:
-        """As `load`, with the content hash of just what was read."""
+        """Like `load`, with the hash of exactly the content that was read."""
 
     def source_path(self, package: str) -> Path:
-        """The file that counts."""
+        """The file that takes precedence."""
 
     def content_hash(self, package: str) -> str:
         """Hash of the file's bytes, "" without a file."""
 
     def commit(self, package: Package, *, expected: str | None = None) -> None:
-        """Writes as `uci commit` does. `expected`: the content hash it must still have, else ConflictError.
+        """Writes like `uci commit`. `expected`: the content hash that the file must still have, else ConflictError.
 
-        Raises UciUnwritable, OSError; then the file is as it was.
+        Raises UciUnwritable, OSError; then the file is unchanged.
         """
 
 
 class TextUciStore:
-    """UciStore on the text syntax alone."""
+    """A UciStore that uses only our own parser."""
 
     def __init__(
         self, *, config_dir: Path = Path("/etc/config"), override_dir: Path = Path("/var/run/uci")
@@ -98,7 +102,7 @@ class TextUciStore:
     def source_path(self, package: str) -> Path:
         if not _PACKAGE.match(package):
             raise ConfigError(f"{package!r} is not a package name, expected letters, digits, _ and -")
-        # As libuci looks: a file in /var/run/uci takes the place of the one in /etc/config.
+        # like libuci: a file in /var/run/uci replaces the one in /etc/config
         override = self._override_dir / package
         return override if override.is_file() else self._config_dir / package
 
@@ -121,7 +125,7 @@ class TextUciStore:
         data = _text(package)
         with _locked(path):
             found = _hash_of(path)
-            # what the change was made for is not what is in the file any more: the caller reads it and tries again
+            # the file is not the one that the change was made for: the caller reads it and retries
             if expected is not None and found != expected:
                 raise _changed(path)
 
@@ -130,22 +134,21 @@ class TextUciStore:
                     raise _changed(path)
 
             atomic_write(path, data, last_check=still_as_found)
-            # `uci` may have had its temporary file ready before ours: then its rename came last, and ours is gone
+            # `uci` may have created its temporary file before our rename: its rename then came last, and our change is lost
             if _wait_for_commit(path) and _hash_of(path) != _hash(data):
                 raise _changed(path)
 
 
 class PyuciStore(TextUciStore):
-    """UciStore whose values come from libuci; positions, types and errors come from our own parser.
+    """A UciStore whose values come from libuci; positions, types and errors come from our own parser.
 
-    Both get the same bytes. Raises LibuciError where the two see different sections: then neither is trusted.
+    Both parse the same bytes. Raises LibuciError if they see different sections, because neither can be trusted then.
     """
 
     def _parse(self, raw: bytes, package: str, path: Path) -> Package:
         ours = super()._parse(raw, package, path)
         try:
-            # Two parsers on the same bytes: a file that they read differently would be applied by one and shown by the
-            # other.
+            # compare the parsers: a file that they read differently would be applied by one and shown by the other
             values = read_with_libuci(raw)
             places = {section.name: number for number, section in enumerate(ours.sections)}
             if places.keys() != values.keys():
@@ -154,7 +157,7 @@ class PyuciStore(TextUciStore):
             return replace(
                 ours,
                 sections=tuple(
-                    # a name can stand twice, when one was given and one generated: libuci gives the last one's values only
+                    # a name may occur twice, once given and once generated: libuci returns only the last one's values
                     replace(
                         section,
                         options=tuple(_option(section, *each) for each in values[section.name].items()),
@@ -177,7 +180,9 @@ def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option
 
 
 def read_staged(save_dir: Path, package: str) -> tuple[Change, ...]:
-    """What `uci changes PACKAGE` holds, from libuci's save directory. Raises ConfigError where it cannot be read."""
+    """The changes that `uci changes PACKAGE` shows, from libuci's save directory. Raises ConfigError if it
+    cannot be read.
+    """
     try:
         raw = _read(save_dir / package)
     except UciMissing:
@@ -197,11 +202,11 @@ def _hash_of(path: Path) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """The whole file. As for libuci only a regular file counts; opening another kind does not block."""
+    """The whole file. Like libuci it accepts only a regular file; opening another kind does not block."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             found = os.fstat(file.fileno())
-            # A pipe or a device under that name would never end.
+            # reading a pipe or a device might never end
             if stat.S_ISREG(found.st_mode):
                 data = file.read(SIZE_LIMIT + 1) if found.st_size <= SIZE_LIMIT else b""
                 if found.st_size > SIZE_LIMIT or len(data) > SIZE_LIMIT:
@@ -214,7 +219,7 @@ def _read(path: Path) -> bytes:
 
 
 def load_for_edit(store: UciStore, package: str) -> tuple[Package, str]:
-    """As `load_with_hash`, for who is about to write. Raises UciMissing, ConfigError that says what to do first."""
+    """Like `load_with_hash`, before a write. Raises UciMissing, and ConfigError that says what to correct first."""
     try:
         return store.load_with_hash(package)
     except UciSyntaxError as exc:
@@ -225,16 +230,16 @@ def load_for_edit(store: UciStore, package: str) -> tuple[Package, str]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UCI file, wherever it is. Raises UciMissing, ConfigError."""
+    """The text of a UCI file at any path. Raises UciMissing, ConfigError."""
     return _read(path).decode("utf-8", "surrogateescape")
 
 
 def _text(package: Package) -> bytes:
-    """What to write. Raises UciUnwritable where it would be read as something else (util.c does not quote types)."""
+    """The bytes to write. Raises UciUnwritable if they would be read differently (util.c does not quote types)."""
     try:
         text = format_file(package)
         data = text.encode("utf-8", "surrogateescape")
-        # Read back before it is written: a file that says something else would be worse than none.
+        # read it back before writing: a file with another meaning would be worse than none
         if _shape(parse(text, package=package.name)) == _shape(package):
             return data
         wrong = "it would be read as something else"
@@ -244,7 +249,7 @@ def _text(package: Package) -> bytes:
 
 
 def _shape(package: Package) -> list[object]:
-    """All that a file keeps: no lines, and no generated names."""
+    """What a file preserves: no line numbers, and no generated names."""
     return [
         (
             section.type,
@@ -261,10 +266,12 @@ def _changed(path: Path) -> ConflictError:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """The lock that `uci commit` takes (file.c), or its directory's, among ourselves, where there is no file yet.
+    """Takes the lock that `uci commit` takes (file.c). If the file does not exist yet, locks its directory, which
+    only our own processes respect.
 
-    A process that opened the file before it was last replaced is not kept out: `uci` then has the old one's lock. And `uci`
-    lets go of it before it renames. So there is a look at its temporary file as well, before and after we rename.
+    The lock does not exclude a process that opened the file before its last replacement: `uci` then holds the lock of
+    the old file. And `uci` releases the lock before it renames. So its temporary file is checked too, before and
+    after our rename.
     """
     while True:
         try:
@@ -272,7 +279,7 @@ def _locked(path: Path) -> Iterator[None]:
         except FileNotFoundError:
             descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         try:
-            # the lock is on the file that is open, and a rename may have put another one in its place while we waited
+            # while we waited, a rename may have replaced the file that we locked
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if not _wait_for_commit(path) and _still_there(descriptor, path):
                 yield
@@ -282,7 +289,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _is_being_committed(path: Path) -> bool:
-    """Whether `uci commit` is about to rename. What a crash left behind stays for ever and does not count."""
+    """Whether `uci commit` is about to rename. An old temporary file was left by a crash and does not count."""
     for file in path.parent.glob(f".{path.name}.uci-??????"):
         with contextlib.suppress(FileNotFoundError):  # it was renamed just now
             if abs(time.time() - file.stat().st_mtime) < _COMMIT_LIMIT_S:
@@ -291,7 +298,7 @@ def _is_being_committed(path: Path) -> bool:
 
 
 def _wait_for_commit(path: Path) -> bool:
-    """Waits until a commit under way has ended; whether there was one."""
+    """Waits until a running commit has ended; returns whether there was one."""
     waited = False
     while _is_being_committed(path):
         waited = True
@@ -300,7 +307,7 @@ def _wait_for_commit(path: Path) -> bool:
 
 
 def _still_there(descriptor: int, path: Path) -> bool:
-    """False when the file was replaced while we waited for the lock."""
+    """False if the file was replaced while we waited for the lock."""
     held = os.fstat(descriptor)
     try:
         return os.path.samestat(held, path.stat())
@@ -310,7 +317,7 @@ def _still_there(descriptor: int, path: Path) -> bool:
 
 @functools.cache
 def _pyuci() -> tuple[Any, type[Exception]]:
-    """The handle, and what it raises."""
+    """The handle, and the exception that it raises."""
     try:
         import uci
     except ImportError as exc:
@@ -321,7 +328,7 @@ def _pyuci() -> tuple[Any, type[Exception]]:
 def read_with_libuci(raw: bytes) -> Values:
     """The values in a file's bytes; bytes that are not UTF-8 become surrogates. Raises LibuciError."""
     handle, refusal = _pyuci()
-    # one character per byte: the syntax is ASCII, other bytes only pass through, and pyuci takes them for UTF-8
+    # one character per byte: the syntax is ASCII, other bytes only pass through, and pyuci accepts the result as UTF-8
     file = os.memfd_create("uci", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(file), "wb") as writer:

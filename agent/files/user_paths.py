@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one place that looks at paths and reads files that users name: binds, mounts, devices, env files, certificates.
+"""The only module that looks at paths and reads files that users name: binds, mounts, devices, env files, certificates.
 
-Such a path may be too long, forbidden, on a dead sshfs, or on a mount that never answers (NFS, CIFS, FUSE, a disk that
-sleeps): a system call on it can then block for ever, and no signal ends it. Looks are made in threads of their own with a
-deadline. A mount that misses it is remembered, and everything on it fails at once, until the call that hangs returns.
-Which mount that is, is found by following the path one component at a time: a link may lead anywhere.
+Such a path may be too long, forbidden, on a dead sshfs, or on a mount that does not answer (NFS, CIFS, FUSE, a sleeping
+disk). A system call on it can then block for ever, and no signal ends it. So separate threads make these calls, with a
+deadline. A mount that misses the deadline is remembered, and everything on it fails at once until the hanging call
+returns. The mount is found by following the path one component at a time, because a link may lead anywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0
 FILE_LIMIT = 1024 * 1024  # bytes of a file that a section names
-_LINKS = 40  # as the kernel's limit (path_resolution(7))
+_LINKS = 40  # the kernel's limit (path_resolution(7))
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -37,11 +37,11 @@ Value = TypeVar("Value")
 Question = tuple[Callable[[str], Any], str]
 
 
-# questions: each takes a path, may block, and raises OSError
+# questions: functions that take a path, may block, and raise OSError
 
 
 def mode_of(path: str) -> int | None:
-    """`st_mode`, links followed; None where nothing exists."""
+    """`st_mode` with links followed; None if nothing exists."""
     try:
         return os.stat(path).st_mode
     except OSError as exc:
@@ -51,7 +51,7 @@ def mode_of(path: str) -> int | None:
 
 
 def no_folder(path: str) -> str:
-    """`/a/b is a file, not a folder`, of a path or of what stands in its way; "" where it is a folder, or can become one."""
+    """`/a/b is a file, not a folder`, about the path or one of its parents; "" if it is a folder, or can become one."""
     here = path
     while (mode := mode_of(here)) is None and here != os.path.dirname(here):
         here = os.path.dirname(here)
@@ -59,7 +59,7 @@ def no_folder(path: str) -> str:
 
 
 def kind_of(mode: int) -> str:
-    """In words, of what is no folder where one is wanted, or no file."""
+    """The kind of file in words, for messages."""
     return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 
@@ -79,7 +79,7 @@ def is_mounted(path: str) -> bool:
 
 
 def is_read_only(path: str) -> bool:
-    """Whether the file system of a path, or of its nearest parent that exists, is read-only."""
+    """Whether the file system of a path, or of its nearest existing parent, is read-only."""
     here = path
     while mode_of(here) is None and here != os.path.dirname(here):
         here = os.path.dirname(here)
@@ -88,25 +88,25 @@ def is_read_only(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes of a file system: free for root, and total."""
+    """Bytes on a file system: free for unprivileged users, and total."""
 
     free: int
     total: int
 
 
 def space_of(path: str) -> Space:
-    """Of the file system of a path."""
+    """The space on the file system of a path."""
     found = os.statvfs(path)
     return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def real_path(path: str) -> str:
-    """Without links."""
+    """The path with all links resolved."""
     return os.path.realpath(path)
 
 
 def file_bytes(path: str) -> bytes:
-    """A regular file of at most FILE_LIMIT bytes. Never waits for a writer, as a FIFO would."""
+    """The content of a regular file of at most FILE_LIMIT bytes. Never waits for the writer of a FIFO."""
     with _named(path), _opened(path) as file:
         data: bytes = file.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:
@@ -116,7 +116,7 @@ def file_bytes(path: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What changes when a file is written again."""
+    """Values that change when a file is written again."""
 
     mode: int
     written_ns: int
@@ -125,7 +125,7 @@ class Stamp:
 
 
 def file_stamp(path: str) -> Stamp:
-    """Of a file that `file_bytes` would read."""
+    """The stamp of a file that `file_bytes` would read."""
     with _named(path):
         found = os.stat(path)
     _check_regular(path, found.st_mode)
@@ -152,12 +152,12 @@ def _check_regular(path: str, mode: int) -> None:
 
 
 def _opened(path: str) -> BinaryIO:
-    """What is not a regular file is not even opened: to open a device can do things."""
+    """Opens a regular file. Checks before opening, because opening a device can have an effect."""
     _check_regular(path, os.stat(path).st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     file = os.fdopen(descriptor, "rb")
     try:
-        _check_regular(path, os.fstat(descriptor).st_mode)  # it may have been exchanged in between
+        _check_regular(path, os.fstat(descriptor).st_mode)  # it may have been replaced in between
     except PathError:
         file.close()
         raise
@@ -166,7 +166,7 @@ def _opened(path: str) -> BinaryIO:
 
 @dataclass(slots=True)
 class View:
-    """Answers of one moment: a question that was answered is not asked again."""
+    """Answers as of one moment: a question is asked only once."""
 
     _paths: UserPaths
     _answers: dict[Question, Any] = field(default_factory=dict)
@@ -174,7 +174,7 @@ class View:
     def __call__(self, question: Callable[[str], Value], path: str) -> Value:
         """The answer. Raises PathError with a reason for people."""
         key: Question = (question, path)
-        # What was not asked for in the batch is asked for alone: right, but a thread of its own.
+        # a question that was not in the batch is asked alone, which takes another thread
         if key not in self._answers:
             self._answers.update(self._paths.answers([key]))
         answer = self._answers[key]
@@ -192,29 +192,29 @@ class UserPaths:
         self._woken = woken
         self._lock = threading.Lock()
         self._hung: dict[str, _Walk] = {}
-        self._stuck: dict[Question, _Batch] = {}  # where the mount answers, and this all the same does not
+        self._stuck: dict[Question, _Batch] = {}  # questions that hang although their mount answers
 
     def wake_by(self, woken: Callable[[], None]) -> None:
-        """Of the one set of paths that a process has: its loop begins after the first paths were asked for."""
+        """Sets `woken` later: the process's only instance is used before its event loop exists."""
         self._woken = woken
 
     def view(self, questions: Iterable[Question] = ()) -> View:
-        """Asks all of them in one thread."""
+        """Asks all questions in one thread."""
         return View(self, self.answers(dict.fromkeys(questions)))
 
     def ask(self, question: Callable[[str], Value], path: str) -> Value:
-        """One question. Blocks for little more than the deadline. Raises PathError."""
+        """Asks one question. Blocks for little longer than the deadline. Raises PathError."""
         return self.view()(question, path)
 
     def read_text(self, path: str) -> str:
-        """A file's text, UTF-8. Raises PathError."""
+        """The text of a UTF-8 file. Raises PathError."""
         try:
             return self.ask(file_bytes, path).decode("utf-8-sig")
         except UnicodeDecodeError as exc:
             raise PathError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
 
     def real(self, path: str) -> str:
-        """The path without links; unchanged where that cannot be known."""
+        """The path with links resolved; unchanged if that is not possible."""
         try:
             return self.ask(real_path, path)
         except PathError:
@@ -226,9 +226,9 @@ class UserPaths:
             return tuple(sorted(self._hung))
 
     def answers(self, questions: Iterable[Question]) -> dict[Question, Any]:
-        """The value of each, or the PathError."""
+        """The answer to each question, or a PathError."""
         with self._lock:
-            # what hung before is not asked again: each question would cost another thread
+            # do not ask again what hung before: each question would cost another thread
             stuck = frozenset(self._stuck)
         found: dict[Question, Any] = {}
         todo = []
@@ -240,21 +240,21 @@ class UserPaths:
         while todo:
             batch = _Batch(todo, self.hung(), self._batch_returned)
             batch.start()
-            # the deadline is for one question: a batch that moves may take longer
+            # the deadline applies to one question: a batch that progresses may take longer
             while not batch.done.wait(self._deadline_s):
                 if not batch.moved():
                     break
             found.update(batch.leave())
             todo = [question for question in todo if question not in found]
             if todo:
-                # the thread stands in the first one that is not answered
+                # the thread hangs in the first unanswered question
                 question = todo.pop(0)
                 found[question] = self._blame(question, batch)
         return found
 
     def _blame(self, question: Question, batch: _Batch) -> PathError:
-        """Finds the mount that hangs on the way to a path, and remembers it; else the question itself."""
-        # a thread of its own: the walk hangs where the question hangs
+        """Finds the mount on the way to a path that hangs, and remembers it; otherwise remembers the question itself."""
+        # in another thread, because the walk hangs where the question hangs
         walk = _Walk(question[1], self._walk_returned)
         walk.start()
         walk.join(self._deadline_s)
@@ -264,9 +264,9 @@ class UserPaths:
                 self._hung[mount] = walk
             elif not batch.returned:
                 self._stuck[question] = batch
-        # it was slow, not dead
+        # slow, not dead
         if not mount and batch.returned:
-            self._woken()  # it answers just now
+            self._woken()  # it has just answered
         else:
             logger.warning("%s does not answer; what needs it waits", mount or question[1])
         return _silent(mount) if mount else _late(question)
@@ -300,7 +300,7 @@ def _late(question: Question) -> PathError:
 
 
 class _Batch(threading.Thread):
-    """Answers questions one after the other. One that hangs costs this thread and nothing else."""
+    """A thread that answers questions one after the other. If one hangs, only this thread is lost."""
 
     def __init__(
         self, questions: list[Question], hung: tuple[str, ...], returned: Callable[[_Batch], None]
@@ -323,12 +323,12 @@ class _Batch(threading.Thread):
         self.done.set()
 
     def moved(self) -> bool:
-        """Whether something was answered since the last time."""
+        """Whether a question was answered since the last call."""
         before, self._seen = self._seen, len(self._answers)
         return self._seen > before
 
     def leave(self) -> dict[Question, Any]:
-        """The answers so far; it gives no more."""
+        """The answers so far; later ones are dropped."""
         self._left = True
         return dict(self._answers.copy())
 
@@ -348,7 +348,7 @@ class _Batch(threading.Thread):
 
 
 class _Walk(threading.Thread):
-    """Follows a path to where it hangs: on the mount `at`."""
+    """A thread that follows a path until it hangs: on the mount `at`."""
 
     def __init__(self, path: str, returned: Callable[[_Walk], None]) -> None:
         super().__init__(name="paths", daemon=True)
@@ -360,14 +360,14 @@ class _Walk(threading.Thread):
             for mount in mounts_on_the_way(self._path, to_the_end=True):
                 self.at = mount
         except (OSError, ValueError):
-            pass  # it answers: that is all that was asked
+            pass  # the path answers, which is all that matters
         self._on_return(self)
 
 
 def mounts_on_the_way(path: str, *, to_the_end: bool = False) -> Iterator[str]:
-    """The mount that each component of a path, links followed, is on, each before that component is looked at.
+    """Yields the mount of each component of a path (with links followed), before that component is accessed.
 
-    `to_the_end`: the last component is looked at as well, through `stat` and `statvfs`. Raises OSError.
+    `to_the_end`: the last component is accessed too, by `stat` and `statvfs`. Raises OSError.
     """
     # the mount points of this mount namespace (proc(5), mountinfo, the fifth field)
     lines = _MOUNTINFO.read_text(errors="surrogateescape").splitlines()
@@ -414,14 +414,16 @@ def _unescaped(text: str) -> str:
 
 
 PATHS = UserPaths()
-"""The process's own: which mounts hang is the same for all who ask."""
+"""The process's only instance, because the mounts that hang are the same for all callers."""
 
 
 # The file system that a path is on: proc_pid_mountinfo(5).
 
 
 def file_system_of(path: str, mounts: Path = _MOUNTINFO) -> str:
-    """Its type, such as ext4 or overlay, links followed; "" when that cannot be known. The path need not be there."""
+    """The type of the file system, such as ext4 or overlay, with links followed; "" if it cannot be determined. The
+    path need not exist.
+    """
     try:
         real = PurePosixPath(PATHS.ask(real_path, path))
     except PathError:
@@ -434,7 +436,7 @@ def file_system_of(path: str, mounts: Path = _MOUNTINFO) -> str:
     for line in lines:
         mount, _, system = line.partition(" - ")
         point = PurePosixPath(_unescaped(mount.split()[4]))
-        # of two mounts on one point the later one hides the other
+        # of two mounts on the same point the later one hides the earlier one
         if len(point.parts) >= depth and real.is_relative_to(point):
             found, depth = system.split()[0], len(point.parts)
     return found

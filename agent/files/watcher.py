@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watches the configuration directories. `uci commit` renames a temporary file over the package's file, so the
-directory is watched, never the file (libuci file.c, uci_file_commit).
+directory is watched and not the file (libuci file.c, uci_file_commit).
 
-Watched are the directories, their parents (a directory may go and come again) and the directories that symlinks lead
-to. An editor that truncates and writes in place leaves half a file for a moment: from the first change until the file
-is closed it counts as unsettled, and the runtime keeps the configuration that it has. Where the kernel grants no
-watch, and where it lost an event, `look_again` finds out by what the files look like.
+It watches the directories, their parents (a directory may be removed and created again) and the directories that
+symlinks lead to. An editor that truncates and writes in place leaves half a file for a moment: from its first change
+until it is closed, the file counts as unsettled, and the runtime keeps its current configuration. If the kernel
+refuses a watch or loses an event, `look_again` finds changes by comparing the files' inode, time and size.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from watchdog.observers.inotify import InotifyObserver
 
 logger = logging.getLogger(__name__)
 
-UNSETTLED_LIMIT_S = 3.0  # a writer that never closes its file must not hold us for ever
+UNSETTLED_LIMIT_S = 3.0  # a writer that never closes its file must not block us for ever
 _QUIET = frozenset({"opened", "closed_no_write", "attrib"})
 _Signature = tuple[tuple[int, int, int], ...]
 
 
 class FileWatcher:
-    """Calls `changed` (from its own thread) when one of the files `names` in `directories` may have new content."""
+    """Calls `changed` (in its own thread) when one of the files `names` in `directories` may have new content."""
 
     def __init__(
         self, directories: tuple[Path, ...], names: frozenset[str], changed: Callable[[], None]
@@ -45,7 +45,7 @@ class FileWatcher:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Begins to watch the directories that exist; `look_again` adds those that come later."""
+        """Starts watching existing directories; `look_again` adds those that appear later."""
         self.look_again()
 
     def stop(self) -> None:
@@ -57,18 +57,20 @@ class FileWatcher:
             self._observer = None
 
     def is_blind(self) -> bool:
-        """Whether an existing directory cannot be watched: then `look_again` has to be called now and then."""
+        """Whether an existing directory cannot be watched, so that `look_again` must be called regularly."""
         return bool(self._refused)
 
     def state(self) -> str:
-        """In a word, for status."""
+        """The state for the status, as one word."""
         return "WatchDegraded" if self._refused else "Watching"
 
     def look_again(self) -> bool:
-        """Watches what appeared or was replaced. True when the files are not what they were at the last look."""
+        """Watches directories that appeared or were replaced. Returns True if the files have changed since
+        the last call.
+        """
         with self._lock:
             wanted = self._wanted()
-            # a watch stays on the inode: of a directory that was replaced it would report nothing
+            # a watch stays on the inode: for a directory that was replaced it would report nothing
             for path in [p for p in self._watches if self._watches[p].is_stale(wanted.get(p))]:
                 self._observer.unschedule(self._watches.pop(path).watch)
             self._refused = {path: reason for path, reason in self._refused.items() if path in wanted}
@@ -78,11 +80,11 @@ class FileWatcher:
         return before != self._signature
 
     def _wanted(self) -> dict[Path, set[str]]:
-        """Existing directory -> the names in it that matter."""
+        """Existing directory -> the relevant names in it."""
         wanted: dict[Path, set[str]] = {}
         for directory in self._directories:
             for name in self._names:
-                # a symlink may be turned to another file, which is seen only where the link lies
+                # a symlink may be changed to another target, which is visible only in the link's own directory
                 for step in _links(directory / name):
                     wanted.setdefault(step.parent.resolve(), set()).add(step.name)
             for step in _links(directory):
@@ -93,7 +95,7 @@ class FileWatcher:
         folder = _Folder(path, names, self._note)
         try:
             if self._observer is None:
-                # unpaired moves as moves: what comes by rename is whole, what is created is still to be written
+                # reports unpaired moves as moves: a renamed file is complete, a created one is still to be written
                 observer = InotifyObserver(generate_full_events=True)
                 observer.start()
                 self._observer = observer
@@ -116,7 +118,7 @@ class FileWatcher:
         return any(now - begun < UNSETTLED_LIMIT_S for begun in list(self._unsettled.values()))
 
     def _note(self, path: str, event_type: str) -> None:
-        # a rename brings a whole file, a write in place only its beginning
+        # a rename brings a complete file; a write in place has only begun
         if event_type == "modified" or (event_type == "created" and _is_being_written(path)):
             self._unsettled[path] = time.monotonic()
             return
@@ -125,7 +127,7 @@ class FileWatcher:
 
 
 class _Folder(FileSystemEventHandler):
-    """One watched directory: passes on what happens to the names that matter."""
+    """One watched directory: passes on events for the relevant names."""
 
     def __init__(self, path: Path, names: frozenset[str], note: Callable[[str, str], None]) -> None:
         self.watch: Any = None
@@ -133,7 +135,7 @@ class _Folder(FileSystemEventHandler):
         self._inode = _signature(path)[0]
 
     def is_stale(self, names: set[str] | None) -> bool:
-        """Whether it watches a directory that was replaced, is gone, or in which other names matter now."""
+        """Whether the directory was replaced or removed, or other names in it are relevant now."""
         return names is None or names != set(self._names) or _signature(self._path)[0] != self._inode
 
     def on_any_event(self, event: FileSystemEvent) -> None:
@@ -143,13 +145,13 @@ class _Folder(FileSystemEventHandler):
             path = os.fsdecode(raw) if raw else ""
             name = os.path.basename(path)
             if event.is_directory and event.event_type == "modified":
-                continue  # something in it; what matters has events of its own
+                continue  # something in the directory; relevant files have events of their own
             if name in self._names or path == str(self._path):
                 self._note(path, event.event_type)
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """The path, and each place on the way that its symlinks lead."""
+    """The path, and each target on the way through its symlinks."""
     for _ in range(8):
         yield path
         try:
@@ -167,7 +169,7 @@ def _is_being_written(path: str) -> bool:
 
 
 def _signature(path: Path) -> tuple[int, int, int]:
-    """Of a file's content, zeros where there is none."""
+    """Inode, time and size of a file; zeros if it does not exist."""
     try:
         status = path.stat()
     except OSError:
