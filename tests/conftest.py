@@ -17,7 +17,7 @@ import pytest_timeout
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
 from tests.support.engines import VERSIONS, programs
-from tests.support.network import own_network
+from tests.support.network import listening_ports, own_network
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -110,6 +110,20 @@ def engine() -> Iterator[PrivateDockerd]:
         yield dockerd
     finally:
         dockerd.close()
+
+
+@pytest.fixture(autouse=True)
+def _engine_left_empty(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The engine is shared: what a test leaves there, or what comes late, would fail another one later on."""
+    shared = request.getfixturevalue("engine") if "engine" in request.fixturenames else None
+    if not isinstance(shared, PrivateDockerd):
+        yield
+        return
+    ports = listening_ports()
+    assert shared.leftovers() == [], "left by an earlier test, after it had ended"
+    yield
+    assert shared.leftovers() == []
+    assert listening_ports() <= ports
 
 
 @pytest.fixture

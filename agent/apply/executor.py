@@ -21,7 +21,7 @@ from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnec
 from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.steps import Hooks, SupersededError
 from agent.apply.swap import Swap, forget_copies, kept_policy, restart_body
-from agent.apply.volumes import Inheritance, holds_data, inherit_from_gone, names
+from agent.apply.volumes import Inheritance, check_there, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.errors import (
     ConflictError,
@@ -269,6 +269,7 @@ class Executor:
         """Creates a container from that image, replacing one that no longer exists. `fields`: additional fields of its
         record."""
         before = self._record_of(key)
+        check_there(self.engine, self.records.records(), container)
         heir = Inheritance()
         # the container was removed outside of ucidockd: the new one inherits its data
         if before is not None and before.object_id:

@@ -26,7 +26,7 @@ from agent.apply.images import History, create_from
 from agent.apply.networks import with_addresses
 from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for
 from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, go_back, prove
-from agent.apply.volumes import inherit
+from agent.apply.volumes import check_there, inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
 from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
@@ -226,6 +226,7 @@ class Swap:
                     )
 
     def _create(self, container: Container, new: Record, before: ObservedContainer) -> Record:
+        check_there(self.engine, self.records.records(), container)
         labels = own_labels(instance=self.records.instance, section=container.section, nonce=new.nonce)
         mounted = anonymous_volumes(before.inspect or {})
         # match anonymous volumes by target: the new image may use other targets than the old one

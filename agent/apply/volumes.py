@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.apply.ports import Engine
+from agent.errors import EngineError
 from agent.model.observed import Record
 from agent.model.resources import Container, Volume
 from agent.plan.container.bodies import volume_words
@@ -80,6 +81,16 @@ def inherit_from_gone(
         left=found.left,
         lost=(*lost, *sorted(target for target in gone if target in places)),
     )
+
+
+def check_there(engine: Engine, records: Iterable[Record], container: Container) -> None:
+    """Raises EngineError where a volume with a section was removed since it was looked at: a pull takes minutes, and who
+    makes room for it prunes."""
+    # For the container the engine would make another one, without its options; not ours, so in conflict for ever.
+    declared = {record.name for record in records if record.kind == "volume"}
+    for mount in container.spec.mounts:
+        if mount.source in declared and not mount.is_bind and engine.inspect_volume(mount.source) is None:
+            raise EngineError(f"volume {mount.source} was removed outside of ucidockd", retryable=True)
 
 
 def holds_data(volume: Volume) -> bool:

@@ -22,6 +22,7 @@ from agent.status.board import StatusBoard
 from agent.status.conditions import NOTES, ConditionType
 
 _KINDS = frozenset({"container", "network", "volume"})
+_ENDING = frozenset({"Dead", "Removing"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,11 +187,15 @@ class StatusWriter:
         for finding in plan.findings:
             self._finding(finding)
         told = {(finding.key, finding.type) for finding in plan.findings}
-        for key in dict.fromkeys(f.key for f in plan.findings if f.type == ConditionType.RUNNING):
+        for running in (finding for finding in plan.findings if finding.type == ConditionType.RUNNING):
             # a container without a check, or that does not run, has no such condition
             for kind in (*NOTES, ConditionType.HEALTHY):
-                if (key, kind) not in told:
-                    self.board.clear(key, kind)
+                if (running.key, kind) not in told:
+                    self.board.clear(running.key, kind)
+            # What was said of an object ends with it, also where nothing takes its place.
+            said = self.board.reason(running.key, ConditionType.DEGRADED)
+            if (said in _ENDING and said != running.reason) or (said, running.reason) == ("Drift", "Absent"):
+                self.board.clear(running.key, ConditionType.DEGRADED)
 
     def outcome(self, outcome: Outcome) -> None:
         """Shows the result of one operation."""

@@ -186,6 +186,32 @@ def test_a_container_that_the_engine_cannot_get_rid_of_is_a_condition_and_no_loo
     assert degraded(box) == {}
 
 
+@pytest.mark.parametrize("said", ["Dead", "Drift"])
+def test_what_is_said_of_a_container_ends_with_it_also_where_no_other_one_comes(
+    drifting: Box, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    from dataclasses import replace
+
+    box = drifting
+    box.apply(REPORTED)
+    real = box.reconciler.engine.inspect_container
+    if said == "Dead":
+        monkeypatch.setattr(
+            box.reconciler.engine, "inspect_container", lambda ref: replace(real(ref), state="dead")
+        )
+    else:
+        SETTINGS["memory"].do(box)
+    box.apply()
+    assert list(degraded(box)) == [said]
+    monkeypatch.undo()
+    box.get("web").remove(force=True)
+    box.client.containers.create(IMAGE, ["sleep", "1000"], name="web")
+    box.apply()
+    web = next(r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "container:web")
+    assert "Conflict" in {c["reason"] for c in web["conditions"]}
+    assert degraded(box) == {}, "`docker rm -f web` would remove somebody else's"
+
+
 def test_an_anonymous_volume_is_carried_over_and_only_it(drifting: Box) -> None:
     box = drifting
     config = CONFIG + "\tlist volume '/cache'\n"

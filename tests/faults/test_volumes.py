@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent.apply.images import Images
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd
 from tests.support.versions import VERSIONS, a_box, an_engine
@@ -227,3 +228,28 @@ def test_a_volume_whose_data_lies_elsewhere_loses_nothing(room: Box) -> None:
     room.client.volumes.get("data").remove()
     verbs(room)
     assert lost(room, "volume:data") == ""
+
+
+@pytest.mark.parametrize("before", ["nothing", "another container", "a removed container"])
+def test_a_volume_that_is_pruned_during_the_pull_stays_ours(
+    room: Box, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    labelled = WITH_DATA.replace("'data'\n", "'data'\n\tlist label 'a=b'\n", 1)
+    if before != "nothing":
+        verbs(room, WEB if before == "another container" else labelled)
+    if before == "a removed container":
+        room.get("web").remove(force=True)
+    real = Images.ensure
+
+    def pruned(images: Images, *args: Any, **named: Any) -> str:
+        monkeypatch.undo()
+        room.client.volumes.get("data").remove()
+        return real(images, *args, **named)
+
+    monkeypatch.setattr(Images, "ensure", pruned)
+    assert room.errors(labelled) == ["volume data was removed outside of ucidockd"]
+    room.later(60)
+    assert [str(o.error) for o in room.apply()[1] if o.error] == []
+    assert str(room.apply()[0]) == "nothing to do"
+    assert mounts(room) == {"/data": "data"}
+    assert room.client.volumes.get("data").attrs["Labels"]["a"] == "b"

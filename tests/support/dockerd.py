@@ -139,6 +139,18 @@ class PrivateDockerd:
         """Makes the test image; returns its id."""
         return import_busybox(self.host, tag, changes)
 
+    def leftovers(self) -> list[str]:
+        """Containers, networks and volumes that are there; none in an engine that nothing was made in."""
+        client = docker.APIClient(base_url=self.host, version="1.41")
+        try:
+            return [
+                *(f"container {item['Names']}" for item in client.containers(all=True)),
+                *(f"network {item['Name']}" for item in client.networks(filters={"type": "custom"})),
+                *(f"volume {item['Name']}" for item in client.volumes()["Volumes"] or ()),
+            ]
+        finally:
+            client.close()
+
     def exchange(self, name: str) -> None:
         """While it is down: its data root becomes another one, which has its images and nothing else at first."""
         before, self.data = self.data, self.root / name
