@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import tomllib
 from collections.abc import Iterator
 
@@ -16,6 +18,7 @@ from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 
 FOR_TESTS = ("dev", "openwisp")
+CLOSE = b"\x88\x02\x03\xe8"  # a close frame with code 1000
 
 
 def bounds() -> dict[str, str]:
@@ -66,20 +69,43 @@ def agent(box: Box) -> Iterator[Agent]:
     made.close()
 
 
+def _closes_after_its_client(path: str, target: str) -> bool:
+    """Whether a WebSocket that the agent ends stays open until its client has said so too (RFC 6455 section 7.1.1).
+
+    A client that cannot send its close frame may take the connection for broken, and what it has not read for lost.
+    """
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(path)
+        client.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: agent\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        got = b""
+        while CLOSE not in got:
+            piece = client.recv(4096)
+            assert piece, got
+            got += piece
+        stays_open = not select.select([client], [], [], 0.5)[0]
+        client.sendall(b"\x88\x82\0\0\0\0\x03\xe8")
+        return stays_open and client.recv(1) == b""
+
+
 @pytest.mark.skipif(not LOWEST.exists(), reason="`make lowest-if-possible` installs the lowest versions")
 def test_the_agent_answers_with_the_lowest_versions(agent: Agent, box: Box) -> None:
     agent.start(PYTHONPATH=str(LOWEST))
     assert agent.process is not None
     wait_for(lambda: running(box, "web"), limit_s=60)
-    socket = str(box.options.socket)
+    path = str(box.options.socket)
     with httpx.Client(
-        transport=httpx.HTTPTransport(uds=socket), base_url="http://agent", timeout=30
+        transport=httpx.HTTPTransport(uds=path), base_url="http://agent", timeout=30
     ) as client:
         assert client.get("/v1/status").json()["agent"]["engine"]["reachable"]
         assert client.get("/v1/nothing").json()["error"]["code"] == "http-404"
         assert client.get("/docker/containers/json").json()[0]["Names"] == ["/web"]
         console = client.post("/v1/containers/web/exec", json={"command": ["echo", "hello"]}).json()["id"]
-        with unix_connect(socket, f"ws://agent/v1/exec/{console}/ws", compression=None) as web_socket:
+        with unix_connect(path, f"ws://agent/v1/exec/{console}/ws", compression=None) as web_socket:
             Screen(web_socket).until("hello")
+        assert _closes_after_its_client(path, f"/v1/exec/{console}/ws")
         with client.stream("GET", "/v1/status/stream") as stream:
             next(stream.iter_lines())

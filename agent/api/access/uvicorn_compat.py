@@ -135,7 +135,7 @@ def stop_reading(protocol: H11Protocol, *, kept: int) -> bytes:
     protocol.transport.pause_reading()
     cycle = protocol.cycle
     waiting = bytes(cycle.body)
-    cycle.body = type(cycle.body)()  # older versions use bytes instead of bytearray
+    cycle.body = bytearray()
     cycle.message_event.clear()
     # a new h11 that has just read this request's head, as if the body had `kept` bytes
     lines = [f"POST / HTTP/{protocol.scope['http_version']}".encode(), b"host: x"]
