@@ -97,9 +97,7 @@ def test_the_agent_answers_with_the_lowest_versions(agent: Agent, box: Box) -> N
     assert agent.process is not None
     wait_for(lambda: running(box, "web"), limit_s=60)
     path = str(box.options.socket)
-    with httpx.Client(
-        transport=httpx.HTTPTransport(uds=path), base_url="http://agent", timeout=30
-    ) as client:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://agent", timeout=30) as client:
         assert client.get("/v1/status").json()["agent"]["engine"]["reachable"]
         assert client.get("/v1/nothing").json()["error"]["code"] == "http-404"
         assert client.get("/docker/containers/json").json()[0]["Names"] == ["/web"]
