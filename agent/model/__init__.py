@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Values: what a user declares and what the engine shows, as frozen dataclasses. No I/O, no clock."""
+"""Values: what a user declares and what the engine reports, as frozen dataclasses. No I/O, no clock."""

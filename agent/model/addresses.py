@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Addresses of a machine: where to listen, where the engine is, interfaces and routes, names in a server's certificate."""
+"""Addresses of a machine: where to listen, where the engine is, interfaces and routes, and names in a server
+certificate."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _FORM = "address:port or [address]:port, such as 192.168.1.1:2380"
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """One entry of `listen`. Port 0 lets the kernel choose."""
+    """One entry of `listen`. With port 0 the kernel chooses the port."""
 
     ip: IpAddress
     port: int
@@ -30,7 +31,7 @@ class ListenAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """Who has a port of this machine, as a sentence. `ip` "" is every address."""
+    """A port of this machine that is in use, with a sentence that says by what. `ip` "" means every address."""
 
     port: int
     protocol: str
@@ -39,10 +40,10 @@ class Listener:
 
 
 def parse_listen(text: str) -> ListenAddress:
-    """An address, in brackets when it is IPv6, and a port. Raises QuantityError."""
+    """Parses an address (in brackets if it is IPv6) and a port. Raises QuantityError."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    # brackets are asked for, not guessed: `::1:80` is an address of its own
+    # brackets are required, not guessed: `::1:80` is itself a valid IPv6 address
     try:
         ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
@@ -62,7 +63,7 @@ _ENGINE_FORM = "unix:///path, tcp://address:port or tcp://[address]:port"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAddress:
-    """A unix socket's path, or host and port."""
+    """The path of a unix socket, or a host and port."""
 
     path: str = ""
     host: str = ""
@@ -70,17 +71,17 @@ class EngineAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether the engine runs on this machine: its devices, paths and firewall are ours to look at."""
+        """Whether the engine runs on this machine. Only then can its devices, paths and firewall be checked here."""
         if self.path or self.host == "localhost":
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:  # a name: what it stands for is not known without asking
+        except ValueError:  # a host name: without a lookup its address is unknown
             return False
 
     @property
     def netloc(self) -> str:
-        """`host:port`, as a URL has it."""
+        """`host:port`, in the form of a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
@@ -91,27 +92,28 @@ def parse_engine_address(text: str) -> EngineAddress:
     """A Docker host URL. Raises QuantityError."""
     try:
         parts = urlsplit(text)
-        # `port` raises for numbers out of range, `hostname` for brackets that do not close.
+        # `port` raises for numbers out of range, `hostname` for unclosed brackets
         host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise QuantityError(f"{text!r}: {exc}", _ENGINE_FORM) from exc
     if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
         return EngineAddress(path=parts.path)
-    # Docker's own form has nothing else: a user name or a path would be ignored, and hide a mistake.
+    # reject everything else, as Docker's form does not have it: a user name or path would be ignored silently
     bare = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme == "tcp" and host and port and bare:
         return EngineAddress(host=host, port=port)
     raise QuantityError(f"{text!r} is not an address of an engine", _ENGINE_FORM)
 
 
-# UCI interfaces as netifd shows them, between names in `/etc/config` and devices of the kernel; the kernel's routes.
+# UCI interfaces as netifd reports them, which connect names in `/etc/config` with devices of the kernel; and the
+# kernel's routes.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """`l3_device` carries the addresses (pppoe-wan), `device` lies below it (eth1); "" while netifd has none.
+    """`l3_device` carries the addresses (pppoe-wan), `device` is the device below it (eth1); "" if netifd has none.
 
-    `is_uplink`: it has a default route.
+    `is_uplink`: the interface has a default route.
     """
 
     name: str
@@ -124,7 +126,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Route:
-    """A subnet that this machine reaches by a device; `direct`: on the link, without a router or a tunnel between."""
+    """A subnet that this machine reaches through a device; `direct`: on the link, not through a router or tunnel."""
 
     device: str
     subnet: str
@@ -133,7 +135,7 @@ class Route:
 
 # The names and addresses that dockerd's certificate is valid for (subject alternative names, RFC 5280 4.2.1.6).
 #
-# Pure: the caller brings the host name and the addresses of the LAN.
+# Pure: the caller provides the host name and the addresses of the LAN.
 
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
@@ -141,9 +143,10 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 def server_names(*, hostname: str, addresses: Iterable[str] = (), san: Iterable[str] = ()) -> tuple[str, ...]:
-    """Names, then addresses, each sorted and once. Raises ConfigError that lists every `san` that is neither.
+    """The names, then the addresses, each sorted and without duplicates. Raises ConfigError listing every `san` that is
+    neither.
 
-    A host name that no certificate can carry is left out: the kernel takes any bytes as one.
+    A host name that cannot be in a certificate is left out, because the kernel accepts any bytes as a host name.
     """
     found = {normal_name(text) for text in (*_ALWAYS, *addresses)}
     with contextlib.suppress(ConfigError):
@@ -152,7 +155,7 @@ def server_names(*, hostname: str, addresses: Iterable[str] = (), san: Iterable[
 
 
 def normal_names(names: Iterable[str]) -> tuple[str, ...]:
-    """`normal_name` of each, in order. Raises ConfigError that lists all that are wrong."""
+    """`normal_name` of each, in order. Raises ConfigError listing all invalid ones."""
     good, wrong = [], []
     for name in names:
         try:
@@ -165,12 +168,12 @@ def normal_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def normal_name(text: str) -> str:
-    """The one spelling of a DNS name or IP address. Raises ConfigError."""
+    """The canonical spelling of a DNS name or IP address. Raises ConfigError."""
     if is_address(text):
         return str(ipaddress.ip_address(text))
     name = text.lower().removesuffix(".")
     labels = name.removeprefix("*.").split(".")
-    # a last label of digits is an address gone wrong, and no resolver would look it up
+    # a last label of digits is a mistyped address, which no resolver would look up
     if len(name) > 253 or labels[-1].isdigit() or not all(map(_LABEL.fullmatch, labels)):
         raise ConfigError(
             f"{text[:80]!r} is not a name for a certificate, expected a DNS name or an IP address"
@@ -179,7 +182,7 @@ def normal_name(text: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address without a zone: a zone means nothing on another host."""
+    """Whether it is an IPv4 or IPv6 address without a zone: a zone has no meaning on another host."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -187,7 +190,7 @@ def is_address(text: str) -> bool:
     return "%" not in text
 
 
-# The link to a container's web page: `https://[host]:[port:8443]/path`.
+# The link to a container's web page, such as `https://[host]:[port:8443]/path`.
 
 
 _PLACE = re.compile(r"\[([^\]]*)\]")
@@ -195,9 +198,9 @@ _PORT_PLACE = re.compile(r"port:([0-9]{1,5})", re.ASCII)
 
 
 def parse_webui(text: str) -> str:
-    """As it is. Raises QuantityError for what is in brackets and is neither `[host]`, `[port:N]` nor an IPv6 address.
+    """The text unchanged. Raises QuantityError if brackets contain anything but `[host]`, `[port:N]` or an IPv6 address.
 
-    Scheme and characters are the schema's to check.
+    The schema checks scheme and characters.
     """
     for match in _PLACE.finditer(text):
         port = _PORT_PLACE.fullmatch(match[1])
@@ -213,16 +216,15 @@ def parse_webui(text: str) -> str:
 
 
 def webui_ports(text: str) -> frozenset[int]:
-    """The container's ports that a link names."""
+    """The container ports in a link."""
     return frozenset(
         int(port[1]) for match in _PLACE.finditer(text) if (port := _PORT_PLACE.fullmatch(match[1]))
     )
 
 
 def with_ports(text: str, published: Mapping[int, int]) -> str:
-    """The link with host ports in place of `[port:N]`, as far as they are known. `published`: port of the container ->
-    host port.
-    """
+    """The link with `[port:N]` replaced by host ports, as far as they are known. `published`: container port -> host
+    port."""
 
     def port_of(match: re.Match[str]) -> str:
         port = _PORT_PLACE.fullmatch(match[1])

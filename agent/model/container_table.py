@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of a container's options: UCI name, field, Engine API key, level of a change, text and JSON form.
+"""The table of container options: UCI name, field, Engine API key, level of a change, text form and JSON form.
 
-Decoding, encoding, the engine's bodies in both directions, levels, drift and the description of a change read it. To add an
-option, add its field to `ContainerSpec`, a row here, and its property to `schemas/container.schema.json`.
+Decoding, encoding, the bodies to and from the engine, levels, drift and the description of changes all use it. To add
+an option, add its field to `ContainerSpec`, a row here, and its property to `schemas/container.schema.json`.
 
-A row without a `key` needs more than one field for its JSON: `agent.plan.container.bodies` builds it and
-`agent.plan.container.bodies` reads it. A row of the shape APART needs more than its own option in UCI too:
-`agent.uci` reads and writes it.
+A row without a `key` needs more than one field for its JSON: `agent.plan.container.bodies` writes and reads it. A row
+with the shape APART needs more than its own option in UCI: `agent.uci` reads and writes it.
 """
 
 from __future__ import annotations
@@ -60,27 +59,28 @@ from agent.model.resources import (
 )
 
 Version = tuple[int, int]
-# which Docker brought a version of the API
+# the Docker version that introduced an API version
 _DOCKER: dict[Version, str] = {(1, 43): "24.0", (1, 44): "25.0", (1, 48): "28.0"}
 
 
 class Level(StrEnum):
-    """What a changed option costs, from cheap to expensive."""
+    """How a changed option can be applied, from cheap to expensive."""
 
-    UPDATE = "update"  # POST /containers/{id}/update; the process continues
-    RECONNECT = "reconnect"  # networks are live, endpoints are not: disconnect and connect
+    UPDATE = "update"  # POST /containers/{id}/update; the process keeps running
+    # disconnect and connect again: a container's networks can change while it runs, an endpoint cannot
+    RECONNECT = "reconnect"
     RECREATE = "recreate"
 
 
 class Shape(Enum):
-    """How many values an option has, and whether their order means anything."""
+    """How many values an option has, and whether their order matters."""
 
     ONE = auto()
     LIST = auto()  # in the user's order
-    SET = auto()  # sorted, each once
-    PAIRS = auto()  # key=value, sorted, the last of equal keys
+    SET = auto()  # sorted, without duplicates
+    PAIRS = auto()  # key=value, sorted; of equal keys the last one counts
     WORDS = auto()  # a command line
-    APART = auto()  # takes more than its own option to read
+    APART = auto()  # reading it needs more than its own option
 
 
 def _same(value: Any) -> Any:
@@ -89,22 +89,23 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """One value's languages: UCI's text, and the Engine API's JSON. `made` is what a record's JSON object stands for."""
+    """The forms of a value: UCI text and Engine API JSON. `made` builds the value from the JSON object in a record."""
 
     parse: Callable[[str], Any] = str
     text: Callable[[Any], str] = str
     to_engine: Callable[[Any], Any] = _same
-    from_engine: Callable[[Any], Any] = lambda value: value or None  # inspect shows "" or 0 for what is unset
+    # inspect shows "" or 0 for an unset option
+    from_engine: Callable[[Any], Any] = lambda value: value or None
     made: Callable[..., Any] | None = None
     order: Callable[[Any], Any] = _same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerOption:
-    """One row. `key` is the place in the body of POST /containers/create, "" for none of its own.
+    """One row. `key` is the place in the body of POST /containers/create, "" if it has none of its own.
 
-    `since`: the version of the Engine API that brought the option; an older engine would leave it out without a word.
-    `needs`: what of a value takes a newer engine than the option itself, in words, with that version.
+    `since`: the API version that introduced the option; older engines silently ignore it. `needs`: (words, version)
+    if this particular value needs a newer engine than the option itself.
     """
 
     uci: str
@@ -125,7 +126,7 @@ def _whole_seconds(text: str) -> int:
 
 
 def parse_sysctl(text: str) -> tuple[str, str]:
-    """`name=value` of a setting that belongs to a container's namespaces."""
+    """Parses `name=value` of a sysctl that belongs to a container's namespaces."""
     name, value = parse_assignment(text)
     sysctl_namespace(name)
     return name, value
@@ -154,8 +155,8 @@ _SCORE = Codec(
     parse=lambda text: parse_int(text, minimum=-1000, maximum=1000),
     from_engine=lambda value: value or 0,
 )
-# moby daemon/daemon_unix.go, verifyPlatformContainerResources: a period of 1 ms to 1 s, 0 for the kernel's default; a
-# quota of 1 ms at least, 0 and -1 for no limit
+# moby daemon/daemon_unix.go, verifyPlatformContainerResources: the period is 1 ms to 1 s, or 0 for the kernel's
+# default; the quota is at least 1 ms, or 0 or -1 for no limit
 _PERIOD = Codec(parse=lambda text: 0 if text == "0" else parse_int(text, minimum=1000, maximum=1_000_000))
 _QUOTA = Codec(
     parse=lambda text: int(text) if text in {"0", "-1"} else parse_int(text, minimum=1000, maximum=10**9)
@@ -174,7 +175,8 @@ _RESTART = Codec(
 _PORTS = Codec(to_engine=engine_json.port_bindings, from_engine=engine_json.read_ports, made=Port)
 _MOUNT = Codec(parse=parse_volume, text=entry_text.mount, to_engine=engine_json.mount, made=Mount)
 _TMPFS = Codec(parse=parse_tmpfs, text=entry_text.tmpfs, made=Tmpfs, order=lambda entry: entry.target)
-# `list device` holds two kinds: a CDI name is the engine's to look up, and has a field and a place in the body apart
+# `list device` holds two kinds of devices. The engine looks up CDI names, which have their own field and their own
+# place in the body
 _CDI_DEVICE = Codec(parse=lambda text: text if is_cdi(text) else None)
 _DEVICE = Codec(
     parse=lambda text: None if is_cdi(text) else parse_device(text),
@@ -351,7 +353,7 @@ BY_FIELD = {row.field: row for row in TABLE}
 
 
 def too_new(spec: ContainerSpec, api: Version) -> tuple[str, ...]:
-    """What the user set that an engine of that API version does not know, in words."""
+    """The options in use that an engine of this API version does not know, in words."""
     found = []
     for row in TABLE:
         value = getattr(spec, row.field)
@@ -364,16 +366,16 @@ def too_new(spec: ContainerSpec, api: Version) -> tuple[str, ...]:
 
 
 def keys_of(part: str) -> frozenset[str]:
-    """The keys that we read of `Config` or `HostConfig`."""
+    """The keys of `Config` or `HostConfig` that the table reads."""
     return frozenset(key for row in TABLE for where, _, key in [row.key.partition(".")] if where == part)
 
 
 def body_of(spec: ContainerSpec) -> dict[str, dict[str, Any]]:
-    """The parts of POST /containers/create that the rows with a key make: only what the user set."""
+    """The parts of POST /containers/create that come from rows with a key, for fields that the user set."""
     made: dict[str, dict[str, Any]] = {"Config": {}, "HostConfig": {}}
     for row in TABLE:
         value = getattr(spec, row.field)
-        # an empty command is one, an empty list of anything else is unset
+        # an empty command is a value; for all other lists empty means unset
         unset = value is None if row.shape is Shape.WORDS else value in (None, ())
         if not row.key or unset:
             continue
@@ -389,7 +391,7 @@ def body_of(spec: ContainerSpec) -> dict[str, dict[str, Any]]:
 
 
 def fields_of(inspect: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields whose rows have a key, of the body of GET /containers/{id}/json."""
+    """The fields of rows with a key, read from the body of GET /containers/{id}/json."""
     found: dict[str, Any] = {}
     for row in TABLE:
         if not row.key:
@@ -405,7 +407,7 @@ def fields_of(inspect: Mapping[str, Any]) -> dict[str, Any]:
             case Shape.PAIRS:
                 found[row.field] = tuple(sorted((value or {}).items()))
             case Shape.SET:
-                # sorted as decoding does: the engine keeps the order in which a client gave them
+                # sorted like decoded values: the engine keeps the order in which a client sent them
                 items = {codec.from_engine(item) for item in value or ()}
                 found[row.field] = tuple(sorted(items, key=codec.order))
             case _:

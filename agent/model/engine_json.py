@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Values with several parts in the Engine API's JSON, both ways. Pure."""
+"""Converts values with several parts to and from the JSON of the Engine API. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def env(variables: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def read_env(given: Iterable[str] | None) -> tuple[tuple[str, str], ...]:
-    """A name without a value takes the image's variable away: it is left out."""
+    """A name without a value removes the image's variable; it is left out here."""
     return tuple(sorted(dict(entry.split("=", 1) for entry in given or () if "=" in entry).items()))
 
 
@@ -89,7 +89,7 @@ def read_gpus(item: Mapping[str, Any]) -> Gpus:
 
 
 def made_gpus(**record: Any) -> Gpus:
-    """Of what a record has: lists in place of tuples."""
+    """Builds the value from a record, which has lists instead of tuples."""
     return Gpus(
         count=record.get("count"),
         driver=record.get("driver"),
@@ -100,7 +100,7 @@ def made_gpus(**record: Any) -> Gpus:
 
 
 def is_gpus(item: Mapping[str, Any]) -> bool:
-    """Whether a DeviceRequest is one of GPUs that `gpus` can say."""
+    """Whether a DeviceRequest is for GPUs and `gpus` can express it."""
     (named, *others) = item.get("Capabilities") or [()]
     return item.get("Driver") != "cdi" and "gpu" in named and not others
 
@@ -134,18 +134,18 @@ def health(check: Healthcheck) -> dict[str, Any]:
         "StartPeriod": check.start_period_ns,
         "StartInterval": check.start_interval_ns,
     }
-    # Only what is set: a zero tells the engine to take the image's value, and null is not always the same.
+    # send only what is set: zero means the image's value, and null is not always equivalent
     return {name: value for name, value in values.items() if value is not None}
 
 
 def read_health(given: Mapping[str, Any] | None) -> Healthcheck | None:
     check = given or {}
-    # Nothing, or an empty list, where the image says what is run.
+    # empty or missing if the image defines the test
     kind, *words = check.get("Test") or ("",)
     health = Healthcheck(
         cmd={"NONE": "none", "CMD-SHELL": " ".join(words)}.get(kind) or None,
         argv=tuple(words) if kind == "CMD" else (),
-        # 0 and nothing are the same in the engine's answer.
+        # the engine's answer does not distinguish 0 and unset
         interval_ns=check.get("Interval") or None,
         timeout_ns=check.get("Timeout") or None,
         retries=check.get("Retries") or None,
@@ -167,13 +167,13 @@ def port_bindings(published: Iterable[Port]) -> dict[str, list[dict[str, str]]]:
 
 
 def read_ports(given: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[Port, ...]:
-    """HostConfig.PortBindings; a range of host ports lets the engine choose one of them."""
+    """Reads HostConfig.PortBindings; from a range of host ports the engine chooses one."""
     found = set()
     for key, entries in (given or {}).items():
         match = _PORT.fullmatch(key)
         for entry in (entries or ()) if match else ():
             first, _, last = (entry.get("HostPort") or "0").partition("-")
-            # Host port 0 and an empty one mean the same: the engine picks one.
+            # host port 0 and an empty one both let the engine choose
             port = Port(
                 container_port=int(match[1]) if match else 0,
                 host_port=int(first) if first.isdigit() else 0,

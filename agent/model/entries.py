@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Option values with several parts: ports, volumes, tmpfs, devices, ulimits, networks, dependencies, waits.
 
-Syntax is that of `docker run`. Every parser is pure and raises `QuantityError`; the simple values are in
-`agent.model.quantities`. Names are only split here: whether a network or a section exists is checked later.
+The syntax is that of `docker run`. Every parser is pure and raises `QuantityError`; `agent.model.quantities` has the
+simple values. Names are only split here; whether a network or section exists is checked later.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NETWORK_FORM = (
     "name[,alias=a][,ip=address][,ip6=address][,mac=address][,link_local=address][,driver_opt=NAME=value]"
     "[,gw_priority=n]"
 )
-# as `docker run --network name=...,` writes them
+# spellings of `docker run --network name=...,`
 _SETTINGS = {
     "mac_address": "mac",
     "mac-address": "mac",
@@ -57,11 +57,11 @@ _MAC = re.compile(
 )
 _PLATFORM_PART = re.compile(r"[a-z0-9_-]+", re.ASCII)
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
-# of SELinux, and of Docker Desktop: they mean nothing here
+# options of SELinux and Docker Desktop, without effect here
 _WITHOUT_EFFECT = frozenset({"z", "Z", "cached", "delegated", "consistent"})
 _IMAGE_PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-# only what looks like a host is one: else the name before the first slash is part of the path
+# the first part is a host only if it looks like one; otherwise it belongs to the path
 _IMAGE_HOST = (
     rf"(?=[^/]*[.:A-Z]|localhost/)(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?/"
 )
@@ -80,7 +80,7 @@ _USB = re.compile(r"(usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(?::[^:/]+)?)(?::(/[^:]*)(
 
 
 def parse_image(text: str) -> str:
-    """An image's name or id (distribution/reference grammar): the engine refuses anything else."""
+    """The name or id of an image (distribution/reference grammar); the engine refuses anything else."""
     found = _IMAGE.fullmatch(text) if len(text) <= _IMAGE_MAX else None
     if found is None or len(found[1]) > _IMAGE_PATH_MAX:
         digest = "@" in text and found is None and _IMAGE.fullmatch(text.partition("@")[0])
@@ -92,20 +92,20 @@ def parse_image(text: str) -> str:
 
 
 def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
-    """A canonical IP address; `version` 4 or 6 demands that family, `zone` lets it have one (fe80::1%eth0)."""
+    """A canonical IP address; `version` 4 or 6 requires that family, `zone` allows a zone (fe80::1%eth0)."""
     expected = f"an IPv{version} address" if version else "an IP address"
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise QuantityError(f"{text!r} is not an IP address", expected) from None
-    # A zone is an interface of this machine: in a container, or on the network, it has no meaning.
+    # a zone is an interface of this machine; it has no meaning in a container or on the network
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id and not zone:
         raise QuantityError(
             f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without %"
         )
     if version and address.version != version:
         raise QuantityError(f"{text!r} is an IPv{address.version} address", expected)
-    # In canonical form, so that two spellings of an address have one hash.
+    # canonical, so that two spellings of an address have the same hash
     return str(address)
 
 
@@ -118,12 +118,12 @@ def same_address(one: str, other: str) -> bool:
 
 
 def parse_server(text: str) -> str:
-    """The address of a name server, which may be one of a link."""
+    """The address of a name server; it may be link-local, with a zone."""
     return parse_address(text, zone=True)
 
 
 def addresses_meet(one: str, other: str) -> bool:
-    """Whether one port cannot be published on both addresses of the host at once; "" is every address."""
+    """Whether the same port cannot be published on both host addresses at once; "" means every address."""
     if not one or not other or one == other:
         return True
     a, b = ipaddress.ip_address(one), ipaddress.ip_address(other)
@@ -144,7 +144,7 @@ def parse_subnet(text: str) -> str:
 
 
 def parse_ports(text: str) -> tuple[Port, ...]:
-    """Ports of one entry, ranges expanded. A lone container port leaves the host port (0) to the engine."""
+    """The ports of one entry, with ranges expanded. Without a host port (0) the engine chooses one."""
     if re.search(r"[\s,;]", text.strip()):
         raise QuantityError(f"{text!r} holds more than one port", "one `list port` line for each")
     body, slash, protocol = text.partition("/")
@@ -154,7 +154,7 @@ def parse_ports(text: str) -> tuple[Port, ...]:
     protocol = protocol or "tcp"
     host_ip, host, container = _split_port(body)
     inner = _port_range(container, text)
-    outer = _port_range(host, text) if host.strip("0") else (0,) * len(inner)  # 0, as none: any that is free
+    outer = _port_range(host, text) if host.strip("0") else (0,) * len(inner)  # 0 or nothing: any free port
     if len(inner) == 1 < len(outer):
         return (
             Port(
@@ -177,7 +177,7 @@ def parse_ports(text: str) -> tuple[Port, ...]:
 
 
 def _split_port(body: str) -> tuple[str, str, str]:
-    # brackets tell where an IPv6 address ends, as for docker: it has colons itself
+    # brackets delimit an IPv6 address, which contains colons, as in docker
     if body.startswith("["):
         address, bracket, rest = body[1:].partition("]")
         parts = rest.split(":")
@@ -215,7 +215,7 @@ def parse_volume(text: str) -> Mount:
     """One `volume` entry."""
     parts = text.split(":")
     if len(parts) == 1:
-        # A path in the container alone is an anonymous volume, as in docker.
+        # a container path alone is an anonymous volume, as in docker
         return Mount(source="", target=_target(parts[0], text))
     if len(parts) > 3:
         raise QuantityError(f"{text!r} has too many parts", _VOLUME_FORM)
@@ -223,7 +223,7 @@ def parse_volume(text: str) -> Mount:
     if source.startswith("/"):
         source = _tidy(source)
     elif not VOLUME_NAME.fullmatch(source):
-        # Docker's command line takes relative paths, from the folder it is called in; a section has none.
+        # docker resolves relative paths against its working directory; a section has none
         kind = "a relative path" if "/" in source or source.startswith((".", "~")) else "not a volume name"
         raise QuantityError(f"{source!r} is {kind}", _VOLUME_FORM)
     return _mount(source, target, parts[2].split(",") if len(parts) == 3 else [])
@@ -231,13 +231,13 @@ def parse_volume(text: str) -> Mount:
 
 def _mount(source: str, target: str, options: list[str]) -> Mount:
     read_only, no_copy, propagation = False, False, ""
-    # Several may contradict each other: the last one counts, as in docker.
+    # contradicting options: the last one wins, as in docker
     for option in options:
         if option in {"ro", "rw"}:
             read_only = option == "ro"
         elif option == "nocopy" and not source.startswith("/"):
             no_copy = True
-        # Propagation is about mounts below the source, which a volume does not have.
+        # propagation concerns mounts below the source, which a volume does not have
         elif option in _PROPAGATION and source.startswith("/"):
             propagation = option
         elif option not in _WITHOUT_EFFECT:
@@ -269,7 +269,7 @@ def parse_tmpfs(text: str) -> Tmpfs:
             f"{text!r} has no absolute target", "/target[:options] such as /run:size=64m,mode=755"
         )
     for option in options.split(",") if options else ():
-        # the engine knows a fixed set; a word of it has no other form
+        # the engine has a fixed set of options, and all of them have this form
         if not re.fullmatch(r"[a-z_]+(=.*)?", option):
             meant = f"; did you mean `size={option}`?" if re.fullmatch(r"\d+[kKmMgG%]?", option) else ""
             raise QuantityError(
@@ -292,13 +292,13 @@ def parse_device(text: str) -> Device:
         raise QuantityError(f"{text!r} is not a device", _DEVICE_FORM)
     if len(parts) == 2 and re.fullmatch("[rwm]+", parts[1]):
         parts = [parts[0], parts[0], parts[1]]
-    # an empty place would mean one that is still to be found
+    # an empty container path would mean that the device is still to be found
     container = (parts[1] if len(parts) > 1 else "") or parts[0]
     return _device(parts[0], container, parts[2] if len(parts) == 3 else "rwm")
 
 
 def parse_device_limit(text: str, *, number: Callable[[str], int], form: str) -> DeviceLimit:
-    """`/dev/sda:LIMIT`; `number` reads the limit."""
+    """Parses `/dev/sda:LIMIT`; `number` parses the limit."""
     path, colon, limit = text.rpartition(":")
     if not colon or not path.startswith("/dev/"):
         raise QuantityError(f"{text!r} does not name a device and its limit", form)
@@ -330,11 +330,12 @@ def parse_device_operations(text: str) -> DeviceLimit:
 
 
 def parse_gpus(text: str) -> Gpus:
-    """One `gpus` entry (docker/cli opts/gpus.go); several values of `device`, `capabilities` or `options` need no quotes."""
+    """One `gpus` entry (docker/cli opts/gpus.go). Unlike in docker, several values of `device`, `capabilities` or
+    `options` need no quotes."""
     found: dict[str, list[str]] = {}
     key = ""
-    # docker reads CSV, in which several values of one key need quotes; here a part without a key goes on with the one
-    # before it
+    # docker reads CSV, in which several values of a key need quotes; here a part without a key continues the previous
+    # key
     for part in _fields(text, _GPUS_FORM):
         name, equals, value = part.partition("=")
         if equals and name in {"driver", "count", "device", "capabilities", "options"} and name not in found:
@@ -364,7 +365,7 @@ def parse_gpus(text: str) -> Gpus:
 
 
 def _fields(text: str, form: str) -> list[str]:
-    """The fields of one line of CSV, as docker's command line reads such values."""
+    """The fields of one line of CSV, which docker's command line uses for such values."""
     try:
         return next(csv.reader([text], strict=True), [])
     except csv.Error:
@@ -382,7 +383,7 @@ def parse_exposed(text: str) -> tuple[str, ...]:
 
 
 def parse_volumes_from(text: str) -> str:
-    """`[service:|container:]name[:ro|rw]`; `rw` is what is left out."""
+    """Parses `[service:|container:]name[:ro|rw]`; `rw` is the default and left out."""
     found = re.fullmatch(r"((?:service:|container:)?[a-zA-Z0-9][a-zA-Z0-9_.-]*)(?::(ro|rw|z|Z))?", text)
     if found is None:
         raise QuantityError(f"{text!r} does not name a container", "a container section, or section:ro")
@@ -390,7 +391,7 @@ def parse_volumes_from(text: str) -> str:
 
 
 def parse_platform(text: str) -> str:
-    """`os/architecture[/variant]` in small letters."""
+    """`os/architecture[/variant]` in lower case."""
     parts = text.split("/")
     if len(parts) not in {2, 3} or parts[0] != "linux" or not all(map(_PLATFORM_PART.fullmatch, parts)):
         raise QuantityError(
@@ -400,12 +401,12 @@ def parse_platform(text: str) -> str:
 
 
 def is_cdi(text: str) -> bool:
-    """Whether a `device` entry is a device by its CDI name, `vendor.com/class=name` (container-device-interface)."""
+    """Whether a `device` entry is a CDI name, `vendor.com/class=name` (container-device-interface)."""
     return _CDI.fullmatch(text) is not None
 
 
 def _usb_name(text: str) -> str:
-    """The numbers in lower case as sysfs has them; a serial number is taken as it is."""
+    """The name with its hex numbers in lower case, as in sysfs; a serial number is kept as it is."""
     numbers, serial = text[: len("usb:0000:0000")], text[len("usb:0000:0000") :]
     return numbers.lower() + serial
 
@@ -429,7 +430,7 @@ def parse_ulimit(text: str) -> Ulimit:
             f"{match[1]!r} is not a limit{near(match[1], ULIMITS)}", ", ".join(sorted(ULIMITS))
         )
     soft, hard = int(match[2]), int(match[3] or match[2])
-    # -1 is unlimited, and so above every number.
+    # -1 means unlimited, which is above every number
     if hard != -1 and (soft == -1 or soft > hard):
         raise QuantityError(f"the soft limit in {text!r} is above the hard one", expected)
     return Ulimit(name=match[1], soft=soft, hard=hard)
@@ -457,8 +458,7 @@ def parse_endpoint(text: str) -> Endpoint:
         key = _SETTINGS.get(written, written)
         if key in many and value:
             many[key].append(value)
-        # Twice the same setting is a mistake and not the last one wins: one of the two addresses would be ignored
-        # without a word.
+        # A repeated setting is an error: if the last one won, the other address would be ignored silently.
         elif key in {"ip", "ip6", "mac", "gw_priority"} and key not in once:
             once[key] = value
         else:
@@ -486,7 +486,7 @@ def parse_link_local(text: str) -> str:
 
 
 def parse_mac(text: str) -> str:
-    """A MAC address in lower case with colons, of the forms that docker takes (Go: net.ParseMAC)."""
+    """A MAC address in lower case with colons, from any form that docker accepts (Go: net.ParseMAC)."""
     digits = re.sub("[:.-]", "", text).lower()
     if _MAC.fullmatch(text) is None:
         raise QuantityError(
@@ -507,7 +507,7 @@ def parse_wait(text: str) -> WaitFor:
     """`mount:/path`, `file:/path`, `device:/dev/x`, `interface:name`, `clock`."""
     expected = "mount:/mnt/sda1, file:/mnt/sda1/.here, device:/dev/ttyUSB0, interface:wan or clock"
     kind, colon, target = text.partition(":")
-    # `clock` stands alone, all others name what they wait for
+    # `clock` has no target, all others need one
     if (
         kind not in set(WaitKind)
         or (kind == WaitKind.CLOCK) is bool(colon)
@@ -529,7 +529,7 @@ def parse_wait(text: str) -> WaitFor:
 
 
 def parse_extra_host(text: str) -> str:
-    """`name:address` (or `name=address`), address may be `host-gateway`; gives `name:address`."""
+    """`name:address`, from `name:address` or `name=address`; the address may be `host-gateway`."""
     name, _, address = text.partition("=" if "=" in text else ":")
     expected = "name:address such as nas:192.168.1.5, or name:host-gateway"
     if not name or ":" in name or not address:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Values as the text of an option: the inverse of `quantities` and `entries`. Pure."""
+"""Formats values as the text of an option: the inverse of `quantities` and `entries`. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMES = (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6), (
 
 
 def size(value: int) -> str:
-    """Bytes in the largest unit that fits without a rest."""
+    """Bytes in the largest unit that divides them evenly."""
     unit, factor = next(((u, f) for u, f in _UNITS if value > 0 and value % f == 0), ("", 1))
     return f"{value // factor}{unit}"
 
@@ -59,7 +59,7 @@ def seconds(value: float) -> str:
 
 
 def _plain(value: Decimal) -> str:
-    """Without exponent and without zeros at the end."""
+    """The number without exponent and trailing zeros."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -70,7 +70,7 @@ def restart(policy: RestartPolicy) -> str:
 
 
 def ports(published: Iterable[Port], *, shortest_range: int = 2) -> Iterator[str]:
-    """`port` entries. Runs of neighbours, `shortest_range` at least, become a range: a media server publishes hundreds."""
+    """`port` entries. At least `shortest_range` consecutive ports become a range: a media server publishes hundreds."""
     run: list[Port] = []
     for port in sorted(published, key=lambda p: (p.protocol, p.host_ip, p.container_port, p.host_port)):
         if run and not _is_next(run[-1], port):
@@ -90,7 +90,7 @@ def _ranges(run: list[Port], shortest: int) -> Iterator[str]:
 def _is_next(before: Port, port: Port) -> bool:
     same = (before.protocol, before.host_ip) == (port.protocol, port.host_ip)
     same = same and not before.host_port_end and not port.host_port_end
-    host_step = 1 if before.host_port else 0  # 0: the engine chooses
+    host_step = 1 if before.host_port else 0  # 0 if the engine chooses the host port
     steps = (port.container_port - before.container_port, port.host_port - before.host_port)
     return same and steps == (1, host_step)
 
@@ -124,7 +124,7 @@ def tmpfs(entry: Tmpfs) -> str:
 
 
 def endpoint(item: Endpoint, *, mac: bool = False) -> str:
-    """A `network` entry. `mac`: with the MAC address, which of the first one is its own option."""
+    """A `network` entry. `mac`: include the MAC address; the first network's MAC address is an option of its own."""
     parts = [item.network]
     parts += [f"alias={alias}" for alias in item.aliases]
     parts += [f"ip={item.ip}"] if item.ip else []
@@ -137,7 +137,7 @@ def endpoint(item: Endpoint, *, mac: bool = False) -> str:
 
 
 def _quoted(field: str) -> str:
-    """As docker's command line reads it: CSV."""
+    """A field in the CSV form of docker's command line."""
     return '"' + field.replace('"', '""') + '"' if "," in field or field.startswith('"') else field
 
 

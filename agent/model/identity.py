@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Identity of what we create: labels, the canonical versioned spec and its hash.
+"""Identity of the objects that we create: labels, the canonical versioned spec and its hash.
 
-The hash is over our own canonical JSON, never over a library's structures, so that an upgrade of us, of docker-py
-or of the engine recreates nothing. SPEC_VERSION grows when the meaning of a field changes, not when one is added:
-unset fields are left out of the JSON.
+The hash covers our own canonical JSON, never the structures of a library, so that an upgrade of ucidockd, docker-py
+or the engine recreates nothing. SPEC_VERSION is incremented when the meaning of a field changes, not when a field is
+added: unset fields are not part of the JSON.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LABEL_INSTANCE = "ucidockd.instance"
 LABEL_SECTION = "ucidockd.section"
 LABEL_SPEC_VERSION = "ucidockd.spec-version"
 LABEL_NONCE = "ucidockd.nonce"
-# what copies of volumes are made with
-LABEL_HELPER = "ucidockd.helper"  # INSTANCE/RUN of the agent that made it
-LABEL_COPY_OF = "ucidockd.copy-of"  # of a volume: the one that it is a copy for
-LABEL_SAVED = "ucidockd.saved"  # of such a copy that is kept: the key to put it back by
+# labels of containers and volumes used for copying volumes
+LABEL_HELPER = "ucidockd.helper"  # INSTANCE/RUN of the agent that created it
+LABEL_COPY_OF = "ucidockd.copy-of"  # on a volume: the volume that it is a copy for
+LABEL_SAVED = "ucidockd.saved"  # on a saved copy: the key for restoring it
 OWNER = "ucidockd"
 
-# an id or name of a container, network or volume (moby, daemon/names); a section's name is one too
+# valid ids and names of containers, networks and volumes (moby, daemon/names); section names match it too
 ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}"
 ID_FORM = "letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
 
@@ -35,7 +35,7 @@ ID_FORM = "letters, digits, `_`, `.` and `-`, and starts with a letter or digit"
 class Key(str):
     """The name of a resource in plans, status, records and answers: `container:web`.
 
-    A string, so it is a key of a dict, sorts and is JSON as it is.
+    It is a string, so it can be a dict key, sorts, and needs no conversion to JSON.
     """
 
     __slots__ = ()
@@ -48,7 +48,7 @@ class Key(str):
 
     @classmethod
     def parse(cls, text: str) -> Key:
-        """Of a key that comes as text. One without a colon is a kind."""
+        """Converts a text to a Key. A text without a colon is only a kind."""
         return super().__new__(cls, text)
 
     @property
@@ -63,18 +63,18 @@ class Key(str):
 
 
 def in_words(key: str) -> str:
-    """`container web`, for sentences."""
+    """`container web`, for use in sentences."""
     return key.replace(":", " ", 1)
 
 
 @functools.lru_cache(maxsize=4096)
 def _joined(cls: type[Key], kind: str, section: str) -> Key:
-    """One object for all who name the resource: a pass asks for each key some twenty times."""
+    """Creates a Key, cached: a pass asks for each key about twenty times."""
     return str.__new__(cls, f"{kind}:{section}")
 
 
 def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:
-    """The labels every object of ours carries. They are hints: only state.json proves ownership."""
+    """The labels of every object that we create. They are hints: only state.json proves ownership."""
     return {
         LABEL_OWNER: OWNER,
         LABEL_INSTANCE: instance,
@@ -85,7 +85,7 @@ def own_labels(*, instance: str, section: str, nonce: str) -> dict[str, str]:
 
 
 def canonical(value: Any) -> Any:
-    """`value` as plain JSON data: unset fields left out, so that new fields do not change old hashes."""
+    """`value` as plain JSON data. Unset fields are left out, so that new fields do not change old hashes."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
         return {name: canonical(item) for name, item in pairs if item is not None and item != ()}
@@ -95,21 +95,21 @@ def canonical(value: Any) -> Any:
 
 
 def masked(spec: dict[str, Any]) -> dict[str, Any]:
-    """A canonical spec whose environment values are hashes: fit for state.json, status and plans.
+    """A canonical spec with hashed environment values, safe for state.json, status and plans.
 
-    Every environment value is hashed, not only those named like secrets: names are a poor test of what must not
-    be written to flash.
+    Every environment value is hashed, not only those with secret-looking names: names do not reliably tell what must
+    not be written to flash.
     """
     hidden = dict(spec)
     if "env" in hidden:
         hidden["env"] = [[key, fingerprint(value)] for key, value in hidden["env"]]
-    if "seccomp" in hidden:  # no secret, but long
+    if "seccomp" in hidden:  # not secret, but long
         hidden["seccomp"] = fingerprint(hidden["seccomp"])
     return hidden
 
 
 def fingerprint(value: str) -> str:
-    """A short hash that stands for a value that must not be stored."""
+    """A short hash in place of a value that must not be stored."""
     return "sha256:" + hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
@@ -120,5 +120,5 @@ def spec_hash(spec: dict[str, Any]) -> str:
 
 
 def version_of(spec_hash: str) -> int:
-    """The spec version that a hash was made with."""
+    """The spec version of a hash."""
     return int(spec_hash.partition(":")[0].removeprefix("v"))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names of the kernel and of the engine that options hold: signals, capabilities, limits, sysctls, security options.
+"""Names that options contain and that the kernel or engine defines: signals, capabilities, limits, sysctls, security
+options.
 
-What is not among them no engine takes, and it would say so only once the old container has been stopped.
+No engine accepts any other name, but it would only say so after the old container has been stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SIGNALS = (
     | {f"RTMIN+{n}" for n in range(1, 16)}
     | {f"RTMAX-{n}" for n in range(1, 15)}
 )
-_SIGNAL_MAX = 127  # _NSIG of MIPS, less one
+_SIGNAL_MAX = 127  # _NSIG of MIPS, minus one
 # linux/capability.h of Linux 6.12
 CAPABILITIES = _words(
     """AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER
@@ -38,28 +39,29 @@ CAPABILITIES = _words(
 ULIMITS = _words(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
 )
-# runc libcontainer/configs/validate: those that belong to an IPC or UTS namespace; of a network's all do
+# runc libcontainer/configs/validate: sysctls of the IPC and UTS namespaces; all sysctls of the network namespace are
+# allowed
 _SYSCTLS_IPC = _words(
     """kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni
     kernel.shm_rmid_forced"""
 )
 _SYSCTL = re.compile(r"[A-Za-z0-9_./:@+-]+")
-# moby daemon/daemon_unix.go, parseSecurityOpt; docker's own command line knows systempaths
+# moby daemon/daemon_unix.go, parseSecurityOpt; only docker's command line knows systempaths
 _SECURITY = ("apparmor", "label", "no-new-privileges", "seccomp", "systempaths", "writable-cgroups")
 _BOOLEANS = _words("1 t T true TRUE True 0 f F false FALSE False")  # Go: strconv.ParseBool
 _LABELS = ("disable", "user:", "role:", "type:", "level:", "filetype:", "nested")
 
 
 def near(name: str, known: Collection[str]) -> str:
-    """`, did you mean X?` where a known name is close."""
-    import difflib  # only where there is a mistake
+    """` (did you mean X?)` if a known name is similar, else ""."""
+    import difflib  # imported only for mistakes
 
     found = difflib.get_close_matches(name[:64], sorted(known), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 
 def parse_signal(text: str) -> str:
-    """A stop signal; upper case, else as it is written."""
+    """A stop signal in upper case; a number is kept as it is."""
     upper = text.upper()
     name = upper.removeprefix("SIG")
     if name.isascii() and name.isdigit() and 0 < int(name[:9]) <= _SIGNAL_MAX and upper == name:
@@ -81,7 +83,8 @@ def parse_capability(text: str) -> str:
 
 
 def sysctl_name(name: str) -> str:
-    """With dots: where a slash comes first, slashes are dots and dots slashes (sysctl.d(5), as runc reads it)."""
+    """The name with dots. If a slash comes before any dot, slashes and dots are swapped (sysctl.d(5), and runc does the
+    same)."""
     slash, dot = name.find("/"), name.find(".")
     if slash == -1 or (dot != -1 and dot < slash):
         return name
@@ -89,8 +92,8 @@ def sysctl_name(name: str) -> str:
 
 
 def sysctl_namespace(name: str) -> str:
-    """`net`, `ipc` or `uts`: the namespace that a sysctl belongs to. Raises QuantityError where it has none."""
-    # `net/ipv4/ip_forward` is a name to the kernel as well.
+    """The namespace of a sysctl: `net`, `ipc` or `uts`. Raises QuantityError if it has none."""
+    # the kernel also accepts `net/ipv4/ip_forward`
     dotted = sysctl_name(name)
     if dotted.startswith("net.") and _SYSCTL.fullmatch(dotted):
         return "net"
@@ -105,10 +108,10 @@ def sysctl_namespace(name: str) -> str:
 
 
 def parse_security_option(text: str) -> str:
-    """As it is. Raises QuantityError for what no engine takes."""
+    """The text unchanged. Raises QuantityError if no engine accepts it."""
     if text == "no-new-privileges":
         return text
-    # Docker took a colon before it took an equals sign, and still reads both.
+    # Docker first used a colon, later an equals sign, and still accepts both
     separator = "=" if "=" in text else ":"
     name, _, value = text.partition(separator)
     if name not in _SECURITY or not value:
@@ -138,13 +141,13 @@ def is_systempaths(text: str) -> bool:
 
 
 def seccomp_file(text: str) -> str:
-    """The path of the profile that a security option names, "" where it names none."""
+    """The path of the profile in a security option, "" if there is none."""
     found = re.fullmatch(r"seccomp[=:](/.*)", text, re.DOTALL)
     return found[1] if found is not None else ""
 
 
 def parse_profile(text: str) -> str:
-    """A seccomp profile in one form of all those that mean the same."""
+    """A seccomp profile in canonical form, so that equivalent profiles compare equal."""
     try:
         profile = json.loads(text)
     except (ValueError, RecursionError):

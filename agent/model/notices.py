@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Notices: what a `config notify` section says, what is told, and the text that becomes of it."""
+"""Notices: the content of a `config notify` section, the events, and the text that is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.model.secrets import secrets_in
 
 
 class Event(StrEnum):
-    """What a notice can be about (`list event`), in the order of docs/notices.md."""
+    """The events of notices (`list event`), in the order of docs/notices.md."""
 
     DEGRADED = "degraded"
     RECOVERED = "recovered"
@@ -26,7 +26,7 @@ class Event(StrEnum):
     WAITING = "waiting"
     DISKFULL = "diskfull"
     DAEMON = "daemon"
-    TEST = "test"  # sent to the section that is tried, whatever it lists
+    TEST = "test"  # only sent by a test of the section, whatever it lists
 
 
 DEFAULT_EVENTS = frozenset(Event) - {Event.WAITING, Event.TEST}
@@ -35,13 +35,13 @@ PLACEHOLDERS = (
 )  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _PARTS = re.compile(r"[\s/?&=:;,]+")
-_LEAST = 5  # characters of a part that is told from a common word
+_LEAST = 5  # minimum length of a part that counts as a secret; shorter ones may be common words
 _PLAIN = "{title}\n{message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """One notice. `time` and `since`: unix seconds. Its texts were on the status board, so they have no secrets."""
+    """One notice. `time` and `since`: unix seconds. Its texts come from the status board, which masks secrets."""
 
     event: Event
     key: str = ""  # of the resource, `container:web`
@@ -51,9 +51,9 @@ class News:
     level: str = ""
     condition: str = ""
     reason: str = ""
-    label: str = ""  # a few words: `Keeps crashing`
+    label: str = ""  # a few words, such as `Keeps crashing`
     message: str = ""
-    output: str = ""  # the last lines of the container, where it failed
+    output: str = ""  # the last lines of a failed container's output
     since: float = 0.0
     time: float = 0.0
     host: str = ""
@@ -64,18 +64,18 @@ class News:
         return f"{self.name}: {self.label or self.event}"
 
     def as_json(self) -> dict[str, Any]:
-        """The document that receivers of JSON get."""
+        """The JSON document for receivers."""
         return {**asdict(self), "title": self.title}
 
     def values(self) -> dict[str, str]:
-        """What placeholders and variables stand for."""
+        """The values of placeholders and environment variables."""
         found = self.as_json()
         return {name: str(round(found[name]) if name == "time" else found[name]) for name in PLACEHOLDERS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class NotifySection:
-    """A `config notify` section. Its repr never shows its secrets: a URL may be one."""
+    """A `config notify` section. Its repr hides its secrets, because even the URL may be one."""
 
     section: str
     type: str  # webhook, mqtt or exec
@@ -98,14 +98,14 @@ class NotifySection:
         return f"NotifySection({self.section!r}, {self.type!r}, ***)"
 
     def secrets(self) -> list[str]:
-        """Secrets that a receiver may echo: parts of the address and of headers. They must appear nowhere."""
+        """Secrets that a receiver may echo, including parts of the URL and headers. They must appear nowhere."""
         found = [self.password, *secrets_in((self.url,)), *secrets_in(self.command)]
         for text in (self.url.partition("://")[2].partition("/")[2], *(value for _, value in self.headers)):
             found += [word for word in _PARTS.split(text) if len(word) >= _LEAST]
         return found
 
     def body(self, news: News) -> str:
-        """What the receiver gets."""
+        """The body to send."""
         values = news.values()
         if self.template:
             return filled(self.template, values, as_json=self.format == "json")
@@ -113,7 +113,7 @@ class NotifySection:
 
 
 def filled(template: str, values: Mapping[str, str], *, as_json: bool = False) -> str:
-    """A template with its placeholders filled in. `as_json`: they stand inside JSON strings."""
+    """A template with its placeholders filled in. `as_json`: they are inside JSON strings."""
 
     def value(found: re.Match[str]) -> str:
         text = values.get(found[1])
@@ -125,14 +125,14 @@ def filled(template: str, values: Mapping[str, str], *, as_json: bool = False) -
 
 
 def check_template(text: str, *, as_json: bool = False) -> str:
-    """The same text. Raises QuantityError, which shows nothing but the name of a placeholder."""
-    # The template itself may hold a token: nothing else of it goes into the message.
+    """The template unchanged. Raises QuantityError, which quotes nothing but the name of a placeholder."""
+    # the template may contain a token, so the message quotes nothing else of it
     unknown = next((name for name in _PLACEHOLDER.findall(text) if name not in PLACEHOLDERS), None)
     if unknown is not None:
         raise QuantityError(f"unknown placeholder {{{unknown[:32]}}}", f"one of {', '.join(PLACEHOLDERS)}")
     if as_json:
         try:
-            # Tried with a harmless text in every place, as the values only exist when something happens.
+            # tested with a harmless text in every place, because values only exist when an event occurs
             json.loads(filled(text, dict.fromkeys(PLACEHOLDERS, "x"), as_json=True))
         except (ValueError, RecursionError) as exc:
             raise QuantityError(

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The small languages inside option values: sizes, durations, CPUs, booleans, lists of words.
+"""The syntax of simple option values: sizes, durations, CPUs, booleans, lists of words.
 
-Syntax is that of `docker run` and UCI. Every parser is pure and raises `QuantityError`, which says what is
-wrong and what is expected. Entries with several parts (ports, volumes, devices, ...) are in
-`agent.model.entries`.
+The syntax is that of `docker run` and UCI. Every parser is pure and raises `QuantityError`, which says what is wrong
+and what is expected. `agent.model.entries` has the entries with several parts (ports, volumes, devices, ...).
 """
 
 from __future__ import annotations
@@ -40,12 +39,13 @@ _RFC3339 = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _INT64_MAX = 2**63 - 1
-_NUMBER_MAX = 64  # characters; what is longer costs time (patterns, Decimal) and is no use
+# characters; longer values are useless, and parsing them would take time (patterns, Decimal)
+_NUMBER_MAX = 64
 _SECONDS_MAX = 10**9
 
 
 class QuantityError(ValueError):
-    """A value that does not follow its syntax: what is `wrong`, and what is `expected` instead."""
+    """A value with wrong syntax: what is `wrong`, and what is `expected` instead."""
 
     def __init__(self, wrong: str, expected: str) -> None:
         super().__init__(f"{wrong}, expected {expected}")
@@ -67,7 +67,7 @@ def parse_int(text: str, *, minimum: int = 0, maximum: int = _INT64_MAX) -> int:
     bounds = f"a whole number of at least {minimum}" + (
         f", at most {maximum}" if maximum != _INT64_MAX else ""
     )
-    # before `int`, which takes minutes for a number of a million digits
+    # checked before `int`, which takes minutes for a million digits
     if not _INTEGER.fullmatch(text) or len(text) > 20:
         raise QuantityError(f"{text!r} is not a whole number", bounds)
     value = int(text)
@@ -104,11 +104,12 @@ def parse_swap(text: str) -> int:
 
 
 def parse_duration(text: str) -> int:
-    """Nanoseconds of Go's `1m30s`, `500ms`, `1.5h`. A bare number has no unit and is refused, but for 0."""
+    """Nanoseconds of a Go duration: `1m30s`, `500ms`, `1.5h`. A bare number other than 0 is refused because it has no
+    unit."""
     if text == "0":
         return 0
     expected = "a duration with units such as 30s, 1m30s or 500ms"
-    # Go refuses a bare number; people who write one mean seconds
+    # Go refuses a bare number; people who write one usually mean seconds
     if _NUMBER.fullmatch(text):
         raise QuantityError(f"{text!r} has no unit", f"{expected} (did you mean {text}s?)")
     if len(text) > _NUMBER_MAX:
@@ -125,7 +126,7 @@ def parse_duration(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds of a plain number, or of a duration with units; more than a waiting thread takes is refused."""
+    """Seconds, from a plain number or a duration with units. Values too large for a waiting thread are refused."""
     try:
         seconds = float(text) if _NUMBER.fullmatch(text) else parse_duration(text) / 1e9
     except QuantityError:
@@ -138,17 +139,16 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_moment(text: str, now: float) -> str:
-    """Seconds since 1970 with the nanoseconds that were given, as the engine's logs take a time: of such seconds, of RFC
-    3339 (UTC where it names no zone), or of a duration back from `now` (unix seconds).
-    """
+    """Seconds since 1970 with nanoseconds, the form that the engine's log API accepts. The input is in such seconds, in
+    RFC 3339 (UTC without a zone), or a duration back from `now` (unix seconds)."""
     if _SINCE_1970.fullmatch(text):
         return text
     try:
         if match := _RFC3339.fullmatch(text):
             day, clock, fraction, zone = match.groups()
             moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{(zone or 'Z').upper()}")
-            # In whole numbers: a float of today's seconds has no room for nanoseconds, and the engine compares them
-            # exactly.
+            # integer arithmetic: a float cannot hold today's seconds with nanoseconds, and the engine compares
+            # exactly
             seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
             return f"{max(0, seconds)}.{(fraction or '0').ljust(9, '0')}"
         return f"{max(0.0, now - parse_duration(text) / 1e9):.3f}"
@@ -178,7 +178,8 @@ def parse_cpus(text: str) -> int:
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """The words of a command line, as a shell splits them. Never echoed: it may hold a password."""
+    """The words of a command line, split like a shell does. Errors never quote the text, because it may contain a
+    password."""
     try:
         return tuple(shlex.split(text))
     except ValueError as exc:
@@ -186,7 +187,7 @@ def split_words(text: str) -> tuple[str, ...]:
 
 
 def parse_pair(text: str) -> tuple[str, str]:
-    """`key=value`, or `key` for an empty value. Never echoed: a value may be a secret."""
+    """`key=value`, or `key` for an empty value. Errors never quote the text, because the value may be a secret."""
     key, _, value = text.partition("=")
     if not key.strip() or key != key.strip():
         raise QuantityError("missing name before `=`", "NAME=value")
@@ -194,13 +195,14 @@ def parse_pair(text: str) -> tuple[str, str]:
 
 
 def parse_assignment(text: str) -> tuple[str, str]:
-    """`key=value` where the value may not be left out."""
+    """`key=value`; the value is mandatory."""
     if "=" not in text:
         raise QuantityError("the entry has no `=`", "NAME=value")
     return parse_pair(text)
 
 
-# When a router's clock counts as set: many have no battery and boot years in the past until NTP answers.
+# When a router's clock counts as set: many routers have no battery and boot with a date years in the past, until NTP
+# answers.
 
 
 _SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Desired resources as UCI declares them: containers, networks, volumes, registry logins, the agent's own settings.
+"""Desired resources as UCI declares them: containers, networks, volumes, registry logins, and the agent's settings.
 
-`agent.uci.decode` makes these from sections; `agent.plan` compares them with `agent.model.observed`.
-In every *Spec class None (or an empty tuple) means "not set by the user": such a field is never compared.
-Sizes are bytes, durations in specs are nanoseconds (the Engine API's unit); policy times are seconds.
+`agent.uci.decode` creates them from sections; `agent.plan` compares them with `agent.model.observed`. In every *Spec
+class None (or an empty tuple) means "not set by the user": such a field is never compared. Sizes are bytes, durations
+in specs nanoseconds (the Engine API's unit); times in policies are seconds.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from agent.model.notices import NotifySection
 from agent.model.updates import UpdateCheck, Window
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
-"""What `network_mode` says for the engine's default bridge, "" where it says nothing. Ports are published there."""
+"""The values of `network_mode` for the engine's default bridge ("" if it is not set). Ports are published there."""
 NO_NETWORKS = frozenset({"host", "none"})
-"""Network names that stand for a mode: they cannot be combined with another network."""
+"""Network names that are modes: they cannot be combined with another network."""
 
 
 class Pull(StrEnum):
@@ -42,14 +42,14 @@ class OnDrift(StrEnum):
 
 
 class OnUnhealthy(StrEnum):
-    """What a failing health check leads to."""
+    """What to do if a health check fails."""
 
     REPORT = "report"
     RESTART = "restart"
 
 
 class Update(StrEnum):
-    """What becomes of a newer image of a container that runs."""
+    """What to do about a newer image of a running container."""
 
     OFF = "off"
     NOTIFY = "notify"
@@ -91,9 +91,9 @@ class WaitKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """One published port, ranges already expanded.
+    """One published port; ranges are already expanded.
 
-    `host_port` 0 lets the engine choose; up to `host_port_end`, where it is set, it takes the first one that is free.
+    With `host_port` 0 the engine chooses a port; with `host_port_end` it takes the first free port of that range.
     """
 
     container_port: int
@@ -104,17 +104,17 @@ class Port:
 
     @property
     def host_ports(self) -> range:
-        """Those that it can have on the host, just 0 where any will do."""
+        """The host ports that it may get; only 0 if any port will do."""
         return range(self.host_port, (self.host_port_end or self.host_port) + 1)
 
     @property
     def is_local(self) -> bool:
-        """Whether only the router itself can reach it."""
+        """Whether it is only reachable from the router itself."""
         return bool(self.host_ip) and ipaddress.ip_address(self.host_ip).is_loopback
 
     @property
     def host_text(self) -> str:
-        """For people."""
+        """The text for people."""
         if not self.host_port:
             return "a port"
         return f"{self.host_port}-{self.host_port_end}" if self.host_port_end else str(self.host_port)
@@ -122,7 +122,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One `volume` entry: a path in `source` is a bind, a name a volume, "" an anonymous volume."""
+    """One `volume` entry. A path in `source` is a bind mount, a name is a volume, "" is an anonymous volume."""
 
     source: str
     target: str
@@ -137,7 +137,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tmpfs:
-    """One `tmpfs` entry; options as the engine takes them, "" for none."""
+    """One `tmpfs` entry; options in the engine's form, "" for none."""
 
     target: str
     options: str = ""
@@ -154,7 +154,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceLimit:
-    """One entry of `blkio_weight_device` or `device_*_bps|iops`: a weight, bytes or operations a second."""
+    """One entry of `blkio_weight_device` or `device_*_bps|iops`: a weight, or bytes or operations per second."""
 
     path: str
     limit: int
@@ -162,12 +162,12 @@ class DeviceLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpus:
-    """One `gpus` entry; `count` -1 is all of them. Without `devices` the driver picks `count` of them."""
+    """One `gpus` entry; `count` -1 means all. Without `devices` the driver chooses `count` of them."""
 
     count: int | None = None
     driver: str | None = None
     devices: tuple[str, ...] = ()
-    capabilities: tuple[str, ...] = ()  # sorted, without `gpu`, which all have
+    capabilities: tuple[str, ...] = ()  # sorted, without `gpu`, which all of them have
     options: tuple[tuple[str, str], ...] = ()
 
 
@@ -182,7 +182,7 @@ class Ulimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One `network` entry: the network's Docker name, and how the container sits in it."""
+    """One `network` entry: the network's Docker name, and the settings of the container on it."""
 
     network: str
     aliases: tuple[str, ...] = ()
@@ -196,7 +196,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """`option restart`; `max_retries` counts only with on-failure."""
+    """`option restart`; `max_retries` only applies to on-failure."""
 
     name: str
     max_retries: int = 0
@@ -204,9 +204,9 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthcheck:
-    """The health_* options; times in nanoseconds, None = the image's or engine's default.
+    """The health_* options; times in nanoseconds, None means the default of the image or engine.
 
-    `cmd` goes to the image's shell, `argv` is a program with its arguments: at most one of the two.
+    At most one of `cmd`, which runs in the image's shell, and `argv`, a program with its arguments.
     """
 
     cmd: str | None = None
@@ -220,7 +220,7 @@ class Healthcheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """Everything the spec hash covers: what a container is made of."""
+    """The part of a container that the spec hash covers."""
 
     image: str
     hostname: str | None = None
@@ -255,11 +255,12 @@ class ContainerSpec:
     health: Healthcheck | None = None
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None
-    env: tuple[tuple[str, str], ...] = ()  # sorted by key; secrets stay here, only hashes leave (identity.py)
+    # sorted by key; secrets stay here, only hashes are stored or shown (identity.py)
+    env: tuple[tuple[str, str], ...] = ()
     ports: tuple[Port, ...] = ()  # sorted
     mounts: tuple[Mount, ...] = ()  # sorted by target
     tmpfs: tuple[Tmpfs, ...] = ()
-    endpoints: tuple[Endpoint, ...] = ()  # in the user's order: the first is created with the container
+    endpoints: tuple[Endpoint, ...] = ()  # in the user's order: the container is created on the first
     devices: tuple[Device, ...] = ()
     device_cgroup_rules: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()  # upper case with CAP_, sorted
@@ -274,9 +275,10 @@ class ContainerSpec:
     log_opts: tuple[tuple[str, str], ...] = ()
     group_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
-    seccomp: str | None = None  # the profile that `security_opt` names as a file, JSON; only its hash leaves
+    # content of the profile that `security_opt` names as a file, JSON; only its hash is stored or shown
+    seccomp: str | None = None
     cdi_devices: tuple[str, ...] = ()  # sorted
-    cpu_period: int | None = None  # microseconds, as the three after it
+    cpu_period: int | None = None  # microseconds, as are the next three
     cpu_quota: int | None = None
     cpu_rt_period: int | None = None
     cpu_rt_runtime: int | None = None
@@ -319,7 +321,7 @@ class WaitFor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerPolicy:
-    """Options that never recreate anything: they are outside the spec hash."""
+    """Options that never require a new container: they are not part of the spec hash."""
 
     enabled: bool = True
     state: RunState = RunState.RUNNING
@@ -333,19 +335,19 @@ class ContainerPolicy:
     remove_volumes: bool = False
     wait_for: tuple[WaitFor, ...] = ()
     depends_on: tuple[Dependency, ...] = ()
-    # None for what is not set: holds are kept by a hash of all this, which must outlive an upgrade
+    # None if not set: holds are stored with a hash of all this, which must survive an upgrade
     update: Update | None = None  # None: notify
     update_window: Window | None = None
     update_age_s: float | None = None
     strategy: Strategy | None = None  # None: swap
-    hold_cmd: tuple[str, ...] = ()  # each of these an argument list
+    hold_cmd: tuple[str, ...] = ()  # an argument list, as are the hooks below
     hold_limit_s: float | None = None
     pre_stop: tuple[str, ...] = ()
     pre_stop_timeout_s: float | None = None
     post_start: tuple[str, ...] = ()
     post_start_timeout_s: float | None = None
     backup_before_update: bool | None = None
-    webui: str | None = None  # with `[host]` and `[port:80]`
+    webui: str | None = None  # may contain `[host]` and `[port:80]`
 
     @property
     def should_run(self) -> bool:
@@ -355,7 +357,7 @@ class ContainerPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
-    """A file that is not there yet, so that a field of the spec is not known. `reason`: which option and file, and why."""
+    """A file that is missing, so a field of the spec is unknown. `reason`: the option, the file, and what is wrong."""
 
     field: str
     reason: str
@@ -363,24 +365,25 @@ class Unread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """A `config container` section. `name` is the Docker name: a change of it is a rename, not a recreate."""
+    """A `config container` section. `name` is the Docker name: changing it renames the container and does not recreate
+    it."""
 
     section: str
     name: str
     spec: ContainerSpec
     policy: ContainerPolicy = field(default_factory=ContainerPolicy)
-    stack: str = ""  # the group that it belongs to
-    # where its `usb:` devices are now: (name, path). Found at run time, no part of what the section says
+    stack: str = ""  # the stack that it belongs to
+    # the present places of its `usb:` devices: (name, path); found at run time, not part of the section
     plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
-    # whether another section waits for it to be completed
+    # whether another section waits until this one has completed
     awaited: bool = field(default=False, compare=False)
-    unread: tuple[Unread, ...] = ()  # without them it is neither made nor changed
+    unread: tuple[Unread, ...] = ()  # while there are any, the container is neither created nor changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """A `config backup` section. `volumes`: Docker names, those that its containers mount among them. Its archives go to the
-    folder `target` or into the shell command `command`. `keep`: archives of each volume."""
+    """A `config backup` section. `volumes`: Docker names, including the volumes that its containers mount. Archives go
+    to the directory `target` or to the shell command `command`. `keep`: number of archives per volume."""
 
     name: str
     sections: tuple[str, ...] = ()
@@ -395,25 +398,26 @@ class Backup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A `config stack` section: what the containers of one group share; zone and subnets are of their own network."""
+    """A `config stack` section: settings that the containers of a stack share; zone and subnets apply to the stack's own
+    network."""
 
     name: str
     env: tuple[tuple[str, str], ...] = ()
-    unread: tuple[Unread, ...] = ()  # files of `env` that are not there yet
+    unread: tuple[Unread, ...] = ()  # missing files of `env`
     zone: str = "docker"
     subnets: tuple[str, ...] = ()
 
 
 def prerequisites_first(needs: Mapping[str, Set[str]]) -> list[str]:
-    """The names, each after those that it needs, otherwise in the given order.
+    """The names, each after the names that it needs, otherwise in the given order.
 
-    Circles are refused when sections are read; the names of one come as they are given.
+    Circles are refused when sections are decoded; the names in a circle keep their order.
     """
     left = dict(needs)
     ordered: list[str] = []
     while left:
         ready = [name for name, wanted in left.items() if not wanted & left.keys()]
-        # Without any that is ready the rest is a circle: it comes as it is given, rather than not at all.
+        # if none is ready, the rest is a circle: return it in the given order instead of dropping it
         for name in ready or list(left):
             ordered.append(name)
             del left[name]
@@ -432,20 +436,20 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """What a network is made of."""
+    """The part of a network that the spec hash covers."""
 
     driver: str = "bridge"
     internal: bool = False
     attachable: bool = False
     ipv6: bool = False
     pools: tuple[Pool, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()  # parent, mode and the fixed bridge name end up here
+    options: tuple[tuple[str, str], ...] = ()  # includes parent, mode and the fixed bridge name
     labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A `config network` section. `external`: others look after the network, containers only join it."""
+    """A `config network` section. `external`: others manage the network, containers only join it."""
 
     section: str
     name: str
@@ -457,7 +461,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSpec:
-    """What a volume is made of."""
+    """The part of a volume that the spec hash covers."""
 
     driver: str = "local"
     options: tuple[tuple[str, str], ...] = ()
@@ -487,7 +491,7 @@ class RegistryAuth:
         return f"RegistryAuth(server={self.server!r}, ***)"
 
     def secrets(self) -> tuple[str, ...]:
-        """What a registry may echo: they must appear nowhere."""
+        """Secrets that a registry may echo: they must appear nowhere."""
         login = b2a_base64(f"{self.username}:{self.token or self.password}".encode(), newline=False).decode()
         return tuple(secret for secret in (self.token, self.password, login) if secret)
 
@@ -496,19 +500,19 @@ class PruneImages(StrEnum):
     """`option prune_images` of the agent."""
 
     OFF = "off"
-    DANGLING = "dangling"  # those without a name
+    DANGLING = "dangling"  # images without a name
     UNUSED = "unused"
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Of free space: bytes, or per cent of the file system."""
+    """A threshold of free space: bytes, or a percentage of the file system."""
 
     size: int = 0
     percent: int = 0
 
     def bytes_of(self, total: int) -> int:
-        """On a file system of `total` bytes."""
+        """Its size in bytes on a file system of `total` bytes."""
         return self.size or total * self.percent // 100
 
 
@@ -525,7 +529,7 @@ class PruneSettings:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is cleaned up without being asked for."""
+        """Whether anything is cleaned up automatically."""
         return self.images is not PruneImages.OFF or self.build_cache
 
 
@@ -548,7 +552,7 @@ class AgentSettings:
     log_level: str = "info"
     daemon: str = ""  # "" = procd on OpenWrt, external elsewhere
     docker_host: str = "unix:///var/run/docker.sock"
-    docker_cert_path: str = ""  # the folder of ca.pem, cert.pem and key.pem for an engine by tcp
+    docker_cert_path: str = ""  # the directory with ca.pem, cert.pem and key.pem for an engine over TCP
     dockerd: str = "dockerd"
     dockerd_args: tuple[str, ...] = ()
     remove: bool = False
@@ -561,7 +565,7 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """All that the committed configuration declares. `broken` sections exist but are wrong: hands off theirs."""
+    """Everything that the committed configuration declares. `broken` sections are invalid: their objects are left alone."""
 
     containers: tuple[Container, ...] = ()
     networks: tuple[Network, ...] = ()
@@ -571,18 +575,19 @@ class Desired:
     notices: tuple[NotifySection, ...] = ()
     agent: AgentSettings = field(default_factory=AgentSettings)
     broken: frozenset[str] = frozenset()  # keys "container:web", "network:lan", ...
-    # kinds and Docker names of the objects that those are about: "container:web"
+    # kinds and Docker names of the objects of broken sections: "container:web"
     claimed: frozenset[str] = frozenset()
-    # image -> a container section that names it, those with mistakes too
+    # image -> a container section that names it, including invalid sections
     images: Mapping[str, str] = field(default_factory=dict)
-    daemon: DaemonSettings | None = None  # None: no section is about dockerd itself
-    daemon_mistakes: tuple[str, ...] = ()  # in those sections: what is wrong is left out
+    daemon: DaemonSettings | None = None  # None: no section is about dockerd
+    daemon_mistakes: tuple[str, ...] = ()  # mistakes in those sections; invalid options are left out
     generation: str = ""  # hash of the committed files
-    # key -> hash, made once at reading: every pass needs all of them; one that lacks is made on the spot
+    # key -> hash, computed once when reading because every pass needs all of them; a missing one is computed on
+    # demand
     spec_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def container(self, name: str) -> Container:
-        """By its section, else by its Docker name. Raises ConfigError."""
+        """The container with this section name, or else with this Docker name. Raises ConfigError."""
         found = next((c for c in self.containers if c.section == name), None)
         found = found or next((c for c in self.containers if c.name == name), None)
         if found is not None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hides secrets: `hidden` in JSON of the engine, `hidden_text` in one text. Pure; takes time linear in the input.
+"""Masks secrets: `hidden` in the engine's JSON, `hidden_text` in a text. Pure; takes time linear in the input.
 
-Names tell (`DB_PASSWORD=`, `--token`, a label `...basicauth.users`), forms tell (`scheme://user:pass@`, `Bearer X`, hashes
-of passwords, private keys), and so do places, whatever stands there: variables of the environment, build arguments,
-options of volumes and log drivers, commands of `docker exec`. A mask keeps the type: text becomes text.
+Secrets are recognized by names (`DB_PASSWORD=`, `--token`, a label `...basicauth.users`), by form
+(`scheme://user:pass@`, `Bearer X`, password hashes, private keys) and by place, whatever the value: environment
+variables, build arguments, options of volumes and log drivers, commands of `docker exec`. A mask keeps the JSON type:
+text stays text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 MASK = "***"
-TEXT_LIMIT = 64 * 1024  # characters; a longer text is not looked through, but hidden whole
+TEXT_LIMIT = 64 * 1024  # characters; a longer text is masked entirely instead of being searched
 
 # names
 
@@ -38,14 +39,14 @@ _NO_SECRETS = re.compile(
 
 @lru_cache(4096)
 def is_secret_name(name: str) -> bool:
-    """Whether an environment variable, option, label or field of this name holds a secret by convention."""
+    """Whether an environment variable, option, label or field with this name usually holds a secret."""
     spaced = _HUMPS.sub("_", name[-256:])
     return _WORDS.search(spaced) is not None and _NO_SECRETS.search(spaced) is None
 
 
 # text
 
-# a word of a shell: what is quoted, substituted or escaped in it belongs to it
+# a shell word, including its quoted, substituted and escaped parts
 _QUOTED = r"""(?:"(?:[^"\\]|\\.)*+"|'[^']*+')"""
 _BARE = r"""(?:\$\([^()]*+\)|`[^`]*+`|\\[^"]|[^\s;&|"'<>\\`])++"""
 _VALUE = rf"""(?:{_QUOTED}|"[^"]*+|'[^']*+|\\"(?:[^"\\]|\\(?!"))*+(?:\\")?|{_BARE})"""
@@ -59,9 +60,11 @@ _FLAG = re.compile(r"(?<![\w.-])(--?[A-Za-z][\w.-]*+)\s++(?!--)")
 _URL = re.compile(
     r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+:)?//(?!\[)([^\s/@:\"'<>]*+)(?::(?!\d++(?:[/?#]|$))([^\s\"'<>]{0,256}))?@"
 )
-_WORD = re.compile(r"(?<![^\s\"'])[^\s\"'@]*+@[^\s\"']*+")  # begins where a word does, so that time is linear
+# starts at the beginning of a word, which keeps the time linear
+_WORD = re.compile(r"(?<![^\s\"'])[^\s\"'@]*+@[^\s\"']*+")
 _DIGEST = re.compile(r"@sha\d{1,3}:")
-_COLON = re.compile(r"\[[0-9A-Fa-f:.]*+(?:%[\w.-]*+)?\]|:")  # or an IPv6 address, which has some
+# or a whole IPv6 address, whose colons do not count
+_COLON = re.compile(r"\[[0-9A-Fa-f:.]*+(?:%[\w.-]*+)?\]|:")
 # follows a colon that does not begin a password: in a path, an address, a port or a masked login
 _NO_LOGIN = re.compile(r"[/:]|\d{1,5}/|\*{3}@")
 _ADDRESSES = ("mailto", "sip", "sips", "xmpp", "acct")
@@ -87,14 +90,14 @@ _HASH = re.compile(
 _TOKEN = re.compile(
     r"(?<![\w-])(?:eyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+|gh[pousr]_\w{16,}+|github_pat_\w{16,}+|glpat-[\w-]{16,}+|dckr_pat_[\w-]{16,}+"
     r"|xox[abprs]-[\w-]{8,}+|AKIA[0-9A-Z]{16}|SWMTKN-[\w-]++|sk-[\w-]{20,}+)"
-    # addresses that are secrets themselves
+    # URLs that are secrets themselves
     r"|(?<=hooks\.slack\.com/services/)[\w/-]++|(?<=api\.telegram\.org/bot)[\w:-]++|(?<=/api/webhooks/)\d++/[\w-]++"
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)")
 _WORD_LIKE = re.compile(r"[A-Za-z][a-z]*[.,:;!?)]?")
 _PLAIN_P = re.compile(r"[\d.:/,-]+(?:/?(?:tcp|udp|sctp))?|[/.=:].*|[a-z_-]+(?:=.*)?")
 _REDIS = ("requirepass", "masterauth", "masterpass")
-# programs, and their short options that take a secret
+# option -> programs for which this short option takes a secret
 _SHORT = {
     "p": ("mysql", "mariadb", "mongo", "sshpass", "docker login", "podman login", "nerdctl login", "rabbitmqadmin", "7z",
           "rar", "mcrcon", "rcon-cli", "cqlsh", "ncftp", "useradd", "usermod"),
@@ -112,7 +115,8 @@ _SHORT = {
     "N": ("ssh-keygen",),
 }  # fmt: skip
 _SHORT_ARGS = re.compile(r"(?<![\w-])-([A-Za-z])([^\S\r\n]*+)")
-_CLUSTER = re.compile(r"(?<![\w-])-[fsSkLvigGIjlnNOqRaB#]{1,12}([uUEb])([^\S\r\n]*+)")  # of curl: `-fsSu`
+# options of curl written together: `-fsSu`
+_CLUSTER = re.compile(r"(?<![\w-])-[fsSkLvigGIjlnNOqRaB#]{1,12}([uUEb])([^\S\r\n]*+)")
 _PROGRAMS = sorted({word for names in _SHORT.values() for name in names for word in name.split()})
 _PROGRAM = re.compile(r"(?<![\w.-])(" + "|".join(_PROGRAMS) + r")[\w-]*+(?=[\s\"']|$)")
 # options of many programs that take `user:password`, or only a user
@@ -120,10 +124,10 @@ _LOGINS = "-[uUa]|--(?:proxy-)?user|--(?:proxy-)?cert|--auth|--basic-auth|--user
 _LOGIN = re.compile(rf"(?<![\w-])(?:{_LOGINS})(?:\s++|=)")
 _USER = re.compile(r"[^%:,]*+[%:,]")
 _LOGIN_OPTION = re.compile(_LOGINS)
-_ANY = "A:b1"  # a value that no rule takes for a harmless one
+_ANY = "A:b1"  # a test value that no rule treats as harmless
 _NO_PASSWORD = re.compile(r"\d*|[/\\].*|\*{3}.*", re.DOTALL)
 _OF_SAMBA = re.compile(r"\b(user(?:name)?=[^\s,%=]{1,64}%)([^\s,\"']++)")  # mount -o user=name%password
-# what stands before a secret that neither an option nor a form marks
+# commands that are followed by a secret without an option or a recognizable form
 _BEHIND = (
     r"(?<![\w.-])(?:htpasswd\s+-(?=\w{0,9}b)\w{0,9}n\w{0,9}\s+\S+|htpasswd\s+-(?!\w{0,9}n)\w{0,9}b\w{0,9}\s+\S+\s+\S+"
     r"|rabbitmqctl\s+(?:add_user|change_password|authenticate_user)\s+\S+|isql\s+\S+\s+\S+"
@@ -133,7 +137,7 @@ _BEHIND = (
 )
 _BEHIND_THAT = re.compile(rf"{_BEHIND}\s+(?!-)")
 _BEHIND_WORDS = re.compile(rf"{_BEHIND}$")
-# `psk VALUE`, where the value does not look like the next word of a sentence
+# `psk VALUE`, if the value does not look like the next word of a sentence
 _NAMED = re.compile(
     r"(?<![./])(?:passw(?:or)?d|passphrase|psk|(?:private|preshared|access)[_-]key|auth[_-]?(?:token|key)|api[_-]key)"
     r"[^\S\r\n]+(?=[^\s:;,.]*\d)(?!-|[\d.:,/]+(?:\s|$)|[./(\[{<])",
@@ -148,11 +152,11 @@ _PIPED = re.compile(
 
 
 def hidden_text(text: str) -> str:
-    """Any text without its secrets: a command, a message, a line of output, a value."""
+    """Any text with its secrets masked: a command, a message, a line of output, a value."""
     if len(text) > TEXT_LIMIT:
         return MASK
-    # the order counts: a login inside of a URL is gone before `name=value` could cut the URL, and what is masked already
-    # is left alone. Most texts hold nothing, so the cheap tests come before the patterns
+    # The order matters: a login in a URL is masked before `name=value` could split the URL, and masked text is left
+    # alone. Cheap tests come before the patterns, because most texts contain no secret.
     if "PRIVATE KEY" in text:
         text = _PEM.sub(MASK, text)
     if "//" in text:
@@ -183,21 +187,21 @@ def hidden_text(text: str) -> str:
 
 
 def hidden_pair(name: str, value: str) -> str:
-    """`name=value` for people."""
+    """`name=value` with secrets masked."""
     return f"{name}={hidden_value(name, value)}"
 
 
 def hidden_value(name: str, value: str) -> str:
-    """The value of an option, a label or a field of that name."""
+    """The value of an option, label or field with this name, with secrets masked."""
     return MASK if value and is_secret_name(name) else hidden_text(value)
 
 
 def hidden_words(words: Sequence[str]) -> list[str]:
-    """A command as a list: the word after `--password` is one."""
+    """A command as a list of words: for example, the word after `--password` is a secret."""
     made: list[str] = []
     programs, before = "", ""
     for number, word in enumerate(words):
-        # `--db-password VALUE` by its name; redis takes its passwords behind words without dashes
+        # `--db-password VALUE` is recognized by its name; redis passwords follow words without dashes
         is_option = before.startswith("-") and "=" not in before
         is_given = is_secret_name(before.lstrip("-")) if is_option else before.lower() in _REDIS
         option = _CLUSTER.fullmatch(before) or _SHORT_ARGS.fullmatch(before)
@@ -206,7 +210,7 @@ def hidden_words(words: Sequence[str]) -> list[str]:
         if is_given and not word.startswith("--"):
             shown = MASK
         elif name and is_secret_name(name[1].lstrip("-")):
-            shown = f"{name[0]}{MASK}"  # one argument, whatever stands in it
+            shown = f"{name[0]}{MASK}"  # a single argument: mask all of it
         elif option and _is_secret_option(programs, option[1]):
             shown = _short_value(option[1], word)
         elif _LOGIN_OPTION.fullmatch(before):
@@ -226,32 +230,32 @@ def hidden_words(words: Sequence[str]) -> list[str]:
 
 def _without_login(found: re.Match[str]) -> str:
     scheme, user, password = found[1] or "", found[2], found[3]
-    if password is None:  # a name alone is one, a token is not: https://TOKEN@host
+    if password is None:  # a name alone is a user, but a token alone is a secret: https://TOKEN@host
         is_name = not scheme or scheme.lower() in ("ssh:", "git+ssh:", "sftp:", "git:", "rsync:")
         return f"{scheme}//{user if is_name or not user else MASK}@"
     return f"{scheme}//{user}:{MASK}@"
 
 
 def _without_bare_login(found: re.Match[str]) -> str:
-    """`user:password@host` without a scheme: from the first colon that a password can follow to the last `@`.
+    """`user:password@host` without a scheme: masks from the first colon that can precede a password to the last `@`.
 
-    A name with a tag and a digest is none, nor is a path, a port, an IPv6 address or a mail address behind its scheme.
+    Not matched: a name with a tag and a digest, a path, a port, an IPv6 address, a mail address after its scheme.
     """
     word = found[0]
     digest = _DIGEST.search(word)
-    # The last `@` before a digest: passwords may hold one, host names do not.
+    # the last `@` before a digest: passwords may contain one, host names do not
     end = word.rfind("@", 0, digest.start() if digest else len(word))
     for colon in _COLON.finditer(word, 0, max(end, 0)):
         at = colon.end()
         is_mail = word[max(at - 8, 0) : at - 1].rpartition("<")[2].lower() in _ADDRESSES
-        # What follows looks like a port or a tag: then there is no password to hide.
+        # skip a colon followed by something like a port or a tag
         if at < end and colon[0] == ":" and not is_mail and not _NO_LOGIN.match(word, at):
             return f"{word[:at]}{MASK}{word[end:]}"
     return word
 
 
 def _is_behind(words: Sequence[str], number: int) -> bool:
-    """Whether the words before one say that it is a secret."""
+    """Whether the words before this one say that it is a secret."""
     before = " ".join(words[max(number - 6, 0) : number])[-512:]
     last = before.rpartition(" ")[2]
     named = _NAMED.search(f"{last} {words[number]}")
@@ -260,12 +264,12 @@ def _is_behind(words: Sequence[str], number: int) -> bool:
 
 
 def _masked(text: str, heads: re.Pattern[str], shown: Callable[[re.Match[str], str], str]) -> str:
-    """What stands behind each head, to the end of the shell's word, as `shown` gives it."""
+    """Replaces the shell word after each match of `heads` with the result of `shown`."""
     made, at, done = [], 0, 0
-    read, quote = 0, ""  # which quote is open where we are
+    read, quote = 0, ""  # the quote that is open at the present position
     while (found := heads.search(text, at)) is not None:
         at = found.end()
-        # a value may hold other heads: it is left only where it is hidden
+        # the value may contain other heads, so it is skipped only if it is masked
         if shown(found, _ANY) == _ANY or (value := _GIVEN.match(text, at)) is None:
             continue
         end = value.end()
@@ -274,7 +278,8 @@ def _masked(text: str, heads: re.Pattern[str], shown: Callable[[re.Match[str], s
                 if len(mark[0]) == 1 and (not quote or quote == mark[0]):
                     quote = "" if quote else mark[0]
             read = at
-            if quote == "`" and quote in value[0]:  # the name is in the substitution, or in code of a message
+            # the name is inside a command substitution, or in code of a message
+            if quote == "`" and quote in value[0]:
                 end = text.index(quote, at)
             while text[end : end + 1] != (quote or "\0") and (more := _REST.match(text, end)) is not None:
                 end = more.end()
@@ -286,7 +291,7 @@ def _masked(text: str, heads: re.Pattern[str], shown: Callable[[re.Match[str], s
 
 
 def _without_values(text: str) -> str:
-    """`NAME=value`, `"name": "value"`. A value that is kept may hold others: `o=username=a,password=b`."""
+    """Masks `NAME=value` and `"name": "value"`. A value that is kept may contain others: `o=username=a,password=b`."""
 
     def shown(found: re.Match[str], value: str) -> str:
         is_masked = value.startswith(MASK) and not value.removeprefix(MASK).strip(")],.}")
@@ -297,7 +302,7 @@ def _without_values(text: str) -> str:
 
 
 def _without_said(found: re.Match[str]) -> str:
-    """`password: hunter2`, but not `password: expected text`: prose continues after a word."""
+    """Masks `password: hunter2`, but not `password: expected text`: in prose, more text follows the word."""
     goes_on = found[3] is None or not found[1].rstrip().endswith(":")
     if goes_on and _WORD_LIKE.fullmatch(found[2]):
         return found[0]
@@ -311,7 +316,7 @@ def _short_options(text: str) -> str:
         option, gap = found[1], found[2]
         if _is_secret_option(programs, option):
             return _short_value(option, value)
-        # Without a known program: `-pSECRET` is how mysql takes its password, and `-p8080:80` is a port.
+        # without a known program: mysql accepts `-pSECRET`, but `-p8080:80` is a port
         return MASK if option == "p" and not gap and not programs and not _PLAIN_P.fullmatch(value) else value
 
     if "curl" in programs:
@@ -327,20 +332,20 @@ def _is_secret_option(programs: str, option: str) -> bool:
 def _short_value(option: str, value: str) -> str:
     if value.startswith("-"):
         return value
-    if option in ("u", "U", "E"):  # user:password, user%password of Samba, user,password of lftp
+    if option in ("u", "U", "E"):  # user:password, Samba's user%password, lftp's user,password
         found = _USER.match(value.strip("\"'"))
         return f"{found[0]}{MASK}" if found else value
     return MASK
 
 
 def _login(programs: str, value: str) -> str:
-    """`user:password`; a user and a group, as numbers or of `docker run`, are none."""
+    """Masks `user:password`, but not user and group as numbers or for `docker run`."""
     user, sign, password = value.strip("\"'").partition(":")
     is_group = _NO_PASSWORD.fullmatch(password) or password == user or "docker" in programs
     return f"{user}:{MASK}" if sign and not is_group else value
 
 
-# JSON of the engine
+# the engine's JSON
 
 _ENVIRONMENT = frozenset({"env", "environment"})
 _LOG_OPTIONS = frozenset(
@@ -356,9 +361,9 @@ _ARGS = re.compile(r"(RUN )?\|(\d{1,4}) ")
 
 
 def hidden(value: Any) -> Any:
-    """A copy of decoded JSON for readers, who may see what there is but no secrets. Names, numbers and forms stay.
+    """A copy of decoded JSON for readers, with secrets masked. Names, numbers and structure stay.
 
-    Raises RecursionError for what is nested too deeply.
+    Raises RecursionError if it is nested too deeply.
     """
     if isinstance(value, dict):
         return {name: _hidden_field(str(name), inner, value) for name, inner in value.items()}
@@ -377,7 +382,7 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
     if name.lower() in _ENVIRONMENT:
         return _environment(value)
     if isinstance(value, str):
-        # an event of an exec has its whole command line behind the colon
+        # an event of an exec contains the whole command line after the colon
         if name in ("Action", "status") and (found := _EXEC.match(value)):
             return f"{found[1]}: {MASK}"
         return _built(value) if name == "CreatedBy" else hidden_value(name, value)
@@ -394,11 +399,11 @@ def _hidden_field(name: str, value: Any, around: Mapping[str, Any]) -> Any:
 
 
 def _options_of(name: str, around: Mapping[str, Any]) -> frozenset[str] | None:
-    """Which options of a driver are not secret here; None if these are not options of a driver."""
+    """The options that are not secret if these are a driver's options; None if they are not."""
     if name == "Config" and "Type" in around and len(around) == 2:
         return _LOG_OPTIONS  # HostConfig.LogConfig
     if name == "Options" and ("Mountpoint" in around or ("Name" in around and len(around) == 2)):
-        return _VOLUME_OPTIONS  # a volume; DriverConfig of a mount; swarm's LogDriver
+        return _VOLUME_OPTIONS  # a volume, DriverConfig of a mount, or swarm's LogDriver
     return None
 
 
@@ -411,7 +416,7 @@ def _option(name: str, value: Any, kept: frozenset[str]) -> Any:
         return hidden_text(value)
     if len(value) > TEXT_LIMIT:
         return MASK
-    # mount(8): commas between them.
+    # mount(8) separates options with commas
     parts = []
     for part in value.split(","):
         option, _, given = part.partition("=")
@@ -420,12 +425,12 @@ def _option(name: str, value: Any, kept: frozenset[str]) -> Any:
 
 
 def _built(text: str) -> str:
-    """A line of an image's history: what ENV and ARG set, and what build arguments a RUN had, is hidden whole."""
+    """A line of an image's history. Values of ENV and ARG, and build arguments of a RUN, are masked entirely."""
     if found := _BUILT.match(text):
         return f"{found[0]}{MASK}" if found[3] else found[0]
     if found := _ARGS.match(text):
-        # the arguments stand before the shell's command without any mark between them; a value may look like a shell
-        # too, so the last one counts
+        # the arguments precede the shell's command without a separator; a value may look like a shell too, so the
+        # last match counts
         rest = text[found.end() :]
         shells = list(re.finditer(r"(?<= )/\S+ (?:-\S+ )*-\w*c ", rest[:TEXT_LIMIT]))
         return f"{found[0]}{MASK}{' ' + hidden_text(rest[shells[-1].start() :]) if shells else ''}"
@@ -433,14 +438,14 @@ def _built(text: str) -> str:
 
 
 def _environment(value: Any) -> Any:
-    """Every variable is hidden, whatever its name."""
+    """Masks every variable, whatever its name."""
     if isinstance(value, dict):
         return {name: MASK if isinstance(inner, str) else inner for name, inner in value.items()}
     if not isinstance(value, list):
         return MASK if isinstance(value, str) else value
     shown: list[Any] = []
     for item in value:
-        if isinstance(item, dict):  # of a plugin: Name, Description, Value
+        if isinstance(item, dict):  # a plugin's: Name, Description, Value
             shown.append({k: MASK if isinstance(v, str) and k != "Name" else v for k, v in item.items()})
         elif isinstance(item, str):
             name, equals, _ = item.partition("=")
@@ -451,10 +456,10 @@ def _environment(value: Any) -> Any:
 
 
 def secrets_in(values: Sequence[str]) -> list[str]:
-    """What `hidden_words` takes out of these words."""
+    """The secrets that `hidden_words` masks in these words."""
     found = []
     for value, shown in zip(values, hidden_words(values), strict=True):
-        before, *between = shown.split(MASK)  # what is kept comes in its order, what is hidden lies between
+        before, *between = shown.split(MASK)  # the kept parts are in order, and the secrets are between them
         at = len(before)
         for number, kept in enumerate(between, start=1):
             is_last = number == len(between)
@@ -465,7 +470,8 @@ def secrets_in(values: Sequence[str]) -> list[str]:
 
 
 def eraser(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
-    """Removes exactly these values from a text, also as `repr` writes them. "1" or "yes" is not a secret."""
+    """Returns a function that masks exactly these values in a text, also in the form of `repr`. Values like "1" or "yes"
+    are too short to count."""
     known = {form for value in values if len(value) >= shortest for form in (value, repr(value)[1:-1])}
     longest_first = sorted(known, key=len, reverse=True)
 
@@ -478,6 +484,6 @@ def eraser(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
 
 
 def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
-    """As `eraser`, then whatever `hidden_text` finds."""
+    """As `eraser`, and additionally masks whatever `hidden_text` finds."""
     erase = eraser(values, shortest=shortest)
     return lambda text: hidden_text(erase(text))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Newer images: their names, whether a registry's answer is one, when the next check is due, and what fits on the disk.
+"""Newer images: image names, comparing a registry's answer, when the next check is due, and whether a pull fits on the
+disk.
 
-`agent.runtime.update_checks` asks. Times are unix seconds, sizes bytes.
+`agent.runtime.update_checks` asks the registries. Times are unix seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from agent.model.quantities import QuantityError
 HUB = "docker.io"
 DAY_S = 24 * 3600
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
-_DAYS = {"daily": 1, "weekly": 7}  # of what is done on a schedule
-_FIRST_S = 600.0  # a check of an agent that knows of none before comes within that, without a window
-_EARLIER = 0.1  # and a later one up to that part of its interval early
-_TAIL_S = 600  # of a window is left to each: it is looked at every minute or so
+_DAYS = {"daily": 1, "weekly": 7}  # intervals of scheduled work
+_FIRST_S = 600.0  # without a window, an agent's first check is made within this time
+_EARLIER = 0.1  # later checks are made early by up to this fraction of the interval
+_TAIL_S = 600  # kept free at the end of a window, because schedules are only checked about every minute
 
 
 class UpdateCheck(StrEnum):
@@ -32,18 +33,18 @@ class UpdateCheck(StrEnum):
 
 
 class UpdateState(StrEnum):
-    """What the last check of a container's image found."""
+    """The result of the last check of a container's image."""
 
     CURRENT = "up-to-date"
     AVAILABLE = "update"
-    UNKNOWN = "unknown"  # which digest runs, or what the registry offers, cannot be told
+    UNKNOWN = "unknown"  # the running digest, or the registry's, cannot be determined
     FAILED = "failed"
     LIMITED = "rate-limited"
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Times of day, in seconds since midnight on the router's clock; it may go past midnight."""
+    """A daily time window, in seconds since midnight on the router's clock; it may extend past midnight."""
 
     begin_s: int
     end_s: int
@@ -53,25 +54,25 @@ class Window:
 
     @property
     def length_s(self) -> int:
-        """How long it is; one that ends where it begins is a whole day."""
+        """Its length; a window that ends where it begins is a whole day."""
         return (self.end_s - self.begin_s) % DAY_S or DAY_S
 
     def wait_s(self, second_of_day: int) -> int:
-        """Seconds until it opens, 0 while it is open."""
+        """Seconds until the window opens, 0 while it is open."""
         if (second_of_day - self.begin_s) % DAY_S < self.length_s:
             return 0
         return (self.begin_s - second_of_day) % DAY_S
 
     def due_in_s(self, days: int, *, last: float | None, now: float, second_of_day: int) -> float:
-        """Seconds until something is due that is done once in `days` days, in this window; 0 when it is due.
+        """Seconds until work is due that is done every `days` days in this window; 0 if it is due now.
 
-        It is done once in each opening: a job at the end of one may be followed by a job at the start of the next.
-        `last`: when it was done, unix seconds, None for never.
+        The work is done once per opening: after work at the end of one opening, the next may follow at the start of
+        the next one. `last`: when it was last done, unix seconds, None for never.
         """
         opened_at = now - (second_of_day - self.begin_s) % DAY_S
-        # measured from openings and not from `last`, lest each day's job be a little later than that of the day before
+        # measured from openings instead of from `last`; otherwise the work would move a little later every day
         rest = opened_at - (days - 1) * DAY_S
-        if last is None or last > now or last < rest:  # after `now`: the clock was set back
+        if last is None or last > now or last < rest:  # later than `now` means that the clock was set back
             return self.wait_s(second_of_day)
         return opened_at + ((last - rest) // DAY_S + 1) * DAY_S - now
 
@@ -94,7 +95,7 @@ def parse_window(text: str) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """An image reference in full, as dockerd completes it (distribution/reference)."""
+    """A complete image reference, expanded like dockerd does (distribution/reference)."""
 
     registry: str  # `docker.io`, `ghcr.io`, `192.168.1.2:5000`
     repository: str  # `library/nginx`
@@ -103,17 +104,17 @@ class ImageName:
 
     @property
     def familiar(self) -> str:
-        """The repository as the engine shows it in repo digests: `nginx`, `ghcr.io/owner/name`."""
+        """The repository as the engine writes it in repo digests: `nginx`, `ghcr.io/owner/name`."""
         if self.registry != HUB:
             return f"{self.registry}/{self.repository}"
         return self.repository.removeprefix("library/")
 
 
 def parse_image(reference: str) -> ImageName:
-    """Any reference that `docker pull` takes; a tag of `latest` where it gives neither tag nor digest."""
+    """Parses any reference that `docker pull` accepts; without tag and digest the tag is `latest`."""
     name, _, digest = reference.partition("@")
     first, slash, rest = name.partition("/")
-    # a registry is told from a part of the name by what only a host can have (distribution/reference, normalize.go)
+    # the first part is a registry only if it looks like a host (distribution/reference, normalize.go)
     if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
         first, rest = HUB, name
     registry = HUB if first == "index.docker.io" else first
@@ -126,9 +127,8 @@ def parse_image(reference: str) -> ImageName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a registry said of a tag. `is_index`: the digest is that of an index (OCI) or manifest list (Docker), not of
-    one platform's manifest. `members`: the digests of an index, where it had to be read.
-    """
+    """A registry's answer about a tag. `is_index`: the digest is that of an index (OCI) or manifest list (Docker), not
+    of one platform's manifest. `members`: the digests in an index, if it had to be read."""
 
     digest: str
     is_index: bool
@@ -137,10 +137,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningImage:
-    """The image that a container runs, as the engine knows it.
+    """The image of a running container, as the engine knows it.
 
-    `digests`: all repo digests, `nginx@sha256:...`. Empty where it was built here, or where the engine lost them.
-    `is_index`: what these are digests of, None where the engine does not say.
+    `digests`: all repo digests, `nginx@sha256:...`; empty if the image was built here, or if the engine lost them.
+    `is_index`: whether they are digests of an index, None if the engine does not say.
     """
 
     image_id: str
@@ -150,10 +150,10 @@ class RunningImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Available:
-    """An image that the tag names in the registry, and that the container does not run.
+    """An image that the tag names in the registry and that the container does not run.
 
-    `digest` is the registry's, `running` are those of the same repository that the container's image has.
-    `first_seen`: when this agent first saw that digest. `size`: what a pull downloads, None where that is not known.
+    `digest`: the registry's; `running`: those of the container's image in the same repository. `first_seen`: when
+    this agent first saw the digest. `size`: download size, None if unknown.
     """
 
     reference: str
@@ -165,10 +165,10 @@ class Available:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The state of one container's image. `why`: for people, where it is unknown, failed or limited.
+    """The state of one container's image. `why`: for people, if the check was inconclusive, failed or was limited.
 
-    `checked_at`: when its registry was last asked, None where never. `retry_at`: when a registry that has enough, or was
-    away, is asked again.
+    `checked_at`: when the registry was last asked, None for never. `retry_at`: when a registry that was unreachable
+    or limited requests is asked again.
     """
 
     reference: str
@@ -180,7 +180,7 @@ class CheckResult:
 
 
 def result_as_json(result: CheckResult) -> dict[str, Any]:
-    """As status and `GET /v1/updates` show it."""
+    """The form of status and `GET /v1/updates`."""
     shown = asdict(result)
     del shown["available"]
     found = result.available
@@ -194,14 +194,14 @@ def result_as_json(result: CheckResult) -> dict[str, Any]:
 
 
 def short_digest(digest: str) -> str:
-    """`sha256:` and 12 digits, as `docker images --digests` users know them."""
+    """`sha256:` and 12 digits, as in `docker images --digests`."""
     algorithm, colon, value = digest.rpartition("@")[2].partition(":")
     return f"{algorithm}{colon}{value[:12]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`running`: the digests that were compared. `why`: for people, where the state is unknown."""
+    """`running`: the digests that were compared. `why`: for people, if the state is unknown."""
 
     state: UpdateState
     running: tuple[str, ...] = ()
@@ -209,15 +209,16 @@ class Verdict:
 
 
 def compare(reference: str, answer: Answer, running: RunningImage | None) -> Verdict:
-    """Whether the registry's tag names another image than the one that runs. `running` None: the engine lost it.
+    """Whether the registry's tag names another image than the running one. `running` None: the engine has lost it.
 
-    A digest of an index says nothing about one of a platform's manifest: those are compared only through the index's
-    members.
+    The digest of an index cannot be compared with that of a platform's manifest; these are compared through the
+    members of the index.
     """
     name = parse_image(reference)
     if running is None:
         return Verdict(state=UpdateState.UNKNOWN, why="the engine no longer has the image that runs")
-    if running.image_id in (answer.digest, *answer.members):  # in the containerd store an id is a digest
+    # in the containerd store an image id is a digest
+    if running.image_id in (answer.digest, *answer.members):
         return Verdict(state=UpdateState.CURRENT, running=(running.image_id,))
     own = tuple(
         digest
@@ -238,7 +239,7 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
 
 
 def needs_members(answer: Answer, running: RunningImage) -> bool:
-    """Whether only the members of the registry's index can tell: the engine runs one platform's manifest."""
+    """Whether only the members of the registry's index can decide: the engine has the manifest of one platform."""
     return answer.is_index and running.is_index is False and not answer.members
 
 
@@ -252,10 +253,10 @@ def next_check_s(
     second_of_day: int,
     spread: float,
 ) -> float | None:
-    """Seconds until the next check, 0 when it is due, None for never. `last`: unix seconds, None where none is known, as
-    after the agent `started`.
+    """Seconds until the next check, 0 if it is due, None for never. `last`: unix seconds, None if no check is known
+    since the agent `started`.
 
-    `spread`, 0 to 1, is this agent's own place: in the window, lest all routers ask at once.
+    `spread`, 0 to 1: this agent's position in the window, so that not all routers ask at the same time.
     """
     if every is UpdateCheck.OFF:
         return None
@@ -271,24 +272,25 @@ def next_check_s(
 
 
 def is_due(period: str, window: Window | None, *, last: float | None, now: float, second_of_day: int) -> bool:
-    """Whether a clean-up or a backup is due. Without a window it may be made at any time of the day.
+    """Whether a clean-up or backup is due. Without a window any time of the day will do.
 
-    `period`: daily, weekly or off. `last`: when it was done, None for never. `second_of_day`: local.
+    `period`: daily, weekly or off. `last`: when it was last done, None for never. `second_of_day`: local time.
     """
     days = _DAYS.get(period)
     place = window or WHOLE_DAY
     return days is not None and place.due_in_s(days, last=last, now=now, second_of_day=second_of_day) == 0
 
 
-# What fits on the disk. A registry tells the sizes of layers as they are sent, packed.
+# Whether a pull fits on the disk. Registries report the compressed size of layers.
 
-UNPACKED = 2.5  # times its packed size is what a layer takes on the disk; gzip of programs gives 2 to 2.8
-RESERVE = 32 * 1024 * 1024  # bytes that a pull leaves free for dockerd's own files and the containers' logs
+# space of a layer on the disk relative to its compressed size; gzip compresses programs by a factor of 2 to 2.8
+UNPACKED = 2.5
+RESERVE = 32 * 1024 * 1024  # bytes that a pull leaves free for dockerd's own files and containers' logs
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of an image. `digest` of what is sent, `size` of that in bytes, `diff_id` of what is in it."""
+    """One layer of an image. `digest` and `size` (bytes) of the compressed blob, `diff_id` of its content."""
 
     digest: str
     size: int
@@ -296,9 +298,9 @@ class Layer:
 
 
 def missing_layers(layers: Sequence[Layer], local: Iterable[Sequence[str]]) -> tuple[Layer, ...]:
-    """Those that a pull fetches. `local`: the diff ids of each local image, lowest first.
+    """The layers that a pull fetches. `local`: the diff ids of each local image, lowest first.
 
-    An engine keeps a layer on top of those below it: it is there only where they all are.
+    An engine stores a layer on top of the layers below it, so it has a layer only if it has all of those.
     """
     images = list(local)
     for number, layer in enumerate(layers):
@@ -309,5 +311,5 @@ def missing_layers(layers: Sequence[Layer], local: Iterable[Sequence[str]]) -> t
 
 
 def needed_bytes(layers: Iterable[Layer]) -> int:
-    """What a pull of these takes at its peak: they are packed and unpacked on the disk at once."""
+    """Peak disk space of a pull of these layers: compressed and unpacked data exist at the same time."""
     return round(sum(layer.size for layer in layers) * (1 + UNPACKED))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dockerd's log drivers and the options that each of them knows, for all containers and for one.
+"""dockerd's log drivers and the options that each of them accepts, for all containers and for a single one.
 
-Read in moby, daemon/logger, 20.10 to 29. dockerd does not start with the name of an option that its driver does not
-know; with a wrong value it starts, and then no container does. A plugin knows its own options.
+Source: moby, daemon/logger, 20.10 to 29. dockerd does not start with an option name that its driver does not know.
+With an invalid value it starts, but then no container does. Plugins have their own options.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.model.quantities import QuantityError, parse_assignment, parse_bool, 
 DEFAULT = "json-file"
 _ROTATED = frozenset({"max-size", "max-file", "compress"})
 _SHOWN = frozenset({"env", "env-regex", "labels", "labels-regex"})
-# of every driver (moby daemon/logger: builtInLogOpts, and those of the copies that `docker logs` reads)
+# options of every driver (moby daemon/logger: builtInLogOpts, and those of the copies that `docker logs` reads)
 _ALWAYS = frozenset({"mode", "max-buffer-size", "cache-disabled", *(f"cache-{name}" for name in _ROTATED)})
 
 
@@ -69,8 +69,8 @@ _SINCE = {
     "fluentd-read-timeout": (29, 0),
     "fluentd-write-timeout": (28, 2),
 }
-_RENAMED = {"fluentd-async-connect": "fluentd-async"}  # the old name is gone from 28.0 on
-# options without which dockerd starts with a log driver, and refuses each container
+_RENAMED = {"fluentd-async-connect": "fluentd-async"}  # the old name was removed in 28.0
+# without these options dockerd starts with the log driver, but refuses every container
 _NEEDED = {
     "awslogs": ("awslogs-group",),
     "gelf": ("gelf-address",),
@@ -84,7 +84,7 @@ _GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", 
 
 
 def parse_log_driver(text: str) -> Json | Odd:
-    """One of dockerd's own, or a plugin as name:tag; without a tag it is `latest`, as with `docker plugin`."""
+    """One of dockerd's own drivers, or a plugin as name:tag; without a tag it is `latest`, as with `docker plugin`."""
     if ":" in text or "/" in text:
         return text
     name = next((known for known in DRIVERS if _letters(known) == _letters(text)), "")
@@ -103,12 +103,13 @@ def _letters(text: str) -> str:
 
 
 def split_log_opts(text: str) -> tuple[str, ...]:
-    """The options of one entry that holds several: `max-size=10m,max-file=3` would be one size that no container takes."""
+    """Splits an entry that holds several options: `max-size=10m,max-file=3` would be a single size, which no container
+    accepts."""
     return tuple(part for part in _NEXT.split(text.strip()) if part)
 
 
 def parse_log_opt(text: str) -> tuple[str, Json] | Odd:
-    """One option of dockerd's own drivers, with a value with which containers start."""
+    """One option of dockerd's own drivers; its value is checked so that containers can start with it."""
     name, value = parse_assignment(text)
     if name == "max-size" and value != "-1":
         parse_size(value)
@@ -125,28 +126,28 @@ def parse_log_opt(text: str) -> tuple[str, Json] | Odd:
 
 
 def known_options(driver: str) -> frozenset[str] | None:
-    """The options of a driver, None for a plugin, which may have any."""
+    """The options of a driver, None for a plugin, whose options are unknown."""
     own = _OPTIONS.get(driver)
     return None if own is None else own | _ALWAYS
 
 
 def drivers_with(name: str) -> tuple[str, ...]:
-    """The drivers that know an option."""
+    """The drivers that accept an option."""
     return tuple(driver for driver in DRIVERS if name in _OPTIONS[driver] | _ALWAYS)
 
 
 def option_since(name: str) -> tuple[int, int]:
-    """The first version of dockerd that knows that option."""
+    """The first version of dockerd that knows an option."""
     return _SINCE.get(name, (0, 0))
 
 
 def missing_options(driver: str, given: Collection[str]) -> tuple[str, ...]:
-    """Options without which no container could be created."""
+    """The required options that are missing, without which no container can be created."""
     return tuple(name for name in _NEEDED.get(driver, ()) if name not in given)
 
 
 def wrong_options(driver: str, given: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Name, mistake and what to write instead of each option that does not go with the driver or the others."""
+    """(name, mistake, suggestion) for each option that does not fit the driver or the other options."""
     known = known_options(driver)
     if known is None or driver == "none":
         return
@@ -162,10 +163,10 @@ def wrong_options(driver: str, given: Mapping[str, str]) -> Iterator[tuple[str, 
             "max-buffer-size works only with mode=non-blocking",
             "`mode=non-blocking` beside it",
         )
-    # dockerd starts with `compress` on a log that is never rotated, but then no container does
-    # (moby daemon/logger, jsonfilelog and local, New)
+    # with `compress` on a log that is never rotated dockerd starts, but containers do not (moby daemon/logger,
+    # jsonfilelog and local, New)
     if driver in {"json-file", "local"} and given.get("compress", "0")[:1] in set("1tT"):
-        # the drivers' own defaults: json-file keeps one file, local five
+        # the drivers' defaults: json-file keeps one file, local keeps five
         files = given.get("max-file", "5" if driver == "local" else "1")
         unbounded = driver == "json-file" and given.get("max-size", "-1") == "-1"
         if files == "1" or unbounded:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Values of the daemon: what UCI says about dockerd, and what we remember of the dockerd that runs.
+"""Values about dockerd: what UCI says, and what we remember about the running dockerd.
 
-`agent.uci.decode_daemon` makes a DaemonSettings, `agent.plan.daemon` renders it into a Target, and `agent.apply`
+`agent.uci.decode_daemon` creates a DaemonSettings, `agent.plan.daemon` renders it to a Target, and `agent.dockerd`
 brings dockerd there, with a DaemonRecord as its memory.
 """
 
@@ -18,13 +18,13 @@ Document = Mapping[str, Json]
 
 DAEMON_KEY = "daemon:dockerd"
 DEFAULT_BRIDGE = "docker0"
-CERTIFICATE_DAYS_MAX = 3650  # of a pair that we sign; the CA outlives it
-CLIENT_DAYS = 730  # of a client's pair, unless asked for otherwise
+CERTIFICATE_DAYS_MAX = 3650  # for certificates that we sign; the CA is valid for longer
+CLIENT_DAYS = 730  # for client certificates, unless requested otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """One address that dockerd listens on. `text` is what daemon.json says; a unix socket has port 0."""
+    """One address that dockerd listens on. `text` is its form in daemon.json; a unix socket has port 0."""
 
     text: str
     address: str
@@ -37,9 +37,9 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """The `tls` section. `auto`: certificates are made by us; else the three paths are the user's.
+    """The `tls` section. `auto`: ucidockd creates the certificates; otherwise the three paths are the user's.
 
-    `broken`: which of the two, or with which files, cannot be read: only what was good before continues.
+    `broken`: the section is invalid, so only what worked before stays in use.
     """
 
     verify: bool = True
@@ -55,9 +55,9 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirewallRule:
-    """A `firewall` section: containers behind `device` are not reached from `blocked_interfaces`.
+    """A `firewall` section: blocks connections from `blocked_interfaces` to containers behind `device`.
 
-    `enforce`: also where dockerd makes no rules, or its settings are not ours.
+    `enforce`: also if dockerd makes no rules or its settings are not ours.
     """
 
     device: str
@@ -68,12 +68,12 @@ class FirewallRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
-    """All that UCI says about dockerd.
+    """Everything that UCI says about dockerd.
 
-    `values` holds the options of the table (`agent.model.dockerd.table`) by their daemon.json key, ready for JSON;
-    `left_out` are keys of the table whose options are wrong: dockerd keeps the value that it runs with.
-    `unreadable`: the file cannot be read, so what runs is left as it is.
-    `api_version` is what LuCI asks the engine in, "" for its newest; dockerd itself does not know of it.
+    `values` holds the options of the table (`agent.model.dockerd.table`) by their daemon.json key, ready for JSON.
+    `left_out`: keys of the table whose options are invalid; dockerd keeps the values that it runs with. `unreadable`:
+    the file cannot be read, so a running dockerd stays as it is. `api_version`: the API version that LuCI uses, ""
+    for the engine's newest; not a setting of dockerd itself.
     """
 
     values: Document = field(default_factory=dict)
@@ -88,7 +88,7 @@ class DaemonSettings:
 
 
 class Effect(StrEnum):
-    """What it takes to make dockerd follow its file."""
+    """What is required to make dockerd follow its file."""
 
     NOTHING = "nothing"
     RELOAD = "reload"
@@ -99,8 +99,8 @@ class Effect(StrEnum):
 class Target:
     """A daemon.json, and what else the running dockerd depends on.
 
-    `material` is a digest of the certificate files: dockerd reads them at its start only. `arguments` are those that it
-    is started with beside `--config-file`.
+    `material` is a digest of the certificate files, which dockerd reads only at its start. `arguments` are its
+    arguments besides `--config-file`.
     """
 
     document: Document
@@ -109,26 +109,26 @@ class Target:
 
     @property
     def text(self) -> bytes:
-        """The file, keys in a stable order."""
+        """The content of the file, with keys in a stable order."""
         return format_document(self.document)
 
     @property
     def digest(self) -> str:
-        """Names this target in the memory of what failed."""
+        """Identifies this target, to remember that it failed."""
         words = "\0".join((self.material, *self.arguments))
         return hashlib.sha256(self.text + words.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process that cannot be mistaken for a later one with its number. `started`: clock ticks since boot."""
+    """A process that cannot be confused with a later one of the same pid. `started`: clock ticks since boot."""
 
     pid: int
     started: int
 
 
 class DaemonAction(StrEnum):
-    """What a user may ask of dockerd."""
+    """What a user may request for dockerd."""
 
     START = "start"
     STOP = "stop"
@@ -136,7 +136,7 @@ class DaemonAction(StrEnum):
 
 
 class NotOurs(StrEnum):
-    """Why ucidockd does not do with dockerd what it otherwise does, for people."""
+    """Why ucidockd does not manage dockerd here, for people."""
 
     ELSEWHERE = "Docker runs on another machine."
     EXTERNAL = "Another program starts and stops dockerd."
@@ -145,7 +145,7 @@ class NotOurs(StrEnum):
 
 
 class Step(StrEnum):
-    """How far a change had come; what a new agent finds when the old one was killed."""
+    """The progress of a change; a new agent finds it after the old one was killed."""
 
     NONE = ""
     RELOAD = "reload"
@@ -156,14 +156,15 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonRecord:
-    """What we know of dockerd, kept over our own restart (in /var/run: a reboot ends dockerd as well).
+    """What we know about dockerd. It survives a restart of the agent (in /var/run, because a reboot ends dockerd as
+    well).
 
-    `running` is what `process` is known to follow, None when that is not known. `target` is where a change is going,
-    `fallback` says that it is no more than the way back. `held` says that live-restore was put into the file for the
-    restart. `failed` is the digest of the target that did not work and is not tried again; `why` in words.
-    `watch_until` is monotonic seconds: dying before that counts as a failure of the change. `swarm`: the engine was part
-    of one when it last answered; it does not start with live-restore then. `stopped`: a user stopped it, and it stays
-    down until a user starts it. `refused`: key -> the value that dockerd does not start with, and why.
+    `running`: the target that `process` follows, None if not known. `target`: the goal of the change in progress;
+    `fallback`: it is only the way back. `held`: live-restore was added to the file for the restart. `failed`: digest
+    of the target that did not work and is not tried again; `why`: the reason in words. `watch_until`: monotonic
+    seconds; if dockerd dies before that, the change has failed. `swarm`: the engine was part of a swarm when it last
+    answered, with which live-restore does not work. `stopped`: a user stopped dockerd, and it stays down until a user
+    starts it. `refused`: key -> (the value with which dockerd does not start, why).
     """
 
     running: Target | None = None
@@ -181,10 +182,10 @@ class DaemonRecord:
 
 
 def format_document(document: Document) -> bytes:
-    """daemon.json as we write it: sorted keys, so that equal settings are equal files."""
+    """daemon.json in the form that we write: with sorted keys, so that equal settings give equal files."""
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def data_root(document: Document) -> str:
-    """Where the engine of that document lives; dockerd's own default when it says nothing."""
+    """The data_root of a document; dockerd's default if it sets none."""
     return str(document.get("data-root") or "/var/lib/docker")

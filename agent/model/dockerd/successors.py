@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Words of other packages and forks in /etc/config/dockerd, each with its successor, or with why it needs none.
+"""Option names of other packages and forks in /etc/config/dockerd, each with its replacement or the reason why none is
+needed.
 
-Sources: luci-app-dockerman in its three kinds, the init scripts of OpenWrt's forks, dockerd's command line. Read by
-`agent.schema.validate` for what it says of an option that is not known, and by the migration of `uci-defaults`.
+Sources: the three variants of luci-app-dockerman, the init scripts of OpenWrt's forks, dockerd's command line.
+`agent.schema.validate` uses it for messages about unknown options, and `uci-defaults` for the migration.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from agent.model.dockerd.table import LEFT_OUT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Successor:
-    """`option`: `package.section.option` that takes its place, "" where there is none. `hint`: how, or why not."""
+    """`option`: the `package.section.option` that replaces it, "" if there is none. `hint`: how, or why not."""
 
     option: str = ""
     hint: str = ""
@@ -44,7 +45,7 @@ _PROXIES = Successor(
 )
 _NOTHING = Successor(hint="nothing: the agent needs no such file")
 
-# words of a `globals` section, and of dockerman's own (`config dockerman`, `config section` in /etc/config/dockerman)
+# options of a `globals` section, and dockerman's own (`config dockerman`, `config section` in /etc/config/dockerman)
 SUCCESSORS: dict[str, Successor] = {
     "auto_start": _ENABLED,
     "autostart": _ENABLED,
@@ -83,7 +84,7 @@ SUCCESSORS: dict[str, Successor] = {
     "daemon_log_level": Successor(option="dockerd.globals.log_level"),
     "daemon_registry_mirrors": Successor(option="dockerd.globals.registry_mirrors"),
     "daemon_ea": _ENABLED,
-    # dockerd's command line, and its older names
+    # options of dockerd's command line, and their older names
     "host": Successor(option="dockerd.globals.hosts"),
     "graph": Successor(option="dockerd.globals.data_root"),
     "root": Successor(option="dockerd.globals.data_root"),
@@ -115,16 +116,16 @@ SUCCESSORS: dict[str, Successor] = {
 
 
 def of_dockerman(word: str) -> Successor:
-    """What takes the place of an option of a section of luci-app-dockerman."""
+    """The replacement of an option in a section of luci-app-dockerman."""
     return SUCCESSORS.get(word) or Successor(hint="nothing: only luci-app-dockerman reads it")
 
 
 def successor_of(word: str) -> Successor | None:
-    """What takes the place of an option of `globals` that is not known, None where nothing is known of it either."""
+    """The replacement of an unknown option of `globals`, None if nothing is known about it either."""
     known = SUCCESSORS.get(word)
     if known is not None:
         return known
-    # What no option is made for has its reason, and a file of the user's own as the way out.
+    # options that are deliberately not offered have a reason, and can be set in a daemon.json of the user's own
     reason = LEFT_OUT.get(word.replace("_", "-"))
     if reason is None:
         return None

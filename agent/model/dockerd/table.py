@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""THE table of dockerd's options: UCI name, key of daemon.json, check, what a change takes, default, engine versions.
+"""The table of dockerd's options: UCI name, key of daemon.json, check, effect of a change, default, engine versions.
 
-Decoding, rendering and classifying go through it; a test holds it against the schemas. What SIGHUP applies was read in
-moby's daemon/reload.go (20.10 to 29.7) and tried. dockerd keeps the value of most reloadable keys that vanish from its
-file: these carry a `default`, which is written whenever UCI says nothing. Defaults of restart keys are those of
-OpenWrt's stock /etc/init.d/dockerd.
+Decoding, rendering and classifying use it; a test compares it with the schemas. Which options SIGHUP applies was read
+in moby's daemon/reload.go (20.10 to 29.7) and tested. dockerd keeps the value of most reloadable keys when they
+disappear from its file; these rows have a `default`, which is written if UCI sets no value. Defaults of keys that
+need a restart are those of OpenWrt's stock /etc/init.d/dockerd.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ Parser = Callable[[str], Json | tuple[str, Json] | Odd]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonOption:
-    """One row. `key` with a dot is inside an object of daemon.json.
+    """One row. A `key` with a dot is inside an object of daemon.json.
 
-    `many` is a list; its entries are `pairs` when they make an object of daemon.json. `stops`: takes hold only when no
-    container outlives the restart (moby daemon/daemon_unix.go leaves the networks of live containers alone, and
-    containers of another data root would have no owner). `identity`: decides which engine this is, with which
-    images and containers; a configuration that stands in for another one keeps it. `since`: the first version that knows
-    the key; `needs`: the first one that takes this value (of a list: this entry). `words`: an entry of the list never
-    holds a space or a comma, so several in one are told apart. `file`: an absolute path is that of a seccomp
-    profile, which dockerd reads as it starts, and without which it does not.
+    `many`: a list; with `pairs` its entries form an object of daemon.json. `stops`: takes effect only if no container
+    outlives the restart (moby daemon/daemon_unix.go leaves networks of running containers alone, and containers of
+    another data_root would have no owner). `identity`: decides which engine this is, with which images and
+    containers; a fallback configuration keeps its value. `since`: the first version that knows the key; `needs`: the
+    first version that accepts this value (for a list: this entry). `words`: list entries never contain a space or
+    comma, so several in one entry can be split. `file`: an absolute path names a seccomp profile, which dockerd reads
+    at its start and without which it does not start.
     """
 
     uci: str
@@ -121,7 +121,7 @@ TABLE = (
     DaemonOption(uci="ip_masq", key="ip-masq", parse=parse_bool, stops=True),
     DaemonOption(uci="icc", key="icc", parse=parse_bool, stops=True),
     DaemonOption(uci="mtu", key="mtu", parse=parse_mtu, stops=True),
-    # where images and containers are
+    # images and containers
     DaemonOption(uci="storage_driver", key="storage-driver", parse=_text, stops=True, identity=True),
     DaemonOption(
         uci="storage_opts", key="storage-opts", parse=_text, many=True, stops=True, identity=True, words=True
@@ -138,7 +138,7 @@ TABLE = (
         uci="features", key="features", parse=parse_feature, many=True, pairs=True, stops=True, words=True
     ),
     DaemonOption(uci="userns_remap", key="userns-remap", parse=parse_remap, stops=True, identity=True),
-    # what containers get unless they say otherwise
+    # container defaults
     DaemonOption(uci="dns", key="dns", parse=parse_address, many=True, words=True),
     DaemonOption(uci="dns_opts", key="dns-opts", parse=_text, many=True, words=True),
     DaemonOption(uci="dns_search", key="dns-search", parse=parse_domain, many=True, words=True),
@@ -224,11 +224,11 @@ TABLE = (
     ),
 )
 
-# options of `globals` that become something else than one key: hosts and the file are rendered apart, the last three
-# belong to luci-app-dockerman
+# options of `globals` that are not a single key: hosts and the file are rendered separately, the last three belong to
+# luci-app-dockerman
 APART = frozenset({"hosts", "allow_insecure_tcp", "alt_config_file", "api_version", "ps_flags", "_luci_lan"})
 
-# keys of dockerd 29 that are not in the table, each with the reason; a test holds both against what dockerd knows
+# keys of dockerd 29 that are not in the table, each with the reason; a test compares both with what dockerd knows
 LEFT_OUT: dict[str, str] = {
     "hosts": "rendered apart: `list hosts`",
     "tls": "section tls",
@@ -279,19 +279,19 @@ BY_KEY = {row.key.partition(".")[0]: row for row in TABLE}
 
 
 def effect_of(key: str) -> Effect:
-    """What a change of that key of daemon.json takes; a key that is not ours takes a restart."""
+    """What a change of this key of daemon.json requires; an unknown key requires a restart."""
     row = BY_KEY.get(key)
     return row.effect if row is not None else Effect.RESTART
 
 
 def stops_containers(key: str) -> bool:
-    """Whether a change of that key takes hold only when containers do not outlive the restart."""
+    """Whether a change of this key takes effect only if no container outlives the restart."""
     row = BY_KEY.get(key)
     return row is not None and row.stops
 
 
 def identity_of(document: Document) -> dict[str, Json]:
-    """The keys of a daemon.json that decide which engine this is, nested as they are there."""
+    """The keys of a daemon.json that identify the engine, nested as in the document."""
     found: dict[str, Json] = {}
     for row in TABLE:
         if row.identity:
@@ -300,7 +300,7 @@ def identity_of(document: Document) -> dict[str, Json]:
 
 
 def value_at(document: Document, key: str) -> Json:
-    """What the document has for a row's key or for one entry of it (`entry_keys`), None for nothing."""
+    """The document's value for a row's key, or for one entry of it (`entry_keys`); None if it has none."""
     outer, dot, inner = key.partition(".")
     value = document.get(outer)
     if not dot:
@@ -311,7 +311,7 @@ def value_at(document: Document, key: str) -> Json:
 
 
 def entry_keys(row: DaemonOption, value: Json) -> tuple[str, ...]:
-    """Keys of the entries of a list or an object, each of which may be wrong by itself: `log-opts.max-size`."""
+    """Keys of the entries of a list or object, because each entry may be invalid by itself: `log-opts.max-size`."""
     names = map(_entry_name, value) if isinstance(value, (list, dict)) and row.many else ()
     own = {other.key for other in TABLE}
     return tuple(key for name in names if (key := f"{row.key}.{name}") not in own)
@@ -322,7 +322,7 @@ def _entry_name(entry: Json) -> str:
 
 
 def put(document: dict[str, Json], key: str, value: Json) -> None:
-    """Puts a value where daemon.json has that row's key; None is nothing to put."""
+    """Stores a value under a row's key of daemon.json; does nothing for None."""
     outer, dot, inner = key.partition(".")
     if value is None:
         return
@@ -330,12 +330,12 @@ def put(document: dict[str, Json], key: str, value: Json) -> None:
         document[outer] = value
         return
     group = document.get(outer)
-    # A new object each time: the group may be shared with another document.
+    # create a new object, because the group may be shared with another document
     document[outer] = {**(group if isinstance(group, dict) else {}), inner: value}
 
 
 def without_key(document: Document, key: str) -> dict[str, Json]:
-    """The document without that row's key, or without that entry of it."""
+    """The document without a row's key, or without one entry of it."""
     outer, dot, inner = key.partition(".")
     left = {name: value for name, value in document.items() if name != outer}
     group = document.get(outer)
@@ -346,27 +346,27 @@ def without_key(document: Document, key: str) -> dict[str, Json]:
     return left
 
 
-# Which option dockerd's last words are about, when it does not start with settings that it has never run with.
+# Finds the option that dockerd's last words are about, if it does not start with new settings.
 #
-# `dockerd --validate` knows few mistakes, and none before 23.0: a storage option of another driver, an unknown log option, a
-# user that does not exist are found only by starting (`agent.dockerd.change`).
+# `dockerd --validate` finds few mistakes, and does not exist before 23.0. A storage option of another driver, an
+# unknown log option or an unknown user only show when dockerd starts (`agent.dockerd.change`).
 
 
 _PARTS = re.compile(r"[a-z0-9]+")
-# words of dockerd for what an option sets (moby daemon/graphdriver)
+# dockerd's words for what an option sets (moby daemon/graphdriver)
 _TOPICS = {"storage-driver": "graphdriver", "storage-opts": "graphdriver"}
-_SHORTEST = 3  # characters of a value that says something
+_SHORTEST = 3  # minimum length of a value that is significant
 
 
 def suspects(document: Document, words: str) -> tuple[str, ...]:
-    """Keys of the table, and of entries of its lists, whose value or name appears in the words, the likeliest first.
+    """Keys of the table, and of entries of lists, whose value or name appears in the words, most likely first.
 
-    Of two alike one entry of a list comes before its list, and a list before what governs it: each error about a storage
-    option begins with the driver's name.
-    `data-root` never counts: most of what dockerd says contains it, and without it another engine would run.
+    If two are equally likely, a list's entry comes before the list, and a list before the option that governs it,
+    because each error about a storage option begins with the driver's name. `data-root` never counts: it is in most
+    of dockerd's messages, and without it another engine would run.
     """
     said = words.lower()
-    # a value says more than a name, which may be an ordinary word
+    # a value counts more than a name, which may be an ordinary word
     found = {}
     for row in TABLE:
         value = value_at(document, row.key)
@@ -386,13 +386,13 @@ def suspects(document: Document, words: str) -> tuple[str, ...]:
 
 
 def without(document: Document, key: str) -> dict[str, Json]:
-    """The document as if UCI did not have that option, or that entry of it."""
+    """The document as if UCI did not set this option, or this entry of it."""
     left = without_key(document, key)
     row = next(row for name in (key, key.partition(".")[0]) for row in TABLE if row.key == name)
     if key == "log-driver" and isinstance(options := left.get("log-opts"), dict):
         known = known_options(DEFAULT) or frozenset()
         left["log-opts"] = {name: value for name, value in options.items() if name in known}
-    # nothing may be left of a list
+    # the list may be empty now
     if not value_at(left, row.key):
         left = without_key(left, row.key)
         put(left, row.key, row.default)
@@ -412,18 +412,18 @@ def _weight(row: DaemonOption, value: Json, said: str) -> int:
 
 
 def _has(said: str, text: str) -> bool:
-    """`invalid syslog facility` is about syslog-facility."""
+    """Whether the message contains the text, ignoring `-` and `_`: `invalid syslog facility` is about syslog-facility."""
     said, text = (re.sub("[-_]", " ", part) for part in (said, text))
     return re.search(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])", said) is not None
 
 
 def _texts(value: Json) -> Iterator[str]:
-    """The words of a value, those of `key=value` and `user:group` apart."""
+    """The words of a value, with `key=value` and `user:group` split."""
     match value:
         case str():
             yield value
-            # dockerd's messages quote parts: the key of an option, or the user without the group. Bare numbers
-            # are in any message.
+            # dockerd's messages quote parts: the key of an option, or the user without the group. Bare numbers occur
+            # in any message.
             yield from (part for part in re.split("[=:]", value) if not part.isdecimal())
         case list():
             for item in value:

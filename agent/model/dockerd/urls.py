@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mirrors, registries and proxies among dockerd's options. As `agent.model.dockerd.values`, which has the others."""
+"""Mirrors, registries and proxies among dockerd's options, parsed like the others in `agent.model.dockerd.values`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from agent.model.dockerd.values import Odd, parse_any_subnet
 from agent.model.quantities import QuantityError, parse_int
 
 _REGISTRY = re.compile(r"(?!-)(?:[A-Za-z0-9._-]+(?<!-)|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", re.ASCII)
-_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})  # of Go's net/http
+_PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})  # the schemes of Go's net/http
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _AROUND_URLS = " ,;|，；、\"'"
 _SEVERAL_URLS = re.compile(r"[\s,;|，；、\"']+(?=https?://)", re.IGNORECASE)
-_URL_HOST = re.compile(r"[^\s\\^`{|}]+")  # of Go's net/url
+_URL_HOST = re.compile(r"[^\s\\^`{|}]+")  # the characters that Go's net/url accepts
 
 
 def split_urls(text: str) -> tuple[str, ...]:
-    """The URLs of one entry that holds several, as people write `a,b`, or daemon.json's `["a", "b"]`."""
+    """Splits an entry that holds several URLs, as people write `a,b` or, like in daemon.json, `["a", "b"]`."""
     inner = text[1:].removesuffix("]") if text.startswith("[") else text
     return tuple(filter(None, (part.strip(_AROUND_URLS) for part in _SEVERAL_URLS.split(inner))))
 
@@ -32,7 +32,7 @@ def parse_mirror(text: str) -> Json | Odd:
     parts = _url(text)
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         host = re.sub(r"^https?:?/*", "", text, flags=re.IGNORECASE)
-        # what is proposed has to be right itself, and shows no login
+        # the suggestion must itself be valid, and must not show a login
         fixed = _url(f"https://{host}") if "://" not in host else None
         is_right = fixed is not None and bool(fixed.hostname) and fixed.username is None
         wish = f"https://{host}" if is_right else form
@@ -45,12 +45,12 @@ def parse_mirror(text: str) -> Json | Odd:
 
 
 def mirror_needs(mirror: Json) -> tuple[int, int]:
-    """The first version of dockerd that takes it: one with a path needs 24.0 (tried; 23.0 refuses to start)."""
+    """The first version of dockerd that accepts the mirror: with a path it needs 24.0 (tested; 23.0 refuses to start)."""
     return (24, 0) if urlsplit(str(mirror)).path not in {"", "/"} else (0, 0)
 
 
 def _url(text: str) -> SplitResult | None:
-    """Its parts, None for what is not a URL."""
+    """The parts of a URL, None if it is not one."""
     try:
         parts = urlsplit(text)
         return parts if parts.port != 0 and not re.search(r"\s", text) else None
@@ -59,9 +59,9 @@ def _url(text: str) -> SplitResult | None:
 
 
 def parse_registry(text: str) -> Json | Odd:
-    """host[:port], or a subnet. dockerd drops a scheme (moby registry/config.go, loadInsecureRegistries)."""
+    """host[:port], or a subnet. dockerd ignores a scheme (moby registry/config.go, loadInsecureRegistries)."""
     name = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).removesuffix("/")
-    # a path, as of the API or of an image; behind an address it is meant to be a subnet's
+    # drop a path, for example of the API or of an image; after an address it is the prefix of a subnet
     host, slash, _ = name.partition("/")
     if slash and not re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:]*", host):
         name = host
@@ -85,9 +85,10 @@ def parse_registry(text: str) -> Json | Odd:
 
 
 def parse_proxy(text: str) -> Json | Odd:
-    """A proxy's URL; without a scheme it is http://, as for Go. Never echoed: it may hold a password."""
+    """The URL of a proxy; without a scheme it is http://, as in Go. Errors never quote it, because it may contain a
+    password."""
     form = "a URL such as http://proxy.lan:3128 or socks5://proxy.lan:1080"
-    # Go's rule (golang.org/x/net/http/httpproxy): without a scheme it is taken as http.
+    # Go's rule (golang.org/x/net/http/httpproxy): without a scheme it is http
     complete = text if _SCHEME.match(text) else f"http://{text}"
     parts = _url(complete)
     if parts is None or not parts.hostname:
@@ -100,7 +101,7 @@ def parse_proxy(text: str) -> Json | Odd:
 
 
 def parse_no_proxy(text: str) -> Json | Odd:
-    """Names and subnets separated by commas; Go drops spaces around them."""
+    """Names and subnets separated by commas; Go ignores spaces around them."""
     names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
     if not names:
         raise QuantityError("it holds no name", "names and subnets separated by commas")

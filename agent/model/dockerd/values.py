@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The small languages of dockerd's options, each parsed into what daemon.json holds. Pure; raises QuantityError.
+"""Parses dockerd's options into values of daemon.json. Pure; raises QuantityError.
 
-What the stock init script, dockerd's own parsers (20.10 to 29) and Go accept is accepted here; a form that is better
-written otherwise comes back as `Odd`. `dockerd --validate` accepts wrong addresses, subnets, ports and drivers (tried on
-28.5.2), hence these checks are ours.
+Accepted is what the stock init script, dockerd's own parsers (20.10 to 29) and Go accept. If another form is
+preferable, the result is an `Odd`. `dockerd --validate` accepts invalid addresses, subnets, ports and drivers (tested
+with 28.5.2), so we check these ourselves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.model.quantities import (
 HOST_FORM = "unix:///path, tcp://address:port or tcp://[IPv6 address]:port"
 SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path without its final NUL
 DOCKER_SOCKET = "unix:///var/run/docker.sock"
-DOCKER_PORT = 2375  # where dockerd listens when a TCP host names no port (moby opts/hosts.go)
+DOCKER_PORT = 2375  # dockerd's port if a TCP host has none (moby opts/hosts.go)
 _WRONG_SCHEMES = ("tcp6://", "inet6://", "inet://", "http://", "https://")
 _TCP = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]/]*))(?::(?P<port>\d{0,5}))?/?", re.ASCII)
 _FEATURE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
@@ -40,7 +40,7 @@ _LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
 _RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
 _INT_MAX = 2**31 - 1
 _TIMEOUT_MAX = 3600  # seconds
-# setrlimit(2) as the engine names them (docker/go-units ulimit.go)
+# names of setrlimit(2) limits in the engine (docker/go-units ulimit.go)
 _ULIMITS = frozenset({
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
     "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
@@ -57,8 +57,8 @@ class Odd:
 
 
 def split_pools(text: str) -> tuple[str, ...]:
-    """The address pools of one entry that holds several, each without spaces. What daemon.json says of one,
-    `{"base": "10.10.0.0/16", "size": 24}`, is taken too."""
+    """Splits an entry that holds several address pools, and removes spaces. Also accepts the JSON form of daemon.json,
+    `{"base": "10.10.0.0/16", "size": 24}`."""
     plain = re.sub(r"[{}\"']", "", text)
     plain = re.sub(r"(base|size)\s*[:=]\s*", r"\1=", plain).strip(" ,;")
     parts = (plain,) if plain.startswith("size=") else _NEXT_POOL.split(plain)
@@ -66,7 +66,7 @@ def split_pools(text: str) -> tuple[str, ...]:
 
 
 def parse_host(text: str) -> Host | Odd:
-    """One of `hosts`. For a scheme of other programs, the error names the right one."""
+    """One entry of `hosts`. If the scheme belongs to another program, the error names the right one."""
     for scheme in _WRONG_SCHEMES:
         if text.startswith(scheme):
             form = "tcp://[address]:port" if "6" in scheme else "tcp://address:port"
@@ -89,7 +89,7 @@ def parse_host(text: str) -> Host | Odd:
         address = _listening(match["six"], 6)
         host = Host(text=f"tcp://[{address}]:{port}", address=address, port=port)
     else:
-        # dockerd's own default for a host without an address
+        # dockerd's default for a host without an address
         address = "127.0.0.1" if match["four"] in {"localhost", ""} else _listening(match["four"], 4)
         host = Host(text=f"tcp://{address}:{port}", address=address, port=port)
     if match["six"] is None and not match["four"]:
@@ -120,13 +120,13 @@ def _listening(text: str, version: int) -> str:
 
 
 def is_loopback(host: Host) -> bool:
-    """Whether only the router itself can reach this host."""
+    """Whether only the router itself can connect to this host."""
     return host.is_unix or ipaddress.ip_address(host.address).is_loopback
 
 
 def parse_data_root(text: str) -> Json | Odd:
     """An absolute directory, without doubled or trailing slashes (stock: /opt/docker/)."""
-    path = posixpath.normpath(f"/{text}").replace("//", "/")  # dockerd's own directory is / under procd
+    path = posixpath.normpath(f"/{text}").replace("//", "/")  # under procd, dockerd's working directory is /
     if path == "/":
         raise QuantityError(f"{text!r} is not a separate directory", "an absolute path such as /opt/docker")
     if not text.startswith("/") or {".", ".."} & set(text.split("/")):
@@ -140,8 +140,8 @@ def parse_bip(text: str) -> Json:
 
 
 def parse_bip6(text: str) -> Json | Odd:
-    """dockerd takes a subnet too (29, tried); its first address is the bridge's then."""
-    # A strict network first: an address with host bits is the usual form, and goes on below.
+    """Like `parse_bip`, but dockerd also accepts a subnet (tested with 29), whose first address the bridge then gets."""
+    # try it as a network first; an address with host bits, the usual form, is handled below
     try:
         network = ipaddress.IPv6Network(text)
     except ValueError:
@@ -161,7 +161,7 @@ def _bridge_address(text: str, version: int, example: str) -> str:
     network = interface.network
     if network.version != version or "/" not in text:
         raise QuantityError(f"{text!r} is not an IPv{version} address with a prefix", expected)
-    # dockerd takes it, and the first container then finds no free address.
+    # dockerd accepts it, but then the first container finds no free address
     if network.prefixlen > network.max_prefixlen - 2:
         raise QuantityError(f"{text!r} leaves no address for a container", expected)
     if interface.ip == network.network_address or (
@@ -178,7 +178,8 @@ def parse_fixed_cidr(text: str) -> Json | Odd:
 
 
 def parse_fixed_cidr_v6(text: str) -> Json | Odd:
-    """moby libnetwork, ValidateFixedCIDRV6: neither a part of the link-local prefix nor more than it, and not IPv4."""
+    """moby libnetwork, ValidateFixedCIDRV6: must not be part of the link-local prefix or larger than it, and must not be
+    IPv4."""
     found = _subnet(text, 6, "fd00:17::/64")
     network = ipaddress.IPv6Network(str(found.value if isinstance(found, Odd) else found))
     if (network.overlaps(_LINK_LOCAL) and network != _LINK_LOCAL) or network.network_address.ipv4_mapped:
@@ -192,7 +193,7 @@ def parse_any_subnet(text: str) -> Json | Odd:
 
 
 def _subnet(text: str, version: int, example: str) -> Json | Odd:
-    """A subnet; an address inside of one is taken for it, as Go's net.ParseCIDR does."""
+    """A subnet; an address inside a subnet stands for that subnet, as in Go's net.ParseCIDR."""
     subnet = str(ipaddress.ip_network(text, strict=False)) if _has_host_bits(text) else parse_subnet(text)
     if version and ipaddress.ip_network(subnet).version != version:
         raise QuantityError(f"{text!r} is not IPv{version}", f"an IPv{version} subnet such as {example}")
@@ -210,8 +211,8 @@ def _has_host_bits(text: str) -> bool:
 
 
 def parse_pool(text: str) -> Json | Odd:
-    """`10.10.0.0/16,24`: networks get /24 pieces of that subnet. dockerd's own `base=...,size=...` is taken too, and what
-    else says the two."""
+    """`10.10.0.0/16,24`: networks get /24 parts of that subnet. Also accepts dockerd's `base=...,size=...`, and other
+    spellings."""
     match = _POOL.fullmatch(text) or _POOL_BACKWARDS.fullmatch(text)
     if match is None:
         if _has_host_bits(text) or re.fullmatch(r"[0-9A-Fa-f:.]+/\d{1,3}", text, re.ASCII):
@@ -222,7 +223,7 @@ def parse_pool(text: str) -> Json | Odd:
         raise QuantityError(f"{text!r} is not a pool of addresses", "subnet,prefix such as 10.10.0.0/16,24")
     found = _subnet(match["base"], 0, "10.10.0.0/16")
     network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
-    # Two bits for hosts: network, broadcast and the gateway are gone already.
+    # two bits for hosts: network, broadcast and gateway address need three of four
     size = parse_int(match["size"], minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
     pool: Json = {"base": str(network), "size": size}
     if isinstance(found, Odd):
@@ -239,7 +240,7 @@ def parse_mtu(text: str) -> Json | Odd:
 
 
 def parse_timeout(text: str) -> Json | Odd:
-    """Seconds. For dockerd 0 is its default, and less than 0 is without end."""
+    """Seconds. To dockerd 0 means its default, and a negative number means to wait for ever."""
     seconds = parse_int(text, minimum=-_INT_MAX, maximum=_INT_MAX)
     if seconds == 0:
         return Odd(15, "0 is dockerd's default", "15, or another number of seconds")
@@ -262,13 +263,13 @@ def parse_attempts(text: str) -> Json | Odd:
 
 
 def _count(text: str, default: int) -> Json | Odd:
-    """For dockerd 0 is its default."""
+    """A count; to dockerd 0 means its default."""
     count = parse_int(text, minimum=0, maximum=_INT_MAX)
     return count or Odd(default, "0 is dockerd's default", f"{default}, or another number")
 
 
 def parse_shm_size(text: str) -> str:
-    """daemon.json wants the size as text (moby opts.MemBytes)."""
+    """The size as text, as daemon.json requires it (moby opts.MemBytes)."""
     size = parse_size(text)
     if not size:
         raise QuantityError("must be greater than 0", "a size such as 64m")
@@ -283,14 +284,14 @@ def parse_default_ulimit(text: str) -> tuple[str, Json]:
 
 
 def parse_label(text: str) -> str:
-    """`key=value`; some namespaces are Docker's own (moby opts.ValidateLabel)."""
+    """`key=value`; some namespaces are reserved for Docker (moby opts.ValidateLabel)."""
     if text.lower().startswith(_RESERVED_LABELS):
         raise QuantityError(f"{text.partition('=')[0]!r} is reserved for Docker", "a key of your own")
     return text
 
 
 def parse_feature(text: str) -> tuple[str, Json]:
-    """`name=true`, `name=0`, or `name` for true, as dockerd's `--feature`."""
+    """`name=true`, `name=0`, or `name` for true, as for dockerd's `--feature`."""
     name, equals, value = text.partition("=")
     parse_pair(text)
     if not _FEATURE.fullmatch(name):
@@ -301,7 +302,7 @@ def parse_feature(text: str) -> tuple[str, Json]:
 
 
 def parse_exec_opt(text: str) -> Json:
-    """The only one that dockerd knows on Linux (moby daemon/config, parseExecOptions)."""
+    """The only option that dockerd knows on Linux (moby daemon/config, parseExecOptions)."""
     key, _, value = text.partition("=")
     if key.strip().lower() != "native.cgroupdriver" or value.strip() not in {"cgroupfs", "systemd"}:
         raise QuantityError(f"{text!r} is not an option that dockerd knows", "native.cgroupdriver=cgroupfs")
@@ -323,7 +324,7 @@ def parse_seccomp(text: str) -> Json:
 
 
 def seccomp_needs(profile: Json) -> tuple[int, int]:
-    """Before 23.0 dockerd takes every value for a path."""
+    """The first version that accepts the profile: before 23.0 dockerd takes every value for a path."""
     return (0, 0) if str(profile).startswith("/") else (23, 0)
 
 
@@ -336,7 +337,7 @@ def parse_cgroup(text: str) -> Json:
 
 
 def parse_mark(text: str) -> Json:
-    """A firewall mark, and perhaps its mask, of 32 bits (moby daemon/config, validateFwMarkMask)."""
+    """A 32-bit firewall mark, optionally with a mask (moby daemon/config, validateFwMarkMask)."""
     match = _MARK.fullmatch(text)
     if match is None or any(int(part, 0) >= 2**32 for part in match.groups() if part and _is_number(part)):
         raise QuantityError(f"{text!r} is not a firewall mark", "mark[/mask] such as 0x1/0x3")
@@ -346,7 +347,7 @@ def parse_mark(text: str) -> Json:
 def _is_number(text: str) -> bool:
     try:
         int(text, 0)
-    except ValueError:  # a decimal number with a leading zero is one to Go
+    except ValueError:  # to Go, a decimal number with a leading zero is a number
         return False
     return True
 
