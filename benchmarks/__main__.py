@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make bench`: runs all benchmarks, or those that are named. Result lines go to stdout, goals and failures to stderr.
+"""`make bench`: runs all benchmarks, or the named ones. Result lines go to stdout, goals and failures to stderr.
 
-Exit code 1 when a benchmark could not run; a goal that is missed is said plainly and, with --strict, counts too.
+The exit code is 1 if a benchmark could not run; with --strict, also if a goal was missed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "update-check": update_check.run,
     "flash-bytes": scale.flash_bytes,
     "scale-1000": scale.run,
-    # these share a fleet of running containers; the last of them takes it down
+    # these share a fleet of running containers, which the last of them removes
     "status-cold": status_cold.run,
     "idle-memory": idle_memory.run,
     "idle-memory-all": idle_memory.run_all,
@@ -55,14 +55,14 @@ BENCHMARKS: dict[str, Callable[[Lab], Iterator[Result]]] = {
     "daemon-restart": daemon.restart,
 }
 
-# lines that come with those of another benchmark
+# result lines that another benchmark produces
 WITH = {
     f"{what}-{figure}": f"{what}-throughput" for what in ("export", "load") for figure in ("cpu", "memory")
 }
 
 
 def main() -> int:
-    """Runs them; returns the exit code."""
+    """Runs the benchmarks; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default"
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def _run(name: str, lab: Lab, *, strict: bool) -> int:
-    """How many failures there were."""
+    """Runs one benchmark; returns the number of failures."""
     failed = 0
     print(f"load  {name}: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr, flush=True)
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The engine without any library between: the floor that the agent is compared with."""
+"""The engine without any library in between: the baseline for the agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ API = "/v1.41"
 
 
 class Bare(http.client.HTTPConnection):
-    """One keep-alive connection to the engine's unix socket, or to one that shows its API under `prefix`."""
+    """A keep-alive connection to the engine's unix socket, or to a socket that offers its API under `prefix`."""
 
     def __init__(self, path: str, *, prefix: str = "", api: str = API) -> None:
         super().__init__("localhost")
@@ -26,7 +26,7 @@ class Bare(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
     def call(self, method: str, path: str, body: Any = None, **params: str) -> Any:
-        """One request; the decoded answer. Raises RuntimeError for an error status."""
+        """Sends a request; returns the decoded answer. Raises RuntimeError for an error status."""
         url = f"{self._prefix}{path}" + (f"?{urlencode(params)}" if params else "")
         content = None if body is None else json.dumps(body)
         self.request(method, url, body=content, headers={"Content-Type": "application/json"})
@@ -37,7 +37,7 @@ class Bare(http.client.HTTPConnection):
         return json.loads(answer) if answer else None
 
     def fetch(self, path: str) -> int:
-        """GET, whatever the body is; its length. Raises RuntimeError for an error status."""
+        """GETs a body of any kind; returns its length in bytes. Raises RuntimeError for an error status."""
         self.request("GET", path)
         response = self.getresponse()
         size = 0
@@ -64,7 +64,7 @@ def create_and_start(path: str, bodies: dict[str, Any], *, workers: int) -> None
 
 
 def remove_all(path: str) -> None:
-    """Empties the engine of containers."""
+    """Removes all containers from the engine."""
     connection = Bare(path)
     ids = [item["Id"] for item in connection.call("GET", "/containers/json", all="1")]
     connection.close()

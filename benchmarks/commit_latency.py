@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From the rename of the configuration file to the agent's first engine call, with 100 containers.
+"""Time from the rename of the configuration file to the agent's first engine call, with 100 containers.
 
-The agent runs as a process behind a proxy that notes when it calls. Peer: a bare watchdog echo, that is the same rename
-seen by an observer that does nothing but wait the 100 ms of coalescing.
+The agent runs as a process behind a proxy that records its calls. Peer: a watchdog observer that sees the same kind
+of rename and only waits the 100 ms of coalescing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.result import Result, interleave
 COUNT = 100
 ROUNDS = 20
 LIMIT_MS = 200.0
-PAUSE_S = 0.7  # the pass before has ended
+PAUSE_S = 0.7  # by then the previous pass has ended
 
 
 class Echo(FileSystemEventHandler):
@@ -44,7 +44,7 @@ class Echo(FileSystemEventHandler):
         self._seen.put(time.monotonic())
 
     def measure(self) -> float:
-        """Milliseconds."""
+        """One measurement, in milliseconds."""
         temporary = self._file.with_name("temporary")
         temporary.write_text("")
         begun = time.monotonic()

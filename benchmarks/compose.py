@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The peer: Docker Compose 2, from Debian's package, unpacked into a cache and not installed.
+"""The peer Docker Compose 2: from Debian's package, unpacked into a cache and not installed.
 
 `python -m benchmarks.compose` fetches it (the only step that needs the network) and prints its path. The environment
-variable COMPOSE names another docker-compose 2 to be used instead.
+variable COMPOSE selects another docker-compose 2.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from typing import Any
 
 from tests.support.debian import CACHE, CannotFetchError, unpack
 
-SUITE = (
-    "trixie"  # the first Debian suite whose docker-compose is Compose 2; bookworm's is the old one in Python
-)
+SUITE = "trixie"  # the first Debian suite with Compose 2; bookworm has the old one in Python
 FOLDER = CACHE / "compose"
 PROGRAM = FOLDER / "usr/libexec/docker/cli-plugins/docker-compose"
 
 
 class PeerMissingError(Exception):
-    """The peer cannot be had; the message says why."""
+    """The peer is not available; the message says why."""
 
 
 def program() -> Path:
-    """docker-compose 2, fetched when it is not there yet. Raises PeerMissingError."""
+    """The path of docker-compose 2, which is fetched if needed. Raises PeerMissingError."""
     chosen = os.environ.get("COMPOSE")
     if chosen:
         return Path(chosen)
@@ -53,11 +51,11 @@ class Project:
         self._env = {**os.environ, "DOCKER_HOST": host, "HOME": str(folder)}
 
     def write(self, services: dict[str, dict[str, Any]]) -> None:
-        """The compose file."""
+        """Writes the compose file."""
         self._file.write_text(json.dumps({"name": self._name, "services": services}))
 
     def up(self, host: str | None = None) -> float:
-        """`up -d`; seconds that it took. Raises RuntimeError with what it printed when it fails."""
+        """Runs `up -d`; returns the seconds that it took. Raises RuntimeError with its output if it fails."""
         env = {**self._env, "DOCKER_HOST": host} if host else self._env
         words = [str(self.program), "-f", str(self._file), "up", "-d"]
         begun = time.perf_counter()
@@ -68,7 +66,7 @@ class Project:
         return taken
 
     def version(self) -> str:
-        """What it calls itself."""
+        """The version that it reports."""
         words = [str(self.program), "version", "--short"]
         return subprocess.run(words, env=self._env, capture_output=True, text=True, check=True).stdout.strip()
 

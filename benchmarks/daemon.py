@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Changes of dockerd's own settings, on a dockerd that the agent runs in a network of its own.
+"""Changes of dockerd's own settings, on a dockerd that the agent runs in a separate network.
 
-Peers, all bare: for `daemon-noop` reading and checking the same configuration; for `daemon-reload` the file, SIGHUP and the
-engine's event without an agent; for `daemon-restart` SIGTERM and a new start with live-restore on in the file.
+Peers without an agent: for `daemon-noop` reading and checking the same configuration; for `daemon-reload` writing the
+file, SIGHUP and the engine's event; for `daemon-restart` SIGTERM and a new start with live-restore enabled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _daemon() -> Iterator[DaemonLab]:
 
 
 def noop(lab: Lab) -> Iterator[Result]:
-    """daemon-noop: CPU of a pass that has nothing to change."""
+    """daemon-noop: CPU time of a pass that has nothing to change."""
     del lab
     with _daemon() as daemon:
         desired = load(daemon.options).desired
@@ -99,7 +99,7 @@ def reload(lab: Lab) -> Iterator[Result]:
 
 
 def restart(lab: Lab) -> Iterator[Result]:
-    """daemon-restart: time without an answer with running containers, all of which keep their processes."""
+    """daemon-restart: time without an answer while containers run, all of which keep their processes."""
     del lab
     with _daemon() as daemon:
         pids = {name: daemon.run_container(name) for name in (f"c{n}" for n in range(COUNT))}
@@ -134,7 +134,7 @@ def _by_hand(daemon: DaemonLab) -> None:
 
 
 def _silence(daemon: DaemonLab, action: Callable[[], object]) -> float:
-    """The longest time in which the engine did not answer, seconds."""
+    """The longest time in which the engine did not answer, in seconds."""
     longest, ended = 0.0, threading.Event()
 
     def ask() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The first apply of N containers: configuration read, planned, created, started.
+"""The first apply of N containers: read the configuration, plan, create, start.
 
-Peers: the bare create and start calls with as many workers as the agent has (http.client, the bodies made before), and
-`docker-compose up -d`. Network mode is none for all, since setting up iptables would hide any difference.
+Peers: the bare create and start calls with as many workers as the agent has (http.client, with prepared bodies), and
+`docker-compose up -d`. All use network mode none, because setting up iptables would hide any difference.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run(lab: Lab, count: int) -> Iterator[Result]:
 
 
 def _effort(lab: Lab, count: int, cpu_s: float) -> str:
-    """What an apply takes of its own: wall time alone says little on a busy machine."""
+    """The agent's own effort for an apply, because wall time says little on a busy machine."""
     lab.empty()
     fleet = lab.fresh()
     fleet.commit(count)
@@ -97,7 +97,7 @@ def _effort(lab: Lab, count: int, cpu_s: float) -> str:
 
 
 def _warm_up(lab: Lab) -> None:
-    """The schema library is in memory in an agent that runs, and the engine has started something before."""
+    """Loads what a running agent has in memory (the schema library), and makes the engine start something first."""
     lab.empty()
     fleet: Fleet = lab.fresh()
     fleet.commit(1)

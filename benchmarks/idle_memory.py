@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the idle agent with 100 containers keeps in memory: after a start and a few commits, and once all was used.
+"""The memory of an idle agent with 100 containers: after a start and a few commits, and after all features were used.
 
-Peer: an interpreter with its third-party imports and no more.
+Peer: an interpreter with only the agent's third-party imports.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _PEER_ALL = f"{_PEER}, starlette, uvicorn, h11, websockets, ssl"
 
 
 def run(lab: Lab) -> Iterator[Result]:
-    """idle-memory (resident set) and idle-memory-pss (shared pages divided among those that share them)."""
+    """idle-memory (resident set) and idle-memory-pss (shared pages divided among their users)."""
     fleet = lab.fleet(COUNT)
     with fleet.agent() as process:
-        # the start is behind it, and a few commits, as in the life of a router
+        # after the start and a few commits, as on a running router
         for number in range(5):
             fleet.commit_again(str(number))
             time.sleep(1)
@@ -63,7 +63,7 @@ def run(lab: Lab) -> Iterator[Result]:
 
 
 def _asked_for_status(fleet: Fleet, pid: int) -> dict[str, int]:
-    """The web server comes with its first client."""
+    """The memory after a status request: the web server is loaded with its first client."""
     connection = Bare(str(fleet.options().socket), prefix="", api="")
     connection.call("GET", "/v1/status")
     connection.close()
@@ -72,7 +72,7 @@ def _asked_for_status(fleet: Fleet, pid: int) -> dict[str, int]:
 
 
 def run_all(lab: Lab) -> Iterator[Result]:
-    """idle-memory-all: TCP with TLS is listened on, and console, streams, job, transfer and engine API were used."""
+    """idle-memory-all: with a TLS listener, and after console, streams, job, transfer and engine API were used."""
     fleet = lab.fleet(COUNT)
     with fleet.agent() as process:
         cert, key = make_certificate(fleet.folder, "localhost")
@@ -98,7 +98,7 @@ def run_all(lab: Lab) -> Iterator[Result]:
 
 
 def _listen(fleet: Fleet, address: str, cert: Path, key: Path) -> None:
-    """An agent section; raises RuntimeError when nobody listens."""
+    """Adds an agent section with a listener. Raises RuntimeError if it does not start to listen."""
     options = f"\tlist listen '{address}'\n\toption cert '{cert}'\n\toption key '{key}'\n"
     fleet.commit(COUNT, before=f"config agent 'agent'\n{options}\n")
     host, _, port = address.partition(":")
@@ -119,7 +119,7 @@ def _listen(fleet: Fleet, address: str, cert: Path, key: Path) -> None:
 
 
 def _use_all(control: Path) -> None:
-    """One of each thing that loads code or takes memory when it is used first. Raises RuntimeError for an error."""
+    """Uses each feature that loads code or takes memory at first use. Raises RuntimeError for an error."""
     connection = Bare(str(control), prefix="", api="")
     container = name_of(0)
     for path in ("/v1/status", "/v1/plan", "/v1/jobs", "/docker/containers/json", "/docker/info"):

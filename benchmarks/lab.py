@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What benchmarks run on: a private engine, a configuration of N containers, the agent as a process."""
+"""The environment of the benchmarks: a private engine, a configuration of N containers, the agent as a process."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WAIT_S = 120.0
 
 
 class Lab:
-    """One engine for all benchmarks of a run; `fleet` keeps containers running from one to the next."""
+    """One engine for all benchmarks of a run; `fleet` keeps containers running from one benchmark to the next."""
 
     def __init__(self, *, mebibytes: int = 1024) -> None:
-        self.mebibytes = mebibytes  # of the bodies of transfers
+        self.mebibytes = mebibytes  # size of transferred bodies
         self.engine = PrivateDockerd(subnet=91)
         self.folder = Path(tempfile.mkdtemp(prefix="ucidockd-bench-"))
         self._fleet: Fleet | None = None
         self._made = 0
 
     def start(self) -> None:
-        """Starts the engine and makes the image."""
+        """Starts the engine and creates the image."""
         self.engine.start()
         self.engine.import_busybox()
 
@@ -46,19 +46,19 @@ class Lab:
         subprocess.run(["rm", "-rf", str(self.folder)], check=False)
 
     def empty(self) -> None:
-        """No container is left, and no fleet."""
+        """Removes all containers and the fleet."""
         self._fleet = None
         remove_all(str(self.engine.socket))
 
     def fresh(self) -> Fleet:
-        """A configuration with no containers yet."""
+        """A configuration without containers."""
         self._made += 1
         folder = self.folder / str(self._made)
         (folder / "config").mkdir(parents=True)
         return Fleet(folder, self.engine)
 
     def fleet(self, count: int, **each: str) -> Fleet:
-        """`count` running containers that the agent made, with these options; kept until `empty`."""
+        """`count` running containers created by the agent, with these options; kept until `empty`."""
         if self._fleet is None or (self._fleet.count, self._fleet.each) != (count, each):
             self.empty()
             self._fleet = self.fresh()
@@ -69,7 +69,7 @@ class Lab:
 
 
 class Fleet:
-    """A configuration directory and what the agent made of it."""
+    """A configuration directory, and the containers that the agent created from it."""
 
     def __init__(self, folder: Path, engine: PrivateDockerd) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class Fleet:
         self.each: dict[str, str] = {}  # options of all containers
 
     def options(self, host: str | None = None) -> RuntimeOptions:
-        """Where an agent finds everything; `host` None: the engine without a proxy."""
+        """The agent's options; with `host` None it uses the engine without a proxy."""
         return RuntimeOptions(
             config_dir=self.config,
             override_dir=self.folder / "override",
@@ -89,8 +89,8 @@ class Fleet:
         )
 
     def commit(self, count: int, before: str = "", **first: str) -> float:
-        """As `uci commit`: a new file, renamed over the old one. `before`: more sections; `first`: options of the
-        first container.
+        """Commits like `uci commit`: writes a new file and renames it over the old one. `before`: further sections;
+        `first`: options of the first container.
 
         Returns the monotonic time of the rename.
         """
@@ -101,7 +101,7 @@ class Fleet:
         return self._rename()
 
     def commit_again(self, remark: str) -> float:
-        """The same sections with another remark at the end: new content, nothing to do."""
+        """Commits the same sections with another comment at the end: new content, but nothing to do."""
         text = (self.config / "containers").read_text().partition("# ")[0]
         self._write(f"{text}# {remark}\n")
         return self._rename()
@@ -115,26 +115,28 @@ class Fleet:
         return moment
 
     def reconciler(self, host: str | None = None) -> Reconciler:
-        """A reconciler as the agent has one, with the configuration read."""
+        """A reconciler like the agent's, with the configuration read."""
         made = make_reconciler(self.options(host), AgentSettings())
         made.read_config()
         return made
 
     def apply(self) -> Plan:
-        """One pass from nothing. Raises RuntimeError when an operation failed."""
+        """Runs one pass with a fresh reconciler. Raises RuntimeError if an operation failed."""
         plan, outcomes = self.reconciler().run_pass(deep=None)
         must_be_fine([outcome.error for outcome in outcomes])
         return plan
 
     def _compiled(self) -> dict[str, str]:
-        """An environment in which the agent's code is compiled, as in a package: compiling costs 2 MiB that stay."""
+        """Compiles the agent's code, as in a package, and returns the environment to use: compiling costs 2 MiB that
+        stay in memory.
+        """
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         subprocess.run([sys.executable, "-m", "compileall", "-q", "agent"], cwd=ROOT, env=env, check=True)
         return env
 
     @contextlib.contextmanager
     def agent(self, host: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
-        """`ucidockd run`, up and idle."""
+        """A running and idle `ucidockd run`."""
         options = self.options(host)
         with (self.folder / "agent.log").open("ab") as log:
             process = subprocess.Popen(
@@ -155,7 +157,7 @@ class Fleet:
 
 
 def words(options: RuntimeOptions) -> list[str]:
-    """The command line of these options."""
+    """The command line for these options."""
     return [
         f"--config-dir={options.config_dir}",
         f"--override-dir={options.override_dir}",
@@ -172,7 +174,7 @@ def _section(number: int, more: dict[str, str]) -> str:
 
 
 def name_of(number: int) -> str:
-    """The name of that container of a fleet."""
+    """The name of a fleet's container."""
     return f"c{number}"
 
 
@@ -189,14 +191,14 @@ def services(count: int, **first: Any) -> dict[str, dict[str, Any]]:
 
 
 def must_be_fine(errors: list[Any]) -> None:
-    """A benchmark of something that failed measures nothing."""
+    """Raises RuntimeError if there is an error: timing something that failed measures nothing."""
     found = [str(error) for error in errors if error is not None]
     if found:
         raise RuntimeError(f"{len(found)} operations failed, the first: {found[0]}")
 
 
 def wait_for(check: Callable[[], Any], what: str, limit_s: float = WAIT_S) -> None:
-    """Polls until `check` holds. Raises RuntimeError after `limit_s`."""
+    """Polls until `check` returns true. Raises RuntimeError after `limit_s`."""
     deadline = time.monotonic() + limit_s
     while not check():
         if time.monotonic() > deadline:
@@ -205,7 +207,7 @@ def wait_for(check: Callable[[], Any], what: str, limit_s: float = WAIT_S) -> No
 
 
 def wait_until_idle(pid: int, quiet_s: float = 2.0) -> None:
-    """Until the process has not run for `quiet_s`, to 20 ms. Raises RuntimeError when it has ended."""
+    """Waits until the process has used at most 20 ms of CPU time in `quiet_s`. Raises RuntimeError if it has ended."""
     used, since = -1, time.monotonic()
     while time.monotonic() - since < quiet_s:
         try:
@@ -214,7 +216,7 @@ def wait_until_idle(pid: int, quiet_s: float = 2.0) -> None:
             raise RuntimeError("the agent ended; see agent.log") from exc
         if fields[0] == "Z":
             raise RuntimeError("the agent ended; see agent.log")
-        now = int(fields[11]) + int(fields[12])  # utime, stime: proc(5) counts them in ticks of 10 ms
+        now = int(fields[11]) + int(fields[12])  # utime and stime, which proc(5) counts in ticks of 10 ms
         if now > used + 2:
             used, since = now, time.monotonic()
         time.sleep(0.1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the load of 100 running containers costs: processor time of one look, memory of a whole day.
+"""The cost of measuring the load of 100 running containers: CPU time of a sample, memory of a whole day.
 
-Peer: `docker stats --no-stream`, which is what one look costs without the agent: its own processor time and dockerd's.
+Peer: `docker stats --no-stream`, the cost of a sample without the agent: its own CPU time and dockerd's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(lab: Lab) -> Iterator[Result]:
 
 
 def _memory(found: dict[str, Counters]) -> float:
-    """Bytes of a whole day."""
+    """The history of a whole day, in bytes."""
     tracemalloc.start()
     history = History()
     for slot in (0, SLOTS - 1):
@@ -72,7 +72,7 @@ def _memory(found: dict[str, Counters]) -> float:
 
 
 def _docker_stats(host: str, dockerd: int) -> float:
-    """Processor seconds of one `docker stats --no-stream`, its own and dockerd's."""
+    """CPU seconds of one `docker stats --no-stream`: its own and dockerd's."""
     before, children = _ticks(dockerd), os.times()
     subprocess.run(["docker", "--host", host, "stats", "--no-stream"], check=True, stdout=subprocess.DEVNULL)
     after = os.times()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The peer of the controller: Debian's nginx as a reverse proxy before dockerd's socket, buffering nothing."""
+"""The API's peer: Debian's nginx as a reverse proxy in front of dockerd's socket, without buffering."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ http {{
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nginx:
-    """`pid` is the worker's, which does all the work."""
+    """`pid` is that of the worker, which does all the work."""
 
     socket: Path
     pid: int
@@ -50,7 +50,7 @@ class Nginx:
 
 @contextlib.contextmanager
 def nginx(folder: Path, engine: Path) -> Iterator[Nginx]:
-    """One worker that listens on a unix socket. Raises PeerMissingError."""
+    """nginx with one worker, on a unix socket. Raises PeerMissingError."""
     program = shutil.which("nginx")
     if program is None:
         raise PeerMissingError("there is no nginx to compare with (package nginx-light)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a process has used, as proc(5) tells: CPU time of all its threads and resident memory."""
+"""The resources that a process has used, from proc(5): CPU time of all its threads, and resident memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time since its start, in seconds, to 10 ms. Threads that ended count too."""
+    """User and system time since the process's start, in seconds, with a resolution of 10 ms. Includes threads that
+    have ended.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -22,17 +24,17 @@ def rollup(pid: int) -> dict[str, int]:
 
 
 def resident_kib(pid: int) -> int:
-    """Its resident set now."""
+    """The current resident set in KiB."""
     return _status(pid, "VmRSS")
 
 
 def begin_peak(pid: int) -> None:
-    """From here on `peak_kib` counts."""
+    """Resets the peak that `peak_kib` reports."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_kib(pid: int) -> int:
-    """Its largest resident set since `begin_peak`."""
+    """The largest resident set since `begin_peak`, in KiB."""
     return _status(pid, "VmHWM")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A proxy before the engine's unix socket that notes every request: what is called, and when."""
+"""A proxy in front of the engine's unix socket that records every request with its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# a client waits for its answer before it sends the next request, so each one begins what is read at once
+# a client waits for the answer before its next request, so a request is always at the start of what is read
 _REQUEST = re.compile(rb"(GET|POST|PUT|DELETE|HEAD) (\S+) HTTP/1\.1\r\n")
 
 
@@ -25,7 +25,7 @@ class Call:
 
 
 class Recorder:
-    """`with Recorder(path, engine) as recorder:`; `recorder.calls` grows as clients call."""
+    """`with Recorder(path, engine) as recorder:`; requests are added to `recorder.calls`."""
 
     def __init__(self, path: Path, engine: Path) -> None:
         self.host = f"unix://{path}"
@@ -43,7 +43,7 @@ class Recorder:
         self._listener.close()
 
     def after(self, moment: float) -> list[Call]:
-        """The calls since then, without those that set up an event stream."""
+        """The calls since that time, without those that open an event stream."""
         return [call for call in list(self.calls) if call.at >= moment and "/events" not in call.path]
 
     def _accept(self) -> None:
@@ -58,7 +58,7 @@ class Recorder:
             threading.Thread(target=self._pump, args=(engine, client, False), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, note: bool) -> None:  # noqa: FBT001 - a thread's argument
-        with contextlib.suppress(OSError):  # either side may go at any time
+        with contextlib.suppress(OSError):  # either side may close at any time
             while data := source.recv(65536):
                 found = _REQUEST.match(data) if note else None
                 if found:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`GET /containers/json` with 100 containers: through the controller, and asked of dockerd itself.
+"""`GET /containers/json` with 100 containers: through the agent's API, and directly from dockerd.
 
-Both on a keep-alive connection of http.client, body read and decoded.
+Both on a keep-alive connection of http.client, with the body read and decoded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(lab: Lab) -> Iterator[Result]:
 
 
 def _call(socket: Path, prefix: str) -> Callable[[], float]:
-    """A measure of that door, in milliseconds."""
+    """A measure of one socket, in milliseconds."""
     connection = Bare(str(socket), prefix=prefix)
 
     def measure() -> float:

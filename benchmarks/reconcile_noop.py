@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A pass over 100 unchanged containers, as the running agent makes it on every resync.
 
-Peers: the bare list call (http.client, the same filter, body read and decoded), and `docker-compose up -d` with nothing
-to do on as many containers.
+Peers: the bare list call (http.client, the same filter, body read and decoded), and `docker-compose up -d` with
+nothing to do on as many containers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long nobody answers while a container is replaced: from the last answer of the old one to the first of the new.
+"""Downtime while a container is replaced: from the last answer of the old one to the first answer of the new one.
 
-Peer: stop and start of a container by hand with the bare calls, on the same bridge: what no replacement can be quicker
-than, since two containers cannot have one address or port. Asked at the container's fixed address, by TCP.
+Peer: stopping and starting a container with the bare calls, on the same bridge. No replacement can be faster, because
+two containers cannot share an address or port. Measured by TCP connections to the container's fixed address.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _make_peer(connection: Bare) -> None:
 
 
 def _gap_ms(address: str, act: Callable[[], None]) -> float:
-    """The longest time without an answer while `act` runs."""
+    """The longest time without an answer while `act` runs, in milliseconds."""
     moments = [_next_answer(address)]
     over = threading.Event()
 

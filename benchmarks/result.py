@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a benchmark gives: one line each, and whether its goal was met."""
+"""The result of a benchmark: one line, and whether its goal was met."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Medians of `ours` and `peer` in `unit`; `goal` in words, `met` as measured."""
+    """Medians of `ours` and `peer` in `unit`; `goal` in words; `met` tells whether it was met."""
 
     name: str
     ours: float
@@ -22,27 +22,27 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """Ours through the peer's: below 1 is better than the peer."""
+        """Our value divided by the peer's."""
         return self.ours / self.peer
 
     def line(self) -> str:
-        """The one line that `make bench` prints for it."""
+        """The line that `make bench` prints."""
         return (
             f"bench {self.name} ours={self.ours:.6g} peer={self.peer:.6g}"
             f" ratio={self.ratio:.4g} unit={self.unit}"
         )
 
     def verdict(self) -> str:
-        """The goal, whether it was met, and what else there is to say."""
+        """The goal, whether it was met, and the note."""
         words = f"goal  {self.name}: {self.goal}: {'met' if self.met else 'MISSED'}"
         return f"{words} ({self.note})" if self.note else words
 
 
 def interleave(*measures: Callable[[], float], rounds: int) -> list[float]:
-    """The median of each measure. They take turns, so that a busy moment of the machine meets all of them."""
+    """The median of each measure. The measures alternate, so that a busy moment of the machine affects all of them."""
     samples: list[list[float]] = [[] for _ in measures]
     for number in range(rounds):
-        # every other round goes backwards: what follows whom must not decide
+        # every other round runs in reverse, so that the order does not decide
         order = range(len(measures)) if number % 2 == 0 else reversed(range(len(measures)))
         for index in order:
             samples[index].append(measures[index]())
@@ -50,5 +50,5 @@ def interleave(*measures: Callable[[], float], rounds: int) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Smallest and largest, for notes."""
+    """Smallest and largest value, for notes."""
     return f"{min(values):.4g} to {max(values):.4g}"

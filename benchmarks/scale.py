@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a thousand sections cost: memory, a pass with nothing to do, a status, and bytes to the flash for each container.
+"""The cost of a thousand sections: memory, a pass with nothing to do, a status, and bytes written to flash per container.
 
-The containers are created and not started: the agent's part is the same, and a small machine can hold a thousand.
+The containers are created but not started: the agent's work is the same, and even a small machine can hold a thousand.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RESIDENT_LIMIT_KIB = 20
 
 
 def flash_bytes(lab: Lab) -> Iterator[Result]:
-    """flash-bytes-N: for each of ten containers that are added to N, one after the other."""
+    """flash-bytes-N: bytes per container when ten containers are added to N, one after the other."""
     lab.empty()
     fleet = lab.fresh()
     fleet.each = {"state": "stopped"}
@@ -49,14 +49,15 @@ def flash_bytes(lab: Lab) -> Iterator[Result]:
             unit="B",
             goal="at most 4 KiB a container",
             met=written <= _FLASH_LIMIT,
-            # by file system: ext4 counts folios of up to 16 KiB where UBIFS and jffs2 write what changed, packed
+            # depends on the file system: ext4 counts folios of up to 16 KiB, while UBIFS and jffs2 write only the
+            # change, compressed
             note=f"write_bytes of the kernel {dirtied:.0f}, state.json has {file} bytes",
         )
     lab.empty()
 
 
 def _added(fleet: Fleet, size: int) -> tuple[float, float]:
-    """Bytes that were written, and bytes of the pages that this made dirty: the median of single creates."""
+    """Bytes written, and bytes of the pages made dirty by that: the medians of single creations."""
     found = []
     for number in range(size + 1, size + _ADDED + 1):
         fleet.commit(number)
@@ -69,7 +70,7 @@ def _added(fleet: Fleet, size: int) -> tuple[float, float]:
 
 
 def _io() -> dict[str, int]:
-    """proc(5), io: `wchar` is what was given to write(2), files and pipes (sockets get theirs by send(2))."""
+    """proc(5), io: `wchar` counts bytes passed to write(2), for files and pipes (sockets use send(2))."""
     os.sync()  # a page counts when it becomes dirty
     lines = Path("/proc/self/io").read_text().splitlines()
     return {line.split(":")[0]: int(line.split()[1]) for line in lines}
@@ -77,7 +78,7 @@ def _io() -> dict[str, int]:
 
 def run(lab: Lab) -> Iterator[Result]:
     """scale-1000-noop, -memory and -status."""
-    # one is there, as the first section loads what all need
+    # with one section, because the first one loads what all need
     with _settled(lab.fleet(1, state="stopped")) as process:
         first = resident_kib(process.pid)
     fleet = lab.fleet(COUNT, state="stopped")
@@ -141,7 +142,7 @@ def _noop(lab: Lab, fleet: Fleet) -> Result:
 
 
 def _status(fleet: Fleet) -> Result:
-    """The largest page as ubus would carry it."""
+    """The size of the largest status page as a ubus message."""
     connection = Bare(str(fleet.options().socket), api="")
     largest, count = 0, 0
     after: dict[str, str] = {}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What 50 streams of logs and events cost in resident memory while 10 of their readers do not read.
+"""The resident memory that 50 streams of logs and events need while 10 of their readers do not read.
 
-A container has printed 8 MiB and goes on with a line each second: those who read get it all, for those who do not, it
-has to wait in the engine. Peer: nginx without buffering, with the same streams.
+A container has printed 8 MiB and then prints a line each second. Readers that read get everything; for the others the
+engine has to hold it back. Peer: nginx without buffering, with the same streams.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def run(lab: Lab) -> Iterator[Result]:
 
 
 def _growth(pid: int, path: Path, logs: str, events: str) -> int:
-    """KiB, at the worst moment."""
-    with _open(path, logs) as first, _open(path, events):  # the first of each loads code
+    """The growth in KiB at the worst moment."""
+    with _open(path, logs) as first, _open(path, events):  # the first stream of each kind loads code
         _read_all([first])
     begin_peak(pid)
     before = resident_kib(pid)
@@ -78,7 +78,7 @@ def _open(path: Path, target: str) -> socket.socket:
 
 
 def _read_all(readers: list[socket.socket]) -> None:
-    """Until each has had what was printed. Raises RuntimeError when that takes too long."""
+    """Reads until each reader has received what was printed. Raises RuntimeError if that takes too long."""
     deadline = time.monotonic() + _DEADLINE_S
     left = dict.fromkeys(readers, PRINTED)
     buffer = bytearray(256 * 1024)
@@ -111,4 +111,4 @@ def _start_logger(lab: Lab) -> None:
     connection.call("POST", f"/containers/{_LOGGER}/start")
     connection.close()
     with _open(lab.engine.socket, f"/containers/{_LOGGER}/logs?follow=1&stdout=1") as reader:
-        _read_all([reader])  # it has printed
+        _read_all([reader])  # returns when the container has printed everything

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Large bodies through the controller: export of a container and load of an image, of random data.
+"""Large bodies through the agent's API: export of a container and load of an image, with random data.
 
-Throughput beside `curl --unix-socket` on dockerd itself; CPU time of the serving process, and what its resident memory
-grows by, beside nginx as a reverse proxy without buffering. curl is the client of all three.
+Throughput is compared with `curl --unix-socket` on dockerd itself; CPU time of the serving process and growth of its
+resident memory with nginx as a reverse proxy without buffering. curl is the client in all cases.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from benchmarks.result import Result
 
 ROUNDS = 3
 GROWTH_KIB = 8 * 1024
-PAGE_KIB = 4  # a peer that does not grow is said to grow by a page: a ratio needs a number
+PAGE_KIB = 4  # counted as a page if the peer does not grow: a ratio needs a number above 0
 SHARE = 0.9
 _IMAGE = "bench:random"
 _CONTAINER = "random"
 _MIB = 1024 * 1024
-# the engine's own names of the two requests, and the controller's
+# the paths of both requests on the engine and on our API
 _EXPORT = (f"/containers/{_CONTAINER}/export", f"/v1/containers/{_CONTAINER}/export")
 _LOAD = ("/images/load", "/docker/images/load")
 
 
 @dataclass(slots=True)
 class _Samples:
-    """Of one server: MiB per second, CPU seconds, KiB that it grew by; the CPU time of no process is 0."""
+    """Samples of one server: MiB per second, CPU seconds, growth in KiB. `cpu` stays empty if no process is measured."""
 
     speed: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ def run_export(lab: Lab) -> Iterator[Result]:
 
 
 def run_load(lab: Lab) -> Iterator[Result]:
-    """load-throughput, load-cpu, load-memory: the image is known already, so that the engine only reads and looks."""
+    """load-throughput, load-cpu, load-memory. The image exists already, so the engine only reads and compares."""
     lab.empty()
     folder = lab.folder / "load"
     folder.mkdir()
@@ -74,7 +74,7 @@ def run_load(lab: Lab) -> Iterator[Result]:
     _curl(lab.engine.socket, f"/images/get?names={_IMAGE}", "--output", str(file))
 
     def upload(socket: Path, path: str) -> float:
-        # curl would wait for 100 Continue, which costs each server something else
+        # curl would wait for 100 Continue, whose cost differs between the servers
         words = (
             "--request",
             "POST",
@@ -151,7 +151,7 @@ def _measure(samples: _Samples, socket: Path, path: str, pid: int | None, curl: 
 
 
 def _curl(socket: Path, path: str, *more: str, least: int = 0) -> float:
-    """MiB per second. Raises RuntimeError when it failed, or moved less than `least` bytes."""
+    """MiB per second. Raises RuntimeError if curl failed, or moved fewer than `least` bytes."""
     program = shutil.which("curl")
     if program is None:
         raise PeerMissingError("there is no curl to compare with (package curl)")
@@ -179,7 +179,7 @@ def _curl(socket: Path, path: str, *more: str, least: int = 0) -> float:
 
 
 def _make_image(lab: Lab, folder: Path) -> None:
-    """An image of one layer of random data."""
+    """Creates an image with one layer of random data."""
     data = folder / "random"
     with data.open("wb") as file:
         for _ in range(lab.mebibytes):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Update checks: how often a registry is asked for 50 sections of as many images.
+"""Update checks: the number of requests to a registry for 50 sections with as many images.
 
-The registry is a real one behind a front that counts. Peer: one request for each image, which is the goal too.
+The registry is a real one behind a proxy that counts. Peer: one request per image, which is also the goal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDS = 3
 
 
 def run(lab: Lab) -> Iterator[Result]:
-    """update-check: requests for each image."""
+    """update-check: requests per image."""
     if not is_installed():
         raise PeerMissingError("docker-registry is not installed")
     lab.empty()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A changed memory limit or restart policy: from the commit being seen (coalescing is over) to the update done.
+"""A changed memory limit or restart policy: from noticing the commit (after coalescing) to the completed update.
 
 Peer: `docker-compose up -d` after the same change, which recreates the container. Ten containers on both sides.
 """
