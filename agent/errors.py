@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one error tree, split by whose fault it is. Each class carries a stable `code` for JSON and exit paths.
+"""The error tree, split by whose fault an error is. Each class has a stable `code` for JSON and exit paths.
 
 UcidockdError
-+-- ConfigError      the user can mend it (UCI, arguments)
++-- ConfigError      a user can correct it (UCI, arguments)
 +-- PathError        a path that the user names cannot be used
-|   +-- PathAwayError    it may be there later: nothing is there yet, or its file system does not answer
-+-- DataError        an archive, a backup or a place for it cannot be used
+|   +-- PathAwayError    it may exist later: nothing is there yet, or its file system does not answer
++-- DataError        an archive, a backup or its target cannot be used
 +-- ConflictError    two writers, or a foreign object in our way
-+-- EngineError      the Docker Engine failed or refused; `retryable` says whether time may heal it
-+-- DaemonError      dockerd could not be started, or did not take a change
++-- EngineError      the Docker Engine failed or refused; `retryable` says whether a retry may succeed
++-- DaemonError      dockerd could not be started, or did not accept a change
 +-- FirewallError    iptables is missing or failed
 +-- BusError         ubus failed
 +-- StorageError     our own files cannot be written or read
@@ -115,24 +115,24 @@ Reason = Literal[
     "VolumeEmpty",
     "Waiting",
 ]
-"""The words of a status: why a condition is as it is. `docs/troubleshooting.md` explains each."""
+"""The reasons in a status: why a condition is as it is. `docs/troubleshooting.md` explains each."""
 
 
 class UcidockdError(Exception):
-    """Base of everything we raise on purpose."""
+    """Base of all errors that we raise on purpose."""
 
     code: ClassVar[str] = "error"
-    rolled_back = False  # whether something was changed for it, and has been put back
+    rolled_back = False  # whether a change was undone because of this error
 
 
 class ConfigError(UcidockdError):
-    """Configuration or arguments that a user can mend."""
+    """Configuration or arguments that a user can correct."""
 
     code: ClassVar[str] = "config"
 
 
 class UsageError(ConfigError):
-    """The command line is wrong; the message says what to write. `command`: the command's name, "" where none is known."""
+    """The command line is wrong; the message says what to write. `command`: the command's name, "" if it is not known."""
 
     def __init__(self, message: str, command: str = "") -> None:
         super().__init__(message)
@@ -140,17 +140,17 @@ class UsageError(ConfigError):
 
 
 class PathError(UcidockdError):
-    """A path that the user names cannot be looked at or read; the message says which and why."""
+    """A path that the user names cannot be accessed or read; the message says which path and why."""
 
     code: ClassVar[str] = "path"
 
 
 class PathAwayError(PathError):
-    """It may be there later: nothing is at the path yet, or its file system is not mounted, fails or does not answer."""
+    """The path may work later: nothing exists there yet, or its file system is not mounted, fails or does not answer."""
 
 
 class DataError(UcidockdError):
-    """An archive is damaged, does not fit, or cannot be brought into a volume."""
+    """An archive is damaged, does not fit, or cannot be copied into a volume."""
 
     code: ClassVar[str] = "data"
 
@@ -162,7 +162,7 @@ class ConflictError(UcidockdError):
 
 
 class StorageLostError(ConflictError):
-    """The file system of the engine's data is away: whatever were done now would be done on the bare mount point."""
+    """The file system of the engine's data is not mounted: any operation now would work on the bare mount point."""
 
     code: ClassVar[str] = "storage-lost"
 
@@ -170,8 +170,8 @@ class StorageLostError(ConflictError):
 class EngineError(UcidockdError):
     """The Docker Engine failed or refused.
 
-    `status` is the HTTP status of the Engine API, 0 when there was no answer. `output`: the last lines that the container
-    printed that this is about, where there are any.
+    `status` is the HTTP status of the Engine API, 0 if there was no answer. `output`: the last lines that the
+    affected container printed, if any.
     """
 
     code: ClassVar[str] = "engine"
@@ -184,24 +184,24 @@ class EngineError(UcidockdError):
 
 
 class EngineUnreachableError(EngineError):
-    """No connection to the engine: nothing is known about what it did."""
+    """No connection to the engine: the result of the call is unknown."""
 
     code: ClassVar[str] = "engine-unreachable"
-    reason: ClassVar[Reason] = "EngineUnreachable"  # the word for it in the status
+    reason: ClassVar[Reason] = "EngineUnreachable"  # the reason in the status
 
     def __init__(self, message: str) -> None:
         super().__init__(message, status=0, retryable=True)
 
 
 class EngineSlowError(EngineUnreachableError):
-    """The engine took the call and gave no answer in time: it may still be at it."""
+    """The engine accepted the call and did not answer in time: it may still be working on it."""
 
     code: ClassVar[str] = "engine-slow"
     reason: ClassVar[Reason] = "EngineSlow"
 
 
 class EngineInvalidError(EngineUnreachableError):
-    """The answer is not one of an engine: it is not known what it did or has."""
+    """The answer is not that of an engine: neither the result of the call nor the engine's state is known."""
 
     code: ClassVar[str] = "engine-invalid"
     reason: ClassVar[Reason] = "EngineInvalid"
@@ -215,14 +215,14 @@ class EngineTlsError(EngineUnreachableError):
 
 
 class EngineClockError(EngineTlsError):
-    """Whether a certificate is valid cannot be said before the clock is set."""
+    """The clock is not set, so the validity of certificates cannot be checked."""
 
     code: ClassVar[str] = "clock-not-set"
     reason: ClassVar[Reason] = "ClockNotSet"
 
 
 class NoSpaceError(EngineError):
-    """The disk of the engine's data has no room for what was to be done; nothing was begun."""
+    """The disk with the engine's data has no room for the operation; nothing was started."""
 
     code: ClassVar[str] = "no-space"
 
@@ -231,13 +231,13 @@ class NoSpaceError(EngineError):
 
 
 class LeftoverError(EngineError):
-    """The engine cannot start a container for what it left behind itself when it was killed."""
+    """The engine cannot start a container because of what it left behind itself when it was killed."""
 
     code: ClassVar[str] = "leftover"
 
 
 class StorageError(UcidockdError):
-    """A file of ours cannot be read or written. `full`: for want of space, which a user can make."""
+    """A file of ours cannot be read or written. `full`: because of missing space, which a user can free."""
 
     code: ClassVar[str] = "storage"
 
@@ -247,7 +247,7 @@ class StorageError(UcidockdError):
 
 
 class DaemonError(UcidockdError):
-    """dockerd did not start, died, or did not take a change. `reason` is the word for the condition."""
+    """dockerd did not start, died, or did not accept a change. `reason` is the reason of the condition."""
 
     code: ClassVar[str] = "daemon"
 
@@ -263,7 +263,7 @@ class FirewallError(UcidockdError):
 
 
 class BusError(UcidockdError):
-    """ubus is away or refused. `status` is the ubus status (enum ubus_msg_status), 0 without an answer."""
+    """ubus is not available or refused. `status` is the ubus status (enum ubus_msg_status), 0 without an answer."""
 
     code: ClassVar[str] = "bus"
 
@@ -273,19 +273,21 @@ class BusError(UcidockdError):
 
 
 class CertificateError(UcidockdError):
-    """Certificates could not be made: the child that makes them failed, or their folder cannot be used."""
+    """Certificates could not be made: the child process that makes them failed, or their folder cannot be used."""
 
     code: ClassVar[str] = "certificate"
 
 
 class ClockNotSetError(UcidockdError):
-    """The clock shows a time before this program was written; what depends on dates waits."""
+    """The clock shows a time before this program was written; everything that depends on dates waits."""
 
     code: ClassVar[str] = "clock-not-set"
 
 
 class NoticeError(UcidockdError):
-    """A notice was not delivered. `retryable`: it may be later. `after_s`: not before so many seconds, if that was said."""
+    """A notice was not delivered. `retryable`: a retry may succeed. `after_s`: seconds to wait first, if the receiver
+    said so.
+    """
 
     code: ClassVar[str] = "notice"
 
@@ -302,11 +304,11 @@ class AlreadyRunningError(UcidockdError):
 
 
 class InternalError(UcidockdError):
-    """A state that our own code promised could not be."""
+    """Our code is in a state that it promised to be impossible."""
 
     code: ClassVar[str] = "internal"
 
 
 def plain_words(exc: BaseException) -> str:
-    """What went wrong, for people: `Connection reset by peer`, without the number that an OSError begins with."""
+    """The cause in words: `Connection reset by peer`, without the number with which the text of an OSError begins."""
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""HTTP on a unix socket by the standard library alone: `ucidockd status` has to start quickly, and dockerd is asked many
-times a second while it starts. (Importing anything of `agent.engine` loads docker-py.)
+"""HTTP on a unix socket with the standard library only: `ucidockd status` has to start quickly, and dockerd is asked
+many times a second while it starts. (Importing anything from `agent.engine` loads docker-py.)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import socket
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """`timeout_s` None: it waits for ever."""
+    """`timeout_s` None means no timeout."""
 
     def __init__(self, path: str, timeout_s: float | None = None) -> None:
         super().__init__("localhost")
