@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The incoming edge: the HTTP application on the control socket."""
+"""The API for clients: HTTP and ubus."""

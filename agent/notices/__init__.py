@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Notices: what has become bad or recovered, told to web servers, brokers, commands and scripts."""
+"""Sends notices about problems and recoveries to web servers, brokers, commands and scripts."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""JSON Schema validation of sections as they are read from UCI. The schemas are in `schemas/`."""
+"""Validates sections, as they are read from UCI, with JSON Schema. The schemas are in `schemas/`."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Space on the file system of Docker's data: watched, and cleaned up."""
+"""Watches and frees space on the file system of Docker's data, and copies the data to another disk."""

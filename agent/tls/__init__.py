@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Certificates for dockerd: made, kept, renewed."""
+"""Makes, stores and renews dockerd's certificates."""

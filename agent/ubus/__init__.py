@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ubusd and LuCI's sessions, as a client."""
+"""Clients of ubusd and of rpcd, which knows LuCI's sessions."""

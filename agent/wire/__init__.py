@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Codecs without I/O."""
+"""Codecs: formats of files, messages and archives. No I/O."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs and transfers: what outlives a request."""
+"""Jobs and transfers, which outlive a request."""

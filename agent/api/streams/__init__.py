@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Streams and consoles, without regard to the door they leave by."""
+"""Streams and consoles, independent of HTTP and ubus."""

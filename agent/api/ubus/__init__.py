@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The objects on ubus."""
+"""Our objects on ubus."""

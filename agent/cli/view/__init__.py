@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What commands print: tables and lines in the width of the terminal, and progress."""
+"""The output of commands: tables and lines in the width of the terminal, and progress."""
