@@ -204,7 +204,7 @@ def test_for_want_of_space_it_begins_at_once_and_takes_no_more_than_needed(
 @pytest.mark.long
 def test_one_at_a_time(upkeep: Upkeep, box: Box) -> None:
     box.apply("")
-    with upkeep._lock, pytest.raises(ConflictError, match="under way"):
+    with upkeep._lock, pytest.raises(ConflictError, match="in progress"):
         upkeep.prune(UNUSED)
 
 

@@ -119,7 +119,7 @@ class Way:
         """Raises RequestError for a combination that makes no sense."""
         way = cls(path=path, **flags)
         if (way.replace or way.create) and (path or way.replace is way.create):
-            raise RequestError("of path, replace and create only one can be given")
+            raise RequestError("use only one of path, replace and create")
         return way
 
     async def fill(self, data: Data, volume: str, body: AsyncIterable[bytes]) -> int:

@@ -85,7 +85,7 @@ def body_of(exc: Exception) -> dict[str, Any]:
 
 
 _ID = re.compile(ID)
-_NO_IMAGE = "no image reference such as alpine:3.20, registry.lan:5000/app or sha256:..."
+_NO_IMAGE = "expected an image reference such as alpine:3.20, registry.lan:5000/app or sha256:..."
 _NETWORK_LIMIT = 512
 _VALUE_LIMIT = 8192
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -117,7 +117,7 @@ def checked_network(text: str) -> str:
     """
     segments = text.split("/")
     if len(text) > _NETWORK_LIMIT or _CONTROL.search(text) or not {"", ".", ".."}.isdisjoint(segments):
-        raise RequestError("no name of a network that can stand in a path; use its id")
+        raise RequestError("this network name cannot be used in a path; use the network's id")
     return quote(text, safe="")
 
 
@@ -136,7 +136,7 @@ def checked_value(name: str, text: str) -> str:
     """Checks a query value. Raises RequestError."""
     if len(text) > _VALUE_LIMIT or _CONTROL.search(text):
         raise RequestError(
-            f"query {name}: control characters and more than {_VALUE_LIMIT} characters are not taken"
+            f"query {name}: control characters and more than {_VALUE_LIMIT} characters are not allowed"
         )
     return text
 

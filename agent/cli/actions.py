@@ -403,7 +403,7 @@ def _why_unhealthy(engine: Engine, target: Target) -> str:
         return f"it has no container yet: {_why_not(target.resource) or 'it is not declared to run'}"
     if synced is not None and not synced["status"] and synced["reason"] == "Pending":
         # the running container is about to be replaced
-        return str(synced["message"] or "a change is under way")
+        return str(synced["message"] or "a change is in progress")
     try:
         state = engine.call("GET", f"/containers/{created(engine, target)}/json")["State"]
     except UcidockdError as exc:  # from the agent, or from the engine

@@ -95,7 +95,7 @@ def call(handler: str, args: argparse.Namespace) -> int:
         _say(f"permission denied{place}: run it as root (sudo ucidockd {args.command})")
         return 1
     except KeyboardInterrupt:
-        _say("interrupted; a running agent continues with what is under way")
+        _say("interrupted; a running agent continues its operations")
         return INTERRUPTED
     except BrokenPipeError:
         # the reader is gone; without this, Python would complain again when it flushes at exit

@@ -183,7 +183,7 @@ def _all(args: argparse.Namespace) -> int:
         print(
             json.dumps({"schema": 1, "containers": [], "ok": True})
             if args.json
-            else "Nothing newer is known; `ucidockd update --check` shows what was asked."
+            else "No newer image is known; `ucidockd update --check` shows what the registries have."
         )
         return 0
     if args.yes:

@@ -281,7 +281,7 @@ def _text(bundle: ClientBundle, port: int) -> str:
     return "\n".join(
         [
             f"{bundle.directory}: certificate of client {bundle.name}, valid until {end}",
-            "Whoever has this folder is root on this router. Move it to the client, and there:",
+            "Anyone who has this folder is root on this router. Move it to the client, and there:",
             f"  export DOCKER_HOST=tcp://{_host(bundle.server_names)}:{port}",
             "  export DOCKER_TLS_VERIFY=1",
             f"  export DOCKER_CERT_PATH=/path/to/{bundle.directory.name}",

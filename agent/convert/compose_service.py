@@ -159,7 +159,7 @@ class ServiceReader:
             self.conversion.taken(where)
             return [f"driver_opt={name}={text(item)}" for name, item in pairs(value).items()]
         if key == "interface_name":
-            self.conversion.left_out(where, "list network cannot say it")
+            self.conversion.left_out(where, "a `list network` entry cannot express it")
         else:
             self.conversion.unknown(where, "compose has no such key of a network")
         return []
@@ -261,7 +261,9 @@ class ServiceReader:
                     elif known:
                         fields.append((known, text(setting)))
                     elif known is None:
-                        self.conversion.left_out(f"{where}.{key}.{name}", "list volume cannot say it")
+                        self.conversion.left_out(
+                            f"{where}.{key}.{name}", "a `list volume` entry cannot express it"
+                        )
                     else:
                         self.conversion.left_out(f"{where}.{key}.{name}", "it has no effect here")
             elif key == "read_only":

@@ -500,7 +500,7 @@ def mount_entry(
         ):
             values[key] = text
         elif key not in ("consistency", ""):
-            lost.append(f"{key} is left out: list volume cannot say it")
+            lost.append(f"{key} is left out: a `list volume` entry cannot express it")
     kind, target = values.get("type", "volume"), values.get("target", "")
     if not target:
         return "it names no target"

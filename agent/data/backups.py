@@ -186,7 +186,9 @@ class Backups:
     def _begin(self, work: Any, doing: dict[str, Any]) -> None:
         if self._doing:
             work.close()
-            raise ConflictError(f"a {self._doing['what']} of {', '.join(self._doing['names'])} is under way")
+            raise ConflictError(
+                f"a {self._doing['what']} of {', '.join(self._doing['names'])} is in progress"
+            )
         self._doing = {**doing, "began": self._wall(), "bytes": 0}
         self._work = asyncio.create_task(self._run(work), name=f"data-{doing['what']}")
 

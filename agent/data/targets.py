@@ -158,7 +158,7 @@ class FolderTarget:
         with _Files() as files:
             stated = await files.do(_stated, path)
             if stated and stated != await _digest(files, path):
-                raise DataError(f"{path} is damaged: its sha256 is another one than when it was made")
+                raise DataError(f"{path} is damaged: its sha256 has changed since it was made")
 
     async def read(self, path: Path) -> AsyncIterator[bytes]:
         """An archive in pieces. Raises DataError."""

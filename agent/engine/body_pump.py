@@ -194,7 +194,7 @@ class Pump:
 
     def _wait_for_room(self, writable: select.poll) -> None:
         if not self._wait(writable, self._stalls_ms[1]):
-            raise TimeoutError("nothing is taken")
+            raise TimeoutError("the receiver takes nothing")
 
     def _wait(self, poll: select.poll, limit_ms: int | None) -> bool:
         """Waits until the socket is ready; False after `limit_ms`."""

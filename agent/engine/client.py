@@ -181,7 +181,7 @@ class DockerEngine:
 
     def _invalid(self, why: str = "") -> EngineInvalidError:
         tail = f": {why}" if why else ""
-        return EngineInvalidError(f"the engine at {self._host} gave an answer that is not a valid one{tail}")
+        return EngineInvalidError(f"the engine at {self._host} sent an invalid response{tail}")
 
     def _refuse_redirect(self, response: Any) -> None:
         """Raises for a redirect: what we send, including logins, is for this engine only."""

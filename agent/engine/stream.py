@@ -339,7 +339,7 @@ class DockerStream:
         try:
             return read(answer)
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as exc:
-            raise EngineInvalidError(f"the engine's answer to {method} {path} is not a valid one") from exc
+            raise EngineInvalidError(f"the engine's answer to {method} {path} is invalid") from exc
 
     async def hijack(self, path: str, *, query: Pairs = (), body: Any = None) -> EnginePipe:
         """A POST that turns the connection into a pipe. Raises EngineError with the engine's message."""
@@ -357,7 +357,7 @@ class DockerStream:
         # an engine may ignore the upgrade, answer 200, and stream anyway (Engine API, attach)
         if response.status not in (101, 200):
             await response.close()
-            raise EngineError(f"the engine answered {response.status} where a stream was asked for")
+            raise EngineError(f"the engine answered {response.status} instead of opening a stream")
         return response.pipe()
 
     async def _connected(self, buffer: memoryview) -> Wire:

@@ -117,7 +117,7 @@ def _is_elsewhere(entry: os.stat_result, device: int, path: str, *, live: bool) 
         return False
     if live:
         return True
-    raise DataError(f"{path} is a mount of its own, and is not copied: unmount it, or move it yourself")
+    raise DataError(f"{path} is a separate mount, and is not copied: unmount it, or move it yourself")
 
 
 def _check_depth(path: str, depth: int) -> None:

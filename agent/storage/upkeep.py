@@ -149,7 +149,7 @@ class Upkeep:
         if request.dry_run:  # a preview changes nothing, so it needs no lock
             return {**pruner.run(request), "space": self._space()}
         if not self._lock.acquire(blocking=False):
-            raise ConflictError("a clean-up is under way: try again when it is done")
+            raise ConflictError("a clean-up is in progress: try again when it is done")
         try:
             answer = pruner.run(request)
         finally:

@@ -337,7 +337,7 @@ class UbusClient:
                     link.answer(message, Status.OK)
             # refuse further calls, since each costs memory; the caller learns at once that there are too many
             elif self._calls >= CALLS:
-                logger.debug("ubus: %d calls are under way, one more was refused", CALLS)
+                logger.debug("ubus: %d calls are in progress, another one was refused", CALLS)
                 link.answer(message, Status.NO_MEMORY)
             else:
                 self._calls += 1

@@ -116,7 +116,7 @@ class Link:
         """Writes messages. Raises BusError if ubusd does not read, or a message is too large."""
         if self._writer.transport.get_write_buffer_size() > _WRITE_LIMIT:
             self._writer.transport.abort()
-            raise BusError("ubusd does not read what it is sent")
+            raise BusError("ubusd does not read its messages")
         try:
             self._writer.write(b"".join(map(encode_message, messages)))
         except MessageError as exc:
@@ -153,7 +153,7 @@ class Link:
     ) -> Request:
         """Sends a request and waits for its status. Raises BusError if the status is not OK, or the connection ends."""
         if len(self._requests) >= REQUESTS:
-            raise BusError("ubus: too many requests are under way")
+            raise BusError("ubus: too many requests are in progress")
         seq = self._free_seq()
         done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         request = Request(peer, done, notification=kind is Kind.NOTIFY, on_data=on_data)

@@ -66,7 +66,7 @@ def path_problem(raw: bytes) -> str | None:
             plain = False
     else:
         plain = _PATH.fullmatch(path) is not None and _STRANGE.search(path) is None
-    return None if plain else "the path has a character or a segment that is not taken"
+    return None if plain else "the path has a character or a segment that is not allowed"
 
 
 def _problem(lines: list[bytes]) -> str | None:
@@ -74,7 +74,7 @@ def _problem(lines: list[bytes]) -> str | None:
     if len(words) != 3 or words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         return "no HTTP/1.1 request line"
     if words[0] not in _METHODS:
-        return "this method is not taken"
+        return "this method is not supported"
     if not _TARGET.fullmatch(words[1]) or b"#" in words[1]:
         return "the target is not a path"
     if problem := path_problem(words[1].partition(b"?")[0]):

@@ -187,5 +187,5 @@ def test_an_image_that_no_engine_takes_is_none() -> None:
         "a/",
         "/a",
     ):
-        with pytest.raises(RequestError, match="no image reference"):
+        with pytest.raises(RequestError, match="an image reference"):
             checked_image(bad)

@@ -134,9 +134,11 @@ def test_a_file_whose_hash_is_wrong_is_not_handed_over(
     send(client, number, archive)
     route = f"/v1/transfers/{number}"
     short = controller.client.post(route, json={"size": len(archive) + 1})
-    assert short.status_code == 409 and f"{len(archive)} bytes came" in short.json()["error"]["message"]
+    assert (
+        short.status_code == 409 and f"{len(archive)} bytes were received" in short.json()["error"]["message"]
+    )
     wrong = controller.client.post(route, json={"sha256": "0" * 64})
-    assert wrong.status_code == 422 and "not handed over" in wrong.json()["error"]["message"]
+    assert wrong.status_code == 422 and "not passed on" in wrong.json()["error"]["message"]
     wait_connections(engine, before)
     failed = client.call("GET", f"/v1/transfers/{number}")
     assert failed["state"] == "failed"
@@ -273,7 +275,7 @@ def test_the_last_4_mib_can_be_asked_for_again_and_no_more_is_kept(
     assert controller.client.get(f"{route}/{WINDOW}").content == second
     assert controller.client.get(f"{route}/{WINDOW + 7}?length=9").content == second[7:16]
     gone = controller.client.get(f"{route}/0")
-    assert gone.status_code == 416 and "not kept" in gone.json()["error"]["message"]
+    assert gone.status_code == 416 and "no longer kept" in gone.json()["error"]["message"]
     status = client.call("GET", route)
     assert WINDOW <= status["offset"] - status["kept_from"] <= WINDOW + AHEAD + 2 * PIECE
     assert status["offset"] < 3 * WINDOW, "the engine is not read ahead of the client"
@@ -470,7 +472,7 @@ def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, cont
             "an id",
         ),
         ("POST", "", {"direction": "down", "target": "save"}, 400, "names: expected a list"),
-        ("POST", "", {"direction": "down", "target": "save", "names": ["a b"]}, 400, "no image reference"),
+        ("POST", "", {"direction": "down", "target": "save", "names": ["a b"]}, 400, "an image reference"),
         ("POST", "", {"direction": "up", "target": "load", "size": -1}, 400, "size: expected"),
         ("POST", "", {"direction": "up", "target": "build", "options": 1}, 400, "options: expected"),
         ("POST", "", {"direction": "up", "target": "build", "options": {"x": 1}}, 400, "'x' is not known"),

@@ -229,7 +229,7 @@ def test_a_mount_inside_is_left_out_while_containers_run_and_refused_afterwards(
         (source / "merged" / "file").touch()
         copied(source, target, live=True)
         assert list(target.iterdir()) == []
-        with pytest.raises(DataError, match="merged is a mount of its own"):
+        with pytest.raises(DataError, match="merged is a separate mount"):
             copied(source, target)
     finally:
         subprocess.run(["umount", source / "merged"], check=True)

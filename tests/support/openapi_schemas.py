@@ -104,8 +104,8 @@ SCHEMAS: dict[str, Any] = {
             "version": WHOLE,
             "agent": {"type": "object"},
             "resources": {"type": "array", "items": ref("Resource")},
-            "after": {"type": "string", "description": "Where it is not the first page: what was asked for"},
-            "next": {"type": "string", "description": "Where there is more: `after` of the next page"},
+            "after": {"type": "string", "description": "On further pages: the requested `after`"},
+            "next": {"type": "string", "description": "If there are more: the `after` of the next page"},
         },
         "required": ["version", "agent", "resources"],
     },
@@ -120,10 +120,10 @@ SCHEMAS: dict[str, Any] = {
             "stack": TEXT,
             "image": {**TEXT, "description": "Of a container's section"},
             "ports": {**_LIST, "description": "Of a container's section"},
-            "restarts": {**WHOLE, "description": "How often the engine started it again by itself"},
-            "retry_at": {"type": ["integer", "null"], "description": "Wall clock, seconds: the next try"},
+            "restarts": {**WHOLE, "description": "How often the engine restarted it"},
+            "retry_at": {"type": ["integer", "null"], "description": "The next try, unix seconds"},
             "update": {"oneOf": [{"type": "null"}, ref("Update")]},
-            "level": {**LEVEL, "description": "Of the worst condition"},
+            "level": {**LEVEL, "description": "The level of the worst condition"},
             "verdict": {"type": "string", "description": "The type of the condition that decides the level"},
             "conditions": {"type": "array", "items": ref("Condition")},
             "operations": {"type": "array", "items": {"type": "object"}},
@@ -131,18 +131,21 @@ SCHEMAS: dict[str, Any] = {
     },
     "Update": {
         "type": "object",
-        "description": "What the last check of a container's image found; times are wall clock, seconds",
+        "description": "The result of the last check of a container's image; times are unix seconds",
         "properties": {
             "reference": TEXT,
             "state": {"enum": [state.value for state in UpdateState]},
-            "digest": {**TEXT, "description": "Of the newer image in the registry, empty without one"},
+            "digest": {
+                **TEXT,
+                "description": "Digest of the newer image in the registry, empty if there is none",
+            },
             "running": {**_LIST, "description": "Digests of the image that runs, in the same repository"},
-            "first_seen": {"type": ["number", "null"], "description": "Since when the newer image is known"},
-            "size": {"type": ["integer", "null"], "description": "Bytes to download, where they are known"},
+            "first_seen": {"type": ["number", "null"], "description": "When the newer image was found"},
+            "size": {"type": ["integer", "null"], "description": "Bytes to download, if known"},
             "checked_at": {"type": ["number", "null"]},
             "retry_at": {
                 "type": ["number", "null"],
-                "description": "When a registry that was away or has a limit is asked again",
+                "description": "When a registry that did not answer or limits requests is asked again",
             },
             "why": {**TEXT, "description": "Why the state is unknown, failed or rate-limited"},
         },
@@ -150,8 +153,8 @@ SCHEMAS: dict[str, Any] = {
     "Renewed": {
         "type": "object",
         "properties": {
-            "schema": {"const": 1, "description": "Counts up when a field changes its meaning"},
-            "ok": {"type": "boolean", "description": "None failed, and none waits"},
+            "schema": {"const": 1, "description": "Incremented when a field changes its meaning"},
+            "ok": {"type": "boolean", "description": "True if none failed and none waits"},
             "containers": {
                 "type": "array",
                 "items": {
@@ -161,10 +164,13 @@ SCHEMAS: dict[str, Any] = {
                         "section": TEXT,
                         "name": TEXT,
                         "outcome": {"enum": ["updated", "rolled back", "current", "waiting", "failed"]},
-                        "before": {**TEXT, "description": "The image that it ran, with its digest"},
-                        "image": {**TEXT, "description": "The image that it runs"},
+                        "before": {**TEXT, "description": "The image before, with its digest"},
+                        "image": {**TEXT, "description": "The image that it runs now"},
                         "message": {**TEXT, "description": "Why it failed, or what it waits for"},
-                        "output": {**TEXT, "description": "What the new one printed last, where it failed"},
+                        "output": {
+                            **TEXT,
+                            "description": "The last output of the new container, if it failed",
+                        },
                     },
                 },
             },
@@ -173,7 +179,7 @@ SCHEMAS: dict[str, Any] = {
     "Updates": {
         "type": "object",
         "properties": {
-            "checked_at": {"type": ["number", "null"], "description": "When all were asked last"},
+            "checked_at": {"type": ["number", "null"], "description": "When all registries were last asked"},
             "checking": {"type": "boolean"},
             "containers": {
                 "type": "array",
@@ -190,7 +196,10 @@ SCHEMAS: dict[str, Any] = {
                     "type": "object",
                     "properties": {
                         "registry": TEXT,
-                        "pulls_left": {"type": ["integer", "null"], "description": "As the registry says"},
+                        "pulls_left": {
+                            "type": ["integer", "null"],
+                            "description": "As the registry reports it",
+                        },
                         "limited_until": {"type": ["number", "null"]},
                     },
                 },
@@ -205,18 +214,18 @@ SCHEMAS: dict[str, Any] = {
             "status": {"type": "boolean"},
             "reason": TEXT,
             "message": TEXT,
-            "since": {"type": "number", "description": "Wall clock, seconds"},
+            "since": {"type": "number", "description": "Unix seconds"},
             "details": {
                 "type": "object",
                 "additionalProperties": TEXT,
                 "description": "`src` and `dest`: zones of a firewall forwarding that would help",
             },
             "level": LEVEL,
-            "label": {**TEXT, "description": "A few words for the state"},
-            "advice": {**TEXT, "description": "What people can do about it, where it is bad"},
+            "label": {**TEXT, "description": "The state in a few words"},
+            "advice": {**TEXT, "description": "What to do about it, if it is a problem"},
             "remedy": {
                 "enum": [remedy.value for remedy in Remedy],
-                "description": "What helps, where a person can do something",
+                "description": "What to do, if something can be done",
             },
         },
     },
@@ -227,11 +236,11 @@ SCHEMAS: dict[str, Any] = {
                 "type": "array",
                 "items": ref("PlannedOperation"),
             },
-            "schema": {"const": SCHEMA, "description": "Counts up when a field changes its meaning"},
+            "schema": {"const": SCHEMA, "description": "Incremented when a field changes its meaning"},
             "summary": {
                 "type": "object",
                 "additionalProperties": WHOLE,
-                "description": "Objects by the most that is done to each, then those that wait or are in error",
+                "description": "Objects by the strongest operation on each; then those that wait or are in error",
             },
             "pending": {
                 "type": "array",
@@ -242,11 +251,11 @@ SCHEMAS: dict[str, Any] = {
                         "state": {"enum": list(STATES)},
                         "level": LEVEL,
                         "message": TEXT,
-                        "op": {**TEXT, "description": "With `then`: what will be done"},
+                        "op": {**TEXT, "description": "With `then`: the next operation"},
                         "retry_in": {"type": "number", "description": "With `retry`: seconds"},
                     },
                 },
-                "description": "All else that is not as declared, or not yet",
+                "description": "All other differences from the declaration",
             },
             "notes": {
                 "type": "array",
@@ -254,12 +263,12 @@ SCHEMAS: dict[str, Any] = {
                     "type": "object",
                     "properties": {"key": TEXT, "state": {"enum": ["update", "pinned"]}, "message": TEXT},
                 },
-                "description": "Worth knowing of what is as declared",
+                "description": "Notes about objects that are as declared",
             },
             "text": TEXT,
             "ok": {
                 "type": "boolean",
-                "description": "False with a mistake, a conflict or anything that failed",
+                "description": "False after a mistake, a conflict or a failure",
             },
             "failed": {"type": "array", "items": {"type": "object"}, "description": "After a reconcile"},
             "issues": {"type": "array", "items": {"type": "object"}},
@@ -271,7 +280,7 @@ SCHEMAS: dict[str, Any] = {
             "op": TEXT,
             "key": TEXT,
             "cause": TEXT,
-            "besides": {**TEXT, "description": "What of the cause `fields` do not say"},
+            "besides": {**TEXT, "description": "The part of the cause that `fields` do not cover"},
             "level": {"enum": [kind.value for kind in Kind]},
             "fields": {
                 "type": "array",
@@ -285,16 +294,16 @@ SCHEMAS: dict[str, Any] = {
                         "hidden": {
                             "type": "array",
                             "items": TEXT,
-                            "description": "Names of entries that changed and whose values are secret",
+                            "description": "Names of changed entries whose values are secret",
                         },
                     },
                 },
-                "description": "As the section writes them; null is unset",
+                "description": "In the form of the section; null means unset",
             },
-            "effect": {**TEXT, "description": "What it means for what runs"},
+            "effect": {**TEXT, "description": "The effect on running containers"},
             "down_s": {
                 "type": ["integer", "null"],
-                "description": "Seconds, about, that a container is down",
+                "description": "Estimated downtime of the container in seconds",
             },
             "follows": {
                 "type": "array",
@@ -330,7 +339,7 @@ SCHEMAS: dict[str, Any] = {
             "dry_run": {"type": "boolean"},
             "images": {"enum": ["dangling", "unused"]},
             "older_s": {"type": "number"},
-            "bytes": {**WHOLE, "description": "What it gives, or gave, back at least: layers may be shared"},
+            "bytes": {**WHOLE, "description": "The minimum that is or was freed; layers may be shared"},
             "going": {
                 "type": "array",
                 "items": {
@@ -369,7 +378,7 @@ SCHEMAS: dict[str, Any] = {
                     "required": ["type", "name", "options"],
                 },
             },
-            "text": {**TEXT, "description": "The sections as UCI text, secrets of the request as well"},
+            "text": {**TEXT, "description": "The sections as UCI text, including secrets of the request"},
             "report": {
                 "type": "array",
                 "items": {
@@ -400,9 +409,9 @@ SCHEMAS: dict[str, Any] = {
                 "type": "object",
                 "properties": {"ca.pem": TEXT, "cert.pem": TEXT, "key.pem": TEXT},
                 "required": ["ca.pem", "cert.pem", "key.pem"],
-                "description": "For DOCKER_CERT_PATH. key.pem is secret, and kept nowhere on the router",
+                "description": "For DOCKER_CERT_PATH. key.pem is secret, and not kept on the router",
             },
-            "expires": {"type": "number", "description": "Wall clock, seconds"},
+            "expires": {"type": "number", "description": "Unix seconds"},
             "server_names": {"type": "array", "items": TEXT},
         },
         "required": ["name", "files"],
@@ -419,9 +428,9 @@ SCHEMAS: dict[str, Any] = {
                 what={"enum": ["containers", "images", "networks", "volumes", "build"]},
                 all={
                     "type": "boolean",
-                    "description": "images, volumes and build: not only what has no name",
+                    "description": "For images, volumes and build: also those with a name",
                 },
-                until={**TEXT, "description": "Only what is older: a time, or a duration such as 24h"},
+                until={**TEXT, "description": "Only older objects: a time, or a duration such as 24h"},
             ),
         ]
     },
@@ -432,16 +441,16 @@ SCHEMAS: dict[str, Any] = {
             "kind": {"enum": ["pull", "push", "build", "import", "load", "prune", "move"]},
             "title": TEXT,
             "state": {"enum": ["running", "succeeded", "failed", "cancelled"]},
-            "created": {"type": "number", "description": "Wall clock, seconds"},
+            "created": {"type": "number", "description": "Unix seconds"},
             "ended": {"type": ["number", "null"]},
             "progress": {
                 "type": "object",
                 "properties": {
                     "bytes_done": WHOLE,
-                    "bytes_total": {**WHOLE, "description": "As far as it is known by now"},
+                    "bytes_total": {**WHOLE, "description": "As far as known"},
                     "percent": {
                         "type": ["integer", "null"],
-                        "description": "Of the work; never goes back, and is 100 after success only",
+                        "description": "Progress of the work; never decreases, and is 100 only after success",
                     },
                     "layers_done": WHOLE,
                     "layers_total": WHOLE,
@@ -456,14 +465,14 @@ SCHEMAS: dict[str, Any] = {
                 "type": ["object", "null"],
                 "properties": {"code": TEXT, "message": TEXT, "retryable": {"type": "boolean"}},
             },
-            "version": {**WHOLE, "description": "Counts changes; the id of the newest event"},
+            "version": {**WHOLE, "description": "Incremented with each change; the id of the newest event"},
         },
     },
     "Folder": {
         "type": "object",
         "properties": {
             "path": TEXT,
-            "more": {"type": "boolean", "description": "There are more entries than those"},
+            "more": {"type": "boolean", "description": "True if there are further entries"},
             "entries": {
                 "type": "array",
                 "items": {
@@ -476,7 +485,7 @@ SCHEMAS: dict[str, Any] = {
                         "uid": WHOLE,
                         "gid": WHOLE,
                         "modified": {**WHOLE, "description": "Unix seconds"},
-                        "link": {**TEXT, "description": "Where a link leads"},
+                        "link": {**TEXT, "description": "The target of a link"},
                     },
                 },
             },
@@ -538,9 +547,12 @@ SCHEMAS: dict[str, Any] = {
                 **WHOLE,
                 "description": "Up: where the next part begins. Down: how far the engine's answer was read",
             },
-            "kept_from": {**WHOLE, "description": "Down: the first byte that can still be asked for"},
+            "kept_from": {**WHOLE, "description": "Down: the first byte that can still be requested"},
             "size": {"type": ["integer", "null"]},
-            "sha256": {"type": ["string", "null"], "description": "Of the whole file, once it is known"},
+            "sha256": {
+                "type": ["string", "null"],
+                "description": "The SHA-256 of the whole file, once known",
+            },
             "error": {"type": ["string", "null"]},
             "job": {"type": ["string", "null"], "description": "Up: the load or build that it feeds"},
         },
@@ -569,12 +581,12 @@ SHAPES: dict[str, dict[str, Any]] = {
                 "packages": {
                     "type": "object",
                     "properties": {"containers": TEXT, "dockerd": TEXT},
-                    "description": "UCI text by package; a package that is not given counts as it is committed",
+                    "description": "UCI text by package; a missing package counts as committed",
                 },
                 "paths": {
                     "type": "object",
                     "properties": {"containers": TEXT, "dockerd": TEXT},
-                    "description": "Where that text is from, for messages",
+                    "description": "The file that the text comes from, for messages",
                 },
                 "sections": {
                     "type": "object",
@@ -582,7 +594,7 @@ SHAPES: dict[str, dict[str, Any]] = {
                     "description": "Single sections by package and name, in the place of those there are; "
                     "only what follows from this change is told",
                 },
-                "staged": {"type": "boolean", "description": "With what `uci changes` holds"},
+                "staged": {"type": "boolean", "description": "Includes what `uci changes` shows"},
             },
             "additionalProperties": False,
         },
@@ -594,7 +606,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "type": "object",
             "properties": {"containers": TEXT, "dockerd": TEXT},
             "additionalProperties": False,
-            "description": "UCI text by package; a package that is not given counts as it is committed",
+            "description": "UCI text by package; a missing package counts as committed",
         },
         "content": given("Issues"),
     },
@@ -605,10 +617,10 @@ SHAPES: dict[str, dict[str, Any]] = {
                 "container": TEXT,
                 "section": {
                     **TEXT,
-                    "description": "The section's name; made of the container's unless given",
+                    "description": "The section's name; derived from the container's by default",
                 },
-                "commit": {"type": "boolean", "description": "Write it; else it is a preview"},
-                "show_secrets": {"type": "boolean", "description": "Show what is masked otherwise"},
+                "commit": {"type": "boolean", "description": "Write it; otherwise it is a preview"},
+                "show_secrets": {"type": "boolean", "description": "Show values that are otherwise masked"},
             },
             "required": ["container"],
             "additionalProperties": False,
@@ -619,13 +631,19 @@ SHAPES: dict[str, dict[str, Any]] = {
         "body": {
             "type": "object",
             "properties": {
-                "run": {**TEXT, "description": "Shell text with one `docker run` or more; this or `compose`"},
+                "run": {
+                    **TEXT,
+                    "description": "Shell text with one or more `docker run`; either this or `compose`",
+                },
                 "compose": {**TEXT, "description": "A compose file, JSON or YAML"},
-                "project": {**TEXT, "description": "Name of the stack; that of the file, else of the folder"},
+                "project": {
+                    **TEXT,
+                    "description": "Name of the stack; by default that of the file, else of the folder",
+                },
                 "folder": {**TEXT, "description": "Absolute path that relative paths start from"},
                 "env": {**TEXT, "description": "Text of the `.env` file"},
-                "profiles": {**_LIST, "description": "Profiles whose services are wanted"},
-                "commit": {"type": "boolean", "description": "Write it; else it is a preview"},
+                "profiles": {**_LIST, "description": "Profiles whose services are imported"},
+                "commit": {"type": "boolean", "description": "Write it; otherwise it is a preview"},
             },
             "additionalProperties": False,
         },
@@ -651,7 +669,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "POST /v1/updates/check": {
         "body": {
             "type": "object",
-            "properties": {"names": {**_LIST, "description": "Sections or Docker names; all without"}},
+            "properties": {"names": {**_LIST, "description": "Sections or Docker names; all by default"}},
             "additionalProperties": False,
         },
         "content": given("Updates"),
@@ -680,11 +698,14 @@ SHAPES: dict[str, dict[str, Any]] = {
             "properties": {
                 "images": {
                     "enum": ["", "dangling", "unused"],
-                    "description": "Without a name, or all that nothing needs; as the agent section says, else dangling",
+                    "description": "Without a name, or all that nothing needs; by default as the agent section says",
                 },
-                "older": {**TEXT, "description": "Only what nothing has needed for so long, such as 7d"},
+                "older": {
+                    **TEXT,
+                    "description": "Only images that nothing has needed for this long, such as 7d",
+                },
                 "build_cache": {"type": "boolean", "description": "The build cache too"},
-                "dry_run": {"type": "boolean", "description": "Only show what would go"},
+                "dry_run": {"type": "boolean", "description": "Only show what would be removed"},
             },
             "additionalProperties": False,
         },
@@ -699,22 +720,22 @@ SHAPES: dict[str, dict[str, Any]] = {
                         "section": TEXT,
                         "text": {
                             **TEXT,
-                            "description": "The section as it is committed now, empty where it is gone",
+                            "description": "The committed section, empty if it was removed",
                         },
                         "versions": {
                             "type": "array",
                             "items": {
                                 "type": "object",
                                 "properties": {
-                                    "number": {"type": "integer", "description": "Never used again"},
+                                    "number": {"type": "integer", "description": "Never reused"},
                                     "at": {
                                         "type": "number",
                                         "description": "When it was applied, unix seconds",
                                     },
-                                    "text": {**TEXT, "description": "The section, secrets included"},
+                                    "text": {**TEXT, "description": "The section, including secrets"},
                                     "is_now": {
                                         "type": "boolean",
-                                        "description": "The section says just this",
+                                        "description": "True if the section has exactly these settings",
                                     },
                                     "changed": {
                                         **_LIST,
@@ -722,7 +743,7 @@ SHAPES: dict[str, dict[str, Any]] = {
                                     },
                                     "diff": {
                                         **_LIST,
-                                        "description": "Unified, from the section of now to this version",
+                                        "description": "Unified diff from the current section to this version",
                                     },
                                 },
                             },
@@ -738,7 +759,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "required": ["version"],
             "properties": {
                 "version": {"type": "integer", "description": "The number of a version"},
-                "commit": {"type": "boolean", "description": "Write it; without, it is a preview"},
+                "commit": {"type": "boolean", "description": "Write it; otherwise it is a preview"},
             },
         },
         "content": {
@@ -769,12 +790,18 @@ SHAPES: dict[str, dict[str, Any]] = {
                         "source": TEXT,
                         "target": TEXT,
                         "file_system": TEXT,
-                        "resumes": {"type": "boolean", "description": "A copy that was cut short is there"},
-                        "entries": {**_MAYBE, "description": "null: counting takes long"},
+                        "resumes": {
+                            "type": "boolean",
+                            "description": "True if an interrupted copy is there, which is continued",
+                        },
+                        "entries": {**_MAYBE, "description": "null while counting takes too long"},
                         "bytes": _MAYBE,
                         "free": WHOLE,
-                        "containers": {**_LIST, "description": "Names of those that stop"},
-                        "down_s": {**_MAYBE, "description": "Seconds that they stop, about"},
+                        "containers": {**_LIST, "description": "Names of the containers that stop"},
+                        "down_s": {
+                            **_MAYBE,
+                            "description": "Estimated time that they are stopped, in seconds",
+                        },
                         "notes": _LIST,
                     },
                 }
@@ -807,9 +834,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "POST /v1/backups": {
         "body": {
             "type": "object",
-            "properties": {
-                "names": {"type": "array", "items": TEXT, "description": "All where it is missing"}
-            },
+            "properties": {"names": {"type": "array", "items": TEXT, "description": "All if it is missing"}},
         },
         "content": given("Backups"),
     },
@@ -824,8 +849,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                         "volume": TEXT,
                         "file": TEXT,
                         "bytes": WHOLE,
-                        "at": {"type": "number", "description": "When it was begun, unix seconds"},
-                        "sha256": {**TEXT, "description": "As noted beside it; empty where it is not"},
+                        "at": {"type": "number", "description": "When it was started, unix seconds"},
+                        "sha256": {**TEXT, "description": "As stored beside it; empty if it is not"},
                     },
                 },
             },
@@ -835,9 +860,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "body": {
             "type": "object",
             "properties": {
-                "volume": {**TEXT, "description": "Which one, where the section saves several"},
-                "file": {**TEXT, "description": "An archive; the newest in the folder where it is missing"},
-                "into": {**TEXT, "description": "A new volume that gets the files"},
+                "volume": {**TEXT, "description": "The volume, if the section saves several"},
+                "file": {**TEXT, "description": "An archive; the newest in the folder if it is missing"},
+                "into": {**TEXT, "description": "A new volume for the files"},
             },
             "additionalProperties": False,
         },
@@ -862,7 +887,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "properties": {
                 "sha256": {
                     **TEXT,
-                    "description": "Another one than what came has: 422, and nothing is handed over",
+                    "description": "If the received file has another one: 422, and the file is discarded",
                 },
                 "size": WHOLE,
             },

@@ -309,7 +309,7 @@ class Access:
                     )
                 if is_container:
                     raise AccessError(
-                        "containers are not let in (option allow_container_clients)", status=403
+                        "containers have no access (option allow_container_clients)", status=403
                     )
         origin = incoming.headers.get("origin")
         if origin is None or self.lists(origin):
@@ -317,7 +317,7 @@ class Access:
         # a reverse proxy may sit in front of the control socket, and its own pages may call through it
         if incoming.control and same_origin(origin, incoming.headers.get("host", "")):
             return
-        raise AccessError("pages of this Origin are not let in; expected one of `cors_origin`", status=403)
+        raise AccessError("pages of this Origin have no access; expected one of `cors_origin`", status=403)
 
     def bearer(self, incoming: Incoming) -> str:
         """The session that the request carries. Raises AccessError 401 and 429."""

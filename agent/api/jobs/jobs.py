@@ -336,7 +336,7 @@ class Jobs:
                 await work
         except TimeoutError as exc:
             why = f"no progress in {stall_s:g} s" if stall.expired() else f"not done in {LIMIT_S / 3600:g} h"
-            raise EngineError(f"{why}, the job was given up", retryable=True) from exc
+            raise EngineError(f"{why}, the job was stopped", retryable=True) from exc
 
     async def _work(self, job: Job, upload: _Upload | None) -> None:
         spec = job.spec
@@ -348,7 +348,7 @@ class Jobs:
             if not (major.isdigit() and minor.isdigit() and (int(major), int(minor)) >= spec.least_api):
                 least = ".".join(map(str, spec.least_api))
                 raise EngineError(
-                    f"{spec.kind} of {spec.title} takes an engine of API {least} or newer, this one has {text[:16]}"
+                    f"{spec.kind} of {spec.title} needs an engine with API {least} or newer, this one has {text[:16]}"
                 )
         # no deadline for the head: with the containerd store a pull sends nothing until its first MiB is there
         response = await self._engine.open(

@@ -115,7 +115,7 @@ class Transfer(ABC):
             await work
         except asyncio.CancelledError:
             # the task's last step, so swallowing the cancellation is safe
-            self.fail(ConflictError("the transfer was given up"))
+            self.fail(ConflictError("the transfer was stopped"))
         except (UcidockdError, SourceError) as exc:
             self.fail(exc)
         except Exception:
@@ -218,7 +218,7 @@ class Download(Transfer):
         self.check_error()
         if not self._window.start <= offset <= self._window.end:
             raise RequestError(
-                f"a part can begin at {self._window.start} to {self._window.end}; what came before is not kept",
+                f"a part can begin at {self._window.start} to {self._window.end}; earlier bytes are no longer kept",
                 status=416,
                 headers={"x-transfer-offset": str(self._window.start)},
             )
@@ -228,7 +228,7 @@ class Download(Transfer):
         RequestError 410.
         """
         if self._is_used:
-            raise RequestError("this link was used already: begin another transfer", status=410)
+            raise RequestError("this link was used already: start another transfer", status=410)
         self._is_used = True
 
     async def part(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:

@@ -300,7 +300,7 @@ class Upload(Transfer):
         """
         self.check_error()
         if self.state is State.OPEN and size is not None and size != self._taken:
-            raise RequestError(f"{self._taken} bytes came, not {size}", status=409)
+            raise RequestError(f"{self._taken} bytes were received, not {size}", status=409)
         # a part that is still open belongs to a client that has given up on it
         self._begin()
         async with self._one:
@@ -313,7 +313,8 @@ class Upload(Transfer):
         found = self._digest.hexdigest()
         if sha256 and sha256.lower() != found:
             wrong = RequestError(
-                f"the sha256 of what came is {found}, not {sha256[:64]}; it was not handed over", status=422
+                f"the sha256 of the received file is {found}, not {sha256[:64]}; it was not passed on",
+                status=422,
             )
             await self.abort(wrong)
             raise wrong

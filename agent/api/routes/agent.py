@@ -62,23 +62,21 @@ class StatusRoutes:
                 "/v1/status",
                 read("ucidockd", "status"),
                 self.status,
-                "Conditions of every resource, facts about the agent; in pages where it is long",
+                "Conditions of every resource and facts about the agent, in pages if that is long",
                 query={
-                    "after": (
-                        "The page from the first key past this one on: what `next` of the page before says"
-                    ),
-                    "limit": "Resources of this page at most",
+                    "after": ("Starts the page after this key: the `next` of the previous page"),
+                    "limit": "Maximum number of resources on the page",
                 },
-                answer=("A page of 256 KiB at most, in the order of keys; there is more where it has `next`"),
+                answer=("A page of at most 256 KiB, sorted by key; it has `next` if there are more"),
             ),
             get(
                 "/v1/status/stream",
                 read("ucidockd", "status"),
                 self.stream,
-                "The status and each change of it as server-sent events, resumable",
+                "The status and each change as server-sent events, resumable",
                 answer=(
-                    "`status` first (in pages as `GET /v1/status` gives them; only the last has an "
-                    "id, and no `next`), then a `change` each."
+                    "`status` first (in pages like those of `GET /v1/status`; only the last has an "
+                    "id and no `next`), then a `change` for each change."
                     f" {EVENT_STREAM}"
                 ),
             ),
@@ -86,28 +84,33 @@ class StatusRoutes:
                 "/v1/load",
                 read("ucidockd", "load"),
                 self.load,
-                "What each container takes now: processor, memory of its limit, network, restarts; takes a second",
+                "The load of each container: processor, memory and its limit, network, restarts; takes a second",
             ),
             get(
                 "/v1/load/{id}",
                 read("ucidockd", "load"),
                 self.load_of_one,
-                "What a container section's container took, a value a minute (null where nothing is known)",
-                query={"hours": "How far back, 24 at most"},
+                "The load of a section's container, one value per minute (null if it is not known)",
+                query={"hours": "How far back, at most 24"},
             ),
-            get("/v1/plan", read("ucidockd", "plan"), self.plan, "What would be done, and why"),
+            get(
+                "/v1/plan",
+                read("ucidockd", "plan"),
+                self.plan,
+                "The operations that a pass would start now, and why",
+            ),
             post(
                 "/v1/plan",
                 write("ucidockd", "preview"),  # WRITE, because it reads files that the text names
                 self.preview,
-                "What would be done, were staged changes or a given text committed; nothing is written",
+                "The plan if staged changes or a given text were committed; nothing is written",
                 body="json",
             ),
             post(
                 "/v1/reconcile",
                 write("ucidockd", "reconcile"),
                 self.reconcile,
-                "Do it now; answers when it and what was under way are ended",
+                "Applies the configuration now; answers when the pass and all operations have ended",
                 query={
                     "settle": f"Seconds that a started container has to run to count as started; 0 to {_SETTLE_MAX_S}"
                 },
@@ -118,7 +121,7 @@ class StatusRoutes:
                 self.prune,
                 "Removes images that nothing needs, and parts of the build cache; `dry_run` only shows them",
                 body="json",
-                answer="What goes or went with names and bytes, what stays and why; volumes are never touched",
+                answer="What is removed, with names and bytes, and what is kept and why; volumes are never touched",
             ),
             post(
                 "/v1/notify/test",
@@ -240,32 +243,32 @@ class AdoptionRoutes:
                 "Container sections as docker run lines or as a compose file",
                 query={
                     "format": "run (the default) or compose",
-                    "names": "Sections or Docker names with commas between them; all where it is missing",
+                    "names": "Sections or Docker names, separated by commas; all if it is missing",
                 },
             ),
             get(
                 "/v1/containers/{id}/diff",
                 read("ucidockd", "diff"),
                 self.diff,
-                "A container section (by its or by the Docker name) against what the engine shows",
+                "Compares a container section (by its own or its Docker name) with the engine",
             ),
             get(
                 "/v1/containers/{id}/describe",
                 read("ucidockd", "describe"),
                 self.describe,
-                "Everything about a container section: options and where they are from, conditions, networks, ports",
+                "Everything about a container section: options and their origin, conditions, networks, ports",
             ),
             get(
                 "/v1/containers/{id}/history",
                 write("ucidockd", "history"),  # WRITE, because the answer contains secrets
                 self.history,
-                "The settings that a container section had, newest first",
+                "The settings that a container section has had, newest first",
             ),
             post(
                 "/v1/containers/{id}/revert",
                 write("ucidockd", "revert"),
                 self.revert,
-                "Earlier settings as the section again: a preview, or committed",
+                "Restores earlier settings of a section: a preview, or committed",
                 body="json",
             ),
         ]
@@ -313,8 +316,8 @@ class AdoptionRoutes:
 
 _SUMMARIES = {
     DaemonAction.START: "Starts a dockerd that was stopped manually",
-    DaemonAction.STOP: "Stops dockerd; it stays down until it is started, or a reconcile is asked for",
-    DaemonAction.RESTART: "Restarts dockerd; containers keep running where live-restore allows it",
+    DaemonAction.STOP: "Stops dockerd until it is started again or a reconcile is requested",
+    DaemonAction.RESTART: "Restarts dockerd; containers keep running if live-restore allows it",
 }
 
 
@@ -340,7 +343,7 @@ class DaemonRoutes:
                 # WRITE, because it looks at paths that the caller names
                 write("ucidockd", "move_data_check"),
                 self.look_at_move,
-                "What a move of Docker's data to the folder `target` would do: sizes, what stops and for how long",
+                "Previews a move of Docker's data to the folder `target`: sizes, what stops and for how long",
                 body="json",
             ),
             post(
@@ -355,7 +358,7 @@ class DaemonRoutes:
                 "/v1/tls/clients",
                 write("ucidockd", "tls_client"),
                 self.client,
-                "A new client's certificates for dockerd's TLS: anyone who has them controls the router",
+                "Certificates for a new client of dockerd's TLS: anyone who has them controls the router",
                 body="json",
             ),
         ]
@@ -407,7 +410,7 @@ class TicketRoutes:
         # tickets are for WebSockets only: everywhere else a client can set the `Authorization` header
         rule = matching_socket(request.scope, path)
         if rule is None:
-            raise RequestError("path: expected that of a WebSocket, such as /v1/exec/<id>/ws", status=404)
+            raise RequestError("path: expected the path of a WebSocket, such as /v1/exec/<id>/ws", status=404)
         # check the right of the WebSocket's route, not of this one: a ticket must not give a reader a console
         if not await caller.may(rule.grant):
             raise AccessError("this session may not do that", status=403)
@@ -449,10 +452,10 @@ class MetricsRoutes:
             many(
                 "ucidockd_backup_last_success_timestamp_seconds",
                 "gauge",
-                "When a backup succeeded last, 0 for never.",
+                "Time of the last successful backup, 0 for never.",
                 last,
             ),
-            many("ucidockd_backup_failed", "gauge", "1 where the last backup failed.", failed),
+            many("ucidockd_backup_failed", "gauge", "1 if the last backup failed.", failed),
         ]
 
     def _controller(self) -> list[Metric]:
@@ -468,7 +471,7 @@ class MetricsRoutes:
             one(
                 "ucidockd_transfers_open",
                 "gauge",
-                "Transfers in parts that are not over.",
+                "Transfers in parts that have not ended.",
                 self._transfers.open,
             ),
         ]

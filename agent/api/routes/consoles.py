@@ -57,7 +57,7 @@ class ConsoleRoutes:
                 "/v1/containers/{id}/exec",
                 write("docker.container", "exec"),
                 self.open,
-                "Runs a command in a container; its console's id",
+                "Runs a command in a container; returns the id of its console",
                 body="json",
                 status=201,
             ),
@@ -68,7 +68,7 @@ class ConsoleRoutes:
                 "A console's output and exit code as server-sent events, resumable",
                 answer=(
                     "`output`: {stream, data in base64}; `exit`: {code, reason}; `gap`: output is "
-                    "gone. 204 once all was read."
+                    "lost. 204 once everything was read."
                     f" {EVENT_STREAM}"
                 ),
             ),
@@ -80,16 +80,16 @@ class ConsoleRoutes:
                 body="raw",
                 query={"eof": "1: the input ends with this body"},
                 status=204,
-                answer="It was taken",
+                answer="Accepted",
             ),
             post(
                 f"{_ID}/resize",
                 write("docker.exec", "resize"),
                 self.resize,
-                "The size of a console's terminal",
+                "Resizes a console's terminal",
                 body="json",
                 status=204,
-                answer="It has that size",
+                answer="Resized",
             ),
             delete(
                 _ID,
@@ -97,7 +97,7 @@ class ConsoleRoutes:
                 self.end,
                 "Kills a console's process",
                 status=204,
-                answer="It is killed",
+                answer="Killed",
             ),
             websocket(
                 f"{_ID}/ws",
@@ -268,7 +268,7 @@ async def wanted_raw(call: EngineCall, request: Request) -> bytes:
     for_tcp = "upgrade" in tokens and request.headers.getlist("upgrade") == ["tcp"]
     if not call.hijacks or not for_tcp or not connection.may_switch():
         raise RequestError(
-            "such an upgrade is not passed on: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
+            "this kind of upgrade is not supported: use /v1/containers/{id}/exec and /v1/exec/{id}/ws, or attach/ws",
             status=501,
             headers={"connection": "close"},
         )

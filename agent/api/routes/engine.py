@@ -122,13 +122,13 @@ class EngineRoutes:
             handler=handler,
             summary=call.summary,
             body="raw" if call.verb in ("POST", "PUT") else "none",
-            answer="As the engine answers, whose API description has the details",
+            answer="The engine's answer; its API reference has the details",
         )
 
     async def _pass(self, call: EngineCall, request: Request) -> Response:
         if call in BUILDKIT_CALLS:
             raise RequestError(
-                "BuildKit's sessions are not passed on: build with DOCKER_BUILDKIT=0, by POST /v1/builds, or on the "
+                "BuildKit's sessions are not supported: build with DOCKER_BUILDKIT=0, by POST /v1/builds, or on the "
                 "router's own Docker socket",
                 status=501,
                 headers={"connection": "close"},

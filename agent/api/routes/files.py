@@ -64,18 +64,18 @@ class FileRoutes:
                 "Unpacks a plain tar into a directory of a container",
                 query={
                     "path": "A directory in the container",
-                    "noOverwriteDirNonDir": "1: no file takes a directory's place, nor the other way",
+                    "noOverwriteDirNonDir": "1: never replace a directory by a file, or a file by a directory",
                     "copyUIDGID": "1: keep owners",
                 },
                 status=204,
-                answer="It is unpacked",
+                answer="Unpacked",
             ),
             get(
                 "/v1/images/get",
                 write("docker.image", "get"),
                 self.get_images,
-                "Images as `docker save` makes them",
-                query={"names": "An image; may stand several times"},
+                "Images in the format of `docker save`",
+                query={"names": "An image; may be repeated"},
             ),
         ]
 
@@ -157,7 +157,7 @@ class TransferRoutes:
                 "/v1/transfers",
                 create,
                 self.create,
-                "Begins a file in parts, into the engine (up) or out of it (down)",
+                "Starts the transfer of a file in parts, into the engine (up) or out of it (down)",
                 body="json",
                 status=201,
             ),
@@ -174,24 +174,26 @@ class TransferRoutes:
                 self.remove,
                 "Ends and forgets a transfer",
                 status=204,
-                answer="It is ended and forgotten",
+                answer="Ended and forgotten",
             ),
             put(
                 "/v1/transfers/{id}/{offset}",
                 create,
                 self.put_part,
-                "A part of an upload; what was taken already is passed over",
-                answer=("The part was taken. 409 with the header x-transfer-offset: it is not the next one"),
+                "Uploads a part; bytes that were received before are skipped",
+                answer=(
+                    "The part was received. 409 with the header x-transfer-offset if it is not the next one"
+                ),
             ),
             get(
                 "/v1/transfers/{id}/{offset}",
                 create,
                 self.get_part,
-                "A part of a download; the last 4 MiB can be asked for again",
+                "Downloads a part; the last 4 MiB can be requested again",
                 query={
-                    "length": "Bytes, 4194304 unless given: such a part can be asked for again; or all, from 0 once"
+                    "length": "Bytes, 4194304 by default: such a part can be requested again; `all`: once, from 0"
                 },
-                answer="The part; one that came whole and is shorter than asked for is the last",
+                answer="The part; a complete part that is shorter than requested is the last",
             ),
             post(
                 "/v1/transfers/{id}",

@@ -56,8 +56,8 @@ class JobRoutes:
                 self.stream,
                 "A job's progress and messages as server-sent events, resumable",
                 answer=(
-                    "`job`: the whole job, the newest only; `message`: a line of output, each once; "
-                    "`gap`: earlier ones are gone."
+                    "`job`: the whole job in its newest state; `message`: a line of output, each once; "
+                    "`gap`: earlier ones are no longer kept."
                     f" {EVENT_STREAM}"
                 ),
             ),
@@ -78,11 +78,11 @@ class JobRoutes:
                 self.build,
                 "Builds an image from a context sent as tar; answers with a job",
                 query={
-                    "t": "name:tag; may stand several times",
-                    "dockerfile": "Its path in the context",
+                    "t": "name:tag; may be repeated",
+                    "dockerfile": "Path of the Dockerfile in the context",
                     "target": "The stage to build",
                     "platform": "os/architecture",
-                    "networkmode": "Network of the steps",
+                    "networkmode": "Network of the build steps",
                     "nocache": "1: use no cache",
                     "pull": "1: pull the base images again",
                     "buildargs": "JSON object of texts",
@@ -163,21 +163,21 @@ class UpdateRoutes:
                 "/v1/updates/check",
                 write("ucidockd", "updates_check"),  # WRITE, because it contacts registries
                 self.check,
-                "Asks the registries now whether tags name newer images, and answers when they have been asked",
+                "Asks the registries now for newer images, and answers when all have been asked",
                 body="json",
             ),
             post(
                 "/v1/update",
                 write("ucidockd", "update"),
                 self.update,
-                "Replaces containers by ones of the newest images; answers when that is done, or waits for something",
+                "Updates containers to the newest images; answers when that is done, or has to wait",
                 body="json",
             ),
             post(
                 "/v1/rollback",
                 write("ucidockd", "rollback"),
                 self.rollback,
-                "Takes a container back to the image before, and answers when that is done",
+                "Takes a container back to its previous image, and answers when that is done",
                 body="json",
             ),
         ]

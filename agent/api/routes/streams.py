@@ -39,7 +39,7 @@ _LOG_FORMATS = (*_FORMATS, "frames")
 _FRAMES = "application/vnd.docker.multiplexed-stream"
 _NDJSON, _TEXT = "application/x-ndjson", "text/plain; charset=utf-8"
 _LOG_WORDS = {
-    "follow": "1: continue, also with the container that replaces it",
+    "follow": "1: follow the output, also that of a container that replaces it",
     "since": "Seconds since 1970, RFC 3339, or a duration back from now such as 10m",
     "until": "The same",
     "tail": "Last lines, or all",
@@ -47,7 +47,7 @@ _LOG_WORDS = {
     "stdout": "1: only standard output",
     "stderr": "1: only standard error",
     "grep": "Only lines that contain this text, in upper or lower case; reads at most 64 MiB of output",
-    "download": "1: as a file to be saved",
+    "download": "1: as a file to save",
 }
 
 
@@ -77,7 +77,7 @@ class StreamRoutes:
                 self.merged_logs,
                 "The output of several containers, merged by time: text, ndjson or server-sent events",
                 query={
-                    "containers": f"Names, ids or sections with commas between them, {CONTAINERS_MAX} at most",
+                    "containers": f"Names, ids or sections, separated by commas; at most {CONTAINERS_MAX}",
                     **_LOG_WORDS,
                     "format": "text, ndjson or sse; the latter two give container, time, stream and text",
                 },
@@ -100,7 +100,7 @@ class StreamRoutes:
                 "The engine's events and our own operations in one stream, resumable",
                 query={"since": "Seconds", "until": "Seconds", "filters": "The engine's filters, JSON"},
                 answer=(
-                    "`engine`: the engine's; `change`: our status; `gap`: some of these are gone."
+                    "`engine`: the engine's; `change`: our status; `gap`: some of these are no longer kept."
                     f" {EVENT_STREAM}"
                 ),
             ),

@@ -32,30 +32,30 @@ class VolumeRoutes:
                 write("ucidockd", "volume_list"),
                 self.list,
                 "The entries of a folder of a volume",
-                query={"path": "The folder; the volume's root where it is missing"},
+                query={"path": "The folder; the volume's root if it is missing"},
             ),
             get(
                 "/v1/volumes/{id}/archive",
                 write("docker.container", "get_archive"),
                 self.get,
                 "A volume, or a file or folder of it, as tar",
-                query={"path": "A file or folder; all of the volume where it is missing", "stop": stop},
+                query={"path": "A file or folder; the whole volume if it is missing", "stop": stop},
             ),
             put(
                 "/v1/volumes/{id}/archive",
                 write("docker.container", "put_archive"),
                 self.put,
-                "A plain tar into a volume: over what is there, in the place of it, or as a new volume",
+                "Unpacks a plain tar into a volume: over its files, in place of them, or as a new volume",
                 query={
                     "path": "A folder of the volume to unpack into; not with replace or create",
                     "stop": stop,
                     "replace": (
-                        "1: the archive takes the place of all files, once it has arrived completely; the managed"
+                        "1: the archive replaces all files once it has arrived completely; the managed"
                         " containers that mount the volume stop and start for that"
                     ),
-                    "create": "1: the volume must not exist yet; it is removed again where the archive is damaged",
+                    "create": "1: the volume must not exist yet; it is removed again if the archive is damaged",
                 },
-                answer="It is unpacked; `members`: how many files, folders and links that were",
+                answer="Unpacked; `members`: the number of files, folders and links",
             ),
         ]
 
@@ -95,7 +95,7 @@ class BackupRoutes:
                 "/v1/backups",
                 read("ucidockd", "backup_list"),
                 self.list_all,
-                "The backup sections, how their last backups ended, and what is being done",
+                "The backup sections, how their last backups ended, and the work in progress",
             ),
             get(
                 "/v1/backups/{id}",
@@ -107,7 +107,7 @@ class BackupRoutes:
                 "/v1/backups",
                 write("ucidockd", "backup_run"),
                 self.run,
-                "Begins to make backups now",
+                "Starts backups now",
                 body="json",
                 status=202,
             ),
@@ -115,7 +115,7 @@ class BackupRoutes:
                 "/v1/backups/{id}/restore",
                 write("ucidockd", "backup_restore"),
                 self.restore,
-                "Begins to restore a volume from an archive: all of its files, or none",
+                "Starts to restore a volume from an archive: all of its files, or none",
                 body="json",
                 status=202,
             ),

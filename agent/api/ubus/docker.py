@@ -118,7 +118,7 @@ def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, 
         # a compressed archive of a few KiB may unpack to gigabytes, on the router's flash
         if not is_plain_tar(data):
             raise RequestError(
-                "body: expected a plain tar archive; a compressed one is not taken", status=415
+                "body: expected a plain tar archive; compressed archives are not accepted", status=415
             )
         return data, "application/x-tar"
     if call.output is Output.EXEC:
@@ -206,7 +206,7 @@ def failure(code: int, message: str) -> dict[str, Any]:
 
 
 _OVERSIZE = failure(500, f"{TOO_LARGE}; ask for less, or use the HTTP interface")
-_TAR_REFUSED = "a tar archive does not go through ubus; use the HTTP interface"
+_TAR_REFUSED = "ubus cannot carry a tar archive; use the HTTP interface"
 
 
 class DockerObjects:
@@ -219,7 +219,7 @@ class DockerObjects:
         self._ttyd = ttyd
         self._versions = EngineVersions(engine)
         self._shares = Shares(
-            what="calls to the engine are under way",
+            what="calls to the engine are in progress",
             room=UNDER_WAY,
             readers=UNDER_WAY_OF_READERS,
             each=UNDER_WAY_OF_A_READER,

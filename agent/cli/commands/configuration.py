@@ -7,11 +7,9 @@ from agent.cli.commands.row import EITHER, FILES, NAME, USAGE, USUAL, Command, a
 
 _IMPORT = (
     option("--folder", metavar="DIR", help="the folder that relative paths start from"),
-    flag("--commit", help="write the sections; without, they are only shown"),
+    flag("--commit", help="write the sections; otherwise they are only shown"),
 )
-_EXPORTED = argument(
-    "NAME", dest="names", nargs="*", help="sections or Docker names; all where none is given"
-)
+_EXPORTED = argument("NAME", dest="names", nargs="*", help="sections or Docker names; all by default")
 
 COMMANDS = (
     Command(
@@ -28,10 +26,10 @@ COMMANDS = (
             ("ucidockd check", "Check what is committed."),
             ("ucidockd check --staged", "Check it as it would be after `uci commit`."),
             ("ucidockd check --strict ./containers", "Check a file, and fail on warnings too."),
-            ("uci export containers | ucidockd check -", "Check what another program writes."),
+            ("uci export containers | ucidockd check -", "Check the output of another program."),
             (
                 "ucidockd check --offline --strict router/containers",
-                "In CI: whatever runs on this machine does not count.",
+                "In CI: ignore what runs on this machine.",
             ),
         ),
         exit_codes=((0, "no errors"), (1, "there are errors, with --strict also warnings"), USAGE),
@@ -133,7 +131,7 @@ COMMANDS = (
     Command(
         name="history",
         group="Configuration",
-        summary="Show the settings that a section had, or go back to them",
+        summary="Show the settings that a section has had, or go back to them",
         description=(
             "Shows the last versions of a container section that were applied, newest first, and which options each"
             " changed. With --revert the settings of a version are written to /etc/config/containers again; the agent"
@@ -171,9 +169,9 @@ COMMANDS = (
                 "--section",
                 metavar="SECTION",
                 default="",
-                help="name of the section (made of the Docker name)",
+                help="name of the section (derived from the Docker name)",
             ),
-            flag("--commit", help="write it; without, it is only shown"),
+            flag("--commit", help="write it; otherwise it is only shown"),
             flag("--show-secrets", help="show environment values"),
         ),
         common=EITHER,
@@ -223,7 +221,7 @@ COMMANDS = (
                 dest="profiles",
                 action="append",
                 default=[],
-                help="a profile that is wanted",
+                help="a profile to import",
             ),
             *_IMPORT,
         ),

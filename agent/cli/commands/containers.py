@@ -29,14 +29,14 @@ COMMANDS = (
         name="status",
         group="What runs",
         summary="Show the state of each section",
-        description="Shows what became of each section: whether it is as declared, whether its container runs, and why not.",
+        description="Shows the state of each section: whether it is as declared, whether its container runs, and why not.",
         examples=(
             ("ucidockd status", "Everything."),
             (
                 "ucidockd status web --load",
-                "One section, with the processors and memory that its container takes.",
+                "One section, with the processor and memory use of its container.",
             ),
-            ("ucidockd status --problems", "What needs attention comes first."),
+            ("ucidockd status --problems", "Sections that need attention come first."),
             ("ucidockd status --watch", "Follow changes until `q` or Ctrl-C."),
         ),
         exit_codes=USUAL,
@@ -44,8 +44,8 @@ COMMANDS = (
         arguments=(argument("NAME", dest="names", nargs="*", help="only these sections or Docker names"),),
         options=(
             flag("--watch", help="follow changes; space and b turn pages, q ends it"),
-            flag("--problems", help="what needs attention first"),
-            flag("--load", help="what each container takes of processors and memory; takes a second"),
+            flag("--problems", help="sections that need attention first"),
+            flag("--load", help="processor and memory use of each container; takes a second"),
             option("--stack", metavar="STACK", default="", help="only this stack's sections"),
             choice(
                 "--state",
@@ -82,7 +82,7 @@ COMMANDS = (
             ("uci commit containers; ucidockd wait", "Until the agent has applied everything."),
             ("ucidockd wait db --for healthy --timeout 2m", "Until the health check of `db` passes."),
         ),
-        exit_codes=(*USUAL, (5, "the time is over; the output says what is missing")),
+        exit_codes=(*USUAL, (5, "timed out; the output says what is missing")),
         handler="agent.cli.actions:wait",
         arguments=(NAMES._replace(settings={**NAMES.settings, "nargs": "*"}),),
         options=(
@@ -102,10 +102,10 @@ COMMANDS = (
         group="Containers",
         summary="Start containers, and declare that they run",
         description=(
-            "Starts containers. For a declared one, `option state` and `option enabled` are taken out of its section and"
-            " committed, so that it stays started, and the command waits until the agent has started it. One whose"
-            " section wants it to run already, and that was stopped with docker or has failed, is tried again. A"
-            " container that is not declared is started on the engine."
+            "Starts containers. For a declared container, `option state` and `option enabled` are removed from its"
+            " section and the change is committed, so that it stays started; the command waits until the agent has"
+            " started it. A container that is declared to run, but was stopped with docker or has failed, is started"
+            " again. A container that is not declared is started on the engine."
         ),
         examples=(
             ("ucidockd start web", "Start it, also after a reboot."),
@@ -122,9 +122,9 @@ COMMANDS = (
         group="Containers",
         summary="Stop containers, and declare that they are stopped",
         description=(
-            "Stops containers. For a declared one, `option state 'stopped'` is written to its section and committed, so"
-            " that it stays stopped, and the command waits until the agent has stopped it. A container that is not"
-            " declared is stopped on the engine."
+            "Stops containers. For a declared container, `option state 'stopped'` is written to its section and"
+            " committed, so that it stays stopped; the command waits until the agent has stopped it. A container that"
+            " is not declared is stopped on the engine."
         ),
         examples=(
             ("ucidockd stop web", "Stop it until `ucidockd start web`, also after a reboot."),
@@ -157,8 +157,8 @@ COMMANDS = (
         group="Containers",
         summary="Run a command in a container",
         description=(
-            "Runs a command in a running container. With -it it gets this terminal, keys and size included. Without a"
-            " command, in a terminal, a shell is started."
+            "Runs a command in a running container. With -it it uses this terminal, including keys and size. Without a"
+            " command, in a terminal, it starts a shell."
         ),
         examples=(
             ("ucidockd exec -it web sh", "A shell in the container."),
@@ -166,14 +166,14 @@ COMMANDS = (
             ("ucidockd exec -i db psql -U app <dump.sql", "With input from a file."),
         ),
         exit_codes=(
-            (0, "the command ended with 0; any other exit code of the command is ours too"),
+            (0, "the command ended with 0; any other exit code of the command is passed on"),
             FAILED,
             USAGE,
         ),
         handler="agent.cli.exec:execute",
         arguments=(NAME,),
         options=(
-            flag("-i", "--interactive", help="pass our input on"),
+            flag("-i", "--interactive", help="pass standard input on"),
             flag("-t", "--tty", help="give it a terminal"),
             option("-u", "--user", metavar="USER", default="", help="user, or user:group"),
             option(
@@ -210,19 +210,19 @@ COMMANDS = (
         words={"--lines": "`--tail N`", "--details": "`--json` has the time and the stream of each line"},
         arguments=(NAMES,),
         options=(
-            flag("-f", "--follow", help="continue with what comes, also of the container that replaces it"),
+            flag("-f", "--follow", help="follow new output, also that of a container that replaces it"),
             option("-n", "--tail", metavar="N", default="all", help="the last N lines only"),
             flag("-t", "--timestamps", help="the time before each line"),
             option("--since", metavar="TIME", default="", help="10m, seconds since 1970 or an RFC 3339 time"),
-            option("--until", metavar="TIME", default="", help="the same, where to end"),
+            option("--until", metavar="TIME", default="", help="the same, for the end"),
             option(
                 "--grep",
                 metavar="REGEX",
                 default="",
-                help="only lines that match; `(?i)` at its begin ignores case",
+                help="only lines that match; `(?i)` at its start ignores case",
             ),
-            flag("--failed", help="the last lines of its container that failed"),
-            flag("--raw", help="as it is, control characters too"),
+            flag("--failed", help="the last lines of the container that failed"),
+            flag("--raw", help="unchanged, including control characters"),
         ),
         common=ALL,
     ),
@@ -250,17 +250,17 @@ COMMANDS = (
     Command(
         name="update",
         group="Containers",
-        summary="Replace containers by ones of the newest images",
+        summary="Update containers to the newest images",
         description=(
-            "Pulls the images of these sections and replaces the containers whose image is another one now, dependencies"
-            " first. A new container that does not stay up, or does not become healthy, is removed, and the old one runs"
-            " on; what the new one printed last is shown. Without a name all of which something newer is known are shown,"
-            " and updated once you agree. A tag that moves replaces nothing by itself, see `option update`."
+            "Pulls the images of these sections and replaces the containers whose image has changed, dependencies first."
+            " If a new container does not stay up or does not become healthy, it is removed, the old one keeps running,"
+            " and the last output of the new one is shown. Without a name, all containers with a newer image are shown,"
+            " and updated after a confirmation. A moved tag alone does not replace a container; see `option update`."
         ),
         examples=(
             ("ucidockd update web", "Update the container of section `web`."),
             ("ucidockd update --check", "Ask the registries what is newer; nothing is pulled."),
-            ("ucidockd update --yes", "Update all of which something newer is known."),
+            ("ucidockd update --yes", "Update all that have a newer image."),
         ),
         exit_codes=((0, "done, or nothing is newer"), (1, "one failed, or waits"), USAGE),
         handler="agent.cli.plan:update",
@@ -274,18 +274,18 @@ COMMANDS = (
     Command(
         name="rollback",
         group="Containers",
-        summary="Take a container back to the image before",
+        summary="Take a container back to its previous image",
         description=(
             "Replaces the container by one of the image that it ran before its last update. The image is pulled by its"
-            " digest if it is gone. The container stays on it, pinned, until its section changes or an update is asked"
-            " for. Volumes keep what is in them, unless `--with-data` puts back what `option backup_before_update` saved"
-            " before the update; what was written since is lost then."
+            " digest if it was removed. The container is pinned to it until its section changes or an update is"
+            " requested. Volumes keep their files, unless `--with-data` restores what `option backup_before_update`"
+            " saved before the update; files written since are lost then."
         ),
         examples=(("ucidockd rollback web", "Back to the image that `web` ran before its last update."),),
         exit_codes=((0, "done"), (1, "it failed, or waits"), USAGE),
         handler="agent.cli.plan:rollback",
         arguments=(NAME._replace(help="a container section, or its Docker name"),),
-        options=(flag("--with-data", help="put the data back too that was saved before the update"),),
+        options=(flag("--with-data", help="also restore the data that was saved before the update"),),
         common=EITHER,
     ),
     Command(
@@ -293,16 +293,17 @@ COMMANDS = (
         group="Containers",
         summary="Remove images that nothing needs",
         description=(
-            "Shows which images can go and how much space that gives back, and removes them once you agree. An image"
-            " stays while a section names it (a disabled or waiting one too), a rollback needs it, or any container was"
-            " made of it. Volumes are never removed. `option prune_images` of the agent section does this on a schedule."
+            "Shows which images can be removed and how much space that frees, and removes them after a confirmation. An"
+            " image is kept while a section names it (even a disabled or waiting one), a rollback needs it, or a"
+            " container was created from it. Volumes are never removed. `option prune_images` of the agent section does"
+            " this on a schedule."
         ),
         examples=(
             ("ucidockd prune --dry-run --images unused", "What could go, what stays and why."),
             ("ucidockd prune --images unused", "The same, and remove it after a question."),
             (
                 "ucidockd prune --yes --older 7d --build-cache",
-                "Without a question; what was needed within a week stays.",
+                "Without a question; images that were needed within a week stay.",
             ),
         ),
         exit_codes=((0, "done, or nothing to do"), (1, "an error, or something could not be removed"), USAGE),
@@ -319,10 +320,13 @@ COMMANDS = (
             choice(
                 "--images",
                 choices=("dangling", "unused"),
-                help="without a name, or all that nothing needs (as the agent section says, else dangling)",
+                help="without a name, or all that nothing needs (as in the agent section, else dangling)",
             ),
             option(
-                "--older", metavar="TIME", default="", help="only what nothing needed for so long: 12h, 7d"
+                "--older",
+                metavar="TIME",
+                default="",
+                help="only images that nothing has needed for this long: 12h, 7d",
             ),
             flag("--build-cache", help="the build cache too"),
             flag("--dry-run", help="only show it"),

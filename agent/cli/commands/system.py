@@ -45,12 +45,11 @@ COMMANDS = (
         group="Data",
         summary="Write a volume to a tar file",
         description=(
-            "Writes a volume, or a file or folder of it, to a tar file. The file appears only once it is complete and was"
-            " found whole. A program that writes meanwhile may leave the copy half-way between two states: use --stop for"
-            " databases."
+            "Writes a volume, or a file or folder of it, to a tar file. The file appears only when it is complete. If a"
+            " program writes to the volume meanwhile, the copy may be inconsistent: use --stop for databases."
         ),
         examples=(
-            ("ucidockd volume get data data.tar --stop", "Stop what mounts it, copy it, start it again."),
+            ("ucidockd volume get data data.tar --stop", "Stop its containers, copy it, start them again."),
             ("ucidockd volume get data - | ssh nas 'cat >data.tar'", "Send it to another machine."),
         ),
         exit_codes=USUAL,
@@ -67,10 +66,9 @@ COMMANDS = (
         group="Data",
         summary="Unpack a tar file into a volume",
         description=(
-            "Unpacks a tar file, also one that gzip packed, into a volume, over what is there. With --replace the archive"
-            " takes the place of all files of the volume: it goes into a temporary volume first, so that a damaged"
-            " archive costs nothing, and the managed containers that mount the volume stop only for the moment of the"
-            " exchange."
+            "Unpacks a tar file, which may be compressed with gzip, into a volume, over its files. With --replace the"
+            " archive replaces all files of the volume: it goes into a temporary volume first, so that a damaged archive"
+            " does no harm, and the managed containers that mount the volume stop only for the moment of the exchange."
         ),
         examples=(
             ("ucidockd volume put data data.tar --replace", "Put a volume back as it was."),
@@ -83,7 +81,7 @@ COMMANDS = (
         options=(
             option("--path", metavar="PATH", help="a folder of the volume to unpack into"),
             flag("--replace", help="replace all files of the volume, or none"),
-            flag("--create", help="make the volume, which must not exist"),
+            flag("--create", help="create the volume, which must not exist"),
             _STOP_FOR_COPY,
         ),
         common=("config-dir", "override-dir", "socket"),
@@ -96,9 +94,9 @@ COMMANDS = (
             "Copies images, containers and volumes from `data_root` to an empty folder, sets `data_root`, and starts the"
             " same engine there. It first shows how much there is to copy, which containers stop and for how long, and"
             " asks. Containers keep running while the first copy is made, and stop only for what changed since. The copy"
-            " is compared with the data before it is used. If anything fails, the old data is used again. To continue a"
-            " move that was cut short, give the same command again. The old data stays until you remove it; the command"
-            " for that is shown at the end."
+            " is compared with the data before it is used. If anything fails, the old data is used again. To continue an"
+            " interrupted move, run the same command again. The old data stays until you remove it; the command for that"
+            " is shown at the end."
         ),
         examples=(
             ("ucidockd move-data --check /mnt/sda1/docker", "What the move would do."),
@@ -123,14 +121,14 @@ COMMANDS = (
         summary="Make backups now, or list them",
         description=(
             "Makes the backups of `config backup` sections now and waits for them. Each archive is read back and compared"
-            " before it counts. With --list it shows how the last ones ended and which archives there are.\n"
+            " before it counts. With --list it shows the last results and the archives.\n"
             "A section such as `config backup 'nightly'` has `list section 'db'`, `option target '/mnt/sda1/backups'` and"
             " `option schedule 'daily'`."
         ),
         examples=(
             ("ucidockd backup", "Make all of them."),
             ("ucidockd backup nightly", "Make one."),
-            ("ucidockd backup --list", "Show what there is."),
+            ("ucidockd backup --list", "Show results and archives."),
         ),
         exit_codes=USUAL,
         handler="agent.cli.data:backup",
@@ -143,25 +141,25 @@ COMMANDS = (
         group="Data",
         summary="Put a volume back from a backup",
         description=(
-            "Gives a volume the files of an archive: the newest of the backup section, or the one that you name. They go"
-            " into a temporary volume first, so that a damaged archive changes nothing; the managed containers that mount"
-            " the volume stop only for the moment of the exchange. With --into a new volume gets the files."
+            "Restores the files of a volume from an archive: the newest of the backup section, or the one that you name."
+            " They go into a temporary volume first, so that a damaged archive changes nothing; the managed containers"
+            " that mount the volume stop only for the moment of the exchange. With --into the files go into a new volume."
         ),
         examples=(
             ("ucidockd restore nightly --volume data", "The newest archive of volume `data`."),
             (
                 "ucidockd restore nightly --from old.tar --into data_old",
-                "An older one, beside what there is.",
+                "An older one, into a new volume.",
             ),
-            ("restic dump latest data.tar | ucidockd restore nightly --from -", "From a command's archive."),
+            ("restic dump latest data.tar | ucidockd restore nightly --from -", "An archive from a command."),
         ),
         exit_codes=USUAL,
         handler="agent.cli.data:restore",
         arguments=(argument("NAME", dest="name", help="a backup section"),),
         options=(
-            option("--volume", metavar="VOLUME", help="which volume, where the section saves several"),
+            option("--volume", metavar="VOLUME", help="the volume, if the section saves several"),
             option("--from", dest="source", metavar="FILE", help="an archive; `-` is the standard input"),
-            option("--into", metavar="VOLUME", help="make this new volume and leave the old one as it is"),
+            option("--into", metavar="VOLUME", help="create this volume and leave the old one as it is"),
         ),
         common=_AGENT_ONLY,
     ),
@@ -253,14 +251,14 @@ COMMANDS = (
         summary="Write the certificates that a remote docker needs",
         description=(
             "Makes a client's certificate for dockerd's TLS and writes what `docker --tlsverify` needs to a new folder."
-            " Whoever has this folder controls the router."
+            " Anyone who has this folder controls the router."
         ),
         examples=(("ucidockd tls client laptop", "Write ./laptop with ca.pem, cert.pem and key.pem."),),
         exit_codes=USUAL,
         handler="agent.cli.system:tls_client",
         arguments=(argument("NAME", dest="name", help="letters, digits and . _ @ -"),),
         options=(
-            option("--out", metavar="DIR", help="folder to be made (./NAME)"),
+            option("--out", metavar="DIR", help="folder to create (./NAME)"),
             option("--days", metavar="N", type=number, default=730, help="how long it is valid (730)"),
         ),
         common=(*FILES, "state-dir", "json"),
