@@ -184,30 +184,40 @@ BY_NAME = {flag.name: flag for flag in FLAGS}
 BY_LETTER = {flag.short: flag for flag in FLAGS if flag.short}
 
 
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?-([^{}$]*))?\})")
-_SUBSTITUTION = re.compile(r"\$\(([^()]*)\)|`([^`]*)`")
+_NAMED = re.compile(r"\$([A-Za-z_]\w*)")
+_BRACED = re.compile(r"([A-Za-z_]\w*)(?:(:?[-=?+])(.*))?", re.DOTALL)
+_SPECIAL = re.compile(r"\$[0-9@*#?$!-]")
 _ENDS = ";&|\n()"
+_REDIRECT = re.compile(r"(?:&>>?|>[>|]?&?|<(?=[ \t]))[ \t]*")
 _ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=")
+# In Windows' shells `^` and "`" at the end of a line continue it. A comment behind a backslash breaks a line in a shell;
+# its author meant it to continue.
+_CONTINUED = re.compile(r"[ \t](?:\\[ \t]+#[^\n]*|(?:\\|\^|`)[ \t]*)\n|\\\n")
+_UNSEEN = {0xFEFF: None, 0x200B: None, 0xA0: " "}  # what web pages and editors put between words
+_DOUBLE, _SINGLE = '"\u201c\u201d\u201e', "'\u2018\u2019"  # also as web pages set them
+_WHOLE = ("PWD", "HOME")  # a folder is one word, whatever it is called
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word. `unresolved`: the part that only a shell could replace, as it was written."""
+    """One word. `unresolved`: the part that only a shell could replace, as it was written. `redirect`: it is a `>file`."""
 
     text: str
     unresolved: str = ""
+    redirect: bool = False
 
 
 class _Splitter:
     def __init__(self, text: str, variables: Mapping[str, str]) -> None:
-        # in Windows' shells `^` and "`" at the end of a line continue it
-        self.text = re.sub(r"[ \t](?:\\|\^|`)[ \t]*\r?\n", " ", text.replace("\r\n", "\n"))
-        self.text = re.sub(r"\\\n", "", self.text)
+        text = _joined(text.replace("\r\n", "\n").translate(_UNSEEN))
+        # cmd.exe's way to say `$PWD`
+        self.text = re.sub("%cd%", lambda _: variables.get("PWD", "%cd%"), text, flags=re.IGNORECASE)
         self.variables = variables
         self.at = 0
         self.commands: list[list[Word]] = [[]]
         self.word: str | None = None
         self.unresolved = ""
+        self.redirect = ""
 
     def run(self) -> list[list[Word]]:
         text = self.text
@@ -216,6 +226,8 @@ class _Splitter:
             # a `#` inside a word does not start a comment, as in `image#1`
             if char == "#" and self.word is None:
                 self.at = end if (end := text.find("\n", self.at)) >= 0 else len(text)
+            elif self._begins_redirect():
+                self._redirect()
             elif char in _ENDS:
                 self._end_word()
                 self.at += 1
@@ -229,39 +241,52 @@ class _Splitter:
         self._end_word()
         return [command for command in self.commands if command]
 
+    def _begins_redirect(self) -> bool:
+        """`>` elsewhere is of a placeholder (`<path>`), and at the start of a line a prompt."""
+        if not _REDIRECT.match(self.text, self.at) or not self.commands[-1]:
+            return False
+        return self.word is None or self.word.isdigit()
+
+    def _redirect(self) -> None:
+        found = _REDIRECT.match(self.text, self.at)
+        assert found is not None
+        self.redirect = (self.word or "") + found[0].strip()
+        self.word, self.at = "", found.end()
+
     def _end_word(self) -> None:
         if self.word is not None:
-            self.commands[-1].append(Word(self.word, self.unresolved))
-        self.word, self.unresolved = None, ""
+            text = f"{self.redirect} {self.word}".replace("& ", "&").strip() if self.redirect else self.word
+            self.commands[-1].append(Word(text, self.unresolved, bool(self.redirect)))
+        self.word, self.unresolved, self.redirect = None, "", ""
 
     def _add(self, text: str) -> None:
         self.word = (self.word or "") + text
 
     def _piece(self, char: str) -> None:
         # within single quotes nothing is special, not even a backslash (POSIX shell, 2.2.2)
-        if char == "'":
-            end = self.text.find("'", self.at + 1)
+        if char == "'" or (char in _SINGLE and not (self.word or "")[-1:].isalnum()):
+            end = _next_of("'" if char == "'" else _SINGLE, self.text, self.at + 1)
             if end < 0:
                 raise ValueError("a single quote is not closed")
             self._add(self.text[self.at + 1 : end])
             self.at = end + 1
-        elif char == '"':
-            self._double()
+        elif char in _DOUBLE:
+            self._double('"' if char == '"' else _DOUBLE)
         elif char == "\\":
             self._add(self.text[self.at + 1 : self.at + 2])
             self.at += 2
         elif char in "$`":
-            self._expand()
+            self._expand(quoted=False)
         else:
             self._add(char)
             self.at += 1
 
-    def _double(self) -> None:
+    def _double(self, closing: str) -> None:
         self._add("")
         self.at += 1
         while self.at < len(self.text):
             char = self.text[self.at]
-            if char == '"':
+            if char in closing:
                 self.at += 1
                 return
             # in double quotes a backslash before any other character is literal (POSIX shell, 2.2.3)
@@ -269,31 +294,102 @@ class _Splitter:
                 self._add(self.text[self.at + 1])
                 self.at += 2
             elif char in "$`":
-                self._expand()
+                self._expand(quoted=True)
             else:
                 self._add(char)
                 self.at += 1
         raise ValueError("a double quote is not closed")
 
-    def _expand(self) -> None:
-        found = _VARIABLE.match(self.text, self.at)
-        if found:
-            name, value = found[1] or found[2], None
-            value = self.variables.get(name)
-            if value is None and found[3] is not None:
-                value = found[3]
-        else:
-            found = _SUBSTITUTION.match(self.text, self.at)
-            if not found:
-                self._add(self.text[self.at])
-                self.at += 1
-                return
-            # nothing is executed, but `$(pwd)` is the folder, which may be known
-            value = self.variables.get("PWD") if (found[1] or found[2] or "").strip() == "pwd" else None
-        self.at = found.end()
-        self._add(found[0] if value is None else value)
+    def _expand(self, *, quoted: bool) -> None:
+        end = _end_of_expansion(self.text, self.at)
+        written = self.text[self.at : end]
+        self.at = end
+        if len(written) == 1:  # it stands for itself, unless its end is missing
+            self._add(written)
+            if self.text[end : end + 1] in ("{", "("):
+                self.unresolved = self.unresolved or written
+            return
+        value = self._value(written)
         if value is None:
-            self.unresolved = self.unresolved or found[0]
+            self._add(written)
+            self.unresolved = self.unresolved or written
+        elif quoted or any(name in written for name in _WHOLE) or "pwd" in written:
+            self._add(value)
+        else:
+            # unquoted, what a variable holds is split into words, and is none where it is empty
+            for number, part in enumerate(value.split()):
+                if number:
+                    self._end_word()
+                self._add(part)
+
+    def _value(self, written: str) -> str | None:
+        """What a shell would put in place of `$...`; None where only a shell knows."""
+        if written[0] == "`" or (written.startswith("$(") and not written.startswith("$((")):
+            command = written[1:-1].removeprefix("(").strip()
+            # nothing is run, but `$(pwd)` is the folder, which may be known, and a comment does nothing
+            return "" if command.startswith("#") else self.variables.get("PWD") if command == "pwd" else None
+        if written.startswith("${"):
+            found = _BRACED.fullmatch(written[2:-1])
+            return self._braced(found[1], found[2] or "", found[3] or "") if found else None
+        return self.variables.get(written[1:])
+
+    def _braced(self, name: str, operator: str, argument: str) -> str | None:
+        value = self.variables.get(name)
+        # with a colon an empty value counts as none
+        if value == "" and operator.startswith(":"):
+            value = None
+        if operator[-1:] in ("-", "="):
+            return self._text(argument) if value is None else value
+        if operator.endswith("+"):
+            return None if value is None else self._text(argument)
+        return value
+
+    def _text(self, text: str) -> str | None:
+        """A default value, in which there may be variables again."""
+        text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+        made, at = "", 0
+        while at < len(text):
+            end = _end_of_expansion(text, at) if text[at] in "$`" else at + 1
+            value = text[at:end] if end == at + 1 else self._value(text[at:end])
+            if value is None:
+                return None
+            made, at = made + value, end
+        return made
+
+
+def _joined(text: str) -> str:
+    """Lines that are continued as one, without the prompts that a shell shows before those."""
+    behind = [text[found.end() :] for found in _CONTINUED.finditer(text)]
+    prompted = behind and all(re.match(r"[ \t]*>[ \t]", rest) for rest in behind)
+    if prompted and (len(behind) > 1 or re.match(r"\s*\S*[#$%][ \t]", text)):
+        text = re.sub(rf"({_CONTINUED.pattern})[ \t]*>[ \t]", r"\1", text)
+    return _CONTINUED.sub(lambda found: "" if found[0] == "\\\n" else " ", text)
+
+
+def _next_of(characters: str, text: str, at: int) -> int:
+    return min((found for char in characters if (found := text.find(char, at)) >= 0), default=-1)
+
+
+def _end_of_expansion(text: str, start: int) -> int:
+    """Behind the `$NAME`, `${...}`, `$(...)` or "`...`" at `start`; behind one character where there is none."""
+    if text[start] == "`":
+        end = text.find("`", start + 1)
+        return end + 1 if end > 0 else start + 1
+    if found := _NAMED.match(text, start) or _SPECIAL.match(text, start):
+        return found.end()
+    pair = {"{": "}", "(": ")"}.get(text[start + 1 : start + 2], "")
+    depth, at = 0, start + 1
+    while pair and at < len(text):
+        if text[at] == "\\":
+            at += 2
+            continue
+        if text[at] in "'\"" and (end := text.find(text[at], at + 1)) > 0:
+            at = end
+        depth += {text[start + 1]: 1, pair: -1}.get(text[at], 0)
+        if not depth:
+            return at + 1
+        at += 1
+    return start + 1
 
 
 def split_commands(text: str, variables: Mapping[str, str]) -> list[list[Word]]:

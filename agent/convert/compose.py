@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from posixpath import basename, join, normpath
+from posixpath import basename, dirname, join, normpath
 from typing import Any
 
 from agent.convert.compose_file import Interpolation, merge, pairs, parse_text, resolve_extends
 from agent.convert.compose_service import ServiceReader, flag, listed, text
 from agent.convert.conversion import Conversion, NewFile, Sheet
+from agent.convert.run_line import security_option
 from agent.errors import ConfigError, PathError
 from agent.model.kernel_names import near
 
@@ -68,7 +69,16 @@ class _Project:
                 raise ConfigError(f"{part}: expected names with settings below them")
             self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
-            raise ConfigError("the compose file has no services; expected `services:` with at least one")
+            # before version 2 of the format there were nothing but services
+            old = any(
+                isinstance(item, dict) and {"image", "build"} & item.keys() for item in document.values()
+            )
+            wish = (
+                "put `services:` above its services and indent them"
+                if old
+                else "expected `services:` with at least one"
+            )
+            raise ConfigError(f"the compose file has no services; {wish}")
         self.project = project_name(
             str(document.get("name") or "") or self.options.project or self.options.folder
         )
@@ -97,30 +107,42 @@ class _Project:
             for name in self.document[kind]:
                 if name not in used:
                     self.conversion.left_out(f"{kind}.{name}", "no service uses it")
+        # networks and volumes first, so that the preview reads from top to bottom
+        self.conversion.sheets.sort(key=lambda sheet: sheet.kind == "container")
         # last, because only now it is known which variables matter
         self._tell_variables()
 
     # reading the file
 
-    def loaded(self, source: str) -> dict[str, Any]:
-        """The document with variables replaced and `include` merged in."""
+    def loaded(self, source: str, folder: str = "") -> dict[str, Any]:
+        """The document with variables replaced and `include` merged in.
+
+        `folder`: what its paths start from, if not the project's.
+        """
         document = parse_text(source)
         if not isinstance(document, dict):
             raise ConfigError("it is not a compose file; expected `services:` with at least one service")
         document = self.names.value({str(key): value for key, value in document.items()})
+        if folder:
+            document = rebased(document, folder)
         base: dict[str, Any] = {}
         for entry in listed(document.pop("include", None)):
-            paths = (
-                entry if isinstance(entry, str) else entry.get("path") if isinstance(entry, dict) else None
-            )
-            for path in listed(paths):
+            long = entry if isinstance(entry, dict) else {"path": entry}
+            paths = [str(path) for path in listed(long.get("path"))]
+            for path in paths:
                 self.includes += 1  # counted over all levels, so a file that includes itself ends here too
                 if self.options.read_file is None:
                     self.conversion.left_out(f"include {path}", "give the included file as well")
                 elif self.includes > _INCLUDES_MAX:
                     raise ConfigError(f"more than {_INCLUDES_MAX} files are included")
                 else:
-                    base = merge(base, self.loaded(self._file(str(path))))
+                    # what it names starts from its own folder, or that of the first of them
+                    inner = str(long.get("project_directory") or dirname(paths[0]))
+                    base = merge(base, self.loaded(self._file(path), inner))
+            if "env_file" in long:
+                self.conversion.left_out(
+                    f"include {', '.join(paths)} env_file", "put its variables into the .env of the project"
+                )
         merged: dict[str, Any] = merge(base, document)
         return merged
 
@@ -136,7 +158,8 @@ class _Project:
         services = document.get("services") if isinstance(document, dict) else None
         if not isinstance(services, dict):
             raise ConfigError(f"{path} has no services")
-        return services
+        folder = dirname(path)
+        return rebased({"services": services}, folder)["services"] if folder else services
 
     def _other(self, key: str) -> None:
         if key == "name":
@@ -145,6 +168,8 @@ class _Project:
             self.conversion.left_out("version", "docker ignores it, too")
         elif key.startswith("x-"):
             self.conversion.left_out(key, "an extension, which docker ignores, too")
+        elif key == "models":
+            self.conversion.left_out(key, "sections have no such thing")
         else:
             self.conversion.unknown(
                 key, "compose has no such key" + near(key, (*_TOP, "name", "version", "include"))
@@ -179,8 +204,11 @@ class _Project:
                 f"the variable {name} is not set: {message or 'the compose file demands it'}; give it in .env"
             )
         for name in self.names.unset:
+            wish = "set it in .env, or write $$ if a dollar sign is meant"
+            self.conversion.changed(f"${{{name}}}", f"it is not set, so it is replaced by nothing; {wish}")
+        for written in self.names.odd:
             self.conversion.changed(
-                f"${{{name}}}", "it is not set, so it is replaced by nothing; set it in .env"
+                written, "it is not a variable and is taken as it stands; compose wants $$ for a dollar sign"
             )
 
     # naming
@@ -361,6 +389,25 @@ class _Project:
             self.networks[name] = sheet.name
         return self.networks[name]
 
+    def external_network(self, docker: str) -> str:
+        """The section of a network that exists, by its Docker name."""
+        if docker in self.conversion.networks_there:
+            return self.conversion.networks_there[docker]
+        made = next(
+            (
+                s
+                for s in self.conversion.sheets
+                if s.kind == "network" and docker in (s.name, s.options.get("name"))
+            ),
+            None,
+        )
+        if made is None:
+            made = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
+            if made.name != docker:
+                made.put("name", docker)
+            made.put("external", "1")
+        return made.name
+
     def shared_file(self, kind: str, name: str, where: str) -> str:
         """The path on the router of a secret or config; "" after reporting why there is none."""
         source = self.document[kind].get(name)
@@ -393,6 +440,71 @@ class _Project:
         if made not in self.conversion.files:
             self.conversion.files.append(made)
         return made.path
+
+
+def rebased(document: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """A file of another folder: the relative paths that it names start there (compose-spec, 14)."""
+
+    def path(value: Any) -> Any:
+        is_relative = isinstance(value, str) and value and not value.startswith(("/", "~"))
+        return (
+            f"./{normpath(join(folder, value))}"
+            if is_relative and not folder.startswith("/")
+            else (normpath(join(folder, value)) if is_relative else value)
+        )
+
+    def source(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {**value, "source": path(value.get("source"))} if value.get("type") == "bind" else value
+        found, colon, rest = str(value).partition(":")
+        return f"{path(found)}:{rest}" if colon and ("/" in found or found.startswith(".")) else value
+
+    def file(value: Any, key: str) -> Any:
+        return {**value, key: path(value[key])} if isinstance(value, dict) and key in value else value
+
+    def service(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        made = dict(value)
+        if isinstance(made.get("volumes"), list):
+            made["volumes"] = [source(item) for item in made["volumes"]]
+        if "env_file" in made:
+            made["env_file"] = [
+                file(item, "path") if isinstance(item, dict) else path(item)
+                for item in listed(made["env_file"])
+            ]
+        if isinstance(made.get("security_opt"), list):
+            made["security_opt"] = [security_option(text(item), path) for item in made["security_opt"]]
+        if "extends" in made:
+            made["extends"] = file(made["extends"], "file")
+        return made
+
+    def volume(value: Any) -> Any:
+        options = value.get("driver_opts") if isinstance(value, dict) else None
+        is_bind = isinstance(options, dict) and str(options.get("device", "")).startswith(".")
+        return {**value, "driver_opts": file(options, "device")} if is_bind else value
+
+    made = dict(document)
+    parts: dict[str, Callable[[Any], Any]] = {
+        "services": service,
+        "volumes": volume,
+        "secrets": lambda value: file(value, "file"),
+        "configs": lambda value: file(value, "file"),
+    }
+    for part, change in parts.items():
+        if isinstance(made.get(part), dict):
+            made[part] = {name: change(value) for name, value in made[part].items()}
+    includes = listed(made.get("include"))
+    if includes:
+        made["include"] = [
+            path(each)
+            if isinstance(each, str)
+            else {**each, "path": [path(one) for one in listed(each.get("path"))]}
+            | ({"project_directory": path(each["project_directory"])} if "project_directory" in each else {})
+            for each in includes
+            if isinstance(each, str | dict)
+        ]
+    return made
 
 
 def project_name(wanted: str) -> str:

@@ -43,6 +43,27 @@ def _yaml(text: str) -> Any:
             " (docker compose config --format json prints it)"
         ) from None
 
+    loader = _loader()
+    try:
+        documents = [each for each in yaml.load_all(text, Loader=loader) if each is not None]
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(exc, "problem", None) or "it cannot be read"
+        raise ConfigError(f"{where}this is not YAML: {problem}") from None
+    except (ValueError, RecursionError, TypeError):
+        raise ConfigError("the compose file cannot be read as YAML") from None
+    # as compose does: a later document of the file is merged into those before it
+    made = documents[0] if documents else None
+    for each in documents[1:]:
+        made = merge(made, each)
+    return made
+
+
+def _loader() -> Any:
+    """A loader of plain values, with the resolver that is described above."""
+    import yaml
+
     class Loader(yaml.SafeLoader):
         """Resolves plain values like YAML 1.2; compose's `!reset` and `!override` are read as their value."""
 
@@ -67,6 +88,11 @@ def _yaml(text: str) -> Any:
             if name is not None:
                 seen[name] = key.start_mark.line + 1
         loader.flatten_mapping(node)
+        # a key is text as it stands: a variable may be called TRUE, NULL or 0x1
+        for at, (key, value) in enumerate(node.value):
+            if isinstance(key, yaml.ScalarNode):
+                text_key = yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
+                node.value[at] = (text_key, value)
         return loader.construct_mapping(node, deep=True)
 
     def number(_loader: Any, node: Any) -> Any:
@@ -77,6 +103,9 @@ def _yaml(text: str) -> Any:
         if value.startswith(("0x", "0o")):
             return int(value, 0)
         return value
+
+    def binary(loader: Any, node: Any) -> Any:
+        return loader.construct_yaml_binary(node).decode(errors="replace")
 
     def plain(loader: Any, _suffix: str, node: Any) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -89,16 +118,11 @@ def _yaml(text: str) -> Any:
     Loader.add_constructor("tag:yaml.org,2002:int", number)
     # kept as text: a label of 1.10 would otherwise become 1.1
     Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: node.value)
+    Loader.add_constructor("tag:yaml.org,2002:binary", binary)
+    Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: node.value)
+    Loader.add_constructor("tag:yaml.org,2002:set", mapping)
     Loader.add_multi_constructor("!", plain)
-    try:
-        return yaml.load(text, Loader=Loader)  # noqa: S506 - ours is a SafeLoader
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(exc, "problem", None) or "it cannot be read"
-        raise ConfigError(f"{where}this is not YAML: {problem}") from None
-    except (ValueError, RecursionError, TypeError):
-        raise ConfigError("the compose file cannot be read as YAML") from None
+    return Loader
 
 
 def _counted(document: Any) -> Any:
@@ -130,6 +154,7 @@ class Interpolation:
         self.variables = variables
         self.unset: dict[str, None] = {}
         self.refused: dict[str, str] = {}
+        self.odd: dict[str, None] = {}  # what begins like a variable and is none
 
     def value(self, value: Any) -> Any:
         """Replaces variables in the values of mappings and lists, not in keys."""
@@ -153,21 +178,27 @@ class Interpolation:
             elif text.startswith("{", at):
                 end = _closing(text, at)
                 made.append(self._braced(text[at + 1 : end]) if end else "${")
+                if not end:
+                    self.odd[text[dollar : dollar + 24]] = None
                 at = end + 1 if end else at + 1
             elif found := _NAME.match(text, at):
                 made.append(self._get(found[0]))
                 at = found.end()
             else:
-                # a dollar sign before anything else is literal
+                # a dollar sign before anything else is literal; compose refuses it
                 made.append("$")
+                self.odd[text[dollar : dollar + 2]] = None
         return "".join((*made, text[at:]))
 
     def _braced(self, inner: str) -> str:
         found = _NAME.match(inner)
         if found is None:
+            self.odd["${" + inner + "}"] = None
             return "${" + inner + "}"
         name, rest = found[0], inner[found.end() :]
         operator = next((o for o in (":-", ":?", ":+", "-", "?", "+") if rest.startswith(o)), "")
+        if rest and not operator:
+            self.odd["${" + inner + "}"] = None
         if not operator:
             return self._get(name)
         value, argument = self.variables.get(name), rest[len(operator) :]
@@ -301,6 +332,13 @@ def pairs(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
     if isinstance(value, list):
-        split = (str(item).partition("=") for item in value)
-        return {key: text if equals else None for key, equals, text in split}
+        # `- TZ: Europe/Berlin` is a mapping in a list, which says the same
+        found: dict[str, Any] = {}
+        for item in value:
+            if isinstance(item, dict):
+                found |= pairs(item)
+            else:
+                key, equals, text = str(item).partition("=")
+                found[key] = text if equals else None
+        return found
     return {}

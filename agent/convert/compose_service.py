@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.convert.compose_file import pairs
 from agent.convert.conversion import Sheet
-from agent.convert.run_line import mount_entry
+from agent.convert.run_line import mount_entry, security_option
 from agent.model.kernel_names import near
 from agent.model.quantities import TRUE_WORDS
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.convert.compose import _Project
 
 OWN = "x-ucidockd"  # a mapping of options for which compose has no key
+_MODES = ("bridge", "host", "none", "default")
 _CONDITIONS = {
     "service_started": "started",
     "service_healthy": "healthy",
@@ -89,20 +90,32 @@ class ServiceReader:
     def _plain(self, row: Key, where: str, value: Any) -> None:
         if row.form == "flag":
             self.put(row.option, flag(value), where)
-        elif row.form == "pairs":
+        elif value in ([], {}):
+            self.conversion.left_out(where, "it is empty")
+        elif row.form == "pairs" and isinstance(value, dict | list):
             for name, item in pairs(value).items():
                 self.put(row.option, f"{name}={text(item)}", f"{where}.{name}")
-        elif row.form == "list":
-            items = listed(value)
-            for at, item in enumerate(items):
-                self.put(row.option, text(item), f"{where}[{at}]" if isinstance(value, list) else where)
-            # an empty list was read, but sets nothing
-            if not items:
-                self.conversion.taken(where)
+        elif row.form == "list" and not isinstance(value, dict):
+            for at, item in enumerate(listed(value)):
+                place = f"{where}[{at}]" if isinstance(value, list) else where
+                if isinstance(item, dict | list):
+                    self.conversion.unknown(place, "expected one value")
+                else:
+                    self.put(row.option, text(item), place)
+        elif row.form == "pairs":
+            self.conversion.unknown(where, "expected names with values below it")
         elif isinstance(value, dict | list):
             self.conversion.unknown(where, "expected one value")
         else:
             self.put(row.option, text(value), where)
+
+    def _keys(self, where: str, value: Any) -> list[tuple[str, Any]]:
+        """The keys below a key; what should have some and has none is told."""
+        if isinstance(value, dict):
+            return [(str(key), item) for key, item in value.items()]
+        if value not in (None, "", []):
+            self.conversion.unknown(where, "expected keys with values below it")
+        return []
 
     def put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
         """Sets an option and reports it."""
@@ -133,8 +146,8 @@ class ServiceReader:
             alias = [] if self.name == self.project.dockers[self.name] else [f"alias={self.name}"]
             parts = [section, *alias]
             self.conversion.taken(place)
-            for key, item in settings.items() if isinstance(settings, dict) else ():
-                parts += self._endpoint(f"{place}.{key}", str(key), item)
+            for key, item in self._keys(place, settings):
+                parts += self._endpoint(f"{place}.{key}", key, item)
             self.sheet.put("network", ",".join(dict.fromkeys(parts)), place)
 
     def _endpoint(self, where: str, key: str, value: Any) -> list[str]:
@@ -165,7 +178,14 @@ class ServiceReader:
         return []
 
     def network_mode(self, where: str, value: Any) -> None:
-        self.put("network_mode", self._shared(text(value)), where)
+        mode = text(value)
+        if mode in _MODES or ":" in mode:
+            self.put("network_mode", self._shared(mode), where)
+            return
+        # any other word is a network that exists already, by its Docker name
+        section = self.project.external_network(mode)
+        self.sheet.put("network", section, where)
+        self.conversion.changed(where, f"it is a network that exists: `list network '{section}'`")
 
     def namespace(self, where: str, value: Any) -> None:
         self.put(where.rpartition(".")[2], self._shared(text(value)), where)
@@ -250,6 +270,7 @@ class ServiceReader:
             },
             "volume": {"nocopy": "volume-nocopy"},
             "tmpfs": {"size": "tmpfs-size", "mode": "tmpfs-mode"},
+            "image": {},
         }
         for key, value in item.items():
             if key in inner and isinstance(value, dict):
@@ -288,6 +309,10 @@ class ServiceReader:
             name = self.project.dockers.get(service, service)
             self.put("volumes_from", f"{name}{colon}{mode}", f"{where}[{at}]")
 
+    def security_opt(self, where: str, value: Any) -> None:
+        for at, item in enumerate(listed(value)):
+            self.put("security_opt", security_option(text(item), self.project.absolute), f"{where}[{at}]")
+
     def tmpfs(self, where: str, value: Any) -> None:
         for at, item in enumerate(listed(value)):
             self.put("tmpfs", text(item), f"{where}[{at}]" if isinstance(value, list) else where)
@@ -308,12 +333,12 @@ class ServiceReader:
             long = item if isinstance(item, dict) else {"source": item}
             name = text(long.get("source"))
             path = self.project.shared_file(kind, name, place)
-            target = text(long.get("target")) or (name if kind == "secrets" else f"/{name}")
+            target = text(long.get("target")) or name
             if not path:
                 continue
-            # compose's folder for secrets with a relative target
+            # compose's folders for relative targets
             if not target.startswith("/"):
-                target = f"/run/secrets/{target}"
+                target = f"{'/run/secrets' if kind == 'secrets' else ''}/{target}"
             for key in long.keys() & {"uid", "gid", "mode"}:
                 self.conversion.left_out(f"{place}.{key}", "the file keeps its owner and mode")
             self.put("volume", f"{path}:{target}:ro", place, changed=f"{path} is bound to {target}")
@@ -345,6 +370,10 @@ class ServiceReader:
                 place,
                 changed="" if path == written else f"{written} is {path}; values are taken as they stand",
             )
+            if isinstance(item, dict) and "required" in item and flag(item["required"]) == "0":
+                self.conversion.left_out(
+                    f"{place}.required", "the container waits for the file: remove the line if there is none"
+                )
 
     # process
 
@@ -408,10 +437,12 @@ class ServiceReader:
                 self.conversion.unknown(f"{place}.condition", f"expected one of {', '.join(_CONDITIONS)}")
             self._depend(service, _CONDITIONS.get(condition, "started"), place)
             self.conversion.taken(place)
-            if settings.get("restart"):
+            if flag(settings.get("restart")) == "1":
                 self.conversion.left_out(
                     f"{place}.restart", "a dependant restarts only when it shares a namespace"
                 )
+            if "required" in settings and flag(settings["required"]) == "0":
+                self.conversion.left_out(f"{place}.required", "the container waits for it in any case")
 
     def _depend(self, service: str, condition: str, where: str) -> None:
         section = self.project.sections[service]
@@ -424,7 +455,7 @@ class ServiceReader:
             self.conversion.unknown(where, "expected keys such as test below it")
             return
         # checked first, as in compose: the other keys concern a health check that is switched off
-        if value.get("disable") in (True, "true"):
+        if flag(value.get("disable")) == "1":
             self.put("health_cmd", "none", f"{where}.disable")
             return
         options = {
@@ -447,7 +478,10 @@ class ServiceReader:
 
     def _test(self, where: str, value: Any) -> None:
         words = value if isinstance(value, list) else ["CMD-SHELL", text(value)]
-        kind, rest = (text(words[0]), [text(word) for word in words[1:]]) if words else ("NONE", [])
+        if (len(words) == 1 and words != ["NONE"]) or value in ([], ""):
+            self.conversion.left_out(where, "it is empty, so the image's own check counts")
+            return
+        kind, rest = text(words[0]), [text(word) for word in words[1:]]
         # compose accepts it as a list and as a word
         if kind == "NONE" or value == "NONE":
             self.put("health_cmd", "none", where)
@@ -474,7 +508,7 @@ class ServiceReader:
                     self.conversion.taken(place)
 
     def logging(self, where: str, value: Any) -> None:
-        for key, item in value.items() if isinstance(value, dict) else ():
+        for key, item in self._keys(where, value):
             if key == "driver":
                 self.put("log_driver", text(item), f"{where}.driver")
             elif key == "options":
@@ -492,7 +526,7 @@ class ServiceReader:
     # limits
 
     def ulimits(self, where: str, value: Any) -> None:
-        for name, item in value.items() if isinstance(value, dict) else ():
+        for name, item in self._keys(where, value):
             if isinstance(item, dict):
                 soft, hard = text(item.get("soft")), text(item.get("hard"))
                 entry = f"{name}={soft or hard}:{hard or soft}"
@@ -501,16 +535,24 @@ class ServiceReader:
             self.put("ulimit", entry, f"{where}.{name}")
 
     def blkio(self, where: str, value: Any) -> None:
-        for key, item in value.items() if isinstance(value, dict) else ():
+        for key, item in self._keys(where, value):
             place = f"{where}.{key}"
             if key == "weight":
                 self.put("blkio_weight", text(item), place)
-            elif key == "weight_device":
+            elif key in (
+                "weight_device",
+                "device_read_bps",
+                "device_read_iops",
+                "device_write_bps",
+                "device_write_iops",
+            ):
+                option, amount = (
+                    ("blkio_weight_device", "weight") if key == "weight_device" else (key, "rate")
+                )
                 for each in listed(item):
-                    self.put("blkio_weight_device", f"{each.get('path')}:{each.get('weight')}", place)
-            elif key in ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops"):
-                for each in listed(item):
-                    self.put(key, f"{each.get('path')}:{each.get('rate')}", place)
+                    found = dict(self._keys(place, each))
+                    if found:
+                        self.put(option, f"{text(found.get('path'))}:{text(found.get(amount))}", place)
             else:
                 self.conversion.unknown(place, "compose has no such key of blkio_config")
 
@@ -527,24 +569,26 @@ class ServiceReader:
             self.conversion.left_out(where, "a section is one container; write one section for each")
 
     def deploy(self, where: str, value: Any) -> None:
-        for key, item in value.items() if isinstance(value, dict) else ():
+        for key, item in self._keys(where, value):
             place = f"{where}.{key}"
             if key == "replicas":
                 self.scale(place, item)
-            elif key == "resources" and isinstance(item, dict):
+            elif key == "resources":
                 self._resources(place, item)
-            elif key == "restart_policy" and isinstance(item, dict):
-                self._restart_policy(place, item)
+            elif key == "restart_policy":
+                if policy := dict(self._keys(place, item)):
+                    self._restart_policy(place, policy)
             elif key in ("mode", "labels", "placement", "update_config", "rollback_config", "endpoint_mode"):
                 self.conversion.left_out(place, "it is for a swarm")
             else:
                 self.conversion.unknown(place, "compose has no such key of deploy")
 
-    def _resources(self, where: str, value: Mapping[str, Any]) -> None:
+    def _resources(self, where: str, value: Any) -> None:
+        groups = dict(self._keys(where, value))
         limits = {"cpus": "cpus", "memory": "memory", "pids": "pids_limit"}
         # memory reservations have an option; processor reservations matter only in a swarm
         for group, known in (("limits", limits), ("reservations", {"memory": "memory_reservation"})):
-            for key, item in (value.get(group) or {}).items():
+            for key, item in self._keys(f"{where}.{group}", groups.pop(group, None)):
                 place = f"{where}.{group}.{key}"
                 if key in known:
                     self.put(known[key], text(item), place)
@@ -554,11 +598,16 @@ class ServiceReader:
                     self.conversion.left_out(place, "it is for a swarm")
                 else:
                     self.conversion.unknown(place, "compose has no such key of resources")
+        for group in groups:
+            self.conversion.unknown(f"{where}.{group}", "expected limits or reservations")
 
     def _reserved(self, where: str, value: Any) -> None:
         for at, item in enumerate(listed(value)):
             wanted = item.get("capabilities") if isinstance(item, dict) else None
-            if isinstance(item, dict) and "gpu" in [text(word) for word in listed(wanted)]:
+            if isinstance(item, dict) and item.get("driver") == "cdi":
+                for name in listed(item.get("device_ids")):
+                    self.put("device", text(name), f"{where}[{at}]")
+            elif isinstance(item, dict) and "gpu" in [text(word) for word in listed(wanted)]:
                 self.gpus(f"{where}[{at}]", [item])
             else:
                 self.conversion.left_out(
@@ -653,7 +702,6 @@ KEYS: dict[str, Key] = {
         dns_search="dns_search",
         expose="expose",
         group_add="group_add",
-        security_opt="security_opt",
     ),
     **_options(
         "pairs", annotations="annotation", labels="label", storage_opt="storage_opt", sysctls="sysctl"
@@ -682,6 +730,7 @@ KEYS: dict[str, Key] = {
     **_special(ServiceReader.pull_policy, "pull_policy"),
     **_special(ServiceReader.restart, "restart"),
     **_special(ServiceReader.scale, "scale"),
+    **_special(ServiceReader.security_opt, "security_opt"),
     **_special(ServiceReader.tmpfs, "tmpfs"),
     **_special(ServiceReader.ulimits, "ulimits"),
     **_special(ServiceReader.volumes, "volumes"),
@@ -705,7 +754,8 @@ def text(value: Any) -> str:
 
 
 def flag(value: Any) -> str:
-    return "1" if text(value).lower() in TRUE_WORDS else "0"
+    # compose takes the words of YAML 1.1 where it expects yes or no
+    return "1" if text(value).lower() in (*TRUE_WORDS, "y", "t") else "0"
 
 
 def listed(value: Any) -> list[Any]:

@@ -192,23 +192,32 @@ class Conversion:
         return decode(every, paths={}, read_file=read_file).issues
 
     def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
-        """Removes refused values, from the end so that indexes stay valid. With a wrong name or image the whole
-        section goes.
+        """Removes refused values, from the end so that indexes stay valid. With a wrong name, image or network mode
+        the whole section goes.
         """
         # a refused value would keep the whole file from being committed
+        told: list[tuple[str, str]] = []
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
             sheet = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""
-            if issue.option in {"", "image", "name"} or issue.option not in sheet.options:
+            # without the network that it shares, a container would run in another one, past a VPN for example
+            is_whole = issue.option in {"", "image", "name", "network_mode"}
+            if is_whole or issue.option not in sheet.options:
                 if sheet in self.sheets:
                     self.sheets.remove(sheet)
                     place = f"{issue.option}: " if issue.option else ""
-                    self.left_out(f"{sheet.kind} {sheet.name}", f"{place}{issue.message}{wish}")
+                    told.append((f"{sheet.kind} {sheet.name}", f"{place}{issue.message}{wish}"))
                 continue
             where = sheet.drop(issue.option, issue.index) or f"{sheet.name}.{issue.option}"
             # replace the line that said "taken", which contradicts the new one
             self.report = [line for line in self.report if line.where != where]
-            self.left_out(where, f"{issue.message}{wish}")
+            if issue.option == "restart":
+                # a section without the option is a service, which always runs again: nobody asked for that
+                sheet.put("restart", "no", where)
+                wish += "; it becomes `option restart no`"
+            told.append((where, f"{issue.message}{wish}"))
+        for where, text in reversed(told):
+            self.left_out(where, text)
 
     def as_json(self, warnings: Iterable[Issue] = ()) -> dict[str, Any]:
         """The answer of `POST /v1/import`. The sections contain what the request contained, including secrets."""

@@ -12,11 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from posixpath import basename, join, normpath
 
 from agent.convert.command_line import BY_LETTER, BY_NAME, Flag, Word, split_commands
-from agent.convert.conversion import Conversion, Sheet
+from agent.convert.conversion import Conversion, Line, Sheet, Verdict
 from agent.errors import ConfigError
 
 _ENGINES = ("docker", "podman", "nerdctl")
-_BEFORE = ("sudo", "doas", "exec", "nohup", "time", "$", "#", "%", ">", "env")
+_COMPOSE = ("docker-compose", "podman-compose")
+_BEFORE = ("sudo", "doas", "exec", "nohup", "time", "env")
+_BEFORE_VALUED = ("-u", "-g", "-C", "--user", "--group")  # options of sudo and doas that take a value
+# as shells show it before a line: `$`, `root@OpenWrt:~#`, `[me@nas ~]$`, `PS C:\\Users\\me>`
+_PROMPT_WORDS = 3
+_COMMENTED = re.compile(
+    r"^[ \t]*#[ \t]*(?=(?:(?:sudo|doas)[ \t]+)?(?:docker|podman|nerdctl)[ \t])", re.MULTILINE
+)
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # web pages set them for `-` and `--`
 # docker's global flags that take a value; they stand before the command
 _GLOBAL = (
     "-H",
@@ -66,6 +74,8 @@ _VOLUME_FLAGS = {
     "label": "label",
     "name": "name",
 }
+_LINES = "its lines are read as one, although no backslash ends them"
+_VOLUME_SETTINGS = {"volume-driver": "driver", "volume-opt": "opt", "volume-label": "label"}
 _SWITCHES = ("internal", "attachable", "ipv6", "ingress", "config-only")
 
 
@@ -82,19 +92,22 @@ def import_run(
     Raises ConfigError if there is no `docker run`, or a quote is not closed.
     """
     known = {"HOME": "/root", **({"PWD": folder} if folder else {}), **(variables or {})}
-    try:
-        commands = split_commands(text, known) if isinstance(text, str) else [[Word(word) for word in text]]
-    except ValueError as exc:
-        raise ConfigError(f"{exc}: close it") from None
-    found = [_command(command) for command in commands]
-    if not any(verb in ("run", "create") for verb, _ in found):
-        raise ConfigError("there is no `docker run` in it; expected a line such as docker run -d nginx")
+    found = _commands(text, known)
+    if not any(verb in ("run", "create") for verb, _, _ in found) and isinstance(text, str):
+        # `# docker run ...` as wikis write it: the `#` is root's prompt
+        found = _commands(_COMMENTED.sub("", text), known)
+    if not any(verb in ("run", "create") for verb, _, _ in found):
+        is_compose = any(verb in ("compose", "docker-compose") for verb, _, _ in found)
+        wish = (
+            "`ucidockd import compose FILE` takes a compose file"
+            if is_compose
+            else "expected a line such as docker run -d nginx"
+        )
+        raise ConfigError(f"there is no `docker run` in it; {wish}")
     # networks and volumes first, because containers refer to them
     order = {"network create": 0, "volume create": 0}
     networks = dict(conversion.networks_there)
-    for (verb, words), command in sorted(
-        zip(found, commands, strict=True), key=lambda pair: order.get(pair[0][0], 1)
-    ):
+    for verb, words, command in sorted(_whole(conversion, found), key=lambda each: order.get(each[0], 1)):
         if verb in ("run", "create"):
             _Container(conversion, networks, folder).read(words)
         elif verb in order:
@@ -103,14 +116,54 @@ def import_run(
             _other(conversion, verb, command)
 
 
+_Found = tuple[
+    str, Sequence[Word], Sequence[Word]
+]  # what a command does, its words after that, all its words
+
+
+def _commands(text: str | Sequence[str], known: Mapping[str, str]) -> list[_Found]:
+    try:
+        commands = split_commands(text, known) if isinstance(text, str) else [[Word(word) for word in text]]
+    except ValueError as exc:
+        raise ConfigError(f"{exc}: close it") from None
+    return [(*_command(command), command) for command in commands]
+
+
+def _whole(conversion: Conversion, found: Sequence[_Found]) -> list[_Found]:
+    """Without redirections, and with what follows a `docker run` that has no image yet: lost backslashes of a web page."""
+    made: list[_Found] = []
+    for verb, words, command in found:
+        for word in command:
+            if word.redirect:
+                conversion.left_out(word.text, "`ucidockd logs` shows what a container prints")
+        words, command = ([w for w in each if not w.redirect] for each in (words, command))
+        last = made[-1] if made else ("", (), ())
+        if verb in ("", "assignment") and last[0] in ("run", "create") and not _has_image(last[1]):
+            line = Line(where="docker run", verdict=Verdict.CHANGED, text=_LINES)
+            if line not in conversion.report:
+                conversion.report.append(line)
+            made[-1] = (last[0], [*last[1], *command], last[2])
+        elif command:
+            made.append((verb, words, command))
+    return made
+
+
+def _has_image(words: Sequence[Word]) -> bool:
+    return _Container(Conversion(), {}, "").flags(words)[0] is not None
+
+
 def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
     """What a command does (`run`, `network create`), and the words after that; "" if it is not a docker command."""
-    at = 0
-    # people paste lines with a prompt, `sudo` or variables in front
-    while at < len(words) and (words[at].text in _BEFORE or re.match(r"[A-Za-z_]\w*=", words[at].text)):
-        at += 1
-    if at == len(words) or basename(words[at].text) not in _ENGINES:
-        return ("", words[at:]) if at < len(words) or not words else ("assignment", words)
+    at = _program(words, 0)
+    # people paste lines with a prompt in front
+    for number, word in enumerate(words[:_PROMPT_WORDS]):
+        if at is None and word.text[-1:] in ("#", "$", "%", ">"):
+            at = _program(words, number + 1)
+    if at is None:
+        assigned = all(re.match(r"[A-Za-z_]\w*=", word.text) for word in words)
+        return ("assignment" if assigned else "", words)
+    if basename(words[at].text) in _COMPOSE:
+        return "docker-compose", words[at + 1 :]
     at += 1
     while at < len(words) and words[at].text.startswith("-"):
         at += 2 if words[at].text in _GLOBAL else 1
@@ -122,6 +175,23 @@ def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
         inner, rest = _second(rest)
         return f"{verb} {inner}", rest
     return verb, rest
+
+
+def _program(words: Sequence[Word], at: int) -> int | None:
+    """Where `docker` stands, behind `sudo -E`, `VAR=value` and the like."""
+    before = ""
+    while at < len(words):
+        text = words[at].text
+        if basename(text) in (*_ENGINES, *_COMPOSE):
+            return at
+        if text in _BEFORE:
+            before = text
+        elif before and text.startswith("-"):
+            at += text in _BEFORE_VALUED
+        elif not re.match(r"[A-Za-z_]\w*=", text):
+            return None
+        at += 1
+    return None
 
 
 def _second(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
@@ -158,10 +228,12 @@ class _Container:
         self.sheet = Sheet("container", "")
         self.networks_of: dict[str, list[tuple[str, str]]] = {}  # by Docker name: alias, ip, ...
         # settings of the first network that were given as separate flags
-        self.loose: list[tuple[str, str]] = []
+        # volumes with a driver or options of their own: section, name, options
+        self.volumes_of: list[tuple[str, str, list[tuple[str, str]]]] = []
+        self.loose: list[tuple[str, str, str]] = []  # and how the line says it
 
     def read(self, words: Sequence[Word]) -> None:
-        image, command = self._flags(words)
+        image, command = self.flags(words)
         sheet = self.sheet
         if image is None:
             self.conversion.unknown("docker run", "it names no image")
@@ -189,6 +261,7 @@ class _Container:
             value = sheet.options.get(option)
             if value is not None:
                 made.put(option, value if isinstance(value, str) else value[index or 0], where)
+        self._volumes(made)
         self._networks(made)
         for word in command:
             if word.unresolved:
@@ -200,12 +273,12 @@ class _Container:
 
     # flags
 
-    def _flags(self, words: Sequence[Word]) -> tuple[Word | None, Sequence[Word]]:
+    def flags(self, words: Sequence[Word]) -> tuple[Word | None, Sequence[Word]]:
         """Reads the flags; returns the image and the words after it."""
         at = 0
         while at < len(words):
             word = words[at]
-            text = word.text
+            text = self._plain(word.text)
             if text == "--":
                 at += 1
                 break
@@ -220,12 +293,30 @@ class _Container:
                 at += self._letters(text[1:], word.unresolved, words[at : at + 1])
         return (words[at], words[at + 1 :]) if at < len(words) else (None, ())
 
+    def _plain(self, text: str) -> str:
+        """A flag with the dashes that docker takes: `–name` of a web page, `-name` and `--e` of people."""
+        name = text.lstrip(_DASHES + "-").partition("=")[0]
+        dashes = text[: len(text) - len(text.lstrip(_DASHES + "-"))]
+        plain = text
+        if set(dashes) & set(_DASHES):
+            plain = f"{'--' if name in BY_NAME else '-'}{text[len(dashes) :]}"
+        # not -ip, which may be -i -p
+        elif (dashes == "-" and name in BY_NAME and name != "ip") or (dashes == "--" and name in BY_LETTER):
+            plain = f"{'--' if dashes == '-' else '-'}{text[len(dashes) :]}"
+        if plain != text:
+            written, read = (each.partition("=")[0] for each in (text, plain))
+            self.conversion.changed(written, f"it is read as {read}")
+        return plain
+
     def _long(self, name: str, value: Word | None, following: Sequence[Word]) -> int:
         """Reads a long flag; returns how many further words it took."""
         flag = BY_NAME.get(name)
         if flag is None:
             # an unknown flag takes no value: the next word is read by itself, and may be the image
-            self.conversion.unknown(f"--{name}", "docker run has no such flag" + _near(name))
+            wish = _near(name)
+            if value is None and following and not following[0].text.startswith("-"):
+                wish += f"; if the word after it is its value and not the image, write --{name}=..."
+            self.conversion.unknown(f"--{name}", f"docker run has no such flag{wish}")
             return 0
         if flag.switch or value is not None:
             self._flag(flag, value or Word("true"))
@@ -259,11 +350,13 @@ class _Container:
     def _flag(self, flag: Flag, word: Word) -> None:
         where = f"--{flag.name}"
         if word.unresolved:
+            place = f"{where} {_shown(flag.option, word.text)}".strip()
             self.conversion.unknown(
-                where, f"write the value instead of {word.unresolved}, which only a shell knows"
+                place, f"write the value instead of {word.unresolved}, which only a shell knows"
             )
             return
         if flag.reason:
+            where += "" if flag.switch else f" {word.text}"
             if flag.switch and word.text in _FALSE:
                 self.conversion.taken(where)
             else:
@@ -343,14 +436,25 @@ class _Container:
         self._put("volume", value, where)
 
     def mount(self, where: str, value: str) -> None:
-        entry = mount_entry(_fields(value), self.path)
-        shown = f"{where} {value}"
+        fields, shown = _fields(value), f"{where} {value}"
+        source = next((text for key, text in fields if key in ("source", "src")), "")
+        settings = [(_VOLUME_SETTINGS[key], text) for key, text in fields if key in _VOLUME_SETTINGS]
+        if settings and source:
+            section = self.conversion.free_name(source, prefix="vol")
+            self.conversion.taken_names.add(section)
+            self.volumes_of.append((section, source, settings))
+            fields = [(key, section if text == source else text) for key, text in fields]
+            fields = [pair for pair in fields if pair[0] not in _VOLUME_SETTINGS]
+        entry = mount_entry(fields, self.path)
         if isinstance(entry, str):
             self.conversion.left_out(shown, entry)
             return
         option, text, lost = entry
         self.sheet.put(option, text, shown)
         self.conversion.changed(shown, f"`list {option} '{text}'`" + (f"; {lost}" if lost else ""))
+
+    def security_opt(self, where: str, value: str) -> None:
+        self._put("security_opt", security_option(value, self.path), where)
 
     def network(self, where: str, value: str) -> None:
         """A network's name, or docker's long form `name=...,alias=...,ip=...`."""
@@ -368,7 +472,8 @@ class _Container:
         # a section without `list network` is on the default bridge
         if name in ("default", ""):
             self.conversion.taken(shown)
-        elif name.startswith("container:"):
+        # the second is compose's way to say it
+        elif name.startswith(("container:", "service:")):
             self._put("network_mode", name, where)
         else:
             self.networks_of.setdefault(name, []).extend(settings)
@@ -376,37 +481,52 @@ class _Container:
 
     def setting(self, where: str, value: str) -> None:
         """An address or a name in the first network."""
-        self.loose.append((_SETTINGS[where.lstrip("-")], value))
-        self.conversion.taken(f"{where} {value}")
+        self.loose.append((_SETTINGS[where.lstrip("-")], value, f"{where} {value}"))
 
     def _networks(self, made: Sheet) -> None:
         """Networks need sections: one that has none gets a section, which takes over an existing network."""
         modes = [name for name in self.networks_of if name in _MODES]
         if len(self.networks_of) == len(modes) <= 1:
             mode = modes[0] if modes else ""
-            for key, value in self.loose:
+            for key, value, where in self.loose:
                 if key == "mac" and mode in ("", "bridge"):
-                    made.put("mac_address", value, "--mac-address")
+                    made.put("mac_address", value, where)
+                    self.conversion.taken(where)
                     mode = ""  # the address was for the default bridge
                     continue
-                where = next(flag for flag, known in _SETTINGS.items() if known == key)
-                self.conversion.left_out(f"--{where} {value}", "it needs a --network with a name")
+                self.conversion.left_out(where, "it needs a --network with a name")
             if mode:
                 made.put("network_mode", mode, "--network")
             return
         for position, (name, settings) in enumerate(self.networks_of.items()):
-            mine = [*settings, *(self.loose if position == 0 else ())]
+            long = [(key, text, f"--network {name} {key}={text}") for key, text in settings]
+            loose = self.loose if position == 0 else []
             section = name if name in _MODES else self.networks.get(name)
+            parts = []
+            is_new = section is None
             if section is None:
                 section = self._new_network(name, made)
-                # a section accepts only addresses in the subnet of its network, which the line does not tell
-                for key, address in mine:
-                    if key in ("ip", "ip6"):
-                        wish = f"give network {section} its `list subnet`, then add it"
-                        self.conversion.left_out(f"--{key} {address}", wish)
-                mine = [(key, text) for key, text in mine if key not in ("ip", "ip6")]
-            parts = [section, *(f"{key}={text}" for key, text in mine)]
-            made.put("network", ",".join(parts), f"--network {name}")
+            for key, text, where in [*long, *loose]:
+                # a section may name only addresses of its network's subnet, which the line does not tell
+                if is_new and key in ("ip", "ip6"):
+                    wish = f"give network {section} its `list subnet`, then add it"
+                    self.conversion.left_out(where, wish)
+                    continue
+                parts.append(f"{key}={text}")
+                if (key, text, where) in loose:
+                    self.conversion.taken(where)
+            made.put("network", ",".join([section, *parts]), f"--network {name}")
+
+    def _volumes(self, made: Sheet) -> None:
+        for section, name, settings in self.volumes_of:
+            sheet = Sheet("volume", section)
+            if section != name:
+                sheet.put("name", name)
+            sheet.put("adopt", "1")
+            for option, text in settings:
+                sheet.put(option, text, f"--mount {name}")
+            self.conversion.sheets.insert(self.conversion.sheets.index(made), sheet)
+            self.conversion.changed(f"--mount {name}", f"a section `volume {section}` has its options")
 
     def _new_network(self, name: str, made: Sheet) -> str:
         sheet = self.conversion.sheet("network", name, prefix="net")
@@ -433,6 +553,7 @@ _SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {
     "env-file": _Container.env_file,
     "volume": _Container.volume,
     "mount": _Container.mount,
+    "security-opt": _Container.security_opt,
     "network": _Container.network,
     "net": _Container.network,
     "network-alias": _Container.setting,
@@ -464,6 +585,13 @@ def _fields(value: str) -> list[tuple[str, str]]:
     except csv.Error:
         row = value.split(",")
     return [(key.strip().lower(), text) for key, _, text in (item.partition("=") for item in row)]
+
+
+def security_option(value: str, absolute: Callable[[str], str]) -> str:
+    """With the absolute path of a seccomp profile."""
+    kind, sign, path = value.partition("=")
+    is_file = kind == "seccomp" and path not in ("unconfined", "builtin") and not path.startswith(("/", "{"))
+    return f"{kind}{sign}{absolute(path) or path}" if path and is_file else value
 
 
 _MOUNT_NAMES = {

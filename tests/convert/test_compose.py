@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import random
 import re
 import sys
 from collections.abc import Iterator
@@ -204,7 +207,7 @@ def test_two_projects_stand_beside_each_other() -> None:
         ("", "it is not a compose file"),
         ("a: [", "line 1"),
         ("services: {}", "no services"),
-        ("web: {image: nginx}", "no services"),
+        ("web: {image: nginx}", "no services; put `services:` above its services and indent them"),
         ("services: [a]", "expected names"),
         ("services:\n  a: {image: x}\n  a: {image: y}", "line 3: 'a' is there already, in line 2"),
         ("services: {a: {extends: nobody}}", "there is no service 'nobody'"),
@@ -220,6 +223,142 @@ def test_aliases_of_aliases_do_not_fill_the_memory() -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
     with pytest.raises(ConfigError, match="too many values"):
         convert(bomb + "services: {a: {image: x}}")
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places(item, (*path, key))
+
+
+_ODD = (
+    None, "", "x", 1, True, 1.5, -5, "a:b:c:d:e", "=", "${", [], {}, [[]], [{}], [None], [1, "1"], {"a": None}, {"a": [1]},
+    {"a": "x"}, [{"a": "b"}], {"": ""},
+)  # fmt: skip
+
+
+def test_no_value_of_any_form_is_a_crash() -> None:
+    """Each place of each file with values that nobody expects there; what comes out passes the check."""
+    chance = random.Random(7)
+    documents = [parse_text(text) for text in FILES.values()]
+    for _ in range(300):
+        document = copy.deepcopy(chance.choice(documents))
+        path = chance.choice(list(_places(document))[1:])
+        inner = document
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = chance.choice(_ODD)
+        with contextlib.suppress(ConfigError):
+            result = decoded(convert(json.dumps(document), profiles=frozenset("*")))
+            assert [i.text() for i in result.issues if i.severity == "error"] == [], (path, inner[path[-1]])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "deploy: {resources: []}", "deploy: {resources: {limits: [x]}}", "blkio_config: {device_read_bps: [x]}",
+        "blkio_config: {weight_device: x}", "labels: {}", "labels: a=b", "sysctls: net.core.somaxconn=1",
+        "ulimits: [nofile=1]", "cap_add: []", "cap_add: [{NET_ADMIN: }]", "dns: {a: b}", "logging: json-file",
+    ],
+)  # fmt: skip
+def test_a_key_of_the_wrong_form_is_said(line: str) -> None:
+    key = line.partition(":")[0]
+    lines = [line for line in convert(service(line)).report if line.where.startswith(f"services.app.{key}")]
+    assert lines and all(line.verdict in (Verdict.UNKNOWN, Verdict.LEFT_OUT) for line in lines)
+
+
+def test_yes_of_yaml_1_1_counts_where_yes_or_no_is_expected() -> None:
+    assert section(service("healthcheck: {disable: yes}"), "app")["health_cmd"] == "none"
+    assert section(service("init: y", "read_only: n"), "app")["init"] == "1"
+
+
+def test_an_empty_check_leaves_the_images_own() -> None:
+    assert "health_cmd" not in section(service("healthcheck: {test: [], interval: 30s}"), "app")
+
+
+def test_keys_are_text_as_they_stand() -> None:
+    found = section(service("environment: {TRUE: 1, 0x10: a, Null: b, 1.10: c}"), "app")["env"]
+    assert found == ["TRUE=1", "0x10=a", "Null=b", "1.10=c"]
+
+
+def test_a_mapping_in_a_list_says_the_same() -> None:
+    assert section(service("environment: [TZ: Europe/Berlin, A=1]"), "app")["env"] == [
+        "TZ=Europe/Berlin",
+        "A=1",
+    ]
+
+
+def test_documents_of_one_file_are_merged() -> None:
+    names = {
+        s["name"]
+        for s in convert("services: {web: {image: w}}\n---\nservices: {db: {image: d1}}").as_json()[
+            "sections"
+        ]
+    }
+    assert names == {"web", "db"}
+
+
+def test_configs_of_a_relative_target_are_at_the_root() -> None:
+    text = service("configs: [{source: site, target: conf/site}]") + "configs: {site: {file: /srv/site}}\n"
+    assert section(text, "app")["volume"] == ["/srv/site:/conf/site:ro"]
+
+
+def test_a_network_mode_may_name_a_network_that_exists() -> None:
+    sections = convert(service("network_mode: proxy")).as_json()["sections"]
+    assert [(s["name"], s["options"].get("external"), s["options"].get("network")) for s in sections] == [
+        ("proxy", "1", None),
+        ("app", None, ["proxy"]),
+    ]
+
+
+def test_without_the_network_that_it_shares_there_is_no_container() -> None:
+    assert not convert(service('network_mode: "service:gluetun"')).sheets
+
+
+def test_a_device_of_cdi_is_a_device() -> None:
+    wanted = "{driver: cdi, device_ids: [nvidia.com/gpu=all], capabilities: [gpu]}"
+    found = section(service(f"deploy: {{resources: {{reservations: {{devices: [{wanted}]}}}}}}"), "app")
+    assert found["device"] == ["nvidia.com/gpu=all"] and "gpus" not in found
+
+
+@pytest.mark.parametrize("text", ["a$1b", "${", "${1X}", "${}", "${A:0:3}", "$2y$$10"])
+def test_a_dollar_sign_that_begins_no_variable_is_said(text: str) -> None:
+    """docker compose refuses such a file."""
+    report = convert(service(f"hostname: h\n    labels: {{a: '{text}'}}"), variables={"A": "1"}).report
+    assert [line.where for line in report if "compose wants $$" in line.text]
+
+
+def test_files_that_may_be_missing_are_waited_for_and_it_is_said() -> None:
+    lines = (
+        "env_file: [{path: a.env, required: false}]",
+        "depends_on: {app2: {condition: service_started, required: false}}",
+    )
+    report = convert(service(*lines) + "  app2: {image: x}\n").report
+    told = {line.where for line in report if line.verdict is Verdict.LEFT_OUT}
+    assert {"services.app.env_file[0].required", "services.app.depends_on.app2.required"} <= told
+
+
+def test_paths_of_another_file_start_at_its_folder() -> None:
+    files = {
+        "/srv/shop/sub/base.yml": service(
+            "env_file: a.env", "volumes: [./d:/d, named:/n, ~/h:/h]", "security_opt: [seccomp=p.json]"
+        ),
+        "/srv/shop/media/compose.yml": "include: [more/x.yml]\nservices: {db: {image: db1, volumes: [../data:/data]}}\n"
+        "secrets: {s: {file: s.txt}}\n",
+        "/srv/shop/media/more/x.yml": "services: {x1: {image: x, volumes: [{type: bind, source: ., target: /x}]}}",
+    }
+    text = (
+        "include: [media/compose.yml]\nservices:\n  web: {extends: {file: sub/base.yml, service: app}}\n"
+        "  s1: {image: s, secrets: [s]}\n"
+    )
+    conversion = convert(text, read_file=files.__getitem__)
+    sheets = {sheet.name: sheet for sheet in conversion.sheets}
+    assert sheets["web"].items("volume") == ["/srv/shop/sub/d:/d", "shop_named:/n", "/root/h:/h"]
+    assert sheets["web"].items("env_file") == ["/srv/shop/sub/a.env"]
+    assert sheets["db"].items("volume") == ["/srv/shop/data:/data"]
+    assert sheets["x1"].items("volume") == ["/srv/shop/media/more:/x"]
+    assert sheets["s1"].items("volume") == ["/srv/shop/media/s.txt:/run/secrets/s:ro"]
 
 
 def test_json_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,113 @@ def test_without_a_policy_nothing_restarts() -> None:
 def test_single_quotes_keep_a_dollar_and_double_quotes_do_not() -> None:
     text = """docker run -e A='p$w' -e B="p$w" nginx"""
     assert options(text)["env"] == ["A=p$w"]
-    assert said(text, Verdict.UNKNOWN) == {"--env": "write the value instead of $w, which only a shell knows"}
+    assert said(text, Verdict.UNKNOWN) == {
+        "--env B": "write the value instead of $w, which only a shell knows"
+    }
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "${A:?must be set}",
+        "${#A}",
+        "${A%x}",
+        "$((1 + 2))",
+        "$1",
+        "$$",
+        "$(cat 'a b' | cut -d\\( -f1)",
+        "`id -u`",
+        "$2y$05$ab",
+    ],
+)
+def test_what_only_a_shell_can_replace_is_never_taken(written: str) -> None:
+    text = f'docker run -e "X={written}" -e Y=1 nginx top'
+    assert (options(text)["env"], options(text)["command"]) == (["Y=1"], ["top"])
+    assert list(said(text, Verdict.UNKNOWN)) == ["--env X"]
+
+
+def test_defaults_may_have_defaults_and_comments_in_backquotes_are_none() -> None:
+    text = (
+        'BASE="${BASE:-$(pwd)}"\nTAG=${TAG:=${OTHER-1.2}}\nMORE="-p 80:80 -e A=1"\n'
+        'docker run \\\n --hostname=sync `#optional` \\\n -v "${BASE}/x:/x" $MORE \\\n nginx:$TAG'
+    )
+    found = options(text)
+    assert (found["volume"], found["image"], found["hostname"]) == (["/srv/app/x:/x"], "nginx:1.2", "sync")
+    assert (found["port"], found["env"]) == (["80:80"], ["A=1"])
+
+
+@pytest.mark.parametrize(
+    "words", ["> /dev/null 2>&1", ">/tmp/id", "2>>log &", "&>/dev/null", ">| x", "< /dev/null"]
+)
+def test_redirections_are_not_the_command(words: str) -> None:
+    assert "command" not in options(f"docker run -d nginx {words}")
+    assert options(f"docker run -d nginx top {words.removesuffix('&')} -b")["command"] == ["top", "-b"]
+    assert options("docker run -e A=<name> -v <your/path>:/x nginx")["env"] == ["A=<name>"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "root@OpenWrt:~# docker run -p 80:80 --name web nginx",
+        "[me@nas ~]$ sudo -E docker run -p 80:80 --name web nginx",
+        "PS C:\\Users\\me> docker run -p 80:80 `\n --name web `\n nginx",
+        "# docker run -p 80:80 --name web nginx",
+        "$ sudo -u root -- docker run \\\n> -p 80:80 \\\n> --name web nginx",
+        "docker run \\\n  > -p 80:80 \\\n  > --name web \\\n  > nginx",
+        "docker run –p 80:80 –name “web” nginx",
+        "docker run —publish=80:80 -name web nginx",
+        "docker run --p 80:80 -name=web nginx",
+        "docker run\u00a0-p 80:80 --name web\u200b nginx",
+        "\ufeffdocker run -p 80:80 --name web nginx",
+        "docker run -p 80:80 \\  # the web port\n --name web \\ \n nginx",
+        "docker run -p 80:80\n  --name web\n  nginx",
+    ],
+)
+def test_lines_copied_from_terminals_and_web_pages(text: str) -> None:
+    found = convert(text).as_json()["sections"]
+    assert [(s["name"], s["options"].get("port"), s["options"]["image"]) for s in found] == [
+        ("web", ["80:80"], "nginx")
+    ]
+
+
+def test_switches_that_look_like_a_long_flag_stay_switches() -> None:
+    assert options("docker run -ip 80:80 nginx")["port"] == ["80:80"]
+
+
+def test_the_folder_of_windows() -> None:
+    assert options("docker run ^\n -v %cd%/data:/data nginx")["volume"] == ["/srv/app/data:/data"]
+
+
+def test_a_volume_with_a_driver_gets_a_section() -> None:
+    mount = 'type=volume,src=media-nfs,dst=/m,volume-driver=local,volume-opt=type=nfs,"volume-opt=o=addr=10.0.0.1,ro"'
+    volume, container = convert(f"docker run --mount '{mount}' nginx").as_json()["sections"]
+    assert volume["options"] == {
+        "name": "media-nfs", "driver": "local", "adopt": "1", "opt": ["type=nfs", "o=addr=10.0.0.1,ro"],
+    }  # fmt: skip
+    assert (volume["name"], container["options"]["volume"]) == ("media_nfs", ["media_nfs:/m"])
+
+
+def test_a_setting_without_a_network_is_said_once_and_as_it_was_written() -> None:
+    text = "docker run --network host --network-alias x --ip 1.2.3.4 nginx"
+    assert set(said(text, Verdict.LEFT_OUT)) == {"--network-alias x", "--ip 1.2.3.4"}
+    assert not {"--network-alias x", "--ip 1.2.3.4"} & set(said(text, Verdict.TAKEN))
+
+
+def test_without_the_network_that_it_shares_there_is_no_container() -> None:
+    """It would reach the internet past its VPN."""
+    assert not convert("docker run --network service:vpn nginx").sheets
+    both = "docker run --name vpn gluetun; docker run --network service:vpn nginx"
+    assert options(both.replace("; ", "\n"))["image"] == "gluetun"
+    assert len(convert(both).sheets) == 2
+
+
+def test_a_policy_that_is_wrong_does_not_make_a_service() -> None:
+    assert options("docker run --restart unless_stopped nginx")["restart"] == "no"
+
+
+def test_a_compose_command_is_answered_with_the_import_of_the_file() -> None:
+    with pytest.raises(ConfigError, match="`ucidockd import compose FILE` takes a compose file"):
+        convert("docker compose up -d")
 
 
 def test_relative_paths_start_at_the_folder_and_need_one() -> None:
