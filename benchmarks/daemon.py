@@ -109,7 +109,9 @@ def restart(lab: Lab) -> Iterator[Result]:
             daemon.apply(f"option live_restore '1'\noption log_level '{next(levels)}'\n")
 
         mine, floor = interleave(
-            lambda: _silence(daemon, commit), lambda: _silence(daemon, lambda: _by_hand(daemon)), rounds=3
+            lambda: _silence(daemon, commit),
+            lambda: _silence(daemon, lambda: _restart_without_agent(daemon)),
+            rounds=3,
         )
         kept = all(daemon.pid_of(name) == pid for name, pid in pids.items())
     yield Result(
@@ -122,7 +124,7 @@ def restart(lab: Lab) -> Iterator[Result]:
     )
 
 
-def _by_hand(daemon: DaemonLab) -> None:
+def _restart_without_agent(daemon: DaemonLab) -> None:
     process = daemon.process
     send_signal(process, signal.SIGTERM)
     wait_end(process, 30)

@@ -34,8 +34,8 @@ Value = TypeVar("Value")
 
 STALL_S = 600.0  # for one piece: a disk that spins up, a command that uploads
 _PIECE = 256 * 1024
-_SAID = 2000  # characters of a command's last output
-_LAST_WORDS_S = 1.0  # for output still in transit when a command has ended
+_OUTPUT_LIMIT = 2000  # characters of a command's last output
+_OUTPUT_S = 1.0  # for output still in transit when a command has ended
 _STAMP = r"-(\d{8}T\d{6}Z)\.tar"
 _PARTIAL = ".partial"
 
@@ -186,7 +186,7 @@ class CommandTarget:
     ) -> Archive:
         """Feeds the command. Raises DataError if it exits with a code other than 0, or accepts nothing for too long."""
         del file
-        said = _Said()
+        said = _Output()
         # with asyncio's own pipe `wait` would return only after processes that the command leaves behind have closed it too
         try:
             process = await asyncio.create_subprocess_exec(
@@ -215,7 +215,7 @@ class CommandTarget:
                 process.stdin.close()
                 await asyncio.wait_for(process.stdin.wait_closed(), self._stall_s)
             code = await asyncio.wait_for(process.wait(), self._stall_s)
-            await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+            await asyncio.wait({reading}, timeout=_OUTPUT_S)
         except TimeoutError as exc:
             raise DataError(f"the command did nothing for {self._stall_s:g} s") from exc
         finally:
@@ -229,7 +229,7 @@ class CommandTarget:
         return Archive(volume=volume, path=None, size=size, sha256=digest.hexdigest())
 
 
-class _Said:
+class _Output:
     """Collects the end of a command's output. Processes that it leaves behind may keep the output open for ever."""
 
     def __init__(self) -> None:
@@ -253,7 +253,7 @@ class _Said:
         try:
             # keep only the end, where programs report why they failed
             while piece := await stream.read(4096):
-                self.text = (self.text + piece.decode("utf-8", "replace"))[-_SAID:]
+                self.text = (self.text + piece.decode("utf-8", "replace"))[-_OUTPUT_LIMIT:]
         finally:
             transport.close()
 

@@ -103,14 +103,14 @@ def _body(args: Arguments) -> dict[str, Any]:
     return {name: value for name, value in args.items() if name != SESSION}
 
 
-class _Patience:
+class _InTime:
     """Answers in time: longer work continues, and the status shows its outcome.
 
     A client over HTTP waits as long as the work takes; callers on ubus, LuCI included, give up after 20 to 30 s.
     """
 
     def __init__(self) -> None:
-        self._going_on: set[asyncio.Task[dict[str, Any]]] = (
+        self._unfinished: set[asyncio.Task[dict[str, Any]]] = (
             set()
         )  # asyncio keeps only weak references: a task without another one may be collected
 
@@ -120,12 +120,12 @@ class _Patience:
         done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
         if done:
             return task.result()
-        self._going_on.add(task)
+        self._unfinished.add(task)
         task.add_done_callback(self._ended)
         return None
 
     def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
-        self._going_on.discard(task)
+        self._unfinished.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.warning("%s: %s", task.get_name(), exc)
 
@@ -136,13 +136,13 @@ class AgentMethods:
     def __init__(self, agent: AgentPort, hotplug: Callable[[str, Mapping[str, Any]], None]) -> None:
         self._agent = agent
         self._hotplug = hotplug
-        self._soon = _Patience().soon
+        self._soon = _InTime().soon
 
     def methods(self) -> dict[str, Method]:
         """The methods to publish."""
         return {
             "status": Method(handler=self._status, args={"after": STRING, "limit": INTEGER}),
-            "plan": Method(handler=_unasked(lambda: self._agent.plan())),
+            "plan": Method(handler=_without_arguments(lambda: self._agent.plan())),
             "preview": Method(
                 handler=self._preview,
                 args={"packages": TABLE, "paths": TABLE, "sections": TABLE, "staged": BOOLEAN},
@@ -199,7 +199,7 @@ class AgentMethods:
         return {}
 
 
-def _unasked(answer: Callable[[], Awaitable[Reply]]) -> Handler:
+def _without_arguments(answer: Callable[[], Awaitable[Reply]]) -> Handler:
     async def handle(args: Arguments) -> Reply:
         del args
         return await answer()
@@ -207,7 +207,7 @@ def _unasked(answer: Callable[[], Awaitable[Reply]]) -> Handler:
     return handle
 
 
-def _by_name(answer: Callable[[str], Awaitable[Reply]]) -> Handler:
+def _for_section(answer: Callable[[str], Awaitable[Reply]]) -> Handler:
     async def handle(args: Arguments) -> Reply:
         return await answer(checked_id(text(args, "name")))
 
@@ -384,11 +384,11 @@ class AdoptionMethods:
             "import": Method(handler=self._import, args=_IMPORT),
             "export": Method(handler=self._export, args={"format": STRING, "names": ARRAY}),
             "describe": Method(
-                handler=_by_name(lambda name: self._agent.describe(name)), args={"name": STRING}
+                handler=_for_section(lambda name: self._agent.describe(name)), args={"name": STRING}
             ),
-            "diff": Method(handler=_by_name(lambda name: self._agent.diff(name)), args={"name": STRING}),
+            "diff": Method(handler=_for_section(lambda name: self._agent.diff(name)), args={"name": STRING}),
             "history": Method(
-                handler=_by_name(lambda name: self._agent.history(name)), args={"name": STRING}
+                handler=_for_section(lambda name: self._agent.history(name)), args={"name": STRING}
             ),
             "revert": Method(
                 handler=self._revert, args={"name": STRING, "version": INTEGER, "commit": BOOLEAN}
@@ -465,12 +465,12 @@ class UpdateMethods:
 
     def __init__(self, agent: AgentPort) -> None:
         self._agent = agent
-        self._soon = _Patience().soon
+        self._soon = _InTime().soon
 
     def methods(self) -> dict[str, Method]:
         """The methods to publish."""
         return {
-            "updates": Method(handler=_unasked(lambda: self._agent.updates())),
+            "updates": Method(handler=_without_arguments(lambda: self._agent.updates())),
             "updates_check": Method(handler=self._check, args={"names": ARRAY}),
             "update": Method(handler=self._update, args={"names": ARRAY}),
             "rollback": Method(handler=self._rollback, args={"name": STRING, "with_data": BOOLEAN}),
