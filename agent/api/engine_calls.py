@@ -69,7 +69,7 @@ class EngineCall:
     hijacks: bool = False  # the connection becomes a raw stream if the client asks for it
     takes_tar: bool = False  # the request's body is an archive that the engine unpacks
     harmless: bool = (
-        False  # allowed while dockerd's storage is away: to stop is right then, a console may help
+        False  # allowed while dockerd's storage is not mounted: stopping is right then, a console may help
     )
 
     @property

@@ -245,7 +245,7 @@ def _texts(body: Mapping[str, Any], name: str) -> dict[str, str]:
 
 def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
     """The body of `POST /v1/import`. Raises RequestError."""
-    from agent.convert.requests import TEXT_MAX, ImportRequest  # few need it
+    from agent.convert.requests import TEXT_MAX, ImportRequest  # late, because few runs need it
 
     texts = ("run", "compose", "project", "folder", "env")
     if unknown := sorted(body.keys() - {*texts, "profiles", "commit"}):

@@ -111,7 +111,7 @@ def _find(words: Sequence[str]) -> tuple[Command, int]:
 def _unknown_command(word: str) -> str:
     if word in DOCKER_WORDS:
         return f"there is no command `{word}`: {DOCKER_WORDS[word]}"
-    import difflib  # only where there is a mistake
+    import difflib  # late, because only a mistake needs it
 
     names = [c.name.split()[0] for c in COMMANDS]
     # people often type a prefix, while difflib prefers words of the same length
@@ -122,7 +122,7 @@ def _unknown_command(word: str) -> str:
 
 
 def _near(flag: str, known: Iterable[str]) -> str:
-    import difflib  # only where there is a mistake
+    import difflib  # late, because only a mistake needs it
 
     near = difflib.get_close_matches(flag, sorted(known), n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""

@@ -86,7 +86,7 @@ def _is_named(resource: Mapping[str, Any], name: str) -> bool:
 
 
 def _near(name: str, resources: Iterable[Mapping[str, Any]]) -> str:
-    import difflib  # only where there is a mistake
+    import difflib  # late, because only a mistake needs it
 
     names = sorted({str(each["section"]) for each in resources})
     near = difflib.get_close_matches(name[:64], names, n=1)

@@ -128,7 +128,7 @@ def _is_right(schema: Mapping[str, Any], value: str | list[str]) -> bool:
 
 
 def _unknown(kind: str, name: str) -> Mistake:
-    import difflib  # only where there is a mistake
+    import difflib  # late, because only a mistake needs it
 
     successor = successor_of(name.lower()) if kind in DAEMON_KINDS else None
     # names from docker and compose have their own table; a guess by similarity would mislead

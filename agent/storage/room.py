@@ -89,7 +89,7 @@ class Room:
 
         Raises EngineError if the registry does not answer, NoSpaceError if the image would not fit.
         """
-        from agent.engine.registry import RegistryError  # few pulls need it
+        from agent.engine.registry import RegistryError  # late, because few pulls need it
 
         try:
             with self.client() as client:
@@ -158,7 +158,7 @@ class Room:
         return need
 
     def _layers(self, image: str, platform: str) -> list[Layer] | None:
-        from agent.engine.registry import RegistryError  # few pulls need it
+        from agent.engine.registry import RegistryError  # late, because few pulls need it
 
         try:
             with self.client() as client:

@@ -128,7 +128,7 @@ class Upkeep:
         """Removes unused images; see `room`. Blocks. Raises EngineError, ConfigError, ConflictError while a clean-up
         is running.
         """
-        from agent.storage.room import Pruner  # few need it
+        from agent.storage.room import Pruner  # late, because few runs need it
 
         desired = self.desired()
         if desired is None:

@@ -260,7 +260,7 @@ class Deadline:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        await self._scope.__aexit__(kind, exc, trace)  # raises TimeoutError where it is one
+        await self._scope.__aexit__(kind, exc, trace)  # raises TimeoutError if a step took too long
 
 
 class StreamReply(Response):

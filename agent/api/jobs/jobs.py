@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Jobs: pulls, pushes, builds, loads and prunes, which continue after their client has left. Knows nothing of HTTP.
 
-`job_specs` makes what runs here; routes and stream objects on ubus show and follow it. A job is one request to the
+`job_specs` makes the specifications; routes and stream objects on ubus show and follow the jobs. A job is one request to the
 engine. Ending the job closes that request, which ends the engine's work.
 """
 

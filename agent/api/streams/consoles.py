@@ -2,7 +2,7 @@
 """Consoles: a command run in a container (`docker exec`) whose client may lose its connection and come back.
 
 Knows nothing of HTTP: `routes.consoles` has the routes, and stream objects on ubus use it too. Output flows from the
-engine through an `OutputBuffer` to the one reader; a reader that does not read stops the reading from the engine. A
+engine through an `OutputBuffer` to a single reader; if that does not read, the console stops reading from the engine. A
 console without a reader for `away_s` is ended and its process killed, since the engine would let it run for ever.
 """
 

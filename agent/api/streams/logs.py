@@ -246,7 +246,7 @@ async def _end_of(engine: DockerStream, seen: _Seen) -> str:
 
 async def _successor(engine: DockerStream, board: StatusBoard, before: _Seen) -> _Seen | None:
     """The same container once it runs again, or the one that replaces it; None if neither is expected."""
-    on_board = ((key, board.resource(key)) for key in board.keys())  # noqa: SIM118 - no dict
+    on_board = ((key, board.resource(key)) for key in board.keys())  # noqa: SIM118 - the board is not a dict
     containers = [
         (key, found) for key, found in on_board if found is not None and found["kind"] == "container"
     ]
