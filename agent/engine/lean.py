@@ -65,7 +65,7 @@ def load(name: str, without: Mapping[str, Mapping[str, Any]]) -> None:
     try:
         importlib.import_module(name)
         return
-    except Exception:  # noqa: BLE001, S110 - a release that uses other names is loaded again with the real modules
+    except Exception:  # noqa: BLE001, S110 - a release that uses these names differently gets the real modules
         pass
     finally:
         for each, module in made.items():

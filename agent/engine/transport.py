@@ -68,7 +68,7 @@ class Deadline:
 class _TimedSocket(socket.socket):
     """A socket whose reads end at the deadline."""
 
-    deadline = Deadline()  # the default for sockets without a call: no limit
+    deadline = Deadline()  # for sockets without a deadline of their own: no limit
 
     def recv_into(self, *args: Any, **named: Any) -> int:
         _wait_until(self.deadline, self)

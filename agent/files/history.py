@@ -68,7 +68,7 @@ class History:
     ) -> None:
         """Keeps the text that each container was created from, so that people can go back to it.
 
-        This need not be the section's current text: the section may have been edited again before the edit before was
+        This need not be the section's current text: the section may have been edited again before the previous edit was
         applied.
         """
         # containers in the middle of a swap are not applied yet
