@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""UCI: the text format, and sections decoded into the model. Pure; files are read by agent.files.uci_store."""
+"""UCI: the text format, and decoding of sections into the model. Pure; `agent.files.uci_store` reads the files."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Checks that take more than one section, and replaces section names by Docker names.
+"""Checks that involve several sections, and replaces section names by Docker names.
 
-Called by `agent.uci.decode` with everything that could be read, broken sections included: a reference to a
-broken section is not an unknown one. Mistakes go to the readers of the sections they are in.
+`agent.uci.decode` calls it with everything that could be read, including broken sections: a reference to a broken
+section is not a reference to an unknown one. Mistakes go to the readers of their sections.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ class Draft:
 
 
 def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bool = False) -> None:
-    """Report every mistake between sections and resolve names. `listeners`: others that have ports of this machine;
-    `remapped`: whether dockerd is to have `userns_remap`."""
+    """Reports every mistake between sections, and resolves names.
+
+    `listeners`: programs that use ports of this machine; `remapped`: whether dockerd has `userns_remap`.
+    """
     for reader, _ in draft.agents[1:]:
         reader.report("there is another agent section", expected="one agent section")
     items: Sequence[tuple[SectionReader, Container | Network | Volume]]
-    # The engine would refuse the second only when it is made, and which of the two is made first is a matter of
-    # luck.
+    # The engine would only refuse the second one when it is created, and which one comes second is random.
     for items in (draft.containers, draft.networks, draft.volumes):
         _check_unique(
             [(reader, resource.name) for reader, resource in items],
@@ -64,7 +65,7 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bo
             option="name",
             expected="its own name",
         )
-    # The engine refuses a second network on one bridge, in words that name no section.
+    # the engine refuses a second network on a bridge, with a message that names no section
     _check_unique(
         [(reader, dict(network.spec.options).get(BRIDGE_NAME, "")) for reader, network in draft.networks],
         message="the bridge {name} is that of network {others} too",
@@ -76,17 +77,18 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bo
         _check_network_mode(reader, container)
         _check_volume_driver(reader, container, draft)
     _check_platforms(draft)
-    # from here on names are Docker's: the checks above show what the user wrote, those below what the engine will see
+    # names are Docker names from here on: the checks above see what the user wrote, those below what the engine will
+    # see
     draft.containers = [
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
-    # Asked of the whole at once, since `userns_remap` is dockerd's and the containers are in another package.
+    # checked here because `userns_remap` is dockerd's, while containers are in another package
     if remapped:
         for reader, container in draft.containers:
             _check_remapped(reader, container.spec)
     _check_pools(draft)
     _check_dependencies(draft)
-    # The agent's own places are taken before any container starts, so a container could never have them.
+    # the agent listens before any container starts, so a container could never get its ports
     own = [
         Listener(
             port=place.port,
@@ -106,14 +108,14 @@ def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bo
 def _check_unique(
     items: Iterable[tuple[SectionReader, str]], *, message: str, option: str, expected: str
 ) -> None:
-    """Report each section whose name is another's too; a section without a name has none to share."""
+    """Reports each section whose name another section has too. Sections without a name are skipped."""
     by_name: dict[str, list[SectionReader]] = {}
     for reader, name in items:
         if name:
             by_name.setdefault(name, []).append(reader)
     for name, readers in by_name.items():
         if len({reader.name for reader in readers}) < 2:
-            continue  # one section, or one section name in two packages: reported already
+            continue  # one section, or a section name in two packages, which is already reported
         for reader in readers:
             others = ", ".join(sorted({other.name for other in readers} - {reader.name}))
             reader.report(message.format(name=name, others=others), option=option, expected=expected)
@@ -122,7 +124,7 @@ def _check_unique(
 def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) -> None:
     networks = {network.section: (source, network) for source, network in draft.networks}
     seen: set[str] = set()
-    # entries and endpoints go side by side: decoding left out the same refused ones
+    # entries and endpoints correspond by position: decoding has left out the same invalid entries
     for position, (index, written) in enumerate(reader.parsed_items("network", parse_endpoint)):
         endpoint = container.spec.endpoints[position]
         if endpoint.network in seen:
@@ -135,11 +137,11 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
         seen.add(written.network)
         if endpoint.network in networks:
             source, network = networks[endpoint.network]
-            # Subnets of a section that was refused are not known whole, and those of an external network are not
-            # ours to know: a mistake found there might be none.
+            # skipped if the network's subnets are not fully known: its section was refused, or others manage the
+            # network
             if not source.failed and not network.external:
                 _check_addresses(reader, endpoint, written, index, network)
-        # The engine would take any name and only say "network not found" when the container is started.
+        # the engine accepts any name and only says "network not found" when the container starts
         elif endpoint.network not in BUILT_IN:
             known = ", ".join(sorted(networks)) or "none is declared"
             reader.report(
@@ -155,7 +157,7 @@ def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) 
                 index=index,
                 expected="a network section",
             )
-    # `host` and `none` are modes to the engine: a container in one of them is on no other network.
+    # `host` and `none` are modes of the engine, in which a container cannot have other networks
     alone = seen & NO_NETWORKS
     if alone and len(seen) > 1:
         reader.report(
@@ -167,7 +169,7 @@ def _check_addresses(
     reader: SectionReader, endpoint: Endpoint, written: Endpoint, index: int, network: Network
 ) -> None:
     subnets = [pool.subnet for pool in network.spec.pools]
-    # an address stands in the entry or, for the first network, in an option of its own: the mistake is shown there
+    # an address is in the entry or, for the first network, in an option of its own: report the mistake there
     for option, address, in_entry in (("ip", endpoint.ip, written.ip), ("ip6", endpoint.ip6, written.ip6)):
         if address and not any(contains(subnet, address) for subnet in subnets):
             reader.report(
@@ -187,8 +189,8 @@ def _check_addresses(
 
 
 def _check_pools(draft: Draft) -> None:
-    """Warns of fixed addresses that the engine may give to another container, or keeps from all of them."""
-    # Keyed by Docker names: the containers have been resolved by now.
+    """Warns of fixed addresses that the engine may give to another container, or to none."""
+    # by Docker names, because the containers' names are resolved by now
     networks = {network.name: network for source, network in draft.networks if not source.failed}
     fixed = [
         (reader, networks[endpoint.network], address)
@@ -198,10 +200,10 @@ def _check_pools(draft: Draft) -> None:
         for address in filter(None, (endpoint.ip, endpoint.ip6))
     ]
     for reader, network, address in fixed:
-        # Subnets of one network do not overlap, so that at most one pool holds it.
+        # subnets of one network do not overlap, so at most one pool contains the address
         pool = next((pool for pool in network.spec.pools if contains(pool.subnet, address)), None)
         if pool is None:
-            continue  # that it lies in no subnet was reported already
+            continue  # already reported: it is in no subnet
         reserved = next((name for name, each in pool.aux_addresses if same_address(each, address)), None)
         if reserved is not None or same_address(pool.gateway, address):
             what = f"aux_address {reserved}" if reserved is not None else "gateway"
@@ -210,12 +212,12 @@ def _check_pools(draft: Draft) -> None:
                 option="network",
                 expected="another address",
             )
-        # Without `ip_range` the engine hands out from the whole subnet. It gives the address to whichever
-        # container starts first, and after a reboot that is a matter of luck.
+        # Without `ip_range` the engine assigns addresses from the whole subnet. Then the container that starts first
+        # may get this address, and after a reboot the order is random.
         elif not pool.ip_range or contains(pool.ip_range, address):
             subnet = ipaddress.ip_network(pool.subnet)
             example = ""
-            # half of a subnet of four addresses or fewer would leave nothing to hand out
+            # half of a subnet with four addresses or fewer would leave nothing to assign
             if subnet.prefixlen < subnet.max_prefixlen - 2:
                 halves = subnet.subnets(prefixlen_diff=1)
                 other = next(half for half in halves if ipaddress.ip_address(address) not in half)
@@ -229,7 +231,7 @@ def _check_pools(draft: Draft) -> None:
 
 def _check_network_mode(reader: SectionReader, container: Container) -> None:
     mode, spec = container.spec.network_mode, container.spec
-    # Networks in `list network` may turn out to be a mode as well, see `_resolved`.
+    # `list network` may also contain a mode, see `_resolved`
     if mode is None:
         _check_published(
             reader, spec, next((e.network for e in spec.endpoints if e.network in NO_NETWORKS), "")
@@ -238,8 +240,8 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
     if reader.has("network"):
         reader.report("does not go with `list network`", option="network_mode", expected="one of the two")
     _check_published(reader, spec, mode)
-    # names and name servers are those of the network's owner: the engine refuses them here (moby runconfig,
-    # validateNetContainerMode)
+    # names and name servers belong to the container whose network is shared: the engine refuses them here (moby
+    # runconfig, validateNetContainerMode)
     if mode.startswith(_SHARED_BY):
         for option in ("hostname", "domainname", "dns", "dns_search", "dns_opt", "extra_host"):
             if reader.has(option):
@@ -251,9 +253,9 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
 
 
 def _check_remapped(reader: SectionReader, spec: ContainerSpec) -> None:
-    """What the engine refuses with user namespaces of its own (moby daemon, verifyPlatformContainerSettings). A warning:
-    `userns_remap` may be left out on this router."""
-    # With `userns host` the container leaves the remapping, which is what the engine asks for here.
+    """Warns of settings that the engine refuses when users are remapped (moby daemon, verifyPlatformContainerSettings).
+    Only a warning, because `userns_remap` may be left out on this router."""
+    # `userns host` excludes the container from remapping, which is what the engine requires here
     if spec.userns == "host":
         return
     for option, asked in (
@@ -270,7 +272,7 @@ def _check_remapped(reader: SectionReader, spec: ContainerSpec) -> None:
 
 
 def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> None:
-    # with `host` the container listens on the router itself, so a link may name any port
+    # with `host` the container listens on the router itself, so the link may name any port
     if mode != "host":
         inner = {port.container_port for port in spec.ports if port.protocol == "tcp"}
         for number in sorted(webui_ports(reader.text("webui") or "") - inner):
@@ -279,7 +281,7 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
                 option="webui",
                 expected="[port:N] with a port that `list port` names last",
             )
-    # On the default networks ports are published as anywhere else.
+    # on the default networks, ports are published as usual
     if mode in DEFAULT_NETWORKS:
         return
     for option, given in (("port", bool(spec.ports)), ("publish_all", bool(spec.publish_all))):
@@ -294,9 +296,9 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
 
 
 def _check_volume_driver(reader: SectionReader, container: Container, draft: Draft) -> None:
-    """The engine takes a volume that exists by its own driver only."""
+    """Reports a volume with another driver: the engine uses an existing volume only with its own driver."""
     driver, volumes = container.spec.volume_driver, {v.section: v for _, v in draft.volumes}
-    # Without `volume_driver` the engine takes the volume by whatever driver it was made with.
+    # without `volume_driver` the engine uses a volume with the driver that created it
     for mount in container.spec.mounts if driver else ():
         other = volumes.get(mount.source)
         if other is not None and other.spec.driver != driver:
@@ -308,11 +310,12 @@ def _check_volume_driver(reader: SectionReader, container: Container, draft: Dra
 
 
 def _check_platforms(draft: Draft) -> None:
-    """An engine keeps one image under a name: each of two platforms would push the other's out."""
+    """Reports different platforms of one image: an engine keeps only one image under a name, so each platform would
+    replace the other."""
     platforms: dict[str, set[str]] = {}
     for _, container in draft.containers:
         platforms.setdefault(container.spec.image, set()).add(container.spec.platform or "")
-    # Told at the sections that name a platform: one without takes whatever image is there.
+    # reported only for sections with a platform: the others use whatever image is present
     for reader, container in draft.containers:
         if container.spec.platform and len(platforms[container.spec.image]) > 1:
             reader.report(
@@ -323,13 +326,13 @@ def _check_platforms(draft: Draft) -> None:
 
 
 def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Container:
-    """The container with Docker names instead of section names, and the dependencies that sharing implies."""
+    """The container with Docker names instead of section names, and the dependencies that follow from sharing."""
     networks = {network.section: network.name for _, network in draft.networks}
     volumes = {volume.section: volume.name for _, volume in draft.volumes}
     spec = container.spec
     endpoints = tuple(replace(e, network=networks.get(e.network, e.network)) for e in spec.endpoints)
     mode = spec.network_mode
-    # people write `list network 'host'`; to the engine that is a mode, and no network
+    # people write `list network 'host'`, but to the engine that is a mode and not a network
     if mode is None and endpoints and endpoints[0].network in NO_NETWORKS:
         mode, endpoints = endpoints[0].network, ()
     implied: list[Dependency] = []
@@ -342,8 +345,8 @@ def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Cont
         pid=_shared(reader, "pid", spec.pid, draft, implied),
         volumes_from=tuple(_lender(reader, entry, draft, implied) for entry in spec.volumes_from),
     )
-    # What shares a namespace must wait for its owner, but a dependency that the user wrote may ask for more
-    # (healthy, completed), and is kept as it is.
+    # A container that shares a namespace must wait for its owner. If the user declared that dependency, keep it,
+    # because its condition may be stricter (healthy, completed).
     declared = container.policy.depends_on
     named = {dependency.section for dependency in declared}
     more = tuple(dict.fromkeys(d for d in implied if d.section not in named))
@@ -357,7 +360,7 @@ def _mount(mount: Mount, volumes: dict[str, str]) -> Mount:
 def _shared(
     reader: SectionReader, option: str, value: str | None, draft: Draft, implied: list[Dependency]
 ) -> str | None:
-    """`service:SECTION` and `container:NAME` as `container:<Docker name>`; ours become dependencies."""
+    """Resolves `service:SECTION` and `container:NAME` to `container:<Docker name>`; our containers become dependencies."""
     if value is None or not value.startswith(_SHARED_BY):
         return value
     kind, _, target = value.partition(":")
@@ -368,7 +371,7 @@ def _shared(
     if found is None and kind == "service":
         reader.report(f"unknown container section {target!r}", option=option, expected="a container section")
         return value
-    # a container that is not ours may exist all the same; a section that is not there cannot
+    # a container that is not ours may exist; a missing section cannot
     if found is None:
         reader.warn(
             f"{target!r} is not a container of ours", option=option, expected="the name of one that exists"
@@ -379,17 +382,16 @@ def _shared(
 
 
 def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Dependency]) -> str:
-    """An entry of `volumes_from` with a Docker name; without a prefix a section goes before a container of that name."""
+    """An entry of `volumes_from` with a Docker name. Without a prefix a section takes precedence over a Docker name."""
     kind, colon, rest = entry.partition(":")
     if kind not in {"service", "container"}:
         kind, rest = "", entry
     target, colon, mode = rest.partition(":")
     wanted = {"service": [True], "container": [False]}.get(kind, [True, False])
-    # A section that lends its volumes has to be created first: a reference that resolves becomes a dependency as well.
+    # a resolved container becomes a dependency, because it has to be created first
     found = [
         c
-        # In the order of people's habits: in compose files `volumes_from` names services, with `docker run`
-        # containers.
+        # order by convention: `volumes_from` names services in compose files, and containers with `docker run`
         for by_section in wanted
         for _, c in draft.containers
         if target == (c.section if by_section else c.name)
@@ -402,14 +404,14 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
             f"unknown container section {target!r}", option="volumes_from", expected="a container section"
         )
     else:
-        # Only a warning: the container may be one that somebody runs with `docker run`, and the engine knows it.
+        # only a warning: the engine may know a container that was started with `docker run`
         wish = "a container section, or the name of a container that exists"
         reader.warn(f"{target!r} is not a container of ours", option="volumes_from", expected=wish)
     return f"{target}{colon}{mode}"
 
 
 def _check_dependencies(draft: Draft) -> None:
-    # By sections: a Docker name may be that of a container which is not ours, and that is no dependency.
+    # by section: a Docker name may belong to a container that is not ours, which is not a dependency
     edges = {c.section: {d.section for d in c.policy.depends_on} for _, c in draft.containers}
     for reader, container in draft.containers:
         for index, dependency in reader.parsed_items("depends_on", parse_dependency):
@@ -421,12 +423,12 @@ def _check_dependencies(draft: Draft) -> None:
                     index=index,
                     expected=f"a container section ({known})",
                 )
-        # Each member of the circle is told: whoever edits one section may not know the others.
+        # reported for each member: a person who edits one section may not know the others
         if container.section in _reachable(container.section, edges):
             members = sorted(
                 s for s in _reachable(container.section, edges) if container.section in _reachable(s, edges)
             )
-            # what is shared is a dependency too: the mistake is shown at whatever option there is
+            # sharing is a dependency too: report the mistake at whichever option the section has
             options = ("depends_on", "network_mode", "ipc", "pid", "volumes_from")
             option = next((name for name in options if reader.has(name)), "network_mode")
             reader.report(
@@ -448,24 +450,24 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 
 def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
-    """No two enabled containers at one host port, as far as their addresses overlap."""
-    # By number and protocol first: comparing each port with each other would take minutes where ranges of
-    # thousands are published.
+    """Reports enabled containers that use the same host port on overlapping addresses."""
+    # Group by number and protocol first: comparing all ports with each other would take minutes for ranges of
+    # thousands of ports.
     taken: dict[tuple[int, str], list[tuple[SectionReader, Port]]] = {}
     for reader, container in draft.containers:
         if container.policy.enabled and (container.spec.network_mode or "") in DEFAULT_NETWORKS:
             for port in container.spec.ports:
-                if port.host_port and not port.host_port_end:  # of a range the engine takes one that is free
+                if port.host_port and not port.host_port_end:  # for a range the engine chooses a free port
                     taken.setdefault((port.host_port, port.protocol), []).append((reader, port))
     used = _used(draft, listeners)
     clashes: dict[tuple[str, int | None], tuple[SectionReader, set[str], str]] = {}
-    # one message for each `list port` line: a range that meets another one would fill pages otherwise
+    # one message per `list port` line: overlapping ranges would otherwise fill pages
     for (number, protocol), users in sorted(taken.items(), key=lambda item: item[0]):
         for reader, port in users:
             for other, theirs in users:
                 if theirs is not port and addresses_meet(port.host_ip, theirs.host_ip):
                     name = other.name if other is not reader else "this one"
-                    # Mistakes are counted per entry, as only an entry can be mended.
+                    # counted per entry, because users can only correct an entry
                     place = (f"{reader.package}.{reader.key}", _entry_of(reader, port))
                     free = _free(number, protocol, used)
                     _, words, _ = clashes.setdefault(place, (reader, set(), free))
@@ -480,19 +482,17 @@ def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
 
 
 def _entry_of(reader: SectionReader, port: Port) -> int | None:
-    """Which `port` entry publishes it."""
+    """The index of the `port` entry that publishes this port."""
     return next((index for index, ports in reader.parsed_items("port", parse_ports) if port in ports), None)
 
 
 def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
-    """A container's port where something else listens: the engine could not publish it, or that not listen. It may be
-    gone by the time the container starts, so this is not a mistake.
-    """
-    # What is proposed must be free for all: of the declared ports as well, whether or not they run now.
+    """Warns of container ports on which another program listens: either the engine or that program would fail. Not an
+    error, because the program may be gone when the container starts."""
+    # the suggestion must also avoid declared ports of containers that do not run now
     used = _used(draft, listeners)
     for reader, container in draft.containers:
-        # In the network of the router or of another container no port is published, and a disabled section publishes
-        # none.
+        # no port is published in the network of the router or of another container, nor by a disabled section
         if not container.policy.enabled or (container.spec.network_mode or "") not in DEFAULT_NETWORKS:
             continue
         for port in container.spec.ports if listeners else ():
@@ -516,7 +516,7 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
 
 
 def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
-    # Ports of disabled sections too: they may be switched on again.
+    # including disabled sections, which may be enabled again
     declared = {
         (number, port.protocol)
         for _, container in draft.containers
@@ -527,9 +527,8 @@ def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, s
 
 
 def _free(number: int, protocol: str, used: frozenset[tuple[int, str]]) -> str:
-    """A port that nothing has: from 80 it is 8080, from 8080 the next one."""
-    # The habit of container images: 80 becomes 8080. Above the privileged ports the next number is easier to
-    # remember.
+    """A suggestion for a free port: 8080 for port 80, the next one for ports such as 8080."""
+    # images conventionally map 80 to 8080; above the privileged ports the next number is easier to remember
     first = number + _UNPRIVILEGED if number < _RESERVED else number + 1
     free = next((each for each in range(first, _PORT_MAX + 1) if (each, protocol) not in used), 0)
     return f"; {free} is free" if free else ""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Decodes the packages `containers` and `dockerd` into the desired resources.
 
-Before it comes `agent.uci.syntax` (text -> packages), after it `agent.plan`. All mistakes are found at
-once; a section with an error is left out and its key put into `Desired.broken`, the others continue. Pure: env
-files are read through a function that the caller gives.
+Input comes from `agent.uci.syntax` (text -> packages), the result goes to `agent.plan`. All mistakes are found in one
+run; an invalid section is left out and its key added to `Desired.broken`, and the other sections are decoded. Pure:
+the caller passes in a function that reads env files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from agent.uci.syntax import Option, Package, Section
 
 
 def decode_auth(reader: SectionReader) -> RegistryAuth:
-    # Docker's own forms of a login: a name with a password, or an identity token in the place of both.
+    # as in Docker, a login is a user name with a password, or an identity token instead of both
     username, password = reader.text("username") or "", reader.text("password") or ""
     token = reader.text("token") or ""
     if not token and not (username and password):
@@ -53,7 +53,7 @@ def decode_auth(reader: SectionReader) -> RegistryAuth:
 
 
 def decode_backup(reader: SectionReader) -> Backup:
-    """A `config backup` section, its volumes as it names them."""
+    """A `config backup` section, with its volumes as the section names them."""
     base = Backup(name=reader.name)
     backup = Backup(
         name=reader.name,
@@ -66,11 +66,10 @@ def decode_backup(reader: SectionReader) -> Backup:
         keep=reader.parsed("keep", parse_int) or base.keep,
         stop=reader.flag("stop") or False,
     )
-    # Reported here although nothing breaks: an empty backup would end well each night and be missed on the day it is
-    # needed.
+    # reported although nothing breaks: an empty backup would succeed every night and be missed when it is needed
     if not (backup.sections or backup.volumes):
         reader.report("the backup names nothing to save", expected="`list section` or `list volume`")
-    # With two the second would be forgotten when the first one fails, with none nothing is saved.
+    # with two destinations the second would be skipped if the first one fails; without any, nothing is saved
     if bool(backup.target) is bool(backup.command):
         reader.report(
             "a backup has exactly one destination",
@@ -80,7 +79,7 @@ def decode_backup(reader: SectionReader) -> Backup:
 
 
 def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup:
-    """The backup with the Docker names of its volumes, and with the volumes that its containers mount."""
+    """The backup with Docker names of its volumes, including the volumes that its containers mount."""
     containers = {container.section: container for _, container in draft.containers}
     docker_names = {volume.section: volume.name for _, volume in draft.volumes}
     found = [docker_names.get(name, name) for name in backup.volumes]
@@ -97,7 +96,8 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
             continue
         mounts = containers[name].spec.mounts
         named = [docker_names.get(m.source, m.source) for m in mounts if m.source and not m.is_bind]
-        # A warning, since the backup of the other sections is right: but people expect bind mounts to be saved too.
+        # only a warning, because the backup of the other sections is valid; but people expect bind mounts to be saved
+        # too
         if not named:
             reader.warn(
                 f"{name!r} mounts no named volume",
@@ -106,15 +106,15 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup
                 expected="folders of the router are not saved, save them with its own means",
             )
         found += named
-    # A volume that two sections mount is saved once.
+    # a volume that two sections mount is saved once
     return replace(backup, volumes=tuple(dict.fromkeys(found)))
 
 
 def decode_agent(reader: SectionReader) -> AgentSettings:
-    """The agent's settings; a wrong option leaves its default."""
-    # no mistake in here may keep the agent from running: it is the one that shows the mistake
+    """The agent's settings; an invalid option keeps its default."""
+    # no mistake in this section may keep the agent from running, because the agent reports the mistake
     base = AgentSettings()
-    # Where 0 and False are answers they are looked at apart: with `or` the default would win over them.
+    # handled separately because 0 and False are valid values, which `or` would replace by the default
     enabled, workers = reader.flag("enabled"), reader.parsed("workers", parse_int)
     load_history = reader.flag("load_history")
     keep = reader.parsed("keep_images", parse_int)
@@ -144,15 +144,14 @@ def decode_agent(reader: SectionReader) -> AgentSettings:
         update_check=UpdateCheck(reader.text("update_check") or base.update_check),
         update_check_window=reader.parsed("update_check_window", parse_window),
     )
-    # Left over from a time when checks were on: nothing breaks, but people would wait for a window that never
-    # opens.
+    # left over from an earlier setting: harmless, but people would wait for a window that has no effect
     if reader.has("update_check_window") and settings.update_check is UpdateCheck.OFF:
         reader.warn(
             "has no effect: registries are not asked",
             option="update_check_window",
             expected="`option update_check 'daily'` or `'weekly'`",
         )
-    # The listener would fail when it starts, long after the commit that was wrong.
+    # otherwise the listener would fail when it starts, long after the invalid commit
     if bool(settings.cert) is not bool(settings.key):
         reader.report(
             "certificate and key go together",
@@ -192,8 +191,8 @@ def _parse_threshold(text: str) -> Threshold:
 
 
 def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
-    """Warns of a way to the engine that is not what it seems."""
-    # Not refused: a router may reach its engine through a tunnel that we do not see.
+    """Warns of an unprotected connection to the engine, and of TLS settings without effect."""
+    # not refused: the router may reach its engine through a tunnel that we cannot see
     address, encrypted = parse_engine_address(settings.docker_host), bool(settings.docker_cert_path)
     if encrypted and address.path:
         reader.warn("has no effect: a unix socket does not use TLS", option="docker_cert_path")
@@ -205,12 +204,12 @@ def _check_engine(reader: SectionReader, settings: AgentSettings) -> None:
         )
 
 
-PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` goes first
+PACKAGES = ("containers", "dockerd")  # in this order: a login in `containers` takes precedence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeResult:
-    """The desired resources, and every mistake in the files."""
+    """The desired resources, and all mistakes in the files."""
 
     desired: Desired
     issues: tuple[Issue, ...]
@@ -223,9 +222,8 @@ def decode(
     read_file: Callable[[str], str] | None = None,
     listeners: Sequence[Listener] = (),
 ) -> DecodeResult:
-    """The desired resources of all packages. `paths` names each package's file, for messages; `listeners`: what else has
-    ports of this machine.
-    """
+    """Decodes all packages. `paths`: package -> its file, for messages; `listeners`: programs that use ports of this
+    machine."""
     stray: list[Issue] = []
     readers = [
         _reader(section, package=name, file=paths.get(name, ""))
@@ -249,15 +247,16 @@ def decode(
         if name in packages
         for line in packages[name].swallowed
     ]
-    # dockerd's sections have their own decoder and no part in the names and references that are checked here
+    # dockerd's sections have their own decoder and take no part in the checks of names and references
     daemon = [reader for reader in readers if reader.kind in DAEMON_KINDS]
     readers = [reader for reader in readers if reader.kind not in DAEMON_KINDS]
     _check_names(readers)
     draft = _draft(readers, read_file)
-    # also what is broken takes part: a reference to a section with a mistake is not a reference to nothing
+    # includes broken sections: a reference to an invalid section is not a reference to nothing
     settings = decode_daemon(daemon)
     crosscheck(draft, listeners, remapped=settings is not None and "userns-remap" in settings.values)
-    readers += [reader for reader, _ in draft.networks if reader not in readers]  # those of stacks
+    # networks that belong to stacks
+    readers += [reader for reader, _ in draft.networks if reader not in readers]
     desired = replace(
         _desired(draft, readers),
         daemon=settings,
@@ -265,7 +264,7 @@ def decode(
             issue.text() for reader in daemon for issue in reader.issues if issue.severity == "error"
         ),
     )
-    # A stack's reader is walked once for each of its containers: equal mistakes are one.
+    # a stack's reader is used once for each of its containers: remove duplicate mistakes
     found = [issue for reader in (*readers, *daemon) for issue in reader.issues]
     return DecodeResult(desired=desired, issues=(*stray, *dict.fromkeys(found)))
 
@@ -273,7 +272,7 @@ def decode(
 def _reader(section: Section, *, package: str, file: str) -> SectionReader:
     if section.type not in DAEMON_KINDS:
         return SectionReader(section, package=package, file=file)
-    # Only dockerd's sections: the stock init script takes values there that no schema would.
+    # only dockerd's sections: the stock init script accepts values there that the schema does not
     tidy, notes = tidied(section)
     reader = SectionReader(tidy, package=package, file=file)
     for note in notes:
@@ -282,11 +281,11 @@ def _reader(section: Section, *, package: str, file: str) -> SectionReader:
 
 
 def _is_ours(section: Section, *, package: str, file: str, stray: list[Issue]) -> bool:
-    # the agent's own is ours alone
+    # `config agent` is only valid in the package `containers`
     kinds = KINDS if package == "containers" else (*DAEMON_KINDS, *KINDS[:-1])
     if section.type in kinds:
         return True
-    # luci-app-dockerman keeps settings of the daemon in a section of its own: each is told which option has its part
+    # luci-app-dockerman keeps daemon settings in its own section: for each, name the option that replaces it
     if package == "dockerd" and section.type == "dockerman" and section.options:
         stray += [
             Issue(
@@ -328,10 +327,10 @@ _OTHER_TYPES = {
 
 
 def _type_meant(word: str, kinds: Sequence[str]) -> str:
-    """What to write instead of an unknown section type."""
-    import difflib  # only where there is a mistake
+    """A suggestion for an unknown section type."""
+    import difflib  # imported only for mistakes
 
-    # Words of compose and docker first: by letters `service` is near to nothing that we have.
+    # words of compose and docker first: `service` does not look similar to any of our types
     near = [
         _OTHER_TYPES.get(word.lower(), ""),
         *difflib.get_close_matches(word.lower()[:32], kinds, n=1, cutoff=0.75),
@@ -341,13 +340,13 @@ def _type_meant(word: str, kinds: Sequence[str]) -> str:
 
 
 def _check_names(readers: list[SectionReader]) -> None:
-    """Each resource needs a lasting name, and names are unique."""
+    """Checks that each resource has a stable name, and that names are unique."""
     by_key: dict[str, list[SectionReader]] = {}
     for reader in readers:
-        # a login is known by its server, and of the agent's section there is one
+        # a login is identified by its server, and there is only one agent section
         if reader.kind in {"auth", "agent"}:
             continue
-        # libuci names an anonymous section by its place in the file: after an edit above it, the name is another's
+        # libuci names an anonymous section by its position in the file: an edit above it would change its identity
         if reader.section.anonymous and not reader.text("name"):
             reader.report(
                 f"an anonymous {reader.kind} section has no lasting identity",
@@ -355,18 +354,17 @@ def _check_names(readers: list[SectionReader]) -> None:
             )
             continue
         if not reader.has("name") and reader.kind not in {"backup", "notify"}:
-            # the section's name is the Docker name then, and UCI allows more of it: `_db`, or one letter.
-            # Of all kinds volumes have the strictest form
+            # The section's name becomes the Docker name, but UCI allows more names: `_db`, or a single letter.
+            # Volumes have the strictest rules.
             strict = VOLUME_NAME.fullmatch(reader.name)
-            # The schema's form of a name holds for the section's own name too, as it becomes the Docker name.
+            # the schema's rule for `name` also applies to a section name that becomes the Docker name
             for mistake in () if strict else validate(reader.kind, {"name": reader.name}):
                 if mistake.option == "name":
                     wish = f"{mistake.expected}, or `option name`"
                     reader.report("Docker does not accept its name", expected=wish)
         by_key.setdefault(reader.key, []).append(reader)
     for same in by_key.values():
-        # The two packages may each have a section of that name: libuci cannot see that they are one resource to
-        # us.
+        # both packages may have a section of that name, which are the same resource to us; libuci cannot see that
         for reader in same if len(same) > 1 else ():
             others = sorted(other.package for other in same if other is not reader)
             reader.report(
@@ -395,7 +393,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
                 draft.auths.append((reader, decode_auth(reader)))
             case _:
                 draft.agents.append((reader, decode_agent(reader)))
-    # in this order: a stack completes its containers, and a backup saves the volumes that they mount
+    # in this order: stacks complete their containers, and backups save the volumes that containers mount
     join_stacks(draft, stacks)
     draft.backups = [(reader, _with_volumes(reader, backup, draft)) for reader, backup in draft.backups]
     return draft
@@ -403,14 +401,14 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
 
 def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
     accepted = [c for reader, c in draft.containers if not reader.failed]
-    # one that others wait for to end has to be kept after it has ended
+    # containers that others wait for must stay after they have ended
     awaited = {
         wanted.section
         for container in accepted
         for wanted in container.policy.depends_on
         if wanted.condition is DependsOn.COMPLETED
     }
-    # A container that has ended would be drift otherwise, and be started again.
+    # otherwise an ended container would count as drift and be started again
     containers = [replace(c, awaited=c.section in awaited) for c in accepted]
     networks = [n for reader, n in draft.networks if not reader.failed]
     volumes = [v for reader, v in draft.volumes if not reader.failed]
@@ -421,31 +419,31 @@ def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
         *draft.volumes,
     ]
     return Desired(
-        # Sorted, so that the plan and the status do not change when sections only change places.
+        # sorted, so that plan and status do not change when sections only change places
         containers=tuple(sorted(containers, key=lambda c: c.section)),
         networks=tuple(sorted(networks, key=lambda n: n.section)),
         volumes=tuple(sorted(volumes, key=lambda v: v.section)),
         auths=tuple(auth for reader, auth in draft.auths if not reader.failed),
         notices=tuple(notice for reader, notice in draft.notices if not reader.failed),
-        # a wrong option in the agent's own section costs that option, not the others
+        # an invalid option in the agent section costs only that option
         backups=tuple(backup for reader, backup in draft.backups if not reader.failed),
         agent=draft.agents[0][1] if draft.agents else base.agent,
         broken=frozenset(reader.key for reader in readers if reader.failed),
-        # of broken sections too: what they name is still wanted, and must not be cleaned up
+        # includes broken sections: their images are still wanted and must not be cleaned up
         images={
             c.spec.image: c.section
             for _, c in sorted(draft.containers, key=lambda pair: pair[1].section, reverse=True)
             if c.spec.image
         },
-        # Names of broken sections stay ours: what runs under them is not foreign, and nothing else may take it.
+        # names of broken sections stay ours: their containers are not foreign, and nothing else may take the names
         claimed=frozenset(Key(reader.kind, resource.name) for reader, resource in named if reader.failed),
     )
 
 
-# Stacks: containers of one `option stack NAME` share an environment and, where they name no network, one of their own.
+# Stacks: containers with the same `option stack NAME` share an environment and, if they name no network, a network.
 #
-# That is written out here, before anything else looks at the sections: the rest of the agent sees plain containers and
-# networks. The network of a stack without members is not there, so it goes when the last one does.
+# Stacks are expanded here, before anything else sees the sections: the rest of the agent sees plain containers and
+# networks. A stack without members has no network, so the network is removed with the last member.
 
 
 def decode_stack(reader: SectionReader, *, read_file: ReadFile | None) -> Stack:
@@ -460,15 +458,15 @@ def decode_stack(reader: SectionReader, *, read_file: ReadFile | None) -> Stack:
 
 
 def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> None:
-    """Give each container what its stack shares, and each stack with a container that needs it its network."""
+    """Gives each container the settings of its stack, and adds a network for each stack with a container that needs one."""
     by_name = {stack.name: (reader, stack) for reader, stack in stacks}
     needed: dict[str, tuple[SectionReader, Stack]] = {}
     for place, (reader, container) in enumerate(draft.containers):
         if container.stack:
-            # A stack without a section of its own is allowed: its name alone puts containers into one network.
+            # a stack needs no section of its own: its name alone puts containers into one network
             source, stack = by_name.get(container.stack, (reader, Stack(name=container.stack)))
             draft.containers[place] = (reader, _joined(container, stack))
-            # Without what the stack shares the container might start with half of its environment.
+            # without the stack's settings the container might start with half of its environment
             if source.kind == "stack" and source.failed:
                 reader.report(
                     f"the stack {container.stack} has a mistake, so what it shares is not known",
@@ -477,11 +475,11 @@ def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> 
                 )
             if _needs_network(container) or stack.name in {e.network for e in container.spec.endpoints}:
                 needed.setdefault(container.stack, (source, stack))
-    # A declared network of that name wins: that is how its driver and options are set.
+    # a declared network of that name takes precedence: this is how to set its driver and options
     declared = {network.section for _, network in draft.networks}
     for name, (source, stack) in needed.items():
         if name not in declared:
-            # as if a `config network` section of that name were written where the stack is, or its first container
+            # as if a `config network` section of that name were at the place of the stack, or of its first container
             options = (Option(name="zone", value=stack.zone), Option(name="subnet", value=stack.subnets))
             section = Section(type="network", name=stack.name, options=options, line=source.section.line)
             network = SectionReader(section, package=source.package, file=source.file)
@@ -499,10 +497,10 @@ def _needs_network(container: Container) -> bool:
 
 
 def _joined(container: Container, stack: Stack) -> Container:
-    # The container's own values go before the stack's, as a more special rule does everywhere in UCI.
+    # a container's own values override the stack's, as specific settings always do
     spec = replace(container.spec, env=tuple(sorted({**dict(stack.env), **dict(container.spec.env)}.items())))
     if _needs_network(container):
-        # the engine resolves Docker names by itself
+        # the engine itself resolves Docker names
         aliases = () if container.name == container.section else (container.section,)
         spec = replace(spec, endpoints=(Endpoint(network=stack.name, aliases=aliases),))
     return replace(container, spec=spec, unread=(*container.unread, *stack.unread))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Decodes `container` sections into specs and policies.
 
-Called by `agent.uci.decode`. Network and volume names stay those of the section here;
-`agent.uci.crosscheck` maps them to Docker names, because that takes all sections.
+Called by `agent.uci.decode`. Network and volume names stay section names here; `agent.uci.crosscheck` maps them to
+Docker names, because that needs all sections.
 """
 
 from __future__ import annotations
@@ -60,15 +60,16 @@ from agent.uci.reader import SectionReader
 ReadFile = Callable[[str], str]
 T = TypeVar("T")
 
-_OF_FILE = {"env_file": "env", "security_opt": "seccomp"}  # fields of the spec that come from files
+# option -> field of the spec that is read from a file
+_OF_FILE = {"env_file": "env", "security_opt": "seccomp"}
 
 SHELL = ("/bin/sh", "-c")
-MEMORY_MIN = 6 * 1024 * 1024  # the engine's own lower bound
-PORTS_MAX = 16384  # each costs the engine rules, and a proxy's process unless `userland_proxy` is 0
+MEMORY_MIN = 6 * 1024 * 1024  # the engine's minimum
+PORTS_MAX = 16384  # each port costs rules of the engine, and a proxy process unless `userland_proxy` is 0
 
 
 def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Container:
-    """The section as far as it can be read. `reader.failed` says whether it may be used."""
+    """The container as far as the section can be read. `reader.failed` says that it must not be used."""
     values = {row.field: _value(reader, row) for row in TABLE if row.shape is not Shape.APART}
     spec = ContainerSpec(
         **values | {"image": values["image"] or "", "labels": labels(reader)},
@@ -81,7 +82,7 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
         endpoints=_endpoints(reader),
     )
     spec = _with_profile(reader, spec, read_file)
-    # an option that was refused is unset in the spec, so none of these finds a second mistake in it
+    # an invalid option is unset in the spec, so these checks do not report it again
     _check_targets(reader)
     _check_limits(reader, spec)
     _check_logging(reader, spec)
@@ -105,8 +106,7 @@ def _value(reader: SectionReader, row: ContainerOption) -> Any:
         case Shape.LIST:
             return reader.values(row.uci, row.codec.parse)
         case Shape.SET:
-            # Order means nothing to the engine in these, so that a section that is only sorted otherwise keeps
-            # its hash.
+            # the order does not matter to the engine: sorting keeps the hash of a reordered section
             found = {row.codec.order(value): value for value in reader.values(row.uci, row.codec.parse)}
             return tuple(found[key] for key in sorted(found))
         case Shape.PAIRS:
@@ -115,14 +115,14 @@ def _value(reader: SectionReader, row: ContainerOption) -> Any:
 
 
 def _with_profile(reader: SectionReader, spec: ContainerSpec, read_file: ReadFile | None) -> ContainerSpec:
-    """The engine wants the profile itself: `seccomp=/file` is read by docker's command line, and here by us."""
+    """Replaces `seccomp=/file` by the content of the file: the engine wants the profile itself, and docker's command
+    line also reads the file."""
     profile = None
     for index, text in reader.items("security_opt"):
         path = seccomp_file(text)
         if path:
             content = _read(reader, read_file, "security_opt", index, path, parse_profile)
-            # The engine takes one profile: of several the last that could be read counts, as for docker's command
-            # line.
+            # the engine accepts one profile: the last readable one counts, as with docker's command line
             profile = profile if content is None else content
     options = tuple(option for option in spec.security_opt if not seccomp_file(option))
     return replace(spec, security_opt=options, seccomp=profile)
@@ -136,12 +136,13 @@ def _read(
     path: str,
     parse: Callable[[str], T],
 ) -> T | None:
-    """What a file named in an option says; None if it cannot be read: a mistake of the option, unless the file may come."""
-    # Only the agent may look at paths of users. A check of text alone (`files` None) leaves the content open.
+    """The parsed content of a file that an option names; None if it cannot be read. That is a mistake of the option,
+    unless the file may appear later."""
+    # only the agent may access users' paths; a check of the text alone (`read_file` None) ignores the content
     if read_file is None:
         reader.warn("the file was not read", option=option, index=index)
         return None
-    # a disk may be mounted later than the agent starts: the section is right, and its container waits for the file
+    # a disk may be mounted after the agent starts: the section is valid, and its container waits for the file
     try:
         return parse(read_file(path))
     except PathAwayError as exc:
@@ -160,12 +161,11 @@ def _read(
 
 
 def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
-    """A container in a namespace of the router cannot set that namespace's settings (runc, validator)."""
+    """Reports sysctls and hostnames that a container cannot set in a namespace of the router (runc, validator)."""
     shared = {"net": spec.network_mode == "host", "ipc": spec.ipc == "host", "uts": spec.uts == "host"}
-    # `list network 'host'` is the mode `host` written in the other way; it is resolved only later, in
-    # `crosscheck`.
+    # `list network 'host'` also means the mode `host`, but `crosscheck` resolves it only later
     shared["net"] = shared["net"] or any(endpoint.network == "host" for endpoint in spec.endpoints)
-    # Said here, since the engine takes it and the start fails much later, with words about a file in /proc.
+    # checked here, because the engine accepts it and the start fails much later, with a message about a file in /proc
     for index, (name, _) in reader.parsed_items("sysctl", parse_sysctl):
         kind = sysctl_namespace(name)
         if shared[kind]:
@@ -178,7 +178,7 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
                 if kind == "net"
                 else f"no such sysctl, or no `{mode}`",
             )
-    # one that shares the network of another may find a name server there
+    # a container that shares another one's network may find a name server there
     if spec.network_mode is None and not shared["net"]:
         reader.warn_of_loopback("dns")
     if spec.uts == "host" and spec.hostname is not None:
@@ -206,14 +206,14 @@ def _ports(reader: SectionReader) -> tuple[Port, ...]:
 
 
 def _mounts(reader: SectionReader) -> tuple[Mount, ...]:
-    # Sorted, so that the order in which people write volumes is not a change of the container.
+    # sorted, so that the order of volumes in the section is not a change
     found = list(reader.values("volume", parse_volume))
     return tuple(sorted(found, key=lambda mount: (mount.target, mount.source)))
 
 
 def _check_targets(reader: SectionReader) -> None:
-    """No two file systems at one target."""
-    # The engine refuses it too ("Duplicate mount point"), but only when the container is made.
+    """Reports two mounts with the same target."""
+    # the engine refuses it too ("Duplicate mount point"), but only when it creates the container
     seen: set[str] = set()
     targets = [(("volume", i), mount.target) for i, mount in reader.parsed_items("volume", parse_volume)]
     targets += [(("tmpfs", i), entry.target) for i, entry in reader.parsed_items("tmpfs", parse_tmpfs)]
@@ -240,7 +240,7 @@ def _health(reader: SectionReader) -> Healthcheck | None:
 
 
 def _parse_health_time(text: str) -> int:
-    """moby daemon/container.go, validateHealthCheck: at least a millisecond, or 0 for what the image says."""
+    """moby daemon/container.go, validateHealthCheck: at least one millisecond, or 0 for the image's value."""
     found = parse_duration(text)
     if 0 < found < 1_000_000:
         raise QuantityError(f"{text!r} is less than a millisecond", "1ms at least, or 0 for the default")
@@ -248,10 +248,10 @@ def _parse_health_time(text: str) -> int:
 
 
 def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tuple[str, str], ...]:
-    """`env_file` and `env` of a section, sorted by name; later ones win."""
+    """The variables of `env_file` and `env`, sorted by name; later ones override earlier ones."""
     found: dict[str, str] = {}
-    # Files first, whatever the order of the lines: docker reads `--env-file` before `--env`, and the line in the
-    # section is what people edit last.
+    # Files first, whatever the order of the lines: docker reads `--env-file` before `--env`, and people expect the
+    # section to override files.
     for index, path in reader.items("env_file"):
         found.update(_read(reader, read_file, "env_file", index, path, parse_env_file) or {})
     for index, entry in reader.items("env"):
@@ -259,7 +259,7 @@ def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tupl
         if equals:
             found[key] = value
         elif key not in found:
-            # docker takes the value from the shell that runs it; the agent has no such environment
+            # docker takes the value from the environment of its shell; the agent has no such environment
             reader.warn(
                 "a bare name that no `env_file` sets is left out", option="env", index=index, expected="K=V"
             )
@@ -267,14 +267,14 @@ def environment(reader: SectionReader, read_file: ReadFile | None) -> tuple[tupl
 
 
 def parse_env_file(text: str) -> dict[str, str]:
-    """docker's env file: `K=V` lines without quoting, `#` comments; names without a value are left out."""
+    """Parses docker's env file: `K=V` lines without quoting, `#` comments; names without a value are left out."""
     found: dict[str, str] = {}
     for number, raw in enumerate(text.split("\n"), start=1):
-        # Editors on Windows begin a file with a byte order mark, which would become part of the first name.
+        # editors on Windows begin a file with a byte order mark, which would become part of the first name
         line = raw.removesuffix("\r").lstrip().removeprefix("\ufeff")
         if not line or line.startswith("#"):
             continue
-        # No quotes are taken off: docker does not either, and a value that worked there would change here.
+        # quotes are kept, as in docker; removing them would change values that work there
         key, equals, value = line.partition("=")
         if not key or any(char.isspace() for char in key):
             raise QuantityError(f"line {number} has no proper name", "K=V lines")
@@ -284,8 +284,8 @@ def parse_env_file(text: str) -> dict[str, str]:
 
 
 def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
-    """The `network` entries; top-level addresses go to the first."""
-    # `docker run --ip` and friends are about the first network as well
+    """The `network` entries; top-level addresses apply to the first one."""
+    # `docker run --ip` and similar options also apply to the first network
     own = {
         "ip": reader.parsed("ip", lambda text: parse_address(text, version=4)),
         "ip6": reader.parsed("ip6", lambda text: parse_address(text, version=6)),
@@ -293,7 +293,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
     }
     endpoints = list(reader.values("network", parse_endpoint))
     if own["mac_address"] and not endpoints and not reader.text("network_mode") and not reader.text("stack"):
-        endpoints.append(Endpoint(network="bridge"))  # as `docker run --mac-address` alone
+        endpoints.append(Endpoint(network="bridge"))  # same as `docker run --mac-address` alone
     for option, value in own.items():
         if value is None:
             continue
@@ -303,7 +303,7 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
                 option=option,
                 expected="a `list network`",
             )
-        # Of two answers for one address neither is more right: the user has to say which.
+        # two different values are ambiguous: the user has to decide
         elif getattr(endpoints[0], option):
             reader.report("the first network entry sets it as well", option=option, expected="one of the two")
     if endpoints:
@@ -317,13 +317,13 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
 
 
 def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
-    # all of this the engine would refuse too, but only when the container is made, and without the option's name
+    # the engine would refuse all of this too, but only at create, and without naming the option
     memory, swap, reserved = spec.memory, spec.memory_swap, spec.memory_reservation
-    # moby's own minimum (daemon, linuxMinMemory). It refuses in the words "Minimum memory limit allowed is 6MB",
-    # without the section.
+    # moby's minimum (daemon, linuxMinMemory), whose message "Minimum memory limit allowed is 6MB" does not name the
+    # section
     if memory is not None and 0 < memory < MEMORY_MIN:
         text = reader.text("memory") or ""
-        # A bare number is bytes to docker, but most people who write 64 think of megabytes.
+        # docker takes a bare number as bytes, but most people who write 64 mean megabytes
         means = f" ({text} means {text} bytes)" if text.isdigit() else ""
         meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
         reader.report(f"is too small{means}", option="memory", expected=f"6m at least{meant}")
@@ -335,13 +335,13 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         reader.report(
             "is less than `memory`", option="memory_swap", expected="memory and swap together, or -1"
         )
-    # The engine refuses both together, as `cpus` is nothing but a period and a quota.
+    # the engine refuses both together, because `cpus` is just a period and a quota
     for option in ("cpu_period", "cpu_quota"):
         if spec.nano_cpus is not None and getattr(spec, option):
             reader.report(
                 "does not go with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
             )
-    # Only a warning: the engine takes it, and without a limit the kernel's killer acts for the whole router.
+    # only a warning: the engine accepts it, and then the kernel's OOM killer acts on the whole router
     if spec.oom_kill_disable and not memory:
         reader.warn(
             "has no effect without a memory limit", option="oom_kill_disable", expected="`memory` as well"
@@ -349,8 +349,8 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
 
 
 def _check_logging(reader: SectionReader, spec: ContainerSpec) -> None:
-    """Told only: the engine refuses the new container, and without a driver here dockerd's own counts, which may take
-    other options."""
+    """Only warnings: the engine itself refuses the new container, and without a driver here dockerd's default driver
+    applies, which may have other options."""
     places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opt")}
     driver = spec.log_driver or log_drivers.DEFAULT
     for name, wrong, expected in log_drivers.wrong_options(driver, dict(spec.log_opts)):
@@ -366,7 +366,7 @@ def _check_logging(reader: SectionReader, spec: ContainerSpec) -> None:
 
 def _policy(reader: SectionReader) -> ContainerPolicy:
     base = ContainerPolicy()
-    # of these False and 0 are answers, so `or` would lose them
+    # False and 0 are valid values here, which `or` would replace by the default
     enabled, rollback = reader.flag("enabled"), reader.flag("rollback")
     gate, grace = reader.parsed("gate", parse_seconds), reader.parsed("grace", parse_seconds)
     return ContainerPolicy(
@@ -380,8 +380,7 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
         gate_s=base.gate_s if gate is None else gate,
         grace_s=base.grace_s if grace is None else grace,
         remove_volumes=reader.flag("remove_volumes") or False,
-        # Without doubles, but in the order of the section: the first that is not there is the reason that is
-        # shown.
+        # without duplicates, but in the section's order: the first missing item is the reason that is shown
         wait_for=tuple(dict.fromkeys(reader.values("wait_for", parse_wait))),
         depends_on=tuple(dict.fromkeys(reader.values("depends_on", parse_dependency))),
         update=reader.parsed("update", Update),
@@ -400,13 +399,13 @@ def _policy(reader: SectionReader) -> ContainerPolicy:
 
 
 def _hook(reader: SectionReader, option: str) -> tuple[str, ...]:
-    """As with `health_cmd`: an option is for the container's shell, a list is a program with its arguments."""
+    """Like `health_cmd`: an option runs in the container's shell, a list is a program with its arguments."""
     text = reader.text(option)
     return (*SHELL, text) if text is not None else reader.texts(option)
 
 
 def _check_strategy(reader: SectionReader, spec: ContainerSpec, policy: ContainerPolicy) -> None:
-    # free-first removes the old container and its image before it pulls: there is no moment for a backup
+    # free-first removes the old container and its image before the pull, which leaves no time for a backup
     if policy.strategy is Strategy.FREE_FIRST and policy.backup_before_update:
         reader.report(
             "with `free-first` no copy of the volumes is made before an update",
@@ -415,13 +414,13 @@ def _check_strategy(reader: SectionReader, spec: ContainerSpec, policy: Containe
         )
     if policy.strategy is not Strategy.HANDOVER:
         return
-    # with handover both run at the same time for a while: what only one of them can have, or both would write to
-    # Of a range the engine picks a free port for each of the two, so nothing is shared.
+    # With handover both containers run at the same time: find what they cannot share. For a range the engine chooses
+    # a free port for each of them.
     shared = ["port"] * any(port.host_port and not port.host_port_end for port in spec.ports)
     shared += ["network"] * any(e.ip or e.ip6 or e.mac_address for e in spec.endpoints)
     shared += ["network_mode"] * (spec.network_mode == "host")
     shared += ["device"] * bool(spec.devices or spec.cdi_devices or spec.gpus)
-    # Two processes that write one database corrupt it; what is read alone may be shared.
+    # two processes that write the same database corrupt it; read-only volumes may be shared
     shared += ["volume"] * any(not mount.read_only for mount in spec.mounts)
     shared += ["volumes_from"] * any(not entry.endswith(":ro") for entry in spec.volumes_from)
     if shared:

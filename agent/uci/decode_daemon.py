@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Decodes the sections `globals`, `proxies`, `firewall` and `tls` of /etc/config/dockerd. Called by `agent.uci.decode`.
 
-Whether certificates and addresses exist on this machine is checked when they are used; here is what text can say.
+Only the text is checked here; whether certificates and addresses exist on this machine is checked when they are used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from agent.uci.syntax import Option, Section
 
 _SINGLE = ("globals", "proxies", "tls")
 _STORE = "features.containerd-snapshotter"
-# lists whose entries never hold a space or a comma: several in one entry are told apart
+# lists whose entries never contain a space or comma, so several values in one entry can be split
 _WORDS = frozenset(
     {
         *((row.section, row.uci) for row in TABLE if row.words),
@@ -51,10 +51,10 @@ _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
     "default_address_pools": split_pools,
     "log_opts": log_drivers.split_log_opts,
 }
-# spaces, and what web pages and editors put beside them that nobody sees
+# spaces, and invisible characters that web pages and editors add
 _BLANK = string.whitespace + "\u00a0\u2000\u2001\u2002\u2003\u2009\u202f\u3000\u200b\u200c\u200d\u2060\ufeff"
 _QUOTES = frozenset(zip("\"'‘“”„«「", "\"'’””“»」", strict=True))
-_JSON = frozenset("[{")  # begins what people copy from a daemon.json
+_JSON = frozenset("[{")  # the beginning of values that people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")
 _ONE = {
     "registry_mirrors": "mirror",
@@ -62,7 +62,7 @@ _ONE = {
     "dns": "name server",
     "insecure_registries": "registry",
 }
-_ALIASES = {("log_level", "warning"): "warn"}  # moby took it up to 28
+_ALIASES = {("log_level", "warning"): "warn"}  # moby accepted it up to 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ class Note:
 
 
 def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
-    """The section in the form of the schema, with notes on what was written in another form that the stock script accepts.
+    """The section in the schema's form, with notes on values in other forms that the stock script accepts.
 
-    Spaces around values, several values in one entry, one value as a `list`, capitals in words.
+    These are: spaces around values, several values in one entry, a single value as a `list`, and upper case in words.
     """
     notes: list[Note] = []
     options = tuple(_tidied(section.type, option, notes) for option in section.options)
@@ -86,7 +86,7 @@ def tidied(section: Section) -> tuple[Section, tuple[Note, ...]]:
 
 
 def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
-    # An option that the schema does not know is reported elsewhere, and in the words that the user wrote.
+    # unknown options are reported elsewhere, with the user's own text
     schema = properties(kind).get(option.name)
     if schema is None:
         return option
@@ -95,7 +95,8 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
     lines: list[int] = []
     for index, text in enumerate(given):
         bare = text.strip(_BLANK)
-        # people copy values from a daemon.json or a web page with their quotation marks; none of the options has its own
+        # people copy values from a daemon.json or a web page with their quotation marks; none of the options has
+        # values with quotes
         if len(bare) > 2 and (bare[0], bare[-1]) in _QUOTES:
             bare = bare[1:-1].strip(_BLANK)
         parts = [part.strip() for part in _split(kind, option.name, bare)]
@@ -111,16 +112,14 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
             )
         elif parts and parts[0] != bare and bare[:1] in _JSON:
             notes.append(Note(option.name, len(entries), "is written as in a daemon.json", parts[0]))
-        # An entry that was nothing but separators says nothing, and dockerd would refuse an empty string.
+        # drop an entry of separators only: dockerd would refuse an empty string
         entries += [part for part in parts if part]
-        # Entries that came out of one line keep that line: messages must lead to what the user can see in the
-        # file.
+        # entries split from one line keep its line number, so that messages point to what the user sees in the file
         line = option.lines[min(index, len(option.lines) - 1)] if option.lines else 0
         lines += [line] * (len(entries) - len(lines))
     if schema.get("type") == "array":
         return replace(option, value=tuple(entries), lines=tuple(lines))
-    # More than one value for a scalar stays as it is: which of them counts is for the user to say, and the schema
-    # reports it.
+    # several values for a scalar stay as they are: the schema reports them, and the user has to decide
     if len(entries) != 1:
         return option
     if not isinstance(option.value, str):
@@ -129,24 +128,23 @@ def _tidied(kind: str, option: Option, notes: list[Note]) -> Option:
 
 
 def _split(kind: str, name: str, text: str) -> Sequence[str]:
-    # Only where the option is a list: elsewhere a bracket may be part of the value, as in an IPv6 address.
+    # only for lists: elsewhere a bracket may be part of the value, as in an IPv6 address
     if text[:1] in _JSON and properties(kind)[name].get("type") == "array":
         with contextlib.suppress(ValueError, RecursionError):
             return _of_json(json.loads(text))
     if kind == "globals" and name in _SPLIT:
-        # Nothing found means that it is not of that form: the value itself is then what the parser complains
-        # about.
+        # an empty result means another form: pass the whole value to the parser, which reports it
         return _SPLIT[name](text) or [text]
     return _BETWEEN.split(text.strip(",;，；、")) if (kind, name) in _WORDS else [text]
 
 
 def _of_json(value: Json) -> list[str]:
-    """A value as a daemon.json has it, in entries of UCI: `["a", "b"]`, `{"max-size": "10m"}`, a list of pools.
+    """Converts a daemon.json value to entries of UCI: `["a", "b"]`, `{"max-size": "10m"}`, a list of pools.
 
-    Raises ValueError for what has no such form.
+    Raises ValueError if the value has no such form.
     """
     match value:
-        case str() | int():  # true and false are numbers too
+        case str() | int():  # bool is a subclass of int
             return [json.dumps(value) if isinstance(value, bool) else str(value)]
         case list():
             return [entry for item in value for entry in _of_json(item)]
@@ -160,10 +158,10 @@ def _of_json(value: Json) -> list[str]:
 
 
 def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) -> str:
-    """A word of a choice as it should be written; dockerd accepts capitals in most of them."""
+    """Corrects the case of an enumerated value; dockerd accepts upper case for most of them."""
     choices = schema.get("enum", ())
-    # dockerd compares without regard to case, and some values had another name in older releases. What is unknown
-    # either way stays, for the schema to refuse.
+    # dockerd ignores case, and some values had other names in older releases. An unknown value stays, and the schema
+    # refuses it.
     word = _ALIASES.get((name, text.lower()), text.lower())
     if text in choices or word not in choices:
         return text
@@ -172,9 +170,9 @@ def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) ->
 
 
 def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
-    """The daemon's settings, None when no section is about the daemon. Mistakes go to the readers.
+    """The daemon's settings, None if no section is about the daemon. Mistakes go to the readers.
 
-    What is wrong is left out, and its key is in `DaemonSettings.left_out`.
+    Invalid options are left out; their keys are in `DaemonSettings.left_out`.
     """
     sections = list(readers)
     if not sections:
@@ -187,7 +185,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
             _read(reader, row, values)
     main = by_kind["globals"]
     hosts = _hosts(main) if main else ()
-    # dockerd starts with all of its settings or not at all: what does not go together is taken out here, and told
+    # dockerd starts with all of its settings or not at all: remove conflicting settings here, and report them
     if main is not None:
         _check_bridge(main, values)
         _check_pools(main, values)
@@ -196,7 +194,7 @@ def decode_daemon(readers: Iterable[SectionReader]) -> DaemonSettings | None:
         main.warn_of_loopback("dns")
     return DaemonSettings(
         values=values,
-        # A key that was refused is not one that is unset: dockerd keeps the value that it runs with.
+        # an invalid key is not an unset key: dockerd keeps the value that it runs with
         left_out=frozenset(
             row.key
             for row in TABLE
@@ -223,17 +221,17 @@ def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
         mine[0].warn(
             "OpenWrt's scripts look for this section by its name", expected=f"config {kind} '{kind}'"
         )
-    # Read, so that they are not reported as unknown: the file is shared with that app.
+    # read them, so that they are not reported as unknown: the file is shared with luci-app-dockerman
     for name in ("ps_flags", "_luci_lan") if kind == "globals" and mine else ():
         mine[0].text(name)  # luci-app-dockerman's
     return mine[0] if mine else None
 
 
 def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> None:
-    """Puts one option of the table where daemon.json has it."""
+    """Stores one option of the table under its daemon.json key."""
     if not row.many:
         found = _plain(reader, row.uci, None, reader.parsed(row.uci, row.parse))
-        # A tuple or a Host has no place in daemon.json as it stands: `hosts` and pairs have readers of their own.
+        # tuples and Hosts need conversion: `hosts` and pairs are read elsewhere
         if not isinstance(found, (tuple, Host)):
             put(values, row.key, found)
         return
@@ -244,7 +242,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if not entries:
         return
     if row.pairs:
-        # options of their own may be members of the same object: `containerd_snapshotter` is one of `features`
+        # other options may belong to the same object: `containerd_snapshotter` is one of the `features`
         pairs: dict[str, Json] = {}
         for index, entry in entries:
             if isinstance(entry, tuple):
@@ -262,14 +260,14 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
     if row.uci == "labels":
         entries = _without_conflicts(reader, entries)
     items: list[Json] = [entry for _, entry in entries if not isinstance(entry, (tuple, Host))]
-    # A double says nothing more, but would look like a change of the file.
+    # a duplicate has no effect, but would look like a change of the file
     put(values, row.key, [item for at, item in enumerate(items) if item not in items[:at]])
 
 
 def _plain(
     reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Odd
 ) -> Json | tuple[str, Json] | Host:
-    """The value itself; if it is an odd one, the user is told how to write it."""
+    """The value itself; for an `Odd` value the user is told how to write it."""
     if not isinstance(found, Odd):
         return found
     reader.warn(found.wrong, option=option, index=index, expected=found.better)
@@ -279,7 +277,8 @@ def _plain(
 def _without_conflicts(
     reader: SectionReader, entries: list[tuple[int, Json | tuple[str, Json] | Host]]
 ) -> list[tuple[int, Json | tuple[str, Json] | Host]]:
-    """dockerd does not start with two values for a label (moby daemon/config, GetConflictFreeLabels)."""
+    """Removes conflicting labels: dockerd does not start with two values for a label (moby daemon/config,
+    GetConflictFreeLabels)."""
     seen: dict[str, str] = {}
     kept = []
     for index, text in entries:
@@ -300,7 +299,7 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
         if not isinstance(part, str):
             continue
         subnet = ipaddress.ip_network(part)
-        # dockerd changed what `fixed-cidr` means without `bip`; with both given all versions agree.
+        # the meaning of `fixed-cidr` without `bip` changed between versions; with both, all versions agree
         if not isinstance(address, str):
             if bip == "bip" and not reader.is_refused("bip"):
                 reader.warn(
@@ -317,12 +316,13 @@ def _check_bridge(reader: SectionReader, values: dict[str, Json]) -> None:
             reader.report(
                 f"{part} is not inside the bridge's subnet", option=option, expected=f"a part of {bridge}"
             )
-            # Without this one key the rest can be applied; with it dockerd does not start.
+            # without this key the rest can be applied; with it dockerd does not start
             del values[fixed]
 
 
 def _check_pools(reader: SectionReader, values: dict[str, Json]) -> None:
-    """dockerd does not start without a pool for docker0 (29, tried), and each network has an IPv4 subnet."""
+    """Requires an IPv4 pool: without one for docker0 dockerd does not start (29, tested), and each network has an IPv4
+    subnet."""
     pools = values.get("default-address-pools")
     if isinstance(pools, list) and all(
         ":" in str(pool) for pool in (p.get("base") for p in pools if isinstance(p, dict))
@@ -350,13 +350,13 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
             option="log_driver",
             expected=f"`list log_opts '{missing[0]}=...'` beside it",
         )
-        # Without its driver the options would be those of json-file, which refuses most of them.
+        # without its driver the options would apply to json-file, which refuses most of them
         del values["log-driver"]
         if values.pop("log-opts", None):
             reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
         return
     if reader.is_refused("log_driver"):
-        return  # they may be right for the driver that was meant, and are compared with the one that counts
+        return  # the options may fit the intended driver, which is not known
     places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opts")}
     for name, wrong, expected in tuple(log_drivers.wrong_options(driver, given)):
         reader.report(wrong, option="log_opts", index=places.get(name), expected=expected)
@@ -366,7 +366,7 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
 
 
 def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
-    """Pairs of settings with which dockerd does not start."""
+    """Removes pairs of settings with which dockerd does not start."""
     # moby daemon/daemon_unix.go, verifyDaemonSettings
     if values.get("icc") is False and values.get("iptables") is False:
         reader.report(
@@ -386,9 +386,9 @@ def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
 
 
 def _hosts(reader: SectionReader) -> tuple[Host, ...]:
-    """The hosts in order, each once; two on one port with a wildcard cannot both be opened."""
+    """The hosts in order, without duplicates. Two hosts on the same port, one of them a wildcard, cannot both be opened."""
     found: list[Host] = []
-    # dockerd ends where it cannot open one of its hosts, so a pair that cannot both be opened costs the second one
+    # dockerd ends if it cannot open one of its hosts, so the second of two conflicting hosts is left out
     for index, given in reader.parsed_items("hosts", parse_host):
         host = _plain(reader, "hosts", index, given)
         if not isinstance(host, Host):
@@ -414,7 +414,7 @@ def _clash(one: Host, two: Host) -> bool:
     if one.is_unix or two.is_unix or one.port != two.port:
         return False
     first, second = ipaddress.ip_address(one.address), ipaddress.ip_address(two.address)
-    # [::] takes the IPv4 port as well: Linux has net.ipv6.bindv6only off and dockerd asks for nothing else
+    # [::] also takes the IPv4 port: Linux has net.ipv6.bindv6only off, and dockerd does not change it
     return any(
         wide.is_unspecified and (wide.version == 6 or wide.version == other.version)
         for wide, other in ((first, second), (second, first))
@@ -439,7 +439,7 @@ def _tls(reader: SectionReader | None) -> TlsSettings | None:
     if enabled is False:
         return None
     _check_tls(reader, settings)
-    # without certificates that can be trusted to be the wanted ones, no new host is opened
+    # if the certificates are not certain to be the intended ones, no new host is opened
     whole = not any(reader.is_refused(name) for name in ("mode", "cacert", "cert", "key"))
     return settings if whole else replace(settings, broken=True)
 
@@ -466,7 +466,7 @@ def _check_tls(reader: SectionReader, settings: TlsSettings) -> None:
                 option=name,
                 expected="mode files, or no file",
             )
-        # Each renewal restarts dockerd: it would do so in every pass.
+        # each renewal restarts dockerd, which would happen in every pass
         if settings.renew_days >= settings.days:
             reader.report(
                 "the certificate would be renewed again and again",
@@ -487,7 +487,7 @@ def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
-    # With `enforce` we make the rules ourselves, without dockerd's chains.
+    # with `enforce` we make the rules ourselves, without dockerd's chains
     if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
         reader.warn(
             "nothing is blocked while dockerd makes no rules (`iptables 0`)",

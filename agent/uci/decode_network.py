@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Decodes the sections beside containers: `network`, `volume` and `notify`. Called by `agent.uci.decode`.
+"""Decodes the sections other than containers: `network`, `volume` and `notify`. Called by `agent.uci.decode`.
 
-References between sections come later. A mistake in a secret option is reported without its value.
+References between sections are checked later. Mistakes in secret options are reported without the value.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ BUILT_IN = frozenset({"bridge", "host", "none"})
 BRIDGE_NAME = "com.docker.network.bridge.name"
 INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1
 
-# Told here and not by the engine, which lists neither when it refuses one. The engine knows them by the driver's
-# own option.
+# checked here because the engine, when it refuses a mode, does not list the valid ones; the engine's name for it is
+# the driver's own option
 _MODES = {
     "macvlan": frozenset({"bridge", "private", "vepa", "passthru"}),
     "ipvlan": frozenset({"l2", "l3", "l3s"}),
 }
 
-# options that have a meaning for one type alone
+# options that apply to one type only
 _ONLY = {
     "webhook": ("header",),
     "mqtt": ("topic", "retain", "username", "password"),
     "exec": ("command",),
 }
-# What a section of that type cannot do without, with an example for the message.
+# the required option of each type, with an example for the message
 _NEEDED = {
     "webhook": ("url", "https://ntfy.sh/my-topic"),
     "mqtt": ("url", "mqtt://192.168.1.2"),
@@ -44,11 +44,11 @@ _SCHEMES = {"webhook": ("http", "https"), "mqtt": ("mqtt", "mqtts")}
 
 
 def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
-    """The `label` entries sorted by key, the last of equal keys; our own prefix is refused."""
+    """The `label` entries sorted by key, the last one of equal keys; our own prefix is refused."""
     found: dict[str, str] = {}
     for index, (key, value) in reader.parsed_items("label", parse_pair):
-        # By these labels we know our own objects again after `state.json` was lost: one that a user wrote could
-        # claim another's.
+        # labels with our prefix identify our objects if `state.json` is lost: a label of the user's could claim
+        # someone else's object
         if key.startswith("ucidockd."):
             reader.report(
                 "labels that begin with `ucidockd.` are ours",
@@ -57,12 +57,12 @@ def labels(reader: SectionReader) -> tuple[tuple[str, str], ...]:
                 expected="another key",
             )
         found[key] = value
-    # Sorted: the order of labels means nothing to the engine, and must not change a hash.
+    # sorted, because the order of labels does not matter to the engine and must not change a hash
     return tuple(sorted(found.items()))
 
 
 def pairs(reader: SectionReader, name: str) -> dict[str, str]:
-    """A list of `key=value`, the last of equal keys."""
+    """A list of `key=value`, the last one of equal keys."""
     return dict(reader.values(name, parse_pair))
 
 
@@ -72,7 +72,7 @@ def decode_volume(reader: SectionReader) -> Volume:
         name=reader.docker_name,
         adopt=reader.flag("adopt") or False,
         spec=VolumeSpec(
-            # "local" is written out, so that a section with the default and one without have the same hash.
+            # "local" is written out, so that sections with and without the default have the same hash
             driver=reader.text("driver") or "local",
             options=tuple(sorted(pairs(reader, "opt").items())),
             labels=labels(reader),
@@ -81,8 +81,8 @@ def decode_volume(reader: SectionReader) -> Volume:
 
 
 def _external(reader: SectionReader) -> Network:
-    """A network that others manage: its settings are theirs."""
-    # Refused rather than ignored: people would wait for a subnet that we never set on somebody else's network.
+    """A network that others manage, with their settings."""
+    # refused instead of ignored: people would expect a subnet that we never set on a network of someone else
     for option in sorted(properties("network").keys() - {"name", "external"}):
         if reader.has(option):
             reader.report("does not go with `external`", option=option, expected="one of the two")
@@ -97,9 +97,9 @@ def decode_network(reader: SectionReader) -> Network:
         return _external(reader)
     driver = reader.text("driver") or "bridge"
     pools = _pools(reader)
-    # libnetwork drivers/bridge: one subnet of each family. Other drivers take several
+    # libnetwork drivers/bridge: one subnet per address family; other drivers accept several
     six = sum(":" in pool.subnet for pool in pools)
-    # Told before anything is taken down for it: the engine refuses the network only when the old one is gone.
+    # checked before anything is taken down: the engine only refuses the network when the old one is gone
     if driver == "bridge" and max(six, len(pools) - six) > 1:
         reader.report(
             "a bridge takes one subnet for each family",
@@ -125,7 +125,7 @@ def decode_network(reader: SectionReader) -> Network:
 
 def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
     wanted = reader.flag("ipv6")
-    # Docker's own rule is older: it wants the flag beside an IPv6 subnet. Here the subnet says it.
+    # Docker requires the flag in addition to an IPv6 subnet; here the subnet is sufficient
     has_ipv6 = any(":" in pool.subnet for pool in pools)
     if wanted is False and has_ipv6:
         reader.report("IPv6 is off but a subnet is IPv6", option="ipv6", expected="1, or no IPv6 subnet")
@@ -136,8 +136,8 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     parent, mode = reader.text("parent"), reader.text("mode")
     modes = _MODES.get(driver)
-    # the engine would name the bridge after the network's id, which changes with each replacement: firewall zones and
-    # the router's `network` package need a name that lasts
+    # the engine would name the bridge after the network's id, which changes with each replacement; firewall zones and
+    # the router's `network` package need a stable name
     if driver == "bridge":
         found[BRIDGE_NAME] = f"br-{reader.name}"[:INTERFACE_NAME_MAX]
     if parent and modes is None:
@@ -152,7 +152,7 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
         reader.report(f"{mode!r} is not a mode of {driver}", option="mode", expected=", ".join(sorted(modes)))
     elif mode:
         found[f"{driver}_mode"] = mode
-    # What the user writes as an option of the driver goes before what we derive from the other options.
+    # driver options of the user override those derived from other options
     found.update(pairs(reader, "opt"))
     bridge = found.get(BRIDGE_NAME, "")
     if len(bridge) > INTERFACE_NAME_MAX:
@@ -168,15 +168,15 @@ def _parse_aux(text: str) -> tuple[str, str]:
 
 
 def _pools(reader: SectionReader) -> tuple[Pool, ...]:
-    """Subnets in the user's order, each with the gateway, range and kept addresses that lie inside it."""
+    """Subnets in the user's order, each with the gateway, range and reserved addresses inside it."""
     pools: list[Pool] = []
     for index, subnet in reader.parsed_items("subnet", parse_subnet):
-        # Of one pool the engine would refuse the whole network; without it the others may still serve.
+        # the engine would refuse the whole network for one bad pool; without that pool the others may still work
         if any(
             ipaddress.ip_network(subnet).overlaps(ipaddress.ip_network(pool.subnet))
             for pool in pools
-            if (":" in pool.subnet) is (":" in subnet)
-        ):  # one family by the condition
+            if (":" in pool.subnet) is (":" in subnet)  # subnets of the same address family
+        ):
             reader.report(
                 f"{subnet} overlaps another subnet",
                 option="subnet",
@@ -185,7 +185,7 @@ def _pools(reader: SectionReader) -> tuple[Pool, ...]:
             )
             continue
         pools.append(Pool(subnet=subnet))
-    # Gateways and the rest are placed after all subnets are known: lists have no order among each other in UCI.
+    # after all subnets are known, because lists in UCI have no order relative to each other
     _place(reader, pools, "gateway", _addresses(reader, "gateway"), lambda p, v: replace(p, gateway=v[1]))
     _place(reader, pools, "ip_range", _ranges(reader), lambda p, v: replace(p, ip_range=v[1]))
     aux = [(index, pair) for index, pair in reader.parsed_items("aux_address", _parse_aux)]
@@ -218,7 +218,7 @@ def _place(
     put: Callable[[Pool, tuple[str, str]], Pool],
 ) -> None:
     taken: set[int] = set()
-    # UCI has flat lists, the engine wants each value at its subnet: it goes to the one that it lies in
+    # UCI has flat lists, but the engine wants each value with its subnet: assign it to the subnet that contains it
     for index, entry in entries:
         at = next((n for n, pool in enumerate(pools) if contains(pool.subnet, entry[1])), None)
         if at is None:
@@ -235,7 +235,7 @@ def _place(
                 index=index,
                 expected="an address of a host",
             )
-        # A subnet may keep many addresses from being handed out, but has one gateway and one range.
+        # a subnet may have many reserved addresses, but only one gateway and one range
         elif name != "aux_address" and at in taken:
             reader.report(
                 f"{pools[at].subnet} has one already", option=name, index=index, expected="one per subnet"
@@ -246,12 +246,13 @@ def _place(
 
 
 def reserved_address(subnet: str, address: str) -> str:
-    """What an address is if no host may have it, otherwise "". The engine keeps both ends of a subnet.
+    """The role of an address that no host may have, otherwise "". The engine reserves both ends of a subnet.
 
-    Of IPv6 only the first one (RFC 4291, subnet-router anycast); subnets of one or two addresses have none.
+    For IPv6 only the first address is reserved (RFC 4291, subnet-router anycast). Subnets of one or two addresses
+    have no reserved ones.
     """
     outer = ipaddress.ip_network(subnet)
-    # A range is no host. In subnets of one or two addresses (RFC 3021) all of them are hosts'.
+    # a range is not a host; in subnets of one or two addresses all addresses are usable (RFC 3021)
     if "/" in address or outer.num_addresses <= 2:
         return ""
     found = ipaddress.ip_address(address)
@@ -261,9 +262,9 @@ def reserved_address(subnet: str, address: str) -> str:
 
 
 def contains(subnet: str, inner: str) -> bool:
-    """Whether an address or a CIDR lies inside a subnet; another family never does."""
+    """Whether an address or CIDR is inside a subnet; never across address families."""
     outer, candidate = ipaddress.ip_network(subnet), ipaddress.ip_network(inner)
-    # By type, since `subnet_of` raises for addresses of two families.
+    # compared by type, because `subnet_of` raises for different address families
     if isinstance(outer, ipaddress.IPv4Network) and isinstance(candidate, ipaddress.IPv4Network):
         return candidate.subnet_of(outer)
     if isinstance(outer, ipaddress.IPv6Network) and isinstance(candidate, ipaddress.IPv6Network):
@@ -277,9 +278,9 @@ def decode_notify(reader: SectionReader) -> NotifySection:
     enabled, retain = reader.flag("enabled"), reader.flag("retain")
     cooldown_s, timeout_s = reader.parsed("cooldown", parse_seconds), reader.parsed("timeout", parse_seconds)
     form = reader.text("format") or base.format
-    # A set: in the section events may be listed twice, and a notice must not be sent twice for it.
+    # a set: an event that is listed twice must not be notified twice
     events = frozenset(Event(text) for text in reader.texts("event"))
-    # Without `list event` the usual ones are meant: a section that tells nothing would be of no use.
+    # without `list event` the default events apply: a section without events would be useless
     return NotifySection(
         section=reader.name,
         type=base.type,
@@ -306,7 +307,7 @@ def _parse_header(text: str) -> tuple[str, str]:
 
 
 def _check_type(reader: SectionReader, kind: str) -> None:
-    # Without a type the schema has told the mistake; there is nothing to compare with.
+    # without a type the schema has reported the mistake, and there is nothing to compare with
     if not kind:
         return
     option, example = _NEEDED[kind]
@@ -314,7 +315,7 @@ def _check_type(reader: SectionReader, kind: str) -> None:
         form = "list" if option == "command" else "option"
         reader.report(f"a {kind} needs `{option}`", expected=f"`{form} {option} '{example}'`")
     scheme = (reader.text("url") or "").partition("://")[0]
-    # A wrong scheme would only show when the first notice is due, which is the moment it was wanted for.
+    # otherwise a wrong scheme would only show when the first notice is due, which is when it is needed
     if scheme and kind in _SCHEMES and scheme not in _SCHEMES[kind]:
         wish = " or ".join(f"{each}://" for each in _SCHEMES[kind])
         reader.report(
@@ -322,7 +323,7 @@ def _check_type(reader: SectionReader, kind: str) -> None:
             option="url",
             expected=f"an address that begins with {wish}",
         )
-    # a warning only: such an option is left over from another type, and harms nothing
+    # only a warning: such an option is left over from another type and harmless
     for other, names in _ONLY.items():
         for name in names:
             if other != kind and reader.has(name):

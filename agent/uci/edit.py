@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Edits of a package with the meaning that the `uci` command gives them (uci: list.c, delta.c, cli.c). Pure.
+"""Edits a package with the semantics of the `uci` command (uci: list.c, delta.c, cli.c). Pure.
 
-A `uci` command looks its target up, notes a change under the section's *name*, and every later command (`commit` too)
-replays the noted changes on the file. We do the same in two steps, as the odd cases follow from it: a change that
-cannot be replayed (`set pkg.@type[9]=type` where there is no ninth) succeeds and changes nothing.
-Comes after agent.uci.syntax; agent.files.uci_store writes the result.
+A `uci` command looks up its target and notes a change under the section's *name*. Every later command (including
+`commit`) replays the noted changes on the file. We use the same two steps, because the odd cases follow from them: a
+change that cannot be replayed (`set pkg.@type[9]=type` without a ninth section) succeeds and changes nothing.
+`agent.uci.syntax` parses the input, and `agent.files.uci_store` writes the result.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _INTEGER = re.compile(r"\s*([+-]?[0-9]+)")
 
 
 class UciEditError(ConfigError):
-    """The command failed; `uci` would exit with a status that is not 0."""
+    """The command failed; `uci` would exit with a non-zero status."""
 
     code = "uci-edit"
 
 
 class Kind(StrEnum):
-    """What a change does. The words are ours; `uci changes` prints signs."""
+    """The effect of a change. The words are ours; `uci changes` prints signs."""
 
     ADD = "add"
     SET = "set"
@@ -55,35 +55,36 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
-    """A package with its changes. `numbered` counts the sections ever made, generated names go on from there."""
+    """A package with its changes. `numbered` counts all sections ever made, for generated names."""
 
     package: Package
     numbered: int
     changes: tuple[Change, ...] = ()
-    dirty: bool = False  # False: `uci commit` leaves the file as it is, not even formatting it
+    dirty: bool = False  # False: `uci commit` leaves the file as it is and does not even format it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    section: str | None  # as libuci would note it: the name of what was found, else what was asked for
+    section: str | None  # as libuci would note it: the name of the section found, or else the requested text
     option: str | None
     found: Section | None
     found_option: Option | None
 
     @property
     def complete(self) -> bool:
-        """Whether all that was asked for is there."""
+        """Whether the whole target exists."""
         missing_section = self.section is not None and self.found is None
         return not missing_section and (self.option is None or self.found_option is not None)
 
 
 def stage(package: Package) -> Staged:
-    """A package as it was read, nothing changed yet."""
+    """A package as it was read, without changes."""
     return Staged(package=package, numbered=len(package.sections))
 
 
 def find(package: Package, section: str) -> Section | None:
-    """By name, or by `@type[n]`; a negative n counts from the end. Raises UciEditError for neither form."""
+    """Finds a section by name or by `@type[n]`; a negative n counts from the end. Raises UciEditError for any other
+    form."""
     if _NAME.match(section):
         return next((each for each in package.sections if each.name == section), None)
     parts = _EXTENDED.match(section)
@@ -114,7 +115,7 @@ def _check_value(where: str, value: str) -> None:
 
 
 def set_value(staged: Staged, where: str, value: str) -> Staged:
-    """`uci set`: an option's value, or a section's type; the section is made if need be. "" deletes what is there."""
+    """`uci set`: sets an option's value or a section's type, and creates the section if needed. "" deletes the target."""
     _check_value(where, value)
     target = _target(staged.package, where)
     if target.section is None or (target.found is None and target.option is not None):
@@ -122,9 +123,9 @@ def set_value(staged: Staged, where: str, value: str) -> Staged:
     if target.option is None and value and not _TYPE.match(value):
         raise UciEditError(f"{where}: invalid section type {value!r}")
     if not value:
-        # As `uci set x.y.z=''` does: libuci knows no empty values.
+        # `uci set x.y.z=''` deletes too: libuci has no empty values
         return delete(staged, where) if target.complete else staged
-    # Nothing changed is not a change: it would be written to flash, and start a pass.
+    # skip a change that changes nothing: it would write to flash and trigger a pass
     if target.option is None and target.found is not None and target.found.type == value:
         return staged
     if target.found_option is not None and target.found_option.value == value:
@@ -133,9 +134,9 @@ def set_value(staged: Staged, where: str, value: str) -> Staged:
 
 
 def delete(staged: Staged, where: str, value: str = "") -> Staged:
-    """`uci delete`: an option or a section; of a list, the item with number `value`, if given."""
+    """`uci delete`: deletes an option or a section, or only item number `value` of a list."""
     _check_value(where, value)
-    # As uci(1): the number in front counts, so `3x` is 3; a text without any is refused.
+    # as in uci(1): a leading number counts, so `3x` is 3; text without one is refused
     number = _INTEGER.match(value)
     if value.strip(" \t\n\r") and number is None:
         raise UciEditError(f"{where}: {value!r} is not an item number")
@@ -146,7 +147,7 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
     section = target.found.name
     items = target.found_option.value if target.found_option is not None else ""
     if value and isinstance(items, tuple):
-        # As uci(1): an item that is not there is no error and changes nothing.
+        # as in uci(1): a missing item is not an error and changes nothing
         if number is None or not 0 <= int(number[1]) < len(items):
             return staged
         return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option, value=number[1]))
@@ -154,7 +155,7 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
 
 
 def replayed(package: Package, changes: Iterable[Change]) -> Package:
-    """The package with noted changes carried out; one that does not fit is passed over."""
+    """The package with noted changes applied; a change that does not fit is skipped."""
     staged = stage(package)
     for change in changes:
         staged = _replayed(staged, change) or staged
@@ -162,13 +163,13 @@ def replayed(package: Package, changes: Iterable[Change]) -> Package:
 
 
 def with_sections(package: Package, given: Mapping[str, GivenSection | None]) -> Package:
-    """The package with whole sections as given, in the place of those of their names, or at the end; None deletes one.
+    """The package with whole sections replaced in place, or added at the end; None deletes a section.
 
-    Raises UciEditError for what no UCI file can say.
+    Raises UciEditError for anything that a UCI file cannot express.
     """
     sections = list(package.sections)
     for name, said in given.items():
-        # The place in the file stays: comments and people's order are about places.
+        # keep the section's place in the file, because comments and people's order depend on it
         old = next((each for each in sections if each.name == name), None)
         where = f"{package.name}.{name}"
         if not _NAME.match(name):
@@ -194,13 +195,13 @@ def _section_of(where: str, name: str, said: GivenSection, old: Section | None) 
         values = (value,) if isinstance(value, str) else tuple(value)
         for each in values:
             _check_value(f"{where}.{option}", each)
-        if any(values):  # UCI keeps no empty option
+        if any(values):  # UCI cannot store an empty option
             options.append(Option(name=option, value=value if isinstance(value, str) else values))
     return Section(type=kind, name=name, options=tuple(options))
 
 
 def _note(staged: Staged, change: Change) -> Staged:
-    """Notes and replays a change; one that libuci cannot read back from its delta file is lost."""
+    """Notes and replays a change; a change that libuci could not read back from its delta file is lost."""
     list_without_option = change.kind in (Kind.LIST_ADD, Kind.LIST_DEL) and change.option is None
     bad_name = change.kind is Kind.RENAME and not _NAME.match(change.value or "")
     if not _NAME.match(change.section) or list_without_option or bad_name:
@@ -210,7 +211,7 @@ def _note(staged: Staged, change: Change) -> Staged:
 
 
 def _replayed(staged: Staged, change: Change) -> Staged | None:
-    """None where the change does not fit: libuci passes over it then."""
+    """Applies a change; None if it does not fit, in which case libuci skips it."""
     section = find(staged.package, change.section)
     if section is None:
         return _with_new_section(staged, change)
@@ -225,7 +226,7 @@ def _replayed(staged: Staged, change: Change) -> Staged | None:
     new = _edited_option(change.option, old, change)
     if old is None and new is None:
         return None
-    # a new option goes to the end, as libuci's does
+    # new options go to the end, as in libuci
     options = (new if each is old else each for each in section.options)
     kept = [each for each in options if each is not None] + ([new] if old is None and new else [])
     return _with_section(staged, section, replace(section, options=tuple(kept)))
@@ -256,7 +257,7 @@ _NO_FIT = Section(type="", name="")
 
 
 def _edited(section: Section, change: Change) -> Section | None:
-    """The section with a change to itself, None if that removes it."""
+    """The section after a change to itself, None if the change removes it."""
     value = change.value or ""
     match change.kind:
         case Kind.REMOVE:
@@ -264,14 +265,14 @@ def _edited(section: Section, change: Change) -> Section | None:
         case Kind.RENAME:
             return replace(section, name=value, anonymous=False)
         case Kind.SET | Kind.ADD if _TYPE.match(value):
-            # libuci makes a new, named section when the new type does not fit into the place of the old one
+            # libuci creates a new, named section if the new type does not fit into the memory of the old one
             anonymous = section.anonymous and len(section.type) == len(value)
             return replace(section, type=value, anonymous=anonymous or change.kind is Kind.ADD)
     return _NO_FIT
 
 
 def _edited_option(name: str, old: Option | None, change: Change) -> Option | None:
-    """The option after the change; None if it is removed, or was not there to be changed."""
+    """The option after the change; None if it is removed or did not exist."""
     value = change.value or ""
     if change.kind is Kind.SET:
         return Option(name=name, value=value, lines=(0,))
@@ -279,7 +280,7 @@ def _edited_option(name: str, old: Option | None, change: Change) -> Option | No
         return Option(name=name, value=(value,), lines=(0,)) if change.kind is Kind.LIST_ADD else None
     if change.kind is Kind.LIST_ADD:
         items = (old.value,) if isinstance(old.value, str) else old.value
-        # line 0 stands for a value that is in no file yet
+        # line 0 means that the value is not in a file yet
         return replace(old, value=(*items, value), lines=(*_lines(old, len(items)), 0))
     if change.kind is Kind.RENAME:
         return replace(old, name=value)
@@ -303,10 +304,11 @@ def _lines(option: Option, count: int) -> tuple[int, ...]:
     return option.lines if len(option.lines) == count else (0,) * count
 
 
-# Staged changes: what libuci keeps in its save directory (/tmp/.uci/PACKAGE) until `uci commit` (uci: delta.c). Pure.
+# Staged changes, which libuci stores in its save directory (/tmp/.uci/PACKAGE) until `uci commit` (uci: delta.c).
+# Pure.
 #
-# Each line is one word, `package.section.option='value'`, with a sign before it for all but a set. As in libuci, a line
-# that cannot be read, or does not fit the package, is passed over, and the others count.
+# Each line is a word, `package.section.option='value'`, with a leading sign for everything but a set. As in libuci, a
+# line that cannot be read or does not fit the package is skipped, and the other lines count.
 
 
 _SIGNS = {
@@ -321,7 +323,7 @@ _NEEDS_OPTION = (Kind.LIST_ADD, Kind.LIST_DEL)
 
 
 def parse_delta(text: str, *, package: str) -> tuple[Change, ...]:
-    """The changes that a delta file notes for a package, in their order. Never raises for what the file holds."""
+    """The changes in a delta file for a package, in order. Never raises because of the file's content."""
     found = (_change(word, package) for word in arguments(text))
     return tuple(change for change in found if change is not None)
 
@@ -329,9 +331,9 @@ def parse_delta(text: str, *, package: str) -> tuple[Change, ...]:
 def _change(word: str, package: str) -> Change | None:
     kind = _SIGNS.get(word[0], Kind.SET)
     where, equals, value = (word if kind is Kind.SET else word[1:]).partition("=")
-    # One without an option is about the section itself.
+    # without an option, the change is about the section itself
     name, *rest = where.split(".")
-    # Lines of other programs: what libuci would pass over is passed over here as well.
+    # skip lines of other programs, as libuci does
     if (
         name != package
         or not 1 <= len(rest) <= 2
@@ -346,13 +348,13 @@ def _change(word: str, package: str) -> Change | None:
         return None
     if kind is Kind.RENAME and not _NAME.match(value):
         return None
-    # Numbers are kept as they are compared, `07` as 7.
+    # store numbers in normalized form: `07` as 7
     if kind is Kind.REORDER:
         value = str(_number(value))
     return Change(kind=kind, section=section, option=option, value=value if equals else None)
 
 
 def _number(text: str) -> int:
-    """As strtoul in what matters here: what is not a number counts as 0."""
+    """Like strtoul, as far as it matters here: anything but a number counts as 0."""
     found = re.match(r"\s*\+?([0-9]{1,9})", text)
     return int(found[1]) if found else 0

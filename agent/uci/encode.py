@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Desired resources as UCI sections: the inverse of `agent.uci.decode`. Pure.
+"""Encodes desired resources as UCI sections: the inverse of `agent.uci.decode`. Pure.
 
-Only what is set, and is not the default, becomes an option. What UCI has no words for (an empty option, a `:` in a
-path) comes out as text that decodes to something else or not at all: who encodes what a user did not write checks
-it by decoding (`agent.runtime.requests.adopt`).
+Only values that are set and differ from the default become options. Values that UCI cannot express (an empty option,
+a `:` in a path) are encoded to text that decodes to something else or not at all. Code that encodes values that no
+user wrote must check the result by decoding it (`agent.runtime.requests.adopt`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def by_section(spec: ContainerSpec, networks: Mapping[str, str], volumes: Mapping[str, str]) -> ContainerSpec:
-    """With the names of sections in place of Docker names, as decoding one section alone gives it.
+    """The spec with section names instead of Docker names, as decoding a single section returns it.
 
     `networks`, `volumes`: Docker name -> section.
     """
@@ -47,7 +47,7 @@ def encode_container(
     networks: Mapping[str, str] | None = None,
     volumes: Mapping[str, str] | None = None,
 ) -> Section:
-    """`networks`, `volumes`: Docker name -> section, for those whose section has another name."""
+    """Encodes a container. `networks`, `volumes`: Docker name -> section, where they differ."""
     options: dict[str, Value] = _name(container.section, container.name)
     options |= _spec(by_section(container.spec, networks or {}, volumes or {}))
     options |= _policy(container.policy)
@@ -59,7 +59,7 @@ def encode_network(network: Network) -> Section:
     if network.external:
         return _section("network", network.section, {**_name(network.section, network.name), "external": "1"})
     spec = network.spec
-    # decoding gives this name to every bridge that states none
+    # decoding gives this name to every bridge that sets none
     own = {BRIDGE_NAME: f"br-{network.section}"[:INTERFACE_NAME_MAX]} if spec.driver == "bridge" else {}
     entries = [pair for pair in spec.options if pair not in own.items()]
     pools = spec.pools
@@ -107,7 +107,7 @@ def _flag(value: bool) -> str:  # noqa: FBT001 - a value, not a switch
 
 
 def _flags(values: Mapping[str, bool]) -> dict[str, Value]:
-    """Those that are on; off is the default of all of them."""
+    """The flags that are on; off is the default of all of them."""
     return {option: "1" for option, value in values.items() if value}
 
 
@@ -145,7 +145,7 @@ def _spec(spec: ContainerSpec) -> dict[str, Value]:
             continue
         else:
             value = _value(row, getattr(spec, row.field)) or ()
-        before = options.get(row.uci)  # two fields may be entries of one list
+        before = options.get(row.uci)  # two fields may be entries of the same list
         options[row.uci] = (*before, *value) if isinstance(before, tuple) else value
     return {name: value for name, value in (options | apart).items() if value not in (None, ())}
 
@@ -182,7 +182,7 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options["strategy"] = str(policy.strategy)
     if policy.hold_limit_s is not None:
         options["hold_limit"] = age(policy.hold_limit_s)
-    # a line for the container's shell is an option, a program with its arguments a list: decoding tells them apart so
+    # a shell line is an option, a program with arguments is a list: decoding distinguishes them this way
     for option in ("hold_cmd", "pre_stop", "post_start"):
         command: tuple[str, ...] = getattr(policy, option)
         if command:

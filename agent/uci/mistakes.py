@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The mistakes of a UCI file in plain words: what is wrong with a line, and what to write instead.
+"""Describes the mistakes of a UCI file: what is wrong in a line, and what to write instead.
 
-libuci knows a dozen words for them and stops at the first. Values are never shown: they may be secrets.
+libuci has a dozen phrases for them and stops at the first mistake. Values are never quoted, because they may be
+secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _BOM = "\ufeff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileMistake:
-    """One mistake; `line` is where it began, from 1."""
+    """One mistake; `line` is the line on which it begins, counted from 1."""
 
     line: int
     wrong: str
@@ -34,7 +35,7 @@ def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
             other = _other_syntax(line, package)
             if other is not None:
                 return (FileMistake(line=number, wrong=other[0], expected=other[1]),)
-            # the first line that says anything decides: a `docker run` further down may be part of a value
+            # only the first non-empty line counts: a `docker run` further down may be part of a value
             break
     found: list[FileMistake] = []
     for fault in faults(text, package=package, most=_MOST):
@@ -44,7 +45,7 @@ def mistakes_of(text: str, *, package: str) -> tuple[FileMistake, ...]:
 
 
 def without(text: str, found: tuple[FileMistake, ...]) -> str:
-    """The text without the lines of these mistakes; a section whose `config` line is wrong stays, without a name."""
+    """The text without the lines of these mistakes; a section with a mistake in its `config` line stays, without a name."""
     lines = text.split("\n")
     for mistake in found:
         words = lines[mistake.line - 1].split(maxsplit=2)
@@ -54,16 +55,16 @@ def without(text: str, found: tuple[FileMistake, ...]) -> str:
 
 
 def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
-    """Which of Docker's formats a file is in, judged by its first line; None if it may be UCI."""
+    """Recognizes Docker's formats by the first line of a file; None if it may be UCI."""
     made = "`config container 'NAME'` sections, which `ucidockd import compose FILE` makes of a compose file"
     if package == "dockerd":
         made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
     if line.lstrip().startswith(("{", "[{")):
         return "the file is JSON, and this is to be a UCI file", made
-    # By keys that a compose file begins with: a UCI line may hold a colon too.
+    # by keys that compose files begin with, because a UCI line may contain a colon too
     if re.match(r"---\s*$|(services|version|name|networks|volumes|include|x-[\w.-]+)\s*:", line):
         return "the file is YAML, and this is to be a UCI file", made
-    # With what people copy along from a web page: a prompt, and `sudo`.
+    # including the prompt and `sudo` that people copy from web pages
     if re.match(r"\s*(\$\s+)?(sudo\s+)?(docker|podman)\s+(container\s+)?(run|create)\b", line):
         return (
             "this is a command line, and not UCI",
@@ -74,7 +75,7 @@ def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
 
 def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
     verb, _, first = fault.head.partition(" ")
-    # editors of other systems leave these two; libuci would only call the command or the name invalid
+    # editors of other systems write these; libuci would only report an invalid command or name
     if line.startswith(_BOM):
         return "the file begins with a byte order mark", "UTF-8 without BOM"
     if any(letter in line for letter in _TYPOGRAPHIC):
@@ -99,9 +100,9 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
         case "invalid character in name field":
             shown = fault.word[:64]
             plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in shown)
-            # libuci says "name field" of section and option names alike
+            # libuci says "name field" for section names and option names
             if verb != "config" and verb in _FORMS:
-                # as in a shell, or a line of `uci show`; what follows may be a secret
+                # as in a shell or in the output of `uci show`; do not quote the rest, which may be a secret
                 name, equals, _ = fault.word.partition("=")
                 if equals and re.fullmatch("[A-Za-z0-9_]+", name):
                     return (
@@ -110,7 +111,7 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
                     )
                 return f"`{shown}` is not an option name: letters, digits and `_` only", f"`{verb} {plain}`"
             wish = f"`config {fault.head.partition(' ')[2] or 'TYPE'} '{plain}'`"
-            # only our sections have `option name`; those of dockerd's own file are known by their type
+            # only our sections have `option name`; those of dockerd's package are identified by their type
             named = f" and `option name '{shown}'`" if package == "containers" else ""
             return f"section names may hold letters, digits and `_` only, unlike `{shown}`", wish + named
         case "invalid character in type field":
@@ -126,8 +127,9 @@ _FORMS = {
 
 
 def _unknown_command(line: str) -> tuple[str, str]:
-    """The word is shown only if it is close to a command: otherwise it may be part of a secret value."""
-    import difflib  # only where there is a mistake
+    """An unknown command word. It is quoted only if it resembles a command, because otherwise it may be part of a
+    secret."""
+    import difflib  # imported only for mistakes
 
     word = line.split(maxsplit=1)[0] if line.split() else ""
     near = difflib.get_close_matches(word[:32], _COMMANDS, n=1)

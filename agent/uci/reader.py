@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the options of one section with types, and collects what is wrong with them.
+"""Reads the options of one section as typed values, and collects their mistakes.
 
-The decoders (`decode_container`, `decode_network`, `decode_agent`) ask a `SectionReader` for values. An
-option that the schema or a parser refuses reads as unset, its mistake is kept once, and reading continues:
-every mistake of a section is found in one go.
+The decoders (`decode_container`, `decode_network`, `decode_agent`) ask a `SectionReader` for values. An option that
+the schema or a parser refuses reads as unset, its mistake is noted once, and reading continues, so that all mistakes
+of a section are found in one run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Section
 
 T = TypeVar("T")
-_ARRAY = re.compile(r"\[\S.*\]")  # as in compose files; the program `[` has a space behind it
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # how the stores read such bytes
+_ARRAY = re.compile(r"\[\S.*\]")  # as in compose files; the program `[` would have a space after it
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # the form in which the stores return such bytes
 
 
 def _in_words(lines: tuple[int, ...]) -> str:
@@ -36,7 +36,7 @@ def _in_words(lines: tuple[int, ...]) -> str:
 class SectionReader:
     """One section with its place in the files, and the issues found so far."""
 
-    # those of all sections live at once, and what they take is not given back
+    # slots, because the readers of all sections exist at the same time and the memory would not be returned
     __slots__ = (
         "_erasers", "_options", "_refused", "away", "file", "issues", "kind", "name", "package", "section",
     )  # fmt: skip
@@ -69,7 +69,7 @@ class SectionReader:
         return self.text("name") or self.name
 
     def _name(self) -> str:
-        """The section's identity: an anonymous section is known by its `option name`."""
+        """The name that identifies the section: for an anonymous section its `option name`."""
         option = self._options.get("name")
         if self.section.anonymous and option is not None and isinstance(option.value, str) and option.value:
             return option.value
@@ -77,7 +77,7 @@ class SectionReader:
 
     def _validate(self) -> None:
         for option in self._options.values():
-            # neither JSON nor the engine carries other bytes
+            # neither JSON nor the engine can transport other bytes
             single = isinstance(option.value, str)
             for index, text in enumerate((option.value,) if isinstance(option.value, str) else option.value):
                 if _NOT_UTF8.search(text):
@@ -98,7 +98,7 @@ class SectionReader:
                     expected=f"one `list {option.name}` line for each value" if many else "one line",
                     code="repeated",
                 )
-        # libuci merges sections of one name without a word: people who copied a section see it change silently
+        # libuci silently merges sections with the same name, which surprises people who copied a section
         if self.section.repeats:
             lines = _in_words((self.section.line, *self.section.repeats))
             self.warn(
@@ -126,9 +126,9 @@ class SectionReader:
         severity: Severity = "error",
         code: Code | None = None,
     ) -> None:
-        """Keep a mistake; an option refused once is not refused again."""
+        """Notes a mistake; an option that was already refused is not reported again."""
         place = (option, index)
-        # the schema and a parser often refuse the same value: the first message is enough
+        # schema and parser often refuse the same value: the first message is sufficient
         if severity == "error" and option:
             if place in self._refused:
                 return
@@ -150,8 +150,9 @@ class SectionReader:
         )
 
     def _eraser(self, option: str) -> Callable[[str], str]:
-        """A part of a value that is quoted without the rest has lost what tells that it is a secret."""
-        # made once for an option: a list of thousands of entries may have a mistake in each
+        """Returns a function that masks secrets of this option: a quoted part of a value no longer shows that it is a
+        secret."""
+        # created once per option: a list may have thousands of entries with mistakes
         if option not in self._erasers:
             given = self._options[option].value if option in self._options else ()
             self._erasers[option] = eraser(secrets_in((given,) if isinstance(given, str) else given))
@@ -169,7 +170,7 @@ class SectionReader:
         self.report(wrong, option=option, index=index, expected=expected, severity="warning", code=code)
 
     def warn_of_loopback(self, option: str) -> None:
-        """Of name servers that would be asked in the container itself: 127.0.0.1 is the router only on the router."""
+        """Warns of name servers with a loopback address: in a container, 127.0.0.1 is the container and not the router."""
         for index, text in self.items(option):
             with contextlib.suppress(ValueError):
                 if ipaddress.ip_address(text).is_loopback:
@@ -181,9 +182,8 @@ class SectionReader:
                     )
 
     def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
-        """Note that a file named by an entry does not exist yet. That is not a mistake: the container waits for the file."""
-        # Kept apart from the mistakes: the container waits for it as for a mount, and starts by itself when it is
-        # there.
+        """Notes that a file named by an entry does not exist yet. That is not a mistake: the container waits for it."""
+        # not in the issues: the container waits for the file as for a mount, and starts by itself when it appears
         self.away.append(Unread(field=field, reason=f"{option} {wrong}"))
         self.warn(f"{wrong}; the container waits for it", option=option, index=index, expected=expected)
 
@@ -191,26 +191,26 @@ class SectionReader:
         found = self._options.get(option)
         if found is None or not found.lines:
             return self.section.line
-        # An option may have fewer lines than entries where one line held several.
+        # several entries may come from one line, so there may be fewer lines than entries
         return found.lines[min(index or 0, len(found.lines) - 1)]
 
     def is_refused(self, option: str) -> bool:
-        """Whether the option, or any of its entries, is wrong."""
+        """Whether the option, or one of its entries, is invalid."""
         return any(name == option for name, _ in self._refused)
 
     def has(self, option: str) -> bool:
         return option in self._options
 
     def text(self, name: str) -> str | None:
-        """A scalar option's text, None when it is unset or refused."""
+        """The text of a scalar option, None if it is unset or refused."""
         option = self._options.get(name)
-        # A list where a scalar belongs was reported by the schema: none of its entries is taken for the answer.
+        # the schema reported a list in place of a scalar: do not use any of its entries
         if option is None or not isinstance(option.value, str) or (name, None) in self._refused:
             return None
         return option.value
 
     def parsed(self, name: str, parser: Callable[[str], T]) -> T | None:
-        """A scalar option through a parser."""
+        """A scalar option, converted by a parser."""
         text = self.text(name)
         return None if text is None else self._parse(parser, text, option=name, index=None)
 
@@ -218,34 +218,34 @@ class SectionReader:
         return self.parsed(name, parse_bool)
 
     def items(self, name: str) -> tuple[tuple[int, str], ...]:
-        """A list option's entries that were not refused, with their indices."""
+        """The entries of a list option with their indices, without refused ones."""
         option = self._options.get(name)
-        # `option` for a list is what people write for a single entry; libuci gives a string then.
+        # people write `option` for a list with a single entry; libuci then returns a string
         if option is None:
             return ()
         values = (option.value,) if isinstance(option.value, str) else option.value
-        # Indices stay those of the file, so that a message names the entry that the user counts.
+        # indices refer to the file, so that messages name the entry that the user counts
         return tuple((i, value) for i, value in enumerate(values) if (name, i) not in self._refused)
 
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple(value for _, value in self.items(name))
 
     def each_item(self, name: str, parser: Callable[[str], T]) -> Iterator[tuple[int, T]]:
-        """A list option's entries through a parser, one after the other; refused ones are left out."""
+        """The entries of a list option converted by a parser, one by one, without refused ones."""
         for index, text in self.items(name):
             value = self._parse(parser, text, option=name, index=index)
             if value is not None:
                 yield index, value
 
     def parsed_items(self, name: str, parser: Callable[[str], T]) -> tuple[tuple[int, T], ...]:
-        """All that `each_item` gives."""
+        """All results of `each_item`."""
         return tuple(self.each_item(name, parser))
 
     def values(self, name: str, parser: Callable[[str], T]) -> tuple[T, ...]:
         return tuple(value for _, value in self.parsed_items(name, parser))
 
     def words(self, name: str) -> tuple[str, ...] | None:
-        """A command: as an option split like a shell does, as a list one argument each; None when unset."""
+        """A command: an option is split like a shell does, a list has one argument per entry; None if unset."""
         option = self._options.get(name)
         entries = self.texts(name)
         if option is None:
@@ -264,7 +264,7 @@ class SectionReader:
         try:
             return parser(text)
         except QuantityError as exc:
-            # whether a parser's message would show the value of a secret option
+            # true if the parser's message would show the value of a secret option
             wrong = (
                 "the value does not have the right form"
                 if (

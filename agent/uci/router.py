@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reads the router's own packages, `network` and `firewall`, as far as containers are concerned. Pure.
+"""Reads the router's packages `network` and `firewall`, as far as they matter to containers. Pure.
 
-Comes after agent.uci.syntax; `agent.plan.router.firewall`, `bridges` and `reach` decide with it. What is not understood in
-here is netifd's and fw4's business: nothing is reported.
+`agent.uci.syntax` parses the packages; `agent.plan.router.firewall`, `bridges` and `reach` use the result. Mistakes
+in these packages concern netifd and fw4 and are not reported.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from agent.uci.syntax import Package, Section
 
 _FALSE = frozenset({"0", "no", "off", "false", "disabled"})
-_NO_TUNNEL = frozenset({"", "none", "static", "dhcp", "dhcpv6"})  # their device is the one that they name
-_SELECTORS = ("device", "subnet", "extra", "extra_src", "extra_dest")  # what a zone can match by instead
+# the device of these protocols is the configured one
+_NO_TUNNEL = frozenset({"", "none", "static", "dhcp", "dhcpv6"})
+# options by which a zone can match instead of by networks
+_SELECTORS = ("device", "subnet", "extra", "extra_src", "extra_dest")
 _DEVICE = re.compile(r"[^\s/@][^\s/]{0,14}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
-    """A firewall zone. Policies are upper case; `forward` is about packets between the zone's own members.
+    """A firewall zone. Policies are upper case; `forward` applies to packets between members of the zone.
 
-    A device may end in `+`, any device or subnet may begin with `!`.
+    A device may end in `+`, and any device or subnet may begin with `!`.
     """
 
     name: str
@@ -31,20 +33,20 @@ class Zone:
     devices: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()
     family: str = ""
-    implied: bool = False  # says nothing of its members: fw3 takes the interface of its name, fw4 none
+    implied: bool = False  # names no members: fw3 takes the interface with the zone's name, fw4 takes none
     input: str = "DROP"
     forward: str = "DROP"
     masq: bool = False
 
     @property
     def is_wan(self) -> bool:
-        """Whether the internet is behind it: it accepts no input, and masquerades or is called wan."""
+        """Whether the zone leads to the internet: it does not accept input, and it masquerades or is called wan."""
         return self.input != "ACCEPT" and (self.masq or self.name.startswith("wan"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
-    """A rule that accepts. `dest` "" is the router itself, "*" any zone; no `ports` are all ports."""
+    """A rule that accepts. `dest`: "" is the router itself, "*" any zone; empty `ports` mean all ports."""
 
     src: str
     dest: str
@@ -54,7 +56,7 @@ class Permit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forwarding:
-    """`src` may be "*", `dest` as well. `family`: "4", "6", or "" for both."""
+    """A forwarding. `src` and `dest` may be "*". `family`: "4", "6", or "" for both."""
 
     src: str
     dest: str
@@ -63,10 +65,11 @@ class Forwarding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firewall:
-    """`redirected`: zones from which all redirected packets pass, whoever redirected them (firewall4, ruleset.uc).
+    """The firewall. `redirected`: zones from which all redirected packets pass, whoever redirected them (firewall4,
+    ruleset.uc).
 
-    `forward`: what happens to a packet that no zone decides about. `has_includes`: there are rules for forwarded packets
-    that UCI only names the file of.
+    `forward`: policy for packets about which no zone decides. `has_includes`: there are rules for forwarded packets
+    in a file that UCI only names.
     """
 
     zones: tuple[Zone, ...] = ()
@@ -78,12 +81,11 @@ class Firewall:
 
 
 def words(section: Section, option: str) -> tuple[str, ...]:
-    """A list, or an option whose words are the items."""
+    """The items of a list, or the words of an option."""
     found = section.get(option)
     if found is None:
         return ()
-    # As fw4 and netifd read lists: older configurations, and the default one of OpenWrt, write them as one
-    # option.
+    # like fw4 and netifd: older configurations, and OpenWrt's default, write lists as one option
     return tuple(found.value.split()) if isinstance(found.value, str) else found.value
 
 
@@ -93,19 +95,19 @@ def text(section: Section, option: str, default: str = "") -> str:
 
 
 def is_on(section: Section, option: str = "enabled") -> bool:
-    """A boolean that is on unless it says otherwise."""
+    """A boolean that is on unless set to off."""
     return text(section, option, "1") not in _FALSE
 
 
 def devices_of(network: Package, interface: str) -> frozenset[str] | None:
-    """The devices that an interface may have, up or not; None when there is no such interface.
+    """The devices that an interface may have, up or down; None if there is no such interface.
 
-    netifd names the device of a tunnelling protocol after the interface: `pppoe-wan`, `wg0`.
+    netifd names the device of a tunnel protocol after the interface: `pppoe-wan`, `wg0`.
     """
     interfaces = {section.name: section for section in network.sections if section.type == "interface"}
     if interface not in interfaces:
         return None
-    # A network that is only just being declared, or was removed under the zone that names it.
+    # a zone may name an interface that is not declared yet, or was removed
     found: set[str] = set()
     left, seen = [interface], {interface}
     while left:
@@ -115,12 +117,12 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
             continue
         named = (*words(section, "device"), *words(section, "ifname"))
         found |= {word for word in named if _DEVICE.match(word)}
-        # `@wan` is on whatever device that interface has
+        # `@wan` means the device of that interface
         aliases = {word[1:] for word in named if word[:1] == "@"} - seen
         left += sorted(aliases)
         seen |= aliases
-        # Both names are collected, as it depends on the protocol and the release which of them the device has. A
-        # name too many has no address, and does no harm.
+        # Collect both names: protocol and release decide which one the device has. An unused name is harmless,
+        # because it has no address.
         proto = text(section, "proto")
         if proto not in _NO_TUNNEL:
             found |= {word for word in (name, f"{proto}-{name}") if _DEVICE.match(word)}
@@ -128,11 +130,11 @@ def devices_of(network: Package, interface: str) -> frozenset[str] | None:
 
 
 def read_firewall(package: Package) -> Firewall:
-    """What the `firewall` package says of zones."""
-    # The firewall does not load a section that is switched off: it protects and opens nothing.
+    """What the `firewall` package says about zones."""
+    # fw4 ignores sections that are switched off
     on = [section for section in package.sections if is_on(section)]
     defaults = next((section for section in on if section.type == "defaults"), None)
-    # fw4's own default is to drop, also for a firewall without any `defaults` section.
+    # fw4's default is to drop, also without a `defaults` section
     policies = {
         name: text(defaults, name, "DROP").upper() if defaults is not None else "DROP"
         for name in ("input", "forward")
@@ -157,7 +159,7 @@ def read_firewall(package: Package) -> Firewall:
             for name in _lets_redirected_pass(section, zones)
         ),
         forward=policies["forward"],
-        # a snippet in the chain of forwarded packets may let pass or refuse anything: nothing can be told for sure then
+        # a snippet in a chain for forwarded packets may accept or reject anything, so nothing is certain
         has_includes=any(
             section.type == "include"
             and text(section, "type") == "nftables"
@@ -169,13 +171,13 @@ def read_firewall(package: Package) -> Firewall:
 
 
 def _lets_redirected_pass(redirect: Section, zones: tuple[Zone, ...]) -> Iterator[str]:
-    """The zones of a port forward: where it comes from and, so that the router's own hosts can use it, where it goes to.
+    """The zones of a port forward: its source and, so that hosts behind the router can use it, its destination.
 
-    Without `dest` firewall4 looks for the zone that has the address; here it may be any of the router's own.
+    Without `dest` firewall4 looks for the zone that contains the address; here it may be any zone but wan.
     """
     if text(redirect, "target", "DNAT").upper() != "DNAT":
         return
-    # Reflection sends the router's own hosts through the same rule, and needs a masquerading source to be set up.
+    # reflection sends internal hosts through the same rule; it requires a masquerading source zone
     src, dest = text(redirect, "src"), text(redirect, "dest")
     yield src
     if is_on(redirect, "reflection") and any(zone.name == src and zone.masq for zone in zones):
@@ -191,40 +193,40 @@ def _zone(section: Section, policies: dict[str, str]) -> Zone:
     return Zone(
         name=text(section, "name"),
         networks=networks_of(section),
-        # The two firewalls differ in what a zone without members is; `Zone.implied` keeps the question open for
-        # those who decide.
+        # fw3 and fw4 differ in the meaning of a zone without members: `Zone.implied` leaves the decision to later
+        # code
         implied=not any(section.get(option) for option in ("network", *_SELECTORS)),
         devices=words(section, "device"),
         subnets=words(section, "subnet"),
         family=_family(section),
         input=text(section, "input", policies["input"]).upper(),
         forward=text(section, "forward", policies["forward"]).upper(),
-        # Unlike other booleans masquerading is off unless it is written.
+        # unlike other booleans, masquerading is off by default
         masq=is_on(section, "masq") and section.get("masq") is not None,
     )
 
 
 def networks_of(zone: Section) -> tuple[str, ...]:
-    """The interfaces of a zone section; one that says nothing has the interface of its own name."""
+    """The interfaces of a zone section; without any option about members it has the interface with its own name."""
     networks = words(zone, "network")
-    # A zone that is described by devices or subnets has no interface of its own name by accident.
+    # a zone defined by devices or subnets does not include the interface with its name
     if networks or any(zone.get(option) for option in _SELECTORS):
         return networks
     return words(zone, "name")
 
 
 def _permit(section: Section) -> Permit:
-    # firewall4 takes TCP and UDP where a rule names no protocol.
+    # firewall4 assumes TCP and UDP if a rule names no protocol
     protocols = {word.lower() for word in words(section, "proto")} or {"tcp", "udp"}
-    # No protocols here means all of them, as `Permit` says.
+    # in a `Permit`, no protocols means all protocols
     if protocols & {"all", "any", "*"}:
         protocols = set()
     return Permit(
         src=text(section, "src"),
         dest=text(section, "dest"),
         protocols=frozenset(protocols),
-        # A port by name is left out: it would need /etc/services of the router, and only makes a permit look
-        # narrower.
+        # named ports are left out: they would need the router's /etc/services, and leaving them out only makes the
+        # permit look narrower
         ports=tuple(filter(None, (_range(word) for word in words(section, "dest_port")))),
     )
 
@@ -232,14 +234,14 @@ def _permit(section: Section) -> Permit:
 def _range(word: str) -> range | None:
     first, _, last = word.replace(":", "-").partition("-")
     if not first.isdecimal() or not (last or first).isdecimal():
-        # `!80` and names of services: not a range that can be compared.
+        # `!80` and service names are not ranges that can be compared
         return None
     return range(int(first), int(last or first) + 1)
 
 
-# Which devices belong to a firewall zone that refuses input, by the packages `firewall` and `network`. Pure.
+# The devices of firewall zones that refuse input, according to the packages `firewall` and `network`. Pure.
 #
-# An interface that `agent.uci.router` guesses too many has no address.
+# Device names that `agent.uci.router` only guessed are harmless, because they have no address.
 
 
 _REFUSES = frozenset({"REJECT", "DROP"})
@@ -249,7 +251,7 @@ def wan_devices(firewall: Package, network: Package) -> frozenset[str]:
     """Device names, and names of interfaces that may be devices."""
     found: set[str] = set()
     for zone in read_firewall(firewall).zones:
-        # By policy and not by name: people rename `wan`, and add zones for a second line.
+        # by policy, not by name: people rename `wan`, and add zones for a second uplink
         if zone.input in _REFUSES:
             found.update(zone.devices, zone.networks)
             found.update(*(devices_of(network, name) or () for name in zone.networks))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The UCI text format as libuci reads and writes it (uci: file.c, util.c, list.c). Pure: text in, values out.
 
-A file is commands: `package NAME`, `config TYPE [NAME]`, `option NAME VALUE`, `list NAME VALUE`, separated by line
-ends or `;`. A word is built of bare parts, 'single' parts (nothing is special) and "double" parts (a backslash takes
-the next character as it is); quoted parts go over line ends. `#` starts a comment wherever a bare part may stand.
+A file consists of commands, separated by line ends or `;`: `package NAME`, `config TYPE [NAME]`, `option NAME VALUE`,
+`list NAME VALUE`. A word consists of bare parts, 'single' quoted parts (nothing is special) and "double" quoted parts
+(a backslash escapes the next character). Quoted parts may span lines. `#` starts a comment anywhere in a bare part.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TYPE = re.compile(r"[\x21-\x7e]+\Z")
 class UciSyntaxError(ConfigError):
     """A file that libuci would refuse.
 
-    `line` counts from 1; `byte` from 0, in the logical line that ends there. The message has libuci's own line number,
-    which is one less in a last line that has no line end.
+    `line` counts from 1; `byte` counts from 0, in the logical line that ends there. The message has libuci's line
+    number, which is one less for a last line without a line end.
     """
 
     code = "uci-syntax"
@@ -52,9 +52,9 @@ class UciSyntaxError(ConfigError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A str is an `option`, a tuple a `list`. `lines`: where the value, or each item, stands.
+    """A str is an `option`, a tuple is a `list`. `lines`: the line of the value, or of each item.
 
-    `overwritten`: where values stood that a later `option` of the name took the place of.
+    `overwritten`: the lines of values that a later `option` of the same name replaced.
     """
 
     name: str
@@ -65,9 +65,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One section; an anonymous one has the name that libuci generates for it.
+    """One section; an anonymous one has the name that libuci generates.
 
-    `repeats`: the lines of further `config` commands of its name, whose options libuci merges into it.
+    `repeats`: lines of further `config` commands with its name, whose options libuci merges into it.
     """
 
     type: str
@@ -84,7 +84,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A whole file. `swallowed`: lines of quotes that go over a line which looks like a command."""
+    """A whole file. `swallowed`: lines with quotes that span a line which looks like a command."""
 
     name: str
     sections: tuple[Section, ...] = ()
@@ -92,17 +92,17 @@ class Package:
 
 
 def generated_name(number: int, section_type: str) -> str:
-    """The id of the `number`th section of a package (from 1), were it anonymous: a djb hash over its type."""
+    """libuci's generated name of an anonymous section, the `number`th of its package (from 1): a djb hash of its type."""
     value = 5381
     for byte in section_type.encode():
-        signed = byte - 256 if byte > 127 else byte  # C's char
+        signed = byte - 256 if byte > 127 else byte  # C's signed char
         value = (value * 33 + signed) & 0xFFFFFFFF
     return f"cfg{number:02x}{value & 0xFFFF:04x}"
 
 
 @dataclass(slots=True)
 class _Values:
-    """An option in the making."""
+    """An option while it is being read."""
 
     values: list[str]
     lines: list[int]
@@ -140,33 +140,33 @@ class _Draft:
 
 
 class _Buffer:
-    """The logical line being read: a line and those that its quotes and backslashes join to it.
+    """The logical line being read: a line, plus the lines that quotes and backslashes join to it.
 
-    libuci reads words in place: they are unquoted to the left, and a zero byte is put behind each. What it does with
-    a `;` next to a bare word, or where it sees an error, follows from that, so we keep a buffer of the same kind. It
-    grows as libuci's does (uci_getln), since a zero byte in the file costs what was read with it at once.
+    libuci reads words in place: it moves the unquoted bytes to the left and puts a zero byte after each word. Its
+    treatment of a `;` next to a bare word, and the positions of errors, follow from that, so we use the same kind of
+    buffer. It also grows like libuci's (uci_getln), because a zero byte in the file discards the rest of that read.
     """
 
     def __init__(self, data: bytes, *, line: int = 0) -> None:
         self._data = data
-        self._next = 0  # in `data`
-        self._size = _FIRST_SIZE  # of libuci's buffer
+        self._next = 0  # position in `data`
+        self._size = _FIRST_SIZE  # size of libuci's buffer
         self._bytes = bytearray(b"\0")
         self._filled = 0
         self._at = 0
         self._ended = False
         self._line_ended = True
-        self.line = line  # of what was read last, as people count
-        self.begun = line  # where the logical line begins
-        self.quote = line  # where the last quote was opened
-        self.swallowed: list[int] = []  # of the logical line: see Package
-        self._complete_lines = 0  # as libuci counts: a last line without a line end is none
+        self.line = line  # of the last line read, counted from 1
+        self.begun = line  # first line of the logical line
+        self.quote = line  # line of the last opening quote
+        self.swallowed: list[int] = []  # for the logical line: see Package
+        self._complete_lines = 0  # libuci's count: a last line without a line end does not count
 
     def error(self, detail: str) -> UciSyntaxError:
         return UciSyntaxError(detail, line=self.line, byte=self._at, reported_line=self._complete_lines)
 
     def next_line(self) -> bool:
-        """Begins the next logical line, False after the last one."""
+        """Begins the next logical line; False after the last one."""
         if self._ended:
             return False
         self._at = 0
@@ -178,8 +178,8 @@ class _Buffer:
 
     def _read(self, offset: int) -> None:
         self._bytes[offset:] = b"\0"
-        # uci_getln: fgets into what is left of the buffer, doubled until the line ends; strlen then finds a zero byte of
-        # the file, and what fgets read behind it is lost
+        # uci_getln: fgets into the rest of the buffer, which is doubled until the line ends; strlen then stops at a
+        # zero byte of the file, and whatever fgets read after it is lost
         if offset >= self._size - 1:
             self._size *= 2
         while text := self._piece(self._size - len(self._bytes)).partition(b"\0")[0]:
@@ -191,7 +191,7 @@ class _Buffer:
             self._size *= 2
 
     def _piece(self, size: int) -> bytes:
-        """As fgets: to the end of the line, `size` bytes at most."""
+        """Like fgets: up to the end of the line, at most `size` bytes."""
         limit = self._next + max(size, 0)
         stop = self._data.find(b"\n", self._next, limit) + 1 or min(limit, len(self._data))
         piece = self._data[self._next : stop]
@@ -214,11 +214,11 @@ class _Buffer:
         return self._bytes[start : self._bytes.index(0, start)].decode("utf-8", "surrogateescape")
 
     def rest(self) -> str:
-        """What follows in the line."""
+        """The rest of the line."""
         return self.text(self._at)
 
     def verb(self) -> str:
-        """The next command word, "" at the end of the line; it is neither unquoted nor passed yet."""
+        """The next command word, "" at the end of the line. It is not unquoted, and the position does not change."""
         found = _VERB.match(self._bytes, self._at)
         return found[1].decode("utf-8", "surrogateescape") if found is not None else ""
 
@@ -230,10 +230,10 @@ class _Buffer:
         self._at = after
 
     def word(self) -> int:
-        """Unquotes the next word and returns where it begins. If there is none, the word there is empty."""
+        """Unquotes the next word and returns its start. Without another word, the word at that position is empty."""
         self._skip_space()
         start = self._at
-        # a `;` before any word ends the command: the zero byte put there makes the word empty
+        # a `;` before any word ends the command: the zero byte written there makes the word empty
         if self._here() == _SEMICOLON:
             self._bytes[self._at] = 0
             self._at += 1
@@ -261,8 +261,8 @@ class _Buffer:
         self.quote = opened = self.line
         while self._here() != quote:
             if not self._here():
-                # A quote may span lines (libuci, file.c), so that one which is never closed swallows commands:
-                # where that seems so is remembered for the message.
+                # A quote may span lines (libuci, file.c), so an unclosed quote swallows commands: remember where that
+                # seems to happen, for the message.
                 self._read(self._at)
                 if _COMMAND.match(self._bytes, self._at) and opened not in self.swallowed:
                     self.swallowed.append(opened)
@@ -276,7 +276,7 @@ class _Buffer:
         return target
 
     def _move(self, run: re.Pattern[bytes], target: int) -> int:
-        """Moves one byte of any kind and the plain bytes after it to `target`; returns the place behind them."""
+        """Moves any one byte and the plain bytes after it to `target`; returns the position after them."""
         found = run.match(self._bytes, self._at + 1)
         end = found.end() if found is not None else self._at + 1
         del found  # it would keep the buffer from growing
@@ -286,7 +286,7 @@ class _Buffer:
         return target + size
 
     def _escaped(self) -> bool:
-        """Skips a backslash; False at the end of a line: the next line then continues this one."""
+        """Skips a backslash. False at the end of a line: then the next line continues this one."""
         self._at += 1
         if self._here() not in b"\0\n" and self._bytes[self._at : self._at + 3] != b"\r\n\0":
             return True
@@ -295,7 +295,7 @@ class _Buffer:
 
 
 class _Parser:
-    _refuses_swallowed = False  # libuci takes a quote that goes over a line which looks like a command
+    _refuses_swallowed = False  # libuci accepts a quote that spans a line which looks like a command
 
     def __init__(self, text: str, package: str) -> None:
         self._buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
@@ -328,7 +328,7 @@ class _Parser:
                 self._config(verb)
             case "option" | "o":
                 section, name, value, line = self._assignment(verb)
-                if value:  # libuci passes over an option without a value, and keeps what was there
+                if value:  # libuci ignores an option without a value and keeps the earlier value
                     before = section.options.get(name)
                     lost = [*before.overwritten, *before.lines] if before is not None else []
                     section.options[name] = _Values([value], [line], is_list=False, overwritten=lost)
@@ -351,7 +351,7 @@ class _Parser:
             raise self._buffer.error("too many arguments")
 
     def _package(self, verb: str) -> None:
-        """libuci checks the name, and then uses the file's name anyway."""
+        """Checks the name like libuci, which then uses the file's name anyway."""
         self._buffer.pass_verb(verb, "package without name")
         self._argument(required=True, valid=_PACKAGE)
         self._end()
@@ -363,13 +363,14 @@ class _Parser:
         name_at = self._argument(valid=_NAME)
         self._end()
         section_type, name = self._buffer.text(type_at), self._buffer.text(name_at)
-        # two `config` lines of one name are one section to libuci, if their types agree
+        # to libuci, two `config` lines with the same name are one section if their types agree
         known = self._named.get(name) if name else None
         if known is None:
             generated = generated_name(len(self._drafts) + 1, section_type)
             draft = _Draft(section_type, name or generated, not name, line)
             self._drafts.append(draft)
-            self._named.setdefault(draft.name, draft)  # a generated name can be that of a section before it
+            # a generated name may equal the name of an earlier section
+            self._named.setdefault(draft.name, draft)
             known = draft
         elif known.type != section_type:
             raise self._buffer.error("section of different type overwrites prior section with same name")
@@ -396,7 +397,7 @@ class _Parser:
 
 
 def parse(text: str, *, package: str, path: str = "") -> Package:
-    """Reads a file's text. Raises UciSyntaxError where libuci would."""
+    """Parses a file's text. Raises UciSyntaxError wherever libuci would refuse it."""
     try:
         return _Parser(text, package).run()
     except UciSyntaxError as exc:
@@ -406,10 +407,10 @@ def parse(text: str, *, package: str, path: str = "") -> Package:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One of the mistakes of a file that libuci refuses. `detail` is libuci's word for it.
+    """One mistake of a file that libuci refuses. `detail` is libuci's message.
 
-    `line`: where it began; of a quote that is never closed where that was opened. `head`: the command there with its first
-    word. `word`: the word at fault. `other`: of a section whose name is taken the type and line of the first one.
+    `line`: where it begins, for an unclosed quote the line of the opening quote. `head`: the command there with its
+    first word. `word`: the faulty word. `other`: if the section's name is taken, type and line of the first section.
     """
 
     detail: str
@@ -420,15 +421,15 @@ class Fault:
 
 
 class _Recovering(_Parser):
-    """Continues after a mistake, where libuci gives up."""
+    """Continues after a mistake, where libuci stops."""
 
-    # two quotes that lack their other half close each other, and hide all that is between them
+    # two unclosed quotes close each other and hide everything between them
     _refuses_swallowed = True
 
     def faults(self, text: str) -> Iterator[Fault]:
         data = text.encode("utf-8", "surrogateescape")
         lines = data.split(b"\n")
-        line = 0  # those that are passed
+        line = 0  # number of lines already processed
         while line < len(lines):
             rest = b"\n".join(lines[line:])
             self._buffer = _Buffer(rest, line=line)
@@ -442,14 +443,14 @@ class _Recovering(_Parser):
     def _fault(self, exc: UciSyntaxError, lines: list[bytes]) -> tuple[Fault, int]:
         """The mistake, and the line after which reading continues."""
         buffer, detail = self._buffer, exc.detail
-        # people have to be shown where a quote was opened; libuci tells the line at which it gave up
+        # show where a quote was opened; libuci reports the line at which it gave up
         opened = buffer.swallowed[0] if buffer.swallowed else 0
         if not opened and detail.startswith(_UNTERMINATED):
             opened = buffer.quote
         head = _HEAD.match(lines[(opened or buffer.begun) - 1])
         found = self._named.get(self._word)
         if self._current is None or self._verb not in _ASSIGNMENTS:
-            # what follows belongs to a section that could not be read
+            # further options belong to a section that could not be read
             self._current = _Draft(type="", name="", anonymous=True, line=0)
         fault = Fault(
             detail=_UNTERMINATED if opened else detail,
@@ -467,7 +468,7 @@ def faults(text: str, *, package: str, most: int) -> tuple[Fault, ...]:
 
 
 def arguments(text: str) -> Iterator[str]:
-    """The unquoted word of each line of a delta file; lines that hold anything else are passed over (uci: delta.c)."""
+    """The unquoted word of each line of a delta file; lines with anything else are skipped (uci: delta.c)."""
     buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
     while buffer.next_line():
         try:
@@ -488,7 +489,7 @@ def _escape(text: str) -> str:
 
 
 def format_file(package: Package) -> str:
-    """What `uci commit` writes."""
+    """The output of `uci commit`."""
     parts: list[str] = []
     for section in package.sections:
         name = "" if section.anonymous else f" {quote(section.name)}"
@@ -502,17 +503,17 @@ def format_file(package: Package) -> str:
 
 
 def section_text(section: Section) -> str:
-    """One section as a file has it."""
+    """One section, as in a file."""
     return format_file(Package(name="", sections=(section,))).strip("\n") + "\n"
 
 
 def format_export(package: Package) -> str:
-    """What `uci export PACKAGE` prints."""
+    """The output of `uci export PACKAGE`."""
     return f"package {package.name}\n{format_file(package)}"
 
 
 def format_show(package: Package) -> str:
-    """What `uci -X show PACKAGE` prints."""
+    """The output of `uci -X show PACKAGE`."""
     lines: list[str] = []
     for section in package.sections:
         prefix = f"{package.name}.{section.name}"
