@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds out how containers ended, once for each end, and remembers it (`Record.ended_at`, `Record.completed`)."""
+"""Finds out how containers ended, once per end, and remembers it (`Record.ended_at`, `Record.completed`)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """Ids of containers that ended: those that did their job, and those that were stopped from outside. `unseen`: see
-    `agent.observe.snapshot`."""
+    """Ids of containers that ended: those that completed their job, and those that were stopped from outside. `unseen`:
+    see `agent.observe.snapshot`."""
 
     completed: frozenset[str] = frozenset()
     stopped: frozenset[str] = frozenset()
@@ -37,7 +37,8 @@ class _End:
 
 @dataclass(slots=True)
 class Endings:
-    """`stale`: ids of which something was heard since the last look. Times are the engine's."""
+    """Finds out how containers ended. `stale`: ids for which there was an event since the last pass. Times are the
+    engine's."""
 
     engine: Engine
     _known: dict[str, _End] = field(default_factory=dict)
@@ -50,10 +51,11 @@ class Endings:
         stale: Collection[str],
         counted: Collection[str],
     ) -> Ends:
-        """`containers` by key; of those in `counted` it matters whether they were stopped. Raises EngineError."""
+        """How the containers ended. `containers` by key; whether one was stopped is only found out for those in
+        `counted`. Raises EngineError."""
         completed, stopped = set(), set()
         unseen: dict[str, str] = {}
-        # Of containers that are gone nothing is remembered: an agent runs for years.
+        # forget removed containers, because an agent runs for years
         present = {seen.id for _, _, seen in containers.values()}
         for known in (self._known, self._completed):
             for gone in known.keys() - present:
@@ -63,8 +65,7 @@ class Endings:
                 self._known.pop(seen.id, None)
                 self._completed.pop(seen.id, None)
                 continue
-            # To tell how it ended may take a call to the engine; where that fails for one container the others are
-            # judged all the same.
+            # finding out how it ended may take an engine call; an error there affects only this container
             with only(Key("container", container.section), unseen):
                 if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
                     completed.add(seen.id)
@@ -73,7 +74,7 @@ class Endings:
         return Ends(completed=frozenset(completed), stopped=frozenset(stopped), unseen=unseen)
 
     def remember(self, records: Records) -> None:
-        """Writes down what was found out, so that it outlives the engine's memory."""
+        """Stores the results, because the engine forgets its events."""
         for record in records.records():
             at, completed = self._completed.get(record.object_id, ("", False))
             if at and not record.swap and (record.ended_at, record.completed) != (at, completed):
@@ -83,7 +84,7 @@ class Endings:
                     logger.warning("container:%s: how it ended is not written down: %s", record.section, exc)
 
     def start_again(self, records: Records) -> None:
-        """What did its job is to do it again. Raises StorageError."""
+        """Makes completed jobs run again. Raises StorageError."""
         for record in records.records():
             if record.completed:
                 records.change(record.nonce, completed=False)
@@ -93,7 +94,7 @@ class Endings:
         at = self._when(seen, stale)
         known = self._completed.get(seen.id)
         if record.ended_at == at and record.completed is not None:
-            verdict = record.completed  # it may have been told to do it again since
+            verdict = record.completed  # a user may have asked to run it again since
         elif known is not None and known[0] == at:
             verdict = known[1]
         else:
@@ -101,7 +102,7 @@ class Endings:
             if stopped is not None:
                 verdict = not stopped
             else:
-                # the engine keeps 256 events and none over a restart; its own start shows as that of its bridge
+                # the engine keeps 256 events, and none across a restart; its start time is that of its bridge
                 bridge = self.engine.inspect_network("bridge")
                 since = str(bridge.inspect.get("Created") or "") if bridge is not None else ""
                 found = self._inspected(seen)
@@ -111,7 +112,7 @@ class Endings:
         return verdict
 
     def _when(self, seen: ObservedContainer, stale: Collection[str]) -> str:
-        """FinishedAt, which a list does not tell: asked for once, until something is heard of that container."""
+        """FinishedAt, which lists do not contain: queried once, until there is an event for that container."""
         known = self._completed.get(seen.id)
         if seen.inspect is None and seen.id not in stale and known is not None:
             return known[0]
@@ -129,7 +130,7 @@ class Endings:
         if found is None:
             return _End("", None)
         if known is None or known.at != found.finished_at:
-            # events are asked for up to the engine's own now: its clock and ours may differ
+            # up to the engine's own time, because its clock may differ from ours
             now = moment(str(self.engine.info().get("SystemTime") or "")) or 0.0
             config = (found.inspect or {}).get("Config") or {}
             try:
@@ -142,15 +143,16 @@ class Endings:
         return known
 
 
-# Since when each container is as it is: the engine's lists tell it in words only ("Up 3 minutes"), which grow old.
+# When each container's present state began. The engine's lists only say so in words ("Up 3 minutes"), which become
+# outdated.
 #
-# An inspect tells the time (State.StartedAt, State.FinishedAt). Between two of them it stays, unless the words of a list
-# say that it cannot be so any more: then it is what the words say, as exactly as they do.
+# An inspect returns exact times (State.StartedAt, State.FinishedAt). Between two inspects the time is kept, unless
+# the words of a list contradict it; then it is estimated from the words.
 
 
 _AGE = re.compile(r"(?:Up|Exited \(-?\d+\)|Restarting \(-?\d+\)) (.*?)(?: ago)?(?: \(.*\))?\Z")
 _ONE = re.compile(r"(?:About an? |Less than a |1 )?(\d+ )?([a-z]+?)s?\Z")
-_UNITS = {  # seconds, by moby's units.HumanDuration
+_UNITS = {  # in seconds, as in moby's units.HumanDuration
     "second": 1,
     "minute": 60,
     "hour": 3600,
@@ -159,17 +161,17 @@ _UNITS = {  # seconds, by moby's units.HumanDuration
     "month": 2_592_000,
     "year": 31_536_000,
 }
-_SLACK_S = 3.0  # between the engine's look at its clock and ours
+_SLACK_S = 3.0  # between the engine's reading of the clock and ours
 
 
 class Ages:
-    """Remembers the times of the containers that it was shown."""
+    """Remembers since when each container is in its state."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, float]] = {}  # id -> state, wall clock in seconds
 
     def dated(self, containers: Iterable[ObservedContainer], *, now: float) -> tuple[ObservedContainer, ...]:
-        """The same with `since`. `now`: wall clock, seconds."""
+        """The containers with `since`. `now`: wall clock, seconds."""
         found = tuple(replace(c, since=self._since(c, now)) for c in containers)
         self._known = {c.id: (c.state, c.since) for c in found if c.since is not None}
         return found
@@ -186,7 +188,7 @@ class Ages:
 
 
 def _told(seen: ObservedContainer) -> float | None:
-    """By an inspect of just this state."""
+    """The time from an inspect of this very state."""
     state = (seen.inspect or {}).get("State") or {}
     if state.get("Status") != seen.state:
         return None
@@ -195,7 +197,7 @@ def _told(seen: ObservedContainer) -> float | None:
 
 
 def seconds_of(text: str) -> float | None:
-    """An RFC 3339 time as seconds since 1970, None for the engine's zero time and for what is not one."""
+    """An RFC 3339 time as seconds since 1970, None for the engine's zero time and for invalid text."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -204,7 +206,7 @@ def seconds_of(text: str) -> float | None:
 
 
 def age_of(words: str) -> tuple[float, float] | None:
-    """The least and the greatest age in seconds that a list's `Status` stands for; None where it tells none."""
+    """The minimum and maximum age in seconds for the `Status` text of a list; None if it contains no age."""
     found = _AGE.match(words)
     age = _ONE.match(found[1]) if found else None
     unit = _UNITS.get(age[2]) if age else None
@@ -213,14 +215,16 @@ def age_of(words: str) -> tuple[float, float] | None:
     if "Less" in words:
         return 0.0, 1.0
     count = int(age[1] or 1)
-    # hours are rounded, all others are cut
+    # hours are rounded, all other units are truncated
     return (max(0.0, count - 0.5) * unit, (count + 1) * unit)
 
 
-# Finds containers that sit in a namespace whose process is gone: the one that they share it with was restarted.
+# Finds containers that are in a namespace whose process has ended, because the container that they share it with was
+# restarted.
 #
-# Its id is the same then, so nothing else shows: such a container has only `lo`, and runs on. Their starts are in the
-# records as well: an agent that was away cannot trust the clock to tell which of two came later.
+# That container's id stays the same, so nothing else shows it: the sharing container only has `lo`, and keeps
+# running. The start times are stored in the records too: after an absence of the agent, the clock cannot be trusted
+# to tell which of two starts was later.
 
 
 _MODES = ("NetworkMode", "IpcMode", "PidMode")
@@ -228,7 +232,7 @@ _MODES = ("NetworkMode", "IpcMode", "PidMode")
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """When a container was started, when each of those that it shares with was, and whether it is left behind."""
+    """When a container was started, when each of those it shares with was started, and whether it is left behind."""
 
     started: str
     others: tuple[str, ...]
@@ -237,27 +241,27 @@ class _Look:
 
 @dataclass(slots=True)
 class Sharing:
-    """Remembers the last look at each: a restart is known by that, whatever the clock did."""
+    """Remembers the start times of the last pass: a change shows a restart, whatever the clock did."""
 
     engine: Engine
     _looks: dict[str, _Look] = field(default_factory=dict)  # by id
 
     def left_behind(self, sharers: Mapping[str, tuple[Record, ObservedContainer]]) -> frozenset[str]:
-        """The ids, of those `sharers` (by id) that run. Two calls for each. Raises EngineError."""
+        """Ids of those running `sharers` (by id) that are left behind. Two calls for each. Raises EngineError."""
         for gone in self._looks.keys() - sharers.keys():
             del self._looks[gone]
         for object_id, (record, seen) in sharers.items():
             if object_id not in self._looks and record.starts:
                 started, *others = record.starts
                 self._looks[object_id] = _Look(started, tuple(others), stale=False)
-            with only(record.section, {}):  # the next look may tell
+            with only(record.section, {}):  # the next pass may find out
                 found = seen if seen.inspect is not None else self.engine.inspect_container(object_id)
                 if found is not None and found.state == "running":
                     self._look(found)
         return frozenset(key for key, look in self._looks.items() if look.stale)
 
     def remember(self, records: Records) -> None:
-        """Writes down who was last seen together, so that the next agent knows."""
+        """Stores which starts were last seen together, for the next agent."""
         for record in records.records():
             look = self._looks.get(record.object_id)
             starts = (look.started, *look.others) if look is not None and not look.stale else ()
@@ -272,11 +276,11 @@ class Sharing:
     def _look(self, seen: ObservedContainer) -> None:
         host = (seen.inspect or {}).get("HostConfig") or {}
         modes = [str(host.get(mode) or "") for mode in _MODES]
-        # names or ids, as the container was created with them
+        # names or ids, as the container was created
         refs = sorted({mode.removeprefix("container:") for mode in modes if mode.startswith("container:")})
         others = [self.engine.inspect_container(ref) for ref in refs]
         if any(other is None or other.state != "running" for other in others):
-            return  # once it runs again there is something to follow
+            return  # wait until it runs again: then there is a namespace to join
         starts = tuple(other.started_at for other in others if other is not None)
         before = self._looks.get(seen.id)
         own = moment(seen.started_at)
@@ -287,6 +291,6 @@ class Sharing:
         # still the same process: any restart of the others left it behind
         elif before.started == seen.started_at:
             stale = before.stale or before.others != starts
-        else:  # it was started again: it joined what was there by then
+        else:  # it was restarted, so it joined the namespaces that existed then
             stale = newer and before.others != starts
         self._looks[seen.id] = _Look(seen.started_at, starts, stale)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Samples what containers take: from the kernel's own files where the engine is on this machine, else by the engine.
+"""Samples the load of containers: from kernel files if the engine is on this machine, otherwise from the engine.
 
-A look at the files of one container is five small reads; the engine's `stats` walks the same files and a disk's counters
-besides, and makes a second look of its own unless it is asked not to.
+Reading the files of one container is five small reads. The engine's `stats` reads the same files plus disk counters,
+and takes a second sample itself unless told not to.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from agent.status.metrics import CONTAINERS_MAX, STEP_S, Counters, History, Metr
 logger = logging.getLogger(__name__)
 
 _APART_S = 1.0
-_KEPT_S = 2.0  # an answer serves all that ask meanwhile
+_KEPT_S = 2.0  # an answer is reused for this long
 _AT_ONCE = 4
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
-_UNLIMITED = 1 << 60  # cgroup v1 writes the largest number of pages
+_UNLIMITED = 1 << 60  # cgroup v1 writes the largest number of pages for "no limit"
 _STATS = (("stream", "false"), ("one-shot", "true"))  # since API 1.41
 
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Where the kernel counts for one container. `network` None: it has none of its own."""
+    """The kernel's files for one container. `network` is None if it has no network of its own."""
 
     pid: int
     usage: Path
@@ -49,19 +49,20 @@ class _Files:
 
 
 class Loads:
-    """`wanted`: whether history is to be kept. `is_here`: whether the engine is on this machine."""
+    """Samples the load and keeps its history. `wanted`: whether to keep history. `is_here`: whether the engine is on
+    this machine."""
 
     def __init__(
         self, engine: DockerStream, board: StatusBoard, *, wanted: Callable[[], bool], is_here: bool
     ) -> None:
         self._engine, self._board, self._wanted, self._is_here = engine, board, wanted, is_here
         self._history = History()
-        self._files: dict[str, _Files | None] = {}  # by the engine's id; None: not to be read
+        self._files: dict[str, _Files | None] = {}  # by container id; None: its files cannot be read
         self._answer: tuple[float, dict[str, Any]] = (-math.inf, {})
         self._asking = asyncio.Lock()
 
     async def run(self) -> None:
-        """Samples until it is cancelled."""
+        """Takes samples until it is cancelled."""
         while True:
             try:
                 if self._wanted():
@@ -74,7 +75,7 @@ class Loads:
             await asyncio.sleep(STEP_S - time.monotonic() % STEP_S)
 
     async def now(self) -> dict[str, Any]:
-        """What all that run take now: two looks, a second apart. `containers` by key."""
+        """The present load of all running containers, from two samples one second apart. `containers` by key."""
         async with self._asking:
             if time.monotonic() - self._answer[0] > _KEPT_S:
                 before = await self._sample()
@@ -85,7 +86,7 @@ class Loads:
         return self._answer[1]
 
     def of(self, name: str, *, hours: float) -> dict[str, Any]:
-        """The history of one section, by its or by the Docker name. Raises ConfigError."""
+        """The history of one section, by its name or its Docker name. Raises ConfigError."""
         section = next((s for s, each in self._containers().items() if name in (s, each["name"])), "")
         if not section:
             raise ConfigError(
@@ -98,7 +99,7 @@ class Loads:
         }
 
     def metrics(self) -> list[Metric]:
-        """Of the last sample."""
+        """The metrics of the last sample."""
         restarts = {s: int(each["restarts"]) for s, each in self._containers().items() if "restarts" in each}
         return load_metrics(self._history.last(), restarts)
 
@@ -121,11 +122,11 @@ class Loads:
         return frozenset(self._containers())
 
     async def _sample(self) -> dict[str, Counters]:
-        """By section, of those that run."""
+        """Counters by section, for running containers."""
         running = {
             s: r["object_id"] for s, r in sorted(self._containers().items()) if r["object_id"] and runs(r)
         }
-        # a router's memory: what is kept of each is bounded, so their number has to be as well
+        # limited, because each container's history takes memory
         running = dict(list(running.items())[:CONTAINERS_MAX])
         self._files = {key: value for key, value in self._files.items() if key in running.values()}
         found = await asyncio.to_thread(self._read_files, running) if self._is_here else {}
@@ -133,7 +134,7 @@ class Loads:
 
         async def ask(section: str, object_id: str) -> None:
             async with places:
-                with contextlib.suppress(EngineError):  # it has ended meanwhile
+                with contextlib.suppress(EngineError):  # the container has ended meanwhile
                     found[section] = await self._ask(object_id)
 
         async with asyncio.TaskGroup() as group:
@@ -150,13 +151,13 @@ class Loads:
                 try:
                     made[section] = counters_of(object_id, files)
                 except (OSError, ValueError):
-                    self._files.pop(object_id)  # it has another process by now
+                    self._files.pop(object_id)  # its process has changed
         return made
 
     async def _ask(self, object_id: str) -> Counters:
-        """Finds its files where that was not tried yet, else asks the engine."""
+        """Looks for the container's files if that was not tried yet, otherwise asks the engine."""
         if self._is_here and object_id not in self._files:
-            # the engine is asked for the process once; from then on the kernel's files do without it
+            # the engine is asked only once, for the process id; after that, kernel files are sufficient
             pid = await self._engine.call(
                 "GET", f"/containers/{object_id}/json", read=lambda inspect: int(inspect["State"]["Pid"])
             )
@@ -177,19 +178,19 @@ def _known(value: float) -> float | None:
 
 
 def files_of(pid: int, object_id: str) -> _Files:
-    """Of /proc/PID/cgroup (cgroups(7)), of the container's whole group. Raises OSError, ValueError where they are not to
-    be found."""
+    """The files from /proc/PID/cgroup (cgroups(7)), for the container's whole group. Raises OSError, ValueError if they
+    cannot be found."""
     if pid <= 0:
         raise ValueError("no process")
     groups: dict[str, str] = {}
     process = _PROC / str(pid)
     for line in (process / "cgroup").read_text(encoding="ascii").splitlines():
         _, names, path = line.split(":", 2)
-        # an init in the container may have moved to a group below: docker in docker, systemd
+        # an init in the container may have moved to a subgroup: docker in docker, systemd
         whole, its_id, _ = path.strip("/").partition(object_id)
         tail = path.strip("/")[len(whole + its_id) :].partition("/")[0]
         groups |= dict.fromkeys(names.split(","), whole + its_id + tail)
-    # with the network of the host its devices count what the whole router moves
+    # on the host network the counters would be those of the whole router
     own_network = os.stat(process / "ns/net").st_ino != os.stat(_PROC / "self/ns/net").st_ino
     network = process / "net/dev" if own_network else None
     if "memory" in groups and "cpuacct" in groups:
@@ -203,7 +204,7 @@ def files_of(pid: int, object_id: str) -> _Files:
             network,
         )
     group = _CGROUPS / groups[""]
-    # its cgroup namespace is not ours, or the kernel has none for it: the root's numbers are the router's
+    # its cgroup namespace is not ours, or the kernel has none: the root group counts the whole router
     if group == _CGROUPS:
         raise ValueError("the group of all")
     return _Files(
@@ -217,10 +218,11 @@ def files_of(pid: int, object_id: str) -> _Files:
 
 
 def counters_of(object_id: str, files: _Files) -> Counters:
-    """Raises OSError, ValueError when it has ended."""
+    """Reads the counters. Raises OSError, ValueError if the container has ended."""
     usage, stat = _pairs(files.usage), _pairs(files.stat)
     cpu_ns = int(usage["usage_usec"]) * 1000 if "usage_usec" in usage else int(next(iter(usage)))
-    # as `docker stats` does: what the kernel can drop at once is not what a container needs. v1 has the `total_` names
+    # as `docker stats` does: cache that the kernel can drop is not memory that a container needs; v1 has the `total_`
+    # names
     cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
     limit = files.limit.read_text(encoding="ascii").strip()
     bounded = int(limit) if limit != "max" and int(limit) < _UNLIMITED else 0
@@ -237,7 +239,7 @@ def counters_of(object_id: str, files: _Files) -> Counters:
 
 
 def _without_cache(usage: int, cache: int) -> int:
-    """As `docker stats` counts: the two are read one after the other, and do not always fit."""
+    """As in `docker stats`: the two values are read one after the other and may be inconsistent."""
     return usage - cache if cache < usage else usage
 
 
@@ -247,7 +249,7 @@ def _pairs(path: Path) -> dict[str, str]:
 
 
 def _network(path: Path) -> tuple[int, int]:
-    """Bytes of all devices but loopback (proc_pid_net(5))."""
+    """Bytes of all devices except loopback (proc_pid_net(5))."""
     rx = tx = 0
     for line in path.read_text(encoding="ascii").splitlines()[2:]:
         device, _, numbers = line.partition(":")
@@ -258,11 +260,11 @@ def _network(path: Path) -> tuple[int, int]:
 
 
 def counters_of_stats(object_id: str, stats: Mapping[str, Any]) -> Counters:
-    """Of GET /containers/{id}/stats."""
+    """The counters from GET /containers/{id}/stats."""
     memory = stats.get("memory_stats") or {}
     detail = memory.get("stats") or {}
-    # cgroup v1 calls it `total_inactive_file`, v2 `inactive_file`. `docker stats` takes it off too: it is cache that
-    # the kernel gives back at once.
+    # `total_inactive_file` in cgroup v1, `inactive_file` in v2. `docker stats` subtracts it too, because the kernel
+    # can drop this cache at any time.
     cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
     networks = stats.get("networks")
     limit = int(memory.get("limit", 0))
@@ -271,7 +273,7 @@ def counters_of_stats(object_id: str, stats: Mapping[str, Any]) -> Counters:
         at=time.monotonic(),
         cpu_ns=int(((stats.get("cpu_stats") or {}).get("cpu_usage") or {}).get("total_usage", 0)),
         memory=_without_cache(int(memory.get("usage", 0)), int(cache)),
-        # Without a limit cgroup v1 gives a number near 2^63, others the memory of the machine.
+        # without a limit cgroup v1 reports a number near 2^63, v2 the memory of the machine
         limit=limit if limit < _UNLIMITED else 0,
         rx=sum(each["rx_bytes"] for each in networks.values()) if networks else None,
         tx=sum(each["tx_bytes"] for each in networks.values()) if networks else None,

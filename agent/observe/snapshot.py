@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Takes the snapshot that planning works on: one list call per kind in use, a deep look only where it is asked for.
+"""Takes the snapshot that planning works on: one list call for each kind in use, and inspects only where requested.
 
-`KnownImages`: which image a reference names, what it sets by default, and its repo digests.
+`KnownImages`: which image a reference names, the image's defaults, and its repo digests.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the engine shows, and what foreign containers sit on names that we want.
+    """What the engine reports, and the foreign containers with names that we want.
 
-    Networks and volumes are all in it, ours and foreign ones: they are few, and those that were adopted have none of
-    our labels, since the labels of an object that exists cannot change. `unseen`: keys of what the engine cannot show,
-    and why: that costs only these.
+    It contains all networks and volumes, ours and foreign ones: they are few, and adopted ones do not have our
+    labels, because labels of an existing object cannot change. `unseen`: key -> error, for objects that the engine
+    cannot show; the error affects only these.
     """
 
     observed: Observed
@@ -55,8 +55,9 @@ def observe(
     instance: str,
     deep: Collection[str] | None,
 ) -> Snapshot:
-    """Reads the engine. `deep`: ids to inspect, None for all of ours. Raises EngineError."""
-    # what a swap is about is left to the swap: what it adopts has none of our labels, what it retires goes away
+    """Observes the engine. `deep`: ids to inspect, None for all of ours. Raises EngineError."""
+    # objects of a swap are left to the swap: adopted ones do not have our labels, retired ones are about to be
+    # removed
     ids = {
         kind: {r.object_id for r in records if r.kind == kind and r.object_id and not r.swap}
         for kind in ("container", "network", "volume")
@@ -66,7 +67,7 @@ def observe(
     containers: tuple[ObservedContainer, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
-    # a list that misses what should be there is confirmed by id: an engine that is still loading lists too little
+    # confirm missing objects by id: an engine that is still loading returns incomplete lists
     if desired.containers or ids["container"]:
         containers = engine.list_containers(instance)
         _confirm(ids["container"] - {c.id for c in containers}, engine.inspect_container, keys, unseen)
@@ -96,7 +97,7 @@ def _confirm(
     keys: Mapping[str, Key],
     unseen: dict[str, str],
 ) -> None:
-    """As `confirm`; one that the engine cannot show may be there, so that its section is left alone."""
+    """Like `confirm`, but an object that the engine cannot show may exist, so its section is left alone."""
 
     def shown(object_id: str) -> object | None:
         with only(keys[object_id], unseen):
@@ -107,14 +108,14 @@ def _confirm(
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
-    """What is inspected after the list was made is the fresher: before 25.0 the list may lag behind by some 100 ms."""
+    """Adds an inspect to a listed container. The inspect is newer: before 25.0 the list may lag behind by about 100 ms."""
     full = engine.inspect_container(container.id)
     if full is None:
         return container
-    # The list's words ("Exited (0) 2 hours ago") are about an older state otherwise.
+    # otherwise the list's words ("Exited (0) 2 hours ago") describe an older state
     same = (full.state, full.exit_code) == (container.state, container.exit_code)
     code = f" ({full.exit_code})" if full.exit_code is not None else ""
-    # The list shows the image by the name that the container was made of.
+    # the list has the image name that the container was created from
     return replace(
         full,
         image=container.image,
@@ -133,11 +134,11 @@ def _foreign(
     names = {c.id: c.name for c in seen}
     held = {r.section: names[r.object_id] for r in records if r.kind == "container" and r.object_id in names}
     odd = [c for c in desired.containers if held.get(c.section) != c.name]
-    # many at a first apply, and none of them there: one call tells
+    # on a first apply there are many, and none exist: a single call tells
     taken = engine.list_names() if len(odd) > 1 else frozenset(c.name for c in odd)
     ours = {r.object_id for r in records if r.kind == "container" and r.swap != "foreign"}
     found = {}
-    # asked for by name, as lists hold our label's containers only
+    # by name, because the list only contains containers with our label
     for container in (c for c in odd if c.name in taken):
         with only(Key("container", container.section), unseen):
             item = engine.inspect_container(container.name)
@@ -147,12 +148,13 @@ def _foreign(
     return found
 
 
-# On which engine the agent stands: another one may answer on the same socket, and the one from before come back.
+# Which engine answers: another engine may answer on the same socket, and the earlier one may come back.
 
 
 @dataclass(slots=True, kw_only=True)
 class Standing:
-    """`mark`: what we left in the engine's data root, "" where there is none."""
+    """Finds out which engine answers, and selects its records. `mark`: our mark in the engine's data_root, "" if there
+    is none."""
 
     engine: Engine
     records: Records
@@ -162,16 +164,16 @@ class Standing:
     _doubted: bool = False
 
     def look(self, *, thoroughly: bool) -> bool:
-        """Finds out which engine answers, and which records are its; True where that is another one than before.
+        """Identifies the engine and selects its records; True if it is another engine than before.
 
-        `thoroughly`: its lists are looked at even where it is the same. Raises EngineError.
+        `thoroughly`: check the records even if it is the same engine. Raises EngineError.
         """
         on = (self.engine.identity(fresh=self._doubted), self.mark())
         self._doubted = False
         if on == self._on and not thoroughly:
             return False
         everywhere = self.records.everywhere()
-        # the lists are looked at only where a record does not name this engine: that is rare, and costs three calls
+        # lists are only needed if a record does not belong to this engine: that is rare, and costs three calls
         tags = tags_of(everywhere, *on)
         strange = any(record.engine != tags.of(record.kind) for record in everywhere)
         found = claims(everywhere, tags, self._lists() if strange else Observed())
@@ -179,7 +181,7 @@ class Standing:
         try:
             self.records.stand_on(tags, found, keep=not self._only_looks)
             self._on = on
-        except StorageError as exc:  # those without a tag are taken for this engine's all the same
+        except StorageError as exc:  # records without a tag are treated as this engine's anyway
             logger.warning("%s", exc)
             self.records.stand_on(tags, Claims(), keep=False)
             self._on = None
@@ -188,24 +190,24 @@ class Standing:
         return other
 
     def only_look(self) -> None:
-        """This process may not write records: another one may be the agent."""
+        """Forbids this process to write records, because another process may be the agent."""
         self._only_looks = True
 
     def take_over(self) -> None:
-        """This process is the agent from now on: it holds the lock."""
+        """Makes this process the agent: it holds the lock."""
         self._only_looks = False
 
     def doubt(self) -> None:
-        """dockerd was started again: the next look asks it who it is."""
+        """dockerd was restarted: the next pass identifies the engine again."""
         self._doubted = True
 
     def is_another(self) -> bool:
-        """Whether another engine took its place since the last look, between two calls. Raises EngineError."""
+        """Whether another engine has replaced it since the last pass. Raises EngineError."""
         on = self._on
         return on is not None and self.engine.identity(fresh=True) != on[0]
 
     def has_ours(self) -> bool:
-        """Whether the engine that answers has containers of ours, whatever it says of itself."""
+        """Whether the engine that answers has containers of ours, regardless of its identity."""
         try:
             return is_known(self.records.everywhere(), self._lists())
         except EngineError:
@@ -221,17 +223,18 @@ class Standing:
 
 @dataclass(slots=True, kw_only=True)
 class KnownImages:
-    """Each dictionary is replaced and never changed: planning may work on one while a pull in another thread ends."""
+    """Facts about local images. Dictionaries are replaced and never modified, because planning may read one while a pull
+    ends in another thread."""
 
     engine: Engine
-    ids: Mapping[str, str] = field(default_factory=dict)  # reference -> local id, "" = not there
-    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by the image's id
-    digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # likewise
+    ids: Mapping[str, str] = field(default_factory=dict)  # reference -> local id, "" = not present
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # image id -> defaults
+    digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # image id -> repo digests
 
     def look(self, desired: Desired, records: Iterable[Record]) -> None:
-        """Asks for the image of each section, then whether the recorded image is still there, under its id.
+        """Looks up the image of each section; if it is missing, also checks whether the recorded image id still exists.
 
-        An image that the engine cannot show is left out: the container that needs it says so.
+        An image that the engine cannot show is left out: the container that needs it reports the error.
         """
         self.defaults, self.digests = {}, {}
         found = self._ids_of({container.spec.image for container in desired.containers})
@@ -241,10 +244,10 @@ class KnownImages:
         self.ids = found | self._ids_of(recorded)
 
     def pulled(self, reference: str, image_id: str) -> None:
-        """A pull ended; with "" there is no image."""
+        """Notes the result of a pull; "" means that there is no image."""
         self.ids = {**self.ids, reference: image_id}
         if image_id and image_id not in self.defaults:
-            with contextlib.suppress(EngineError):  # what is not known is not guessed
+            with contextlib.suppress(EngineError):  # unknown defaults are not guessed
                 self._id_of(image_id)
 
     def _ids_of(self, references: Iterable[str]) -> dict[str, str]:
@@ -267,8 +270,8 @@ class KnownImages:
         return found
 
     def note(self, desired: Desired, records: Records, busy: Collection[str], *, now: float) -> None:
-        """Records since when a newer image is known that `update auto` is to use, and the digest by which each image can
-        be pulled again once it is gone. Not of `busy` resources: their operation writes the record."""
+        """Records since when a newer image for `update auto` is known, and the digest by which each image can be pulled
+        again after its removal. Skips `busy` resources, because their operations write the record."""
         declared = {c.section: c for c in desired.containers}
         for record in records.records():
             container = declared.get(record.section) if record.kind == "container" else None
@@ -283,6 +286,6 @@ class KnownImages:
                 digest = digest_of(record.image_id, container.spec.image, self.digests)
                 changes |= {"digest": digest} if digest else {}
             if changes:
-                # a work that has begun may have dropped it; what cannot be written down is found again by the next pass
+                # a work may have dropped the record meanwhile; if storing fails, the next pass tries again
                 with contextlib.suppress(KeyError, StorageError):
                     records.change(record.nonce, lasting="newer" in changes, **changes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looks for what containers wait for: mounts, files, devices, interfaces, the clock, and their own bind sources.
+"""Checks what containers wait for: mounts, files, devices, interfaces, the clock, and their bind sources.
 
 A missing bind source is never created: on a router it would end up on the flash.
 """
@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Looked:
-    """What was found out before, for all containers."""
+    """Facts that were collected before, for all containers."""
 
     now: float
     usb: Mapping[str, Plugged]
@@ -46,13 +46,13 @@ def waiting(
     interfaces: Mapping[str, Interface] | None = None,
     silent: str = "",
 ) -> dict[str, Missing]:
-    """Key -> the first thing that is missing, for the containers that have to wait. `now`: wall clock, seconds.
+    """Key -> the first missing condition, for containers that have to wait. `now`: wall clock, seconds.
 
-    `usb`: name -> where the device is, for each that `usb_names` gave. `interfaces`: netifd's; without it, and for a
-    name that it does not know, the kernel's device of that name counts. `silent`: why netifd does not answer, then
-    `interfaces` are the last known.
+    `usb`: name -> where the device is, for each name in `usb_names`. `interfaces`: netifd's; if it is None, or does
+    not know a name, the kernel's device of that name counts. `silent`: why netifd does not answer; then `interfaces`
+    are the last known ones.
     """
-    # All paths in one question: a mount that hangs costs one deadline a pass then, not one for each container on it.
+    # all paths in one request: a hanging mount then costs one time-out per pass, not one per container
     look = PATHS.view(question for container in desired.containers for question in _questions(container, usb))
     looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=look)
     missing = ((Key("container", c.section), _missing(c, looked)) for c in desired.containers)
@@ -69,14 +69,14 @@ def lost(
     interfaces: Mapping[str, Interface] | None = None,
     silent: str = "",
 ) -> dict[str, Missing]:
-    """Key -> what is missing of that with which its container was applied. `missing`: as `waiting` gave it for what
-    the sections say now; the rest as there."""
+    """Key -> the missing condition of those with which its container was last applied. `missing`: the result of
+    `waiting` for the present sections; the rest is as for `waiting`."""
     looked = _Looked(now=now, usb=usb, interfaces=interfaces, silent=silent, look=PATHS.view())
     own = {r.section: r for r in records if r.kind == "container" and not r.swap}
     found: dict[str, Missing] = {}
     for container in desired.containers:
         key = Key("container", container.section)
-        # an edit that names other disks must not stop what runs well with the ones it has
+        # an edit that names other disks must not stop a container that still has the old ones
         before = _applied(desired, container, own.get(container.section))
         item = missing.get(key) if before is None else _missing(before, looked)
         if item is not None:
@@ -85,14 +85,14 @@ def lost(
 
 
 def applied_names(desired: Desired, records: Iterable[Record]) -> list[str]:
-    """The `usb:` devices that containers were applied with, where their sections say something else now; sorted."""
+    """The `usb:` devices that containers were applied with, if their sections have changed since; sorted."""
     own = {r.section: r for r in records if r.kind == "container" and not r.swap}
     before = (_applied(desired, c, own.get(c.section)) for c in desired.containers)
     return usb_names(Desired(containers=tuple(c for c in before if c is not None)))
 
 
 def _applied(desired: Desired, container: Container, record: Record | None) -> Container | None:
-    """The container as it was applied, where its section says something else by now."""
+    """The container as it was last applied, if its section has changed since; otherwise None."""
     if record is None:
         return None
     same = record.spec_hash == desired.spec_hashes.get(Key("container", container.section))
@@ -105,12 +105,12 @@ def _applied(desired: Desired, container: Container, record: Record | None) -> C
 
 
 def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
-    """As `waiting`, where the engine is another machine's: of what containers wait for, only the clock and the files that
-    sections are read from are ours too."""
+    """Like `waiting`, if the engine is on another machine: only the clock, and files that sections read, can be checked
+    here."""
     found: dict[str, Missing] = {}
     for container in desired.containers:
         spec, waits = container.spec, container.policy.wait_for
-        # A USB device is found in this machine's sysfs, and the container would run on another one.
+        # a USB device is looked up in this machine's sysfs, but the container runs on another one
         names = [device.host for device in spec.devices] + [w.target for w in waits]
         if usb := next((name for name in names if name.startswith("usb:")), ""):
             reason = f"{usb} can be found on this machine only, and the engine is on another machine"
@@ -123,14 +123,14 @@ def waiting_elsewhere(desired: Desired, *, now: float) -> dict[str, Missing]:
 
 
 def usb_names(desired: Desired) -> list[str]:
-    """The `usb:` devices that containers are given or wait for, sorted."""
+    """The `usb:` devices that containers use or wait for, sorted."""
     found = {device.host for c in desired.containers for device in c.spec.devices}
     found |= {w.target for c in desired.containers for w in c.policy.wait_for if w.kind is WaitKind.DEVICE}
     return sorted(name for name in found if name.startswith("usb:"))
 
 
 def with_plugged(desired: Desired, usb: Mapping[str, Plugged]) -> Desired:
-    """The same with the places of USB devices: they are outside the spec and its hash."""
+    """The configuration with the paths of USB devices, which are not part of specs and their hashes."""
     containers = tuple(replace(c, plugged=_places(c, usb)) for c in desired.containers)
     return replace(desired, containers=containers)
 
@@ -141,7 +141,7 @@ def _places(container: Container, usb: Mapping[str, Plugged]) -> tuple[tuple[str
 
 
 def _questions(container: Container, usb: Mapping[str, Plugged]) -> Iterator[Question]:
-    """What `_missing` is going to look at: many looks at once are cheaper."""
+    """The checks that `_missing` will make: checking all at once is cheaper."""
     for wanted in container.policy.wait_for:
         if wanted.kind is WaitKind.MOUNT:
             yield is_mounted, wanted.target
@@ -156,9 +156,11 @@ def _questions(container: Container, usb: Mapping[str, Plugged]) -> Iterator[Que
 
 
 def _missing(container: Container, looked: _Looked) -> Missing | None:
-    """Without a mount, interface or device a container must not run; a clock that is set back does not stop it."""
+    """The first missing condition. Without a mount, interface or device a container must not run; a clock that is set
+    back does not stop it."""
     waits = container.policy.wait_for
-    # the first one is shown and decides whether what runs is stopped, so those that stop it come first
+    # The first result is shown, and decides whether a running container is stopped. So conditions that stop it come
+    # first.
     found = chain(
         (_wait_for(wanted, looked) for wanted in waits if wanted.kind is not WaitKind.CLOCK),
         (_device(device.host, looked) for device in container.spec.devices),
@@ -185,7 +187,7 @@ def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
     elif wanted.kind is WaitKind.INTERFACE:
         there, reason = is_up(target, looked.interfaces), f"{target} is not up"
         if looked.silent and not there and target not in (looked.interfaces or {}):
-            # as with a mount that does not answer, what runs is left alone
+            # as for a mount that does not answer, a running container is left alone
             return Missing(reason=f"it is not known whether {target} is up: {looked.silent}", keep=True)
     else:
         there, reason = clock_is_set(looked.now), "the clock is not set"
@@ -195,7 +197,8 @@ def _wait_for(wanted: WaitFor, looked: _Looked) -> Missing | None:
 
 
 def _seen(question: Callable[[str], Value], path: str, looked: _Looked) -> Value | Missing:
-    """The answer. Where there is none the container waits; one that runs is left alone: it may still be there."""
+    """The answer to a question about a path. Without an answer the container waits, but is not stopped: the path may
+    still be there."""
     try:
         return looked.look(question, path)
     except PathError as exc:
@@ -210,7 +213,8 @@ def _bind(source: str, looked: _Looked) -> Missing | None:
 
 
 def _device(path: str, looked: _Looked) -> Missing | None:
-    """Of two sticks that fit, or one that has just come, it is not known which one to take: what runs continues."""
+    """Checks a device. If two devices match, or one was just plugged in, it is unclear which to use: a running container
+    continues."""
     if path in looked.usb:
         found = looked.usb[path]
         return None if found.path else Missing(reason=found.reason, stop=found.gone)
