@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""This machine in its networks: where it sends packets by itself, its addresses, and what it is called on its LAN.
+"""This machine's place in its networks: its routes, its addresses, and its names on the LAN.
 
-Routes are those of /proc/net/route and /proc/net/ipv6_route (proc(5)). The names, for dockerd's certificate, are the host
-name and the private addresses of the kernel's interfaces (rtnetlink(7)). Bridges of Docker networks are left out of them,
-or each new network would renew the certificate and restart dockerd. Users may name them as they like: they are known by
-their ports, none or only those that Docker makes. /proc and ioctl would give less: no IPv6, or sizes that differ by machine.
+Routes come from /proc/net/route and /proc/net/ipv6_route (proc(5)). The names, for dockerd's certificate, are the
+host name and the private addresses of the kernel's interfaces (rtnetlink(7)). Bridges of Docker networks are left
+out: otherwise each new network would renew the certificate and restart dockerd. Users may name bridges as they like,
+so they are recognized by their ports: none, or only those that Docker creates. /proc and ioctl would not be
+sufficient: no IPv6, or sizes that differ between machines.
 """
 
 from __future__ import annotations
@@ -40,26 +41,26 @@ _RTM_GETLINK, _RTM_GETADDR = 18, 22
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 10, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: without the flag of nested attributes
+_TYPE_MASK = 0x3FFF  # NLA_TYPE_MASK: removes the flag of nested attributes
 _UNSTEADY = 0x01 | 0x08 | 0x20 | 0x40  # IPv6: temporary, DAD failed, deprecated, tentative
 _MESSAGE, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
 _LINK, _ADDRESS = struct.Struct("=BBHiII"), struct.Struct("=BBBBI")
 
 
 def host_routes(proc: Path = _PROC) -> tuple[Route, ...]:
-    """All but default routes and the machine's own addresses, sorted."""
+    """All routes except default routes and the machine's own addresses, sorted."""
     found = {*_ipv4(_rows(proc / "route")[1:]), *_ipv6(_rows(proc / "ipv6_route"))}
     return tuple(_without_tunnels(sorted(route for route in found if not route.subnet.endswith("/0"))))
 
 
 def _without_tunnels(routes: list[Route]) -> Iterator[Route]:
-    """What is sent into a tunnel (WireGuard, PPP) is on no link, whatever the route's flags say."""
+    """Marks routes into tunnels (WireGuard, PPP) as not direct, whatever their flags say."""
     tunnels = set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for device in {route.device for route in routes}:
             try:
                 answer = fcntl.ioctl(asked, _GET_FLAGS, struct.pack("16sh14x", device.encode(), 0))
-            except OSError:  # it went in this moment
+            except OSError:  # the device was removed just now
                 continue
             (flags,) = struct.unpack_from("16xH", answer)
             if flags & _POINT_TO_POINT:
@@ -71,12 +72,12 @@ def _without_tunnels(routes: list[Route]) -> Iterator[Route]:
 def _rows(path: Path) -> list[list[str]]:
     try:
         return [line.split() for line in path.read_text().splitlines()]
-    except FileNotFoundError:  # a kernel without it
+    except FileNotFoundError:  # a kernel without this protocol
         return []
 
 
 def _ipv4(rows: list[list[str]]) -> list[Route]:
-    """Columns: device, destination, gateway, flags, ..., mask (the eighth); numbers in the machine's byte order."""
+    """Columns: device, destination, gateway, flags, ..., mask (the eighth); numbers are in the machine's byte order."""
     found = []
     for row in rows:
         flags = int(row[3], 16)
@@ -88,7 +89,7 @@ def _ipv4(rows: list[list[str]]) -> list[Route]:
 
 
 def _ipv6(rows: list[list[str]]) -> list[Route]:
-    """Columns: destination, its prefix, ..., flags (the ninth), device."""
+    """Columns: destination, prefix length, ..., flags (the ninth), device."""
     found = []
     for row in rows:
         flags, prefix = int(row[8], 16), int(row[1], 16)
@@ -103,7 +104,7 @@ def _ipv6(rows: list[list[str]]) -> list[Route]:
 
 
 def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
-    """Each device's main IPv4 address and its IPv6 addresses; a device that is not there has none."""
+    """Each device's primary IPv4 address and its IPv6 addresses; a missing device has none."""
     names = frozenset(devices)
     found: set[IpAddress] = set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
@@ -111,16 +112,16 @@ def device_addresses(devices: Iterable[str]) -> frozenset[IpAddress]:
             request = struct.pack("256s", name.encode()[:_NAME_LIMIT])
             try:
                 answer = fcntl.ioctl(asker.fileno(), _GET_ADDRESS, request)
-            except OSError:  # no such device, or no address
+            except OSError:  # no such device, or it has no address
                 continue
             found.add(ipaddress.IPv4Address(answer[20:24]))
-    # the ioctl knows IPv4 alone
+    # the ioctl only supports IPv4
     rows = _rows(_PROC / "if_inet6")
     return frozenset(found) | {ipaddress.IPv6Address(int(row[0], 16)) for row in rows if row[-1] in names}
 
 
 def has_address(text: str) -> bool:
-    """Whether something can listen on that address here; decided by bind(2), as for dockerd."""
+    """Whether a program could listen on that address here, according to bind(2), which dockerd uses too."""
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as tried:
@@ -131,7 +132,7 @@ def has_address(text: str) -> bool:
 
 
 def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:
-    """Device and address of all that this machine has, without loopback and link-local ones, sorted by device."""
+    """(device, address) for all addresses of this machine, without loopback and link-local ones, sorted by device."""
     names = sorted(name for _, name in socket.if_nameindex())
     return tuple(
         (name, address)
@@ -142,7 +143,8 @@ def machine_addresses() -> tuple[tuple[str, IpAddress], ...]:
 
 
 def local_server_names(san: Iterable[str] = ()) -> tuple[str, ...]:
-    """`server_names` of this host. Raises ConfigError for a wrong `san`, CertificateError without an answer."""
+    """`server_names` of this host. Raises ConfigError for an invalid `san`, CertificateError if the kernel does not
+    answer."""
     try:
         hostname, addresses = socket.gethostname(), lan_addresses()
     except OSError as exc:
@@ -151,8 +153,8 @@ def local_server_names(san: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def lan_addresses() -> tuple[str, ...]:
-    """Private addresses of this network namespace that last, Docker's bridges left out. Raises OSError."""
-    # indexes of bridges that no port leads out of
+    """Permanent private addresses of this network namespace, except those of Docker's bridges. Raises OSError."""
+    # indexes of bridges without a port to the outside
     bridges: set[int] = set()
     lead_out: set[int] = set()
     for message in _dump(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0)):
@@ -177,14 +179,14 @@ def _addresses() -> Iterator[tuple[int, IpAddress]]:
         attributes = dict(_attributes(message[_ADDRESS.size :]))
         if _IFA_FLAGS in attributes:
             flags = _number(attributes[_IFA_FLAGS])
-        # on a point-to-point link IFA_ADDRESS is the peer; IPv6 has no IFA_LOCAL elsewhere
+        # on a point-to-point link IFA_ADDRESS is the peer; otherwise IPv6 has no IFA_LOCAL
         raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
         if raw is not None and not (family == socket.AF_INET6 and flags & _UNSTEADY):
             yield link, ipaddress.ip_address(raw)
 
 
 def _dump(request: int, body: bytes) -> Iterator[bytes]:
-    """The bodies of all messages that the kernel answers with."""
+    """The bodies of all messages in the kernel's answer."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         kernel.settimeout(5)
         kernel.send(_MESSAGE.pack(_MESSAGE.size + len(body), request, _REQUEST_DUMP, 1, 0) + body)
@@ -212,7 +214,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _aligned(length: int) -> int:
-    # never 0: a length of 0 would be read for ever
+    # never 0: a length of 0 would loop for ever
     return max((length + 3) & ~3, 4)
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds the device node of `usb:VID:PID[:serial]` in sysfs, whatever port it is in and number it got.
+"""Finds the device node of `usb:VID:PID[:serial]` in sysfs, whatever its port and number.
 
-A name that fits no stick, or two of them, is not resolved: its container waits. Of several nodes of one stick a serial
-port is taken first (a Zigbee or modem stick), then what other drivers made, then the raw USB device; among equals the
-one of the lowest interface. Reads sysfs (Documentation/ABI/stable/sysfs-bus-usb, kernel), blocks for that long.
+A name that matches no device, or two of them, is not resolved, and its container waits. If a device has several
+nodes, a serial port comes first (a Zigbee or modem stick), then nodes of other drivers, then the raw USB device;
+among equals the one of the lowest interface. Reads sysfs (Documentation/ABI/stable/sysfs-bus-usb, kernel) and blocks
+meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _ORDER = ("tty", "hidraw", "video4linux", "block", "sound", "usbmisc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugged:
-    """Where a device is: `path`, or "" and why there is none. `gone`: what needs it cannot run."""
+    """Where a device is: `path`, or "" with the `reason`. `gone`: a container that needs it cannot run."""
 
     path: str = ""
     reason: str = ""
@@ -28,27 +29,29 @@ class Plugged:
 
 @dataclass(slots=True, kw_only=True)
 class UsbDevices:
-    """Resolves names, and holds new answers back until they have stayed the same for `SETTLE_S`.
+    """Resolves names, and withholds new results until they have not changed for `SETTLE_S`.
 
-    A loose contact must not recreate a container ten times a second; that a device is gone counts at once.
+    A loose contact must not recreate a container ten times a second. The removal of a device counts immediately.
     """
 
     monotonic: Callable[[], float]
     sysfs: Path = Path("/sys")
     dev: Path = Path("/dev")
-    _settled: dict[str, str] = field(default_factory=dict)  # the paths given out
-    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)  # what is seen now, and since when
+    _settled: dict[str, str] = field(default_factory=dict)  # name -> the path that was returned
+    # name -> (what is seen now, since when)
+    _seen: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Plugged:
-        """One device's place now."""
+        """The present place of one device."""
         found = find_usb(name, sysfs=self.sysfs, dev=self.dev)
         now = self.monotonic()
-        # at the agent's start a device is where it is; only what comes later has to settle
+        # devices that are present at the agent's start count at once; only later ones have to settle
         path, since = self._seen.get(name, (found.path, now - SETTLE_S))
         if path != found.path:
             since = now
         self._seen[name] = (found.path, since)
-        if not found.path:  # at once: the container must not go on with a node that another stick may get
+        # immediately: the container must not keep using a node that another device may get
+        if not found.path:
             self._settled.pop(name, None)
             return found
         if self._settled.get(name) != found.path and now - since < SETTLE_S:
@@ -57,13 +60,13 @@ class UsbDevices:
         return found
 
     def settles_in(self) -> float | None:
-        """Seconds until the first of those that came a moment ago has settled; None without any."""
+        """Seconds until the first recently plugged device has settled; None if there is none."""
         fresh = [s for name, (path, s) in self._seen.items() if path and self._settled.get(name) != path]
         return max(0.0, min(fresh) + SETTLE_S - self.monotonic()) if fresh else None
 
 
 def find_usb(name: str, *, sysfs: Path, dev: Path) -> Plugged:
-    """The node of the one device that fits the name."""
+    """The node of the only device that matches the name."""
     _, vendor, product, *serial = name.split(":", 3)
     fitting = [
         folder
@@ -73,7 +76,7 @@ def find_usb(name: str, *, sysfs: Path, dev: Path) -> Plugged:
     ]
     if not fitting:
         return Plugged(reason=f"{name} is not plugged in", gone=True)
-    # which of two equal sticks is meant cannot be guessed: ports and numbers change with each plugging
+    # do not guess between two identical devices: ports and numbers change whenever they are plugged in
     if len(fitting) > 1:
         serials = ", ".join(_read(folder, "serial") or "none" for folder in fitting)
         wish = "" if serial else f": add a serial number ({serials})"
@@ -85,7 +88,7 @@ def find_usb(name: str, *, sysfs: Path, dev: Path) -> Plugged:
 
 
 def _read(folder: Path, name: str) -> str:
-    """An attribute; "" where it is not there, or the device went while we looked."""
+    """An attribute; "" if it does not exist, or if the device was just removed."""
     try:
         text = (folder / name).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -94,7 +97,7 @@ def _read(folder: Path, name: str) -> str:
 
 
 def _nodes(folder: Path, dev: Path) -> Iterator[Path]:
-    """Device nodes of one USB device, the most useful first. Hubs hold other devices' folders: those are not entered."""
+    """Device nodes of one USB device, the most useful first. Directories of other devices behind a hub are not entered."""
     found: list[tuple[int, int, Path]] = []
     for interface in sorted(folder.resolve().glob("*:*")):
         for place, inner, files in os.walk(interface):
@@ -102,7 +105,7 @@ def _nodes(folder: Path, dev: Path) -> Iterator[Path]:
             if "dev" in files:
                 kind = Path(place, "subsystem").resolve().name
                 rank = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
-                # drivers may name a node otherwise than its folder, below a folder of /dev too (snd/pcmC0D0p)
+                # a driver may give the node another name than its directory, or a subdirectory of /dev (snd/pcmC0D0p)
                 lines = _read(Path(place), "uevent").splitlines()
                 names = [line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")]
                 found.append((rank, len(found), dev / (names[0] if names else Path(place).name)))

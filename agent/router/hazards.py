@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Shows what is dangerous and allowed: containers that control the router (`HostControl`), ports that share LuCI's origin
-(`SharedOriginPorts`), and a web server that answers pages of every origin (a warning). `agent.plan.router.hazards` decides.
-"""
+"""Shows permitted but dangerous settings: containers that can control the router (`HostControl`), ports that share
+LuCI's origin (`SharedOriginPorts`), and a web server that answers pages of any origin (a warning).
+`agent.plan.router.hazards` decides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from agent.uci.syntax import Package
 logger = logging.getLogger(__name__)
 
 _WEB_SERVER = "uhttpd"
-_DOCKERMAN = (  # a file of each kind of luci-app-dockerman that serves or calls `docker` on ubus
+_DOCKERMAN = (  # a file of each variant of luci-app-dockerman that provides or calls `docker` on ubus
     Path("/usr/share/luci/menu.d/luci-app-dockerman.json"),
     Path("/usr/lib/lua/luci/controller/dockerman.lua"),
 )
@@ -47,7 +47,8 @@ _NONE = Package(name=_WEB_SERVER)
 
 @dataclass(slots=True, kw_only=True)
 class Hazards:
-    """`folders`: of this agent, as in `HOST_PATHS`. `docker_host`: in place of the agent section's."""
+    """Shows the hazards of each container. `folders`: paths of this agent, in the form of `HOST_PATHS`. `docker_host`:
+    overrides the agent section."""
 
     store: UciStore
     board: StatusBoard
@@ -59,9 +60,9 @@ class Hazards:
     _shown: tuple[Desired | None, Package] = (None, _NONE)
 
     def show(self, desired: Desired) -> None:
-        """Blocks. Nothing is raised: the router's files are not ours."""
-        # the hash first: this comes in every pass, and a file that is as it was need not be parsed.
-        # Empty where there is no web server of OpenWrt, or its file cannot be read.
+        """Updates the conditions. Blocks. Raises nothing, because the router's files are not ours."""
+        # Compare hashes first: this runs in every pass, and an unchanged file need not be parsed. The package is
+        # empty without OpenWrt's web server, or if its file cannot be read.
         try:
             digest = self.store.content_hash(_WEB_SERVER)
             if digest != self._read[0]:
@@ -73,14 +74,14 @@ class Hazards:
         if self._shown[0] is desired and self._shown[1] is uhttpd:
             return
         self._shown = (desired, uhttpd)
-        # all paths in one look, with one deadline: a dead mount costs 2 s once, not for each container
+        # all paths in one request with one time-out: a dead mount costs 2 s once, not once per container
         paths = [path for container in desired.containers for path in looked_at(container, desired.volumes)]
         view = PATHS.view([(real_path, path) for path in (*HOST_PATHS, *self.folders, *paths)])
 
         def resolve(path: str) -> str:
             try:
                 return view(real_path, path)
-            except PathError:  # its own condition tells why; by its name it is judged all the same
+            except PathError:  # another condition shows the reason; here the path is judged by its text
                 return normpath(path)
 
         found = {**HOST_PATHS, **self.folders}
@@ -123,7 +124,7 @@ _CORS = "pages of every origin may use /ubus with the session of who looks at th
 
 
 def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> Hazards:
-    """Of the running agent."""
+    """The hazards of the running agent."""
     folders = {
         str(run_dir): ("the agent's socket", True),
         str(options.state_dir): ("the agent's state and keys", True),
@@ -137,7 +138,8 @@ def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> 
     )
 
 
-# Says which containers publish a port at an address the router has lost, and which write to a read-only file system.
+# Reports containers that publish a port on an address that the router no longer has, and containers that write to a
+# read-only file system.
 
 
 _OF_CONTAINERS = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*", re.ASCII)
@@ -151,19 +153,19 @@ def show_missing_addresses(
     has_address: Callable[[str], bool],
     addresses: Callable[[], Iterable[tuple[str, IpAddress]]],
 ) -> None:
-    """The condition `AddressMissing` of each container, for an engine on this machine.
+    """Sets the condition `AddressMissing` of each container, for an engine on this machine.
 
-    `values`: dockerd's settings; its `ip` is where ports without an address are published.
+    `values`: dockerd's settings; ports without an address are published on its `ip`.
     """
     for container in desired.containers:
         key = Key("container", container.section)
-        # a port without an address is published at dockerd's `ip`; loopback and all addresses are always there
+        # a port without an address is published on dockerd's `ip`; loopback and wildcard addresses always exist
         default = str(values.get("ip") or "")
         wanted = dict.fromkeys(port.host_ip or default for port in container.spec.ports)
         own = (a for a in wanted if a and container.policy.enabled and not _is_always_there(a))
         missing = [address for address in own if not has_address(address)]
         found = None
-        if missing:  # asking the kernel for all addresses at each container would make up most of a pass
+        if missing:  # only now, because asking the kernel for each container would make up most of a pass
             there = ", ".join(f"{address} ({device})" for device, address in addresses() if _counts(device))
             found = f"a port is published at {', '.join(missing)}, which this router does not have; it has {there or 'none'}"
         board.flag(key, ConditionType.ADDRESS_MISSING, "NotHere", found, name=container.name)
@@ -179,13 +181,13 @@ def _counts(device: str) -> bool:
     return not _OF_CONTAINERS.fullmatch(device)
 
 
-# Says which containers write to a directory whose file system takes no writing: a disk with errors is remounted so.
+# Reports containers with writable mounts on a read-only file system: the kernel remounts a disk with errors this way.
 #
-# They are left running: stopping them would not help, and some only read what they could write.
+# The containers keep running: stopping them would not help, and some only read.
 
 
 def show_read_only(desired: Desired, board: StatusBoard) -> None:
-    """The condition `StorageReadOnly` of each container. For an engine on this machine."""
+    """Sets the condition `StorageReadOnly` of each container, for an engine on this machine."""
     sources = {
         container.section: tuple(m.source for m in container.spec.mounts if m.is_bind and not m.read_only)
         for container in desired.containers
@@ -196,7 +198,7 @@ def show_read_only(desired: Desired, board: StatusBoard) -> None:
         key = Key("container", container.section)
         found = []
         for path in sources.get(container.section, ()):
-            with contextlib.suppress(PathError):  # `Waiting` says that it is not known
+            with contextlib.suppress(PathError):  # unknown; `Waiting` reports it
                 if look(is_read_only, path):
                     found.append(path)
         text = f"the container cannot write to {', '.join(found)}: the file system is mounted read-only"

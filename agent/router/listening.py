@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who else has ports of this router: its services by their configuration, foreign containers, and any other process.
+"""Finds other users of this router's ports: services according to their configuration, foreign containers, and
+processes.
 
-A service may be stopped just now and a process may have no configuration, so all three are asked. Blocking; nothing is
-raised, since none of it is ours: what cannot be read is left out.
+A service may be stopped at the moment and a process may have no configuration, so all three sources are read.
+Blocking. Raises nothing, because none of this is ours: unreadable sources are skipped.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from agent.uci.syntax import Package, Section
 
 _PORT = re.compile(r"(?:(.*):)?([0-9]{1,5})", re.ASCII)
 _TABLES = (("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07"))
-_OF_THE_ENGINE = frozenset({"docker-proxy", "rootlessport"})  # what they listen for, the engine's list tells
+# the engine's list of containers covers the ports of these processes
+_OF_THE_ENGINE = frozenset({"docker-proxy", "rootlessport"})
 _PROC = Path("/proc")
 
 
 def listeners(options: RuntimeOptions, docker_host: str) -> tuple[Listener, ...]:
-    """What has ports of this machine beside our sections. Empty where the engine is on another one.
+    """Users of this machine's ports other than our sections. Empty if the engine is on another machine.
 
     `docker_host`: the engine's address.
     """
@@ -46,8 +48,8 @@ def listeners(options: RuntimeOptions, docker_host: str) -> tuple[Listener, ...]
 
 
 def of_services(store: UciStore) -> Iterator[Listener]:
-    """uhttpd, dropbear and dnsmasq, as UCI configures them."""
-    # where UCI says nothing, the service's own default counts
+    """The ports of uhttpd, dropbear and dnsmasq, as configured in UCI."""
+    # unset options have the service's own default
     for section in _sections(store, "uhttpd", "uhttpd"):
         for option in ("listen_http", "listen_https"):
             for entry in words(section, option):
@@ -76,7 +78,7 @@ def _sections(store: UciStore, package: str, kind: str) -> tuple[Section, ...]:
 
 
 def _place(entry: str) -> tuple[str, int] | None:
-    """(address, port) of `80`, `0.0.0.0:80` and `[::]:80`; None for port 0, which is off, and what is none."""
+    """(address, port) of `80`, `0.0.0.0:80` and `[::]:80`; None for port 0, which means off, and for anything else."""
     match = _PORT.fullmatch(entry)
     if match is None or not 0 < int(match[2]) <= 65535:
         return None
@@ -84,7 +86,7 @@ def _place(entry: str) -> tuple[str, int] | None:
     try:
         return (str(ipaddress.ip_address(host)) if host else ""), int(match[2])
     except ValueError:
-        return "", int(match[2])  # a name
+        return "", int(match[2])  # a host name
 
 
 def _of_uci(
@@ -108,7 +110,7 @@ def _written(ip: str, port: int) -> str:
 
 
 def of_containers(containers: Iterable[dict[str, Any]]) -> Iterator[Listener]:
-    """Containers that are not ours, of GET /containers/json. Two sections with one port are told from UCI."""
+    """The ports of foreign containers, from GET /containers/json. Conflicts between sections are found in UCI instead."""
     for container in containers:
         if LABEL_SECTION in (container.get("Labels") or {}):
             continue
@@ -121,7 +123,7 @@ def of_containers(containers: Iterable[dict[str, Any]]) -> Iterator[Listener]:
 
 
 def of_processes(proc: Path) -> Iterator[Listener]:
-    """Of /proc/net/{tcp,tcp6,udp,udp6} (proc_net_tcp(5)), with the process where it can be found."""
+    """The listening sockets in /proc/net/{tcp,tcp6,udp,udp6} (proc_net_tcp(5)), with the process if it can be found."""
     sockets = [found for table, protocol, state in _TABLES for found in _table(proc, table, protocol, state)]
     owners = _owners(proc, {inode for _, _, _, inode in sockets})
     for ip, port, protocol, inode in sockets:
@@ -144,19 +146,20 @@ def _table(proc: Path, table: str, protocol: str, state: str) -> Iterator[tuple[
 
 
 def _address(digits: str) -> str:
-    """An address as the kernel prints it: words of 32 bits in the machine's own order."""
+    """Parses an address in the kernel's form: 32-bit words in the machine's byte order."""
     words_of = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
     raw = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words_of)
     address = ipaddress.ip_address(raw)
-    return "" if len(raw) == 16 and address.is_unspecified else str(address)  # IPv4 goes there too
+    # an IPv6 wildcard socket receives IPv4 too
+    return "" if len(raw) == 16 and address.is_unspecified else str(address)
 
 
 def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
-    """inode of a socket -> the name of a process that has it."""
+    """Inode of a socket -> name of a process that has it open."""
     found: dict[str, str] = {}
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     for pid in filter(str.isdigit, os.listdir(proc)):
-        with contextlib.suppress(OSError):  # it has ended, or is not ours to see
+        with contextlib.suppress(OSError):  # the process has ended, or we may not look at it
             for descriptor in os.scandir(proc / pid / "fd"):
                 with contextlib.suppress(OSError):
                     if inode := wanted.get(os.readlink(descriptor.path)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mounts: the file system that dockerd's data is on, without which dockerd must not start, and a watch on all of them."""
+"""Mounts: the file system of dockerd's data, without which dockerd must not start, and a watch on all mounts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from agent.uci.router import is_on, text
 
 
 def missing_mount(root: str, options: RuntimeOptions) -> str:
-    """The mount point that /etc/config/fstab has for that directory and where nothing is mounted; "" for none."""
+    """The mount point in /etc/config/fstab for that directory if nothing is mounted there, else ""."""
     try:
         declared = _declared(root, options)
         return "" if not declared or PATHS.ask(is_mounted, declared) else declared
     except PathError:
-        return root  # it does not answer: dockerd would hang on it
+        return root  # does not answer: dockerd would hang on it
 
 
 def read_only_or_silent(path: str) -> tuple[bool, str]:
-    """Whether the file system of a path (or of the first of its parents that is there) takes no writing, and why that
-    cannot be known: it does not answer, or its server is gone."""
+    """(is read-only, why that is unknown) for the file system of a path, or of its nearest existing parent. Unknown if
+    it does not answer, or its server is gone."""
     try:
         return PATHS.ask(user_paths.is_read_only, path), ""
     except PathError as exc:
@@ -36,8 +36,8 @@ def read_only_or_silent(path: str) -> tuple[bool, str]:
 
 
 def declared_mount(root: str, options: RuntimeOptions) -> str:
-    """The deepest mount point of /etc/config/fstab above that directory, links followed; "" for none, and where
-    that directory does not answer."""
+    """The deepest mount point in /etc/config/fstab above that directory, with links resolved. "" if there is none, or if
+    the directory does not answer."""
     try:
         return _declared(root, options)
     except PathError:
@@ -48,7 +48,7 @@ def _declared(root: str, options: RuntimeOptions) -> str:
     try:
         package = open_store(options).load("fstab")
     except UcidockdError:
-        return ""  # no such file off OpenWrt, and a broken one is no reason to keep dockerd down
+        return ""  # the file only exists on OpenWrt, and a broken one is not a reason to keep dockerd stopped
     real = PurePosixPath(PATHS.ask(real_path, root))
     targets = (
         text(section, "target") for section in package.sections if section.type == "mount" and is_on(section)
@@ -61,9 +61,9 @@ def _declared(root: str, options: RuntimeOptions) -> str:
     return max(above, key=len, default="")
 
 
-# Tells when something is mounted, unmounted or remounted, without hotplug (proc_pid_mountinfo(5): poll gives POLLPRI).
+# Notices mounts, unmounts and remounts without hotplug (proc_pid_mountinfo(5): poll returns POLLPRI).
 #
-# An engine mounts several things for each container: those are not told of.
+# The engine's own mounts for containers are ignored.
 
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -74,7 +74,7 @@ Mounts = frozenset[tuple[str, str, str]]
 
 
 class MountWatch:
-    """A context in which `changed` is called, in the running loop, after each change."""
+    """A context manager that calls `changed` in the running loop after each change."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -82,10 +82,10 @@ class MountWatch:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> MountWatch:
-        """Quietly without effect where there is no /proc: the next resync looks anyway."""
+        """Starts watching. Has no effect without /proc, because the next resync checks anyway."""
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             mounts = opened.enter_context(_MOUNTS.open("rb"))
-            # asyncio waits for no POLLPRI, but an epoll is readable when it has news of any kind
+            # asyncio cannot wait for POLLPRI, but an epoll becomes readable on any event
             poll = opened.enter_context(select.epoll())
             poll.register(mounts, select.EPOLLPRI)
             loop = asyncio.get_running_loop()
@@ -114,7 +114,7 @@ def _mounts() -> Mounts:
 
 
 def mounts_in(text: str) -> Mounts:
-    """Device, mount point and options of each line of mountinfo that is not a container's."""
+    """(device, mount point, options) for each line of mountinfo that is not a container's."""
     found = (line.partition(" - ")[::2] for line in text.splitlines())
     return frozenset(
         _told(mount.split(), system.split()) for mount, system in found if _counts(system.split())
@@ -122,10 +122,10 @@ def mounts_in(text: str) -> Mounts:
 
 
 def _told(mount: list[str], system: list[str]) -> tuple[str, str, str]:
-    """Of the options, those of the file system too: it may have become read-only by itself."""
+    """Includes the options of the file system itself, because it may have become read-only by itself."""
     return mount[2], mount[4], f"{mount[5]} {system[-1]}"
 
 
 def _counts(system: list[str]) -> bool:
-    """By type and source."""
+    """Whether a mount is not a container's, by type and source."""
     return system[0] not in _OF_CONTAINERS and system[1] != _SHM

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The router's network service as containers need it: which interface is up, on which device; and what reloads it.
+"""The router's network service: which interface is up and on which device, and reloading it.
 
-`Netifd` is the port; `BusNetifd` asks by the agent's own connection to ubus, `UbusNetifd` by the `ubus` program while
-there is none. Off OpenWrt there is no such program, and names are devices of the kernel. The kernel is asked by ioctl(2)
-(netdevice(7)): /sys shows the network namespace that it was mounted in.
+`Netifd` is the port. `BusNetifd` uses the agent's ubus connection; `UbusNetifd` uses the `ubus` program while there
+is no connection. Without that program (not OpenWrt), names are devices of the kernel. Devices are queried by ioctl(2)
+(netdevice(7)), because /sys shows the network namespace in which it was mounted.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _EVERYWHERE = frozenset({"0.0.0.0", "::"})
 
 
 class Netifd(Protocol):
-    """Port: UCI interfaces, and the reloads that a change of UCI asks for."""
+    """Port: UCI interfaces, and the reloads that changes of UCI require."""
 
     def interfaces(self) -> Mapping[str, Interface] | None:
-        """All of them by name; None where there is no netifd. Raises BusError."""
+        """All interfaces by name; None without netifd. Raises BusError."""
 
     def reload_network(self) -> None:
-        """Raises BusError."""
+        """Reloads the network. Raises BusError."""
 
     def reload_firewall(self) -> None:
-        """Raises BusError."""
+        """Reloads the firewall. Raises BusError."""
 
 
 class UbusNetifd:
-    """Netifd by the programs of OpenWrt."""
+    """Netifd through OpenWrt's programs."""
 
     def __init__(self, *, ubus: str = "ubus", firewall: str = "/etc/init.d/firewall") -> None:
         self._ubus = ubus
@@ -65,8 +65,10 @@ class UbusNetifd:
 
 
 class BusNetifd:
-    """`call(object, method)` blocks and gives the answer, or None while there is no connection: `programs` are asked
-    then. Saves a process in each pass."""
+    """Netifd through the agent's ubus connection, which saves starting a process in each pass.
+
+    `call(object, method)` blocks and returns the answer, or None without a connection; then `programs` are used.
+    """
 
     def __init__(self, call: Callable[[str, str], Mapping[str, Any] | None], programs: Netifd) -> None:
         self._call = call
@@ -85,7 +87,7 @@ class BusNetifd:
 
 
 def parse_dump(printed: str) -> dict[str, Interface]:
-    """The answer of `network.interface dump` (netifd: ubus.c). Raises BusError."""
+    """Parses the output of `network.interface dump` (netifd: ubus.c). Raises BusError."""
     try:
         return _interfaces(json.loads(printed))
     except ValueError as exc:
@@ -114,7 +116,7 @@ def _interface(item: Mapping[str, Any]) -> Interface:
 
 
 def is_up(name: str, interfaces: Mapping[str, Interface] | None) -> bool:
-    """Whether a UCI interface is up, or else a device of that name."""
+    """Whether a UCI interface, or else a device of that name, is up."""
     if interfaces is not None and name in interfaces:
         return interfaces[name].up
     flags = _flags(name)

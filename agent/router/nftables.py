@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Puts the rules of `agent.plan.router.firewall` into the kernel, by iptables or by nft, and decides between the two."""
+"""Puts the rules of `agent.plan.router.firewall` into force with iptables or nft, and chooses between the two."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from agent.plan.router.firewall import TABLE, Listing, Rule, parse_listing, scri
 
 logger = logging.getLogger(__name__)
 
-# By iptables, as dockerd uses it (the first on PATH).
+# iptables, in the variant that dockerd uses (the first on PATH).
 #
-# That may be iptables-nft or iptables-legacy: both print and take the same. Words go to it as they are, never through a
-# shell. `--wait` sits out who else holds the lock (iptables(8)).
+# That may be iptables-nft or iptables-legacy: input and output are the same. Arguments are passed as they are, never
+# through a shell. `--wait` waits for other holders of the lock (iptables(8)).
 
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,14 +30,14 @@ _IPTABLES_LIMIT_S = 10.0
 
 
 class Iptables:
-    """One family. `names`: programs, the first that is there is used."""
+    """iptables for one address family. `names`: program names; the first one that is installed is used."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """The name for messages."""
         return self._names[0]
 
     @property
@@ -53,14 +53,15 @@ class Iptables:
         return parse_listing(self._run("-S"))
 
     def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
-        """Adds what is missing, then takes away what is stale unless `keep`; True when anything was changed.
+        """Adds missing rules, then removes stale ones unless `keep`; True if anything changed.
 
-        Raises FirewallError; what was in force before then still is.
+        Raises FirewallError; then the earlier rules are still in force.
         """
         try:
             return self._put(rules, keep=keep)
         except FirewallError:
-            # dockerd and the router's firewall change the same chains: they may have come between look and change
+            # dockerd and the router's firewall change the same chains, and may have done so between our listing and
+            # our change
             return self._put(rules, keep=keep)
 
     def _put(self, rules: Sequence[Rule], *, keep: bool) -> bool:
@@ -74,7 +75,7 @@ class Iptables:
         program = self._program()
         if program is None:
             raise FirewallError(f"there is no program {self.name}")
-        # `--wait`: fw3, dockerd and others write rules too, and xtables has one lock for all.
+        # `--wait`: fw3, dockerd and others write rules too, and xtables has a single lock
         command = [program, "--wait", str(_WAIT_S), *words]
         try:
             done = subprocess.run(
@@ -88,19 +89,19 @@ class Iptables:
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise FirewallError(f"{self.name} {words[0]} failed: {type(exc).__name__}") from exc
         if done.returncode:
-            # Cut: iptables prints its usage for some errors.
+            # shortened, because iptables prints its usage for some errors
             said = " ".join(done.stderr.split())[:256]
             raise FirewallError(f"{self.name} {' '.join(words)} failed: {said}")
         return done.stdout
 
 
 def of_ipv4() -> Iptables:
-    """The iptables that dockerd finds."""
+    """The iptables that dockerd would find."""
     return Iptables("iptables", "iptables-nft", "iptables-legacy")
 
 
 def of_ipv6() -> Iptables:
-    """Its ip6tables."""
+    """The ip6tables that dockerd would find."""
     return Iptables("ip6tables", "ip6tables-nft", "ip6tables-legacy")
 
 
@@ -110,7 +111,7 @@ _FAMILIES = {"4": "ip", "6": "ip6"}
 
 
 class Nftables:
-    """Our table of one family, "4" or "6". `program` is looked for on the usual paths."""
+    """Our nftables table for one family, "4" or "6". `program` is searched on the usual paths."""
 
     def __init__(self, family: str, program: str = "nft") -> None:
         self._family, self._program = family, program
@@ -121,7 +122,7 @@ class Nftables:
         return shutil.which(self._program, path=PATH) is not None
 
     def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
-        """As `Iptables.put_in_force`: one transaction, so there is never a moment without the rules."""
+        """Like `Iptables.put_in_force`, but in a single transaction, so that the rules are always in force."""
         listed = self._list()
         try:
             text = script(listed, rules, self._family, keep=keep)
@@ -133,7 +134,7 @@ class Nftables:
         return bool(text)
 
     def _list(self) -> str:
-        """The table as it is printed, "" without one."""
+        """The table as nft prints it, "" if it does not exist."""
         try:
             return self._run("-n", "list", "table", _FAMILIES[self._family], TABLE)
         except FirewallError as exc:
@@ -145,7 +146,7 @@ class Nftables:
         program = shutil.which(self._program, path=PATH)
         if program is None:
             raise FirewallError(f"{self._program} is not installed")
-        # In one run from stdin, so that all of it comes into force or nothing.
+        # in a single run from stdin, so that either everything takes effect or nothing
         try:
             done = subprocess.run(
                 [program, *words],
@@ -164,11 +165,12 @@ class Nftables:
 
 
 class Filter:
-    """One family's rules: by iptables, as dockerd's own, unless dockerd uses nftables or iptables is not installed."""
+    """The rules of one family: with iptables like dockerd's own, or with nft if dockerd uses nftables or iptables is not
+    installed."""
 
     def __init__(self, iptables: Iptables, nftables: Nftables) -> None:
         self._iptables, self._nftables = iptables, nftables
-        self._looks = _LOOKS  # left, to see that the other one holds none of our rules
+        self._looks = _LOOKS  # remaining checks that the other backend has none of our rules
         self._by_nft: bool | None = None
 
     def put_in_force(self, rules: Sequence[Rule], *, keep: bool, dockerd_uses_nftables: bool = False) -> bool:
@@ -177,43 +179,43 @@ class Filter:
         if not has_nft and not has_iptables:
             raise FirewallError("neither iptables nor nft is installed")
         by_nft = has_nft and (dockerd_uses_nftables or not has_iptables)
-        # Another backend than last time: what the one before has left is looked for again.
+        # the backend has changed: look for rules in the previous one again
         if by_nft is not self._by_nft:
             self._by_nft, self._looks = by_nft, _LOOKS
         used: Iptables | Nftables = self._nftables if by_nft else self._iptables
         changed = used.put_in_force(rules, keep=keep)
-        # Only for a few passes: the other backend's rules do not come back by themselves.
+        # only in a few passes, because the other backend's rules do not come back by themselves
         if self._looks:
             self._clear(self._iptables if by_nft else self._nftables)
         return changed
 
     def _clear(self, other: Iptables | Nftables) -> None:
-        """Once ours are in force in the right place, none of them is left in the other."""
+        """Removes our rules from the other backend, once they are in force in the right one."""
         self._looks -= 1
         try:
             if other.is_there:
                 other.put_in_force((), keep=False)
         except FirewallError as exc:
-            # a kernel that has only one of them, or another program is changing the rules right now
+            # the kernel only supports one backend, or another program is changing the rules right now
             logger.debug("%s", exc)
         else:
             self._looks = 0
 
 
 def of_family_4() -> Filter:
-    """For IPv4."""
+    """The filter for IPv4."""
     return Filter(of_ipv4(), Nftables("4"))
 
 
 def of_family_6() -> Filter:
-    """For IPv6."""
+    """The filter for IPv6."""
     return Filter(of_ipv6(), Nftables("6"))
 
 
-# Tells when network devices or nftables rules change (rtnetlink(7), linux/netfilter/nfnetlink.h).
+# Notices changes of network devices and nftables rules (rtnetlink(7), linux/netfilter/nfnetlink.h).
 #
-# Not every change of rules comes with an event on ubus: `nft flush ruleset` by hand, or fw3's restart. What the messages
-# say is not looked at: who is told looks for himself. iptables-legacy sends no event.
+# Not every change of rules causes an event on ubus, for example a manual `nft flush ruleset` or a restart of fw3. The
+# content of the messages is ignored: the receiver checks for itself. iptables-legacy sends no events.
 
 
 _ROUTE, _NETFILTER = 0, 12  # linux/netlink.h
@@ -225,7 +227,7 @@ _BUFFER = 64 * 1024
 
 
 class KernelEvents:
-    """`changed` is called in a thread, once the messages pause, or after a second of them."""
+    """Calls `changed` in a thread when messages pause, or after one second of messages."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -234,7 +236,7 @@ class KernelEvents:
         self._thread = threading.Thread(target=self._run, name="kernel-events", daemon=True)
 
     def start(self) -> None:
-        """From here on."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -246,7 +248,7 @@ class KernelEvents:
 
     def _run(self) -> None:
         while self._wait(None):
-            # a reload of the firewall sends message after message, and the rules must be back soon all the same
+            # a firewall reload sends many messages, but our rules must be restored soon
             deadline = time.monotonic() + _AT_MOST_S
             quiet = False
             while not quiet and time.monotonic() < deadline:
@@ -257,20 +259,20 @@ class KernelEvents:
             self._changed()
 
     def _wait(self, timeout_s: float | None) -> bool:
-        """Whether a message came; False as well when it is to end."""
+        """Whether a message arrived; also False when the thread has to end."""
         ready, _, _ = select.select([*self._sockets, self._stopping], [], [], timeout_s)
         return bool(ready) and self._stopping not in ready
 
     def _drain(self) -> None:
         for each in self._sockets:
-            # ENOBUFS: more came than the buffer holds, which is as good as a message
+            # ENOBUFS: messages were lost because the buffer was full, which also means that something changed
             with contextlib.suppress(OSError):
                 while each.recv(_BUFFER, socket.MSG_DONTWAIT):
                     pass
 
 
 def _open(protocol: int, groups: int) -> socket.socket | None:
-    """None where the kernel has no such thing, or does not let us."""
+    """A netlink socket, None if the kernel does not support it or denies access."""
     try:
         made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     except OSError as exc:
