@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Status: what became of each section. Pure; the clock is passed in."""
+"""Status: the result of each section. Pure; the clock is passed in."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds what became bad and what recovered on the status board; nothing else does.
+"""Finds new problems and recoveries on the status board; the only place that does.
 
-A condition that comes and goes is one notice: it counts as over only when it was away for QUIET_S. What was so before the
-agent started is known from `told`, or, the first time, taken for known. Pure: times are seconds that the caller gives.
+A condition that comes and goes causes one notice: it is over only after it has been absent for QUIET_S. Problems from
+before the agent's start are known from `told`; on the very first start they count as known. Pure: times are seconds
+that the caller passes in.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from agent.model.identity import Key
 from agent.model.notices import Event, News
 from agent.status.conditions import ConditionType
 
-SETTLE_S = 3.0  # so long it has to last, or come again, before it is told
+SETTLE_S = 3.0  # a problem is reported once it has lasted this long or has recurred
 QUIET_S = 60.0
-START_S = 30.0  # after the start; by then what was so before shows again
+START_S = 30.0  # grace time after the start, by which earlier problems have reappeared
 DAEMON_SETTLE_S = 30.0  # dockerd restarts for some settings
-DAEMON_START_S = 120.0  # and comes up late after a boot
+DAEMON_START_S = 120.0  # dockerd may take longer to start after a boot
 DAEMON_KEY = "daemon:dockerd"
-_OWN = "notify"  # the kind of the notices' own conditions
+_OWN = "notify"  # the kind of the conditions of notices themselves
 _TROUBLE = frozenset(
     {Event.DEGRADED, Event.ROLLEDBACK, Event.CRASHLOOP, Event.UNHEALTHY, Event.DISKFULL, Event.DAEMON}
 )
@@ -43,43 +44,44 @@ _NEEDED = {"container": ("Synced", "Running"), "network": ("Synced",), "volume":
 @dataclass(slots=True)
 class _Alarm:
     first: float  # when it was first seen
-    last: float  # when it was last seen to stand
+    last: float  # when it was last present
     standing: bool = True
     onsets: int = 1
     told: bool = False
-    announced: bool = False  # told to people, not only taken for known
-    old: bool = False  # it was so before anyone was to be told of anything
+    announced: bool = False  # really reported, not just assumed to be known
+    old: bool = False  # it existed before the first start of notices
     news: News | None = None
 
 
 @dataclass(slots=True)
 class Alarms:
-    """`told`: key -> events, of the run before; None the first time. `now`: when the agent started."""
+    """The state of all alarms. `told`: key -> events, from the previous run; None on the first run. `now`: when the
+    agent started."""
 
     now: float
     told: Mapping[str, Iterable[str]] | None = None
     _alarms: dict[str, dict[Event, _Alarm]] = field(default_factory=dict)
-    _heard: set[str] = field(default_factory=set)  # keys that have said how they are
-    _recovering: dict[str, News] = field(default_factory=dict)  # key -> its last trouble
+    _heard: set[str] = field(default_factory=set)  # keys that have shown their state
+    _recovering: dict[str, News] = field(default_factory=dict)  # key -> its last problem
 
     def __post_init__(self) -> None:
         for key, events in (self.told or {}).items():
             known = {Event(event) for event in events if event in set(Event)}
-            # they stand until their resource says otherwise
+            # they last until their resource shows another state
             self._alarms[key] = {
                 event: _Alarm(self.now, self.now, told=True, announced=True) for event in known
             }
 
     def see(self, resource: Mapping[str, Any], now: float) -> None:
-        """A resource of the status as it is now."""
+        """Takes the present state of a resource."""
         key = str(resource["key"])
         if resource["kind"] != _OWN:
             self._see(key, alarms_of(resource), now, speaks=speaks(resource))
 
     def see_agent(self, agent: Mapping[str, Any], now: float) -> None:
-        """The facts about the agent: whether the engine answers."""
+        """Takes the facts about the agent: whether the engine answers."""
         engine = agent.get("engine")
-        # Nothing is known yet, right after the start: silence is neither trouble nor recovery.
+        # nothing is known right after the start: that is neither a problem nor a recovery
         if engine is None:
             return
         found: dict[Event, News] = {}
@@ -98,7 +100,7 @@ class Alarms:
         self._see("engine", found, now, speaks=True)
 
     def gone(self, key: str, now: float) -> None:
-        """A resource left the board. For one of the agent's own that means that it is fine."""
+        """A resource left the board. For the agent's own resources that means that they are fine."""
         if key.startswith(("agent:", "daemon:")):
             self._see(key, {}, now, speaks=True)
         else:
@@ -107,7 +109,7 @@ class Alarms:
             self._heard.discard(key)
 
     def keep(self, keys: Iterable[str], now: float) -> None:
-        """Only these resources are on the board, and it is complete."""
+        """Forgets all resources but these; call it when the board is complete."""
         for key in self._alarms.keys() - set(keys) - {"engine"}:
             self.gone(key, now)
 
@@ -115,7 +117,7 @@ class Alarms:
         known = self._alarms.setdefault(key, {})
         for event, news in found.items():
             alarm = known.get(event)
-            # the very first start tells nothing of what was so before: it is no news to anyone
+            # the first start does not report problems that existed before: they are not news
             if alarm is None:
                 old = self.told is None and now < self.now + START_S and key not in self._heard
                 known[event] = _Alarm(now, now, news=news, old=old)
@@ -123,7 +125,7 @@ class Alarms:
             if not alarm.standing:
                 alarm.standing, alarm.onsets = True, alarm.onsets + 1
             alarm.last, alarm.news = now, news
-        # one that says nothing yet (before the first pass, while the engine is away) has not recovered
+        # a resource without a state (before the first pass, while the engine is unreachable) has not recovered
         for event, alarm in known.items():
             if event not in found and alarm.standing and speaks:
                 alarm.standing, alarm.last = False, now
@@ -133,16 +135,16 @@ class Alarms:
             self._heard.add(key)
 
     def due(self, now: float) -> list[News]:
-        """What is to be told now, each once."""
+        """The notices that are due now, each only once."""
         out = []
         for key in sorted(self._alarms):
             known = self._alarms[key]
-            for event in sorted(known, key=lambda event: event is Event.DEGRADED):  # the specific ones first
+            for event in sorted(known, key=lambda event: event is Event.DEGRADED):  # specific events first
                 alarm = known[event]
                 lasts = alarm.standing or alarm.onsets > 1
                 if not alarm.told and lasts and now >= self._ripe_at(event, alarm):
                     alarm.told = True
-                    # a specific event says what DEGRADED would only say again
+                    # a specific event makes DEGRADED redundant
                     explained = event is Event.DEGRADED and any(
                         known[e].told for e in known if e in _TROUBLE - {event}
                     )
@@ -160,7 +162,7 @@ class Alarms:
         return out
 
     def _ripe_at(self, event: Event, alarm: _Alarm) -> float:
-        """When it may be told: dockerd takes longer to settle, and comes up late."""
+        """When the event may be reported: dockerd takes longer to settle and starts later."""
         is_daemon = event is Event.DAEMON
         lasted = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
         return max(lasted, self.now + (DAEMON_START_S if is_daemon else START_S))
@@ -170,19 +172,19 @@ class Alarms:
         return not alarm.standing and now >= alarm.last + QUIET_S
 
     def next_at(self, now: float) -> float | None:
-        """When `due` may have something, if nothing is seen until then."""
+        """When `due` may next return something, if nothing changes until then."""
         times = []
         for known in self._alarms.values():
             for event, alarm in known.items():
                 if not alarm.standing:
-                    # One that stands is told by its condition; one that came and went, after a quiet time.
+                    # a problem that lasts is due by its own time; one that came and went, after a quiet time
                     times.append(alarm.last + QUIET_S)
                 if not alarm.told and (alarm.standing or alarm.onsets > 1):
                     times.append(max(self._ripe_at(event, alarm), now))
         return min(times, default=None)
 
     def memory(self) -> dict[str, list[str]]:
-        """`told` of the next run."""
+        """The value of `told` for the next run."""
         found = {
             key: sorted(e.value for e, alarm in known.items() if alarm.told)
             for key, known in self._alarms.items()
@@ -191,7 +193,7 @@ class Alarms:
 
 
 def alarms_of(resource: Mapping[str, Any]) -> dict[Event, News]:
-    """The events that a resource gives cause for."""
+    """The events that a resource's conditions cause."""
     found: dict[Event, News] = {}
     for condition in resource["conditions"]:
         event = _event_of(resource, condition)
@@ -211,14 +213,14 @@ def _event_of(resource: Mapping[str, Any], condition: Mapping[str, Any]) -> Even
     if resource["kind"] in ("daemon", "agent"):
         return Event.DAEMON if level == "error" else None
     if kind == ConditionType.SYNCED:
-        reason = ""  # why it is not in sync is another condition's to tell
+        reason = ""  # another condition says why it is not in sync
     if event := _BY_REASON.get(reason):
         return event
     return Event.DEGRADED if level == "error" else None
 
 
 def speaks(resource: Mapping[str, Any]) -> bool:
-    """Whether it shows its state: not before the first pass, and not while the engine is away."""
+    """Whether the resource shows its state: not before the first pass, and not while the engine is unreachable."""
     reasons = {condition["type"]: condition["reason"] for condition in resource["conditions"]}
     needed = _NEEDED.get(str(resource["kind"]), ())
     return all(kind in reasons for kind in needed) and not _UNKNOWN & set(reasons.values())
@@ -236,20 +238,20 @@ def _news(event: Event, resource: Mapping[str, Any], condition: Mapping[str, Any
         reason=str(condition["reason"]),
         label=str(condition["label"]),
         message=str(condition["message"]),
-        # Only with the trouble itself: an old output beside "recovered" would alarm again.
+        # only with the problem itself: old output next to "recovered" would cause alarm
         output=str(condition.get("details", {}).get("output", "")),
         since=float(condition["since"]),
     )
 
 
 def _remembered(key: str, event: Event) -> News:
-    """Of trouble that the run before had told."""
+    """A problem that the previous run reported."""
     kind, section = Key.parse(key).kind, Key.parse(key).section
     return News(event=event, key=key, kind=kind, section=section or "dockerd", name=section or "dockerd")
 
 
 def _recovered(trouble: News) -> News:
-    # A notice that people have seen is known by its own words.
+    # refer to the earlier notice by its own label
     was = trouble.label or trouble.event.value
     return News(
         event=Event.RECOVERED,

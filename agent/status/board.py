@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The status board: conditions per resource, facts about the agent, and a ring of changes for streams.
+"""The status board: conditions of resources, facts about the agent, and a ring of changes for streams.
 
-No text with a secret gets onto it, no matter where it comes from.
-
-Written by the runtime's threads, read by the controller: one lock guards it.
+All texts are masked, so that no secret gets on the board, whatever its source. Threads of the runtime write it, the
+API reads it: one lock protects it.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ from agent.status.ring import Ring
 
 RING = 256
 NOTES = 10
-_TOLD = frozenset({"engine", "warnings", "config_issues"})  # facts with words of others in them
+_TOLD = frozenset({"engine", "warnings", "config_issues"})  # facts that contain texts of others
 PAGE_BYTES = 256 * 1024
-"""Of JSON, what a page of the status has at most. On ubus it takes up to three times that, and 1 MiB is the limit."""
-_TEXTS_BYTES = 64 * 1024  # what a list of texts may take among the facts about the agent
-_SAME_S = 1.0  # two times of one beginning
+"""Maximum JSON size of a page of the status. On ubus it takes up to three times as much, where the limit is 1 MiB."""
+_TEXTS_BYTES = 64 * 1024  # maximum size of a list of texts in the agent's facts
+_SAME_S = 1.0  # times that differ by less are the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """`since` (wall clock, seconds) moves when status or reason change, and when it is learned better.
+    """A condition. `since` (wall clock, seconds) changes when status or reason change, or when the time is known better.
 
-    `details`: what a program can do about it.
+    `details`: information for programs.
     """
 
     type: ConditionType
@@ -55,13 +54,13 @@ class Condition:
 
     @property
     def level(self) -> Level:
-        """How bad it is."""
+        """Its severity."""
         return level_of(self.type, status=self.status, reason=self.reason)
 
     def as_json(self) -> dict[str, Any]:
-        """With its level, a few words for it, and where it is bad a message and what people can do."""
+        """The JSON, with the level and a label and, if the condition is bad, a message and advice."""
         message = self.message or sentence_of(self.type, status=self.status)
-        # Words, advice and remedy come from the table alone, so that all doors say the same.
+        # label, advice and remedy come only from the table, so that all interfaces show the same
         label = label_of(self.type, status=self.status, reason=self.reason)
         shown = {**_fields(self), "message": message, "level": self.level, "label": label}
         if not self.details:
@@ -75,7 +74,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationNote:
-    """One operation that was carried out, and why. `took_s`: seconds."""
+    """An operation that was carried out, and why. `took_s`: seconds."""
 
     at: float
     op: str
@@ -86,7 +85,7 @@ class OperationNote:
 
 
 def _fields(value: Condition | OperationNote) -> dict[str, Any]:
-    """As `dataclasses.asdict`, which copies whatever is in them and takes ten times as long."""
+    """Like `dataclasses.asdict`, which copies nested values and takes ten times as long."""
     return {name: getattr(value, name) for name in value.__slots__}
 
 
@@ -102,7 +101,7 @@ class _Resource:
     facts: dict[str, Any] = field(default_factory=lambda: {"stack": ""})
 
     def as_json(self) -> dict[str, Any]:
-        # In the table's order, which is by weight: readers that show one condition take the first.
+        # in the table's order, which is by weight: readers that show only one condition take the first
         shown = [self.conditions[kind] for kind in sorted(self.conditions, key=order_of)]
         level, told = verdict({each.type: each.level for each in shown})
         return {
@@ -120,10 +119,11 @@ class _Resource:
 
 
 class StatusBoard:
-    """All that status shows. Every change counts `version` up and is kept in the ring for resuming streams.
+    """Everything that status shows. Each change increments `version`, and is kept in the ring so that streams can
+    resume.
 
-    `clock`: the time of day in unix seconds. `first`: where versions begin. A running agent takes another number at each
-    start, so that a reader of an earlier run does not resume in the middle of this one's changes.
+    `clock`: unix seconds. `first`: the first version. A running agent starts with a different number each time, so
+    that a reader of an earlier run does not resume in the middle of this one.
     """
 
     def __init__(self, clock: Callable[[], float], *, first: int = 0) -> None:
@@ -131,17 +131,18 @@ class StatusBoard:
         self._lock = threading.RLock()
         self._resources: dict[str, _Resource] = {}
         self._agent: dict[str, Any] = {}
-        # as JSON text: a tenth of the memory of the same in dicts, and few are ever read
+        # as JSON text: a tenth of the memory of dicts, and few of them are ever read
         self._ring: Ring[str] = Ring(first)
         self._subscribers: list[Callable[[], None]] = []
         self.version = first
 
     def ensure(self, key: str, name: str = "", *, section: str = "") -> None:
-        """Makes sure that the resource is on the board. An existing one takes a new name.
+        """Makes sure that the resource is on the board, and updates its name.
 
-        `name`: of the object, where it is not the section's. `section`: where it is not what follows the kind in the key.
+        `name`: the object's name, if it differs from the section's. `section`: if it differs from the part after the
+        kind in the key.
         """
-        # Keys are of kind and section, but a network's object may have a name of its own.
+        # keys consist of kind and section, but an object may have another name
         kind, of_key = Key.parse(key).kind, Key.parse(key).section
         with self._lock:
             found = self._resources.get(key)
@@ -149,7 +150,7 @@ class StatusBoard:
                 section = section or of_key
                 self._resources[key] = _Resource(key, kind, section, name or section)
                 self._changed(key)
-            # A name that only repeats the section is no news: others may know the object's real name.
+            # ignore a name that only repeats the section: another caller may know the real name
             elif name and name not in (found.name, found.section):
                 found.name = name
                 self._changed(key)
@@ -165,19 +166,19 @@ class StatusBoard:
         details: Mapping[str, str] | None = None,
         since: float | None = None,
     ) -> bool:
-        """Sets a condition. `details`: for programs. `since`: when it began, where that is known better than by the clock.
+        """Sets a condition. `details`: for programs. `since`: when it began, if that is known better than by the clock.
 
-        True when anything changed.
+        True if anything changed.
         """
         with self._lock:
             conditions = self._resources[key].conditions
             old = conditions.get(condition)
             same = old is not None and (old.status, old.reason) == (status, reason)
-            # every message passes here, and errors of the engine can quote passwords
+            # every message passes here, and the engine's errors may quote passwords
             message = hidden_text(message)
             given = {name: hidden_text(value) for name, value in (details or {}).items()}
             began = old.since if same and old is not None else self.clock()
-            # the engine's own time of an event differs from ours by a moment: that is no change to tell of
+            # the engine's time of an event differs slightly from ours, which is not a change
             if since is not None and abs(since - began) >= _SAME_S:
                 same, began = False, since
             if same and old is not None and (old.message, old.details) == (message, given):
@@ -198,34 +199,34 @@ class StatusBoard:
         name: str = "",
         details: Mapping[str, str] | None = None,
     ) -> bool:
-        """A condition that is true with a message and gone without one. `name`: see `ensure`.
+        """Sets a condition to true if there is a message, and clears it otherwise. `name`: see `ensure`.
 
-        True when anything changed.
+        True if anything changed.
         """
-        # Cleared and not set to false: status shows such a condition only while there is something to say.
+        # cleared instead of set to false: status shows such conditions only while there is something to say
         if not message:
             return self.clear(key, condition)
         self.ensure(key, name)
         return self.set(key, condition, status=True, reason=reason, message=message, details=details)
 
     def standing(self, key: str, condition: ConditionType) -> Condition | None:
-        """A condition as it stands."""
+        """A condition's present state, None if it is not set."""
         with self._lock:
             found = self._resources.get(key)
             return found.conditions.get(condition) if found is not None else None
 
     def reason(self, key: str, condition: ConditionType) -> Reason | Literal[""]:
-        """The reason of a condition as it stands, "" without one."""
+        """A condition's present reason, "" if it is not set."""
         found = self.standing(key, condition)
         return found.reason if found is not None else ""
 
     def message(self, key: str, condition: ConditionType) -> str:
-        """The message of a condition that is true, "" without one."""
+        """The message of a condition that is true, else ""."""
         found = self.standing(key, condition)
         return found.message if found is not None and found.status else ""
 
     def clear(self, key: str, condition: ConditionType) -> bool:
-        """Takes a condition off."""
+        """Removes a condition."""
         with self._lock:
             found = self._resources.get(key)
             if found is None or found.conditions.pop(condition, None) is None:
@@ -242,90 +243,89 @@ class StatusBoard:
                 self._changed(key)
 
     def set_facts(self, key: str, **facts: Any) -> None:
-        """Notes what is not a condition: `image`, `ports`, `stack` and `webui` of the section; `reach`, the firewall zones
-        that reach each port; `restarts` by the engine; `retry_at`, wall clock, when what failed is tried again; `update`,
-        what the last check of the image found.
-        """
+        """Sets facts that are not conditions: `image`, `ports`, `stack` and `webui` of the section; `reach`, the
+        firewall zones that reach each port; `restarts` by the engine; `retry_at`, wall clock, when a failed resource
+        is tried again; `update`, the result of the last image check."""
         with self._lock:
             found = self._resources.get(key)
-            # Nothing new is no change: each change wakes every reader, and takes a place in the ring.
+            # ignore unchanged facts: each change wakes every reader and takes a place in the ring
             if found is not None and not facts.items() <= found.facts.items():
                 found.facts.update(facts)
                 self._changed(key)
 
     def fact(self, key: str, name: str) -> Any:
-        """A fact as it stands, None without one."""
+        """A fact's present value, None if it is not set."""
         with self._lock:
             found = self._resources.get(key)
             return found.facts.get(name) if found is not None else None
 
     def drop(self, key: str) -> None:
-        """Takes a resource off."""
+        """Removes a resource."""
         with self._lock:
             if self._resources.pop(key, None) is not None:
                 self._event({"key": key, "removed": True})
 
     def has_conditions(self, key: str) -> bool:
-        """Whether anything is said of the resource."""
+        """Whether the resource has any condition."""
         with self._lock:
             found = self._resources.get(key)
             return found is not None and bool(found.conditions)
 
     def keys(self) -> frozenset[str]:
-        """The resources that are on it."""
+        """The resources on the board."""
         with self._lock:
             return frozenset(self._resources)
 
     def note(self, key: str, op: str, *, cause: str, ok: bool, error: str = "", took_s: float = 0.0) -> None:
-        """Adds an operation to the resource's last ten."""
+        """Adds an operation to the resource's last ten operations."""
         with self._lock:
             shown = OperationNote(
                 at=self.clock(),
                 op=op,
-                # Causes and errors quote values of options and words of the engine.
+                # causes and errors quote option values and texts of the engine
                 cause=hidden_text(cause),
                 ok=ok,
                 error=hidden_text(error),
                 took_s=took_s,
             )
             resource = self._resources[key]
-            # Bounded: a container that fails each minute must not fill a router's memory.
+            # limited: a container that fails every minute must not fill a router's memory
             resource.operations = (*resource.operations, shown)[-NOTES:]
             self._changed(key)
 
     def set_agent(self, **facts: Any) -> None:
-        """Sets facts about the agent; None leaves a fact as it is."""
+        """Sets facts about the agent; None keeps a fact unchanged."""
         with self._lock:
             fresh = {
                 name: _bounded(hidden(value) if name in _TOLD else value)
                 for name, value in facts.items()
                 if value is not None
             }
-            # The time of the last pass alone would be an event each minute.
+            # otherwise the time of the last pass would cause an event every minute
             visible = {n: v for n, v in fresh.items() if self._agent.get(n) != v and n != "last_pass"}
             self._agent.update(fresh)
             if visible:
                 self._event({"key": "agent", "agent": dict(self._agent)})
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything, JSON-ready, resources sorted by key."""
+        """Everything as JSON data, resources sorted by key."""
         with self._lock:
             resources = [self._resources[key].as_json() for key in sorted(self._resources)]
             return {"version": self.version, "agent": dict(self._agent), "resources": resources}
 
     def resource(self, key: str) -> dict[str, Any] | None:
-        """One of them, JSON-ready; None where it is not on the board."""
+        """One resource as JSON data; None if it is not on the board."""
         with self._lock:
             found = self._resources.get(key)
             return found.as_json() if found is not None else None
 
     def page(self, after: str = "", limit: int = 0) -> dict[str, Any]:
-        """As many resources as fit in PAGE_BYTES, `limit` at most (0: no matter), from the first key past `after` on.
+        """As many resources as fit in PAGE_BYTES, at most `limit` (0: no limit), starting after the key `after`.
 
-        With `after` where it is not the first page, and with `next` where there is more: the `after` of the next page.
+        Contains `after` unless it is the first page, and `next` if there are more: the `after` of the next page.
         """
         with self._lock:
-            # pages follow keys and not places: one that comes or goes meanwhile moves no other from one page to the next
+            # pages follow keys, not positions: a resource that comes or goes does not move others to another page
             keys = sorted(key for key in self._resources if key > after)
             head = {
                 "version": self.version,
@@ -344,9 +344,8 @@ class StatusBoard:
         return {**head, **more, "resources": shown}
 
     def pages(self) -> Iterator[dict[str, Any]]:
-        """The status, page for page, each as it is when it is asked for. The changes after the first one's version
-        lead from there to what is.
-        """
+        """All pages of the status, each with its present content. Together with the changes after the first page's
+        version they give the present state."""
         page = self.page()
         yield page
         while "next" in page:
@@ -354,7 +353,7 @@ class StatusBoard:
             yield page
 
     def events_after(self, version: int) -> list[dict[str, Any]] | None:
-        """The changes after `version`; None when the ring does not reach back so far."""
+        """The changes after `version`; None if the ring no longer contains them all."""
         with self._lock:
             if not self._ring.lost <= version <= self.version:
                 return None
@@ -362,9 +361,9 @@ class StatusBoard:
         return [json.loads(text) for _, text in found]
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Calls `callback` on each change, in the changing thread. Returns the way to end that."""
+        """Calls `callback` on each change, in the thread of the change. Returns a function that unsubscribes."""
         with self._lock:
-            # Called in the thread that changes the board: whoever subscribes must not wait in it.
+            # callbacks run in the thread that changes the board, so they must not block
             self._subscribers.append(callback)
 
         def unsubscribe() -> None:
@@ -385,7 +384,7 @@ class StatusBoard:
 
 
 def _bounded(value: Any) -> Any:
-    """A long list of texts, cut: a thousand sections with a mistake in each would fill an answer alone."""
+    """Shortens a long list of texts: a thousand invalid sections would otherwise fill a whole answer."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return value
     room = _TEXTS_BYTES

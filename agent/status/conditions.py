@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""THE table of conditions: what each type means, when it is bad, and how bad.
+"""The table of conditions: what each type means, when it is bad, and how bad.
 
-Readers of a status (command line, LuCI, metrics) hold no list of their own: they take the level of each condition and the
-verdict of each resource from the status itself. A new type is a member of `ConditionType` and a row here.
+Readers of a status (command line, LuCI, metrics) have no list of their own: the status itself contains the level of
+each condition and the verdict of each resource. A new type is a member of `ConditionType` and a row here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.errors import Reason
 
 
 class Level(StrEnum):
-    """How bad something is, worst first. What is not there yet matters more than what is wrong with it otherwise."""
+    """Severity, worst first. WAITING is above WARNING: something that is still missing matters more than a flaw."""
 
     ERROR = "error"
     WAITING = "waiting"
@@ -39,13 +39,13 @@ class ConditionType(StrEnum):
     DATA_LOST = "DataLost"
     UPDATE_AVAILABLE = "UpdateAvailable"
     PINNED = "Pinned"
-    # of a backup
+    # conditions of a backup
     BACKUP_FAILED = "BackupFailed"
-    # of the agent itself
+    # conditions of the agent
     PASS_STUCK = "PassStuck"
     DISK_LOW = "DiskLow"
-    DELIVERED = "Delivered"  # of a notify section
-    # of dockerd itself
+    DELIVERED = "Delivered"  # condition of a notify section
+    # conditions of dockerd
     ROLLED_BACK = "RolledBack"
     INSECURE_API = "InsecureAPI"
     DAEMON_UNMANAGED = "DaemonUnmanaged"
@@ -54,7 +54,7 @@ class ConditionType(StrEnum):
     ENGINE_STORAGE_LOST = "EngineStorageLost"
     ENGINE_IMPAIRED = "EngineImpaired"
     STORAGE_UNSUITABLE = "StorageUnsuitable"
-    # of the router around it
+    # conditions of the router around dockerd
     FIREWALL_OPEN = "FirewallOpen"
     PUBLIC_PORT = "PublicPort"
     ADDRESS_MISSING = "AddressMissing"
@@ -62,15 +62,15 @@ class ConditionType(StrEnum):
     NO_INTERNET = "NoInternet"
     ZONE_UNSET = "ZoneUnset"
     STORAGE_READ_ONLY = "StorageReadOnly"
-    # allowed, and dangerous
+    # permitted but dangerous settings
     HOST_CONTROL = "HostControl"
     SHARED_ORIGIN_PORTS = "SharedOriginPorts"
 
 
-# nothing is wrong: they are told beside the verdict, and never are it
+# not problems: shown next to the verdict, never as the verdict
 NOTES = (ConditionType.UPDATE_AVAILABLE, ConditionType.PINNED)
 
-# what the engine calls the state of a container, and of its health check
+# the engine's states of a container and of its health check -> reason
 REASON_OF_STATE: Mapping[str, Reason] = {
     "created": "Created",
     "running": "Running",
@@ -88,7 +88,7 @@ REASON_OF_HEALTH: Mapping[str, Reason] = {
 
 
 class Remedy(StrEnum):
-    """What helps against a condition."""
+    """What helps against a condition; LuCI has a button for each."""
 
     BLOCK_ACCESS = "block-access"
     PROTECT_API = "protect-api"
@@ -106,10 +106,10 @@ class Remedy(StrEnum):
 class Row:
     """One condition type.
 
-    `bad`: the status that calls for attention. `level`: how bad that is, except for the `reasons` that have a level of
-    their own. `sentence`: what to tell people where the condition has no message. `label`: two or three words for the
-    bad state, where the reason does not say it. `advice`: what people can do about the bad state, except for the reasons
-    in `advice_for` (`docs/troubleshooting.md` says more). `remedy`: what helps against it; LuCI has a button for each.
+    `bad`: the status that needs attention. `level`: its severity, except for the `reasons` that have their own.
+    `sentence`: text for people if the condition has no message. `label`: two or three words for the bad state, if the
+    reason does not say it. `advice`: what people can do about the bad state, except for the reasons in `advice_for`
+    (`docs/troubleshooting.md` says more). `remedy`: what helps against it; LuCI has a button for each.
     """
 
     bad: bool
@@ -134,7 +134,7 @@ _DOCKERDS_LOG = (
 _DELETED = (
     "Wait a moment. If it stays like this, remove the container with `docker rm -f`, or restart dockerd."
 )
-# of a section, then of dockerd
+# reasons of sections, then of dockerd
 _FAILED: Mapping[Reason, str] = {
     "RolledBack": _TAKEN_BACK,
     "StorageFull": _FLASH,
@@ -152,7 +152,7 @@ _FAILED: Mapping[Reason, str] = {
 }
 
 
-# in the order in which equally bad conditions of one resource are told
+# in this order, equally bad conditions of a resource are shown
 CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.ACCEPTED: Row(
         bad=False,
@@ -429,18 +429,18 @@ _ORDER = {kind: rank for rank, kind in enumerate(CONDITIONS)}
 
 
 def order_of(kind: ConditionType) -> int:
-    """Where it stands in the table."""
+    """The position of a condition in the table."""
     return _ORDER[kind]
 
 
 def level_of(kind: ConditionType, *, status: bool, reason: Reason) -> Level:
-    """How bad a condition is as it stands."""
+    """The severity of a condition in its present state."""
     row = CONDITIONS[kind]
     return row.reasons.get(reason, row.level) if status is row.bad else Level.OK
 
 
 def sentence_of(kind: ConditionType, *, status: bool) -> str:
-    """What to tell people of a condition without a message; "" while it is not bad."""
+    """The text for people for a condition without a message; "" if it is not bad."""
     row = CONDITIONS[kind]
     return row.sentence if status is row.bad else ""
 
@@ -480,7 +480,7 @@ def words_of(reason: Reason) -> str:
 
 
 def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
-    """A few words for a condition as it stands, such as `Rolled back`."""
+    """A few words for a condition in its present state, such as `Rolled back`."""
     row = CONDITIONS[kind]
     if row.label and status is row.bad:
         return row.label
@@ -488,32 +488,32 @@ def label_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
 
 
 def advice_of(kind: ConditionType, *, status: bool, reason: Reason) -> str:
-    """What people can do about a condition as it stands; "" where nothing helps but to wait."""
+    """What people can do about a condition in its present state; "" if they can only wait."""
     row = CONDITIONS[kind]
     return row.advice_for.get(reason, row.advice) if status is row.bad else ""
 
 
 def remedy_of(kind: ConditionType, *, status: bool) -> Remedy | None:
-    """What helps against a condition as it stands."""
+    """What helps against a condition in its present state."""
     row = CONDITIONS[kind]
     return row.remedy if status is row.bad else None
 
 
 def verdict(levels: Mapping[ConditionType, Level]) -> tuple[Level, ConditionType]:
-    """The condition that a resource is judged by: the worst, the first in the table among equals.
+    """The condition that decides about a resource: the worst one, and among equals the first in the table.
 
-    A resource that was not compared with its section yet is waiting.
+    A resource that has not been compared with its section yet is waiting.
     """
     bad = [kind for kind, level in levels.items() if level is not Level.OK]
     if bad:
         told = min(bad, key=lambda kind: (_RANK[levels[kind]], _ORDER[kind]))
         return levels[told], told
-    # Notices have no object on the engine to be in sync with.
+    # notices have no object on the engine that could be in sync
     if ConditionType.DELIVERED in levels:
         return Level.OK, ConditionType.DELIVERED
     return (Level.OK if ConditionType.SYNCED in levels else Level.WAITING), ConditionType.SYNCED
 
 
 def runs(resource: Mapping[str, Any]) -> bool:
-    """Whether a container runs, as the status JSON shows it."""
+    """Whether a container runs, according to the status JSON."""
     return any(c["type"] == ConditionType.RUNNING and c["status"] for c in resource["conditions"])

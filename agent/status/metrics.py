@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is measured: metrics of the board in Prometheus' text format (version 0.0.4), and what containers take.
+"""Metrics of the board in Prometheus' text format (version 0.0.4), and the load history of containers.
 
-The sections of containers are the only names of resources in labels. Processor, memory and network of containers are kept
-over the last day, in RAM only. Pure.
+The only resource names in labels are container sections. Processor, memory and network load of containers are kept
+for the last day, in memory only. Pure.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 STEP_S = 60
 SLOTS = 24 * 3600 // STEP_S
 CONTAINERS_MAX = 100
-"""Of each, FIELDS times SLOTS times 4 bytes: 23 KiB."""
+"""Each container takes FIELDS times SLOTS times 4 bytes: 23 KiB."""
 FIELDS = ("cpu", "memory", "rx", "tx")
 
 
-# Counts of passes, for the metrics. Written by the runtime's threads, read by the controller.
+# written by threads of the runtime, read by the API
 @dataclass(slots=True)
 class PassCounters:
-    """Passes so far, and the seconds that they took."""
+    """Number of passes so far, and their duration in seconds."""
 
     succeeded: int = 0
     failed: int = 0
@@ -34,7 +34,7 @@ class PassCounters:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, seconds: float, *, ok: bool) -> None:
-        """One more pass."""
+        """Counts a pass."""
         with self._lock:
             if ok:
                 self.succeeded += 1
@@ -51,7 +51,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """`kind` is counter or gauge; each sample has labels and a value."""
+    """A metric. `kind` is counter or gauge; each sample has labels and a value."""
 
     name: str
     kind: str
@@ -70,7 +70,7 @@ def many(name: str, kind: str, text: str, values: Mapping[Labels, float]) -> Met
 
 
 def format_metrics(metrics: Iterable[Metric]) -> str:
-    """The text."""
+    """The metrics in Prometheus' text format."""
     return "".join(line + "\n" for metric in metrics for line in _lines(metric))
 
 
@@ -87,7 +87,7 @@ def _escaped(text: str) -> str:
 
 
 def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Metric]:
-    """Resources by kind and level, conditions by status, the engine, and the passes."""
+    """The board's metrics: resources by kind and level, conditions by status, the engine, and the passes."""
     resources: Counter[Labels] = Counter()
     conditions: Counter[Labels] = Counter()
     for resource in snapshot["resources"]:
@@ -96,8 +96,7 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         for condition in resource["conditions"]:
             status = "true" if condition["status"] else "false"
             conditions[("condition", str(condition["type"])), kind, ("status", status)] += 1
-    # Counted here, by state, and not one series for each container: a router with forty of them should not fill a
-    # database with names.
+    # counted by state instead of one series per container: forty containers should not fill a database with names
     updates: Counter[Labels] = Counter(
         (("state", str(resource["update"]["state"])),)
         for resource in snapshot["resources"]
@@ -137,9 +136,9 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """Of one container at one moment. `at`: monotonic, seconds. `cpu_ns`: of all processors so far. Memory in bytes, without
-    the cache of files that can be dropped; `limit` 0 is none. `rx`, `tx`: bytes so far, None without its own network.
-    """
+    """The counters of one container at one moment. `at`: monotonic, seconds. `cpu_ns`: total of all processors. Memory
+    in bytes, without file cache that can be dropped; `limit` 0 means none. `rx`, `tx`: total bytes, None without a
+    network of its own."""
 
     object_id: str
     at: float
@@ -152,7 +151,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`cpu` in percent of one processor, `rx` and `tx` in bytes a second; NaN for what is not known."""
+    """The load of a container. `cpu` in percent of one processor, `rx` and `tx` in bytes per second; NaN if unknown."""
 
     cpu: float
     memory: float
@@ -161,8 +160,8 @@ class Load:
 
 
 def load_between(before: Counters | None, now: Counters) -> Load:
-    """What was taken between two moments of one container."""
-    # Counters of another container, or after a restart of the clock: a difference would be nonsense.
+    """The load of a container between two moments."""
+    # the counters belong to another container, or the clock was restarted: the difference is meaningless
     if before is None or before.object_id != now.object_id or now.at <= before.at:
         return Load(cpu=math.nan, memory=now.memory, rx=math.nan, tx=math.nan)
     passed = now.at - before.at
@@ -175,12 +174,12 @@ def load_between(before: Counters | None, now: Counters) -> Load:
 
 
 def _rate(before: int | None, now: int | None, passed: float) -> float:
-    """NaN after a restart, which begins to count again."""
+    """The rate, NaN after a restart, which resets the counter."""
     return math.nan if before is None or now is None or now < before else (now - before) / passed
 
 
 class _Series:
-    """Memory grows during the first day, and not after that."""
+    """The history of one container. Its memory grows during the first day only."""
 
     def __init__(self, now: Counters) -> None:
         self.last = now
@@ -190,7 +189,7 @@ class _Series:
 
     def add(self, now: Counters) -> None:
         slot = int(now.at // STEP_S)
-        for gap in range(max(self.slot + 1, slot - SLOTS + 1), slot):  # nothing was seen then
+        for gap in range(max(self.slot + 1, slot - SLOTS + 1), slot):  # no samples in these slots
             self._put(gap, Load(cpu=math.nan, memory=math.nan, rx=math.nan, tx=math.nan))
         self._put(slot, load_between(self.last, now))
         self.slot, self.last = slot, now
@@ -209,48 +208,48 @@ class _Series:
 
 
 class History:
-    """Of containers by their sections: those that were sampled in the last day, CONTAINERS_MAX at most."""
+    """History by section: containers that were sampled in the last day, at most CONTAINERS_MAX."""
 
     def __init__(self) -> None:
         self._series: dict[str, _Series] = {}
 
     def add(self, found: Mapping[str, Counters]) -> None:
-        """One sample of all that run."""
+        """Adds a sample of all running containers."""
         now = max((each.at for each in found.values()), default=0.0)
-        # What has not been seen for as long as is kept has nothing to show any more.
+        # drop a container that was not sampled for the whole period
         for section in [s for s, each in self._series.items() if now - each.last.at > STEP_S * SLOTS]:
             del self._series[section]
         for section, counters in found.items():
             if section in self._series:
                 self._series[section].add(counters)
-            # Bounded: each container takes its arrays at once.
+            # limited, because each container allocates its arrays at once
             elif len(self._series) < CONTAINERS_MAX:
                 self._series[section] = _Series(counters)
 
     def clear(self) -> None:
-        """Forgets all of it."""
+        """Forgets everything."""
         self._series.clear()
 
     def keep(self, sections: Iterable[str]) -> None:
-        """Forgets those of other sections."""
+        """Forgets all other sections."""
         wanted = frozenset(sections)
         self._series = {section: each for section, each in self._series.items() if section in wanted}
 
     def last(self) -> dict[str, Counters]:
-        """The newest sample of each that was there at the newest of all."""
+        """The newest sample of each container that was part of the last round of samples."""
         newest = max((each.last.at for each in self._series.values()), default=0.0)
         return {s: each.last for s, each in self._series.items() if newest - each.last.at < STEP_S}
 
     def show(self, section: str, *, hours: float, now: float, wall: float) -> dict[str, Any]:
-        """`start` (unix seconds), `step_s`, and a list for each of FIELDS, None where nothing is known. `now`: monotonic."""
-        # At least one step, so that a caller always gets the present.
+        """`start` (unix seconds), `step_s`, and a list for each of FIELDS, None where unknown. `now`: monotonic."""
+        # at least one step, so that a caller always gets the present value
         count = min(SLOTS, max(1, math.ceil(hours * 3600 / STEP_S)))
         end = int(now // STEP_S) + 1
         series = self._series.get(section)
         slots = range(end - count, end)
         return {
-            # Stamped with the wall clock only here: it may be set while the agent runs, and samples would seem to
-            # jump.
+            # converted to the wall clock only here: it may be set while the agent runs, and samples would seem to
+            # jump
             "start": round(wall - now + slots.start * STEP_S),
             "step_s": STEP_S,
             **{
@@ -261,7 +260,7 @@ class History:
 
 
 def load_metrics(found: Mapping[str, Counters], restarts: Mapping[str, int]) -> list[Metric]:
-    """A series for each container, by its section."""
+    """One series per container, labelled with its section."""
     rows: list[tuple[str, str, str, Callable[[Counters], float | None]]] = [
         ("cpu_seconds_total", "counter", "Processor time of a container.", lambda c: c.cpu_ns / 1e9),
         ("memory_bytes", "gauge", "Memory of a container, without droppable cache.", lambda c: c.memory),
@@ -284,7 +283,7 @@ def load_metrics(found: Mapping[str, Counters], restarts: Mapping[str, int]) -> 
     made.append(
         many("ucidockd_container_restarts_total", "counter", "Restarts of a container by the engine.", counts)
     )
-    # Left out rather than zero: the host's network has no counters of its own, and 0 would be a claim.
+    # no samples instead of zero: a container on the host network has no counters of its own
     return [metric for metric in made if metric.samples]
 
 

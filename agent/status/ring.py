@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What was said last, by number, for readers that lose their connection and come back: each resumes after the last number
-that it saw, or learns that something in between is gone.
+"""Numbered items for readers that lose their connection and come back: a reader resumes after the last number that it saw,
+or learns that items in between were dropped.
 
-The status board, jobs, consoles and the packets of a stream object keep theirs in a `Ring`. How much is kept its owner
-decides. A console's output is bounded twice: what its reader has not taken yet by `window`, then the console stops reading
-from the engine; and what it has taken by `keep`, for a reader that comes back.
+The status board, jobs, consoles and stream objects each use a `Ring`, and decide how much it keeps. A console's output is
+limited twice: `window` limits what its reader has not taken yet (then the console stops reading from the engine), and
+`keep` limits what was taken but is kept for a reader that comes back.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from operator import itemgetter
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-# of a console's output, in bytes
+# for a console's output, in bytes
 WINDOW = 64 * 1024
 KEEP = 256 * 1024
 PIECE = 32 * 1024
-_OVERHEAD = 200  # bytes that a piece costs beside its data
+_OVERHEAD = 200  # bytes that each piece takes in addition to its data
 
 
 class Ring(Generic[T]):
-    """Items with ascending numbers, that begin after `first`."""
+    """Items with ascending numbers, which begin after `first`."""
 
     def __init__(self, first: int = 0) -> None:
         self._items: deque[tuple[int, T]] = deque()
-        self.lost = first  # the newest number that is no longer here
+        self.lost = first  # the newest number that was dropped
         self.last = first
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, item: T, number: int | None = None) -> int:
-        """Its number: the next one, or a given one that is greater than all before."""
+        """Adds an item and returns its number: the next one, or a given one that is greater than all earlier numbers."""
         self.last = self.last + 1 if number is None else number
         self._items.append((self.last, item))
         return self.last
 
     def after(self, number: int) -> list[tuple[int, T]]:
-        """What is here of the items after that number."""
+        """The available items after that number."""
         return list(islice(self._items, bisect_right(self._items, number, key=itemgetter(0)), None))
 
     def next(self, number: int) -> T | None:
@@ -52,19 +52,19 @@ class Ring(Generic[T]):
         return self._items[at][1] if at < len(self._items) else None
 
     def forget(self) -> T:
-        """Lets the oldest go, and gives it. Raises IndexError when there is none."""
+        """Drops the oldest item and returns it. Raises IndexError if there is none."""
         self.lost, item = self._items.popleft()
         return item
 
     def keep(self, most: int) -> None:
-        """Forgets all but the newest `most`."""
+        """Drops all but the newest `most` items."""
         while len(self._items) > most:
             self.forget()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A piece of `stdout` or `stderr`; with a terminal there is `stdout` only."""
+    """A piece of `stdout` or `stderr`; with a terminal there is only `stdout`."""
 
     number: int
     stream: str
@@ -73,7 +73,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The last item. `code` None: not known. `reason` "": the process ended by itself."""
+    """The last item. `code` None: unknown. `reason` "": the process ended by itself."""
 
     number: int
     code: int | None
@@ -84,7 +84,7 @@ Item = Output | Ended
 
 
 class OutputBuffer:
-    """Items have consecutive numbers from 1. `window` and `keep` are bytes."""
+    """The output of a console. Items have consecutive numbers from 1. `window` and `keep` are bytes."""
 
     def __init__(self, *, window: int = WINDOW, keep: int = KEEP) -> None:
         self._window = window
@@ -96,7 +96,7 @@ class OutputBuffer:
 
     @property
     def first(self) -> int:
-        """The oldest number that is still here, or the next one when nothing is."""
+        """The oldest available number, or the next number if the buffer is empty."""
         return self._items.lost + 1
 
     @property
@@ -110,7 +110,7 @@ class OutputBuffer:
         return self._unread_cost < self._window
 
     def add(self, pieces: Iterable[tuple[str, bytes]]) -> None:
-        """Output as (stream, data); long data becomes several items."""
+        """Adds output as (stream, data); long data becomes several items."""
         for stream, data in pieces:
             for start in range(0, len(data), PIECE):
                 self._append(
@@ -118,7 +118,7 @@ class OutputBuffer:
                 )
 
     def end(self, code: int | None, reason: str = "") -> None:
-        """The last item."""
+        """Adds the last item."""
         self._append(Ended(number=self.last + 1, code=code, reason=reason))
 
     def next(self) -> Item | None:
@@ -126,7 +126,7 @@ class OutputBuffer:
         return self._items.next(self._taken)
 
     def take(self, item: Item) -> None:
-        """The reader has it. Forgets the oldest of what was taken beyond `keep`."""
+        """The reader has received the item. Drops the oldest taken items beyond `keep`."""
         self._taken = item.number
         self._unread_cost -= _cost(item)
         self._kept_cost += _cost(item)
@@ -134,7 +134,7 @@ class OutputBuffer:
             self._kept_cost -= _cost(self._items.forget())
 
     def rewind(self, after: int) -> bool:
-        """Lets the next reader begin after number `after`. False: some of that is gone, and it begins at `first`."""
+        """Makes the next reader begin after number `after`. False: some of that was dropped, so it begins at `first`."""
         self._taken = min(max(after, self.first - 1), self.last)
         self._unread_cost = sum(_cost(item) for _, item in self._items.after(self._taken))
         self._kept_cost = sum(_cost(item) for _, item in self._items.after(0)) - self._unread_cost
