@@ -238,7 +238,15 @@ def test_a_single_file_and_a_log_come_out_as_themselves(
     assert disposition == "attachment; filename=\"__x.tar\"; filename*=UTF-8''%C3%BC%20x.tar"
     controller.client.delete(f"/v1/transfers/{odd['id']}")
     log = begun(target="logs", tail="2")["transfer"]
-    assert (log["title"], log["total"]) == ("my box.log", None)
+    assert (log["title"], log["total"], log["target"]) == ("my box.log", None, "logs")
+    # what LuCI's bridge asks with for a reader: a log, and nothing else
+    reader = {"x-transfer-target": "logs"}
+    assert controller.client.get(f"/v1/transfers/{log['id']}", headers=reader).status_code == 200
+    other = begun(target="archive", path="/tmp")["transfer"]
+    for method, path in (("GET", ""), ("GET", "/0?length=all"), ("DELETE", "")):
+        answer = controller.client.request(method, f"/v1/transfers/{other['id']}{path}", headers=reader)
+        assert answer.status_code == 404, method
+    controller.client.delete(f"/v1/transfers/{other['id']}")
     lines = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all").text.splitlines()
     again = controller.client.get(f"/v1/transfers/{log['id']}/0?length=all")
     assert (again.status_code, "used already" in again.text) == (410, True)

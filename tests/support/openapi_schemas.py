@@ -531,6 +531,8 @@ SCHEMAS: dict[str, Any] = {
             ),
             transfer("down", "export", ["container"], container=TEXT),
             transfer("down", "archive", ["container", "path"], container=TEXT, path=TEXT),
+            transfer("down", "file", ["container", "path"], container=TEXT, path=TEXT),
+            transfer("down", "logs", [], container=TEXT, containers={"type": "array", "items": TEXT}),
             transfer("down", "volume", ["volume"], volume=TEXT, path=TEXT, stop=FLAG),
             transfer("down", "volume_file", ["volume", "path"], volume=TEXT, path=TEXT),
             transfer("down", "save", ["names"], names={"type": "array", "items": TEXT, "minItems": 1}),
@@ -541,6 +543,7 @@ SCHEMAS: dict[str, Any] = {
         "properties": {
             "id": TEXT,
             "direction": {"enum": ["up", "down"]},
+            "target": {**TEXT, "description": "What it is of, as in the request"},
             "title": TEXT,
             "state": {"enum": ["open", "ending", "done", "failed"]},
             "offset": {

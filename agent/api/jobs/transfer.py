@@ -43,6 +43,7 @@ class Transfer(ABC):
     def __init__(self, title: str) -> None:
         self.id = secrets.token_hex(16)
         self.title = title
+        self.target = ""  # what it is of: readers may have logs
         self.state = State.OPEN
         self.error: Exception | None = None
         self.parts = 0  # the number of requests being served now
@@ -81,6 +82,7 @@ class Transfer(ABC):
         return {
             "id": self.id,
             "direction": self.direction,
+            "target": self.target,
             "title": self.title,
             "state": self.state,
             "offset": self.offset,

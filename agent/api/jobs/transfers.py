@@ -110,10 +110,10 @@ class Transfers:
             raise download.error
         return download
 
-    def get(self, number: str) -> Transfer:
-        """Raises RequestError 404."""
+    def get(self, number: str, *, target: str | None = None) -> Transfer:
+        """`target`: the only one that is wanted. Raises RequestError 404."""
         found = self._all.get(number)
-        if found is None:
+        if found is None or target not in (None, found.target):
             raise RequestError("no such transfer, or its client did not come back in time", status=404)
         return found
 

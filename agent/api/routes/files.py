@@ -214,6 +214,7 @@ class TransferRoutes:
             made = self._upload(target, body) if direction == "up" else await self._download(target, body)
         if made is None:
             raise RequestError(f"target: expected {_TARGETS[direction]}")
+        made.target = target
         return _answer(made, status=201)
 
     async def list_all(self, request: Request) -> Response:
@@ -355,7 +356,10 @@ class TransferRoutes:
         return await self._transfers.download(title, opening, wait_s=_WAIT_S)
 
     def _found(self, request: Request) -> Transfer:
-        return self._transfers.get(str(request.path_params["id"]))
+        """With `X-Transfer-Target`, from LuCI's bridge for readers, only one of that target."""
+        return self._transfers.get(
+            str(request.path_params["id"]), target=request.headers.get("x-transfer-target")
+        )
 
 
 def _not_allowed(message: str, allowed: str) -> RequestError:

@@ -55,6 +55,9 @@ const TRANSFERS = {
 	'down volume_file': [ 'docker.container', 'get_archive' ]
 };
 
+// what readers may download
+const READABLE = 'logs';
+
 function refuse(status, message) {
 	http.status(status, message);
 	http.header('Content-Type', 'application/json');
@@ -64,12 +67,16 @@ function refuse(status, message) {
 	return false;
 }
 
-function may(object, method) {
+function is_allowed(object, method) {
 	let answer = connect()?.call('session', 'access', {
 		ubus_rpc_session: ctx.authsession, scope: 'ubus', object, function: method
 	});
 
-	return answer?.access === true || refuse(403, `the session may not ${object} ${method}`);
+	return answer?.access === true;
+}
+
+function may(object, method) {
+	return is_allowed(object, method) || refuse(403, `the session may not ${object} ${method}`);
 }
 
 function has_token() {
@@ -211,8 +218,8 @@ function send_body(method, path, headers) {
 }
 
 // what the browser sends as JSON, small
-function send_json(method, path, text) {
-	let sock = open_request(method, path, { 'Content-Type': 'application/json', 'Content-Length': length(text) });
+function send_json(method, path, text, headers) {
+	let sock = open_request(method, path, { ...headers, 'Content-Type': 'application/json', 'Content-Length': length(text) });
 
 	return sock && send_all(sock, text) && forward(sock);
 }
@@ -232,7 +239,7 @@ function create() {
 	if (!right)
 		return refuse(400, 'direction and target: expected up load|build|archive|volume, or down save|export|archive|file|logs|volume|volume_file');
 
-	return may(right[0], right[1]) && may('ucidockd', 'job_start') && send_json('POST', '/v1/transfers', text);
+	return may(right[0], right[1]) && (spec.target == READABLE || may('ucidockd', 'job_start')) && send_json('POST', '/v1/transfers', text, {});
 }
 
 function transfer(...words) {
@@ -251,16 +258,19 @@ function transfer(...words) {
 	if (!length(words))
 		return method == 'POST' ? create() : refuse(405, 'expected POST');
 
-	if (!may('ucidockd', 'job_start'))
+	// who may begin no other transfer has those of logs only: the agent knows which they are
+	let limit = is_allowed('ucidockd', 'job_start') ? {} : { 'X-Transfer-Target': READABLE };
+
+	if (length(limit) && !may('docker.container', 'logs'))
 		return false;
 
 	if (method == 'PUT')
-		return send_body('PUT', path, {});
+		return send_body('PUT', path, limit);
 
 	if (method == 'POST')
-		return send_json('POST', path, http.content() ?? '');
+		return send_json('POST', path, http.content() ?? '', limit);
 
-	let sock = open_request(method, path + query(), {});
+	let sock = open_request(method, path + query(), limit);
 
 	return sock && forward(sock);
 }

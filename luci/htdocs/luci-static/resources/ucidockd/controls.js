@@ -183,6 +183,7 @@ class Line {
 			}) ?? null;
 		}
 
+		input.setAttribute('aria-label', title); // only the first row shows its titles
 		this.inputs.set(column, input);
 
 		const width = rows.isFlag(column) ? 'ucid-tick' : [ 'host', 'inner', 'protocol', 'rights', 'soft', 'hard', 'more' ].includes(column) ? 'ucid-short' : '';

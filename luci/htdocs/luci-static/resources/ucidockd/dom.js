@@ -62,7 +62,7 @@ function groupOf(titles, content) {
 }
 
 function headOf(titles) {
-	return el('tr', { 'class': 'tr table-titles' }, titles.map(title => el('th', { 'class': 'th', 'scope': 'col' }, title)));
+	return el('tr', { 'class': 'tr table-titles' }, titles.map(title => title === '' ? el('td', { 'class': 'th' }) : el('th', { 'class': 'th', 'scope': 'col' }, title)));
 }
 
 function placeholder(titles, none) {

@@ -26,15 +26,15 @@ function onDemand(...content) {
 }
 
 const LogView = baseclass.extend({
-	// `container`: an id or a name, or several as [{id, name}, ...]. `download(options)` saves the whole log of the first one
-	// as a file: without it there is no button for that.
+	// `container`: an id or a name, or several as [{id, name}, ...]. `download(options)` saves
+	// their whole log as a file, merged by time.
 	__init__(container, download) {
 		const all = Array.isArray(container) ? container : [ { id: container, name: container } ];
 
 		this.sources = all.map(({ id, name }, index) => ({ id, name, colour: COLOURS[index % COLOURS.length], buffer: logbuffer.make(LIMIT) }));
 		this.download = download;
 		this.cleared = '';
-		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'tabindex': 0, 'aria-label': _('Log'), 'data-empty': _('Loading…') });
+		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'role': 'region', 'tabindex': 0, 'aria-label': _('Log'), 'data-empty': _('Loading…') });
 		this.state = D.spoken('small', {});
 		this.term = D.search(_('Search'), () => this.draw());
 		this.term.addEventListener('change', () => this.whole.checked && this.again());
@@ -52,7 +52,7 @@ const LogView = baseclass.extend({
 	// `more`: what else is beside its buttons
 	render(more) {
 		return D.el('div', {},
-			D.bar(this.term, this.follow, this.download && D.button('neutral', _('Download'), () => this.download(this.saved())),
+			D.bar(this.term, this.follow, D.always('neutral', _('Download'), () => this.download(this.saved())),
 				onDemand(D.labelled(_('Search the whole log'), this.whole), this.since, this.range, this.tail, D.labelled(_('Time'), this.stamps), D.labelled(_('Wrap lines'), this.wrap),
 					D.el('button', { 'class': 'btn cbi-button', 'click': () => this.clear() }, _('Clear view')), more)),
 			this.lines, this.state);
@@ -107,7 +107,7 @@ const LogView = baseclass.extend({
 
 	// several are saved as one file, merged by time
 	saved() {
-		return { ...this.asked(), ...(this.sources.length > 1 && { containers: this.sources.map(source => source.id) }) };
+		return { ...this.asked(), ...(this.sources.length > 1 && { containers: this.sources.map(source => source.name) }) };
 	},
 
 	// after a break it goes on at the last line's own time: no other clock can be trusted

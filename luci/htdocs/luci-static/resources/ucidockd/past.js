@@ -41,7 +41,7 @@ async function earlier(section, done) {
 		return '';
 
 	return [
-		D.el('h4', {}, _('Earlier settings')),
+		D.el('h3', {}, _('Earlier settings')),
 		D.table([ _('Applied'), _('Changed options'), '' ], versions.map(one => [
 			format.time(one.at), one.changed.join(', ') || '-',
 			one.is_now ? D.badge('ok', _('now')) : !one.diff.length ? _('the same as now') : D.bar(
@@ -65,12 +65,12 @@ return baseclass.extend({
 
 		return [
 			described ? updates.backButton(owner, described.image, done) : '',
-			next.length ? [ D.el('h4', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, row.op) : row.op, D.coded(row.cause) ])) ] : '',
-			D.el('h4', {}, _('Differences between your settings and what runs')),
+			next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, row.op) : row.op, D.coded(row.cause) ])) ] : '',
+			D.el('h3', {}, _('Differences between your settings and what runs')),
 			D.table([ _('Option'), _('Your settings'), _('Last applied'), _('Running now') ], (diff?.fields ?? []).map(field => [ field.field, text(field.desired), text(field.applied), text(field.observed) ]),
 				diff ? _('None: it runs as you set it.') : _('Not known: the agent or Docker does not answer.')),
 			versions,
-			D.el('h4', {}, _('Last operations')),
+			D.el('h3', {}, _('Last operations')),
 			D.table([ _('Time'), _('What'), _('Why'), _('Result') ], owner.operations.slice().reverse().map(note => this.row(note)), _('Nothing was done since the agent started.'))
 		];
 	}

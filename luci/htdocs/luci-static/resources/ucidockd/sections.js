@@ -17,7 +17,7 @@ class Sections {
 		this.more = more ?? (() => ({}));
 		this.buttons = buttons ?? (() => '');
 		this.place = D.el('div', {}, uci.sections(config, type).map(one => this.one(one['.name'], false)));
-		this.node = D.el('div', { 'class': 'ucid-form' }, title ? D.el('h4', {}, title) : '', words ? D.el('p', {}, words) : '', this.place, D.el('p', {}, this.adding(label)));
+		this.node = D.el('div', { 'class': 'ucid-form' }, title ? D.el('h3', {}, title) : '', words ? D.el('p', {}, words) : '', this.place, D.el('p', {}, this.adding(label)));
 	}
 
 	one(id, isNew) {

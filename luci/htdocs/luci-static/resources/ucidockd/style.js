@@ -15,6 +15,7 @@ const STYLE = [
 	'.ucidockd-problem { border-left: 4px solid #1a66b3; padding: .3em .8em; margin: .8em 0 }', '.ucidockd-error { border-color: #b03a37 }', '.ucidockd-warning { border-color: #f0b429 }',
 	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; display: flex; flex-direction: column-reverse }', // its end is what is seen
 	'.ucidockd-meters { display: grid; grid-template-columns: repeat(auto-fit, minmax(15em, 1fr)); gap: .2em 1.5em }',
+	'.ucidockd-text a { text-decoration: underline }', // beside words, where colour alone does not tell
 	'.ucidockd-any { overflow-wrap: anywhere }', '#view small:not(.ucidockd-wrong, [class*=ucidockd-c]), .modal small { color: inherit }', '.ucidockd-quiet { opacity: .8 }',
 	'.ucidockd-wrong, .ucidockd-c4 { color: #b02a2a }', '.ucidockd-c0 { color: #1a66b3 }', '.ucidockd-c1 { color: #8a5200 }', '.ucidockd-c2 { color: #1f7042 }', '.ucidockd-c3 { color: #8e3b90 }',
 	'[data-darkmode=true] .ucidockd-wrong, [data-darkmode=true] .ucidockd-c4 { color: #ff8a7a }', '[data-darkmode=true] .ucidockd-c0 { color: #6db3f2 }', '[data-darkmode=true] .ucidockd-c1 { color: #f0a868 }', '[data-darkmode=true] .ucidockd-c2 { color: #6fcf97 }', '[data-darkmode=true] .ucidockd-c3 { color: #dca6dd }',
@@ -23,6 +24,7 @@ const STYLE = [
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }', '.ucidockd-log:empty::before { content: attr(data-empty); opacity: .8 }',
 	'.ucidockd-rest { display: contents }', 'button.ucidockd-narrow { display: none }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
+	'.ucidockd-state { min-width: 12em }', // beside a long name or image
 	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-list .td.ucidockd-tick { flex: 0 0 2em } .ucidockd-tick + .td { flex: 1 1 calc(100% - 2em) } .ucidockd-list .td:has(> .ucidockd-actions), .ucidockd-list .td:has(> .ucidockd-state) { flex-basis: 100% } .ucidockd-tick + .td::before, .td:has(> .ucidockd-state)::before { display: none }' +
 		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } button.ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
 ].join('\n');

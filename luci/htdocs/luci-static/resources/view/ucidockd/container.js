@@ -97,7 +97,7 @@ return view.extend({
 		const progress = files.progress(), place = D.el('div', {});
 
 		this.log?.stop();
-		this.log = logview.make(sources, L.hasViewPermission() ? options => files.download({ target: 'logs', container: sources[0].id, name: this.row.name, ...options }, progress) : null);
+		this.log = logview.make(sources, options => files.download({ target: 'logs', container: sources[0].id, name: this.row.name, ...options }, progress));
 		this.log.start();
 
 		return D.fill(place, progress.node, this.log.render(add));
@@ -112,7 +112,7 @@ return view.extend({
 
 		const { owner } = this.row;
 
-		return D.el('div', {}, this.graph.render(), owner && [ D.el('h4', {}, _('The last 24 hours')), fetched(() => graph.day(owner.section)) ], D.el('h4', {}, _('Processes')), fetched(async () => {
+		return D.el('div', {}, this.graph.render(), owner && [ D.el('h3', {}, _('The last 24 hours')), fetched(() => graph.day(owner.section)) ], D.el('h3', {}, _('Processes')), fetched(async () => {
 			const given = flags.value.trim(), { Titles: titles, Processes: found } = await calls.container.top(this.found.Id, given ? { ps_args: given } : undefined);
 
 			return D.table(titles, found ?? []);
@@ -136,8 +136,8 @@ return view.extend({
 
 		return D.el('div', {},
 			D.el('p', {}, _('This container is not managed. Changes made here are lost when it is created again; adopt it to keep its settings in the router\'s configuration.')),
-			D.el('h4', {}, _('Networks')), fetched(again => networksof.render(id, owner, again)),
-			D.el('h4', {}, _('Limits')), fetched(async () => (await L.require('ucidockd.resources')).render(id, owner)));
+			D.el('h3', {}, _('Networks')), fetched(again => networksof.render(id, owner, again)),
+			D.el('h3', {}, _('Limits')), fetched(async () => (await L.require('ucidockd.resources')).render(id, owner)));
 	},
 
 	tabs() {

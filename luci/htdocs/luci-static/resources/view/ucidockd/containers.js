@@ -42,7 +42,7 @@ return view.extend({
 
 		return [
 			L.hasViewPermission() ? this.tick(row) : '',
-			[ D.el('strong', {}, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image), updates.isNewer(row.owner) && [ ' ', D.badge('waiting', _('update')) ] ],
+			[ D.el('strong', { 'class': 'ucidockd-any' }, D.page([ 'container', row.path ], row.name)), D.el('br', {}), D.el('small', { 'class': 'ucidockd-any' }, row.image), updates.isNewer(row.owner) && [ ' ', D.badge('waiting', _('update')) ] ],
 			D.el('div', { 'class': 'ucidockd-state' }, D.badge(row.state.level, row.state.words), row.owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('not managed')) ], row.state.note && D.el('div', {}, D.el('small', { 'class': 'ucidockd-any' }, D.coded(row.state.note)))),
 			row.container?.State === 'running' ? this.loads.cell(row.container.Id) : '',
 			[ ports.webui(row), row.ports.map(ports.node) ],

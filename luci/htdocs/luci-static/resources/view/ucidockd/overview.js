@@ -109,7 +109,7 @@ return view.extend({
 	// those that no section declares, with the way to change that
 	drawOthers(others) {
 		this.show('others', others.map(row => row.key), () => others.length && L.hasViewPermission() ? D.bar(_('Not managed:'), others.slice(0, OTHERS).map(row => [
-			D.page([ 'container', row.path ], row.name), D.button('positive', _('Adopt'), () => adopt.show(row.container.Id, row.name, () => this.refresh()))
+			D.el('span', { 'class': 'ucidockd-any' }, D.page([ 'container', row.path ], row.name)), D.button('positive', _('Adopt'), () => adopt.show(row.container.Id, row.name, () => this.refresh()))
 		]), others.length > OTHERS ? D.page('containers', _('and %d more').format(others.length - OTHERS)) : '') : '');
 	},
 
@@ -135,7 +135,7 @@ return view.extend({
 		const text = (used, all) => _('%s of %s used').format(format.bytes(used), format.bytes(all));
 
 		D.fill(this.meters,
-			system.load && D.meter(_('CPU load'), load, cpus, _('%s of %d CPUs busy').format(load.toFixed(1), cpus)),
+			system.load && D.meter(_('CPU load'), load, cpus, _('%s (%d CPUs)').format(load.toFixed(1), cpus)),
 			total && D.meter(_('Memory'), total - (available ?? free), total, text(total - (available ?? free), total)),
 			disk && D.meter(_('Disk of %s').format(root), disk.size - disk.avail, disk.size, text(disk.size - disk.avail, disk.size)));
 	},

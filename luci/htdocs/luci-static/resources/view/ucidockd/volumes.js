@@ -149,7 +149,7 @@ return view.extend({
 		return [
 			[ D.el('strong', { 'class': 'ucidockd-any', 'title': volume.Name }, isAnonymous ? nameOf(volume) + '…' : volume.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, isAnonymous ? _('no name') : _('not managed')) ],
 				told && told.level !== 'ok' && D.verdict(told) ],
-			users.length ? users.map(({ row, path }) => D.el('div', {}, D.page([ 'container', row.path ], row.name), ' ', D.el('small', { 'class': 'ucidockd-quiet ucidockd-any' }, path))) : '-',
+			users.length ? users.map(({ row, path }) => D.el('div', { 'class': 'ucidockd-text' }, D.page([ 'container', row.path ], row.name), ' ', D.el('small', { 'class': 'ucidockd-quiet ucidockd-any' }, path))) : '-',
 			size === undefined ? '' : format.bytes(size), D.el('small', { 'class': 'ucidockd-any' }, volume.Mountpoint),
 			D.el('div', { 'class': 'ucidockd-actions' },
 				D.button('neutral', _('Download'), () => this.download(volume)), ' ',
