@@ -196,6 +196,12 @@ class StatusWriter:
             said = self.board.reason(running.key, ConditionType.DEGRADED)
             if (said in _ENDING and said != running.reason) or (said, running.reason) == ("Drift", "Absent"):
                 self.board.clear(running.key, ConditionType.DEGRADED)
+        for finding in plan.findings:
+            waits = finding.type == ConditionType.WAITING and finding.status
+            # What failed before is not tried meanwhile, so it is not what keeps the section from being followed.
+            if waits and self.board.reason(finding.key, ConditionType.SYNCED) in {"BackOff", "Failed"}:
+                self.board.clear(finding.key, ConditionType.SYNCED)
+                self.kept(finding.key)
 
     def outcome(self, outcome: Outcome) -> None:
         """Shows the result of one operation."""

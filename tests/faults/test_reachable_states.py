@@ -331,6 +331,19 @@ def test_the_old_one_is_looked_after_while_its_change_is_not_made(box: Box, chan
     assert box.get("web").id == before
 
 
+def test_what_failed_before_is_not_said_of_what_waits(box: Box, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    waits = PLAIN + f"\tlist wait_for 'file:{there}'\n"
+    box.apply(waits.replace("'IMAGE'", "'not-there:1'\n\toption pull 'never'"))
+    assert conditions(box)["Degraded"] == (True, "Failed")
+    there.unlink()
+    box.later(600)
+    box.apply()
+    assert conditions(box)["Waiting"] == (True, "Waiting")
+    assert {"Failed", "BackOff"}.isdisjoint(reason for _, reason in conditions(box).values())
+
+
 def test_it_stops_when_that_goes_away_which_it_was_applied_with(box: Box, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.touch()
