@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from agent.apply.ports import Engine, Records, only
 from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
+from agent.model.quantities import clock_is_set
 from agent.model.resources import Container
 from agent.plan.records import is_job, moment, unwitnessed, was_stopped
 
@@ -170,9 +172,14 @@ class Ages:
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, float]] = {}  # id -> state, wall clock in seconds
 
-    def dated(self, containers: Iterable[ObservedContainer], *, now: float) -> tuple[ObservedContainer, ...]:
-        """The containers with `since`. `now`: wall clock, seconds."""
-        found = tuple(replace(c, since=self._since(c, now)) for c in containers)
+    def dated(
+        self, containers: Iterable[ObservedContainer], *, now: float, booted: float = -math.inf
+    ) -> tuple[ObservedContainer, ...]:
+        """The containers with `since`. `now`: wall clock, seconds; `booted`: when the machine started, by the same clock."""
+        # A router without a battery-backed clock starts containers before its clock is set: "Up 56 years".
+        found = tuple(
+            replace(c, since=_in_this_life(c, self._since(c, now), now, booted)) for c in containers
+        )
         self._known = {c.id: (c.state, c.since) for c in found if c.since is not None}
         return found
 
@@ -185,6 +192,14 @@ class Ages:
         if state == seen.state and (age is None or age[0] - _SLACK_S <= now - since <= age[1] + _SLACK_S):
             return since
         return None if age is None else now - (age[0] + age[1]) / 2
+
+
+def _in_this_life(seen: ObservedContainer, since: float | None, now: float, booted: float) -> float | None:
+    if since is None or since >= booted:
+        return since
+    if seen.state in {"running", "restarting", "paused"}:  # nothing runs longer than the machine
+        return booted
+    return since if clock_is_set(since) or not clock_is_set(now) else None
 
 
 def _told(seen: ObservedContainer) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_CLOCK_STEP_S = 30.0  # less is drift, or NTP at work
 _MENDING = "mend "  # prefix of a key, for the back-off of recovering what a crash or a failed rollback left
 _NEW_OPERATIONS = (
     *(ops.CreateContainer, ops.AdoptContainer, ops.CreateNetwork, ops.AdoptNetwork),
@@ -131,6 +133,7 @@ class Reconciler:
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
     _ages: Ages = field(default_factory=Ages)
+    _booted: float = field(init=False)  # when the machine started, by the wall clock
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that triggers named
     _paused: str = ""  # why no container may run for now
@@ -146,6 +149,7 @@ class Reconciler:
     _sharing: Sharing = field(init=False)
 
     def __post_init__(self) -> None:
+        self._booted = round(self.wall() - self.monotonic())
         # the clocks are looked up at each call, because tests replace them
         self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
         self._status = StatusWriter(board=self.board, records=self.records)
@@ -292,7 +296,12 @@ class Reconciler:
         if deep is None:
             images.look(desired, records)
         observed = replace(
-            snapshot.observed, containers=self._ages.dated(snapshot.observed.containers, now=self.wall())
+            snapshot.observed,
+            containers=self._ages.dated(
+                snapshot.observed.containers,
+                now=self.wall(),
+                booted=self._booted if self.engine_is_here else -math.inf,
+            ),
         )
         # after the containers, because only a stopped container has an end to look up
         ends = self._look_at_ends(desired, records, observed, stale=deep or frozenset())
@@ -393,6 +402,7 @@ class Reconciler:
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError if the engine could not be observed."""
         desired = self.desired
+        self._follow_clock()
         # keep the ids until a pass can act on them: this pass may end early because dockerd is down
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
@@ -426,6 +436,13 @@ class Reconciler:
             self._status.nothing_to_do(None if unreached else desired.generation)
             return plan, None
         return plan, self.under_way.begin(plan, desired, api)
+
+    def _follow_clock(self) -> None:
+        """What began before NTP set the clock did not begin weeks, or 56 years, ago."""
+        booted = round(self.wall() - self.monotonic())  # on Linux the monotonic clock begins with the machine
+        if abs(booted - self._booted) >= _CLOCK_STEP_S:
+            self.board.clock_stepped(booted - self._booted)
+            self._booted = booted
 
     def _router_and_dockerd(self, desired: Desired) -> bool:
         """Brings the router and dockerd to their settings; returns whether the engine may be worked on now."""

@@ -202,6 +202,8 @@ class StatusWriter:
             if waits and self.board.reason(finding.key, ConditionType.SYNCED) in {"BackOff", "Failed"}:
                 self.board.clear(finding.key, ConditionType.SYNCED)
                 self.kept(finding.key)
+            elif finding.reason == "Conflict":
+                self.kept(finding.key)
 
     def outcome(self, outcome: Outcome) -> None:
         """Shows the result of one operation."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agent.errors import Reason
@@ -292,6 +292,17 @@ class StatusBoard:
             # limited: a container that fails every minute must not fill a router's memory
             resource.operations = (*resource.operations, shown)[-NOTES:]
             self._changed(key)
+
+    def clock_stepped(self, seconds: float) -> None:
+        """The clock was set forward by `seconds`, or back: what is on the board is as old as it was."""
+        with self._lock:
+            for key, resource in self._resources.items():
+                for kind, condition in resource.conditions.items():
+                    resource.conditions[kind] = replace(condition, since=condition.since + seconds)
+                resource.operations = tuple(
+                    replace(note, at=note.at + seconds) for note in resource.operations
+                )
+                self._changed(key)
 
     def set_agent(self, **facts: Any) -> None:
         """Sets facts about the agent; None keeps a fact unchanged."""

@@ -90,3 +90,20 @@ def test_an_inspect_of_another_state_than_the_lists_is_not_believed() -> None:
         id="1", name="web", image="a", image_id="b", state="exited", status_text="Created", inspect=inspect
     )
     assert Ages().dated([ended], now=NOW)[0].since is None
+
+
+@pytest.mark.parametrize("words", ["Up 56 years", "Up 3 weeks", "Up 2 weeks (Paused)"])
+def test_nothing_runs_longer_than_the_machine(words: str) -> None:
+    """A router without a battery-backed clock starts its containers with a date of the past; then NTP sets it."""
+    state = "paused" if "Paused" in words else "running"
+    told = seen(words, state, StartedAt="1970-01-01T00:00:21Z")
+    for container in (seen(words, state), told):
+        assert Ages().dated([container], now=NOW, booted=NOW - 90)[0].since == NOW - 90
+
+
+def test_an_end_of_1970_is_of_an_unknown_time() -> None:
+    set_by_ntp = 1_800_000_000.0
+    ended = seen("Exited (0) 57 years ago", "exited", FinishedAt="1970-01-01T00:00:21Z")
+    assert Ages().dated([ended], now=set_by_ntp, booted=set_by_ntp - 90)[0].since is None
+    ended = seen("Exited (0) 5 weeks ago", "exited", FinishedAt="2026-12-01T00:00:00Z")
+    assert Ages().dated([ended], now=set_by_ntp, booted=set_by_ntp - 90)[0].since == 1_796_083_200.0

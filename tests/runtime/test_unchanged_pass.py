@@ -64,9 +64,10 @@ def test_a_container_that_grew_older_is_not_planned_for(
     settled: Settled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, version = settled.said(), settled.reconciler.board.version
-    began = settled.reconciler.wall()
+    began, up = settled.reconciler.wall(), settled.reconciler.monotonic()
     for age, words in ((45, "Up 45 seconds"), (200, "Up 3 minutes"), (8 * 604_800, "Up 8 weeks")):
         settled.reconciler.wall = lambda age=age: began + age  # type: ignore[misc]
+        settled.reconciler.monotonic = lambda age=age: up + age  # type: ignore[misc]
         settled.seen = tuple(replace(c, status_text=words) for c in settled.seen)
         settled.show(monkeypatch)
         assert str(settled.reconciler.run_pass(deep=frozenset())[0]) == "nothing to do"

@@ -221,3 +221,20 @@ def test_a_change_at_the_gate_is_followed_without_waiting_for_its_end(world: Wor
     world.rest(15)
     assert web(world).config["Cmd"][1] == "3000000"
     assert len(world.engine.containers) == 1
+
+
+def test_a_clock_that_is_set_makes_nothing_older(world: World) -> None:
+    """NTP, a minute after the boot of a router without a battery-backed clock."""
+    assert world.agent is not None
+    board = world.agent.reconciler.board
+    world.set_clock(-3 * DAY_S)
+    declare(world, WEB.replace("64m", "128m").replace("app:1", "missing:1"))
+    world.rest(60)
+    world.set_clock(0)
+    world.rest(120)
+    resource = board.resource("container:web")
+    assert resource is not None
+    now = world.time.wall()
+    times = {c["type"]: now - c["since"] for c in resource["conditions"]}
+    times |= {note["op"]: now - note["at"] for note in resource["operations"]}
+    assert all(-1 <= age < 1200 for age in times.values()), times
