@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What tests, the demo and the benchmarks share."""
+"""Helpers that tests, the demo and the benchmarks share."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The agent as a process of its own, on a box's directories."""
+"""The agent as a separate process, on the directories of a box."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class Agent:
-    """`ucidockd run`; `module` may be another program that ends up in it."""
+    """`ucidockd run`; `module` may be another program that runs the agent."""
 
     def __init__(
         self, box: Box, *, module: str = "agent", prefix: tuple[str, ...] = (), ubus: Path | None = None
     ) -> None:
         self.box = box
-        # not the ubus of the machine that the tests run on
+        # not the ubus of the machine that runs the tests
         self.ubus = ubus or box.config.parent / "no-ubus" / "ubus.sock"
         self.module, self.prefix = module, prefix
         options = box.options
@@ -40,13 +40,13 @@ class Agent:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
-        """Returns once the control socket is there."""
+        """Starts the agent and returns once its control socket exists."""
         self.spawn(**environment)
         wait_for(lambda: Path(str(self.box.options.socket)).exists(), 60)
 
     def spawn(self, **environment: str) -> None:
-        """Begins to start."""
-        Path(str(self.box.options.socket)).unlink(missing_ok=True)  # of one that was killed
+        """Begins to start the agent."""
+        Path(str(self.box.options.socket)).unlink(missing_ok=True)  # left by an agent that was killed
         bus = f"--ubus-socket={self.ubus}"
         command = [*self.prefix, sys.executable, "-m", self.module, "run", *self.words, bus]
         env = {**os.environ, **environment}
@@ -54,7 +54,7 @@ class Agent:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT)
 
     def wait_killed(self, limit_s: float = 60) -> None:
-        """Until it was killed."""
+        """Waits until the agent was killed."""
         assert self.process is not None
         assert self.process.wait(limit_s) == -signal.SIGKILL, self.log.read_text()
 
@@ -62,28 +62,28 @@ class Agent:
         """Runs `ucidockd WORDS` on the same directories."""
         inside: tuple[str, ...] = ()
         if self.prefix and self.process is not None:
-            # the agent turns away who is not in its user namespace
+            # the agent refuses clients from another user namespace
             inside = ("nsenter", "--user", f"--target={self.process.pid}")
         command = [*inside, sys.executable, "-m", "agent", *self.words_of(words), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
     def spawned(self, *words: str) -> subprocess.Popen[bytes]:
-        """Begins `ucidockd WORDS` on the same directories."""
+        """Starts `ucidockd WORDS` on the same directories."""
         command = [sys.executable, "-m", "agent", *self.words_of(words), *words]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
 
     def words_of(self, words: Sequence[str]) -> list[str]:
-        """The options that say where everything is, as far as this command takes them; they stand before it."""
+        """The options with all locations, as far as this command accepts them; they come before the command."""
         command = next(c for c in COMMANDS if c.name.split() == list(words[: len(c.name.split())]))
         return [word for word in self.words if word.removeprefix("--").partition("=")[0] in command.common]
 
     def status(self) -> dict[str, Any]:
-        """What `ucidockd status --json` prints; empty while the agent does not answer."""
+        """The output of `ucidockd status --json`; empty while the agent does not answer."""
         done = self.command("status", "--json")
         return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
 
     def commit(self, text: str) -> None:
-        """Replaces the file as `uci commit` does."""
+        """Replaces the file, like `uci commit`."""
         temporary = self.box.config / ".containers.uci-x"
         temporary.write_text(text.replace("IMAGE", "busybox:test"))
         temporary.replace(self.box.config / "containers")
@@ -100,13 +100,13 @@ class Agent:
         return self.process.wait(20)
 
     def close(self) -> None:
-        """Ends it if it still runs."""
+        """Ends the agent if it is still running."""
         if self.process is not None and self.process.poll() is None:
             self.end(signal.SIGKILL)
 
 
 def wait_for(check: Callable[[], Any], limit_s: float = 30) -> None:
-    """Polls until it is true; fails after the limit."""
+    """Polls until `check` is true; fails after the limit."""
     deadline = time.monotonic() + limit_s
     while not check():
         assert time.monotonic() < deadline, "not seen in time"
@@ -114,5 +114,5 @@ def wait_for(check: Callable[[], Any], limit_s: float = 30) -> None:
 
 
 def running(box: Box, name: str) -> bool:
-    """Whether a container of that name runs."""
+    """Whether a container of that name is running."""
     return any(c["State"] == "running" and f"/{name}" in c["Names"] for c in box.client.api.containers())

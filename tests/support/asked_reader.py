@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A section reader that remembers which options it was asked for."""
+"""A section reader that remembers which options were read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agent.uci.syntax import Section
 
 
 class AskedReader(SectionReader):
-    """`used`: the names."""
+    """`used`: names of the options that were read."""
 
     def __init__(self, section: Section, *, package: str, file: str = "") -> None:
         self.used: set[str] = set()

@@ -20,7 +20,7 @@ from tests.support.dockerd import BUSYBOX, PrivateDockerd
 
 @dataclass
 class Box:
-    """Passes are run by hand: no loop, no timers."""
+    """The test runs each pass itself: there is no loop and no timers."""
 
     config: Path
     options: RuntimeOptions
@@ -44,35 +44,35 @@ class Box:
         (self.config / "containers").write_text(text.replace("IMAGE", BUSYBOX))
 
     def apply(self, text: str | None = None) -> tuple[Plan, tuple[Outcome, ...]]:
-        """One full pass, on new text where given."""
+        """Runs one full pass, on `text` if given."""
         if text is not None:
             self.write(text)
         self.reconciler.read_config()
         return self.reconciler.run_pass(deep=None)
 
     def errors(self, text: str) -> list[str]:
-        """What failed in a pass on `text`."""
+        """The errors of a pass on `text`."""
         return [str(outcome.error) for outcome in self.apply(text)[1] if outcome.error]
 
     def later(self, seconds: float) -> None:
-        """Lets time pass, by both clocks of the agent."""
+        """Advances both clocks of the agent."""
         wall, monotonic = self.reconciler.wall, self.reconciler.monotonic
         self.reconciler.wall = lambda: wall() + seconds
         self.reconciler.monotonic = lambda: monotonic() + seconds
 
     def restart_agent(self) -> None:
-        """As after a kill: memory is lost, files are not."""
+        """Simulates a kill: memory is lost, files stay."""
         self.reconciler = make_reconciler(self.options, AgentSettings())
 
     def get(self, name: str) -> Container:
         return self.client.containers.get(name)
 
     def names(self) -> list[str]:
-        # of one call: the client's own list inspects each, and fails over one that goes in between
+        # a single call: the client's own list inspects each container, and fails if one is removed meanwhile
         return sorted(item["Names"][0][1:] for item in self.client.api.containers(all=True))
 
     def clean(self) -> None:
-        """Empties the engine."""
+        """Removes everything from the engine."""
         for container in self.client.containers.list(all=True):
             container.remove(force=True, v=True)
         for network in self.client.networks.list(filters={"type": "custom"}):

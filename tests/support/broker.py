@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real MQTT broker (Debian's mosquitto, unpacked where it is not installed) on a loopback port, and what it was sent."""
+"""A real MQTT broker (Debian's mosquitto, unpacked if it is not installed) on a loopback port, and the messages that it
+received."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ USER, PASSWORD = "router", "S3CRET-broker"
 
 
 def program() -> tuple[str, dict[str, str]]:
-    """The path, and the environment that it needs. Raises CannotFetchError."""
+    """The path of the program, and the environment that it needs. Raises CannotFetchError."""
     installed = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
     if installed:
         return installed, {}
@@ -32,7 +33,7 @@ def program() -> tuple[str, dict[str, str]]:
 
 
 class Broker:
-    """Wants USER and PASSWORD. `got`: topic, text and whether it was kept, of what came."""
+    """Requires USER and PASSWORD. `got`: (topic, text, retained) of each message."""
 
     def __init__(self, folder: Path) -> None:
         path, environment = program()
@@ -43,7 +44,7 @@ class Broker:
         passwords.write_text(f"{USER}:{PASSWORD}\n")
         tool = Path(path).parent.parent / "bin/mosquitto_passwd"
         subprocess.run([tool, "-U", passwords], check=True, env={**os.environ, **environment})
-        passwords.chmod(0o644)  # it gives up root's rights
+        passwords.chmod(0o644)  # mosquitto drops root's rights
         config = folder / "mosquitto.conf"
         config.write_text(f"listener {self.port} 127.0.0.1\npassword_file {passwords}\nuser root\n")
         with (folder / "log").open("wb") as log:

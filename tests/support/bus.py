@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A bus with a session daemon on it, and a caller: what stands between a browser and our objects."""
+"""A bus with a session daemon and a caller: everything between a browser and our objects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def running(client: UbusClient) -> AsyncIterator[UbusClient]:
 
 @dataclass
 class Bus:
-    """`ours` is the agent's client, `caller` somebody else's."""
+    """`ours` is the agent's client, `caller` is another client."""
 
     daemon: FakeUbusd
     rpcd: FakeRpcd

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What must always be true of a folder of certificates, seen with cryptography and OpenSSL."""
+"""Checks that always hold for a directory of certificates, made with cryptography and OpenSSL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cert_of(path: Path) -> x509.Certificate:
 
 
 def check_pair(ca: Path, cert: Path, key: Path) -> None:
-    """The key is the certificate's, the CA signed it, and both are closed to others."""
+    """Checks that the key belongs to the certificate, that the CA signed it, and that only the owner can read the key."""
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
     cert_of(cert).verify_directly_issued_by(cert_of(ca))
     for path in (ca, cert, key):
@@ -31,7 +31,7 @@ def check_pair(ca: Path, cert: Path, key: Path) -> None:
 
 
 def check_folder(directory: Path, identity: ServerIdentity) -> None:
-    """What the index names is there and fits together, and there is nothing else."""
+    """Checks that everything in the index exists and matches, and that there is nothing else."""
     check_pair(identity.ca, identity.cert, identity.key)
     index = json.loads((directory / "index.json").read_bytes())
     ca = directory / index["ca"]["folder"]
@@ -45,12 +45,12 @@ def check_folder(directory: Path, identity: ServerIdentity) -> None:
 
 
 def bad(directory: Path) -> set[str]:
-    """What was set aside."""
+    """The files that were set aside."""
     return {path.name for path in directory.glob("*.bad")}
 
 
 def openssl_verifies(ca: Path, cert: Path, purpose: str, *words: str) -> str:
-    """The end of what `openssl verify` says: "OK" or its complaint."""
+    """The end of the output of `openssl verify`: "OK" or its complaint."""
     command = [
         "openssl",
         "verify",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real application on a real socket, in a thread with an event loop of its own."""
+"""The real application on a real socket, in a thread with its own event loop."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from agent.status.metrics import Metric, PassCounters
 
 
 class QuietAgent:
-    """An agent without a loop: the controller's port, and a board that tests write to."""
+    """An agent without a loop: the API's port to the agent, and a board that tests write to."""
 
     def __init__(self) -> None:
         self.board = StatusBoard(time.time)
         self.passes = PassCounters()
         self.logins: tuple[RegistryAuth, ...] = ()
         self.wanted_api = ""
-        self.manual_actions: list[str] = []  # and those that failed
+        self.manual_actions: list[str] = []  # including failed ones
 
     def api_version(self) -> str:
         return self.wanted_api
@@ -154,7 +154,7 @@ class LoopThread:
 
 
 async def _settle() -> None:
-    """No task may outlive what started it."""
+    """Checks that no task outlives the code that started it."""
     for _ in range(100):
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if not others:
@@ -174,7 +174,7 @@ class Controller:
         )
 
     def raw(self, data: bytes, *, limit_s: float = 5) -> bytes:
-        """Sends bytes on a connection of its own; everything until the server closes it."""
+        """Sends bytes on a separate connection; returns everything until the server closes it."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(limit_s)
             client.connect(str(self.path))
@@ -201,7 +201,8 @@ def serving(
     away_s: float = 60,
     ready: str = "/healthz",
 ) -> Iterator[Controller]:
-    """The application on `folder`/c/agent.sock, over the engine at `engine_url`; `ready` answers once it is there."""
+    """The application on `folder`/c/agent.sock, with the engine at `engine_url`. Yields once the socket exists; `ready`
+    answers."""
     thread = LoopThread()
     agent = QuietAgent()
     path = folder / "c" / "agent.sock"
@@ -221,7 +222,7 @@ def serving(
 
 
 def sse_events(lines: Iterator[str]) -> Iterator[tuple[str, Any, str]]:
-    """(name, data, id) of server-sent events."""
+    """(name, data, id) of each server-sent event."""
     name, data, number = "", "", ""
     for line in lines:
         if line.startswith("event: "):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A client behind a door that cuts every request after a while, on a slow line. It knows `/v1/transfers`."""
+"""A client behind a proxy that cuts every request after a while, on a slow line. It knows `/v1/transfers`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class CutClient:
-    """`cuts` counts the requests that the door ended."""
+    """`cuts` counts the requests that the proxy cut."""
 
     def __init__(self, path: Path, *, bytes_per_s: int, cut_s: float) -> None:
         self.cuts = 0
@@ -33,7 +33,7 @@ class CutClient:
         self._cut_s = cut_s
 
     def call(self, method: str, route: str, body: dict[str, Any] | None = None) -> Any:
-        """A short request with JSON both ways; the transfer where there is one."""
+        """A short request with JSON in both directions; returns the transfer if there is one."""
         connection = _Connection(self._path)
         try:
             connection.request(method, route, body=None if body is None else json.dumps(body))
@@ -57,7 +57,7 @@ class CutClient:
         return str(self.call("POST", "/v1/transfers", body)["id"])
 
     def put(self, number: str, size: int, read: Callable[[int, int], bytes]) -> None:
-        """Sends what `read(offset, length)` gives until all of `size` was taken."""
+        """Sends the data from `read(offset, length)` until all of `size` has been received."""
         while (offset := self.call("GET", f"/v1/transfers/{number}")["offset"]) < size:
             self._put_once(f"/v1/transfers/{number}/{offset}", offset, size, read)
 
@@ -82,7 +82,7 @@ class CutClient:
         return len(piece)
 
     def get(self, number: str, take: Callable[[bytes], object], *, length: str = "all") -> int:
-        """Gives every byte to `take`, once; returns how many."""
+        """Passes every byte to `take`, once; returns the number of bytes."""
         have = 0
         while True:
             got, whole = self._get_once(f"/v1/transfers/{number}/{have}?length={length}", take)
@@ -107,7 +107,7 @@ class CutClient:
             connection.close()
 
     def _pause(self, begin: float, count: int) -> bool:
-        """Keeps to the rate. True when the door has cut the request."""
+        """Limits the rate. True if the proxy has cut the request."""
         ahead = count / self._rate - (time.monotonic() - begin)
         if ahead > 0:
             time.sleep(ahead)

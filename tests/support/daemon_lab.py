@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dockerd that the agent's own daemon stage runs: in a network namespace and with roots of its own."""
+"""A dockerd that the agent's own daemon stage runs, in a network namespace and with separate directories."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHORT = Limits(start_s=40, reload_s=5, watch_s=0.5)
 
 @dataclass
 class DaemonLab:
-    """Passes are run by hand. `engine` is the directory of the programs, "" for the installed ones."""
+    """The test runs each pass itself. `engine` is the directory of the programs, "" for the installed ones."""
 
     network: OwnNetwork
     engine: str = ""
@@ -77,7 +77,7 @@ class DaemonLab:
         return DaemonProbe(str(self.socket))
 
     def write_wrapper(self) -> None:
-        """The dockerd of the agent section: it only sets the scene and becomes the real one."""
+        """Writes the `dockerd` program of the agent section: it prepares the environment and executes the real one."""
         path = f"{self.engine}:{os.environ['PATH']}" if self.engine else os.environ["PATH"]
         real = shutil.which("dockerd", path=f"{path}:/usr/sbin")
         lines = [
@@ -91,7 +91,7 @@ class DaemonLab:
         self.program.chmod(0o755)
 
     def new_stage(self, *, wake: Callable[[float], None] = lambda seconds: None) -> DaemonStage:
-        """As a new agent has it: memory is lost, files are not."""
+        """A stage as a new agent has it: memory is lost, files stay."""
         return DaemonStage(
             options=self.options,
             run_dir=self.root / "run",
@@ -117,7 +117,7 @@ class DaemonLab:
         (self.root / "config" / "dockerd").write_text(f"config globals 'globals'\n{root}{globals_}\n{rest}\n")
 
     def apply(self, globals_: str | None = None, rest: str = "", *, busy: bool = False) -> bool:
-        """One pass, on new settings where given; whether containers may go on."""
+        """Runs one pass, on new settings if given; returns whether containers may be reconciled."""
         if globals_ is not None:
             self.write(globals_, rest)
         desired = load(self.options).desired
@@ -125,7 +125,7 @@ class DaemonLab:
         return self.stage.reconcile(desired, busy=busy)
 
     def settle(self) -> None:
-        """Waits for the end of the watch and lets a pass see it."""
+        """Waits for the end of the watch and runs a pass that sees it."""
         time.sleep(self.limits.watch_s)
         self.apply()
 
@@ -140,7 +140,7 @@ class DaemonLab:
         return {c["type"]: (c["status"], c["reason"]) for c in resources.get(KEY, {}).get("conditions", [])}
 
     def whose(self) -> tuple[bool, bool, str]:
-        """Whether it is ours to start, whether UCI's settings count, and why not."""
+        """Whether we start it, whether UCI's settings apply, and why not."""
         found = self.board.snapshot()["agent"]["dockerd"]
         return found["starts"], found["settings"], found["why"]
 
@@ -164,7 +164,7 @@ class DaemonLab:
         return docker.DockerClient(base_url=f"unix://{self.socket}", version="auto")
 
     def run_container(self, name: str = "web", **options: Any) -> int:
-        """A container that sleeps; its pid."""
+        """Starts a container that sleeps; returns its pid."""
         with contextlib.closing(self.client()) as client:
             if not client.images.list(BUSYBOX):
                 repository, _, tag = BUSYBOX.rpartition(":")
@@ -185,7 +185,7 @@ class DaemonLab:
         with contextlib.closing(self.client()) as client:
             return int(client.api.inspect_container(name)["State"]["Pid"])
 
-    # the end
+    # clean-up
 
     def stop(self) -> None:
         process = daemon_process.find_with_config(self.daemon_json)
@@ -208,7 +208,7 @@ class DaemonLab:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _end_leftovers(self) -> None:
-        """dockerd, containerd and shims: all that name our directory. Nothing of it is needed any more."""
+        """Kills dockerd, containerd and shims that name our directory; none of them is needed any more."""
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 if f"{self.root}/exec".encode() in (entry / "cmdline").read_bytes():
@@ -218,9 +218,11 @@ class DaemonLab:
                         daemon_process.wait_end(process, 10)
 
     def kill(self) -> None:
-        """SIGKILL as the kernel's out-of-memory killer would, and what init does for the containerd that ends with it.
+        """Sends SIGKILL like the kernel's out-of-memory killer, and does init's work for the containerd that ends with
+        it.
 
-        In a container there may be no init that reaps, and dockerd takes the dead containerd for a living one then.
+        A test container may have no init that reaps processes; then dockerd takes the dead containerd for a running
+        one.
         """
         process = self.process
         containerd = int((self.root / "exec" / "containerd" / "containerd.pid").read_text())
@@ -231,7 +233,7 @@ class DaemonLab:
 
 
 def _reaped(pid: int) -> bool:
-    """Whether it is gone; a dead one is handed over to us a moment after its parent has ended."""
+    """Whether the process is gone; a dead process is reparented to us shortly after its parent has ended."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     return not Path("/proc", str(pid)).exists()
@@ -239,7 +241,7 @@ def _reaped(pid: int) -> bool:
 
 @contextlib.contextmanager
 def adopting_orphans() -> Iterator[None]:
-    """Orphans of our children become our children (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    """Makes orphans of our children our children (prctl(2), PR_SET_CHILD_SUBREAPER)."""
     libc = ctypes.CDLL(None, use_errno=True)
     for on in (1, 0):
         if libc.prctl(36, on, 0, 0, 0):
@@ -249,7 +251,7 @@ def adopting_orphans() -> Iterator[None]:
 
 
 def wait_for(check: Callable[[], Any], limit_s: float = 40) -> None:
-    """For what has no event to wait for."""
+    """Polls, for conditions without an event to wait for."""
     deadline = time.monotonic() + limit_s
     while not check():
         assert time.monotonic() < deadline, "not seen in time"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Packages of other Debian suites, unpacked into a cache and not installed: peers of benchmarks, other engines.
 
-With a sources list and package lists of its own, so that the machine's are not touched. Only fetching needs the network.
+Uses its own sources list and package lists, so that the machine's are not touched. Only fetching needs the network.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# outside of the checkout: what takes minutes to fetch or build serves every clone
+# outside of the checkout, so that all clones share what takes minutes to fetch or build
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ucidockd-tests"
 
 
 class CannotFetchError(Exception):
-    """The packages cannot be had; the message says why."""
+    """The packages cannot be fetched; the message says why."""
 
 
 def unpack(packages: tuple[str, ...], *, suite: str, into: Path) -> None:
-    """Unpacks the newest versions of a suite. Raises CannotFetchError; `into` is whole or not there."""
+    """Unpacks the newest versions of a suite. Raises CannotFetchError; afterwards `into` is complete or does not exist."""
     if not KEYRING.exists():
         raise CannotFetchError(f"{KEYRING} is missing (package debian-archive-keyring)")
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def _fetch(packages: tuple[str, ...], suite: str, root: Path, unpacked: Path) ->
     (root / "cache" / "archives" / "partial").mkdir(parents=True)
     (root / "sources.list").write_text(f"deb [signed-by={KEYRING}] {MIRROR} {suite} main\n")
     settings = [
-        # no preferences and no installed packages: they would decide which version is taken
+        # ignore preferences and installed packages, because they would affect which version is chosen
         "Dir::Etc::preferences=-",
         "Dir::Etc::preferencesparts=-",
         "Dir::State::status=/dev/null",

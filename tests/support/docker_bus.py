@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The published `docker*` objects over an engine, and somebody who calls them."""
+"""The published `docker*` objects with an engine, and a caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.controller import QuietAgent
 
 
 class Agent(QuietAgent):
-    """Notes the manual actions that it is told of."""
+    """Remembers the manual actions that were announced to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Agent(QuietAgent):
 
 
 class Docker:
-    """The published objects, and somebody who calls them."""
+    """The published objects, and a caller."""
 
     def __init__(self, bus: Bus, agent: Agent) -> None:
         self.bus, self.agent = bus, agent

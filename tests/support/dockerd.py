@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real dockerd of one's own: private roots, bridge and address range, so that one already in use is not touched."""
+"""A private real dockerd with its own directories, bridge and address range, so that an engine already in use is not
+touched."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ _APPLETS = (
 
 
 def import_busybox(host: str, tag: str, changes: list[str] | None = None) -> str:
-    """Makes an image of busybox on the engine of that address; returns its id. `changes`: lines of a Dockerfile."""
+    """Creates an image of busybox on the engine at that address; returns its id. `changes`: lines of a Dockerfile."""
     client = docker.APIClient(base_url=host, version="auto")
     name, _, version = tag.rpartition(":")
     client.import_image_from_data(busybox_tar(), repository=name, tag=version, changes=changes)
@@ -49,7 +50,7 @@ def import_busybox(host: str, tag: str, changes: list[str] | None = None) -> str
 
 
 def busybox_tar() -> bytes:
-    """A root file system of Debian's static busybox, as `docker import` takes it."""
+    """A root file system with Debian's static busybox, in the form that `docker import` accepts."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in ("bin", "etc", "tmp", "www", "data"):
@@ -75,7 +76,7 @@ def version() -> int:
 
 
 def unpacks_safely() -> bool:
-    """Whether packed archives may reach it: engines from 29.5.1 on unpack them in the container's own root."""
+    """Whether packed archives may be sent to it: engines since 29.5.1 unpack them inside the container's root."""
     return version() >= 29
 
 
@@ -89,11 +90,12 @@ class PrivateDockerd:
         self.socket = self.root / "docker.sock"
         self.host = f"unix://{self.socket}"
         self.data = self.root / "data"
-        self.arguments: tuple[str, ...] = ()  # more of them, from the next start on
+        self.arguments: tuple[str, ...] = ()  # additional arguments, from the next start on
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, timeout_s: float = 40) -> None:
-        """Returns once the engine answers; raises RuntimeError with the end of its log when it does not."""
+        """Starts dockerd and returns once the engine answers; raises RuntimeError with the end of its log if it does
+        not."""
         self._make_bridge()
         with (self.root / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
@@ -114,12 +116,12 @@ class PrivateDockerd:
             f"--pidfile={self.root / 'dockerd.pid'}",
             f"--bridge={self.bridge}",
             "--default-address-pool=base=10.214.0.0/16,size=24",
-            *([] if version() >= 29 else ["--storage-driver=overlay2"]),  # 29's own default is another store
+            *([] if version() >= 29 else ["--storage-driver=overlay2"]),  # the default of 29 is another store
             *self.arguments,
         ]
 
     def _make_bridge(self) -> None:
-        # asked of the kernel and not of /sys, which shows the network namespace that it was mounted in
+        # ask the kernel: /sys shows the network namespace in which it was mounted
         known = subprocess.run(["ip", "link", "show", self.bridge], capture_output=True, check=False)
         if known.returncode != 0:
             subprocess.run(["ip", "link", "add", self.bridge, "type", "bridge"], check=True)
@@ -136,11 +138,11 @@ class PrivateDockerd:
         return False
 
     def import_busybox(self, tag: str = BUSYBOX, changes: list[str] | None = None) -> str:
-        """Makes the test image; returns its id."""
+        """Creates the test image; returns its id."""
         return import_busybox(self.host, tag, changes)
 
     def leftovers(self) -> list[str]:
-        """Containers, networks and volumes that are there; none in an engine that nothing was made in."""
+        """The containers, networks and volumes that exist; none in an unused engine."""
         client = docker.APIClient(base_url=self.host, version="1.41")
         try:
             return [
@@ -152,29 +154,30 @@ class PrivateDockerd:
             client.close()
 
     def exchange(self, name: str) -> None:
-        """While it is down: its data root becomes another one, which has its images and nothing else at first."""
+        """Call it while dockerd is stopped: switches to another data_root, which at first has the images and nothing
+        else."""
         before, self.data = self.data, self.root / name
         if not self.data.exists():
             self.data.mkdir(mode=0o710)
-            # containerd's store holds its images under one root with what containers have of them
+            # containerd's store keeps images and the containers' layers under one directory
             by_containerd = not (before / "overlay2").exists()
             for part in ("containerd",) if by_containerd else ("image", "overlay2"):
                 subprocess.run(["cp", "-a", before / part, self.data / part], check=True)
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel's out-of-memory killer would; its containerd dies with it, the containers go on."""
+        """Sends SIGKILL like the kernel's out-of-memory killer; its containerd dies with it, containers keep running."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(10)
-            # where process 1 does not reap, the dead containerd counts as alive, and is waited for in vain
+            # if process 1 does not reap, the dead containerd counts as alive and dockerd waits for it in vain
             (self.root / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def is_running(self) -> bool:
-        """Whether its process is there."""
+        """Whether its process exists."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """SIGTERM and wait."""
+        """Sends SIGTERM and waits."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -184,7 +187,7 @@ class PrivateDockerd:
         self._process = None
 
     def close(self) -> None:
-        """Stops it and removes all that it left."""
+        """Stops dockerd and removes everything that it left."""
         with contextlib.suppress(Exception):
             client = docker.DockerClient(base_url=self.host, version="auto")
             for container in client.containers.list(all=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stands in for `agent.tls.maker` and is killed as the kernel's out-of-memory killer would."""
+"""Replaces `agent.tls.maker` and kills itself with SIGKILL, like the kernel's out-of-memory killer."""
 
 import os
 import signal

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Newer dockerds, beside the installed one: their programs are put first on PATH.
+"""Newer dockerds next to the installed one: their programs are put first on PATH.
 
-`python -m tests.support.engines [VERSION ...]` makes them ready. 26 and 28 are unpacked from Debian's newer suites; 29 is in
-none of them: dockerd and runc are built from the Go module proxy, its containerd 2 is Debian testing's. runc and docker-init
-of 26 and 28 stay the installed ones: the newer runc needs a newer libc than Debian 12 has. With `--at-hand VERSION ...` it
-fetches nothing and fails where one of them is not ready. The environment variable ENGINES=off leaves them out.
+`python -m tests.support.engines [VERSION ...]` prepares them. 26 and 28 are unpacked from Debian's newer suites. 29
+is in no suite: dockerd and runc are built from the Go module proxy, and its containerd 2 is from Debian testing. 26
+and 28 use the installed runc and docker-init, because the newer runc needs a newer libc than Debian 12 has. With
+`--at-hand VERSION ...` nothing is fetched, and it fails if one of them is not ready. The environment variable
+ENGINES=off disables them.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from tests.support.debian import CACHE, CannotFetchError, unpack
 SUITES = {"26": "trixie", "28": "sid"}
 VERSIONS = (*SUITES, "29")
 _PACKAGES = ("docker.io", "containerd")
-# moby/v2 has versions of its own: the one whose API (1.55) is that of the release
+# moby/v2 has its own version numbers: this is the one with the API (1.55) of that release
 _MOBY, _RELEASE = "github.com/moby/moby/v2@v2.0.0-beta.18", "29.6.1"
 _RUNC = "github.com/opencontainers/runc@v1.3.4"
 _BUILD_S = 3000
 
 
 def programs(version: str) -> str:
-    """Directories for PATH with that engine's programs. Raises CannotFetchError; 29 takes minutes to build, so it is not
-    built by the way."""
+    """Directories for PATH with that engine's programs. Raises CannotFetchError. Does not build 29 implicitly, because
+    that takes minutes."""
     if os.environ.get("ENGINES") == "off":
         raise CannotFetchError("ENGINES=off")
     root = _root(version)
@@ -42,7 +43,7 @@ def programs(version: str) -> str:
 
 
 def make_ready(version: str) -> str:
-    """As `programs`, and builds what no suite has."""
+    """As `programs`, but also builds versions that no suite has."""
     root = _root(version)
     if version not in SUITES and not root.exists() and os.environ.get("ENGINES") != "off":
         _build(root)
@@ -54,7 +55,7 @@ def _root(version: str) -> Path:
 
 
 def _build(root: Path) -> None:
-    """`root` is whole or not there."""
+    """Afterwards `root` is complete or does not exist."""
     if shutil.which("go") is None:
         raise CannotFetchError("building it takes Go")
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,8 @@ def _go(folder: Path, module: str, package: str, program: Path, tags: str, linki
 
 
 def _check(dockerd: Path, version: str) -> None:
-    """The suites move on: an engine of another version, or one that does not run here, is not what was asked for."""
+    """Checks the version, because suites change: an engine of another version, or one that does not run here, is an
+    error."""
     try:
         said = subprocess.run(
             [str(dockerd), "--version"], capture_output=True, text=True, check=True, timeout=30
@@ -118,7 +120,7 @@ def _check(dockerd: Path, version: str) -> None:
 
 
 def is_at_hand(version: str) -> bool:
-    """Whether it can be used without fetching or building anything; says what is lacking."""
+    """Whether it can be used without fetching or building anything; prints what is missing."""
     try:
         if not _root(version).exists():
             raise CannotFetchError(f"run `python -m tests.support.engines {version}` to get it")

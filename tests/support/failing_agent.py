@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`python -m tests.support.failing_agent run ...`: the agent, killed by SIGKILL before or after one call of a port.
 
-UCIDOCKD_FAILPOINT=engine.rename#2:before names the port, the method, which of its calls, and the side.
-UCIDOCKD_TRACE names a file that gets one line for each call that changes something. The methods are taken from the
-Protocols, so that a new one cannot be forgotten. The shipped agent knows nothing of this.
+UCIDOCKD_FAILPOINT=engine.rename#2:before names the port, the method, the number of the call (here the second call of
+the method), and the side of the call. UCIDOCKD_TRACE names a file to which each call that changes something adds one
+line. The methods are read from the Protocols, so no new method can be forgotten. The shipped agent contains none of
+this.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ LOOKING = {
 
 
 def methods(port: type) -> list[str]:
-    """The methods of a Protocol, inherited ones too."""
+    """The methods of a Protocol, including inherited ones."""
     return sorted(name for name in dir(port) if callable(getattr(port, name)) and not name.startswith("_"))
 
 
 def changing(port: type) -> list[str]:
-    """Those that change something."""
+    """The methods that change something."""
     return [
         name for name in methods(port) if name not in LOOKING and not name.startswith(("list_", "inspect_"))
     ]
 
 
 class Failpoints:
-    """Counts calls, and kills at the one that is asked for."""
+    """Counts calls, and kills the process at the requested one."""
 
     def __init__(self, point: str, trace: str) -> None:
         self._point, self._trace = point, trace
@@ -53,7 +54,7 @@ class Failpoints:
         self._lock = threading.Lock()
 
     def arm(self, target: Any, prefix: str) -> Any:
-        """Puts itself around every method of the port that `target` implements."""
+        """Wraps every method of the port that `target` implements."""
         for name in changing(PORTS[prefix]):
             setattr(target, name, self._around(f"{prefix}.{name}", getattr(target, name)))
         return target
@@ -79,7 +80,7 @@ class Failpoints:
 
 
 def run() -> int:
-    """Arms the ports, then is the agent."""
+    """Wraps the ports, then runs the agent."""
     points = Failpoints(os.environ.get("UCIDOCKD_FAILPOINT", ""), os.environ.get("UCIDOCKD_TRACE", ""))
     wiring.DockerEngine = lambda *a, **k: points.arm(DockerEngine(*a, **k), "engine")  # type: ignore[assignment,misc]
     wiring.StateFile = lambda *a, **k: points.arm(StateFile(*a, **k), "records")  # type: ignore[assignment,misc]

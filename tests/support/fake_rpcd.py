@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""rpcd's `session` object for tests, with what the agent uses of it (rpcd/session.c)."""
+"""rpcd's `session` object for tests, with the methods that the agent uses (rpcd/session.c)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ ADMIN, READER = "a" * 32, "b" * 32
 
 
 class FakeRpcd:
-    """`rights`: session -> granted (object pattern, method pattern). Without `answering` it takes calls and is silent."""
+    """`rights`: session -> granted (object pattern, method pattern). Without `answering` it accepts calls and never
+    answers."""
 
     def __init__(self, path: Path) -> None:
         self.rights: dict[str, set[tuple[str, str]]] = {

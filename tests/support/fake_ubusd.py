@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A ubusd for tests, on asyncio: it routes messages as the real one does (ubus/ubusd_proto.c, ubusd_event.c).
+"""A ubusd for tests, on asyncio: it routes messages like the real one (ubus/ubusd_proto.c, ubusd_event.c).
 
-No real one can be installed on Debian. `tests/ubus/test_fake_ubusd.py` holds it against recorded conversations with
-the real one; where a real ubusd is on PATH the same tests run on both.
+The real one is not available on Debian. `tests/ubus/test_fake_ubusd.py` compares this one with recorded conversations
+of the real one; if a real ubusd is on PATH, the same tests run on both.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class _StatusError(Exception):
 
 
 class FakeUbusd:
-    """`async with FakeUbusd(path):` listens. `stop` and `start` are a restart: everybody's objects are gone."""
+    """`async with FakeUbusd(path):` listens. `stop` and `start` are a restart, after which all objects are gone."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._ids = itertools.count(0x7FFF_FFF0)  # on both sides of what INT32 holds, as the real random ids
+        self._ids = itertools.count(0x7FFF_FFF0)  # around INT32_MAX, like the random ids of the real one
         self._seq = itertools.count(1)
         self._objects: dict[int, _Object] = {}
         self._peers: dict[int, _Peer] = {}
@@ -134,7 +134,7 @@ class FakeUbusd:
     def _data(self, peer: _Peer, message: Message, attributes: Attributes) -> None:
         peer.send(Message(Kind.DATA, message.seq, message.peer, attributes))
 
-    # handlers: True when ubusd itself answers with status OK
+    # handlers: True if ubusd itself answers with status OK
 
     def _lookup(self, peer: _Peer, message: Message) -> bool:
         path = message.text(Attr.OBJPATH)
@@ -202,7 +202,7 @@ class FakeUbusd:
                 name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
                 for pattern in listener.patterns
             )
-            if heard and listener.owner is not sender:  # events are not looped back
+            if heard and listener.owner is not sender:  # events are not sent back to their sender
                 attributes: Attributes = {
                     Attr.OBJID: listener.id,
                     Attr.METHOD: name,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A proxy before the engine's unix socket that lets calls fail in the ways in which they fail.
+"""A proxy in front of the engine's unix socket that makes calls fail in realistic ways.
 
-Each request gets a connection to the engine of its own, and `rule` says what is to become of it.
+Each request gets its own connection to the engine, and `rule` decides its fate.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from agent.wire.http_head import ChunkDecoder
 
 
 class Fault(Enum):
-    """What becomes of a call."""
+    """The fate of a call."""
 
-    ERROR_500 = 500  # refused, the engine never hears of it
+    ERROR_500 = 500  # refused; the engine never receives it
     ERROR_409 = 409
     ERROR_404 = 404
-    LOST_REQUEST = "lost request"  # the connection breaks before the engine hears of it
-    LOST_REPLY = "lost reply"  # the engine does it, the answer never comes
-    CUT_REPLY = "cut reply"  # half of the answer comes, or `keep` bytes of its body
-    SHORT_LIST = "short list"  # the first object is missing in it, of networks the first that somebody made
-    FORGED = "forged"  # the engine never hears of it, the answer is `forged`, which ends at `release`
+    LOST_REQUEST = "lost request"  # the connection breaks before the engine receives the request
+    LOST_REPLY = "lost reply"  # the engine carries it out, but the answer never arrives
+    CUT_REPLY = "cut reply"  # half of the answer arrives, or `keep` bytes of its body
+    SHORT_LIST = "short list"  # the first object is missing; of networks the first that is not predefined
+    FORGED = "forged"  # the engine never receives it; the answer is `forged`, which ends at `release`
     EMPTY_LIST = "empty list"
-    HANG = "hang"  # nothing comes until `release`
-    STALL = "stall"  # the head and some of the body come, then nothing until `release`
+    HANG = "hang"  # nothing arrives until `release`
+    STALL = "stall"  # the head and a part of the body arrive, then nothing until `release`
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ class FaultProxy:
         self._listener.close()
 
     def reset(self, rule: Callable[[Call], Fault | None] = lambda call: None) -> None:
-        """Counts from the start again, under a new rule."""
+        """Restarts the count, with a new rule."""
         with self._lock:
             self.calls, self.rule = [], rule
             self.hit.clear()
             self.release.clear()
 
     def close_streams(self) -> None:
-        """Breaks every connection that is open."""
+        """Breaks all open connections."""
         for client in list(self._clients):
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
@@ -105,7 +105,7 @@ class FaultProxy:
             self._clients.discard(client)
 
     def _serve_one(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):  # either side may go at any time
+        with client, contextlib.suppress(OSError):  # either side may close at any time
             request = _read_request(client)
             if not request:
                 return
@@ -162,7 +162,7 @@ def _reply(status: int, body: bytes) -> bytes:
 
 
 def _payload(head: bytes, body: bytes) -> bytes:
-    """An engine sends what is longer than 2 KiB in chunks."""
+    """Chunks a body longer than 2 KiB, as an engine does."""
     chunked = b"transfer-encoding: chunked" in head.lower()
     return b"".join(ChunkDecoder().split(body, len(body))) if chunked else body
 

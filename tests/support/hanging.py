@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real mount that never answers, as a NAS that is switched off: FUSE with nobody behind it. Needs root."""
+"""A real mount that never answers, like a NAS that is switched off: FUSE without a server. Needs root."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class HangingMount:
         return self
 
     def die(self) -> None:
-        """The server behind it is gone, as that of a dead sshfs: calls that hang return."""
+        """Ends the server, like that of a dead sshfs: hanging calls return."""
         if self._device >= 0:
             os.close(self._device)
             self._device = -1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""iptables in a network namespace of one's own."""
+"""iptables in a private network namespace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.netns import OwnNetwork
 
 
 def iptables_in(network: OwnNetwork, program: str, folder: Path) -> Iptables:
-    """The agent's client on a script that runs `program` in there."""
+    """The agent's client with a script that runs `program` in the namespace."""
     script = folder / program
     script.write_text(f'#!/bin/sh\nexec nsenter --net={network.path} {program} "$@"\n')
     script.chmod(0o755)
@@ -26,20 +26,20 @@ def nft_in(network: OwnNetwork, family: str, folder: Path) -> Nftables:
 
 
 def filter_in(network: OwnNetwork, family: str, folder: Path) -> Filter:
-    """Both, as the agent has them."""
+    """Both, in the combination that the agent uses."""
     program = "iptables" if family == "4" else "ip6tables"
     return Filter(iptables_in(network, program, folder), nft_in(network, family, folder))
 
 
 def nft_in_force(network: OwnNetwork, family: str = "ip") -> list[str]:
-    """Our rules by nft, as the kernel has them: `IN>BRIDGE`, in order."""
+    """Our nft rules in the kernel: `IN>BRIDGE`, in order."""
     done = network.run("nft", "list", "table", family, "ucidockd", check=False)
     found = [line.split() for line in done.stdout.splitlines() if "ucidockd:" in line]
     return [f"{words[1]}>{words[3]}".replace('"', "") for words in found]
 
 
 def in_force(network: OwnNetwork, program: str = "iptables") -> list[str]:
-    """Our rules in DOCKER-USER, as the kernel has them: `IN>BRIDGE`, in order."""
+    """Our rules in DOCKER-USER in the kernel: `IN>BRIDGE`, in order."""
     done = network.run(program, "-S", "DOCKER-USER", check=False)
     found = [line.split() for line in done.stdout.splitlines() if "ucidockd:" in line]
     return [f"{words[words.index('-i') + 1]}>{words[words.index('-o') + 1]}" for words in found]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What LuCI's build makes of a page: the rules of Crockford's jsmin (crockford.com/jsmin), with all that it gets wrong.
+"""Minifies a page like LuCI's build: the rules of Crockford's jsmin (crockford.com/jsmin), with all its flaws.
 
-It knows no grammar. Control characters become blanks, in strings too. A slash begins a regular expression after certain
-characters, else it divides; a template is a string up to the next backquote; white space goes unless it stands between two
-words, or a line may end and another begin there.
+jsmin knows no grammar. Control characters become blanks, also in strings. A slash begins a regular expression after
+certain characters, otherwise it is a division. A template is a string up to the next backquote. White space is
+removed unless it separates two words, or unless a line may end there and another begin.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _BLANKS = re.compile(r"(?:[\x00-\x20]|//[^\n]*\n?|/\*.*?\*/)+", re.DOTALL)
 
 
 def minified(text: str) -> str:
-    """Raises ValueError where jsmin gives up."""
-    text = re.sub(r"[\x00-\x09\x0b-\x1f]", " ", text.replace("\r", "\n"))  # in strings as well
+    """The minified text. Raises ValueError where jsmin gives up."""
+    text = re.sub(r"[\x00-\x09\x0b-\x1f]", " ", text.replace("\r", "\n"))  # also in strings
     out: list[str] = []
-    before = "\n"  # what jsmin looks back at
+    before = "\n"  # the previous character, which jsmin considers
     position = 0
     while position < len(text):
         blank = _BLANKS.match(text, position)
@@ -53,7 +53,7 @@ def _is_word(character: str) -> bool:
 
 
 def _pending(blank: str, before: str) -> str:
-    """White space that jsmin still holds when it reads the next character, even if it drops it then."""
+    """White space that jsmin still holds when it reads the next character, even if it then drops it."""
     if _has_line_end(blank):
         return "\n" if _is_word(before) or before in _LINE_MAY_END_AFTER else ""
     return " " if _is_word(before) else ""
@@ -70,7 +70,7 @@ def _kept(blank: str, before: str, following: str) -> str:
 
 
 def _has_line_end(blank: str) -> bool:
-    """A comment over lines is one blank to it."""
+    """Whether a line ends here; to jsmin a comment over several lines is a single blank."""
     return "\n" in re.sub(r"/\*.*?\*/", " ", blank, flags=re.DOTALL)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`python -m tests.support.listing_agent run ...`: the agent; at SIGUSR1 it writes what it has loaded to the file LOADED.
+"""`python -m tests.support.listing_agent run ...`: runs the agent; at SIGUSR1 it writes the loaded modules to the file
+LOADED.
 
-A line for each module: its name, and its size as bytecode.
+One line per module: its name, and the size of its bytecode.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A disk that can be plugged in and pulled: a file, mounted through a loop device."""
+"""A disk that can be plugged in and pulled out: a file, mounted through a loop device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class LoopDisk:
-    """`target` is its mount point. Raises OSError where there are no loop devices."""
+    """`target` is its mount point. Raises OSError if there are no loop devices."""
 
     def __init__(self, image: Path, target: Path, *, size_mib: int = 64) -> None:
         self.image, self.target = image, target
@@ -22,7 +22,7 @@ class LoopDisk:
         _run("mount", "-o", ",".join(("loop", *options)), str(self.image), str(self.target))
 
     def pull(self) -> None:
-        """As blockd does when a disk is pulled: gone from the tree, though files on it may be open."""
+        """Pulls it out, as blockd does: unmounted from the tree, although files on it may be open."""
         _run("umount", "-l", str(self.target))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""In place of uhttpd, which Debian does not have: files, calls on ubus as JSON-RPC, subscriptions, and LuCI's bridge.
+"""Replaces uhttpd, which Debian does not have: files, ubus calls as JSON-RPC, subscriptions, and LuCI's bridge.
 
-With its limits (100 connections, 60 s a call) and its defect (docs/uhttpd.md): a subscription keeps its place for ever. A
-request that finds no place waits for one, as a connection does that uhttpd does not accept.
+It has uhttpd's limits (100 connections, 60 s per call) and its defect (docs/uhttpd.md): a subscription occupies its
+connection for ever. A request without a free connection waits, like a connection that uhttpd does not accept.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _DENIED = {"code": -32002, "message": "Access denied"}
 
 
 class Web:
-    """Serves `folders` (URL prefix -> folder) and what is on the bus at `bus`.
+    """Serves `folders` (URL prefix -> directory) and the objects on the bus at `bus`.
 
-    With `config` (a /etc/config) pages may read and write UCI as by rpcd's `uci`; with `socket`, the agent's, their files
-    go through as by LuCI's bridge. `page` is what each address of the app gives.
+    With `config` (an /etc/config) pages can read and write UCI like with rpcd's `uci`; with `socket`, the agent's,
+    their files are transferred like through LuCI's bridge. `page` is the content of each address of the app.
     """
 
     def __init__(self, bus: Path, folders: Mapping[str, Path]) -> None:
@@ -48,13 +48,13 @@ class Web:
         self._caller = UbusClient(str(bus), jitter=lambda: 1.0)
         self._places = PLACES
         self._freed = asyncio.Condition()
-        self.reads: dict[asyncio.Future[None], tuple[str, str]] = {}  # those under way: session and object
+        self.reads: dict[asyncio.Future[None], tuple[str, str]] = {}  # in progress: session and object
         self._calls: Counter[str] = Counter()
         files = [Mount(prefix, StaticFiles(directory=folder)) for prefix, folder in folders.items()]
         self.config: Path | None = None
         self.socket = ""
         self.page: Path | None = None
-        self.others: dict[tuple[str, str], dict[str, Any]] = {}  # what other objects of the bus answer
+        self.others: dict[tuple[str, str], dict[str, Any]] = {}  # answers of other objects on the bus
         app = "/admin/services/ucidockd"
         routes = [
             Route(f"{app}/transfer{{path:path}}", self._transfer, methods=["GET", "POST", "PUT", "DELETE"]),
@@ -82,7 +82,7 @@ class Web:
                 await task
 
     def cut(self) -> int:
-        """Breaks every fetch of live data, as a bad network does; says how many there were."""
+        """Breaks every fetch of live data, like a bad network; returns how many there were."""
         for broken in self.reads:
             if not broken.done():
                 broken.set_result(None)
@@ -90,11 +90,11 @@ class Web:
 
     @property
     def places(self) -> int:
-        """How many connections are free."""
+        """The number of free connections."""
         return self._places
 
     def calls_of(self, session: str) -> int:
-        """How many calls came with it."""
+        """The number of calls with this session."""
         return self._calls[session]
 
     def _limited(self, app: ASGIApp) -> ASGIApp:
@@ -128,7 +128,7 @@ class Web:
         return Response(status_code=502) if answer is None else JSONResponse(answer)
 
     async def _answer(self, call: dict[str, Any]) -> dict[str, Any] | None:
-        """None where the connection was cut."""
+        """The answer, None if the connection was cut."""
         head = {"jsonrpc": "2.0", "id": call["id"]}
         if call["method"] == "list":
             found = {name: await self._caller.lookup(name) for name in call["params"]}
@@ -165,7 +165,7 @@ class Web:
         return {**head, "result": result}
 
     def _uci(self, method: str, args: dict[str, Any]) -> dict[str, Any]:
-        """`get` of a whole file, and `put`, which stands for all changes, `commit` and `apply`."""
+        """`get` of a whole file, and `put`, which replaces all changes, `commit` and `apply`."""
         assert self.config
         path = self.config / args["config"]
         if method == "put":
@@ -182,7 +182,7 @@ class Web:
         return FileResponse(self.page) if self.page else Response(status_code=404)
 
     async def _transfer(self, request: Request) -> Response:
-        """As luci/ucode/controller/ucidockd.uc, but for rights and parts."""
+        """Like luci/ucode/controller/ucidockd.uc, but without rights and parts."""
         transport = httpx.AsyncHTTPTransport(uds=self.socket)
         client = httpx.AsyncClient(transport=transport, base_url="http://agent", timeout=_CALL_S)
         query = f"?{request.url.query}" if request.method == "GET" else ""
@@ -211,7 +211,7 @@ class Web:
         return StreamingResponse(self._events(name), media_type="text/event-stream")
 
     async def _events(self, name: str) -> AsyncIterator[str]:
-        """Until the reader goes."""
+        """Sends events until the reader closes the connection."""
         heard: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue()
         client = UbusClient(str(self._bus), jitter=lambda: 1.0)
         client.subscribe(name, lambda kind, data: heard.put_nowait((kind, data)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the man pages, the shell completions and the reference: `make manual`. A test says when they are stale.
+"""Writes the man pages, the shell completions and the reference: `make manual`. A test fails when they are out of date.
 
-The commands are those of the table in `agent.cli.commands`, the options of the sections those of the schemas.
+The commands come from the table in `agent.cli.commands`, the options of sections from the schemas.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from agent.convert.command_line import FLAGS
 from tests.support import reference
 
 PROJECT = Path(__file__).resolve().parents[2]
-SECTIONS = ("agent", "container", "network", "volume", "stack", "backup", "auth")  # of /etc/config/containers
-WIDTHS = (40, 80, 200)  # of the terminals whose help is kept in tests/data
+# section types of /etc/config/containers
+SECTIONS = ("agent", "container", "network", "volume", "stack", "backup", "auth")
+WIDTHS = (40, 80, 200)  # widths of the terminals whose help text is stored in tests/data
 _LICENCE = "SPDX-License-Identifier: GPL-2.0-or-later"
 _NAME = "ucidockd"
 _PLACES = {"FILE", "DIR", "SOCKET"}  # values that are completed as files
 
 
 def documents() -> dict[Path, str]:
-    """Every file that this makes, with its text."""
+    """Every file that this module writes, with its text."""
     return {
         PROJECT / "docs/reference/commands.md": _reference(),
         **{PROJECT / f"tests/data/terminal/help-{columns}.txt": _help(columns) for columns in WIDTHS},
@@ -44,7 +45,7 @@ def documents() -> dict[Path, str]:
 
 
 def options_of(command: Command) -> list[Argument]:
-    """Its own and the common ones that it takes; `--help` is everywhere and not among them."""
+    """The command's own options and the common ones that it accepts, without `--help`, which is everywhere."""
     return [option for option in command.all_options() if "--help" not in option.flags]
 
 
@@ -121,11 +122,11 @@ def _reference_here() -> str:
     return "".join(out)
 
 
-# man pages: roff as man(7) describes it
+# man pages: roff, see man(7)
 
 
 def _roff(text: str) -> str:
-    """Text as roff shows it literally; `code` becomes bold."""
+    """Escapes text so that roff shows it literally; `code` becomes bold."""
     text = text.replace("\\", r"\e").replace("-", r"\-")
     text = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", text)
     lines = (rf"\&{line}" if line.startswith((".", "'")) else line for line in text.split("\n"))
@@ -244,7 +245,7 @@ config container 'web'
 
 
 def _option(name: str, entry: dict[str, Any], *, is_required: bool) -> str:
-    is_list = entry["type"] == "array"  # what may be both is shown as an option, its first form
+    is_list = entry["type"] == "array"  # if both are possible, show it as an option, its first form
     word = "list" if is_list else "option"
     text = _sentence(entry.get("description", ""))
     if is_required:
@@ -263,11 +264,11 @@ def _one_example(word: str, name: str, example: object) -> str:
     return f"`{word} {name} '{value}'`"
 
 
-# completions: words of the table, and the names of container sections from the file itself
+# completions: words from the table, and the names of container sections from the file itself
 
 
 def _first_words() -> dict[str, list[str]]:
-    """First word -> the second words, where there are some."""
+    """First word -> its second words, if there are any."""
     found: dict[str, list[str]] = {}
     for command in COMMANDS:
         first, *rest = command.name.split()
@@ -276,7 +277,7 @@ def _first_words() -> dict[str, list[str]]:
 
 
 def _kind(argument: Argument) -> str:
-    """What a value or argument is completed with: `words a b`, files, names, commands or nothing."""
+    """How a value or argument is completed: `words a b`, files, names, commands or nothing."""
     if "choices" in argument.settings:
         return "words " + " ".join(argument.settings["choices"])
     if argument.metavar in _PLACES:
@@ -290,7 +291,8 @@ def _argument_kind(command: Command) -> str:
     return _kind(command.arguments[0]) if command.arguments else "nothing"
 
 
-# section and Docker names of containers in the file (`config container 'web'`, `option name 'x'`), and what the engine has
+# names of container sections in the file (`config container 'web'`), their Docker names (`option name 'x'`), and the
+# engine's containers
 _AWK = (
     """awk '$1 == "config" { c = $2 ~ /container/; if (c && NF > 2) print $3 }"""
     """ c && $1 == "option" && $2 == "name" { print $3 }'"""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A network namespace of one's own: any port, address and docker0 in it is nobody else's."""
+"""A private network namespace: its ports, addresses and docker0 conflict with nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class OwnNetwork:
-    """Made at once; `name` is short and must be unique on this machine."""
+    """Created immediately; `name` is short and must be unique on this machine."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -20,14 +20,14 @@ class OwnNetwork:
         return Path("/run/netns", self.name)
 
     def words(self, *command: str) -> list[str]:
-        """A command line that runs in here."""
+        """A command line that runs in the namespace."""
         return ["nsenter", f"--net={self.path}", *command]
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.words(*command), check=check, capture_output=True, text=True, timeout=60)
 
     def add_address(self, address: str) -> None:
-        """An address as of a LAN, on a device of its own."""
+        """Adds an address like that of a LAN, on its own device."""
         device = f"lan{len(self.run('ip', '-o', 'link').stdout.splitlines())}"
         self.run("ip", "link", "add", device, "type", "bridge")
         self.run("ip", "addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's nginx with our example configuration, changed in nothing but places."""
+"""Debian's nginx with our example configuration, in which only paths and addresses are changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def why_not() -> str:
 
 
 class Nginx:
-    """Listens on two ports of 127.0.0.1: `agent` before the control socket, `docker` before dockerd."""
+    """Listens on two ports of 127.0.0.1: `agent` in front of the control socket, `docker` in front of dockerd."""
 
     def __init__(
         self, folder: Path, control: Path, *, docker_port: int = 1, docker_keys: Path | None = None
@@ -45,7 +45,7 @@ class Nginx:
             ("192.168.1.1:8443", f"127.0.0.1:{self.agent}"),
             ("192.168.1.1:8444", f"127.0.0.1:{self.docker}"),
             ("127.0.0.1:2376", f"127.0.0.1:{docker_port}"),
-            # nginx reads these at start: without a dockerd, any pair will do
+            # nginx reads these at its start: without a dockerd, any pair will do
             ("/etc/nginx/docker/cert.pem", docker_keys / "client.crt" if docker_keys else cert),
             ("/etc/nginx/docker/key.pem", docker_keys / "client.key" if docker_keys else key),
             ("/etc/nginx/docker/ca.pem", docker_keys / "ca.crt" if docker_keys else cert),

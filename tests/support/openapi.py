@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`docs/openapi.json` from the route table, `docs/engine-calls.md` from the table of engine calls.
 
-`python -m tests.support.openapi` writes both, a test compares.
+`python -m tests.support.openapi` writes both, and a test compares them.
 
-Paths, methods, rights and all words come from the rules; the form of bodies and answers is in `openapi_schemas`, because
-handlers check their input in code.
+Paths, methods, rights and all texts come from the rules. `openapi_schemas` has the schemas of bodies and answers,
+because handlers check their input in code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OF_THE_ENGINE = (
 
 
 def all_rules() -> list[Rule]:
-    """The route table of an agent whose engine nobody calls."""
+    """The route table of an agent whose engine is never called."""
     return make_rules(QuietAgent(), DockerStream("unix:///nothing"))
 
 
@@ -78,12 +78,12 @@ def document(rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def path_of(rule: Rule) -> str:
-    """The path as OpenAPI writes it: without the converters, and without the version that may stand in it."""
+    """The path in OpenAPI's form: without converters, and without the optional version."""
     return _PARAMETER.sub(r"{\1}", rule.path.replace(VERSION, ""))
 
 
 def method_of(rule: Rule) -> str:
-    """The operation's key. A WebSocket begins as a GET, but is no GET route."""
+    """The key of the operation. A WebSocket begins as a GET, but is not a GET route."""
     return "get" if rule.method == WEBSOCKET else rule.method.lower()
 
 
@@ -129,7 +129,8 @@ def _responses(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
     if content := shape.get("content"):
         answer["content"] = content
     through = path_of(rule).startswith("/docker/")
-    responses = {"2XX" if through else str(rule.status): answer}  # the engine says 201 or 204 for some
+    # the engine returns 201 or 204 for some calls
+    responses = {"2XX" if through else str(rule.status): answer}
     if through:
         responses["5XX"] = {"description": _OF_THE_ENGINE}
     if rule.grant.need is not Need.PUBLIC:
@@ -138,7 +139,7 @@ def _responses(rule: Rule, shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_of(rules: Sequence[Rule]) -> str:
-    """The file's text: an operation a line, so that a change shows as one."""
+    """The text of the file, with one operation per line, so that a change shows as one line."""
     whole = document(rules)
     lines = [
         f" {json.dumps(path)}: {{\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""JSON Schemas of bodies and answers, by `METHOD /path`; the words are at the routes."""
+"""JSON Schemas of bodies and answers, by `METHOD /path`; the routes have the texts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def ref(name: str) -> dict[str, Any]:
 
 
 def given(name: str) -> dict[str, Any]:
-    """JSON of a named schema."""
+    """The JSON Schema of that name."""
     return {"application/json": {"schema": ref(name)}}
 
 
 def wrapped(key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """JSON `{key: schema}`."""
+    """The schema of `{key: schema}`."""
     return {
         "application/json": {"schema": {"type": "object", "properties": {key: schema}, "required": [key]}}
     }
@@ -93,7 +93,7 @@ _ERROR = {
         "properties": {"code": TEXT, "message": TEXT},
         "required": ["code", "message"],
     },
-    "message": TEXT,  # the same, where clients of the Engine API look for it
+    "message": TEXT,  # the same text in the field that clients of the Engine API read
 }
 SCHEMAS: dict[str, Any] = {
     "Error": {"type": "object", "properties": _ERROR, "required": ["error", "message"]},

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What has to hold after every fault: what is declared runs, nothing else of ours is there, foreigners are untouched."""
+"""What must hold after every fault: declared containers run, nothing else of ours exists, and foreign objects are
+untouched."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 
 DECOY = "decoy"
-_MOVES = {"State", "NetworkSettings"}  # what an engine restart may change of a foreign container
+_MOVES = {"State", "NetworkSettings"}  # fields of a foreign container that an engine restart may change
 
 
 class Oracle:
-    """Knows a foreign container, network and volume that nothing may touch."""
+    """Knows a foreign container, network and volume that must not be touched."""
 
     def __init__(self, box: Box) -> None:
         self.box = box
@@ -29,7 +30,7 @@ class Oracle:
         return [container, network, api.inspect_volume(DECOY)]
 
     def converge(self, passes: int = 8) -> None:
-        """Passes until one has nothing to do; what failed is tried again at once."""
+        """Runs passes until one has nothing to do; failures are retried without back-off."""
         reconciler = self.box.reconciler
         plan = ""
         for _ in range(passes):
@@ -40,7 +41,7 @@ class Oracle:
         raise AssertionError(f"still to do after {passes} passes: {plan}\n{reconciler.board.snapshot()}")
 
     def check(self, expected: dict[str, str], *, networks: set[str] | None = None) -> None:
-        """`expected`: container name -> its command; each of them runs, and there are no others."""
+        """`expected`: container name -> its command; exactly these containers must run."""
         api = self.box.client.api
         seen = {c["Names"][0][1:]: (c["State"], c["Command"]) for c in api.containers(all=True)}
         seen.pop(DECOY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make packages` in tests, and what opkg and apk do with a package, in the order in which they do it."""
+"""`make packages` in tests, and what opkg and apk do with a package, in their order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load() -> ModuleType:
 
 
 def make(output: Path, *words: str) -> None:
-    """All packages and indexes; the libraries are one stand-in."""
+    """Builds all packages and indexes; the libraries are a single stand-in."""
     build, wheels = load(), output.parent / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     wheel = wheels / "thing-1-py3-none-any.whl"
@@ -46,7 +46,7 @@ def make(output: Path, *words: str) -> None:
 
 
 def members(data: bytes) -> dict[str, tuple[int, bytes]]:
-    """The files of a tar, packed or not: path -> mode and content."""
+    """The files of a tar, compressed or not: path -> mode and content."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         return {
             entry.name.removeprefix("./"): (entry.mode & 0o777, file.read())
@@ -56,7 +56,7 @@ def members(data: bytes) -> dict[str, tuple[int, bytes]]:
 
 
 def ar_members(data: bytes) -> dict[str, bytes]:
-    """The members of an ar archive (deb(5)): a head of 60 bytes each, then the bytes, padded to an even number."""
+    """The members of an ar archive (deb(5)): each has a header of 60 bytes, then its content, padded to an even length."""
     assert data[:8] == b"!<arch>\n"
     found, at = {}, 8
     while at < len(data):
@@ -76,7 +76,7 @@ class Opkg:
         self.router = router
 
     def read(self, package: Path) -> tuple[dict[str, tuple[int, bytes]], dict[str, str]]:
-        """Files, and scripts by name."""
+        """The files, and the scripts by name."""
         outer = members(package.read_bytes())
         control, data = members(outer["control.tar.gz"][1]), members(outer["data.tar.gz"][1])
         return data, {
@@ -84,7 +84,7 @@ class Opkg:
         }
 
     def install(self, package: Path) -> str:
-        """For the first time, or over an older one; what the scripts print."""
+        """Installs a package, or upgrades an older one; returns the output of the scripts."""
         files, scripts = self.read(package)
         name = package.name.partition("_")[0]
         upgrade = (self.router.path(f"usr/lib/opkg/info/{name}.list")).exists()
@@ -98,7 +98,7 @@ class Opkg:
         return said + self._run(name, "postinst", scripts.get("postinst"), "configure", environment)
 
     def remove(self, name: str) -> str:
-        """What the scripts print."""
+        """Removes a package; returns the output of the scripts."""
         prerm = self.router.path(f"usr/lib/opkg/info/{name}.prerm").read_text()
         said = self._run(name, "prerm", prerm, "remove", {})
         self._delete(name, self.router.path(f"usr/lib/opkg/info/{name}.list").read_text().split())
@@ -109,7 +109,7 @@ class Opkg:
     def _run(self, name: str, kind: str, text: str | None, word: str, environment: dict[str, str]) -> str:
         if text is None:
             return ""
-        # default_postinst takes the package's name from the script's path
+        # default_postinst derives the package's name from the path of the script
         place = f"usr/lib/opkg/info/{name}.{kind}"
         self.router.write(place, text, mode=0o755)
         try:
@@ -122,7 +122,7 @@ class Opkg:
         for path, (mode, data) in files.items():
             target = self.router.path(path)
             if path.startswith("etc/config/") and target.exists():
-                continue  # a conffile that was changed
+                continue  # the user changed this conffile
             target.parent.mkdir(parents=True, exist_ok=True)
             fresh = target.with_name(f"{target.name}.new")
             fresh.write_bytes(data)
@@ -142,7 +142,7 @@ class Opkg:
 
 
 class Apk(Opkg):
-    """apk's order: an upgrade runs nothing of the old package, and post-upgrade of the new one."""
+    """apk's order: an upgrade runs no script of the old package, and post-upgrade of the new one."""
 
     suffix = ".apk"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Plans without an engine: what UCI said before is on the engine and in the records, what it says now is desired."""
+"""Plans without an engine: the earlier UCI text is on the engine and in the records, the present one is desired."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOW = 1_700_000_000.0
 
 @dataclass
 class World:
-    """All that planning looks at; scenarios change it. The ids of objects are their names in capitals."""
+    """The whole input of planning; scenarios change it. The ids of objects are their names in capitals."""
 
     desired: Desired
     containers: dict[str, ObservedContainer] = field(default_factory=dict)
@@ -34,11 +34,11 @@ class World:
     context: dict[str, Any] = field(default_factory=dict)
 
     def see(self, section: str, **changes: Any) -> None:
-        """The engine shows a container of ours otherwise."""
+        """Changes what the engine reports about a container of ours."""
         self.containers[section] = replace(self.containers[section], **changes)
 
     def inspect(self, section: str, **host: Any) -> None:
-        """Looks at a container deeply; `host` are the values of HostConfig that it shows."""
+        """Adds an inspect to a container; `host`: its values of HostConfig."""
         container = next(c for c in self.desired.containers if c.section == section)
         body = container_body(container, labels={}, image="x", api=(1, 41))
         body["HostConfig"] |= host
@@ -50,16 +50,16 @@ class World:
         )
 
     def record(self, section: str, **changes: Any) -> None:
-        """The record of a section says something else."""
+        """Changes the record of a section."""
         self.records[section] = replace(self.records[section], **changes)
 
     def lose(self, section: str) -> None:
-        """The object is gone from the engine."""
+        """Removes the section's object from the engine."""
         for objects in (self.containers, self.networks, self.volumes):
             objects.pop(section, None)
 
     def foreign(self, name: str, command: str) -> None:
-        """A container that is not ours has the name."""
+        """Adds a foreign container with that name."""
         body = {
             "Id": "F" * 64,
             "Name": f"/{name}",
@@ -93,7 +93,7 @@ def read(text: str) -> Desired:
 
 
 def a_world(before: str, after: str, change: Callable[[World], None] = lambda world: None) -> World:
-    """What `before` made is there; `after` is declared; then `change` meddles."""
+    """A world in which `before` has been applied and `after` is declared; then `change` modifies it."""
     made, desired = read(before), read(after)
     world = World(desired)
     for container in made.containers:
@@ -155,7 +155,7 @@ _ORDINARY = {
 
 
 def text_of(plan: Plan) -> str:
-    """The plan's text, and a line `! key reason: message` for each finding that is not the ordinary state."""
+    """The plan's text, plus a line `! key reason: message` for each finding that is not the normal state."""
     odd = [f for f in plan.findings if (f.type, f.reason) not in _ORDINARY]
     lines = [f"! {f.key} {f.reason}" + (f": {f.message}" if f.message else "") for f in odd]
     return "\n".join([str(plan), *lines])

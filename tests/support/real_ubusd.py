@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real ubusd, where one is on PATH."""
+"""The real ubusd, if one is on PATH."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UBUSD = shutil.which("ubusd")
 
 
 class RealUbusd:
-    """As FakeUbusd."""
+    """Same interface as FakeUbusd."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

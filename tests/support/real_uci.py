@@ -13,7 +13,7 @@ COMMAND = BUILT / "bin" / "uci"
 
 
 def why_not() -> str:
-    """Why the real libuci cannot be used in tests, "" if it can."""
+    """Why tests cannot use the real libuci, "" if they can."""
     reason = BUILT / "why-not"
     if reason.exists():
         return f"no real libuci: {reason.read_text().strip()}"
@@ -39,7 +39,7 @@ class RealUci:
         )
 
     def __call__(self, *arguments: str | bytes) -> bytes:
-        """What it prints; it must succeed."""
+        """Runs a command, which must succeed; returns its output."""
         done = self.run(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout

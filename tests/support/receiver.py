@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A web server that takes notices: a real one, on a loopback port, that can be made to misbehave."""
+"""A real web server on a loopback port that receives notices and can be made to misbehave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 
 class Receiver:
-    """`with Receiver() as receiver:`; what came is in `got`: path, headers, body. `answers`: of the next requests."""
+    """`with Receiver() as receiver:`; received requests are in `got`: path, headers, body. `answers`: for the next
+    requests."""
 
     def __init__(self, certificate: Path | None = None, key: Path | None = None) -> None:
         self.got: list[tuple[str, dict[str, str], str]] = []
@@ -40,7 +41,7 @@ class Receiver:
         self._ends = threading.Event()
 
     def answer(self, handler: BaseHTTPRequestHandler, how: int | str) -> None:
-        """A status, an address to redirect to, or `hang`, `drip`, `huge`, `rubbish`, `later`."""
+        """Answers with a status, a redirect to an address, or `hang`, `drip`, `huge`, `rubbish`, `later`."""
         if isinstance(how, int):
             handler.send_response(how)
             handler.end_headers()

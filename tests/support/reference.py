@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the reference of all options from the schemas: part of `make manual`. A test says when it is stale."""
+"""Writes the reference of all options from the schemas: part of `make manual`. A test fails when it is out of date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A section type: how it is written, and what to know of it beside its options."""
+    """A section type: how to write it, and remarks besides its options."""
 
     kind: str
     head: str
@@ -134,7 +134,7 @@ _EFFECTS = {
 
 
 def documents() -> dict[Path, str]:
-    """Every file that this makes, with its text."""
+    """Every file that this module writes, with its text."""
     return {
         FOLDER / "containers.md": _page(
             "Options of /etc/config/containers",
@@ -183,7 +183,7 @@ def _anchor(head: str) -> str:
 
 
 def _by_tab(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """The options as LuCI's form groups them; one group without a title where there is only one."""
+    """The options in the groups of LuCI's form; a single group has no title."""
     properties: Schema = schema["properties"]
     tabs = [tab for tab in _TABS if any(entry.get("x-tab") == tab for entry in properties.values())]
     for tab in tabs:
@@ -212,7 +212,7 @@ def _word(entry: Schema) -> str:
 
 
 def _what(entry: Schema) -> str:
-    """The description, and the form where the description does not show it already."""
+    """The description, plus the form unless the description already shows it."""
     text: str = entry.get("description", "").rstrip(".")
     rule = entry.get("items", entry)
     form = rule.get("x-expected", "")
@@ -224,6 +224,6 @@ def _what(entry: Schema) -> str:
 
 
 def _example(entry: Schema) -> object:
-    """One that is not the default, where there is one."""
+    """An example that is not the default, if there is one."""
     examples = [one[0] if isinstance(one, list) else one for one in entry["examples"]]
     return next((one for one in examples if one != entry.get("default")), examples[0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real registry (Debian's docker-registry) on a loopback port, which engines speak plain HTTP to."""
+"""A real registry (Debian's docker-registry) on a loopback port, with which engines speak plain HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_installed() -> bool:
 
 
 class Registry:
-    """`with_login`: it wants USER and PASSWORD."""
+    """`with_login`: it requires USER and PASSWORD."""
 
     def __init__(self, folder: Path, *, with_login: bool = False) -> None:
         self.port = _free_port()
@@ -38,12 +38,12 @@ class Registry:
         if with_login:
             (folder / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
-        (folder / "config.yml").write_text(json.dumps(config))  # YAML takes JSON
+        (folder / "config.yml").write_text(json.dumps(config))  # JSON is valid YAML
         self._folder = folder
         self.start()
 
     def start(self) -> None:
-        """Also again, after `close`."""
+        """Starts the registry; may be called again after `close`."""
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 ["docker-registry", "serve", str(self._folder / "config.yml")], stdout=log, stderr=log
@@ -73,12 +73,12 @@ class Registry:
 
 
 class Throttle:
-    """A door to a port that lets so many bytes through in a second, all connections together. 0: none at all."""
+    """A proxy to a port with a limit of bytes per second for all connections together. 0: lets nothing through."""
 
     def __init__(self, port: int, *, bytes_per_s: int) -> None:
         self.bytes_per_s = bytes_per_s
         self.open = 0
-        self.carried = 0  # bytes that clients were given
+        self.carried = 0  # bytes sent to clients
         self._target = port
         self._lock = threading.Lock()
         self._due = time.monotonic()

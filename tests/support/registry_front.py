@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""In front of a real registry: counts requests and answers some of them itself, as large public registries do.
+"""A proxy in front of a real registry: counts requests and answers some of them itself, like large public registries.
 
-It speaks TLS where it is given a certificate, and can be an HTTP proxy (absolute URLs and CONNECT) as well.
+It speaks TLS if it has a certificate, and can also be an HTTP proxy (absolute URLs and CONNECT).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came; header names in lower case."""
+    """One request as it was received; header names in lower case."""
 
     method: str
     path: str
@@ -44,14 +44,15 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class Front:
-    """`answer`: what is said in place of the registry, None to pass it on. `headers`: on every answer of the registry."""
+    """`answer`: returns the answer in place of the registry, None to forward the request. `headers`: added to the
+    registry's answers."""
 
     port: int  # the registry's
     tls: tuple[Path, Path] | None = None  # certificate, key
     answer: Callable[[Request], Answer | None] = lambda request: None
     headers: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
-    tunnels: list[str] = field(default_factory=list)  # hosts that CONNECT named
+    tunnels: list[str] = field(default_factory=list)  # hosts in CONNECT requests
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -67,7 +68,7 @@ class Front:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def count(self, *, method: str = "", path: str = "") -> int:
-        """Requests of that method whose path contains that text."""
+        """The number of requests with that method whose path contains that text."""
         return sum((not method or r.method == method) and path in r.path for r in list(self.requests))
 
     def close(self) -> None:
@@ -81,7 +82,7 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
 
         def handle(self) -> None:
             if front.tls is None and self.connection.recv(1, socket.MSG_PEEK) == b"\x16":
-                # as Go's servers greet who speaks TLS; engines then try without
+                # Go's servers answer a TLS client like this; engines then try without TLS
                 self.connection.recv(65536)
                 self.connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
                 return
@@ -150,7 +151,7 @@ def _carry(source: socket.socket, sink: socket.socket) -> None:
 
 
 def bearer(realm: str, *, user: str = "", password: str = "") -> Callable[[Request], Answer | None]:
-    """Docker Hub's way: a token of the repository is wanted, which `realm` gives, to this login or to anyone."""
+    """Docker Hub's scheme: requires a token for the repository, which `realm` issues for this login, or for anyone."""
 
     def answer(asked: Request) -> Answer | None:
         if asked.path.startswith("/token"):
@@ -169,7 +170,7 @@ def bearer(realm: str, *, user: str = "", password: str = "") -> Callable[[Reque
 
 
 def basic_header(user: str, password: str) -> str:
-    """The Authorization header of a login."""
+    """The Authorization header for a login."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
@@ -183,7 +184,7 @@ def publish(
     architecture: str = "amd64",
     login: str = "",
 ) -> str:
-    """Pushes an image with one layer that has a file of `size` bytes; its manifest's digest."""
+    """Pushes an image with one layer that contains a file of `size` bytes; returns the digest of its manifest."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         entry = tarfile.TarInfo("file")
@@ -211,7 +212,7 @@ def publish(
 
 
 def publish_index(address: str, name: str, tag: str, digests: dict[str, str], *, words: str = "") -> str:
-    """Pushes an index of manifests that are there, by architecture; its digest."""
+    """Pushes an index of existing manifests by architecture; returns its digest."""
     manifests = []
     for architecture, digest in digests.items():
         with urllib.request.urlopen(
@@ -227,7 +228,7 @@ def publish_index(address: str, name: str, tag: str, digests: dict[str, str], *,
 
 
 def put_manifest(address: str, name: str, tag: str, body: dict[str, Any], *, login: str = "") -> str:
-    """Pushes a manifest or an index; its digest."""
+    """Pushes a manifest or an index; returns its digest."""
     data = json.dumps(body).encode()
     headers = {"Content-Type": body["mediaType"]} | ({"Authorization": login} if login else {})
     url = f"http://{address}/v2/{name}/manifests/{tag}"

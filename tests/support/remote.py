@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dockerd that is another machine's as far as the agent can see: by TLS, at an address that is not loopback."""
+"""A dockerd that looks like another machine's to the agent: over TLS, at an address that is not loopback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("localhost", "127.0.0.1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """Makes certificates under `folder`; the server's is for `names`."""
+    """Creates certificates under `folder`; the server's certificate is for `names`."""
 
     folder: Path
     certificates: Certificates
@@ -31,12 +31,12 @@ class Authority:
         return cls(folder=folder, certificates=made, server=server)
 
     def client(self, name: str, *, days: int = 30, now: float = NOW) -> Path:
-        """The folder of a client's certificate."""
+        """The directory of a client's certificate."""
         return self.certificates.make_client(name, self.folder / name, days=days, now=now).directory
 
 
 class RemoteDockerd(TlsDockerd):
-    """It also listens on the address of its bridge, which is no loopback one."""
+    """Also listens on the address of its bridge, which is not a loopback address."""
 
     def __init__(self, server: ServerIdentity, *, subnet: int) -> None:
         super().__init__(server, subnet=subnet)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files of a router, and a netifd that answers as it is told and counts reloads."""
+"""The files of a router, and a netifd with configurable answers that counts reloads."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ config zone 'docker'
 
 
 def write_router(config: Path, *, firewall: str = FIREWALL, network: str = NETWORK) -> None:
-    """Puts a router's /etc/config/network and /etc/config/firewall there."""
+    """Writes a router's /etc/config/network and /etc/config/firewall."""
     (config / "network").write_text(network)
     (config / "firewall").write_text(firewall)
 
 
 @dataclass
 class FakeNetifd:
-    """`known` None: no netifd. `failing`: what its calls fail with."""
+    """`known` None: there is no netifd. `failing`: the error that its calls raise."""
 
     known: Mapping[str, Interface] | None = None
     failing: str = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An engine that only injects faults: it answers each connection with the bytes of a script, and counts requests."""
+"""An engine that only injects faults: it answers each connection with the bytes from a script, and counts requests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Script = Callable[[socket.socket, bytes], None]
 
 
 class ScriptedEngine:
-    """`script(connection, head)` runs for every request whose head came; the connection is closed after it.
+    """`script(connection, head)` runs for every request whose head was received; then the connection is closed.
 
-    On a unix socket at `path`, or without one on a port of 127.0.0.1, with `tls` where that is given.
+    Listens on a unix socket at `path`, or without one on a port of 127.0.0.1, with `tls` if given.
     """
 
     def __init__(self, path: Path | None, script: Script, *, tls: ssl.SSLContext | None = None) -> None:
@@ -62,7 +62,7 @@ class ScriptedEngine:
         self.open -= 1
 
     def wait_closed(self, limit_s: float = 5) -> None:
-        """Until no connection is open."""
+        """Waits until no connection is open."""
         deadline = time.monotonic() + limit_s
         while self.open:
             assert time.monotonic() < deadline, "the request to the engine is still open"
@@ -74,7 +74,7 @@ class ScriptedEngine:
 
 
 def answer(data: bytes) -> Script:
-    """Always these bytes, then the end."""
+    """Always sends these bytes, then closes."""
 
     def script(connection: socket.socket, head: bytes) -> None:
         del head
@@ -84,7 +84,7 @@ def answer(data: bytes) -> Script:
 
 
 def until_gone(data: bytes) -> Script:
-    """These bytes, then nothing until the client goes."""
+    """Sends these bytes, then nothing until the client closes the connection."""
 
     def script(connection: socket.socket, head: bytes) -> None:
         del head

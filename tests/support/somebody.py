@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A call made by somebody who is not root: root has neither EACCES nor a limit of processes."""
+"""A call as a user other than root: root gets no EACCES and has no process limit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import resource
 import traceback
 from collections.abc import Callable
 
-UID = 54_321  # nobody's: limits of processes are counted by user
+UID = 54_321  # unused: process limits are counted by user
 
 
 def said_by_somebody(call: Callable[[], object], *, processes: int | None = None) -> str:
-    """`call`'s exception in a child process of that user, as `Type: text`; "" when it raised none. Needs root."""
+    """Runs `call` in a child process of that user; returns its exception as `Type: text`, "" if it raised none. Needs
+    root."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a state file says, whether it was written whole or changes follow."""
+"""The content of a state file, whether it was written as a whole or with appended changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.wire.record_lines import read
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    """As version 0.1.0 wrote it; `json.dumps` of it is a state file again."""
+    """The content in the form of version 0.1.0; `json.dumps` of it is a valid state file."""
     found = read((folder / "state.json").read_bytes())
     return {
         "version": 1,
@@ -23,13 +23,13 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def sections_of(folder: Path) -> dict[str, str]:
-    """The section of each container by its id, of all engines."""
+    """Container id -> section, for all engines."""
     records = read((folder / "state.json").read_bytes()).records.values()
     return {r.object_id: r.section for r in records if r.kind == "container" and r.object_id}
 
 
 def open_records(folder: Path, engine: Engine) -> list[str]:
-    """The records of works that are not finished, on the engine that answers."""
+    """The records of unfinished works on the engine that answers."""
     records = list(read((folder / "state.json").read_bytes()).records.values())
     here = visible(records, tags_of(records, engine.identity(fresh=True), ""))
     return [str(record) for record in here if record.swap or not record.object_id]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A stand-in for OpenWrt's /etc/init.d/dockerd with the habits that matter: which file dockerd gets, and procd's.
+"""A stand-in for OpenWrt's /etc/init.d/dockerd with its relevant behaviour: which file dockerd gets, and procd's part.
 
-`start` and `reload` decide anew which daemon.json counts and link it; a service that runs is left as it is by `start`;
-`stop` is SIGTERM. Without a file of its own the script makes one of UCI's options.
+`start` and `reload` decide each time which daemon.json to use, and link it; `start` does not restart a running
+service; `stop` sends SIGTERM. Without a file of its own the script creates one from UCI's options.
 """
 
 from __future__ import annotations
@@ -84,23 +84,23 @@ class StockScript:
         return cls(path, calls)
 
     def done(self) -> list[str]:
-        """What it was called for, but for `running`."""
+        """The calls that the script received, except `running`."""
         return self.calls.read_text().split()
 
     def reload(self) -> None:
         subprocess.run([str(self.path), "reload"], check=True)
 
     def restart(self) -> None:
-        """As rc.common does; waits for the end in between, as procd does."""
+        """Restarts like rc.common; waits for the end in between, as procd does."""
         pid = (self.path.parent / "procd.pid").read_text().strip()
         subprocess.run([str(self.path), "stop"], check=True)
-        with contextlib.suppress(OSError):  # it is gone
+        with contextlib.suppress(OSError):  # it has ended already
             while "Z" not in Path("/proc", pid, "stat").read_text().split()[2]:
                 pass
         subprocess.run([str(self.path), "start"], check=True)
 
     def end(self) -> None:
-        """Reaps what was started."""
+        """Reaps started processes."""
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

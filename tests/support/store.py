@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A registry behind a front that counts, and images that are pushed there from a box's engine."""
+"""A registry behind a front that counts requests, and images that are pushed there from a box's engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.registry_front import Front
 
 
 class Store:
-    """`close` empties the engine too, but for busybox."""
+    """`close` also removes everything from the engine except busybox."""
 
     def __init__(self, box: Box, folder: Path) -> None:
         self.box = box
@@ -22,9 +22,9 @@ class Store:
         self.front = Front(self.registry.port)
 
     def publish(self, name: str, words: str, *, noise: bytes = b"", base: str = BUSYBOX) -> str:
-        """Pushes another image under the tag, and leaves nothing of it in the engine. Returns the reference.
+        """Pushes a new image under the tag, and leaves nothing of it on the engine. Returns the reference.
 
-        `noise`: what a layer on top of `base` has in it.
+        `noise`: content of a layer on top of `base`.
         """
         client, there = self.box.client, f"{self.registry.address}/{name}"
         made = client.containers.create(base, "true")

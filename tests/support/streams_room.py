@@ -22,7 +22,7 @@ from tests.support.fake_rpcd import ADMIN
 
 
 class Counter:
-    """A source that counts as fast as it is read; it notes how far it came and what was typed."""
+    """A source that counts as fast as it is read; it remembers how far it came and what was typed."""
 
     def __init__(self, size: int = 1000) -> None:
         self.count = 0
@@ -46,7 +46,7 @@ class Counter:
 
 
 class Reader:
-    """A subscriber of one stream object. It acknowledges while `acks`."""
+    """A subscriber of one stream object. It acknowledges packets while `acks` is true."""
 
     def __init__(self, room: Room, opened: dict[str, Any], *, acks: bool = True) -> None:
         self._room, self._opened, self.acks = room, opened, acks

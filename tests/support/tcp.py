@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The real application on real TCP listeners of loopback addresses, with sessions that a test gives and takes away.
+"""The real application on real TCP listeners of loopback addresses, with sessions that a test grants and revokes.
 
-Each client has an address of its own (127.9.x.y), so that limits by address do not join what tests do.
+Each client has its own address (127.9.x.y), so that limits by address do not connect different tests.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _clients = itertools.count(256)
 
 
 def new_client() -> str:
-    """A loopback address that no other client has."""
+    """A loopback address that no other client uses."""
     number = next(_clients)
     return f"127.9.{number // 250}.{number % 250 + 1}"
 
 
 class GivenSessions:
-    """Sessions: a reader, a writer, and what a test adds. rpcd would say yes to the zero session."""
+    """Sessions: a reader, a writer, and those that a test adds. rpcd would accept the zero session."""
 
     def __init__(self) -> None:
         self.silent = False
@@ -70,7 +70,7 @@ class GivenSessions:
 
 
 class Clock:
-    """Monotonic seconds that a test moves on."""
+    """Monotonic seconds that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -80,13 +80,13 @@ class Clock:
 
 
 def engine_script(connection: socket.socket, head: bytes) -> None:
-    """Networks, and what has the form of an inspected container for everything else."""
+    """Answers with networks, and with the form of an inspected container for everything else."""
     body = json.dumps(NETWORKS if head.startswith(b"GET /networks ") else {"Config": {"Tty": True}}).encode()
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
 async def echo(websocket: WebSocket) -> None:
-    """Gives back what it gets, and "writer" or "reader" first."""
+    """First sends "writer" or "reader", then echoes."""
     await websocket.accept()
     try:
         while True:
@@ -102,7 +102,7 @@ ECHOES = [
 
 
 class TcpController:
-    """A served application. `control` is its control socket."""
+    """The served application. `control` is its control socket."""
 
     def __init__(self, engine: ScriptedEngine, folder: Path, app: Any = None) -> None:
         self.engine = engine
@@ -128,7 +128,7 @@ class TcpController:
         await self.listeners.__aenter__()
 
     def want(self, *listen: str, **more: Any) -> list[str]:
-        """Applies an agent section; gives the state of each listener."""
+        """Applies an agent section; returns the state of each listener."""
         self.settings = AgentSettings(listen=tuple(parse_listen(text) for text in listen), **more)
         self.thread.run(self.listeners._follow(self.settings))
         self.listeners._wanted = self.settings
@@ -136,12 +136,12 @@ class TcpController:
 
     @property
     def port(self) -> int:
-        """The first listener's."""
+        """The port of the first listener."""
         return self.listeners._servers[self.settings.listen[0]].port
 
     @property
     def door(self) -> Door:
-        """The first listener's."""
+        """The door of the first listener."""
         return self.listeners._servers[self.settings.listen[0]]._door
 
     @property
@@ -149,7 +149,7 @@ class TcpController:
         return str(self.settings.listen[0].ip)
 
     def asked(self) -> list[bytes]:
-        """Request lines that the engine got, but for those about its networks and its version."""
+        """Request lines that the engine received, except those about its networks and version."""
         lines = [head.partition(b"\r\n")[0] for head in self.engine.heads]
         return [line for line in lines if line.split(b" ")[1] not in (b"/networks", b"/version")]
 
@@ -169,13 +169,13 @@ class TcpController:
         return made
 
     def raw(self, data: bytes, address: str = "") -> bytes:
-        """Sends bytes on a connection of its own; everything until the server closes it."""
+        """Sends bytes on a separate connection; returns everything until the server closes it."""
         with self.connect(address) as made:
             made.sendall(data)
             return read_all(made)
 
     def status(self, data: bytes | str, address: str = "", connection: socket.socket | None = None) -> int:
-        """The status of the answer to a request; 0 when the connection is closed without one."""
+        """The status of the answer to a request; 0 if the connection is closed without one."""
         made = connection or self.connect(address)
         try:
             made.sendall(data if isinstance(data, bytes) else data.encode("latin-1"))
@@ -189,7 +189,7 @@ class TcpController:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
     def upgrade(self, target: str, headers: str = "", *, address: str = "", host: str | None = None) -> int:
-        """The status of a WebSocket's handshake; the connection is closed."""
+        """The status of a WebSocket handshake; the connection is closed."""
         text = f"GET {target} HTTP/1.1\r\nHost: {self.host() if host is None else host}\r\n{UPGRADE}{headers}\r\n"
         return self.status(text, address)
 
@@ -207,7 +207,7 @@ class TcpController:
 
 
 def head_of(connection: socket.socket) -> bytes:
-    """An answer's head, b"" when there is none."""
+    """The head of an answer, b"" if there is none."""
     head = b""
     try:
         while b"\r\n\r\n" not in head and (piece := connection.recv(65536)):
@@ -219,7 +219,7 @@ def head_of(connection: socket.socket) -> bytes:
 
 @contextmanager
 def serving_tcp(folder: Path, *listen: str, **settings: Any) -> Iterator[TcpController]:
-    """The application on `listen`, over an engine that only counts."""
+    """The application on `listen`, with an engine that only counts."""
     engine = ScriptedEngine(folder / "engine.sock", engine_script)
     made = TcpController(engine, folder)
     try:
@@ -249,7 +249,7 @@ def make_certificate(folder: Path, name: str, *, der: str = "", key: str = "ec")
 
 
 def served_name(host: str, port: int) -> str:
-    """The common name of the certificate that a listener shows now."""
+    """The common name of the certificate that a listener presents now."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands in a terminal of so many columns: what was written, and what stands on the screen at the end."""
+"""Commands in a terminal of a given width: what was written, and what is on the screen at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIMIT_S = 60
 
 @dataclass(frozen=True)
 class Shown:
-    """`raw` as it was written, `lines` as they stand there without colours."""
+    """`raw` as it was written, `lines` as they appear on the screen, without colours."""
 
     code: int
     raw: str
@@ -36,7 +36,7 @@ class Shown:
 
 
 def screen_of(text: str) -> list[str]:
-    """A screen without an end at its bottom: cursor up and home, erase, line ends. Colours are passed over."""
+    """A screen of unlimited height: cursor up and home, erase, line ends. Colours are ignored."""
     lines, row, column = [""], 0, 0
     for match in _SEQUENCE.finditer(text):
         piece = match[0]
@@ -60,7 +60,7 @@ def screen_of(text: str) -> list[str]:
 
 
 class Terminal:
-    """`ucidockd WORDS` in one; `environment` besides TERM=xterm."""
+    """`ucidockd WORDS` in a terminal; `environment` in addition to TERM=xterm."""
 
     def __init__(
         self, words: Sequence[str], *, columns: int, rows: int = 24, environment: dict[str, str] | None = None
@@ -75,17 +75,17 @@ class Terminal:
         )
         os.close(slave)
         self.raw = ""
-        self._seen = 0  # up to where `read_until` has read
+        self._seen = 0  # the position up to which `read_until` has read
 
     def wait_for(self, text: str) -> None:
-        """Until it was written."""
+        """Waits until the text was written."""
         deadline = time.monotonic() + _LIMIT_S
         while text not in self.raw:
             assert time.monotonic() < deadline, self.raw
             assert self._read(), self.raw
 
     def read_until(self, wanted: str) -> str:
-        """What was written behind what the last call returned, up to and with `wanted`."""
+        """What was written since the last call, up to and including `wanted`."""
         begin, deadline = self._seen, time.monotonic() + _LIMIT_S
         while (at := self.raw.find(wanted, begin)) < 0:
             assert time.monotonic() < deadline, self.raw[begin:]
@@ -94,20 +94,20 @@ class Terminal:
         return self.raw[begin : self._seen]
 
     def type(self, text: str) -> None:
-        """Keys."""
+        """Types text."""
         os.write(self._master, text.encode())
 
     def resize(self, rows: int, columns: int) -> None:
-        """As a person who drags the window's corner."""
+        """Resizes the window."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process.send_signal(signal.SIGWINCH)
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Sends Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     def press(self, keys: str) -> None:
-        """As if they were typed."""
+        """Sends keys as if they were typed."""
         os.write(self._master, keys.encode())
 
     def end(self) -> Shown:
@@ -119,17 +119,17 @@ class Terminal:
         return Shown(self.process.wait(_LIMIT_S), self.raw)
 
     def _read(self) -> bool:
-        """False at the end."""
+        """Reads more output; False at the end."""
         if not select.select([self._master], [], [], 0.2)[0]:
             return True
         try:
             piece = os.read(self._master, 65536)
-        except OSError:  # Linux: its other side is closed
+        except OSError:  # Linux: the other side is closed
             return False
         self.raw += piece.decode()
         return bool(piece)
 
 
 def shown(words: Sequence[str], *, columns: int = 80, **more: str) -> Shown:
-    """A command from its begin to its end."""
+    """Runs a command from beginning to end."""
     return Terminal(words, columns=columns, environment=more).end()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dockerd that also listens with TLS and wants client certificates, and the clients that call it."""
+"""A dockerd that also listens with TLS and requires client certificates, and clients that call it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADDRESSES = ("127.0.0.1", "127.0.0.2")
 
 
 class TlsDockerd(PrivateDockerd):
-    """Listens on both ADDRESSES. `identity` counts from the next start on, as with any dockerd."""
+    """Listens on both ADDRESSES. A changed `identity` takes effect at the next start, as with any dockerd."""
 
     def __init__(self, identity: ServerIdentity, *, subnet: int) -> None:
         super().__init__(subnet=subnet)
@@ -41,12 +41,12 @@ class TlsDockerd(PrivateDockerd):
 
 
 def command_lines() -> list[str]:
-    """The docker clients of this machine: Debian's, and a newer one where there is one."""
+    """The docker clients of this machine: Debian's, and a newer one if there is one."""
     return [path for path in ("/usr/bin/docker", "/usr/local/bin/docker") if shutil.which(path)]
 
 
 def ask_with_command(command: str, url: str, bundle: Path) -> tuple[int, str]:
-    """`docker --tlsverify` with a bundle as people use it: exit code, and the server's version or the complaint."""
+    """`docker --tlsverify` with a bundle, as people use it: exit code, and the server's version or the error."""
     done = subprocess.run(
         [command, "--tlsverify", "version", "--format", "{{.Server.Version}}"],
         env={
@@ -70,7 +70,7 @@ def ask_with_library(url: str, bundle: Path) -> str:
         client_cert=pair if Path(pair[0]).exists() else None, ca_cert=str(bundle / "ca.pem"), verify=True
     )
     client = docker.APIClient(base_url=url, tls=tls, version="1.41", timeout=20)
-    client.trust_env = False  # REQUESTS_CA_BUNDLE would take the place of the bundle's CA
+    client.trust_env = False  # REQUESTS_CA_BUNDLE would override the bundle's CA
     try:
         return str(client.version()["Version"])
     finally:

@@ -12,7 +12,7 @@ _FILE = Path(__file__).parents[1] / "data" / "ubus" / "conversations.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`frames`: (who wrote, bytes), in order; one is a read, not a message."""
+    """`frames`: (writer, bytes), in order; a frame is one read, not one message."""
 
     name: str
     stdout: str
@@ -30,5 +30,5 @@ def conversations() -> list[Conversation]:
 
 
 def one_way(conversation: Conversation, who: str) -> bytes:
-    """All that `who` wrote."""
+    """Everything that `who` wrote."""
     return b"".join(data for writer, data in conversation.frames if writer == who)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The commands of `uci` that the agent itself does not need, on what `agent.uci.edit` replays.
+"""Commands of `uci` that the agent itself does not need, implemented with the replay of `agent.uci.edit`.
 
-With them a corpus of commands of the real `uci` holds the replay of changes against libuci.
+With them a corpus of commands of the real `uci` compares the replay of changes with libuci.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _existing(staged: edit.Staged, where: str) -> tuple[edit._Target, str]:
 
 
 def add_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
-    """`uci add_list`: a further item; what was a single option becomes the first item of a list."""
+    """`uci add_list`: adds an item; a single option becomes the first item of a list."""
     edit._check_value(where, value)
     target, section = _edited_section(staged, where)
     return edit._note(
@@ -47,7 +47,7 @@ def del_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
 
 
 def rename(staged: edit.Staged, where: str, name: str) -> edit.Staged:
-    """`uci rename`: a section or an option. libuci does not mind if the name is taken."""
+    """`uci rename`: a section or an option. libuci does not check whether the name is taken."""
     edit._check_value(where, name)
     target, section = _existing(staged, where)
     return edit._note(
@@ -56,7 +56,7 @@ def rename(staged: edit.Staged, where: str, name: str) -> edit.Staged:
 
 
 def reorder(staged: edit.Staged, where: str, position: str) -> edit.Staged:
-    """`uci reorder`: the section gets that position, counted from 0. As libuci, takes what is not a number for 0."""
+    """`uci reorder`: moves the section to that position, counted from 0. Like libuci, treats anything but a number as 0."""
     edit._check_value(where, position)
     _, section = _edited_section(staged, where)
     number = edit._INTEGER.match(position)

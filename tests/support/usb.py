@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sticks in a sysfs of one's own, laid out as the kernel does it, and their nodes in a /dev of one's own."""
+"""USB devices in a private sysfs, in the kernel's layout, and their nodes in a private /dev."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class UsbBus:
-    """`folder`/sys and `folder`/dev. Nodes are /dev/null by another name; making them takes root."""
+    """`folder`/sys and `folder`/dev. Nodes have the device number of /dev/null; creating them needs root."""
 
     def __init__(self, folder: Path) -> None:
         self.sysfs, self.dev = folder / "sys", folder / "dev"
@@ -19,7 +19,7 @@ class UsbBus:
         self.dev.mkdir()
 
     def plug(self, port: str, ids: str, *nodes: str, serial: str = "") -> None:
-        """A device such as ("1-1", "0403:6001", "tty/ttyUSB0"): one interface for each node, `class/name`."""
+        """Adds a device such as ("1-1", "0403:6001", "tty/ttyUSB0"): one interface for each node, `class/name`."""
         hub = self._bus / port.rpartition(".")[0]
         device = (hub.resolve() if "." in port and hub.exists() else self.sysfs / "devices/pci0/usb1") / port
         device.mkdir(parents=True)

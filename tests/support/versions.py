@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A box on an engine of each version at hand: the installed one in every run, the newer ones in long runs."""
+"""A box on an engine of each available version: the installed one in every run, the newer ones in long runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSIONS = [INSTALLED, *(pytest.param(version, marks=pytest.mark.long) for versi
 
 @contextmanager
 def an_engine(version: str) -> Iterator[PrivateDockerd]:
-    """A running dockerd of that version. Skips the test where it cannot be fetched."""
+    """A running dockerd of that version. Skips the test if it cannot be fetched."""
     try:
         own = [] if version == INSTALLED else [engines.programs(version)]
     except CannotFetchError as exc:
@@ -40,7 +40,7 @@ def an_engine(version: str) -> Iterator[PrivateDockerd]:
 
 @contextmanager
 def a_box(engine: PrivateDockerd, folder: Path) -> Iterator[Box]:
-    """An empty configuration on it; whatever is on the engine afterwards is removed."""
+    """An empty configuration on the engine; everything on the engine is removed afterwards."""
     client = docker.DockerClient(base_url=engine.host, version="auto")
     box = Box.make(folder, engine, client)
     try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A router that boots: a root directory over this machine's, in namespaces of its own, with a real dockerd.
+"""A router that boots: a root directory over this machine's, in its own namespaces, with a real dockerd.
 
-Real are `uci`, the shells, Python, dockerd, the package's files and the agent. OpenWrt's own scripts cannot be installed
-here: rc.common, procd, functions.sh and the dockerd package's init script are stand-ins with their habits. What is written
-is kept over a reboot, but for /tmp and /run; /opt/docker is a disk of its own.
+Real are `uci`, the shells, Python, dockerd, the package's files and the agent. OpenWrt's scripts cannot be installed
+here: rc.common, procd, functions.sh and the dockerd package's init script are stand-ins that behave like them.
+Written files survive a reboot, except those in /tmp and /run; /opt/docker is a separate disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.real_uci import COMMAND
 
 PROJECT = Path(__file__).parents[2]
 
-# process 1 of the router: reaps what nobody waits for
+# process 1 of the router: reaps orphans
 _INIT = """
 import os, signal, time
 while True:
@@ -56,7 +56,7 @@ ip link set br-lan up
 exec {python} -c '{init}'
 """
 
-# procd: an instance is a pid and what it was started with; `start` restarts one only where that has changed
+# procd: an instance is a pid and its start parameters; `start` restarts an instance only if they have changed
 _RC_COMMON = """#!/bin/sh
 initscript="$1" action="$2"
 shift 2
@@ -112,7 +112,8 @@ disable() { rm -f "/etc/rc.d/S"??"$name"; }
 $action "$@"
 """
 
-# what the dockerd package's script does with UCI: a file of the user's as it is, else hosts and all, and never TLS
+# what the dockerd package's script does with UCI: uses a file of the user's unchanged, otherwise sets hosts and the
+# rest, and never TLS
 _DOCKERD_INIT = """#!/bin/sh /etc/rc.common
 START=99
 uciadd() {
@@ -158,7 +159,7 @@ start_service() {
 reload_service() { process_config; procd_send_signal dockerd; }
 """
 
-# what a package manager's scripts call
+# functions that a package manager's scripts call
 _FUNCTIONS = """
 listed() {
 	cat "/lib/apk/packages/$pkgname.list" 2>/dev/null || cat "/usr/lib/opkg/info/$pkgname.list"
@@ -185,7 +186,7 @@ default_prerm() {
 }
 """
 
-# each version of dockerd's file that was ever committed, and whether the file that it names was there
+# logs each version of dockerd's file that was committed, and whether the file that it names existed
 _UCI = """#!/bin/sh
 {uci} "$@"
 code=$?
@@ -199,7 +200,7 @@ code=$?
 exit $code
 """
 
-# asks without TLS, all the time; what answers as an engine is noted
+# keeps connecting without TLS, and logs what answers like an engine
 _PROBE = """
 import socket, time
 while True:
@@ -228,10 +229,10 @@ class WholeRouter:
         self._process: subprocess.Popen[bytes] | None = None
         self._furnish()
 
-    # what is on it
+    # its content
 
     def _furnish(self) -> None:
-        # below /usr, since /bin, /sbin and /lib are links into it
+        # below /usr, because /bin, /sbin and /lib are links into it
         self.write("etc/rc.common", _RC_COMMON, mode=0o755)
         self.write("usr/lib/functions.sh", _FUNCTIONS)
         self.write("usr/bin/jsonfilter", _JSONFILTER.replace("/bin/ash", "/bin/sh"), mode=0o755)
@@ -244,12 +245,12 @@ class WholeRouter:
         self.write("usr/sbin/procd", "#!/bin/sh\n", mode=0o755)
         self.write("usr/sbin/uci", _UCI.replace("{uci}", str(COMMAND)), mode=0o755)
         shutil.copy("/bin/busybox", self.path("usr/bin/sh"))
-        # the machine's Python with the libraries of the tests, for those that the feed has
+        # the machine's Python with the tests' libraries, instead of those in the feed
         program, libraries = os.path.realpath(sys.executable), sysconfig.get_path("purelib")
         self.write("usr/bin/python3", f'#!/bin/sh\nPYTHONPATH={libraries} exec {program} "$@"\n', mode=0o755)
 
     def install_dockerd(self, globals_: str = "") -> None:
-        """OpenWrt's package, as its image has it."""
+        """Installs OpenWrt's package, as in its image."""
         self.write("etc/init.d/dockerd", _DOCKERD_INIT, mode=0o755)
         if not self.path("etc/config/dockerd").exists():
             self.write(
@@ -265,7 +266,7 @@ class WholeRouter:
         self.write("etc/rc.d/S99dockerd", "")
 
     def path(self, path: str) -> Path:
-        """Of a file on it: of the flash, and while it runs of all that is there."""
+        """A file of the router: on its flash and, while it runs, in its whole root."""
         pid = self._process and self._init()
         if pid:
             return Path(f"/proc/{pid}/root", path)
@@ -281,14 +282,14 @@ class WholeRouter:
     # running
 
     def _visible(self) -> list[str]:
-        """Folders that may be on other file systems than the root directory."""
+        """Directories that may be on other file systems than the root directory."""
         libraries = sysconfig.get_path("purelib")
         wanted = [str(PROJECT), os.path.realpath(sys.base_prefix), libraries, *os.environ["PATH"].split(":")]
-        own = ("/usr", "/bin", "/sbin")  # what packages write to
+        own = ("/usr", "/bin", "/sbin")  # directories that packages write to
         return [name for name in dict.fromkeys(wanted) if Path(name).is_dir() and not name.startswith(own)]
 
     def boot(self) -> None:
-        """Starts it, with all that is enabled."""
+        """Boots it, with all enabled services."""
         (self.folder / "booted").unlink(missing_ok=True)
         script = _BOOT.format(
             folder=self.folder,
@@ -319,7 +320,7 @@ class WholeRouter:
         subprocess.Popen(self._words(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def run(self, *words: str, limit_s: float = 120, check: bool = True, **environment: str) -> str:
-        """A command in it, and what that prints."""
+        """Runs a command in it; returns the output."""
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
         done = subprocess.run(
             self._words(*words),
@@ -333,10 +334,10 @@ class WholeRouter:
         return done.stdout
 
     def commit(self, package: str, text: str) -> None:
-        """As LuCI's Save & Apply: the file changes, and procd reloads who follows it."""
+        """Like LuCI's Save & Apply: the file changes, and procd reloads the services that depend on it."""
         self.write(f"etc/config/{package}.new", text)
         self.path(f"etc/config/{package}.new").replace(self.path(f"etc/config/{package}"))
-        self.run("uci", "commit")  # noted as all are
+        self.run("uci", "commit")  # logged like all commits
         for name in ("dockerd", "ucidockd"):
             self.run("sh", "-c", f"[ ! -x /etc/init.d/{name} ] || /etc/init.d/{name} reload")
 
@@ -348,7 +349,8 @@ class WholeRouter:
             self._process = None
 
     def sysupgrade(self) -> None:
-        """Another image, without our package: of the flash only what is to be kept outlives it; the disk stays as it is."""
+        """Installs another image without our package: of the flash only files marked to be kept survive; the disk stays
+        as it is."""
         kept = ["/etc/config", "/etc/sysupgrade.conf", *self._kept()]
         self.off()
         before, after = self.folder / "flash", self.folder / "flash.new"
@@ -368,7 +370,7 @@ class WholeRouter:
         self.install_dockerd()
 
     def _kept(self) -> list[str]:
-        """What packages of this image and the user want kept."""
+        """The files that packages of this image and the user want to keep."""
         files = [*self.path("usr/lib/upgrade/keep.d").glob("*"), self.path("etc/sysupgrade.conf")]
         return [
             line
@@ -386,7 +388,7 @@ class WholeRouter:
             time.sleep(0.1)
         subprocess.run(["umount", "-l", self.folder], check=False)
 
-    # what is seen
+    # observations
 
     def wait(self, check: Callable[[], object], limit_s: float = 60) -> None:
         deadline = time.monotonic() + limit_s
@@ -401,7 +403,7 @@ class WholeRouter:
         )
 
     def docker(self, *words: str) -> str:
-        """The docker command; "" while there is no engine."""
+        """Runs the docker command; "" while there is no engine."""
         return self.run("docker", *words, check=False).strip()
 
     def opened(self) -> str:
@@ -410,7 +412,7 @@ class WholeRouter:
         return log.read_text() if log.exists() else ""
 
     def speaks_tls(self) -> bool:
-        """Whether the port answers to a handshake."""
+        """Whether the port answers a handshake."""
         said = self.run("sh", "-c", "openssl s_client -connect 192.168.1.1:2376 </dev/null 2>&1", check=False)
         return "BEGIN CERTIFICATE" in said
 
