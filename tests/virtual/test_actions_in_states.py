@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people ask for, in every state of a section: an answer, or a refusal that says what to do, and nothing is lost."""
+"""Requests of users in every state of a section: each gets an answer, or a refusal with the next step, and nothing is
+lost."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.support.virtual.world import World, a_world
 
 SLEEPS = "sleep 1000000"
 ALL = {"images": PruneImages.UNUSED, "older_s": 0.0}
-# every refusal has one of them: a command, or that time helps; an engine that is away says so itself
+# every refusal contains one of these: a command, or advice to wait; an unreachable engine speaks for itself
 NEXT_STEPS = ("`ucidockd ", "try again", "`option ", "expected ", "cannot be shown")
 
 
@@ -95,7 +96,7 @@ def taken_back(world: World) -> None:
     world.rest(40)
 
 
-# each after an update of `web`, so that there is something to go back to
+# each one after an update of `web`, so that there is an earlier image
 STATES: dict[str, Callable[[World], object]] = {
     "as declared": lambda world: None,
     "crash loop": crash_loop,
@@ -216,7 +217,7 @@ def condition_types(world: World) -> set[str]:
 
 
 def test_post_start_that_fails_without_a_replacement_is_repeated_and_told(tmp_path: Path) -> None:
-    """The container keeps running; also a kill of the agent does not make it forget."""
+    """The container keeps running, and a kill of the agent does not make it forget the hook."""
     with a_world(tmp_path) as world:
         world.engine.exit_codes["join"] = 3
         world.write(section(SLEEPS, "option post_start 'join'"))
@@ -239,7 +240,7 @@ def test_post_start_that_fails_without_a_replacement_is_repeated_and_told(tmp_pa
 
 
 def test_what_was_asked_for_of_a_container_that_is_gone_is_done_to_its_successor(tmp_path: Path) -> None:
-    """With its trial, its pin and its data, as a replacement does; a creation has none of them."""
+    """With its gate, its pin and its data, like a replacement; a plain create has none of these."""
     with a_world(tmp_path) as world:
         updated(world)
         removed(world)
@@ -248,7 +249,7 @@ def test_what_was_asked_for_of_a_container_that_is_gone_is_done_to_its_successor
         assert [row["outcome"] for row in answer["containers"]] == ["rolled back"]
         world.rest(5)
         assert "Pinned" in condition_types(world)
-        assert world.saved.copies == {}  # it was put back
+        assert world.saved.copies == {}  # it was restored
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -259,7 +260,7 @@ def test_an_image_that_the_engine_cannot_show_stays_and_the_others_go(
         updated(world)
         hidden(world, image=True)
         assert world.asked is not None and world.asked._upkeep is not None
-        with world.asked._upkeep._lock if dry_run else nullcontext():  # a preview waits for nobody
+        with world.asked._upkeep._lock if dry_run else nullcontext():  # a preview does not wait for the lock
             answer = asked(world, world.asked.prune({**ALL, "dry_run": dry_run}))
         assert [row["names"] for row in answer["going"]] == [["app:2"]]
         assert web(world).image_id in {row["id"] for row in answer["kept"]}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent relies on of an engine: each statement holds for the engine in memory and for a real dockerd.
+"""What the agent relies on in an engine: each statement holds for the simulated engine and for a real dockerd.
 
-Where they differ, the one in memory is wrong.
+If they differ, the simulated engine is wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def statement(function: Statement) -> Statement:
     return function
 
 
-# what is not there
+# missing objects
 
 
 @statement
@@ -256,7 +256,8 @@ def one_between_restarts_counts_as_running_and_can_be_stopped(stand: Stand) -> N
     seen: list[tuple[bool, bool, int]] = []
 
     def is_between() -> bool:
-        # one answer, since the next may be of the next run; 29's list says "restarting" for a while longer
+        # a single answer, because the next one may be about the next run; 29's list says "restarting" for a while
+        # longer
         state = stand.body("web")["State"]
         seen.append((state["Running"], state["Restarting"], state["ExitCode"]))
         return seen[-1][1]
@@ -756,7 +757,7 @@ def each_change_of_a_container_is_told_in_order(stand: Stand) -> None:
         return any(e["Action"] == "destroy" for e in heard)
 
     stand.wait(destroyed)
-    # under load an engine tells of a pause and its end twice, the second time late
+    # under load an engine reports a pause and its end twice, the second time late
     said = list(dict.fromkeys(e["Action"] for e in heard if e["Action"] != "kill"))
     wanted = ["create", "start", "update", "rename", "pause", "unpause", "die", "stop", "destroy"]
     ends = said.index("unpause") + 1
@@ -781,7 +782,7 @@ def what_happens_to_a_network_is_told_with_the_container(stand: Stand) -> None:
 
     stand.wait(destroyed)
     mine = [e for e in heard if e["Actor"]["ID"] == network]
-    # a forced disconnect is told twice
+    # a forced disconnect is reported twice
     assert list(dict.fromkeys(e["Action"] for e in mine)) == ["create", "connect", "disconnect", "destroy"]
     assert mine[1]["Actor"]["Attributes"]["container"] == web
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the random state machine found, each as a scenario of its own: it failed before its fix."""
+"""Faults that the random state machine found, each as its own scenario: each test failed before the fix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOOPING = (
     WEB.replace("sleep 100000", 'sh -c "sleep 2; exit 1"')
     + "\toption restart 'always'\n\tlist network 'lan'\n"
 )
-DEEP_S = 700.0  # a resync with a deep look is in it
+DEEP_S = 700.0  # contains a resync with a deep pass
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def in_swap(world: World, role: Role) -> str:
-    """The name of web's container of that role."""
+    """The name of web's container in that role."""
     return next(c.name for c in world.engine.containers.values() if name_outside(c.name, role) == "web")
 
 
@@ -55,7 +55,7 @@ def declare(world: World, text: str, seconds: float = 20) -> None:
 
 
 def crash_loop(world: World) -> None:
-    """Until it is between two restarts."""
+    """Runs until the container is between two restarts."""
     declare(world, NETWORKS + LOOPING, 60)
     web = world.engine.find("web")
     assert web is not None
@@ -99,7 +99,7 @@ def test_a_section_that_never_came_to_anything_leaves_the_status_with_its_text(w
     assert world.agent is not None
     world.agent.board.ensure("daemon:dockerd")
     declare(world, "\n")
-    assert [r["key"] for r in world.snapshot()["resources"]] == ["daemon:dockerd"]  # that is others'
+    assert [r["key"] for r in world.snapshot()["resources"]] == ["daemon:dockerd"]  # other writers' entry
 
 
 def test_a_disabled_section_shows_no_conflict_once_nobody_is_in_the_way(world: World) -> None:
@@ -205,7 +205,7 @@ def test_one_whose_device_comes_and_goes_starts_at_once_each_time(world: World) 
 
 
 def in_mid_swap_somebody_takes_the_name(world: World, text: str) -> None:
-    """The old one cannot have its name back."""
+    """Makes the name of the old container unavailable during a swap."""
 
     def take() -> None:
         if world.engine.find("web") is None:
@@ -273,7 +273,7 @@ def test_what_somebody_sets_back_in_the_moment_of_a_change_is_not_taken_for_igno
     updates: list[str] = []
 
     def meddle(name: str, args: tuple[Any, ...]) -> None:
-        """After the first update, before the agent looks at what came of it."""
+        """Changes the engine after the first update, before the agent checks the result."""
         del args
         if name == "engine.inspect_container" and updates == ["engine.update"]:
             updates.append("by hand")
@@ -304,7 +304,7 @@ def test_a_container_of_a_section_with_a_mistake_that_somebody_removed_does_not_
     assert (running["status"], running["reason"]) == (False, "Absent")
 
 
-# another engine, and the one from before again
+# another engine, and then the earlier one again
 
 
 def exchange(world: World, root: str, seconds: float = 60) -> None:
@@ -383,7 +383,7 @@ def test_an_adopted_container_takes_the_place_of_one_that_was_removed(world: Wor
 
 
 def test_a_look_at_a_new_container_that_fails_disowns_nothing(world: World) -> None:
-    """The engine refused the look that follows the creation; the container was there, and its record was dropped."""
+    """The engine refused the inspect after the create; the container existed, but its record was dropped."""
     inspect, looks = world.engine.inspect_container, []
 
     def refuse_once(ref: str) -> Any:
@@ -404,7 +404,7 @@ def test_a_look_at_a_new_container_that_fails_disowns_nothing(world: World) -> N
 
 
 def test_a_renamed_section_with_a_mistake_keeps_its_container(world: World) -> None:
-    """It was stopped, and removed after the grace period."""
+    """The container was stopped, and removed after the grace period."""
     declare(world, WEB)
     web = world.engine.find("web")
     assert web is not None
@@ -442,7 +442,7 @@ def test_a_service_that_ends_with_0_when_it_is_stopped_runs_again(world: World, 
 
 @pytest.mark.parametrize("skip", range(4, 10))
 def test_old_and_new_never_run_together_where_a_rollback_is_cut_short(world: World, skip: int) -> None:
-    """What could not be undone yet was started again beside the new container."""
+    """A container whose rollback was incomplete was started again next to the new container."""
     declare(world, WEB)
     world.plan.fault, world.plan.skip, world.plan.count = Fault.ERROR_409, skip, 2
     declare(world, WEB.replace("sleep 100000", "false") + "\toption restart 'always'\n", 0)
@@ -454,7 +454,8 @@ def test_old_and_new_never_run_together_where_a_rollback_is_cut_short(world: Wor
 
 
 def test_a_section_renamed_to_one_that_shared_its_network_is_applied(world: World) -> None:
-    """The old one waited for its child to go, and the child's section for the address of the old one: no pass ended."""
+    """The old one waited for its child to be removed, and the child's section waited for the old one's address: no pass
+    ended."""
     nine = "\tlist network 'lan,ip=10.219.50.9'\n"
     job = WEB.replace("'web'", "'job'").replace("sleep 100000", "false") + "\toption restart 'no'\n"
     declare(world, NETWORKS + WEB + nine + job + "\toption network_mode 'service:web'\n", 20)
@@ -467,7 +468,7 @@ def test_a_section_renamed_to_one_that_shared_its_network_is_applied(world: Worl
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_full_disk_at_the_renaming_of_a_section_costs_only_that_section(world: World, count: int) -> None:
-    """It ended the pass for all of them."""
+    """The full disk ended the pass for all sections."""
     db = WEB.replace("'web'", "'db'")
     declare(world, WEB + db)
     web = world.engine.find("web")
@@ -485,7 +486,7 @@ def test_a_full_disk_at_the_renaming_of_a_section_costs_only_that_section(world:
 
 @pytest.mark.parametrize("what", ["container", "image", "job", "not listed"])
 def test_what_the_engine_cannot_show_costs_its_own_section_only(world: World, what: str) -> None:
-    """It lists a container whose layers are damaged, and answers 500 when it is asked for it."""
+    """The engine lists a container with damaged layers, and answers 500 to its inspect."""
     web = WEB.replace("sleep 100000", "true") + "\toption restart 'no'\n" if what == "job" else WEB
     other = WEB.replace("web", "other").replace("app:1", "app:2")
     declare(world, web + other)
@@ -494,7 +495,7 @@ def test_what_the_engine_cannot_show_costs_its_own_section_only(world: World, wh
     world.plan.hidden = frozenset({"app:1", seen.image_id} if what == "image" else {seen.id, "web"})
     if what == "not listed":
         world.engine.remove_container(seen.id, volumes=False, force=True)
-    if what == "job":  # of which nothing is known
+    if what == "job":  # about which nothing is known
         world.kill_agent()
         world.rest(6)
     declare(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What takes minutes to days: back-off, grace, resyncs, engines that stay away. On virtual time."""
+"""Behaviour over minutes to days: back-off, grace periods, resyncs, unreachable engines. On virtual time."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_an_engine_that_is_away_for_a_day_is_looked_for_every_few_seconds_and_fo
 def test_after_a_suspend_there_is_one_pass_and_no_burst(world: World) -> None:
     world.engine.crash("web")
     passes = passes_of(world)
-    world.time.advance_to(world.time.now + 8 * 3600)  # nobody runs meanwhile, the engine apart
+    world.time.advance_to(world.time.now + 8 * 3600)  # only the engine runs meanwhile
     world.rest(2)
     assert passes_of(world) - passes <= 4
     assert web(world).state == "running"
@@ -205,7 +205,7 @@ def test_an_agent_that_was_stopped_for_10_minutes_makes_one_pass_when_it_goes_on
     world.engine.crash("web")
     passes, writes = passes_of(world), len(world.writes)
     world.write(WEB.replace("64m", "256m"))
-    world.time.advance_to(world.time.now + 600)  # SIGSTOP: nobody runs meanwhile, the engine apart
+    world.time.advance_to(world.time.now + 600)  # SIGSTOP: only the engine runs meanwhile
     world.rest(1)
     assert 1 <= passes_of(world) - passes <= 3
     assert web(world).host["Memory"] == 256 << 20

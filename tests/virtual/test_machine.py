@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The random state machine on the engine in memory: whatever happened, in the end all is as declared (row 66).
+"""The random state machine on the simulated engine: whatever happens, in the end everything is as declared (row 66).
 
-`make test-long PYTEST_ARGS="--machine-minutes 60 -k long_time"` runs it for an hour, `"--machine-runs 200 -k real_engine"`
-so many times on a real engine; docs/reliability.md tells more.
+`make test-long PYTEST_ARGS="--machine-minutes 60 -k long_time"` runs it for an hour, `"--machine-runs 200 -k
+real_engine"` that many times on a real engine; see docs/reliability.md.
 """
 
 from __future__ import annotations

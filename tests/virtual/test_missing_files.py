@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file that a section names and that is not there yet, as on a disk that is not mounted: the section waits for it."""
+"""A section names a file that does not exist yet, for example on a disk that is not mounted: the section waits for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def waits(world: World) -> str:
-    """What web waits for; its section is no mistake."""
+    """What web waits for; the section itself is valid."""
     found = {r["key"]: {c["type"]: c for c in r["conditions"]} for r in world.snapshot()["resources"]}
     conditions = found["container:web"]
     assert conditions["Accepted"]["status"]
@@ -74,7 +74,7 @@ def test_it_waits_for_its_file_and_what_runs_goes_on(
     assert str(file) in waits(world)
     world.crash("web")
     world.rest(70)
-    same = world.engine.find("web")  # it is looked after as it was applied
+    same = world.engine.find("web")  # it is kept as it was last applied
     assert same is not None and (same.id, same.state) == (made.id, "running")
 
     away.rename(file)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random configurations: applied from whatever was there before, the plan is empty; the same in other words does nothing."""
+"""Random configurations: after applying one over any earlier one, the plan is empty; rewording a configuration changes
+nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +15,11 @@ from tests.support.virtual.specs import STOPPED, Section, random_spec, same_othe
 from tests.support.virtual.world import World, a_world
 
 _PER_TEST = 25
-_SAMPLE, _ALL = 2, 40  # tests of so many configurations each: 50 and 1,000
+_SAMPLE, _ALL = 2, 40  # number of tests with _PER_TEST configurations each: 50 and 1,000 configurations
 
 
 def running(spec: list[Section]) -> dict[str, bool]:
-    """Container -> whether it is to run."""
+    """Container -> whether it should run."""
     return {s.name: STOPPED not in s.entries for s in spec if s.kind == "container"}
 
 
@@ -27,7 +28,7 @@ def declare(world: World, text: str, seconds: float) -> None:
     world.write(text)
     world.tell()
     world.rest(seconds)
-    # that a pinned address lies where the network hands out others is a warning
+    # a warning about a fixed address in the network's dynamic range is fine
     assert [issue for issue in world.asked.config_issues() if issue["severity"] == "error"] == [], text
     assert world.plan_text() == "nothing to do", text
 
@@ -64,7 +65,7 @@ def test_ten_of_them_on_a_real_engine(box: Box, engine: PrivateDockerd, seed: in
         assert box.errors(text_of(spec)) == [], text_of(spec)
         box.apply()
         box.later(3600)
-        box.apply()  # what is gone for the grace period
+        box.apply()  # objects of removed sections stay for the grace period
         assert str(box.apply()[0]) == "nothing to do", text_of(spec)
         found = {c["Names"][0][1:]: c["State"] == "running" for c in box.client.api.containers(all=True)}
         assert found == running(spec), text_of(spec)

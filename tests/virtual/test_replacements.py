@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hooks around a replacement, and the handover: on virtual time, and with a kill of the agent at each of its steps."""
+"""Hooks around a replacement, and the handover: on virtual time, and with a kill of the agent at each step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def conditions(world: World) -> dict[str, dict[str, Any]]:
 
 
 def test_a_creation_that_fails_for_now_is_no_rollback(world: World) -> None:
-    """The old container was never stopped: nothing came back, and the change is tried again."""
+    """The old container was never stopped: nothing was rolled back, and the change is tried again."""
     before = begin(world, section("sleep 1000000"))
     world.plan.fault, world.plan.count = Fault.ERROR_500, 1  # the first call of a swap that changes something
     declare(world, section("sleep 2000000"), 0)
@@ -80,7 +80,7 @@ def test_a_replacement_waits_while_hold_cmd_says_so_and_not_for_ever(world: Worl
     asked = len(world.engine.executed)
     world.rest(HOUR_S)
     assert 50 <= len(world.engine.executed) - asked <= 62  # once a minute
-    world.kill_agent()  # the limit does not begin again
+    world.kill_agent()  # the limit does not start again
     world.rest(1.2 * HOUR_S)
     assert web(world).id != before
 
@@ -98,7 +98,7 @@ def test_a_hold_ends_when_the_command_does(world: World) -> None:
 
 
 def test_what_is_between_two_restarts_does_not_hold_its_cure(world: World) -> None:
-    """A command cannot be run in it: that is not a no."""
+    """No command can run in a restarting container: that does not count as an objection."""
     lines = ("option hold_cmd 'busy'", "option restart 'always'")
     before = begin(world, section("sleep 1000000", *lines))
     before.config["Cmd"] = ["false"]  # it fails from now on
@@ -182,7 +182,7 @@ def test_a_kill_at_any_step_ends_in_one_container_as_declared(
 
 
 def push(world: World, *, here: bool = False) -> str:
-    """Another image of that tag, known by its digest, in the registry only; its id."""
+    """Pushes another image for that tag, known by its digest, to the registry only; returns its id."""
     world.retag("app:1", gone=not here)
     image = world.engine.registry["app:1"]
     world.engine.pushed[f"docker.io/library/app@{image.id}"] = image
@@ -216,7 +216,7 @@ def test_a_kill_at_any_step_of_free_first_ends_with_one_image_and_its_container(
             world.plan.clear()
             world.rest(400)
             if web(world).image_id == first and "Degraded" not in conditions(world):
-                world.renew("web", back=False)  # it was killed before it noted that this was asked for
+                world.renew("web", back=False)  # the agent was killed before it noted the request
                 world.rest(60)
             (one,) = world.engine.containers.values()
             expected = second if works else first
@@ -240,7 +240,7 @@ def test_an_automatic_update_comes_in_its_window_after_its_age(world: World) -> 
     world.rest(20)
     assert web(world).image_id == old
     assert "earliest" in conditions(world)["UpdateAvailable"]["message"]
-    world.kill_agent()  # the age does not begin again
+    world.kill_agent()  # the age does not start again
     while web(world).image_id == old:
         assert world.time.wall() < since + 3 * 86400 + HOUR_S
         world.rest(1800)
