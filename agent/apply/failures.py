@@ -9,8 +9,10 @@ import math
 from agent.apply.ports import Engine, Records
 from agent.errors import EngineError, UcidockdError
 from agent.model.issues import plain
+from agent.model.observed import ObservedContainer
 from agent.model.resources import Container, Desired
 from agent.model.secrets import blotter, is_secret_name, secrets_in
+from agent.plan.records import moment, was_stopped
 from agent.wire.bodies import FrameDecoder, FrameError
 
 
@@ -52,6 +54,14 @@ def last_output(engine: Engine, object_id: str, container: Container | None) -> 
     except EngineError:
         return ""
     return tidied(raw, container)
+
+
+def was_stopped_from_outside(engine: Engine, seen: ObservedContainer) -> bool | None:
+    """See `agent.plan.records.was_stopped`; `seen` comes from an inspect. Raises EngineError."""
+    # up to the engine's own time, because its clock may differ from ours
+    now = moment(str(engine.info().get("SystemTime") or "")) or 0.0
+    config = (seen.inspect or {}).get("Config") or {}
+    return was_stopped(engine.past_events(seen.id, f"{now:.9f}"), str(config.get("StopSignal") or ""))
 
 
 class LastOutputs:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from agent.apply.failures import last_output, tidied, without_secrets
+from agent.apply.failures import last_output, tidied, was_stopped_from_outside, without_secrets
 from agent.apply.ports import Clock, Engine, Records
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError, StorageError
@@ -223,16 +223,16 @@ def _gate(
     """Waits until the new container has stayed up for `gate` seconds and, if it has a health check, healthy all that
     time.
 
-    Raises GateError, and whatever `leave` raises to end the wait early. Blocks its thread for as long as the gate or
-    the health check takes.
+    Raises GateError, EngineError to be retried, and whatever `leave` raises to end the wait early. Blocks its thread
+    for as long as the gate or the health check takes.
     """
     begun = well_since = clock.monotonic()
     while True:
-        seen = engine.inspect_container(object_id)
+        seen = _undisturbed(engine, object_id)
         now = clock.monotonic()
         # The gate's seconds begin when the first health check has passed: a slow start neither counts as time in the
         # gate nor as a failure.
-        if seen is not None and _health(seen) == "starting":
+        if _health(seen) == "starting":
             well_since = now
         if _judge(container, seen, replaces=replaces, elapsed_s=now - begun, well_s=now - well_since):
             return
@@ -246,16 +246,31 @@ def _health(seen: ObservedContainer) -> str:
     return str((state.get("Health") or {}).get("Status") or "")
 
 
+def _undisturbed(engine: Engine, object_id: str) -> ObservedContainer:
+    """The new container. Raises EngineError, to be retried, if something else than itself ended its trial: that says
+    nothing about it."""
+    seen = engine.inspect_container(object_id)
+    did = "removed" if seen is None else "paused" if seen.state == "paused" else ""
+    if seen is not None and seen.state == "exited":
+        try:
+            did = "stopped" if was_stopped_from_outside(engine, seen) else ""
+        except EngineUnreachableError:
+            raise
+        except EngineError as exc:
+            logger.info("how %s ended is not known: %s", seen.name, exc)
+    if seen is None or did:
+        raise EngineError(f"the new container was {did} outside of ucidockd during its trial", retryable=True)
+    return seen
+
+
 def _judge(
     container: Container,
-    seen: ObservedContainer | None,
+    seen: ObservedContainer,
     *,
     replaces: bool,
     elapsed_s: float,
     well_s: float,
 ) -> bool:
-    if seen is None:
-        raise GateError("the new container was removed")
     state: dict[str, Any] = (seen.inspect or {}).get("State", {})
     if state.get("Status") != "running":
         if is_completed(container, seen, replaces=replaces):

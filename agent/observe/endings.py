@@ -10,13 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from agent.apply.failures import was_stopped_from_outside
 from agent.apply.ports import Engine, Records, only
 from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
 from agent.model.quantities import clock_is_set
 from agent.model.resources import Container
-from agent.plan.records import is_job, moment, unwitnessed, was_stopped
+from agent.plan.records import is_job, moment, unwitnessed
 
 logger = logging.getLogger(__name__)
 
@@ -132,15 +133,12 @@ class Endings:
         if found is None:
             return _End("", None)
         if known is None or known.at != found.finished_at:
-            # up to the engine's own time, because its clock may differ from ours
-            now = moment(str(self.engine.info().get("SystemTime") or "")) or 0.0
-            config = (found.inspect or {}).get("Config") or {}
             try:
-                events = self.engine.past_events(found.id, f"{now:.9f}")
+                stopped = was_stopped_from_outside(self.engine, found)
             except EngineError as exc:  # an engine without events must not end the pass
                 logger.debug("how %s ended is not known: %s", found.name, exc)
                 return _End(found.finished_at, None)
-            known = _End(found.finished_at, was_stopped(events, str(config.get("StopSignal") or "")))
+            known = _End(found.finished_at, stopped)
             self._known[seen.id] = known
         return known
 

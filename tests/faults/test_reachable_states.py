@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,40 @@ def test_it_stops_when_that_goes_away_which_it_was_applied_with(box: Box, tmp_pa
     second.unlink()
     box.apply()
     assert state(box)["Status"] == "exited"
+
+
+BY_HAND: dict[str, Any] = {
+    "stopped": lambda container: container.stop(timeout=0),
+    "killed": lambda container: container.kill(),
+    "paused": lambda container: container.pause(),
+    "removed": lambda container: container.remove(force=True),
+}
+
+
+@pytest.mark.variants(2)
+@pytest.mark.parametrize("restart", ["", "\toption restart 'always'\n"])
+@pytest.mark.parametrize("hand", BY_HAND)
+def test_what_others_do_during_the_trial_does_not_count_against_the_new_container(
+    box: Box, hand: str, restart: str
+) -> None:
+    box.apply(PLAIN + restart)
+    clock, done = box.reconciler.under_way.clock, []
+
+    def disturbed(seconds: float) -> None:
+        if not done:
+            done.append(hand)
+            BY_HAND[hand](box.get("web"))
+        clock.sleep(seconds)
+
+    box.reconciler.under_way.clock = replace(clock, sleep=disturbed)
+    other = PLAIN.replace("sleep 100000", "sleep 200000") + restart
+    word = {"killed": "stopped"}.get(hand, hand)
+    assert box.errors(other) == [f"the new container was {word} outside of ucidockd during its trial"]
+    assert state(box)["Status"] == "running"
+    box.later(60)
+    assert box.errors(other) == []
+    assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "200000"]
+    assert str(box.apply()[0]) == "nothing to do"
 
 
 # sections under other names
