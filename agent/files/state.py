@@ -214,7 +214,7 @@ class StateFile:
             with contextlib.suppress(OSError):  # on a read-only file system it stays where it is
                 self._path.replace(bad)
             logger.error(
-                "%s is not readable (%s): kept as %s; what runs now is not ours until adopted",
+                "%s is not readable (%s): kept as %s; existing containers count as foreign until adopted",
                 self._path,
                 exc,
                 bad,
@@ -225,7 +225,7 @@ class StateFile:
             with contextlib.suppress(OSError):
                 atomic_write(self._bad(), data, mode=0o600)
             logger.error(
-                "%s is damaged: changes are lost and what they made is not ours until adopted; a copy is %s",
+                "%s is damaged: changes are lost, and objects made by them count as foreign until adopted; a copy is %s",
                 self._path,
                 self._bad(),
             )

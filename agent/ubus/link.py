@@ -167,7 +167,7 @@ class Link:
         status = last.number(Attr.STATUS)
         if status == Status.NOT_FOUND and kind is Kind.INVOKE and last.number(Attr.OBJID) is None:
             # this status came from ubusd and not from the object
-            raise StaleIdError("ubus: the object has gone", status=status)
+            raise StaleIdError("ubus: the object no longer exists", status=status)
         if status != Status.OK:
             raise BusError(f"ubus: {_name(status)}", status=status or Status.UNKNOWN_ERROR)
         return request
