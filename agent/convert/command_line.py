@@ -190,17 +190,17 @@ _SPECIAL = re.compile(r"\$[0-9@*#?$!-]")
 _ENDS = ";&|\n()"
 _REDIRECT = re.compile(r"(?:&>>?|>[>|]?&?|<(?=[ \t]))[ \t]*")
 _ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=")
-# In Windows' shells `^` and "`" at the end of a line continue it. A comment behind a backslash breaks a line in a shell;
-# its author meant it to continue.
+# Windows' shells continue a line that ends with `^` or "`". Some pasted lines have a comment after the backslash. A shell
+# would end the command there, but the author meant the line to continue.
 _CONTINUED = re.compile(r"[ \t](?:\\[ \t]+#[^\n]*|(?:\\|\^|`)[ \t]*)\n|\\\n")
-_UNSEEN = {0xFEFF: None, 0x200B: None, 0xA0: " "}  # what web pages and editors put between words
-_DOUBLE, _SINGLE = '"\u201c\u201d\u201e', "'\u2018\u2019"  # also as web pages set them
-_WHOLE = ("PWD", "HOME")  # a folder is one word, whatever it is called
+_UNSEEN = {0xFEFF: None, 0x200B: None, 0xA0: " "}  # web pages and editors put these between words
+_DOUBLE, _SINGLE = '"\u201c\u201d\u201e', "'\u2018\u2019"  # with the typographic quotes of web pages
+_WHOLE = ("PWD", "HOME")  # folders: not split into words, even if they contain spaces
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word. `unresolved`: the part that only a shell could replace, as it was written. `redirect`: it is a `>file`."""
+    """One word. `unresolved`: the part that only a shell could replace, as written. `redirect`: a redirection (`>file`)."""
 
     text: str
     unresolved: str = ""
@@ -210,7 +210,7 @@ class Word:
 class _Splitter:
     def __init__(self, text: str, variables: Mapping[str, str]) -> None:
         text = _joined(text.replace("\r\n", "\n").translate(_UNSEEN))
-        # cmd.exe's way to say `$PWD`
+        # cmd.exe writes `$PWD` as `%cd%`
         self.text = re.sub("%cd%", lambda _: variables.get("PWD", "%cd%"), text, flags=re.IGNORECASE)
         self.variables = variables
         self.at = 0
@@ -242,7 +242,9 @@ class _Splitter:
         return [command for command in self.commands if command]
 
     def _begins_redirect(self) -> bool:
-        """`>` elsewhere is of a placeholder (`<path>`), and at the start of a line a prompt."""
+        """Whether a redirection starts here. At the start of a command `>` is a prompt; inside a word it belongs to a
+        placeholder (`<path>`).
+        """
         if not _REDIRECT.match(self.text, self.at) or not self.commands[-1]:
             return False
         return self.word is None or self.word.isdigit()
@@ -304,7 +306,7 @@ class _Splitter:
         end = _end_of_expansion(self.text, self.at)
         written = self.text[self.at : end]
         self.at = end
-        if len(written) == 1:  # it stands for itself, unless its end is missing
+        if len(written) == 1:  # a literal character, unless the end of an expansion is missing
             self._add(written)
             if self.text[end : end + 1] in ("{", "("):
                 self.unresolved = self.unresolved or written
@@ -316,17 +318,17 @@ class _Splitter:
         elif quoted or any(name in written for name in _WHOLE) or "pwd" in written:
             self._add(value)
         else:
-            # unquoted, what a variable holds is split into words, and is none where it is empty
+            # like a shell: the value of an unquoted variable is split into words; an empty value makes no word
             for number, part in enumerate(value.split()):
                 if number:
                     self._end_word()
                 self._add(part)
 
     def _value(self, written: str) -> str | None:
-        """What a shell would put in place of `$...`; None where only a shell knows."""
+        """The value that a shell would insert for `$...`; None if only a shell can know it."""
         if written[0] == "`" or (written.startswith("$(") and not written.startswith("$((")):
             command = written[1:-1].removeprefix("(").strip()
-            # nothing is run, but `$(pwd)` is the folder, which may be known, and a comment does nothing
+            # no command is executed: `$(pwd)` is the folder, if known, and `$(# comment)` is empty
             return "" if command.startswith("#") else self.variables.get("PWD") if command == "pwd" else None
         if written.startswith("${"):
             found = _BRACED.fullmatch(written[2:-1])
@@ -335,7 +337,7 @@ class _Splitter:
 
     def _braced(self, name: str, operator: str, argument: str) -> str | None:
         value = self.variables.get(name)
-        # with a colon an empty value counts as none
+        # with a colon an empty value counts as unset
         if value == "" and operator.startswith(":"):
             value = None
         if operator[-1:] in ("-", "="):
@@ -345,7 +347,7 @@ class _Splitter:
         return value
 
     def _text(self, text: str) -> str | None:
-        """A default value, in which there may be variables again."""
+        """A default value, with the variables in it replaced; None if only a shell can know one of them."""
         text = text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
         made, at = "", 0
         while at < len(text):
@@ -358,7 +360,7 @@ class _Splitter:
 
 
 def _joined(text: str) -> str:
-    """Lines that are continued as one, without the prompts that a shell shows before those."""
+    """Joins continued lines. Removes the prompt (`> `) that a shell shows before each continuation line."""
     behind = [text[found.end() :] for found in _CONTINUED.finditer(text)]
     prompted = behind and all(re.match(r"[ \t]*>[ \t]", rest) for rest in behind)
     if prompted and (len(behind) > 1 or re.match(r"\s*\S*[#$%][ \t]", text)):
@@ -371,7 +373,7 @@ def _next_of(characters: str, text: str, at: int) -> int:
 
 
 def _end_of_expansion(text: str, start: int) -> int:
-    """Behind the `$NAME`, `${...}`, `$(...)` or "`...`" at `start`; behind one character where there is none."""
+    """The index after the `$NAME`, `${...}`, `$(...)` or "`...`" at `start`; `start + 1` if none begins there."""
     if text[start] == "`":
         end = text.find("`", start + 1)
         return end + 1 if end > 0 else start + 1

@@ -69,7 +69,7 @@ class _Project:
                 raise ConfigError(f"{part}: expected names with settings below them")
             self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
-            # before version 2 of the format there were nothing but services
+            # files of format version 1 have no `services:` key: each top-level key is a service
             old = any(
                 isinstance(item, dict) and {"image", "build"} & item.keys() for item in document.values()
             )
@@ -117,7 +117,7 @@ class _Project:
     def loaded(self, source: str, folder: str = "") -> dict[str, Any]:
         """The document with variables replaced and `include` merged in.
 
-        `folder`: what its paths start from, if not the project's.
+        `folder`: the folder that its relative paths start from; "" is the project's folder.
         """
         document = parse_text(source)
         if not isinstance(document, dict):
@@ -136,7 +136,7 @@ class _Project:
                 elif self.includes > _INCLUDES_MAX:
                     raise ConfigError(f"more than {_INCLUDES_MAX} files are included")
                 else:
-                    # what it names starts from its own folder, or that of the first of them
+                    # paths in it start from `project_directory`, or else from the folder of the first file in the entry
                     inner = str(long.get("project_directory") or dirname(paths[0]))
                     base = merge(base, self.loaded(self._file(path), inner))
             if "env_file" in long:
@@ -390,7 +390,7 @@ class _Project:
         return self.networks[name]
 
     def external_network(self, docker: str) -> str:
-        """The section of a network that exists, by its Docker name."""
+        """The section of an existing network with this Docker name. Adds an external one if there is none."""
         if docker in self.conversion.networks_there:
             return self.conversion.networks_there[docker]
         made = next(
@@ -443,7 +443,9 @@ class _Project:
 
 
 def rebased(document: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """A file of another folder: the relative paths that it names start there (compose-spec, 14)."""
+    """The content of a compose file in `folder`, with its relative paths changed to start from the project's folder
+    (compose-spec, 14).
+    """
 
     def path(value: Any) -> Any:
         is_relative = isinstance(value, str) and value and not value.startswith(("/", "~"))

@@ -53,7 +53,7 @@ def _yaml(text: str) -> Any:
         raise ConfigError(f"{where}this is not YAML: {problem}") from None
     except (ValueError, RecursionError, TypeError):
         raise ConfigError("the compose file cannot be read as YAML") from None
-    # as compose does: a later document of the file is merged into those before it
+    # like compose: each further YAML document of the file is merged into the earlier ones
     made = documents[0] if documents else None
     for each in documents[1:]:
         made = merge(made, each)
@@ -61,7 +61,7 @@ def _yaml(text: str) -> Any:
 
 
 def _loader() -> Any:
-    """A loader of plain values, with the resolver that is described above."""
+    """The PyYAML loader class for compose files: it makes only plain values, and resolves them like YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -88,7 +88,7 @@ def _loader() -> Any:
             if name is not None:
                 seen[name] = key.start_mark.line + 1
         loader.flatten_mapping(node)
-        # a key is text as it stands: a variable may be called TRUE, NULL or 0x1
+        # keys stay text: a variable may be called TRUE, NULL or 0x1
         for at, (key, value) in enumerate(node.value):
             if isinstance(key, yaml.ScalarNode):
                 text_key = yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
@@ -154,7 +154,7 @@ class Interpolation:
         self.variables = variables
         self.unset: dict[str, None] = {}
         self.refused: dict[str, str] = {}
-        self.odd: dict[str, None] = {}  # what begins like a variable and is none
+        self.odd: dict[str, None] = {}  # texts that begin like a variable, but are not valid ones
 
     def value(self, value: Any) -> Any:
         """Replaces variables in the values of mappings and lists, not in keys."""
@@ -185,7 +185,7 @@ class Interpolation:
                 made.append(self._get(found[0]))
                 at = found.end()
             else:
-                # a dollar sign before anything else is literal; compose refuses it
+                # any other dollar sign is taken literally and reported; compose refuses it
                 made.append("$")
                 self.odd[text[dollar : dollar + 2]] = None
         return "".join((*made, text[at:]))
@@ -332,7 +332,7 @@ def pairs(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
     if isinstance(value, list):
-        # `- TZ: Europe/Berlin` is a mapping in a list, which says the same
+        # `- TZ: Europe/Berlin` is a mapping inside the list, and means the same as `- TZ=Europe/Berlin`
         found: dict[str, Any] = {}
         for item in value:
             if isinstance(item, dict):

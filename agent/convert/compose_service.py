@@ -110,7 +110,7 @@ class ServiceReader:
             self.put(row.option, text(value), where)
 
     def _keys(self, where: str, value: Any) -> list[tuple[str, Any]]:
-        """The keys below a key; what should have some and has none is told."""
+        """The items of a mapping. Reports any other value that is not empty."""
         if isinstance(value, dict):
             return [(str(key), item) for key, item in value.items()]
         if value not in (None, "", []):
@@ -182,7 +182,7 @@ class ServiceReader:
         if mode in _MODES or ":" in mode:
             self.put("network_mode", self._shared(mode), where)
             return
-        # any other word is a network that exists already, by its Docker name
+        # any other word is the Docker name of an existing network
         section = self.project.external_network(mode)
         self.sheet.put("network", section, where)
         self.conversion.changed(where, f"it is a network that exists: `list network '{section}'`")
@@ -754,7 +754,7 @@ def text(value: Any) -> str:
 
 
 def flag(value: Any) -> str:
-    # compose takes the words of YAML 1.1 where it expects yes or no
+    # for booleans compose accepts the words of YAML 1.1
     return "1" if text(value).lower() in (*TRUE_WORDS, "y", "t") else "0"
 
 

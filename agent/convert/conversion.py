@@ -200,7 +200,7 @@ class Conversion:
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
             sheet = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""
-            # without the network that it shares, a container would run in another one, past a VPN for example
+            # without its network mode a container would run in another network, and bypass a VPN for example
             is_whole = issue.option in {"", "image", "name", "network_mode"}
             if is_whole or issue.option not in sheet.options:
                 if sheet in self.sheets:
@@ -212,7 +212,7 @@ class Conversion:
             # replace the line that said "taken", which contradicts the new one
             self.report = [line for line in self.report if line.where != where]
             if issue.option == "restart":
-                # a section without the option is a service, which always runs again: nobody asked for that
+                # without the option the container would always be restarted, which the input did not ask for
                 sheet.put("restart", "no", where)
                 wish += "; it becomes `option restart no`"
             told.append((where, f"{issue.message}{wish}"))

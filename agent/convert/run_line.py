@@ -19,12 +19,12 @@ _ENGINES = ("docker", "podman", "nerdctl")
 _COMPOSE = ("docker-compose", "podman-compose")
 _BEFORE = ("sudo", "doas", "exec", "nohup", "time", "env")
 _BEFORE_VALUED = ("-u", "-g", "-C", "--user", "--group")  # options of sudo and doas that take a value
-# as shells show it before a line: `$`, `root@OpenWrt:~#`, `[me@nas ~]$`, `PS C:\\Users\\me>`
+# a prompt in front of the command has at most so many words: `$`, `root@OpenWrt:~#`, `[me@nas ~]$`, `PS C:\\Users\\me>`
 _PROMPT_WORDS = 3
 _COMMENTED = re.compile(
     r"^[ \t]*#[ \t]*(?=(?:(?:sudo|doas)[ \t]+)?(?:docker|podman|nerdctl)[ \t])", re.MULTILINE
 )
-_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # web pages set them for `-` and `--`
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"  # web pages write these instead of `-` and `--`
 # docker's global flags that take a value; they stand before the command
 _GLOBAL = (
     "-H",
@@ -94,7 +94,7 @@ def import_run(
     known = {"HOME": "/root", **({"PWD": folder} if folder else {}), **(variables or {})}
     found = _commands(text, known)
     if not any(verb in ("run", "create") for verb, _, _ in found) and isinstance(text, str):
-        # `# docker run ...` as wikis write it: the `#` is root's prompt
+        # wikis write `# docker run ...`, where `#` is root's prompt and not a comment
         found = _commands(_COMMENTED.sub("", text), known)
     if not any(verb in ("run", "create") for verb, _, _ in found):
         is_compose = any(verb in ("compose", "docker-compose") for verb, _, _ in found)
@@ -116,9 +116,7 @@ def import_run(
             _other(conversion, verb, command)
 
 
-_Found = tuple[
-    str, Sequence[Word], Sequence[Word]
-]  # what a command does, its words after that, all its words
+_Found = tuple[str, Sequence[Word], Sequence[Word]]  # the verb, the words after it, all words of the command
 
 
 def _commands(text: str | Sequence[str], known: Mapping[str, str]) -> list[_Found]:
@@ -130,7 +128,9 @@ def _commands(text: str | Sequence[str], known: Mapping[str, str]) -> list[_Foun
 
 
 def _whole(conversion: Conversion, found: Sequence[_Found]) -> list[_Found]:
-    """Without redirections, and with what follows a `docker run` that has no image yet: lost backslashes of a web page."""
+    """Removes redirections. Appends the following lines to a `docker run` that has no image yet, because copying from a
+    web page may lose the backslashes.
+    """
     made: list[_Found] = []
     for verb, words, command in found:
         for word in command:
@@ -178,7 +178,7 @@ def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:
 
 
 def _program(words: Sequence[Word], at: int) -> int | None:
-    """Where `docker` stands, behind `sudo -E`, `VAR=value` and the like."""
+    """The index of the word `docker`, after `sudo -E`, `VAR=value` and similar; None if another program is called."""
     before = ""
     while at < len(words):
         text = words[at].text
@@ -227,10 +227,10 @@ class _Container:
         self.folder = folder
         self.sheet = Sheet("container", "")
         self.networks_of: dict[str, list[tuple[str, str]]] = {}  # by Docker name: alias, ip, ...
-        # settings of the first network that were given as separate flags
-        # volumes with a driver or options of their own: section, name, options
+        # volumes for which `--mount` sets a driver, options or labels: section, name, settings
         self.volumes_of: list[tuple[str, str, list[tuple[str, str]]]] = []
-        self.loose: list[tuple[str, str, str]] = []  # and how the line says it
+        # settings of the first network that were given as separate flags: key, value, the flag as written
+        self.loose: list[tuple[str, str, str]] = []
 
     def read(self, words: Sequence[Word]) -> None:
         image, command = self.flags(words)
@@ -294,13 +294,15 @@ class _Container:
         return (words[at], words[at + 1 :]) if at < len(words) else (None, ())
 
     def _plain(self, text: str) -> str:
-        """A flag with the dashes that docker takes: `–name` of a web page, `-name` and `--e` of people."""
+        """The flag with the dashes that docker expects. Web pages turn `--name` into `–name`; people write `-name` and
+        `--e`.
+        """
         name = text.lstrip(_DASHES + "-").partition("=")[0]
         dashes = text[: len(text) - len(text.lstrip(_DASHES + "-"))]
         plain = text
         if set(dashes) & set(_DASHES):
             plain = f"{'--' if name in BY_NAME else '-'}{text[len(dashes) :]}"
-        # not -ip, which may be -i -p
+        # not `-ip`, which may mean `-i -p`
         elif (dashes == "-" and name in BY_NAME and name != "ip") or (dashes == "--" and name in BY_LETTER):
             plain = f"{'--' if dashes == '-' else '-'}{text[len(dashes) :]}"
         if plain != text:
@@ -362,7 +364,7 @@ class _Container:
             else:
                 self.conversion.left_out(where, flag.reason)
             return
-        # a flag without a function of its own needs only its row in the table
+        # most flags need only their row in the table; the others have a function
         special = _SPECIAL.get(flag.name)
         if special is not None:
             special(self, where, word.text)
@@ -472,7 +474,7 @@ class _Container:
         # a section without `list network` is on the default bridge
         if name in ("default", ""):
             self.conversion.taken(shown)
-        # the second is compose's way to say it
+        # compose writes `service:` where docker writes `container:`
         elif name.startswith(("container:", "service:")):
             self._put("network_mode", name, where)
         else:
@@ -507,7 +509,7 @@ class _Container:
             if section is None:
                 section = self._new_network(name, made)
             for key, text, where in [*long, *loose]:
-                # a section may name only addresses of its network's subnet, which the line does not tell
+                # an address must be in the subnet of the network's section, and the line does not state that subnet
                 if is_new and key in ("ip", "ip6"):
                     wish = f"give network {section} its `list subnet`, then add it"
                     self.conversion.left_out(where, wish)
@@ -588,7 +590,7 @@ def _fields(value: str) -> list[tuple[str, str]]:
 
 
 def security_option(value: str, absolute: Callable[[str], str]) -> str:
-    """With the absolute path of a seccomp profile."""
+    """An entry of `security_opt`; the path of a seccomp profile is made absolute, if `absolute` can do that."""
     kind, sign, path = value.partition("=")
     is_file = kind == "seccomp" and path not in ("unconfined", "builtin") and not path.startswith(("/", "{"))
     return f"{kind}{sign}{absolute(path) or path}" if path and is_file else value
