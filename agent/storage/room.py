@@ -51,8 +51,8 @@ _ARCHITECTURES = {
 
 @dataclass(slots=True, kw_only=True)
 class Room:
-    """`client` returns a registry client. `freeable` returns the bytes that a clean-up would free. `sized` is told
-    the total download size of an image in bytes. `free_at` measures free space at a path.
+    """`client` returns a registry client. `freeable` returns the bytes that a clean-up would free. `sized`
+    receives an image and its total download size in bytes. `free_at` measures free space at a path.
     """
 
     engine: Engine

@@ -7,8 +7,9 @@
  server-5a6b7c8d/ ca.pem cert.pem key.pem
  server-....bad/                         a damaged pair, kept for inspection
 
-The SHA-256 shows without any cryptography that a pair is the one that was checked when it was made. The index
-contains no secret. `certificates` decides what to make; this module only stores it.
+The SHA-256 shows that the files are still those that were checked when the pair was made, so that reading them needs
+no check of keys and signatures. The index contains no secret. `certificates` decides what to make; this module only
+stores it.
 """
 
 from __future__ import annotations

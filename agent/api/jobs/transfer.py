@@ -43,7 +43,7 @@ class Transfer(ABC):
     def __init__(self, title: str) -> None:
         self.id = secrets.token_hex(16)
         self.title = title
-        self.target = ""  # what it is of: readers may have logs
+        self.target = ""  # the kind of content, such as `save`; sessions that may only read may get `logs`
         self.state = State.OPEN
         self.error: Exception | None = None
         self.parts = 0  # the number of requests being served now
@@ -92,8 +92,8 @@ class Transfer(ABC):
         }
 
     def run(self, work: Coroutine[Any, Any, None], touched: Callable[[], None]) -> None:
-        """Runs the engine's side as a task of its own, which outlives every part. `touched` is called at
-        each sign of life.
+        """Runs the engine's side in a separate task, because it outlives the requests that carry the parts.
+        Calls `touched` for each request of the client and at the end; that restarts the idle time.
         """
         self.on_touch = touched
         self._task = asyncio.create_task(self._run(work), name=f"transfer-{self.direction}-{self.id[:8]}")

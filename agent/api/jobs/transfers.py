@@ -111,7 +111,7 @@ class Transfers:
         return download
 
     def get(self, number: str, *, target: str | None = None) -> Transfer:
-        """`target`: the only one that is wanted. Raises RequestError 404."""
+        """`target`: the transfer must have this kind of content. Raises RequestError 404."""
         found = self._all.get(number)
         if found is None or target not in (None, found.target):
             raise RequestError("no such transfer, or its client did not come back in time", status=404)

@@ -95,7 +95,7 @@ register_url_convertor("engine_version", _VersionPart())
 
 
 class EngineRoutes:
-    """`agent` is told of manual actions. Raw streams use the slots of `consoles`."""
+    """Reports manual actions to `agent`. Raw streams use the slots of `consoles`."""
 
     def __init__(self, agent: AgentPort, engine: DockerStream, consoles: Consoles) -> None:
         self._agent = agent
@@ -189,7 +189,7 @@ class EngineRoutes:
             )
             if response.status != 101:
                 return EngineReply(response, status=response.status, headers=_shown(response))
-            # nobody can get back to a shell whose terminal is lost, and the engine would let it run for ever
+            # a client cannot reconnect to a shell whose terminal is lost, and the engine would let it run for ever
             hang_up = functools.partial(self._consoles.hang_up, str(request.path_params["id"]))
             return RawReply(response, stack.pop_all(), hang_up if starts_terminal(call, body) else None)
 

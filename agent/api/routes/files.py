@@ -209,7 +209,7 @@ class TransferRoutes:
         direction, target = text(body, "direction"), text(body, "target")
         if direction not in _TARGETS:
             raise RequestError("direction: expected up or down")
-        # reserve the slot before the engine is asked: a request without one has cost nothing
+        # reserve the slot before calling the engine: a request that gets no slot is rejected at no cost
         with self._transfers.room():
             made = self._upload(target, body) if direction == "up" else await self._download(target, body)
         if made is None:

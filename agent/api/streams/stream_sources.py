@@ -131,7 +131,7 @@ class OutputOnly:
         raise RequestError("this stream takes no input")
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Raises RequestError: there is no terminal."""
+        """Raises RequestError, because this stream has no terminal."""
         del rows, columns
         raise RequestError("this stream has no window")
 
