@@ -356,7 +356,9 @@ class TransferRoutes:
         return await self._transfers.download(title, opening, wait_s=_WAIT_S)
 
     def _found(self, request: Request) -> Transfer:
-        """With `X-Transfer-Target`, from LuCI's bridge for readers, only one of that target."""
+        """The transfer with the id in the path. LuCI's bridge for sessions that may only read sends the header
+        `X-Transfer-Target`; then the transfer must have that target.
+        """
         return self._transfers.get(
             str(request.path_params["id"]), target=request.headers.get("x-transfer-target")
         )

@@ -110,9 +110,8 @@ class _InTime:
     """
 
     def __init__(self) -> None:
-        self._unfinished: set[asyncio.Task[dict[str, Any]]] = (
-            set()
-        )  # asyncio keeps only weak references: a task without another one may be collected
+        # asyncio keeps only weak references to tasks: without this set a task might be garbage-collected while it runs
+        self._unfinished: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def soon(self, work: Coroutine[Any, Any, dict[str, Any]], name: str) -> dict[str, Any] | None:
         """The answer, or None if the work takes longer."""
