@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the engine in memory makes of the bodies that it is sent: defaults, what images give, what is refused."""
+"""How the engine in memory reads request bodies: it adds defaults and the image's values, and rejects invalid bodies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def config_of(body: dict[str, Any], image: FakeImage) -> dict[str, Any]:
     sent = {name: value for name, value in body.items() if name not in {"HostConfig", "NetworkingConfig"}}
     config = dict(sent)
     for name in _INHERITED:
-        # an entrypoint of one's own takes the image's command away with the image's
+        # an entrypoint in the request replaces the image's entrypoint and drops the image's command as well
         if not config.get(name) and not (name == "Cmd" and sent.get("Entrypoint")):
             config[name] = image.config.get(name)
     config["Labels"] = {**(image.config.get("Labels") or {}), **(body.get("Labels") or {})}
@@ -62,7 +62,7 @@ def check_host(host: dict[str, Any]) -> None:
 
 
 def endpoint_of(sent: dict[str, Any], *, mac: bool = False) -> dict[str, Any]:
-    """`mac`: whether a MAC address that is sent counts."""
+    """`mac`: whether the engine honours a MAC address in the request (it depends on the API version)."""
     return {
         "_mac": (sent.get("MacAddress") or "") if mac else "",
         "IPAMConfig": sent.get("IPAMConfig"),
@@ -96,6 +96,6 @@ def host_ports(container: FakeContainer) -> set[tuple[int, str]]:
 
 
 def stop_timeout(container: FakeContainer) -> float:
-    """Seconds until a stop kills: none of our commands ends at SIGTERM, being process 1."""
+    """Seconds until a stop kills the process. Each test command runs as process 1 and ignores SIGTERM."""
     value = container.config.get("StopTimeout")
     return float(_STOP_S if value is None else value)

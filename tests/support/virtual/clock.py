@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Virtual time, and threads that take turns.
 
-Time stands still while anything can run and jumps to the next moment at which something is due. What would run in
-threads runs in guests: real threads of which one at a time has the turn, and gives it away only where it sleeps or
-blocks. A seed decides whose turn is next, so a run is the same each time. Blocking code of the agent runs unchanged.
+Time stands still while anything can run and jumps to the next moment at which something is due. Code that would run
+in a thread runs in a guest: a real thread. Only one guest runs at a time, and it gives its turn away only where it
+sleeps or blocks. A seed decides which guest runs next, so each run with the same seed is the same. The agent's
+blocking code runs unchanged.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-FIRST = 1000.0  # monotonic seconds at the begin
-BEGIN = 1_750_000_000.0  # wall clock, unix seconds: a time at which a router's clock counts as set
+FIRST = 1000.0  # monotonic seconds at the start
+# wall clock at the start, Unix seconds; late enough that the agent takes the clock for set
+BEGIN = 1_750_000_000.0
 
 
 class Killed(BaseException):
-    """What is raised in guests of a process that was killed: no handler of errors may see it."""
+    """Raised in the guests of a killed process. It is a BaseException, so that no error handler catches it."""
 
 
 def _taken() -> threading.Lock:
-    """A lock whose release is a signal to whoever waits to acquire it: cheaper than a semaphore."""
+    """A lock that is already held. A guest waits to acquire it, and a release wakes the guest; cheaper than a semaphore."""
     lock = threading.Lock()
     lock.acquire()
     return lock
 
 
 class Guest:
-    """One blocking function under way; `group` is the process that it belongs to."""
+    """A blocking function that runs in its own thread; `group` is the process that the guest belongs to."""
 
     def __init__(self, run: Callable[[], None], group: object) -> None:
         self.group = group
@@ -55,7 +57,7 @@ class Guest:
 
 
 class VirtualTime:
-    """The clocks, what is due when, and the guests."""
+    """The clocks, the calls that are due, and the guests."""
 
     def __init__(self, seed: int = 0) -> None:
         self.now = FIRST  # monotonic seconds
@@ -75,23 +77,23 @@ class VirtualTime:
         return self.now + self._wall_minus_monotonic
 
     def text(self) -> str:
-        """The wall clock as the engine writes it."""
+        """The wall clock in the engine's format."""
         return f"{datetime.fromtimestamp(self.wall(), UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
 
     def set_wall(self, seconds: float) -> None:
-        """Somebody sets the clock; no timer notices."""
+        """Sets the wall clock. No timer notices the change."""
         self._wall_minus_monotonic = seconds - self.now
 
     def call_at(self, when: float, call: Callable[[], None]) -> None:
-        """Has `call` called when the monotonic clock shows `when`."""
+        """Schedules `call` for the moment when the monotonic clock shows `when`."""
         heapq.heappush(self._due, (when, next(self._numbers), call))
 
     def next_due(self) -> float:
-        """When the next call is due; infinity for never."""
+        """When the next call is due; infinity if no call is scheduled."""
         return self._due[0][0] if self._due else float("inf")
 
     def advance_to(self, when: float) -> None:
-        """Moves time on; what is due on the way happens at its time."""
+        """Moves time on to `when` and makes each call that becomes due on the way, at its own time."""
         while self._due and self._due[0][0] <= when:
             moment, _, call = heapq.heappop(self._due)
             self.now = max(self.now, moment)
@@ -99,7 +101,7 @@ class VirtualTime:
         self.now = max(self.now, when)
 
     def sleep(self, seconds: float) -> None:
-        """A guest gives its turn away; whoever is none takes the time with him."""
+        """A guest gives its turn away until the time has passed; any other caller advances time itself."""
         until = self.now + seconds
         if self._current is None:
             self.advance_to(until)
@@ -110,17 +112,17 @@ class VirtualTime:
     # guests
 
     def spawn(self, run: Callable[[], None], group: object) -> None:
-        """Begins a guest; it gets its turn when the others rest."""
+        """Starts a guest. It gets its first turn when the running guest sleeps or blocks."""
         guest = Guest(run, group)
         guest.thread.start()
         self._guests.append(guest)
 
     def block(self, may_go_on: Callable[[], bool]) -> None:
-        """Called in a guest: gives the turn away until the condition holds."""
+        """Called by a guest: gives its turn away until the condition holds."""
         guest = self._current
         if guest is None:
             raise RuntimeError("only a guest can wait for others")
-        if guest.killed:  # cleaning up after itself
+        if guest.killed:  # the guest runs its cleanup code after a kill
             raise Killed
         guest.may_go_on = may_go_on
         guest.back.release()
@@ -130,7 +132,7 @@ class VirtualTime:
             raise Killed
 
     def run_a_guest(self) -> bool:
-        """Gives one of those that can go on its turn; False when there is none."""
+        """Gives a turn to one guest that can run. Returns False if no guest can run."""
         ready = [guest for guest in self._guests if guest.killed or guest.may_go_on()]
         if not ready:
             return False
@@ -147,7 +149,7 @@ class VirtualTime:
             self._guests.remove(guest)
 
     def kill(self, group: object) -> None:
-        """Ends the guests of a process where they stand."""
+        """Ends the guests of a process at the point that each has reached."""
         for guest in [g for g in self._guests if g.group is group]:
             guest.killed = True
             if guest is not self._current:

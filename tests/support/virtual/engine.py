@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """`FakeEngine`: the Engine port in memory, on virtual time.
 
-It behaves as dockerd 20.10 does in what the agent relies on; `tests/virtual/test_engine_contract.py` holds it to a real
-one. Bodies go through the same readers as those of the real engine.
+It behaves like dockerd 20.10 in everything that the agent relies on; `tests/virtual/test_engine_contract.py` checks
+it against a real dockerd. Its bodies go through the same readers as those of the real engine.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PULL_S = 2.0
 
 
 class _Stream:
-    """What one subscriber of the events has not read yet."""
+    """Events that one subscriber has not read yet."""
 
     def __init__(self) -> None:
         self.events: deque[dict[str, Any]] = deque()
@@ -55,27 +55,28 @@ class _Stream:
 
 
 class FakeEngine:
-    """`images`: reference -> image; `registry`: what pulls give. Everything public beyond the port is for tests."""
+    """`images`: reference -> image; `registry`: the images that a pull returns. Public names beyond the port are for
+    tests."""
 
     def __init__(self, time: VirtualTime, *, api: tuple[int, int] = (1, 41)) -> None:
         self.time = time
         self.images: dict[str, FakeImage] = {}
-        self.pushed: dict[str, FakeImage] = {}  # by digest, where the test is about those
-        self.dangling: dict[str, FakeImage] = {}  # by id, what lost its last name
+        self.pushed: dict[str, FakeImage] = {}  # by digest, for tests about digests
+        self.dangling: dict[str, FakeImage] = {}  # by id, images that lost their last name
         self.executed: list[tuple[str, tuple[str, ...]]] = []  # container name, command
-        # by the last word of a command; None: it does not end
+        # exit code by the last word of a command; None: the command never ends
         self.exit_codes: dict[str, int | None] = {"false": 1}
-        self.failing: set[str] = set()  # ids of images in which each command exits with 3
+        self.failing: set[str] = set()  # ids of images in which each command of `execute` exits with 3
         self.registry: dict[str, FakeImage] = {}
-        self.no_registry = ""  # why pulls fail
+        self.no_registry = ""  # the reason why pulls fail, "" if they work
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, FakeVolume] = {}
         self.root = "data"
         self._roots: dict[
             str, tuple[dict[str, FakeContainer], Networks, dict[str, FakeVolume]]
-        ] = {}  # the others
+        ] = {}  # the data roots that are not in use
         self.up = True
-        self.mute = False  # events are lost
+        self.mute = False  # True: the engine delivers no events
         self.removed_volumes: list[str] = []
         self._api = api
         self._numbers = itertools.count(1)
@@ -95,7 +96,7 @@ class FakeEngine:
         return self._api
 
     def identity(self, *, fresh: bool = False) -> EngineIdentity:
-        """20.10's id is the machine's, whatever the data root."""
+        """The id belongs to the machine in 20.10, so it stays the same with another data root."""
         del fresh
         self._check_up()
         return EngineIdentity(id="FAKE", root=self.root, driver="overlay2")
@@ -241,7 +242,8 @@ class FakeEngine:
         writes = not sent.get("ReadOnly")
         if sent["Type"] == "bind":
             return {"Type": "bind", "Source": sent["Source"], "Destination": sent["Target"], "RW": writes}
-        own = not sent.get("Source")  # made for this container: goes with it where that is asked for
+        # an anonymous volume of this container: `remove_container` deletes it if asked to
+        own = not sent.get("Source")
         name = sent.get("Source") or self.new_id()
         if name not in self.volumes:
             self.volumes[name] = FakeVolume(name=name, driver="local", labels={}, options={})
@@ -296,7 +298,7 @@ class FakeEngine:
             self._tell(container, "stop")
 
     def kill(self, ref: str) -> None:
-        """POST /containers/{id}/kill, as somebody does by hand."""
+        """POST /containers/{id}/kill, for tests that kill a container outside the agent."""
         container = self._get(ref)
         if not container.alive or container.state == "restarting":
             raise EngineError(
@@ -320,7 +322,7 @@ class FakeEngine:
         self._tell(container, "unpause")
 
     def crash(self, ref: str, code: int = 1, *, oom: bool = False) -> None:
-        """The process in it ends by itself."""
+        """The container's process ends without a request."""
         container = self._get(ref)
         if container.state == "running":
             self.processes.exit(container, code, oom=oom)
@@ -341,7 +343,7 @@ class FakeEngine:
     def rename(self, ref: str, name: str) -> None:
         container = self._get(ref)
         if container.name == name:
-            return  # the engine refuses, and the port takes it for success
+            return  # dockerd refuses this rename, and the client treats the refusal as success
         self._check_name(name)
         container.name = name
         for endpoint in container.networks.values():
@@ -372,9 +374,10 @@ class FakeEngine:
     def connect(self, network: str, container: str, endpoint: dict[str, Any]) -> None:
         self._check_up()
         member = self._get(container)
-        endpoint = endpoint_of(endpoint, mac=self._api >= (1, 54))  # others take it and forget it
+        # older versions accept a MAC address here and drop it
+        endpoint = endpoint_of(endpoint, mac=self._api >= (1, 54))
         if self.networks.find(network) is None and not member.alive:
-            member.networks[network] = endpoint  # looked for at the start
+            member.networks[network] = endpoint  # the engine resolves the name when the container starts
             return
         found = self.networks.get(network)
         mode = member.host["NetworkMode"]
@@ -480,7 +483,7 @@ class FakeEngine:
                 raise EngineError(f"cannot pull {image}: manifest unknown", status=404, retryable=True)
             meanwhile()
             on_progress({"id": "layer", "status": status})
-        if "@" in image:  # without a name, as the engine has it then
+        if "@" in image:  # a pull by digest leaves the image without a name, as in dockerd
             self.dangling[self.pushed[image].id] = self.pushed[image]
         else:
             self.untag(image)
@@ -494,7 +497,7 @@ class FakeEngine:
         self._say("image", "tag", image.id, {"name": ref})
 
     def remove_image(self, ref: str) -> None:
-        """DELETE /images/{ref}: one that a container was made of stays, unless it has other names."""
+        """DELETE /images/{ref}. Raises EngineError if a container uses the image and the image has no other name."""
         self._check_up()
         image = self._find_image(ref)
         if image is None:
@@ -513,7 +516,7 @@ class FakeEngine:
         self._say("image", "delete", image.id, {"name": ref})
 
     def untag(self, ref: str) -> None:
-        """DELETE /images/{ref} of one that a container uses: it stays, without that name."""
+        """Takes the name `ref` from an image and keeps the image, as dockerd does when a container uses the image."""
         image = self.images.pop(ref, None)
         if image is not None:
             self.dangling[image.id] = image
@@ -542,12 +545,12 @@ class FakeEngine:
             self._streams = [s for s in self._streams if s is not stream]
 
     def cut_streams(self) -> None:
-        """The connections of all subscribers end."""
+        """Closes the event streams of all subscribers."""
         for stream in self._streams:
             stream.ended = True
 
     def read_events(self) -> list[dict[str, Any]]:
-        """What came to a subscriber since `subscribe`; for tests without guests."""
+        """The events since `subscribe` or since the last call; for tests without guests."""
         found = [event for stream in self._streams for event in stream.events]
         for stream in self._streams:
             stream.events.clear()
@@ -559,11 +562,11 @@ class FakeEngine:
     # the engine itself
 
     def become(self, api: tuple[int, int]) -> None:
-        """While it is down: another version of it on the same data."""
+        """Changes the API version and keeps the data, as an upgrade does; call it while the engine is down."""
         self._api = api
 
     def stop_engine(self, *, live_restore: bool = False) -> None:
-        """It goes away; without live-restore the containers end with it."""
+        """Stops the engine; without live-restore, its containers stop too."""
         self.up = self.processes.up = False
         self.cut_streams()
         if live_restore:
@@ -578,7 +581,8 @@ class FakeEngine:
                 container.state = "exited"
 
     def exchange(self, root: str) -> None:
-        """While it is down: its data root becomes another one, empty unless it was used before. Images are in both."""
+        """Switches to another data root; call it while the engine is down. The other root is empty the first time. Both
+        roots have the same images."""
         self._roots[self.root] = (self.containers, self.networks, self.volumes)
         self.root = root
         self.containers, self.networks, self.volumes = self._roots.get(root) or (
@@ -588,9 +592,10 @@ class FakeEngine:
         )
 
     def start_engine(self) -> None:
-        """It comes back and starts what the restart policies say."""
+        """Starts the engine, which then starts containers according to their restart policies."""
         self.up = self.processes.up = True
-        self._past.clear()  # it keeps them in memory, those of its own end too
+        # dockerd keeps past events in memory only, so a restart loses them, those of the shutdown included
+        self._past.clear()
         self.networks.get("bridge").created = self.time.text()
         for container in list(self.containers.values()):
             if container.state == "exited" and container.started_before and wants_restart(container):
@@ -606,7 +611,7 @@ class FakeEngine:
             raise EngineUnreachableError("the engine in memory does not answer")
 
     def find(self, ref: str) -> FakeContainer | None:
-        """By full id, name, or the beginning of an id, in that order."""
+        """Looks a container up by full id, by name, or by the start of an id, in that order."""
         if ref in self.containers:
             return self.containers[ref]
         named = [c for c in self.containers.values() if c.name == ref.removeprefix("/")]
@@ -628,7 +633,7 @@ class FakeEngine:
         return named or self.dangling.get(ref)
 
     def _attach(self, container: FakeContainer) -> None:
-        """All endpoints, and the host's ports, or none. Raises EngineError."""
+        """Attaches all endpoints and host ports, or none of them. Raises EngineError."""
         self._check_ports(container)
         mode = container.host.get("NetworkMode") or "default"
         if mode.startswith("container:"):
@@ -667,7 +672,7 @@ class FakeEngine:
         self.networks.detach(container, list(container.networks))
 
     def users_of(self, volume: str) -> int:
-        """How many containers have it."""
+        """The number of containers that mount the volume."""
         return len(self._users(volume))
 
     def _tell(self, container: FakeContainer, action: str) -> None:

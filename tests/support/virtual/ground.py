@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a machine stands on: an agent before an engine, and all that can happen to them."""
+"""The environment of a machine: an agent with its engine, and all events that can hit them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tests.support.virtual.taps import Plan
 
 
 class Ground(Protocol):
-    """`raw` is the engine as others use it; `watch` is told of the agent's calls; `bind` and `device` come and go."""
+    """`raw` is the engine without taps, for all users but the agent. `watch` is called for each call of the agent.
+    `bind` and `device` are paths that tests create and remove."""
 
     @property
     def raw(self) -> Engine: ...
@@ -22,7 +23,7 @@ class Ground(Protocol):
     watch: Callable[[str, tuple[Any, ...]], None]
     bind: Path
     device: Path
-    pulls: bool  # whether there is a registry that has `pulled:1`
+    pulls: bool  # whether a registry has `pulled:1`
 
     @property
     def alive(self) -> bool: ...
@@ -39,7 +40,7 @@ class Ground(Protocol):
     def tell(self) -> None: ...
     def rest(self, seconds: float) -> None: ...
 
-    # what surrounds it
+    # the surroundings
     def kill(self, name: str) -> None: ...
     def pause(self, name: str) -> None: ...
     def crash(self, name: str) -> None: ...
@@ -54,9 +55,9 @@ class Ground(Protocol):
     def now(self) -> float: ...
     def heal(self) -> None: ...
 
-    # what can be seen
+    # the observations
     def instance(self) -> str: ...
-    def sections(self) -> dict[str, str]: ...  # by the ids of their containers, as the agent has recorded
+    def sections(self) -> dict[str, str]: ...  # container id -> section, from the agent's records
     def is_in_network_of(self, name: str, other: str) -> bool: ...
     def is_held(self, key: str) -> bool: ...
     def plan_text(self) -> str: ...

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`python -m tests.support.virtual.hunt`: runs the machine on the engine in memory until something does not hold.
+"""`python -m tests.support.virtual.hunt`: runs the machine on the engine in memory until an invariant fails.
 
-Give it `--seed N --steps 50` for one run, `--minutes 60` for as many as fit from that seed on, or the steps of a
-failure as they were printed. A failure is shrunk to the steps that it needs.
+`--seed N --steps 50` makes one run. `--minutes 60` makes as many runs as fit, with seeds counted up from `--seed`.
+The steps of a failure, as printed, replay it. A failure is shrunk to the steps that it needs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from tests.support.virtual.machine import Step, parse, random_steps, run, shrink
 from tests.support.virtual.world import a_world
 
-_MEMORY_DISK = Path("/dev/shm")  # the agent's files are synced to disk at each change
+_MEMORY_DISK = Path("/dev/shm")  # the agent syncs its files to disk at each change, which is fast here
 STEPS = 50
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What did not hold, and the steps that lead there."""
+    """The error of a failed run, and the steps that lead to it."""
 
     error: BaseException
     steps: Sequence[Step]
@@ -34,7 +34,7 @@ class Failure:
     log: Sequence[str]
 
     def is_like(self, other: Failure) -> bool:
-        """Whether it failed at the same place."""
+        """Whether both errors come from the same function."""
         return self._place() == other._place()
 
     def _place(self) -> tuple[str, str]:
@@ -49,7 +49,7 @@ class Failure:
 
 
 def attempt(steps: Sequence[Step], seed: int) -> Failure | None:
-    """One run. What else is random in it comes from the seed."""
+    """Makes one run. The seed decides everything random that the steps leave open."""
     where = _MEMORY_DISK if _MEMORY_DISK.is_dir() else None
     with tempfile.TemporaryDirectory(dir=where) as folder, a_world(Path(folder), seed) as world:
         try:
@@ -60,7 +60,7 @@ def attempt(steps: Sequence[Step], seed: int) -> Failure | None:
 
 
 def shrunk(failure: Failure, *, tries: int = 200) -> Failure:
-    """The same failure by fewer steps."""
+    """The same failure with fewer steps."""
     best = failure
 
     def fails(steps: list[Step]) -> bool:
@@ -76,7 +76,7 @@ def shrunk(failure: Failure, *, tries: int = 200) -> Failure:
 
 
 def hunt(first: int, *, steps: int = STEPS, runs: int = sys.maxsize, minutes: float = 1e9) -> Failure | int:
-    """Runs of seeds from `first` on; the first failure, shrunk, or how many runs were fine."""
+    """Runs the seeds from `first` on. Returns the first failure, shrunk, or the number of runs without a failure."""
     end = time.monotonic() + 60 * minutes
     done = 0
     while done < runs and time.monotonic() < end:

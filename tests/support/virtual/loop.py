@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An asyncio loop on virtual time: hours pass in milliseconds, and `asyncio.to_thread` makes a guest."""
+"""An asyncio loop on virtual time: hours pass in milliseconds, and `asyncio.to_thread` starts a guest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEVER = float("inf")
 
 
 class _Idle(selectors.SelectSelector):
-    """Where a loop would wait for its sockets and timers, guests get their turns, and time jumps."""
+    """Gives guests their turns and moves time on, instead of waiting for sockets and timers."""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Idle(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Runs in the thread that made it. Threads that belong to it are guests of group `group`."""
+    """Runs in the thread that created it. Threads that the loop starts become guests of `group`."""
 
     def __init__(self, time: VirtualTime) -> None:
         self.virtual = time

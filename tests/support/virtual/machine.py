@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The random state machine: a user edits, somebody meddles, the engine and the agent fail; in the end all is as declared.
+"""The random state machine: a user edits, objects change outside the agent, and the engine and the agent fail. At the
+end, everything must be as declared.
 
-A run is a list of steps `verb:number`; the number decides the details, so a run can be replayed from its text and
-shrunk by leaving steps out. See docs/reliability.md for how to replay one.
+A run is a list of steps `verb:number`. The number decides the details, so a run can be replayed from its text and
+shrunk by leaving steps out. docs/reliability.md explains how to replay one.
 """
 
 from __future__ import annotations
@@ -61,19 +62,19 @@ class Step:
 
 
 def parse(text: str) -> list[Step]:
-    """The steps that `" ".join(map(str, steps))` wrote."""
+    """Reads the steps from text as `" ".join(map(str, steps))` writes it."""
     pairs = (word.partition(":") for word in text.split())
     return [Step(verb, int(number)) for verb, _, number in pairs]
 
 
 def _filled(body: dict[str, Any]) -> dict[str, Any]:
-    """Without what is empty: an engine that reads its files again shows `[]` for `null`."""
+    """Removes empty values: an engine that reads its files again shows `[]` for `null`."""
     plain = {name: _filled(value) if isinstance(value, dict) else value for name, value in body.items()}
     return {name: value for name, value in plain.items() if value}
 
 
 class _Choice:
-    """Draws from a number, as if it were dice."""
+    """Draws random choices from a number instead of a random generator."""
 
     def __init__(self, number: int) -> None:
         self._rest = number
@@ -88,27 +89,30 @@ class _Choice:
 
 
 class Machine:
-    """Runs steps on a `Ground`, and knows what has to come of them."""
+    """Runs steps on a `Ground` and checks the invariants."""
 
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
         self.config = Config(pulls=ground.pulls)
-        self.foreign: set[str] = set()  # ids of what is not ours
-        self.taken_over: set[str] = set()  # Docker names that some configuration said to adopt
-        self.held: set[str] = set()  # Docker names of what was stopped by our doors at some time
-        self.garbled = False  # the file is not what `config` says
+        self.foreign: set[str] = set()  # ids of objects that are not the agent's
+        self.taken_over: set[str] = set()  # Docker names that a configuration adopted at some time
+        # Docker names of containers that were stopped through the agent at some time
+        self.held: set[str] = set()
+        self.garbled = False  # the file differs from `config`
         self.data: dict[
             str, str
-        ] = {}  # section -> its anonymous volume, as long as nobody else takes it away
-        self.disposable: dict[str, str] = {}  # anonymous volumes that go with their sections
-        self.given_up: set[str] = set()  # sections that said `remove_volumes` at some time
+        ] = {}  # section -> its anonymous volume, until a step removes the container outside the agent
+        # anonymous volume -> section: the agent may remove the volume with the section
+        self.disposable: dict[str, str] = {}
+        self.given_up: set[str] = set()  # sections that had `remove_volumes` at some time
         self.named: dict[str, set[str]] = {}  # tag -> the images that it named
-        self.taken_back = False  # something was, at some time
-        self.swaps: set[str] = set()  # new containers for which one that ran was stopped
-        self.batch = False  # further edits follow before they are committed
+        self.taken_back = False  # a rollback was requested at some time
+        self.swaps: set[str] = set()  # new containers for which a running one was stopped
+        self.batch = False  # further edits follow before the commit
         self.promises = Promises(self)
         self._make_decoys()
-        self.outer = {self.ground.raw.create_network({"Name": OUTER, "Driver": "bridge"})}  # its ids
+        # the ids that the external network has had
+        self.outer = {self.ground.raw.create_network({"Name": OUTER, "Driver": "bridge"})}
         for section in CONTAINERS[:2]:
             self.config.add(section)
         self.commit(told=True)
@@ -128,7 +132,7 @@ class Machine:
         self.before = self._decoys()
 
     def _forge(self) -> None:
-        """A foreign container with labels like ours."""
+        """Creates a foreign container with labels like the agent's."""
         labels = {LABEL_INSTANCE: self.instance, LABEL_SECTION: "web", LABEL_SPEC_VERSION: "1"}
         self.foreign.add(self.ground.raw.create_container("forged", {**_BODY, "Labels": labels}))
 
@@ -145,10 +149,11 @@ class Machine:
     # steps
 
     def do(self, step: Step) -> None:
-        """One step, and the time until the next."""
+        """Makes one step and lets time pass until the next step."""
         choice = _Choice(step.number)
         pause = choice.of((0.0, 0.05, 0.5, 3.0, 10.0))
-        with contextlib.suppress(EngineError):  # the engine refuses hands, as anybody's
+        # the engine may refuse a change by hand, as it refuses anyone's
+        with contextlib.suppress(EngineError):
             VERBS[step.verb](self, choice)
         self.ground.rest(pause)
         self._check_twins()
@@ -172,7 +177,7 @@ class Machine:
     # invariants that hold at any time
 
     def _check_call(self, name: str, args: tuple[Any, ...]) -> None:
-        """Each call of the agent that changes something: what it names must not be foreign."""
+        """Checks each call of the agent that changes something: it must not affect a foreign object."""
         self._check_twins()
         self.promises.check_call(name, args)
         refs = [a for a in args if isinstance(a, str)]
@@ -199,12 +204,12 @@ class Machine:
         seen = self.ground.raw.inspect_container(ref)
         if (
             seen is None
-        ):  # one that was taken over and is gone is removed once more where that could not be noted
+        ):  # an adopted container that is gone gets a second removal if the agent could not record the first
             return True
         return any(seen.name.startswith(taken) for taken in self.taken_over)
 
     def _check_twins(self) -> None:
-        """Of one section never two containers live."""
+        """No section has two live containers."""
         if not self.ground.engine_is_up():
             return
         live: dict[str, str] = {}
@@ -216,7 +221,7 @@ class Machine:
                 live[section] = container.name
 
     def _note_volumes(self) -> None:
-        """The data of a section stays its own, through whatever swap."""
+        """A section keeps its data through every swap."""
         self.data = {
             section: name for section, name in self.data.items() if section in self.config.containers
         }
@@ -236,11 +241,11 @@ class Machine:
         return seen is None or self.whole(self.section_of(seen)) is None
 
     def section_of(self, container: ObservedContainer) -> str:
-        """By the agent's record: the label says what it was when it was made."""
+        """The container's section from the agent's record; the label only shows the section at creation."""
         return self.ground.sections().get(container.id) or container.labels.get(LABEL_SECTION, "")
 
     def whole(self, section: str) -> ObservedContainer | None:
-        """The section's container, where nothing is under way and nobody removed it."""
+        """The section's container, if no swap is under way and nobody removed the container."""
         if not self.ground.engine_is_up():
             return None
         ours = [
@@ -248,14 +253,15 @@ class Machine:
             for c in self.ground.raw.list_containers(self.instance)
             if c.id not in self.foreign and self.section_of(c) == section
         ]
-        # in an adoption the old one carries no label of ours
+        # the old container of an adoption carries no label of the agent
         aside = {name_outside(name, "old") for name in self.ground.raw.list_names()}
         if len(ours) != 1 or ours[0].name in aside:
             return None
         return self.ground.raw.inspect_container(ours[0].id)
 
     def is_quiet(self, section: str) -> bool:
-        """All is as declared, the agent knows it, and nothing fails soon: what follows is by what is done next."""
+        """Whether everything is as declared, the agent knows it, and no fault is planned: the next step alone decides
+        what happens."""
         ground = self.ground
         if not ground.alive or not ground.engine_is_up() or self.garbled or section in self.config.wrong:
             return False
@@ -263,7 +269,7 @@ class Machine:
         return ready and not ground.is_held(f"container:{section}") and self.has_nothing_to_do()
 
     def has_nothing_to_do(self) -> bool:
-        """Whatever else is worth knowing: of a newer image, say."""
+        """Whether the plan is empty; notes on the plan, such as a newer image, do not count."""
         return self.ground.plan_text().partition("\n")[0] == "nothing to do"
 
     def condition(self, section: str, kind: str) -> dict[str, Any]:
@@ -272,7 +278,7 @@ class Machine:
         return dict(next(c for c in found if c["type"] == kind))
 
     def check_kept(self, section: str, object_id: str, when: str) -> None:
-        """What ran before still does, as it is declared but for the change that cannot be made."""
+        """The running container still runs, and matches the declaration except for the change that cannot be made."""
         name, options = self.config.docker_name(section), self.config.containers[section]
         seen = self.ground.raw.inspect_container(object_id)
         assert seen is not None, f"{section} is gone {when}"
@@ -289,16 +295,16 @@ class Machine:
     # the end
 
     def check_available(self) -> None:
-        """Whatever else is wrong: what can run, runs."""
+        """Every section that can run does run, whatever else is wrong."""
         engine = self.ground.raw
         resources = self.ground.snapshot()["resources"]
-        # a section that is held up has an old one, as it was: it may have done its job
+        # a section whose change is held up keeps its old container, which may have completed its job
         back = {r["section"] for r in resources if any(_is_held_up(c) for c in r["conditions"])}
         for section in sorted(self.config.containers.keys() - back):
             name = self.config.docker_name(section)
             seen = engine.inspect_container(name)
             taken = seen is not None and seen.id in self.foreign
-            # by the agent's word too: it may be held under a name that somebody gave it
+            # ask the agent as well: a renamed container may be held under another name
             held = name in self.held or self.ground.is_held(f"container:{section}")
             if self.garbled or taken or held or not self.config.is_plain(section):
                 continue
@@ -306,7 +312,7 @@ class Machine:
             assert seen.state == "running", f"{section} is {seen.state}\n{self.ground.snapshot()}"
 
     def finish(self) -> None:
-        """Faults end, the user mends the configuration, and everything has to be as declared."""
+        """Ends all faults, mends the configuration as a user would, and checks that everything is as declared."""
         self.promises.forget()
         self.ground.heal()
         self._heal_outside()
@@ -323,7 +329,7 @@ class Machine:
         self.check()
 
     def _heal_outside(self) -> None:
-        """What others are to care for is well again."""
+        """Repairs everything that the agent is not responsible for."""
         if self.ground.raw.inspect_network(OUTER) is None:
             self.outer.add(self.ground.raw.create_network({"Name": OUTER, "Driver": "bridge"}))
         if isinstance(self.ground, World):
@@ -331,9 +337,10 @@ class Machine:
                 container.sick = False
 
     def _check_tries(self) -> None:
-        """What was refused is not tried again and again: each try would be a while without the container.
+        """The agent does not retry a refused change again and again: each try would interrupt the running container.
 
-        Where nothing runs, nothing is lost by a try: the new one and the old one are tried with growing pauses.
+        A section without a running container loses nothing by a try: the agent tries the new and the old container
+        with growing delays.
         """
         tries = Counter(name_outside(name, "new") for name in self.swaps)
         often = {text: count for text, count in tries.items() if count > _TRIES}
@@ -354,12 +361,12 @@ class Machine:
         return [self.config.docker_name(section) for section in self.config.containers]
 
     def check(self) -> None:
-        """The invariants I1 to I8 of the design."""
+        """Checks the invariants I1 to I8 of the design."""
         ground = self.ground
         assert ground.alive, "the agent is gone"
         assert self.has_nothing_to_do(), f"still to do: {ground.plan_text()}\n{ground.snapshot()}"
         before = len(ground.writes)
-        ground.rest(1300)  # two deep looks
+        ground.rest(1300)  # enough for two passes that inspect everything
         assert ground.writes[before:] == [], "writes without need"
         self._check_objects()
         self._check_status()
@@ -376,7 +383,7 @@ class Machine:
             assert not ground.saved.lent, "the data of before is still lent"
 
     def _check_notices(self, ground: World) -> None:
-        """Of what is well nobody is left with bad news."""
+        """No healthy resource has a trouble notice without a recovery notice."""
         well = [r["key"] for r in ground.snapshot()["resources"] if not TROUBLE & alarms_of(r).keys()]
         left = {key: ground.bad_news[key] for key in ground.bad_news.keys() & set(well)}
         assert not left, f"nobody was told that it is over: {left}"
@@ -400,20 +407,20 @@ class Machine:
         assert set(VOLUMES) <= {v.name for v in engine.list_volumes()}, "a volume is gone"
 
     def _is_as_far(self, section: str, seen: ObservedContainer) -> bool:
-        """It runs, or did its job."""
+        """Whether the container runs, or has completed its job."""
         if not self.config.is_job(section):
             return seen.state == "running"
         return seen.state == "exited" and (self.ground.raw.inspect_container(seen.id) or seen).exit_code == 0
 
     def _check_spec(self, section: str, object_id: str) -> None:
-        """What runs is what is declared, as the engine shows it."""
+        """The running container matches the declaration, as the engine shows it."""
         seen = self.ground.raw.inspect_container(object_id)
         assert seen is not None
         body, options = seen.inspect or {}, self.config.containers[section]
         host = body["HostConfig"]
         words = body["Config"]["Cmd"]
         assert words == shlex.split(str(options["command"])), f"{section} runs {words}"
-        # what a section does not set is nobody's business
+        # an option that a section does not set may have any value
         if options["memory"]:
             assert host.get("Memory") == _MEMORY[str(options["memory"])], (
                 f"{section} has memory {host.get('Memory')}"
@@ -431,11 +438,11 @@ class Machine:
         if other:
             shared = self.ground.is_in_network_of(object_id, self.config.docker_name(other))
             assert shared or self.promises.clock_is_set, f"{section} is not in the network of {other}"
-        elif not self.config.is_job(section):  # who ended has no endpoints
+        elif not self.config.is_job(section):  # a completed job has no endpoints
             self._check_networks(section, body)
 
     def _check_lent(self, section: str, body: dict[str, Any]) -> None:
-        """It has the volumes of the one that it names, as that one has them now."""
+        """The container mounts the current volumes of its lender."""
         lender = self.config.lender(section)
         if not lender:
             return
@@ -452,15 +459,15 @@ class Machine:
         assert not extra, f"{section} has {mine}, and {lender} has {theirs}"
 
     def _check_image(self, section: str, body: dict[str, Any]) -> None:
-        """A tag may have moved, and replaces nothing: it is one that the tag named at some time. One that was taken back may
-        have that of the tag that its section named before."""
+        """The image is one that the tag named at some time: a tag that moves replaces no container. After a rollback, it
+        may be an image of the tag that the section had before."""
         self.note_tags()
         image = str(self.config.containers[section]["image"])
         known = set().union(*self.named.values()) if self.taken_back else self.named.get(image, set())
         assert body["Image"] in known, f"{section} runs an image that is not of {image}"
 
     def note_tags(self) -> None:
-        """To be called before each move of a tag."""
+        """Records the images of all tags; call it before each move of a tag."""
         for ref in OPTIONS["image"]:
             image = self.ground.raw.inspect_image(str(ref))
             if image is not None:
@@ -518,7 +525,8 @@ class Machine:
 
 
 def _is_held_up(condition: dict[str, Any]) -> bool:
-    """By its last change, by a container that has what it takes, or by what others have made under its name."""
+    """Whether a change is held up: it was rolled back, another container holds a resource that it needs, or a foreign
+    object has its name."""
     waits = condition["type"] == "Waiting" and condition["status"]
     by_others = any(
         words in condition["message"] for words in (" is container:", " is in conflict", "hold_cmd")
@@ -533,7 +541,7 @@ _ON_OBJECTS = frozenset(
 )
 
 
-# what a user does
+# actions of a user
 
 
 def _set(machine: Machine, choice: _Choice) -> None:
@@ -581,7 +589,7 @@ def _put_back(machine: Machine, choice: _Choice) -> None:
 
 
 def _move(machine: Machine, choice: _Choice) -> None:
-    """A port or an address goes from one section to another, or two are exchanged."""
+    """A port or an address moves from one section to another, or two sections swap theirs."""
     containers = machine.config.containers
     one, other, option = (
         choice.of(containers or CONTAINERS),
@@ -595,7 +603,7 @@ def _move(machine: Machine, choice: _Choice) -> None:
 
 
 def _subnet(machine: Machine, choice: _Choice) -> None:
-    """A network gets another subnet, and with it the addresses that sections have in it."""
+    """A network gets another subnet, and its sections get new addresses."""
     machine.config.moved ^= {choice.of(NETWORKS)}
     machine.commit(told=choice.below(5) > 0)
 
@@ -609,7 +617,7 @@ def _exchange_names(machine: Machine, choice: _Choice) -> None:
 
 
 def _several(machine: Machine, choice: _Choice) -> None:
-    """Some edits in one commit."""
+    """Several edits in one commit."""
     machine.batch = True
     for _ in range(2 + choice.below(3)):
         choice.of((_set, _set, _move, _exchange_names, _add, _remove, _subnet, _label))(machine, choice)
@@ -624,7 +632,7 @@ def _prune(machine: Machine, choice: _Choice) -> None:
 
 
 def _rename(machine: Machine, choice: _Choice) -> None:
-    """A section gets another name and keeps its Docker name, or two exchange their Docker names."""
+    """A section gets another name and keeps its Docker name, or two sections swap their Docker names."""
     config = machine.config
     section, other = choice.of(config.containers or CONTAINERS), choice.of(CONTAINERS)
     if section not in config.containers:
@@ -654,7 +662,7 @@ def _rename(machine: Machine, choice: _Choice) -> None:
 
 
 def _reword(machine: Machine, choice: _Choice) -> None:
-    """A section says the same in other words: nothing is done."""
+    """A section gets an equivalent spelling; the agent must do nothing."""
     section = choice.of(machine.config.containers or CONTAINERS)
     if section not in machine.config.containers:
         return
@@ -666,14 +674,16 @@ def _reword(machine: Machine, choice: _Choice) -> None:
     limit = seen is not None and (seen.inspect or {})["HostConfig"].get("Memory")
     if seen is not None and (
         machine.config.containers[section]["memory"] or not limit
-    ):  # a limit set by hand is taken back
+    ):  # the agent removes a memory limit that was set by hand
         done = [text for text in machine.ground.writes[before:] if seen.id in text or seen.name in text]
-        done = [text for text in done if "start " not in text]  # it may end by itself
+        # a container that ended by itself is started again
+        done = [text for text in done if "start " not in text]
         assert not done, f"an edit of {section} that changes nothing: {done}"
 
 
 def _attempt(machine: Machine, choice: _Choice) -> None:
-    """A change that cannot be made, or not yet, and a hand at what runs on meanwhile, in whatever state that is."""
+    """A change that cannot be made, or not yet. Meanwhile, the running container is changed outside the agent; it must
+    be repaired to its old declaration."""
     config, ground = machine.config, machine.ground
     section = choice.of(config.containers or CONTAINERS)
     if not machine.is_quiet(section) or not config.is_plain(section):
@@ -682,10 +692,10 @@ def _attempt(machine: Machine, choice: _Choice) -> None:
     if seen is None or seen.state != "running" or seen.name != config.docker_name(section):
         return
     if "command" in change and (options["rollback"] or options["gate"] == "0" or options["restart"] == "no"):
-        return  # the new one stays, or did its job
+        return  # the new container stays, or completes its job
     before = dict(options)
     ground.lose_events("hear")
-    ground.plan.count = 0  # else an image may move meanwhile, which is a reason for a new container
+    ground.plan.count = 0  # otherwise an image may move meanwhile, which is a reason for a new container
     options |= change
     machine.commit(told=True)
     ground.rest(choice.of((2.0, 40.0)))
@@ -693,7 +703,7 @@ def _attempt(machine: Machine, choice: _Choice) -> None:
     if choice.below(3) == 0:
         ground.kill_agent()
     hands = ["kill", "pause", "stop", "policy", "rename", "disconnect"]
-    if options["memory"] in {"64m", "128m"}:  # to have none again takes a new container
+    if options["memory"] in {"64m", "128m"}:  # removing a memory limit needs a new container
         hands.append("memory")
     hand = choice.of(hands)
     _HANDS[hand](machine, seen.id, choice)
@@ -708,7 +718,8 @@ def _attempt(machine: Machine, choice: _Choice) -> None:
 
 
 def _share(machine: Machine, choice: _Choice) -> None:
-    """`config stack` comes, changes or goes, or a section joins it or leaves it; perhaps with another edit in the commit."""
+    """`config stack` is added, changed or removed, or a section joins or leaves it; perhaps with another edit in the
+    same commit."""
     config, what = machine.config, choice.of(("member", "gone", *STACK_OPTIONS))
     machine.batch = True
     if what == "member":
@@ -727,7 +738,7 @@ def _share(machine: Machine, choice: _Choice) -> None:
 
 
 def _lend(machine: Machine, choice: _Choice) -> None:
-    """A section gets the volumes of the one before it, or no longer."""
+    """A section starts or stops to mount the volumes of the previous section."""
     section = choice.of(machine.config.containers or CONTAINERS)
     if section in machine.config.lent:
         del machine.config.lent[section]
@@ -737,7 +748,7 @@ def _lend(machine: Machine, choice: _Choice) -> None:
 
 
 def _go_out(machine: Machine, choice: _Choice) -> None:
-    """A section joins the network of others or leaves it, or these remove the network or make it again."""
+    """A section joins or leaves the external network, or that network is removed or created again."""
     engine, there = machine.ground.raw, machine.ground.raw.inspect_network(OUTER)
     if choice.below(2):
         machine.config.outer ^= {choice.of(CONTAINERS)}
@@ -750,7 +761,8 @@ def _go_out(machine: Machine, choice: _Choice) -> None:
 
 
 def _renew_waiting(machine: Machine, choice: _Choice) -> None:
-    """An update is asked for while the section waits: with what it was applied with, it goes on or comes back."""
+    """An update is requested while the section waits. The section must keep running with its last applied configuration,
+    or start again with it."""
     config, ground = machine.config, machine.ground
     section = choice.of(config.containers or CONTAINERS)
     if not isinstance(ground, World) or not machine.is_quiet(section) or not config.is_plain(section):
@@ -791,12 +803,13 @@ def _renew_waiting(machine: Machine, choice: _Choice) -> None:
     machine.commit(told=True)
 
 
-# what a step that makes its own pair of sections leaves as it is
+# options that `_sicken` keeps when it turns two sections into a pair
 _LASTING = ("name", "image", "restart", "memory", "env", "on_drift", "volume", "remove_volumes", "adopt")
 
 
 def _sicken(machine: Machine, choice: _Choice) -> None:
-    """One whose network another is in turns unhealthy: both run on, or both are restarted, and the other follows."""
+    """A container whose network another container shares becomes unhealthy. Either both keep running, or the agent
+    restarts it and the other container joins its network again."""
     config, ground = machine.config, machine.ground
     names = list(config.containers)
     if not isinstance(ground, World) or len(names) < 2 or {*names} & config.wrong or machine.garbled:
@@ -862,7 +875,7 @@ def _workers(machine: Machine, choice: _Choice) -> None:
 
 
 def _by_our_door(machine: Machine, choice: _Choice) -> None:
-    """Stopped or started through `docker.*` or `/docker/`: held until `reconcile`."""
+    """A stop or start through `docker.*` or `/docker/`: the agent holds the section until `reconcile`."""
     name, action = _victim(machine, choice), choice.of(("stop", "start"))
     machine.held.add(name)
     machine.promises.meddled(name)  # the last action counts
@@ -881,7 +894,7 @@ def _reconcile(machine: Machine, choice: _Choice) -> None:
 
 
 def _renew(machine: Machine, choice: _Choice) -> None:
-    """An update or a rollback is asked for."""
+    """A user requests an update or a rollback."""
     section = choice.of(machine.config.containers or CONTAINERS)
     machine.promises.renewed(section)
     back = choice.below(3) == 0
@@ -890,8 +903,8 @@ def _renew(machine: Machine, choice: _Choice) -> None:
 
 
 def _upgrade(machine: Machine, choice: _Choice) -> None:
-    """An update of a section whose data is saved first: a bad one leaves what the old one had, a good one is taken back
-    with it where that is asked for."""
+    """An update of a section with a backup of its data. A failed update must leave the old data. A successful update is
+    then rolled back, with or without the data."""
     config, ground = machine.config, machine.ground
     section = choice.of(config.containers or CONTAINERS)
     if not isinstance(ground, World) or not machine.is_quiet(section) or not config.is_plain(section):
@@ -929,7 +942,7 @@ def _upgrade(machine: Machine, choice: _Choice) -> None:
     machine.commit(told=True)
 
 
-_TAGS = ("app:1", "app:2")  # those that move
+_TAGS = ("app:1", "app:2")  # the tags that move
 
 
 def _move_tag(machine: Machine, ref: str) -> FakeImage:
@@ -941,7 +954,7 @@ def _move_tag(machine: Machine, ref: str) -> FakeImage:
 
 
 def _check_data(machine: Machine, section: str, volume: str, expected: tuple[str, int], when: str) -> None:
-    """What runs, and which image its data is of."""
+    """Checks the image of the running container, and which image last wrote the data."""
     seen = machine.whole(section)
     assert isinstance(machine.ground, World)
     found = machine.ground.engine.volumes[volume].data
@@ -949,7 +962,7 @@ def _check_data(machine: Machine, section: str, volume: str, expected: tuple[str
     assert (seen.image_id, found) == expected, f"{section} has data of {found} {when}, not {expected}"
 
 
-# what is done behind our back
+# changes outside the agent
 
 
 def _limit(machine: Machine, name: str, choice: _Choice) -> None:
@@ -977,7 +990,7 @@ _HANDS: dict[str, Callable[[Machine, str, _Choice], None]] = {
 
 
 def _victim(machine: Machine, choice: _Choice) -> str:
-    """A container of ours, whatever its name is at the moment."""
+    """One of the agent's containers, by its current name."""
     engine = machine.ground.raw
     ours = [c.name for c in engine.list_containers(machine.instance) if c.id not in machine.foreign]
     return str(choice.of(sorted(ours) or ["nobody"]))
@@ -989,7 +1002,8 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
     hand = choice.of(HANDS)
     machine.promises.meddled(name)
     if hand == "start":
-        if not machine.is_in_a_swap(name):  # who starts the old one in a swap has two of them
+        # starting the old container during a swap would give the section two live containers
+        if not machine.is_in_a_swap(name):
             engine.start(name)
     elif hand == "remove":
         seen = engine.inspect_container(name)
@@ -997,7 +1011,7 @@ def _meddle(machine: Machine, choice: _Choice) -> None:
         machine.data.pop(machine.section_of(seen) if seen is not None else "", None)
         engine.remove_container(name, volumes=False, force=True)
     elif hand == "connect":
-        # under a name that is not its own, and at an address that somebody chose
+        # with an alias or an address that the section does not declare
         settings: dict[str, Any] = {"Aliases": ["www"]} if choice.below(2) else {}
         network = choice.of(("lan", "dmz"))
         if choice.below(2):
@@ -1027,7 +1041,7 @@ def _remove_volume(machine: Machine, choice: _Choice) -> None:
 
 
 def _intrude(machine: Machine, choice: _Choice) -> None:
-    """Somebody makes an object of a name that a section wants."""
+    """A foreign container or network takes a name that a section wants."""
     engine = machine.ground.raw
     if choice.below(4) == 0:
         machine.foreign.add(engine.create_network({"Name": choice.of(NETWORKS), "Driver": "bridge"}))
@@ -1054,7 +1068,7 @@ def _unplug(machine: Machine, choice: _Choice) -> None:
     machine.ground.plug(choice.of(("bind", "device")), there=bool(choice.below(2)))
 
 
-# what fails
+# faults
 
 
 def _fail(machine: Machine, choice: _Choice) -> None:
@@ -1083,7 +1097,7 @@ def _die(machine: Machine, choice: _Choice) -> None:
 
 
 def _interfere(machine: Machine, choice: _Choice) -> None:
-    """Somebody meddles at the moment of the n-th call from now."""
+    """An outside change happens at the n-th call from now."""
     plan = machine.ground.plan
     plan.fault, plan.skip, plan.count, plan.changing = Fault.INTERFERE, choice.below(14), 1, True
 
@@ -1095,7 +1109,7 @@ def _interfere(machine: Machine, choice: _Choice) -> None:
 
 
 def _hide(machine: Machine, choice: _Choice) -> None:
-    """The engine lists a container, or has an image, and answers 500 for it alone; or does so no more."""
+    """The engine lists a container or has an image, but answers 500 when asked for it; or this fault ends."""
     if choice.below(2):
         machine.ground.plan.hidden = frozenset()
         return
@@ -1122,14 +1136,14 @@ def _stop_engine(machine: Machine, choice: _Choice) -> None:
 
 
 def _restart_engine(machine: Machine, choice: _Choice) -> None:
-    """At once: it starts what its policies say, whatever the agent is in the middle of."""
+    """The engine restarts at once and starts containers by their policies, whatever the agent is doing."""
     machine.promises.engine_went()
     machine.ground.stop_engine(live_restore=bool(choice.below(2)))
     machine.ground.start_engine()
 
 
 def _become(machine: Machine, choice: _Choice) -> None:
-    """Another version of the engine on the same data, as an upgrade of the router's packages does it, or a way back."""
+    """The engine changes its version and keeps its data, as in an upgrade or downgrade of the router's packages."""
     if not isinstance(machine.ground, World):
         return
     machine.promises.engine_went()
@@ -1143,7 +1157,7 @@ _VERSIONS = ((1, 41), (1, 45), (1, 51), (1, 55))  # Docker 20.10, 26, 28 and 29
 
 
 def _exchange_engine(machine: Machine, choice: _Choice) -> None:
-    """Another data root for a while, then the old one again: what is there is ours."""
+    """The engine uses another data root for a while, then the old one again, with the agent's containers."""
     ground = machine.ground
     for root in ("elsewhere", "data"):
         machine.promises.engine_went()
@@ -1157,7 +1171,7 @@ def _exchange_engine(machine: Machine, choice: _Choice) -> None:
 
 
 def _lose_registry(machine: Machine, choice: _Choice) -> None:
-    """The registry is away, takes no more pulls for a while or wants another login; or is there again."""
+    """The registry is unreachable, limits pulls, rejects the login, or works again."""
     if isinstance(machine.ground, World):
         machine.ground.engine.no_registry = choice.of(_NO_REGISTRY)
 
@@ -1258,14 +1272,14 @@ _WEIGHTS = {
 
 
 def random_steps(seed: int, count: int) -> list[Step]:
-    """The same for the same seed."""
+    """Random steps; the same seed gives the same steps."""
     dice = random.Random(seed)
     verbs = dice.choices(list(VERBS), weights=[_WEIGHTS.get(verb, 1) for verb in VERBS], k=count)
     return [Step(verb, dice.randrange(10**9)) for verb in verbs]
 
 
 def shrink(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int = 300) -> list[Step]:
-    """Leaves out what a failure does not need: halves first, then less."""
+    """Removes steps that the failure does not need: halves first, then smaller parts."""
     size = max(1, len(steps) // 2)
     while tries > 0:
         for begin in range(0, len(steps), size):
@@ -1284,7 +1298,7 @@ def shrink(steps: list[Step], fails: Callable[[list[Step]], bool], *, tries: int
 
 
 def run(steps: list[Step], ground: Ground) -> None:
-    """All steps and the end. Raises AssertionError where an invariant does not hold."""
+    """Makes all steps and the final checks. Raises AssertionError if an invariant does not hold."""
     machine = Machine(ground)
     for step in steps:
         machine.do(step)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Networks of the engine in memory: address ranges, endpoints, who uses what."""
+"""Networks of the engine in memory: address ranges, endpoints, and the containers on each network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POOLS = [f"10.214.{n}.0/24" for n in range(256)]
 
 
 class Networks:
-    """All networks by id. `new_id` gives 64 hex digits."""
+    """All networks by id. `new_id` returns 64 hex digits."""
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
@@ -30,7 +30,7 @@ class Networks:
         self.by_id[network.id] = network
 
     def find(self, ref: str) -> FakeNetwork | None:
-        """By full id, name, or the beginning of an id, in that order."""
+        """Looks a network up by full id, by name, or by the start of an id, in that order."""
         if ref in self.by_id:
             return self.by_id[ref]
         named = [n for n in self.by_id.values() if n.name == ref]
@@ -84,9 +84,9 @@ class Networks:
     # endpoints
 
     def attach(self, container: FakeContainer, name: str) -> None:
-        """Gives a container that starts or runs its endpoint."""
+        """Gives a container that starts or runs its endpoint on the network `name`. Raises EngineError."""
         endpoint = container.networks[name]
-        # by the id that it was connected to, whatever has the name now
+        # the endpoint keeps the network id of its first connection, even if another network has the name now
         known = endpoint["NetworkID"] if name not in PREDEFINED else ""
         network = self.by_id.get(known) if known else self.find(name)
         if network is None:
@@ -97,7 +97,7 @@ class Networks:
             return
         endpoint["IPAddress"] = self._address(network, (endpoint.get("IPAMConfig") or {}).get("IPv4Address"))
         endpoint["EndpointID"] = self._new_id()
-        # before API 1.44 an address of one's own is only for the network that the container was made in
+        # before API 1.44, a container's own MAC address applies only to the network that the container was created in
         own = container.config.get("MacAddress") if container.host["NetworkMode"] == network.name else ""
         own = endpoint["_mac"] or own
         endpoint["MacAddress"] = own or "02:42:" + ":".join(re.findall("..", endpoint["EndpointID"][:8]))
@@ -119,7 +119,7 @@ class Networks:
         return address
 
     def detach(self, container: FakeContainer, names: Iterable[str]) -> None:
-        """Takes the endpoints of one that ends; what it was configured with stays."""
+        """Removes the endpoints of a container that stops; the container keeps their configuration."""
         for name in names:
             endpoint = container.networks[name]
             network = self.by_id.get(endpoint.get("NetworkID") or "")
@@ -129,7 +129,7 @@ class Networks:
 
 
 def check_address(network: FakeNetwork, endpoint: dict[str, Any]) -> None:
-    """What the engine checks of a static address before anything else. Raises EngineError."""
+    """Makes the checks of a static address that the engine makes first. Raises EngineError."""
     wanted = (endpoint.get("IPAMConfig") or {}).get("IPv4Address")
     if not wanted:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The objects of the engine in memory, and the bodies that the Engine API gives of them."""
+"""The objects of the engine in memory, and their bodies in the Engine API."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ KILLED_CODE = 137
 
 @dataclass(slots=True, kw_only=True)
 class FakeImage:
-    """`config` is what containers inherit: Cmd, Entrypoint, Env, Labels, Volumes ... `number`: newer images have higher
-    ones."""
+    """`config`: the values that containers inherit (Cmd, Entrypoint, Env, Labels, Volumes ...). `number`: a newer image
+    has a higher number."""
 
     id: str
     config: dict[str, Any] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class FakeImage:
 
 @dataclass(slots=True, kw_only=True)
 class FakeVolume:
-    """`data`: the number of the newest image that ran on it, which converts its data for good."""
+    """`data`: the number of the newest image that ran on the volume; each newer image converts the data for good."""
 
     name: str
     driver: str
@@ -46,7 +46,7 @@ class FakeVolume:
 
 @dataclass(slots=True, kw_only=True)
 class FakeNetwork:
-    """`sent` is the body that it was made from; `members`: container id -> its endpoint, of running ones only."""
+    """`sent` is the request body that created the network; `members`: container id -> endpoint, running containers only."""
 
     id: str
     name: str
@@ -83,11 +83,11 @@ class FakeNetwork:
 
 @dataclass(slots=True, kw_only=True)
 class FakeContainer:
-    """State as the engine keeps it. `run` counts starts: what was due of an earlier run is stale."""
+    """A container's state as the engine keeps it. `run` counts starts, so that timers of an earlier run can be ignored."""
 
     id: str
     name: str
-    image: str  # as sent
+    image: str  # the reference in the request
     image_id: str
     config: dict[str, Any]
     host: dict[str, Any]
@@ -106,11 +106,11 @@ class FakeContainer:
     quick_exits: int = 0
     stopped_by_hand: bool = False
     started_before: bool = False
-    started_text: str = "0001-01-01T00:00:00Z"  # by the wall clock, RFC 3339
+    started_text: str = "0001-01-01T00:00:00Z"  # wall clock, RFC 3339
     finished_text: str = "0001-01-01T00:00:00Z"
     error: str = ""
-    joined: tuple[str, int] = ("", 0)  # whose network it got, and that one's run
-    sick: bool = False  # its health check fails, whatever it is
+    joined: tuple[str, int] = ("", 0)  # id and run of the container whose network this one joined
+    sick: bool = False  # the health check fails, whatever its command
 
     @property
     def alive(self) -> bool:
@@ -122,7 +122,8 @@ class FakeContainer:
 
     @property
     def stopped_code(self) -> int:
-        """What it ends with on SIGTERM: 0 where it traps it or is `httpd`, the others do not take it."""
+        """The exit code after SIGTERM: 0 if the command traps SIGTERM or is `httpd`. Other commands ignore it and get
+        killed."""
         words = self.command()
         return 0 if words[0] == "httpd" or "trap" in words[-1] else KILLED_CODE
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What runs in the containers of the engine in memory: when commands end, health checks, restart policies."""
+"""Processes in the containers of the engine in memory: when commands end, health checks, restart policies."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from agent.errors import EngineError
 from tests.support.virtual.clock import VirtualTime
 from tests.support.virtual.objects import FakeContainer
 
-_BEGIN_S = 0.05  # how long a process takes that ends at once
+_BEGIN_S = 0.05  # run time of a process that ends at once
 _NS = 1e9
 _FOREVER = float("inf")
 _SHELL = re.compile(r"(?:sleep ([0-9.]+); *)?exit ([0-9]+)")
 _KNOWN = frozenset({"sleep", "true", "false", "sh", "cat", "httpd", "echo"})
-_FIRST_DELAY_S = 0.1  # moby's restartmanager: doubled up to a minute, anew after 10 s of running
+_FIRST_DELAY_S = 0.1  # moby's restartmanager: the delay doubles up to a minute and resets after a run of 10 s
 _LONGEST_DELAY_S = 60.0
 _GOOD_RUN_S = 10.0
 
 
 def outcome(words: list[str]) -> tuple[float, int]:
-    """After how many seconds the command ends, and with what."""
+    """The run time of a command in seconds, and its exit code."""
     if words[0] == "sleep":
         return float(words[1]), 0
     if words[0] == "sh" and words[1:2] == ["-c"]:
@@ -33,7 +33,7 @@ def outcome(words: list[str]) -> tuple[float, int]:
 
 
 def check_command(container: FakeContainer) -> None:
-    """Raises what a start says of a program that is not there."""
+    """Raises EngineError, as a start does, if the program does not exist."""
     words = container.command()
     if words[0] not in _KNOWN:
         container.exit_code = 127
@@ -44,7 +44,7 @@ def check_command(container: FakeContainer) -> None:
 
 
 class Processes:
-    """Lets containers run. `attach` and `detach` care for networks, `tell` for events."""
+    """Runs containers. `attach` and `detach` handle networks, `tell` handles events."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class Processes:
         tell: Callable[[FakeContainer, str], None],
     ) -> None:
         self.time, self._attach, self._detach, self._tell = time, attach, detach, tell
-        self.up = True  # an engine that is down restarts nothing
+        self.up = True  # False: the engine is down and restarts nothing
 
     def start(self, container: FakeContainer) -> None:
-        """Raises EngineError when it cannot run; it is then as it was."""
+        """Starts the container. Raises EngineError if it cannot run, and leaves its state unchanged then."""
         self._attach(container)
         try:
             check_command(container)
@@ -85,7 +85,7 @@ class Processes:
         self.time.call_at(self.time.now + seconds, if_same_run)
 
     def exit(self, container: FakeContainer, code: int, *, by_hand: bool = False, oom: bool = False) -> None:
-        """The process ended; the restart policy says what follows."""
+        """Ends the process; the restart policy decides whether it starts again."""
         good = self.time.now - container.started_at >= _GOOD_RUN_S
         container.quick_exits = 0 if good else container.quick_exits + 1
         container.exit_code, container.oom_killed, container.health = code, oom, ""
@@ -139,11 +139,9 @@ class Processes:
         self._later(container, _interval_s(check), lambda: self._probe(container, check))
 
     def _is_fine(self, words: list[str], container: FakeContainer) -> bool:
-        """`flap 5` is fine for 5 s from the start on, and then is not for 5 s, by turns."""
+        """Whether the health check passes. `flap 5` passes for the first 5 s after the start, fails for 5 s, and so on."""
         if words[0] == "flap":
-            ran = (
-                self.time.now - container.started_at + 1e-6
-            )  # seconds added up are a little short of their sum
+            ran = self.time.now - container.started_at + 1e-6  # a sum of virtual seconds falls a little short
             return int(ran / float(words[1])) % 2 == 0
         return words[0] in {"true", "sleep"} and not container.sick
 
@@ -153,7 +151,8 @@ def _interval_s(check: dict[str, Any]) -> float:
 
 
 def wants_restart(container: FakeContainer) -> bool:
-    """moby's restartmanager: what the policy says of one that was not stopped by hand, or whose engine starts."""
+    """Whether the restart policy restarts this container, as in moby's restartmanager. Not for containers that were
+    stopped by hand, unless the engine starts."""
     name = container.policy.get("Name")
     if name == "always":
         return True

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent leaves alone: what was stopped through its doors, drift that is only to be reported, and what is kept
-for a while once its section is gone.
+"""What the agent must leave alone: containers that were stopped through its own interfaces, drift that `on_drift report`
+only reports, and containers within their grace period after their section was deleted.
 
-The machine tells what it did; a promise is dropped as soon as anything might end it rightly.
+The machine reports each of its actions here. A promise is dropped as soon as any event could end it legitimately.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from agent.model.observed import ObservedContainer
 if TYPE_CHECKING:
     from tests.support.virtual.machine import Machine
 
-_READ_S = 2.0  # a configuration that was told of is read by then
+_READ_S = 2.0  # the agent has read the configuration this long after the notification
 _LITTLE = 16 << 20  # bytes
-_PASS_S = 15.0  # what is heard of, what an engine may take for its answers, and the pass itself
+_PASS_S = 15.0  # includes event delivery, the engine's response times, and the pass itself
 _RESYNC_S = 60.0
 
 
 @dataclass
 class Promises:
-    """`look` and `check_call` raise AssertionError where one is not kept."""
+    """`look` and `check_call` raise AssertionError if the agent broke a promise."""
 
     machine: Machine
     deaf: bool = False  # events were lost at some time
-    told_at: float | None = None  # when the agent was told of the configuration that is in force
-    _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> id, its options
+    told_at: float | None = None  # when the agent was notified of the current configuration
+    _stopped: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> container id, options
     _limited: dict[str, tuple[str, Any]] = field(default_factory=dict)
-    _data: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> its anonymous volume
-    _images: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> image id, its options
+    # section -> its anonymous volume, options
+    _data: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    _images: dict[str, tuple[str, Any]] = field(default_factory=dict)  # section -> image id, options
     _renewed: set[str] = field(default_factory=set)
-    _candidate: str = ""  # what was just stopped
+    _candidate: str = ""  # name of the container that was just stopped
     _gone: dict[str, tuple[float, float]] = field(
         default_factory=dict
-    )  # section -> since when, for how long kept
+    )  # section -> time of its deletion, grace period in seconds
     _known: dict[str, float] = field(
         default_factory=dict
-    )  # section -> the shortest grace that it ever had, seconds
+    )  # section -> the shortest grace period that it ever had, seconds
     clock_is_set: bool = False
     _untrue: dict[str, tuple[tuple[bool, bool, float], float]] = field(
         default_factory=dict
-    )  # key -> what status says of it, what is so and when status last changed its mind; since when
+        # key -> (status shown, actual status, time of the last change of the status shown); first time of this
+        # contradiction
+    )
 
-    # what happened
+    # events
 
     def committed(self, *, told: bool) -> None:
         config, now = self.machine.config, self.machine.ground.now()
@@ -61,37 +64,39 @@ class Promises:
             self._gone.setdefault(section, (now, self._known[section]))
 
     def garbled(self) -> None:
-        """The file lost any part of it: each section may be gone from now on."""
+        """The file was truncated at a random place, so any section may be missing from now on."""
         self.forget()
         for section, grace in self._known.items():
             self._gone.setdefault(section, (self.machine.ground.now(), grace))
 
     def forget(self) -> None:
-        """Everything is the reconciler's again."""
+        """Drops all promises: the agent may reconcile everything again."""
         self._stopped.clear()
         self._limited.clear()
         self._candidate = ""
 
     def clock_was_set(self) -> None:
-        """Grace periods go by the wall clock."""
+        """The clock was set. Grace periods follow the wall clock, so they cannot be checked any more."""
         self.clock_is_set = True
 
     def engine_went(self) -> None:
-        """Until it is back nobody can know what runs."""
+        """The engine went down. The agent cannot know which containers run until the engine is back."""
         self._untrue.clear()
 
     def stopped(self, name: str) -> None:
-        """Through a door of the agent, which may have been dead or at work on it."""
+        """A container was stopped through the agent's own interface; the agent may have been dead or busy with the
+        container."""
         self._candidate = name
 
     def meddled(self, name: str) -> None:
-        """Behind the agent's back: that is drift."""
+        """A container was changed outside the agent, which is drift."""
         section = self._section(name)
         self._stopped.pop(section, None)
         self._limited.pop(section, None)
 
     def removed(self, name: str) -> None:
-        """About to be removed behind our back, without its volumes: the next container has the data again."""
+        """A container is about to be removed outside the agent, without its volumes. The next container must get the
+        data back."""
         section = self._section(name)
         options, seen = self._declared(section), self.machine.whole(section)
         if options and seen is not None and self.is_settled(section):
@@ -100,7 +105,7 @@ class Promises:
                 self._data[section] = (mounts["/anonymous"], dict(options))
 
     def limited(self, name: str) -> None:
-        """Its memory was set behind our back."""
+        """A container's memory limit was set outside the agent."""
         section = self._section(name)
         options = self._declared(section)
         if options and options["on_drift"] == "report" and self.is_settled(section):
@@ -108,15 +113,15 @@ class Promises:
             if seen is not None:
                 self._limited[section] = (seen.id, dict(options))
 
-    # what has to hold
+    # promises
 
     def renewed(self, section: str) -> None:
-        """An update of it was asked for, which may come much later."""
+        """An update of the section was requested; it may happen much later."""
         self._renewed.add(section)
         self._images.pop(section, None)
 
     def retagged(self) -> None:
-        """A tag moves: what runs and is as declared stays, and is made of its image."""
+        """A tag moves: a container that runs as declared must keep running its current image."""
         for section in list(self.machine.config.containers):
             options = self._declared(section)
             seen = self.machine.whole(section) if options and self.is_settled(section) else None
@@ -125,12 +130,12 @@ class Promises:
                 self._images.setdefault(section, (seen.image_id, dict(options)))
 
     def look(self) -> None:
-        """After each step."""
+        """Checks all promises; called after each step."""
         if self._candidate:
             self._confirm(self._candidate)
             self._candidate = ""
         for section in [s for s in self._gone if self._declared(s) and self.is_settled(s)]:
-            del self._gone[section]  # the agent has seen it come back
+            del self._gone[section]  # the agent has seen the section again
         for section, (volume, options) in list(self._data.items()):
             there = self.machine.whole(section) if self._declared(section) == options else None
             if there is not None and ".ucidockd-" not in there.name:
@@ -154,7 +159,7 @@ class Promises:
         self._check_truth()
 
     def _check_truth(self) -> None:
-        """What status says of each container is what `docker ps` says, within a pass."""
+        """The status of each container must agree with `docker ps` within one pass."""
         ground = self.machine.ground
         if not ground.alive or not ground.engine_is_up():
             self._untrue.clear()
@@ -179,7 +184,7 @@ class Promises:
         self._untrue = untrue
 
     def check_call(self, name: str, args: tuple[Any, ...]) -> None:
-        """Before each call of the agent."""
+        """Checks each call of the agent before it is made."""
         if name == "engine.start":
             for section, (object_id, options) in list(self._stopped.items()):
                 if object_id == args[0] and self._same(section, object_id, options) is not None:
@@ -191,7 +196,8 @@ class Promises:
         for section in self._gone.keys() - self.machine.config.containers.keys():
             since, grace = self._gone[section]
             seen = self.machine.whole(section)
-            fresh = seen is not None and seen.state == "created"  # made again, as its tag moved meanwhile
+            # created again, because its tag moved meanwhile
+            fresh = seen is not None and seen.state == "created"
             if seen is not None and seen.id == object_id and not fresh and not self.clock_is_set:
                 kept = self.machine.ground.now() - since
                 assert kept >= grace, f"{section} was kept for {kept:.1f} of {grace:.0f} s"
@@ -203,11 +209,11 @@ class Promises:
             self._stopped[section] = (seen.id, dict(options))
 
     def _is_held(self, section: str) -> bool:
-        """The agent answered the door, and is not at work on it."""
+        """Whether the agent accepted the manual stop and is not working on the section."""
         return self.is_settled(section) and self.machine.ground.is_held(f"container:{section}")
 
     def is_settled(self, section: str) -> bool:
-        """The agent is alive, knows the configuration, and has nothing to do on a section."""
+        """Whether the agent is alive, knows the configuration, and has nothing to do for the section."""
         machine = self.machine
         if not machine.ground.alive or machine.garbled or self.told_at is None:
             return False
@@ -219,7 +225,7 @@ class Promises:
         return read and conditions.get("Synced") in {"InSync", "Held", "Applied"}
 
     def _same(self, section: str, object_id: str, options: Any) -> ObservedContainer | None:
-        """The section's container, where it is still that one and its section still that."""
+        """The section's container, if it is still the same container and the section is unchanged."""
         if self._declared(section) != options:
             return None
         try:

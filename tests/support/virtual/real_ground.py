@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A ground on a real dockerd: passes are made by hand, and the agent's clocks run ahead where a step waits for long."""
+"""A ground on a real dockerd. It makes passes itself and moves the agent's clocks forward where a step waits for long."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PASSES = 4
 
 
 class RealGround:
-    """See `Ground`. Events play no part: each rest begins with a pass that looks deeply."""
+    """See `Ground`. It uses no events: each rest makes passes that inspect everything."""
 
     def __init__(self, folder: Path, dockerd: PrivateDockerd) -> None:
         self.stand = RealStand(dockerd)
@@ -51,7 +51,7 @@ class RealGround:
         self.watch: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None
         self.trouble = Trouble()
         self.faults: list[AssertionError] = []
-        self.pulls = False  # there is no registry
+        self.pulls = False  # no registry exists here
         self.config = folder / "config"
         self.config.mkdir()
         self.options = RuntimeOptions(
@@ -65,7 +65,7 @@ class RealGround:
             self.plug(what, there=True)
         for tag in ("app:1", "app:2"):
             dockerd.import_busybox(tag)
-        self._ahead = 0.0  # how far the agent's clocks are before the real ones
+        self._ahead = 0.0  # seconds by which the agent's clocks are ahead of the real clock
         self._wrong = 0.0
         self._told = True
         self._full = False
@@ -84,7 +84,7 @@ class RealGround:
         return time.time() + self._ahead + self._wrong
 
     def _sleep(self, seconds: float) -> None:
-        """A gate's: some of it is real, for containers that end at once."""
+        """The agent's sleep, at gates. A part of it is real time, so that containers that end at once can end."""
         time.sleep(min(seconds, _SLOWEST_SLEEP_S))
         with self._lock:
             self._ahead += max(0.0, seconds - _SLOWEST_SLEEP_S)
@@ -137,7 +137,7 @@ class RealGround:
         self._reconciler = self._process = None
         self._begin_again_at = self.now() + RESPAWN_S
 
-    end_agent = kill_agent  # between passes both are the same
+    end_agent = kill_agent  # the agent is idle between passes, so both are the same
 
     def reconcile(self) -> None:
         self._full = True
@@ -147,7 +147,7 @@ class RealGround:
             self._guarded(lambda: ask(self._reconciler, [name], back=back) if self._reconciler else None)
 
     def prune(self) -> None:
-        """Of images without a name: others are of other tests."""
+        """Prunes images without a name only: other images belong to other tests."""
         reconciler = self._reconciler
         if reconciler is not None and reconciler.desired is not None:
             desired = reconciler.desired
@@ -171,7 +171,7 @@ class RealGround:
         self._told = True
 
     def rest(self, seconds: float) -> None:
-        """Passes until one has nothing to do, spread over that time."""
+        """Makes four passes, spread over that time."""
         for _ in range(_PASSES):
             self._ahead += seconds / _PASSES
             if self._reconciler is None and self.now() >= self._begin_again_at:
@@ -195,7 +195,7 @@ class RealGround:
         reconciler.run_pass(deep=None)
 
     def _guarded(self, call: Callable[[], object]) -> None:
-        """An agent that is killed in it is dead; errors of the engine it survives."""
+        """Makes a call of the agent. A kill in the call ends the agent; the agent survives errors of the engine."""
         process = self._process
         try:
             call()
@@ -206,7 +206,7 @@ class RealGround:
         if process is not None and process.dead and process is self._process:
             self.kill_agent()
 
-    # what surrounds it
+    # the surroundings
 
     def kill(self, name: str) -> None:
         self.stand.kill(name)
@@ -215,14 +215,14 @@ class RealGround:
         self.stand.pause(name)
 
     def crash(self, name: str) -> None:
-        """The kernel ends its process."""
+        """Kills the container's process."""
         seen = self.raw.inspect_container(name)
         pid = int((seen.inspect or {})["State"]["Pid"]) if seen is not None else 0
         if pid > 0:
             os.kill(pid, signal.SIGKILL)
 
     def retag(self, ref: str, *, gone: bool) -> None:
-        del gone  # nothing could be pulled again
+        del gone  # without a registry, a removed tag could not be pulled again
         self.stand.image(ref, {"Labels": {"made": str(time.monotonic_ns())}})
 
     def plug(self, what: str, *, there: bool) -> None:
@@ -236,7 +236,7 @@ class RealGround:
         return self.stand.dockerd.is_running()
 
     def stop_engine(self, *, live_restore: bool) -> None:
-        """By SIGTERM, or by SIGKILL where containers shall outlive it."""
+        """Stops the engine by SIGTERM, or by SIGKILL if the containers are to outlive it."""
         if live_restore:
             self.stand.dockerd.kill()
         else:
@@ -246,7 +246,7 @@ class RealGround:
         self.stand.dockerd.start()
 
     def exchange_engine(self, root: str) -> None:
-        """Its images come along."""
+        """The other data root gets the images, and nothing else."""
         self.stand.dockerd.exchange(root)
 
     def lose_events(self, how: str) -> None:
@@ -265,7 +265,7 @@ class RealGround:
             self.plug(what, there=True)
         self.rest(2 * RESPAWN_S)
 
-    # what can be seen
+    # the observations
 
     def _state(self) -> dict[str, Any]:
         return state_of(self.options.state_dir)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configurations that a machine makes at random: sections of a few names, options of a few values, good and bad."""
+"""Random configurations for the machine: a few section names, and a few values for each option, valid and invalid."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 Value = str | tuple[str, ...] | None
 
 SECRET = "S3CRET-4711"
-BIND, DEVICE = "@BIND@", "@DEVICE@"  # places that come and go
+BIND, DEVICE = "@BIND@", "@DEVICE@"  # placeholders for paths that tests create and remove
 MISSING = "/dev/nonexistent"
 CONTAINERS = ("web", "db", "app", "job")
 NETWORKS = {"lan": "10.219.50.0/24", "dmz": "10.219.51.0/24"}
 VOLUMES = ("data", "cache")
 GOOD_COMMAND = "sleep 100000"
-# ends with 0 when it is stopped, as nginx and mosquitto do
+# exits with 0 when stopped, like nginx and mosquitto
 ENDS_WELL = """sh -c 'trap "exit 0" TERM; while :; do sleep 1; done'"""
-STACK = "shop"  # its network comes and goes with the sections that need it
+STACK = "shop"  # this network exists as long as a section needs it
 STACK_OPTIONS: dict[str, tuple[Value, ...]] = {
     "env": ((), ("SHARED=1",), ("SHARED=2", "A=9")),
     "subnet": (None, "10.219.52.0/24", "10.219.53.0/24"),
     "zone": (None, "dmz"),
 }
-OUTER = "outer"  # a network of others, declared `external`
+OUTER = "outer"  # a network that is not the agent's, declared `external`
 JOB = "sh -c 'sleep 20; exit 0'"
 FAILING = frozenset({"sh -c 'sleep 2; exit 1'", "false", "no-such-program", "true"})
-# the first value of each is a good one
+# the first value of each option is valid and runs
 OPTIONS: dict[str, tuple[Value, ...]] = {
     "command": (GOOD_COMMAND, "sleep 200000", ENDS_WELL, JOB, *sorted(FAILING)),
     "image": ("app:1", "app:2", "pulled:1", "missing:1"),
@@ -73,10 +73,10 @@ OPTIONS: dict[str, tuple[Value, ...]] = {
     "post_start": (None, "true", "false"),
     "backup_before_update": (None, "1"),
 }
-# what two containers cannot have at the same time
+# options whose values two containers cannot use at the same time
 _ALONE = ("port", "device", "volume", "mac_address")
 
-# changes that cannot be made, or not yet: what runs goes on
+# changes that cannot be made, or not yet: the running container keeps running
 UNMAKEABLE: tuple[dict[str, Value], ...] = (
     {"wait_for": (f"device:{MISSING}",)},
     {"device": (f"{MISSING}:/dev/x",)},
@@ -86,7 +86,7 @@ UNMAKEABLE: tuple[dict[str, Value], ...] = (
     {"command": "false"},
     {"command": "true"},
 )
-# what says the same as if it were not there, as forms write it
+# explicit defaults, as a form writes them; equivalent to leaving the options out
 _DEFAULTS = {
     "privileged": "0",
     "read_only": "0",
@@ -96,40 +96,42 @@ _DEFAULTS = {
     "log_driver": "json-file",
 }
 
-SCARCE = ("port", "network")  # of their values, those that name a number are for one section at a time
+# options in which a value with a host port or an address can belong to one section only
+SCARCE = ("port", "network")
 
 
 @dataclass
 class Config:
-    """What UCI holds: section -> options, networks and volumes by name."""
+    """The content of UCI: section -> options, and the names of networks and volumes."""
 
     containers: dict[str, dict[str, Value]] = field(default_factory=dict)
     networks: list[str] = field(default_factory=lambda: list(NETWORKS))
     volumes: list[str] = field(default_factory=lambda: list(VOLUMES))
-    labelled: set[str] = field(default_factory=set)  # networks that carry a label: another spec
+    labelled: set[str] = field(default_factory=set)  # networks with a label, which changes their spec
     wrong: set[str] = field(default_factory=set)  # sections with a mistake
-    reworded: set[str] = field(default_factory=set)  # sections that say the same in other words
-    moved: set[str] = field(default_factory=set)  # networks in another subnet
+    # sections with an equivalent spelling of the same options
+    reworded: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)  # networks with another subnet
     handed_over: set[str] = field(default_factory=set)  # sections that had `strategy handover` at some time
-    stack: dict[str, Value] | None = None  # what `config stack` says, None without that section
-    outer: set[str] = field(default_factory=set)  # sections that are on the network of others too
+    stack: dict[str, Value] | None = None  # the options of `config stack`, None without that section
+    outer: set[str] = field(default_factory=set)  # sections that are on the external network too
     lent: dict[str, str] = field(
         default_factory=dict
-    )  # section -> `:ro` or "": has the volumes of the one before it
+    )  # section -> mode, `:ro` or "": it mounts the volumes of the previous section
     adopts_volumes: bool = False
     workers: int = 4
-    pulls: bool = True  # whether `pulled:1` can be had
+    pulls: bool = True  # whether a registry has `pulled:1`
 
     def docker_name(self, section: str) -> str:
         name = self.containers[section].get("name")
         return f"{section}-alias" if name == "alias" else str(name or section)
 
     def is_free(self, name: str, section: str) -> bool:
-        """Whether no other section has that Docker name."""
+        """Whether no other section has this Docker name."""
         return all(self.docker_name(other) != name for other in self.containers if other != section)
 
     def text(self, *, bind: str, device: str) -> str:
-        """As UCI text."""
+        """The configuration as UCI text."""
         return "".join(self._lines()).replace(BIND, bind).replace(DEVICE, device)
 
     def _lines(self) -> Iterator[str]:
@@ -171,7 +173,7 @@ class Config:
         return {**options, **_DEFAULTS, **same}
 
     def written(self, section: str) -> dict[str, object]:
-        """Its options as the file has them; they change with the sections before it."""
+        """The options of the section as written to the file; they depend on the previous sections."""
         options: dict[str, object] = dict(self.containers[section])
         if options.get("name"):
             options["name"] = self.docker_name(section)
@@ -201,29 +203,29 @@ class Config:
         return options
 
     def dependencies(self, section: str) -> tuple[str, ...]:
-        """The section before it, so that there is no cycle."""
+        """The sections that this section depends on: the previous section at most, so that no cycle can arise."""
         wants = self.containers[section].get("depends_on") and not self.shares_with(section)
         return self._before(section) if wants else ()
 
     def shares_with(self, section: str) -> str:
-        """The section before it, where it is in the network of that one, "" else."""
+        """The previous section if this section joins its network, "" otherwise."""
         before = self._before(section) if self.containers[section].get("network_mode") else ()
         return before[0] if before else ""
 
     def lender(self, section: str) -> str:
-        """The section before it, where it has the volumes of that one, "" else."""
+        """The previous section if this section mounts its volumes, "" otherwise."""
         before = self._before(section) if section in self.lent else ()
         return before[0] if before else ""
 
     def shared_env(self, section: str) -> dict[str, str]:
-        """What its stack gives it, and itself does not set."""
+        """The environment that comes from the stack and that the section does not set itself."""
         shared = self.stack if self.stack is not None and self.containers[section]["stack"] else {}
         own = {item.partition("=")[0] for item in self.containers[section]["env"] or ()}
         pairs = (item.partition("=")[::2] for item in shared.get("env") or ())
         return {name: value for name, value in pairs if name not in own}
 
     def networks_of(self, section: str) -> set[str]:
-        """The networks that its container is on."""
+        """The networks that the section's container is on."""
         written = self.written(section)
         listed = written["network"] if isinstance(written["network"], tuple) else ()
         return {str(n).partition(",")[0] for n in listed or (written["stack"] or "bridge",)}
@@ -233,27 +235,27 @@ class Config:
         return tuple(names[: names.index(section)][-1:])
 
     def stacks(self) -> tuple[str, ...]:
-        """The networks that sections share without a section for them."""
+        """The stack networks that sections use; they have no `config network` section."""
         written = [self.written(section) for section in self.containers]
         needed = {w["stack"] for w in written if w["stack"] and not w["network"] and not w["network_mode"]}
         return tuple(sorted(map(str, needed)))
 
     def is_awaited(self, section: str) -> bool:
-        """Whether another one waits until it has done its job."""
+        """Whether another section waits until this section has completed."""
         return any(
             options["depends_on"] == ("before:completed",) and section in self.dependencies(name)
             for name, options in self.containers.items()
         )
 
     def is_job(self, section: str) -> bool:
-        """Whether it does its job, and ends."""
+        """Whether the section runs a command that completes."""
         options = self.containers[section]
         policy = options["restart"]
         ends = policy in {"no", "on-failure:3"} or (policy is None and self.is_awaited(section))
         return options["command"] == JOB and ends
 
     def rename(self, section: str, other: str) -> None:
-        """The section is called `other` from now on; its Docker name stays."""
+        """Renames the section to `other`; its Docker name stays."""
         name = self.docker_name(section)
         self.containers = {other if s == section else s: options for s, options in self.containers.items()}
         self.containers[other]["name"] = name
@@ -273,7 +275,7 @@ class Config:
             self.containers[section]["name"] = free
 
     def is_good(self, section: str) -> bool:
-        """Whether its container runs, as far as it is for the section itself to say."""
+        """Whether the section's container runs, as far as its own options decide that."""
         options = self.containers[section]
         return (
             options["command"] not in FAILING
@@ -289,7 +291,7 @@ class Config:
         )
 
     def is_plain(self, section: str) -> bool:
-        """Whether its container has to run whatever the other sections say."""
+        """Whether the section's container must run, whatever the other sections contain."""
         options = self.containers[section]
         networks = {str(item).partition(",")[0] for item in options["network"] or ()}
         volumes = {str(item).partition(":")[0] for item in options["volume"] or ()} & set(VOLUMES)
@@ -298,7 +300,7 @@ class Config:
             and self.is_to_run(section)
             and section not in self.wrong
             and options["on_drift"] is None
-            and options["pull"] != "never"  # a tag may be taken away
+            and options["pull"] != "never"  # a step may remove the tag
             and not options["depends_on"]
             and not self.shares_with(section)
             and not self.lender(section)
@@ -319,10 +321,10 @@ class Config:
         return options["enabled"] is None and options["state"] is None
 
     def mend(self) -> None:
-        """What a user does who wants everything to run: the good value for each bad one."""
+        """Replaces each invalid value by a valid one, like a user who wants everything to run."""
         self.wrong.clear()
-        self.adopts_volumes = True  # one whose section was gone for the grace period is nobody's
-        scarce: set[str] = set()  # a host port and a fixed address are for one
+        self.adopts_volumes = True  # a volume loses its owner when its section was gone for the grace period
+        scarce: set[str] = set()  # host ports and fixed addresses that a section already has
         for section, options in self.containers.items():
             if not self.is_good(section):
                 options |= {"command": GOOD_COMMAND, "image": "app:1", "health_cmd": None, "pull": None}
@@ -346,7 +348,7 @@ class Config:
 
 
 def _scarce_of(value: Value) -> set[str]:
-    """The entries that are for one section at a time."""
+    """The values that only one section can have: host ports and fixed addresses."""
     return {item for item in value if ":" in item or "ip=" in item} if isinstance(value, tuple) else set()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Random configurations that are valid on any engine, and other texts that say the same."""
+"""Random configurations that are valid on any engine, and other texts with the same meaning."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# spellings that mean the same, the first as most people write it
+# spellings with the same meaning, the most common one first
 _Spellings = tuple[str, ...]
 _Entry = tuple[str, bool, tuple[_Spellings, ...]]  # option, whether it is a list, its items
-# option -> values to choose from, each by its spellings
+# option -> the values to choose from, each with its spellings
 SCALARS: dict[str, tuple[_Spellings, ...]] = {
     "memory": (("64m", "65536k", "67108864", "64M"), ("128m", "131072k")),
     "memory_reservation": (("16m", "16384k"),),
@@ -33,7 +33,7 @@ SCALARS: dict[str, tuple[_Spellings, ...]] = {
     "state": (("running",), ("stopped",)),
     "command": (("sleep 100000", "sleep  100000", "'sleep' 100000"), ("sleep 200000",)),
 }
-# option -> entries to choose some of, each by its spellings; their order means nothing
+# option -> the entries to choose from, each with its spellings; the order of entries has no meaning
 SETS: dict[str, tuple[_Spellings, ...]] = {
     "env": (("A=1",), ("B=two words",), ("C=it's",), ("TOKEN=S3CRET-4711",)),
     "cap_add": (("NET_ADMIN", "net_admin", "CAP_NET_ADMIN"), ("SYS_TIME", "cap_sys_time")),
@@ -46,7 +46,7 @@ SETS: dict[str, tuple[_Spellings, ...]] = {
     "volume": (("data:/data", "data:/data:rw"), ("cache:/cache:ro",), ("/anonymous",)),
     "log_opt": (("max-size=1m",), ("max-file=2",)),
 }
-# what is so without them: stated or not, nothing changes
+# the default values: stating one changes nothing
 DEFAULTS = {
     "privileged": ("0", "off"),
     "read_only": ("0",),
@@ -81,14 +81,14 @@ class Section:
 
 
 def random_spec(dice: random.Random) -> list[Section]:
-    """A valid configuration. Ports and addresses belong to a name: they never pass from one to another."""
+    """A valid configuration. Each port and address belongs to one section name, so none ever moves between sections."""
     sections = [
         Section("network", "lan", (("subnet", True, (("10.219.60.0/24",),)),)),
         Section("network", "dmz", (("internal", False, (("1", "yes"),)),) if dice.random() < 0.3 else ()),
         Section("volume", "data", (("adopt", False, (("1", "on"),)),)),
         Section("volume", "cache", (("adopt", False, (("1", "on"),)),)),
     ]
-    running: list[str] = []  # a stopped one would be waited for in vain
+    running: list[str] = []  # only running sections: a dependency on a stopped section would never be met
     for name in dice.sample(NAMES, dice.randint(1, len(NAMES))):
         sections.append(_container(dice, name, running))
         running += [name] if STOPPED not in sections[-1].entries else []
@@ -102,7 +102,8 @@ def _container(dice: random.Random, name: str, before: Sequence[str]) -> Section
     for option in sorted(SCALARS.keys() - {"command"}):
         if dice.random() < 0.25:
             entries.append((option, False, (dice.choice(SCALARS[option]),)))
-    if any(option == "health_cmd" for option, _, _ in entries):  # else the gate would wait for half a minute
+    # with the default interval, the gate would wait for half a minute
+    if any(option == "health_cmd" for option, _, _ in entries):
         entries.append(("health_interval", False, (dice.choice(_INTERVALS),)))
     chosen = {option for option, _, _ in entries}
     for option in sorted(SETS):
@@ -133,7 +134,7 @@ def _network(dice: random.Random, name: str) -> list[_Entry]:
 
 
 def text_of(spec: Sequence[Section]) -> str:
-    """As most people write it."""
+    """The configuration in the most common spelling."""
     lines: list[str] = []
     for section in spec:
         lines.append(f"\nconfig {section.kind} '{section.name}'")
@@ -144,14 +145,14 @@ def text_of(spec: Sequence[Section]) -> str:
 
 
 def same_otherwise(spec: Sequence[Section], dice: random.Random) -> str:
-    """The same in other words: order, quotes, comments, spellings of values."""
+    """The same configuration with another order, other quotes, comments, and other spellings of values."""
     lines: list[str] = ["# edited"]
     for section in dice.sample(list(spec), len(spec)):
         lines.append(
             f"config {section.kind}  {dice.choice((section.name, _single(section.name)))}  # {section.name}"
         )
         for option, is_list, items in dice.sample(list(section.entries), len(section.entries)):
-            # of a network the first is another than the second
+            # the order of networks has a meaning: the first one differs from the others
             order = list(items) if option == "network" else dice.sample(list(items), len(items))
             word = "list" if is_list and (len(items) > 1 or dice.random() < 0.5) else "option"
             lines += [f"  {word} {option} {_quoted(dice.choice(item), dice)}" for item in order]

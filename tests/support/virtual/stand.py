@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One way to stand before the engine in memory and before a real one: the port, and what hands do behind our back."""
+"""A common interface to the engine in memory and to a real engine: the Engine port, and actions outside the agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIMIT_S = 20.0
 
 
 class Stand(ABC):
-    """An engine with the image `busybox:test`, empty at the beginning of each test."""
+    """An engine with the image `busybox:test`, empty at the start of each test."""
 
     engine: Engine
 
@@ -40,15 +40,15 @@ class Stand(ABC):
 
     @abstractmethod
     def image(self, ref: str, changes: dict[str, Any]) -> None:
-        """Makes an image of its own; `changes` are fields of its Config."""
+        """Creates a new image with the name `ref`; `changes` are fields of its Config."""
 
     @abstractmethod
     def watch(self) -> None:
-        """Begins to listen to events."""
+        """Starts to listen to events."""
 
     @abstractmethod
     def heard(self) -> list[dict[str, Any]]:
-        """The events since `watch` up to now."""
+        """The events since `watch`."""
 
     @abstractmethod
     def let_pass(self, seconds: float) -> None: ...
@@ -57,17 +57,17 @@ class Stand(ABC):
     def restart_engine(self) -> None: ...
 
     def wait(self, what: Callable[[], bool]) -> None:
-        """Until it is so; fails when it does not become so."""
+        """Waits until the condition holds. Raises AssertionError after 20 s."""
         passed = 0.0
         while not what():
             assert passed < _LIMIT_S, "it did not come to that"
             self.let_pass(0.05)
             passed += 0.05
 
-    # what the statements share
+    # helpers of the contract tests
 
     def create(self, name: str, *command: str, network: str = "none", **host: Any) -> str:
-        """A container of ours; `network` none where networks are not what it is about: that is quick."""
+        """Creates a container with the agent's label. The network `none` is the default because it is fast."""
         body: dict[str, Any] = {"Image": BUSYBOX, "Cmd": list(command or ("sleep", "1000"))}
         body |= {"Labels": {LABEL_INSTANCE: INSTANCE}, "StopTimeout": 0}
         config = host.pop("config", {})
@@ -92,7 +92,7 @@ class Stand(ABC):
         return seen.inspect or {}
 
     def state(self, ref: str) -> str:
-        """As the list call says it."""
+        """The container's state in GET /containers/json."""
         object_id = self.body(ref)["Id"]
         return next(c.state for c in self.engine.list_containers(INSTANCE) if c.id == object_id)
 
@@ -102,7 +102,7 @@ class Stand(ABC):
 
 
 def refused(call: Callable[[], object]) -> int:
-    """The status with which the engine refuses; 0 when it does not."""
+    """The HTTP status with which the engine refuses the call; 0 if it does not refuse."""
     try:
         call()
     except EngineError as exc:
@@ -111,7 +111,7 @@ def refused(call: Callable[[], object]) -> int:
 
 
 class FakeStand(Stand):
-    """Before the engine in memory."""
+    """The engine in memory."""
 
     def __init__(self) -> None:
         self.time = VirtualTime()
@@ -147,7 +147,7 @@ class FakeStand(Stand):
 
 
 class RealStand(Stand):
-    """Before a dockerd."""
+    """A real dockerd."""
 
     def __init__(self, dockerd: PrivateDockerd) -> None:
         self.dockerd = dockerd
@@ -189,7 +189,7 @@ class RealStand(Stand):
         try:
             self._events.extend(stream)
         except EngineError:
-            return  # the engine was stopped at the end
+            return  # the test stopped the engine at its end
 
     def heard(self) -> list[dict[str, Any]]:
         return list(self._events)
@@ -202,7 +202,7 @@ class RealStand(Stand):
         self.dockerd.start()
 
     def close(self) -> None:
-        """Empties the engine."""
+        """Removes everything from the engine."""
         for container in self.client.containers.list(all=True, ignore_removed=True):
             container.remove(force=True, v=True)
         for network in self.client.networks.list(filters={"type": "custom"}):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Taps on the calls of the agent's ports: what fails, what is lost, where it is killed, who interferes.
+"""Taps on the agent's port calls: they inject errors, lost requests and replies, kills, and outside changes.
 
-A tap wraps whatever implements the port: the engine in memory, or the client of a real one.
+A tap wraps any implementation of a port: the engine in memory, or the client of a real engine.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from agent.errors import EngineError, EngineUnreachableError, StorageError
 from tests.support.failing_agent import PORTS, changing, methods
 from tests.support.virtual.clock import Killed
 
-# listing them by name keeps a new method of a port from being forgotten
+# read from the Protocols, so that no new method can be forgotten
 CHANGING = {f"{prefix}.{name}" for prefix, port in PORTS.items() for name in changing(port)}
 
 
 class Fault(Enum):
-    """What becomes of a call."""
+    """The fault that a call gets."""
 
     ERROR_500 = "500"
     ERROR_409 = "409"
@@ -32,7 +32,7 @@ class Fault(Enum):
     DISK_FULL = "disk full"
     KILL_BEFORE = "kill before"
     KILL_AFTER = "kill after"
-    INTERFERE = "interfere"  # somebody else does something first
+    INTERFERE = "interfere"  # an outside change happens just before the call
 
 
 _SHOWING = {"engine.inspect_container", "engine.inspect_image"}
@@ -41,14 +41,15 @@ _STATUS = {Fault.ERROR_500: 500, Fault.ERROR_409: 409, Fault.ERROR_404: 404}
 
 @dataclass(kw_only=True)
 class Plan:
-    """`fault` meets the calls after the next `skip`, `count` of them; only such that change something when `changing`."""
+    """The next fault. `fault` hits `count` calls after the next `skip` calls; with `changing`, only calls that change
+    something count."""
 
     fault: Fault | None = None
     skip: int = 0
     count: int = 0
     changing: bool = True
     interfere: Callable[[], None] = lambda: None
-    hidden: frozenset[str] = frozenset()  # names and ids of what the engine does not show, while it lists it
+    hidden: frozenset[str] = frozenset()  # names and ids of objects that the engine lists but cannot inspect
     log: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
@@ -56,7 +57,7 @@ class Plan:
         self.hidden = frozenset()
 
     def take(self, name: str) -> Fault | None:
-        """The fault of this call."""
+        """The fault for this call; counts the call."""
         if self.fault is None or self.count <= 0 or not self._fits(name):
             return None
         if self.skip:
@@ -73,7 +74,7 @@ class Plan:
             return name.startswith("records.") and name in CHANGING
         if self.fault in {Fault.KILL_BEFORE, Fault.KILL_AFTER, Fault.INTERFERE}:
             return name in CHANGING or not self.changing
-        # the client asks for its version after a lost connection only
+        # the client asks for the API version only after a lost connection
         return (
             name.startswith("engine.")
             and name != "engine.api_version"
@@ -82,14 +83,14 @@ class Plan:
 
 
 class Process:
-    """One life of an agent: once it is dead, nothing that it still calls has any effect."""
+    """One process of the agent. Once it is dead, its calls have no effect any more."""
 
     def __init__(self, on_death: Callable[[Process], None]) -> None:
         self.dead = False
         self._on_death = on_death
 
     def die(self) -> None:
-        """As SIGKILL. Raises Killed in whoever calls."""
+        """Dies as from SIGKILL. Raises Killed in the caller."""
         if not self.dead:
             self.dead = True
             self._on_death(self)
@@ -104,7 +105,7 @@ def tap(
     plan: Plan,
     before: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None,
 ) -> Any:
-    """`target` behind taps. `before` is told of each call that comes through."""
+    """Wraps `target` in taps. `before` is called for each call of a live process."""
 
     def around(name: str) -> Callable[..., Any]:
         call, full = getattr(target, name), f"{prefix}.{name}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the agent does with threads, done with guests: its pool, and events that can be waited for."""
+"""Guests instead of the agent's threads: its worker pool, and its events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.virtual.clock import VirtualTime
 
 
 class GuestEvent(threading.Event):
-    """Waiting gives the turn away."""
+    """An event on which a guest waits by giving its turn away."""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class GuestEvent(threading.Event):
 
 
 class GuestPool(WorkerPool):
-    """A pool of guests of the process `group`."""
+    """A worker pool whose workers are guests of the process `group`."""
 
     def __init__(self, workers: int, time: VirtualTime, group: object) -> None:
         super().__init__(workers)
@@ -35,7 +35,7 @@ class GuestPool(WorkerPool):
         self._time, self._group, self._free, self._is_alone = time, group, workers, False
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Each work is a guest."""
+        """Runs each job in a guest."""
         self._time.spawn(work, self._group)
 
     @contextmanager

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The whole agent on virtual time: its loop, its event follower and its pool before the engine in memory.
+"""The whole agent on virtual time: its loop, its event follower and its worker pool, with the engine in memory.
 
-Only the doors are missing (HTTP, ubus), dockerd's stage, the router's, and the file watcher: `write` triggers as procd
-does.
+It has no HTTP and ubus interfaces, no stages for dockerd and the router, and no file watcher: a test calls `tell`
+instead, as procd's reload trigger does.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from tests.support.virtual.threads import GuestEvent, GuestPool
 
 RESPAWN_S = 5.0
 TROUBLE = set(Event) - {Event.RECOVERED, Event.UPDATE, Event.WAITING, Event.TEST}
-_CALL_S = (0.001, 0.03)  # what a call to the engine takes
+_CALL_S = (0.001, 0.03)  # shortest and longest duration of a call to the engine, seconds
 
 
 class Trouble(logging.Handler):
-    """Everything that the agent logs; exceptions of its own are trouble."""
+    """Collects the agent's log lines and, separately, the exceptions in them."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -61,17 +61,17 @@ class Trouble(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         self.lines.append(text)
-        if record.exc_info and record.exc_info[0] is not Killed:  # who is killed logs no more
+        if record.exc_info and record.exc_info[0] is not Killed:  # a killed process logs nothing in reality
             self.exceptions.append(logging.Formatter().format(record))
 
 
 class SavedVolumes:
-    """Copies of volumes from before updates, on the engine's disk: they outlive the agent."""
+    """Copies of volumes from before updates. They are on the engine's disk, so they outlive the agent."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
-        self.copies: dict[str, dict[str, int]] = {}  # key -> the data of volumes
-        self.lent: dict[str, dict[str, int]] = {}  # key -> what it was exchanged for
+        self.copies: dict[str, dict[str, int]] = {}  # key -> volume name -> data
+        self.lent: dict[str, dict[str, int]] = {}  # key -> the data that the copy replaced for now
 
     def check(self, names: Iterable[str]) -> None:
         for name in names:
@@ -85,7 +85,7 @@ class SavedVolumes:
         self.copies[key] = {name: self._engine.volumes[name].data for name in wanted}
 
     def lend(self, key: str) -> None:
-        self._engine.list_volumes()  # it must be there
+        self._engine.list_volumes()  # raises EngineUnreachableError while the engine is down
         if key not in self.copies:
             raise DataError("the data that was saved is gone")
         if key not in self.lent:
@@ -102,7 +102,7 @@ class SavedVolumes:
         self.lent = {key: data for key, data in self.lent.items() if key in kept}
 
     def _exchange(self, data: dict[str, int]) -> dict[str, int]:
-        """What was there."""
+        """Writes the data to the volumes. Returns the previous data."""
         volumes = self._engine.volumes
         before = {name: volumes[name].data for name in data if name in volumes}
         for name in before:
@@ -111,7 +111,7 @@ class SavedVolumes:
 
 
 class World:
-    """`with a_world(folder, seed) as world:`"""
+    """The agent and its surroundings. Use it as `with a_world(folder, seed) as world:`."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.time = VirtualTime(seed)
@@ -121,7 +121,7 @@ class World:
         self.trouble = Trouble()
         self.faults: list[AssertionError] = []
         self.plan = Plan()
-        self.writes: list[str] = []  # the agent's calls to the engine that change something
+        self.writes: list[str] = []  # the agent's calls that change something in the engine
         self.watch: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None
         self.config = folder / "config"
         self.config.mkdir()
@@ -133,18 +133,19 @@ class World:
         )
         self.write("")
         self.agent: Loop | None = None
-        self.asked: RunningAgent | None = None  # as clients ask the agent
+        self.asked: RunningAgent | None = None  # the agent's handlers for client requests
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._begin_again_at = 0.0
         self._images = 0
-        self.bad_news: dict[str, list[Event]] = {}  # key -> what was told of it and is not over
+        # key -> the trouble that was notified and has no recovery notice yet
+        self.bad_news: dict[str, list[Event]] = {}
         self._alarms = Alarms(0.0)
         self._sections: tuple[object, dict[str, str]] = (
             None,
             {},
-        )  # what the state file's stat said, what it said
+        )  # the version of the state file, and its sections
         for tag in ("app:1", "app:2"):
             self.engine.images[tag] = self.engine.registry[tag] = self.an_image()
 
@@ -161,7 +162,7 @@ class World:
     # the agent
 
     def start_agent(self) -> None:
-        """A new life of it; the files of the last are there."""
+        """Starts a new process of the agent, with the files of the previous process."""
         process = self._process = Process(self._died)
         self.loop.group = process
         engine = tap(self.engine, "engine", process=process, plan=self.plan, before=self._before)
@@ -220,7 +221,7 @@ class World:
         try:
             self.watch(name, args)
         except AssertionError as exc:
-            self.faults.append(exc)  # the agent must not take it for an error of the engine
+            self.faults.append(exc)  # an exception here would look like an engine error to the agent
 
     def _died(self, process: Process) -> None:
         self.time.kill(process)
@@ -231,14 +232,14 @@ class World:
         self._begin_again_at = self.time.now + RESPAWN_S
 
     def kill_agent(self) -> None:
-        """SIGKILL, if it lives."""
+        """Kills the agent as by SIGKILL, if it runs."""
         process = self._process
         if process is not None:
             process.dead = True
             self._died(process)
 
     def end_agent(self) -> None:
-        """SIGTERM; it is waited for as procd does, then killed."""
+        """Stops the agent as by SIGTERM; kills it after 5 s, as procd does."""
         if self.agent is None or self._task is None:
             return
         self.agent.stop()
@@ -249,19 +250,19 @@ class World:
     def alive(self) -> bool:
         return self.agent is not None
 
-    # what happens
+    # actions
 
     def write(self, text: str) -> None:
-        """Commits a configuration; the agent is not told."""
+        """Commits a configuration without notifying the agent."""
         (self.config / "containers").write_text(text)
 
     def tell(self) -> None:
-        """What procd's reload does."""
+        """Notifies the agent of a new configuration, as procd's reload does."""
         if self.agent is not None:
             self.agent.trigger(config=True, deep=True)
 
     def rest(self, seconds: float) -> None:
-        """Lets time pass; a dead agent is started again after 5 s, as procd does."""
+        """Lets time pass. A dead agent starts again after 5 s, as procd does it."""
         until = self.time.now + seconds
         while self._process is None and self._begin_again_at <= until:
             self.run(max(0.0, self._begin_again_at - self.time.now))
@@ -272,7 +273,7 @@ class World:
             self.rest(0)
 
     def run(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Lets time pass. Raises AssertionError if the agent ended or broke an invariant."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
         task = self._task
         if task is not None and task.done() and not task.cancelled() and task.exception() is not None:
@@ -283,12 +284,12 @@ class World:
             self._see_alarms()
 
     def _see_alarms(self) -> None:
-        """As the notifier does, but at the end of each rest only."""
+        """Evaluates the alarms as the notifier does, but only at the end of each rest."""
         snapshot, now = self.snapshot(), self.time.now
         self._alarms.see_agent(snapshot["agent"], now)
         for resource in snapshot["resources"]:
             self._alarms.see(resource, now)
-        if now >= self._alarms.now + DAEMON_START_S:  # by then the board shows all that there is
+        if now >= self._alarms.now + DAEMON_START_S:  # the board is complete by then
             keys = {resource["key"] for resource in snapshot["resources"]}
             self._alarms.keep(keys, now)
             self.bad_news = {k: v for k, v in self.bad_news.items() if k in keys or k == "engine"}
@@ -299,30 +300,30 @@ class World:
                 self.bad_news.setdefault(news.key, []).append(news.event)
 
     def reconcile(self) -> None:
-        """`ucidockd reconcile`, as the controller does it; its end is not waited for."""
+        """Requests `ucidockd reconcile`, as the controller does, and does not wait for the result."""
         if self.asked is not None:
             self._ending.add(self.loop.create_task(_told(self.asked.reconcile())))
 
     def renew(self, name: str, *, back: bool, with_data: bool = False) -> None:
-        """`ucidockd update` or `rollback`; its end is not waited for."""
+        """Requests `ucidockd update` or `rollback`, and does not wait for the result."""
         if self.asked is not None:
             call = self.asked.rollback(name, with_data=with_data) if back else self.asked.update([name])
             self._ending.add(self.loop.create_task(_told(call)))
 
     def prune(self) -> None:
-        """`ucidockd prune` of all that is unused; its end is not waited for."""
+        """Requests `ucidockd prune` of all unused images, and does not wait for the result."""
         if self.asked is not None:
             call = self.asked.prune({"images": PruneImages.UNUSED, "older_s": 0.0})
             self._ending.add(self.loop.create_task(_told(call)))
 
     def manual(self, name: str, action: str) -> None:
-        """Tells the agent of an action by one of its doors, as these do before it."""
+        """Announces a manual start or stop to the agent, as its own interfaces do before they execute it."""
         if self.asked is not None:
             self._ending.add(self.loop.create_task(_told(self.asked.manual(name, action))))
             self.run(0.2)
 
     def plan_text(self) -> str:
-        """What a pass would do now."""
+        """The actions of the next pass, as text."""
         assert self.asked is not None
         plan: dict[str, Any] = self.loop.run_until_complete(self.asked.plan())
         return str(plan["text"])
@@ -332,7 +333,7 @@ class World:
         assert self.agent is not None
         return self.agent.board.snapshot()
 
-    # what surrounds it
+    # the surroundings
 
     def kill(self, name: str) -> None:
         self.engine.kill(name)
@@ -344,7 +345,7 @@ class World:
         self.engine.crash(name)
 
     def retag(self, ref: str, *, gone: bool) -> None:
-        """Another image takes the tag; `gone`: the tag is taken away and has to be pulled."""
+        """Moves a tag to a new image; with `gone`, removes the tag, so that the new image must be pulled."""
         image = self.an_image()
         self.engine.registry[ref] = image
         if gone:
@@ -353,7 +354,7 @@ class World:
             self.engine.tag(image, ref)
 
     def plug(self, what: str, *, there: bool) -> None:
-        """A mount or a device comes or goes."""
+        """Creates or removes the bind mount's source or the device."""
         path = {"bind": self.bind, "device": self.device}[what]
         if path.is_symlink() or path.exists():
             path.unlink()
@@ -373,21 +374,21 @@ class World:
         self.engine.exchange(root)
 
     def lose_events(self, how: str) -> None:
-        """`cut` ends the streams, `mute` loses events silently until `hear`."""
+        """`cut` closes the streams; `mute` drops events silently until `hear`."""
         if how == "cut":
             self.engine.cut_streams()
         else:
             self.engine.mute = how == "mute"
 
     def set_clock(self, offset: float) -> None:
-        """The wall clock goes wrong by so much; by 0 it is right again."""
+        """Sets the wall clock wrong by `offset` seconds; 0 sets it right again."""
         self.time.set_wall(BEGIN + self.time.now - FIRST + offset)
 
     def now(self) -> float:
         return self.time.now
 
     def heal(self) -> None:
-        """All faults end; procd has the agent running."""
+        """Ends all faults and lets procd start the agent."""
         self.plan.clear()
         if not self.engine.up:
             self.engine.exchange("data")
@@ -399,7 +400,7 @@ class World:
             self.plug(what, there=True)
         self.rest(RESPAWN_S)
 
-    # what can be seen
+    # the observations
 
     def instance(self) -> str:
         return str(state_of(self.options.state_dir)["instance"])
@@ -446,13 +447,13 @@ class World:
 
 
 async def _told(call: Coroutine[Any, Any, object]) -> None:
-    with contextlib.suppress(UcidockdError):  # the client is told
+    with contextlib.suppress(UcidockdError):  # the client gets the error
         await call
 
 
 @contextmanager
 def a_world(folder: Path, seed: int = 0) -> Iterator[World]:
-    """A world in which even what should be random is the same for the same seed."""
+    """A world in which everything random depends on the seed only."""
     numbers = itertools.count()
     real = secrets.token_hex
     world = World(folder, seed)
