@@ -59,6 +59,8 @@ def ask_or_do(
     if not args.no_agent:
         try:
             check_options(args)
+            # the request itself may take as long as a pull: whether the agent answers at all is known at once
+            call(agent_socket(args), "GET", "/v1/status?limit=1", timeout_s=10)
             answer: dict[str, Any] = call(agent_socket(args), *request, body=body)
             return answer
         except NoAgentError:

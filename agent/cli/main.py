@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ _TRACEBACK = "UCIDOCKD_TRACEBACK"  # environment variable: show the traceback of
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # a locale without a character of a log or a name: it is shown by its number, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     from agent.cli import parser
 
     if not words:

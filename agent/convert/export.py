@@ -25,6 +25,8 @@ _OURS = (
     "stack", "state", "update", "update_age", "update_window", "wait_for", "strategy", "hold_cmd", "hold_limit", "pre_stop",
     "pre_stop_timeout", "post_start", "post_start_timeout", "webui", "backup_before_update",
 )  # fmt: skip
+# what a section without `restart` is to the agent, in docker's words
+_SERVICE = "unless-stopped"
 # the flag that is written for an option, if docker has several
 _FLAGS = {
     flag.option: flag for flag in reversed(tuple(BY_NAME.values())) if flag.option and flag.name not in (
@@ -95,6 +97,8 @@ def _run(container: Container) -> str:
     head = ["docker", "create" if options.get("state") == "stopped" else "run"]
     head += [] if head[-1] == "create" else ["-d"]
     parts = [shlex.join([*head, "--name", container.name])]
+    if "restart" not in options:
+        parts.append(shlex.join(["--restart", _SERVICE]))
     notes = [
         f"# {option} {item}"
         for option in ("depends_on", "wait_for")
@@ -203,6 +207,7 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
                 blkio[kind] = [{"path": path, word: amount} for path, _, amount in split]
         elif option not in _OURS:
             service.setdefault(OWN, {})[option] = value if isinstance(value, str) else list(value)
+    service.setdefault("restart", _SERVICE)
     if not container.spec.endpoints and container.spec.network_mode is None:
         service["network_mode"] = "bridge"  # otherwise compose would create a network
     # `option mac_address` belongs to the first network, and so does compose's key
@@ -288,6 +293,8 @@ _WRITERS: Mapping[str, Any] = {
     "port": lambda value: {"ports": list(_items(value))},
     "pull": lambda value: {"pull_policy": value},
     "restart": lambda value: {"restart": value},
+    # compose takes no number without a unit
+    "stop_timeout": lambda value: {"stop_grace_period": f"{value}s" if str(value).isdigit() else value},
     "state": lambda value: {"scale": 0} if value == "stopped" else {},
     "tmpfs": lambda value: {"tmpfs": list(_items(value))},
     "ulimit": _ulimits,

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +115,28 @@ def test_a_mistake_gets_what_to_do_next(line: str, capsys: pytest.CaptureFixture
     assert told.out == ""
     assert MISTAKES[line] in told.err
     assert "--help" in told.err and "Traceback" not in told.err and "argument " not in told.err
+
+
+def test_an_encoding_without_a_character_shows_its_number() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "import", "run", "--", "docker", "run", "-e", "A=\u2713", "nginx"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 0
+    assert rb"list env 'A=\u2713'" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("line", ["plan", "describe web", "reconcile"])
+def test_an_agent_that_hangs_is_said(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()  # and never accepts
+        assert main([*line.split(), "--socket", str(path)]) == 1
+    assert "does not answer within 10 s" in capsys.readouterr().err
 
 
 def test_docker_host_of_the_environment_counts_and_is_checked(

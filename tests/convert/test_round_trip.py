@@ -51,7 +51,7 @@ def normal(spec: ContainerSpec) -> ContainerSpec:
         replace(endpoint, aliases=tuple(sorted(endpoint.aliases))) for endpoint in spec.endpoints
     )
     bridge = spec.network_mode or (None if networks else "bridge")
-    restart = spec.restart or RestartPolicy(name="no")
+    restart = spec.restart or RestartPolicy(name="unless-stopped")
     # `--entrypoint` takes one word, and takes the image's command away as a longer one does
     words = (*(spec.entrypoint or ()), *(spec.command or ()))
     entrypoint, command = (words[:1], words[1:]) if spec.entrypoint else (None, spec.command)
@@ -64,6 +64,15 @@ def usable(container: Container) -> bool:
     return container.spec.seccomp is None and not any(
         d.host.startswith("usb:") for d in container.spec.devices
     )
+
+
+def test_a_service_stays_one_without_ucidockd() -> None:
+    """A section without `restart` is kept running; docker would never start its container again without a policy."""
+    containers = read("config container 'web'\n\toption image 'x'\n\toption stop_timeout '5'\n").containers
+    assert "--restart unless-stopped" in export_run(containers)
+    composed = export_compose(containers)
+    assert 'restart: "unless-stopped"' in composed
+    assert 'stop_grace_period: "5s"' in composed
 
 
 @pytest.mark.parametrize("form", ["run", "compose"])

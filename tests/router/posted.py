@@ -251,6 +251,11 @@ POSTED: dict[str, Posted] = {
         left_out=("log_opts",),
         rendered=(("log-opts", {"max-file": "3"}),),
     ),
+    "the documented default of a log option": Posted(
+        dockerd=options("list log_opts 'max-size=-1'", "list log_opts 'max-file=1'"),
+        left_out=("log_opts",),
+        rendered=(("log-opts", {"max-file": "1"}),),
+    ),
     "limits on logs in one entry": Posted(
         dockerd=options("list log_opts 'max-size=10m,max-file=3'"),
         rendered=(("log-opts", {"max-size": "10m", "max-file": "3"}),),

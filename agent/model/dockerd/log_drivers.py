@@ -111,7 +111,12 @@ def split_log_opts(text: str) -> tuple[str, ...]:
 def parse_log_opt(text: str) -> tuple[str, Json] | Odd:
     """One option of dockerd's own drivers; its value is checked so that containers can start with it."""
     name, value = parse_assignment(text)
-    if name == "max-size" and value != "-1":
+    if name == "max-size" and value == "-1":
+        # the documented default, which both drivers refuse when a container is created (moby, go-units FromHumanSize)
+        raise QuantityError(
+            "-1 is refused for every container", "no max-size for no limit, or a size such as 10m"
+        )
+    if name == "max-size":
         parse_size(value)
     elif name == "max-file":
         parse_int(value, minimum=1, maximum=_INT_MAX)

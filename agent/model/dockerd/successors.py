@@ -53,6 +53,12 @@ SUCCESSORS: dict[str, Successor] = {
     "enabled": _ENABLED,
     "disabled": _ENABLED,
     "experimental": Successor(hint="nothing: it is switched on automatically if an option needs it"),
+    "cgroup_driver": Successor(
+        option="dockerd.globals.exec_opts",
+        hint="native.cgroupdriver=cgroupfs is the default; systemd needs systemd",
+    ),
+    "apparmor": Successor(hint="nothing: the kernel decides"),
+    "oom_score_adjust": Successor(hint="`list dockerd_args '--oom-score-adjust=...'` of the agent section"),
     "wait_path": Successor(
         option="fstab", hint="dockerd waits for the mount above data_root that /etc/config/fstab declares"
     ),

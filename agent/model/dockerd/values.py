@@ -129,6 +129,10 @@ def parse_data_root(text: str) -> Json | Odd:
     path = posixpath.normpath(f"/{text}").replace("//", "/")  # under procd, dockerd's working directory is /
     if path == "/":
         raise QuantityError(f"{text!r} is not a separate directory", "an absolute path such as /opt/docker")
+    if text.startswith("~") or "$" in text:
+        return Odd(
+            path, "neither ~ nor a variable is replaced here: the folder is called that", "the absolute path"
+        )
     if not text.startswith("/") or {".", ".."} & set(text.split("/")):
         return Odd(path, f"{text!r} is not an absolute path", path)
     return path
