@@ -195,6 +195,10 @@ _ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=")
 _CONTINUED = re.compile(r"[ \t](?:\\[ \t]+#[^\n]*|(?:\\|\^|`)[ \t]*)\n|\\\n")
 _UNSEEN = {0xFEFF: None, 0x200B: None, 0xA0: " "}  # web pages and editors put these between words
 _DOUBLE, _SINGLE = '"\u201c\u201d\u201e', "'\u2018\u2019"  # with the typographic quotes of web pages
+_PROMPT = re.compile(r"[ \t]*>[ \t]")  # a shell shows it before a continuation line
+_PAIRS = {"{": "}", "(": ")"}
+_STRUCTURE = re.compile(r"\\.|[(){}'\"]", re.DOTALL)
+_EXPANSION_LIMIT = 512  # characters of a `${...}` or `$(...)`
 _WHOLE = ("PWD", "HOME")  # folders: not split into words, even if they contain spaces
 
 
@@ -361,10 +365,9 @@ class _Splitter:
 
 def _joined(text: str) -> str:
     """Joins continued lines. Removes the prompt (`> `) that a shell shows before each continuation line."""
-    behind = [text[found.end() :] for found in _CONTINUED.finditer(text)]
-    prompted = behind and all(re.match(r"[ \t]*>[ \t]", rest) for rest in behind)
-    if prompted and (len(behind) > 1 or re.match(r"\s*\S*[#$%][ \t]", text)):
-        text = re.sub(rf"({_CONTINUED.pattern})[ \t]*>[ \t]", r"\1", text)
+    prompts = [_PROMPT.match(text, found.end()) for found in _CONTINUED.finditer(text)]
+    if prompts and all(prompts) and (len(prompts) > 1 or re.match(r"\s*\S*[#$%][ \t]", text)):
+        text = re.sub(rf"({_CONTINUED.pattern}){_PROMPT.pattern}", r"\1", text)
     return _CONTINUED.sub(lambda found: "" if found[0] == "\\\n" else " ", text)
 
 
@@ -379,18 +382,22 @@ def _end_of_expansion(text: str, start: int) -> int:
         return end + 1 if end > 0 else start + 1
     if found := _NAMED.match(text, start) or _SPECIAL.match(text, start):
         return found.end()
-    pair = {"{": "}", "(": ")"}.get(text[start + 1 : start + 2], "")
-    depth, at = 0, start + 1
-    while pair and at < len(text):
-        if text[at] == "\\":
-            at += 2
-            continue
-        if text[at] in "'\"" and (end := text.find(text[at], at + 1)) > 0:
-            at = end
-        depth += {text[start + 1]: 1, pair: -1}.get(text[at], 0)
+    opening = text[start + 1 : start + 2]
+    if opening not in _PAIRS:
+        return start + 1
+    # The limit keeps the time of a text with thousands of them, none of them closed, from growing with its square.
+    depth, limit = 0, start + _EXPANSION_LIMIT
+    at = start + 1
+    while found := _STRUCTURE.search(text, at, limit):
+        at = found.end()
+        if found[0] == opening:
+            depth += 1
+        elif found[0] == _PAIRS[opening]:
+            depth -= 1
+        elif found[0] in "'\"" and (end := text.find(found[0], at, limit)) >= 0:
+            at = end + 1
         if not depth:
-            return at + 1
-        at += 1
+            return at
     return start + 1
 
 

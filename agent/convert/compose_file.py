@@ -18,6 +18,7 @@ TEXT_MAX = 1024 * 1024  # bytes of a compose file
 _NODES_MAX = 50_000  # values in a file with all aliases expanded
 _DEPTH_MAX = 60
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_NESTED_MAX = 32  # levels of `${A:-${B:-...}}`
 
 
 def parse_text(text: str) -> Any:
@@ -167,7 +168,7 @@ class Interpolation:
     def text(self, text: str) -> str:
         """Replaces variables in one text."""
         # without a regular expression, because braces nest, as in `${A:-${B}}`
-        made, at = [], 0
+        made, at, closings = [], 0, _closings(text)
         while (dollar := text.find("$", at)) >= 0:
             made.append(text[at:dollar])
             at = dollar + 1
@@ -176,7 +177,7 @@ class Interpolation:
                 made.append("$")
                 at += 1
             elif text.startswith("{", at):
-                end = _closing(text, at)
+                end = closings.get(at, 0)
                 made.append(self._braced(text[at + 1 : end]) if end else "${")
                 if not end:
                     self.odd[text[dollar : dollar + 24]] = None
@@ -218,14 +219,24 @@ class Interpolation:
         return self.variables.get(name, "")
 
 
-def _closing(text: str, start: int) -> int:
-    """The index at which the brace at `start` closes, 0 if it does not."""
-    depth = 0
-    for at in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if not depth:
-            return at
-    return 0
+def _closings(text: str) -> dict[int, int]:
+    """Where each brace of a text opens, and where it closes. Braces around more than _NESTED_MAX levels are left out."""
+    open_braces: list[int] = []
+    levels: list[int] = []  # within each of them, so far
+    found = {}
+    # one pass for the whole text: a search from each brace takes minutes for thousands that never close
+    for brace in re.finditer("[{}]", text):
+        if brace[0] == "{":
+            open_braces.append(brace.start())
+            levels.append(1)
+        elif open_braces:
+            level = levels.pop()
+            start = open_braces.pop()
+            if level <= _NESTED_MAX:
+                found[start] = brace.start()
+            if levels:
+                levels[-1] = max(levels[-1], level + 1)
+    return found
 
 
 def parse_env(text: str) -> dict[str, str]:

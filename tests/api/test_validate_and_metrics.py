@@ -17,7 +17,7 @@ import pytest
 
 from agent.status.metrics import format_metrics, many, one
 from tests.support.box import Box
-from tests.test_running_agent import Agent, wait_for
+from tests.test_running_agent import Agent, running, wait_for
 
 GOOD = "config container 'web'\n\toption image 'busybox:test'\n\toption command 'sleep 1000'\n\toption gate '0'\n"
 WRONG = """config container 'web'
@@ -45,6 +45,7 @@ def agent(module_box: Box) -> Iterator[Agent]:
     made = Agent(module_box)
     made.commit(GOOD)
     made.start()
+    wait_for(lambda: running(module_box, "web"))
     yield made
     made.end()
 
