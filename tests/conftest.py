@@ -115,15 +115,15 @@ def engine() -> Iterator[PrivateDockerd]:
 @pytest.fixture(autouse=True)
 def _engine_left_empty(request: pytest.FixtureRequest) -> Iterator[None]:
     """The engine is shared: what a test leaves there, or what comes late, would fail another one later on."""
-    shared = request.getfixturevalue("engine") if "engine" in request.fixturenames else None
+    # a test without a box of its own shares one with its module, which empties it at its end
+    shared = request.getfixturevalue("engine") if "box" in request.fixturenames else None
     if not isinstance(shared, PrivateDockerd):
         yield
         return
-    before, ports = shared.leftovers(), listening_ports()
-    if "box" in request.fixturenames:  # others may share what their module has on the engine
-        assert before == [], "left by an earlier test, after it had ended"
+    ports = listening_ports()
+    assert shared.leftovers() == [], "left by an earlier test, after it had ended"
     yield
-    assert [left for left in shared.leftovers() if left not in before] == []
+    assert shared.leftovers() == []
     assert listening_ports() <= ports
 
 

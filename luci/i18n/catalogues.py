@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Translations of the pages (gettext). `make pot` writes the template and brings the catalogues up to date.
 
-`pot`: luci/po/templates/ucidockd.pot with all texts of the pages, the menu, the rights, schemas and conditions;
-luci/i18n/schemas.js with those of schemas and conditions as literals, since LuCI's scanner sees only such; and
-luci/po/*/ucidockd.po with all texts.
+`pot`: luci/po/templates/ucidockd.pot with all texts of the pages, the menu, the rights, schemas, conditions and
+sentences of the agent; luci/i18n/schemas.js with those of schemas, conditions and sentences as literals, since LuCI's
+scanner sees only such; and luci/po/*/ucidockd.po with all texts.
 `lmo IN OUT`: a catalogue as LuCI reads it (luci-base: po2lmo.c, lmo.h).
 """
 
@@ -93,7 +93,7 @@ def header(language: str) -> str:
 def messages() -> list[Message]:
     """All texts, in order."""
     found: dict[tuple[str, str], Message] = {}
-    for place, single, plural in (*_pages(), *_json_texts(), *_schemas(), *_conditions()):
+    for place, single, plural in (*_pages(), *_json_texts(), *_schemas(), *_conditions(), *_sentences()):
         if single:
             message = found.setdefault((single, plural), Message(single, plural))
             if place not in message.places:
@@ -140,9 +140,18 @@ def _conditions() -> Iterator[tuple[str, str, str]]:
         yield "conditions.py", words_of(reason), ""
 
 
+def _sentences() -> Iterator[tuple[str, str, str]]:
+    """Those of the agent that have holes, or are found by no table (`sentences.js`)."""
+    path = LUCI / "htdocs/luci-static/resources/ucidockd/sentences.js"
+    rows = re.search(r"const TEMPLATES = \[\n(.*?)\n\];", path.read_text(), re.DOTALL)
+    assert rows
+    for text in re.findall(rf"^\t{_STRING}", rows[1], re.MULTILINE):
+        yield path.name, text, ""
+
+
 def schema_literals() -> str:
     """JavaScript that nothing loads."""
-    texts = sorted({text for _, text, _ in (*_schemas(), *_conditions()) if text})
+    texts = sorted({text for _, text, _ in (*_schemas(), *_conditions(), *_sentences()) if text})
     lines = [
         "// SPDX-License-Identifier: GPL-2.0-or-later",
         "// Made by `make pot` for LuCI's scanner: texts of schemas and conditions, taken through a variable.",

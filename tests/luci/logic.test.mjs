@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import { load } from './load.mjs';
 
 const status = load('ucidockd.status');
+const sentences = load('ucidockd.sentences');
 const plan = load('ucidockd.plan');
 const logs = load('ucidockd.logbuffer');
 const stats = load('ucidockd.stats');
@@ -22,6 +23,21 @@ const resource = (key, level, verdict, ...conditions) => ({
 test('status: the condition that the agent names decides, with the level that the agent gives', () => {
 	const found = status.verdict(resource('container:web', 'error', 'Degraded', [ 'Accepted', true, 'Valid' ], [ 'Degraded', true, 'Failed' ]));
 	assert.deepEqual(found, { level: 'error', type: 'Degraded', label: 'of Failed', message: 'Failed!', advice: 'Mend Failed.', since: 7, output: '' });
+});
+
+test('sentences: those with names in them are translated, their parts too, and what is not known stays', () => {
+	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', stop: 'stoppen' };
+	const plain = globalThis._;
+	globalThis._ = text => catalogue[text] ?? text;
+	try {
+		assert.equal(sentences.say('the change waits: bind source /mnt/<b>x</b> is not there'), 'die Änderung wartet: /mnt/<b>x</b> fehlt');
+		assert.equal(sentences.say('exited with 3; wanted: running'), 'endete mit 3; soll laufen');
+		assert.equal(sentences.say('exited with %s {{x}}'), 'endete mit %s {{x}}');
+		assert.deepEqual([ 'something else: 3', '', undefined ].map(sentences.say), [ 'something else: 3', '', undefined ]);
+		assert.deepEqual([ 'stop', 'strange' ].map(sentences.verb), [ 'stoppen', 'strange' ]);
+	} finally {
+		globalThis._ = plain;
+	}
 });
 
 test('status: a section of which nothing is known yet is pending', () => {

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import struct
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from agent.plan import operations
 
 PROJECT = Path(__file__).parents[2]
 
@@ -49,6 +53,38 @@ def test_the_template_has_every_text_of_the_pages() -> None:
 def test_the_scanner_of_luci_sees_the_texts_of_the_schemas() -> None:
     literals = set(re.findall(r"^_\('(.*)'\);$", made.SCHEMA_TEXTS.read_text(), re.MULTILINE))
     assert {text.replace("'", "\\'") for text in ("Memory limit", "Who runs dockerd")} <= literals
+
+
+def _texts_of_agent() -> set[str]:
+    """All texts in the agent's source, with `%s` for what an f-string fills in."""
+    found = set()
+    for path in sorted((PROJECT / "agent").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(p.value if isinstance(p, ast.Constant) else "%s" for p in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return found
+
+
+def test_the_agent_says_each_sentence_that_the_pages_look_for() -> None:
+    said = _texts_of_agent()
+    for _, text, _ in made._sentences():
+        wanted = re.compile(".+".join(map(re.escape, text.split("%s"))))
+        assert any(map(wanted.search, said)), text
+
+
+def test_every_verb_of_a_plan_has_words() -> None:
+    text = (PROJECT / "luci/htdocs/luci-static/resources/ucidockd/sentences.js").read_text()
+    known = set(re.findall(r"(\w+): \(\) => _\(", text))
+    kinds = [kind for kind in vars(operations).values() if isinstance(kind, type)]
+    made_of = {
+        kind(**{field.name: "" for field in fields(kind)}).verb
+        for kind in kinds
+        if issubclass(kind, operations.Operation)
+        and kind not in (operations.Operation, operations.ChangeDaemon)
+    }
+    assert made_of | {"start", "reload", "restart"} <= known
 
 
 def test_no_text_has_blanks_that_luci_takes_away() -> None:

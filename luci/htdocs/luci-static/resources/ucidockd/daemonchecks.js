@@ -189,7 +189,7 @@ function logDriver(text) {
 function logOption(text) {
 	const [ name, ...rest ] = text.split('='), value = rest.join('=');
 
-	if (name === 'max-size' && value !== '-1')
+	if (name === 'max-size')
 		return checks.size(value);
 
 	if (name === 'max-file')

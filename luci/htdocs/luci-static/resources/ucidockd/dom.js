@@ -42,6 +42,12 @@ function el(name, attributes, ...content) {
 
 // LuCI's own errors carry the stack in their message
 function wordsOf(error) {
+	if ((/^RPC call to ucidockd\S* failed with error -32000/).test(error.message))
+		return _('The agent does not answer.');
+
+	if ((/^XHR request (?:aborted|timed out)/).test(error.message))
+		return _('The router does not answer.');
+
 	return String(error.message).replace(/\n\s+at [^]*$/, '');
 }
 
@@ -95,17 +101,18 @@ return baseclass.extend({
 
 	// A table that is drawn again and again: {node, draw, forget}. `draw` takes [{key, sign, cells()}, ...]; a row whose `sign` is as
 	// before stays as it is, so that a menu stays open and the keyboard where it was. One with `isHeading` has one cell.
+	// `unknown`: why there may be rows, and none can be shown
 	keyed(titles, none) {
 		const node = el('table', { 'class': 'table ucidockd-list' }), head = headOf(titles);
 		let known = new Map();
 
-		return { node, draw: rows => {
+		return { node, draw: (rows, unknown) => {
 			const next = new Map(rows.map(row => {
 				const old = known.get(row.key);
 
 				return [ row.key, old?.sign === row.sign ? old : { sign: row.sign, node: row.isHeading ? groupOf(titles, row.cells()) : rowOf(titles, row.cells()) } ];
 			}));
-			const wanted = [ head, ...(rows.length ? [ ...next.values() ].map(one => one.node) : [ placeholder(titles, none) ]) ];
+			const wanted = [ head, ...(rows.length ? [ ...next.values() ].map(one => one.node) : [ placeholder(titles, unknown || none) ]) ];
 
 			known = next;
 			place(node, wanted);
@@ -302,7 +309,7 @@ return baseclass.extend({
 
 		live.onConnection((connected, error) => {
 			node.style.display = connected ? 'none' : '';
-			this.fill(node, error?.name === 'SessionError' ? _('Your session has ended. Log in again.') : [ _('The agent does not answer. Trying again.'), ' ', error ? wordsOf(error) : '' ]);
+			this.fill(node, error?.name === 'SessionError' ? _('Your session has ended. Log in again.') : _('The agent does not answer. Trying again.'));
 		});
 
 		return node;

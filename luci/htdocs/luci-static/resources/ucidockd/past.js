@@ -8,6 +8,7 @@
 'require ucidockd.effects as effects';
 'require ucidockd.format as format';
 'require ucidockd.plan as plan';
+'require ucidockd.sentences as sentences';
 'require ucidockd.updates as updates';
 
 function text(value) {
@@ -53,7 +54,7 @@ async function earlier(section, done) {
 
 return baseclass.extend({
 	// newest first; `note` as the status has it
-	row: note => [ format.time(note.at), note.op, note.cause, note.ok ? D.badge('ok', _('done')) : [ D.badge('error', _('failed')), ' ', note.error ] ],
+	row: note => [ format.time(note.at), sentences.verb(note.op), sentences.say(note.cause), note.ok ? D.badge('ok', _('done')) : [ D.badge('error', _('failed')), ' ', sentences.say(note.error) ] ],
 
 	// `done` is called when something was changed
 	async render(owner, done) {
@@ -65,7 +66,7 @@ return baseclass.extend({
 
 		return [
 			described ? updates.backButton(owner, described.image, done) : '',
-			next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, row.op) : row.op, D.coded(row.cause) ])) ] : '',
+			next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Why') ], next.map(row => [ row.level ? D.badge(row.level, sentences.verb(row.op)) : sentences.verb(row.op), D.coded(sentences.say(row.cause)) ])) ] : '',
 			D.el('h3', {}, _('Differences between your settings and what runs')),
 			D.table([ _('Option'), _('Your settings'), _('Last applied'), _('Running now') ], (diff?.fields ?? []).map(field => [ field.field, text(field.desired), text(field.applied), text(field.observed) ]),
 				diff ? _('None: it runs as you set it.') : _('Not known: the agent or Docker does not answer.')),

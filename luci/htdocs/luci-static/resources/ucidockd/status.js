@@ -3,10 +3,11 @@
 // call of `status` (a snapshot), after it the pages. Pure.
 'use strict';
 'require baseclass';
+'require ucidockd.sentences as sentences';
 
 // The agent's own words, which the catalogues know (luci/i18n): a few for its state, a sentence where it has no
 // more to say, and what people can do.
-const labelOf = condition => _(condition.label), messageOf = condition => condition.message && _(condition.message), adviceOf = condition => condition.advice ? _(condition.advice) : '';
+const labelOf = condition => _(condition.label), messageOf = condition => sentences.say(condition.message), adviceOf = condition => condition.advice ? _(condition.advice) : '';
 
 // what a section is shown as: the agent says which of its conditions decides, and how bad it is
 function verdict(resource) {

@@ -7,6 +7,7 @@
 'require ucidockd.format as format';
 'require ucidockd.jobs as jobs';
 'require ucidockd.live as live';
+'require ucidockd.sentences as sentences';
 'require ucidockd.status as status';
 
 const LIMIT = 500, JOBS_MS = 10000, DRAW_MS = 200;
@@ -31,7 +32,7 @@ return view.extend({
 
 	ofAgent() {
 		return this.model.resources().flatMap(({ section, kind, name, operations }) => operations.map(note => ({
-			at: note.at, source: 'agent', level: note.ok ? 'ok' : 'error', what: note.op, name, path: kind === 'container' ? section : '', why: [ note.cause, note.error ].filter(Boolean).join(': ')
+			at: note.at, source: 'agent', level: note.ok ? 'ok' : 'error', what: sentences.verb(note.op), name, path: kind === 'container' ? section : '', why: [ note.cause, note.error ].filter(Boolean).map(sentences.say).join(': ')
 		})));
 	},
 

@@ -142,7 +142,7 @@ return view.extend({
 
 	tabs() {
 		const { owner } = this.row, { found } = this, isWriter = L.hasViewPermission();
-		const none = () => D.el('p', {}, _('There is no container yet.'));
+		const none = () => D.el('p', {}, this.isSilent ? _('Docker does not answer.') : _('There is no container yet.'));
 
 		return D.tabs([
 			{ name: 'overview', title: _('Overview'), make: () => this.overviewTab() },
@@ -191,7 +191,7 @@ return view.extend({
 
 		const isAnother = row.container?.Id !== this.row.container?.Id;
 
-		Object.assign(this, { containers, row, found });
+		Object.assign(this, { containers, isSilent: false, row, found });
 		this.drawHead();
 
 		// the form of its settings stays as it is, whatever became of the container meanwhile; its log goes on with the new one
@@ -227,7 +227,7 @@ return view.extend({
 			return this.root;
 		}
 
-		Object.assign(this, { containers: containers ?? [], row, found, drawn: null });
+		Object.assign(this, { containers: containers ?? [], isSilent: !containers, row, found, drawn: null });
 		this.model = status.make();
 		this.model.replace(snapshot);
 		[ this.title, this.state, this.actions, this.pane ] = [ D.el('h2', {}), D.spoken('p', {}), D.el('div', { 'class': 'ucidockd-bar' }), D.el('div', {}) ];

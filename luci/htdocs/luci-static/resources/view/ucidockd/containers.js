@@ -108,9 +108,9 @@ return view.extend({
 		const all = this.all(), shown = all.filter(row => rows.fits(row, this.filter.value.trim().toLowerCase(), this.kind.value));
 
 		this.loads.follow(shown.filter(row => row.container?.State === 'running').map(row => row.container.Id));
-		this.table.draw(this.grouped(shown));
-		D.fill(this.footer, N_(all.length, '%d container', '%d containers').format(all.length), ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length),
-			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '');
+		this.table.draw(this.grouped(shown), this.containers ? '' : _('Docker does not answer.'));
+		D.fill(this.footer, this.containers || all.length ? [ N_(all.length, '%d container', '%d containers').format(all.length), ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length),
+			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '' ] : '');
 		this.drawMany();
 	},
 

@@ -114,12 +114,13 @@ return view.extend({
 	},
 
 	draw() {
-		this.table.draw(this.images.map(one => ({ key: one.Id, sign: JSON.stringify([ one.RepoTags, this.usersOf(one).map(row => row.key) ]), cells: () => this.row(one) })));
+		this.table.draw(this.images.map(one => ({ key: one.Id, sign: JSON.stringify([ one.RepoTags, this.usersOf(one).map(row => row.key) ]), cells: () => this.row(one) })), this.silent);
 	},
 
 	async refresh() {
 		const [ images, containers, snapshot ] = await this.load();
 
+		this.silent = images ? '' : _('Docker does not answer.');
 		this.images = images ?? this.images;
 		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
 		this.draw();
@@ -206,6 +207,7 @@ return view.extend({
 	},
 
 	render([ images, containers, snapshot ]) {
+		this.silent = images ? '' : _('Docker does not answer.');
 		this.images = images ?? [];
 		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
 		this.chosen = new Set();

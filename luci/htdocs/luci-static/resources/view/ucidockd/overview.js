@@ -11,6 +11,7 @@
 'require ucidockd.plan as plan';
 'require ucidockd.problems as problems';
 'require ucidockd.containerlist as rows';
+'require ucidockd.sentences as sentences';
 'require ucidockd.status as status';
 'require ucidockd.updates as updates';
 
@@ -80,7 +81,7 @@ return view.extend({
 		this.show('sentenceNode', [ level, words ], () => [ D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words ]);
 		this.problems.draw(found, [ ...issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
 			...(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)) ]);
-		this.show('next', next, () => next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', row.op), row.key.split(':').slice(1).join(':'), D.coded(row.cause) ])) ] : '');
+		this.show('next', next, () => next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', sentences.verb(row.op)), row.key.split(':').slice(1).join(':'), D.coded(sentences.say(row.cause)) ])) ] : '');
 		this.show('updates', all.filter(updates.isNewer).map(one => [ one.name, one.update ]), () => updates.list(all, now()));
 		this.count(all);
 		this.onEngine(this.model.agent.engine?.reachable !== false);
