@@ -30,6 +30,7 @@ HOOK_S = 30.0  # default time limit of pre_stop and post_start
 HOLD_S = 30.0  # time limit of hold_cmd
 HOLD_LIMIT_S = 86400.0
 _POLL_S = 0.2
+_SIGNALLED = 128  # exit codes above it: a signal ended the process
 _HEALTH_LIMIT_S = 300.0
 _WHY_LIMIT = 512  # characters of an error that a record stores
 
@@ -228,7 +229,7 @@ def _gate(
     """
     begun = well_since = clock.monotonic()
     while True:
-        seen = _undisturbed(engine, object_id)
+        seen = _undisturbed(engine, object_id, clock)
         now = clock.monotonic()
         # The gate's seconds begin when the first health check has passed: a slow start neither counts as time in the
         # gate nor as a failure.
@@ -246,21 +247,34 @@ def _health(seen: ObservedContainer) -> str:
     return str((state.get("Health") or {}).get("Status") or "")
 
 
-def _undisturbed(engine: Engine, object_id: str) -> ObservedContainer:
-    """The new container. Raises EngineError, to be retried, if something else than itself ended its trial: that says
-    nothing about it."""
-    seen = engine.inspect_container(object_id)
-    did = "removed" if seen is None else "paused" if seen.state == "paused" else ""
-    if seen is not None and seen.state == "exited":
-        try:
-            did = "stopped" if was_stopped_from_outside(engine, seen) else ""
-        except EngineUnreachableError:
-            raise
-        except EngineError as exc:
-            logger.info("how %s ended is not known: %s", seen.name, exc)
+def _undisturbed(engine: Engine, object_id: str, clock: Clock) -> ObservedContainer:
+    """Inspects the new container. Raises EngineError, to be retried, if someone stopped, paused or removed it during its
+    trial: that says nothing about the container."""
+    seen, did = _look(engine, object_id)
+    if seen is not None and not did and (seen.exit_code or 0) > _SIGNALLED:
+        # After `docker rm -f` the engine shows for a moment that a signal ended the process, and only then removes
+        # the container; the event of a kill may come as late.
+        clock.sleep(_POLL_S)
+        seen, did = _look(engine, object_id)
     if seen is None or did:
         raise EngineError(f"the new container was {did} outside of ucidockd during its trial", retryable=True)
     return seen
+
+
+def _look(engine: Engine, object_id: str) -> tuple[ObservedContainer | None, str]:
+    """The container, and what was done to it from outside."""
+    seen = engine.inspect_container(object_id)
+    if seen is None or seen.state == "removing":
+        return None, "removed"
+    if seen.state != "exited":
+        return seen, "paused" if seen.state == "paused" else ""
+    try:
+        return seen, "stopped" if was_stopped_from_outside(engine, seen) else ""
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        logger.info("how %s ended is not known: %s", seen.name, exc)
+        return seen, ""
 
 
 def _judge(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.engine.client import DockerEngine
 from tests.support.agent_process import wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
@@ -399,6 +400,34 @@ def test_what_others_do_during_the_trial_does_not_count_against_the_new_containe
     assert box.errors(other) == []
     assert box.get("web").attrs["Config"]["Cmd"] == ["sleep", "200000"]
     assert str(box.apply()[0]) == "nothing to do"
+
+
+@pytest.mark.parametrize("late", ["event", "removal"])
+def test_what_docker_tells_of_late_does_not_count_against_the_new_container_either(
+    box: Box, late: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker rm -f` looks for a moment: the process has ended, and neither a signal nor the removal is seen yet."""
+    box.apply(PLAIN)
+    clock, done = box.reconciler.under_way.clock, []
+    events = DockerEngine.past_events
+
+    def without_kill(engine: DockerEngine, container: str, until: str) -> tuple[dict[str, Any], ...]:
+        found = events(engine, container, until)
+        return found if len(done) > 1 else tuple(event for event in found if event["Action"] != "kill")
+
+    def disturbed(seconds: float) -> None:
+        done.append(seconds)
+        if len(done) == 1:
+            box.get("web").kill()
+        elif len(done) == 2 and late == "removal":
+            box.get("web").remove()
+        clock.sleep(seconds)
+
+    monkeypatch.setattr(DockerEngine, "past_events", without_kill)
+    box.reconciler.under_way.clock = replace(clock, sleep=disturbed)
+    word = {"event": "stopped", "removal": "removed"}[late]
+    failed = box.errors(PLAIN.replace("sleep 100000", "sleep 200000"))
+    assert failed == [f"the new container was {word} outside of ucidockd during its trial"]
 
 
 # sections under other names
