@@ -82,7 +82,10 @@ def _move(engine: Engine, records: Records, holders: list[_Holder], act: Callabl
     try:
         for holder in holders:
             logger.info(
-                "%s moves: %s of network %s is another's", holder.name, holder.address, holder.network
+                "%s moves: another container owns %s of network %s",
+                holder.name,
+                holder.address,
+                holder.network,
             )
             endpoint = _dynamic(records, holder)
             engine.disconnect(holder.network_id, holder.id)

@@ -302,7 +302,9 @@ class DaemonStage:
                 f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
             )
         if self.other_engine:
-            raise ConflictError(f"not the engine of these containers is running: {self.other_engine}")
+            raise ConflictError(
+                f"another engine is running, not the one of these containers: {self.other_engine}"
+            )
         change = self._change_of(runner)
         running, process = change.record.running, change.record.process
         if running is None or process is None or not change.probe.answers():

@@ -268,7 +268,7 @@ class Draft:
             return True
         # after a downgrade: this version cannot interpret the newer spec, so it must not change the object
         if record is not None and record.spec_hash and version_of(record.spec_hash) > SPEC_VERSION:
-            message = "a newer version of ucidockd made it: this one only looks"
+            message = "a newer version of ucidockd created it: this version leaves it alone"
             self.find(key, "Synced", status=False, reason="NewerVersion", message=message)
             return True
         error = self.context.backoff.get(key)

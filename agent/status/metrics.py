@@ -112,7 +112,7 @@ def board_metrics(snapshot: Mapping[str, Any], passes: PassCounters) -> list[Met
         many(
             "ucidockd_resources",
             "gauge",
-            "Sections that are known, by kind and by how well they are.",
+            "Known sections, by kind and state.",
             dict(resources),
         ),
         many(

@@ -208,7 +208,7 @@ def _check_pools(draft: Draft) -> None:
         if reserved is not None or same_address(pool.gateway, address):
             what = f"aux_address {reserved}" if reserved is not None else "gateway"
             reader.warn(
-                f"{address} is the {what} of network {network.section!r}: the engine gives it to no container",
+                f"{address} is the {what} of network {network.section!r}: the engine assigns it to no container",
                 option="network",
                 expected="another address",
             )

@@ -90,7 +90,7 @@ def test_files_are_written_for_root_alone_and_never_over_others(importer: Import
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("S3CRET-1", 0o600)
     other = ImportRequest(compose=COMPOSE, project="shop", env="TOKEN=S3CRET-2", commit=True)
     before = config(importer)
-    with pytest.raises(ConfigError, match="is there already with another content"):
+    with pytest.raises(ConfigError, match="exists already with other content"):
         importer.run(other)
     assert (path.read_text(), config(importer)) == ("S3CRET-1", before)
 

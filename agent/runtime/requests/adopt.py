@@ -332,7 +332,7 @@ class Importer:
                     raise ConfigError(f"{name} cannot be written: {wrong}")
                 if PATHS.ask(mode_of, str(path)) is not None:
                     if PATHS.ask(file_bytes, str(path)) != data:
-                        raise ConfigError(f"{name} is there already with another content; move it away first")
+                        raise ConfigError(f"{name} exists already with other content; move it away first")
                     continue
                 # writing would create a file wherever the link points
                 if PATHS.ask(os.path.islink, str(path)):
