@@ -198,7 +198,7 @@ _DOUBLE, _SINGLE = '"\u201c\u201d\u201e', "'\u2018\u2019"  # with the typographi
 _PROMPT = re.compile(r"[ \t]*>[ \t]")  # a shell shows it before a continuation line
 _PAIRS = {"{": "}", "(": ")"}
 _STRUCTURE = re.compile(r"\\.|[(){}'\"]", re.DOTALL)
-_EXPANSION_LIMIT = 512  # characters of a `${...}` or `$(...)`
+_EXPANSION_LIMIT = 256  # characters of a `${...}` or `$(...)`
 _WHOLE = ("PWD", "HOME")  # folders: not split into words, even if they contain spaces
 
 

@@ -377,7 +377,7 @@ def test_every_kind_of_prune_is_one_that_the_engine_takes(
         controller, start(controller, kind="prune", what=what, **({"all": True} if everything else {}))["id"]
     )
     if what == "volumes" and old:  # it would take named volumes without being told to
-        assert job["state"] == "failed" and "an engine of API 1.42" in job["error"]["message"]
+        assert job["state"] == "failed" and "an engine with API 1.42" in job["error"]["message"]
     else:
         assert job["state"] == "succeeded", job
     left = docker_client.volumes.list()

@@ -140,6 +140,7 @@ def pages(engine: PrivateDockerd, tmp_path_factory: pytest.TempPathFactory) -> I
         agent.end()
         loop.run(router.__aexit__(None, None, None))
         loop.close()
+        box.clean()
         client.close()
 
 
