@@ -100,7 +100,7 @@ def test_a_diff_without_differences_says_why_nothing_is_done() -> None:
     held = {"type": "Synced", "status": False, "reason": "Held", "message": "stop by hand"}
     answer = {**DIFF, "fields": [], "operations": [], "findings": [held], "ours": False, "object_id": ""}
     assert diff_text(answer, Style(colours=False)).splitlines() == [
-        "container:web, Docker name web (not created)",
+        "container:web, Docker name web (not created yet)",
         "no differences",
         "plan: nothing, Held: stop by hand",
     ]

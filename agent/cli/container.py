@@ -48,10 +48,12 @@ def print_diff(answer: dict[str, Any], *, as_json: bool) -> int:
 
 def diff_text(answer: dict[str, Any], style: Style) -> str:
     """A table FIELD DECLARED RUNS WHY, and the operations or the reasons why there are none."""
-    about = "" if answer["ours"] else (" (not ours)" if answer["object_id"] else " (not created)")
-    lines = wrapped(f"{answer['key']}, Docker name {answer['name']}{about}", style, bold=True)
     # a container that was never applied cannot have drifted
-    other = "" if answer["ours"] else "not ours" if answer["object_id"] else "not created yet"
+    other = ""
+    if not answer["ours"]:
+        other = "not ours" if answer["object_id"] else "not created yet"
+    about = f" ({other})" if other else ""
+    lines = wrapped(f"{answer['key']}, Docker name {answer['name']}{about}", style, bold=True)
     rows = []
     for field in answer["fields"]:
         why = [name for name, holds in (("edited", field["edited"]), ("drift", field["drifted"])) if holds]

@@ -286,7 +286,10 @@ def _words(load: Mapping[str, Any]) -> dict[str, str]:
     percent, size, limit = load["cpu_percent"], load["memory_bytes"], load["memory_limit_bytes"]
     share = f" ({100 * size / limit:.0f} %)" if limit else ""
     return {
-        "cpu": "-" if percent is None else f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %",
-        "memory": (f"{size / (1 << 20):.0f} MiB" if size >= 10 << 20 else f"{size / (1 << 20):.1f} MiB")
-        + share,
+        "cpu": "-" if percent is None else f"{_short(percent)} %",
+        "memory": f"{_short(size / (1 << 20))} MiB{share}",
     }
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

@@ -69,16 +69,7 @@ class _Project:
                 raise ConfigError(f"{part}: expected names with settings below them")
             self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
-            # files of format version 1 have no `services:` key: each top-level key is a service
-            old = any(
-                isinstance(item, dict) and {"image", "build"} & item.keys() for item in document.values()
-            )
-            wish = (
-                "put `services:` above its services and indent them"
-                if old
-                else "expected `services:` with at least one"
-            )
-            raise ConfigError(f"the compose file has no services; {wish}")
+            raise _no_services(document)
         self.project = project_name(
             str(document.get("name") or "") or self.options.project or self.options.folder
         )
@@ -102,15 +93,18 @@ class _Project:
             self._volume(name)
         for name, service in chosen.items():
             self._service(name, service)
+        self._leave_out_unused(chosen)
+        # networks and volumes first, so that the preview reads from top to bottom
+        self.conversion.sheets.sort(key=lambda sheet: sheet.kind == "container")
+        # last, because only now it is known which variables matter
+        self._tell_variables()
+
+    def _leave_out_unused(self, chosen: Mapping[str, Any]) -> None:
         for kind in ("secrets", "configs"):
             used = {name for service in chosen.values() for name in _names(service.get(kind))}
             for name in self.document[kind]:
                 if name not in used:
                     self.conversion.left_out(f"{kind}.{name}", "no service uses it")
-        # networks and volumes first, so that the preview reads from top to bottom
-        self.conversion.sheets.sort(key=lambda sheet: sheet.kind == "container")
-        # last, because only now it is known which variables matter
-        self._tell_variables()
 
     # reading the file
 
@@ -248,9 +242,11 @@ class _Project:
             self.conversion.left_out(where, "no service uses it")
             return
         settings, external, own_name = self._described("networks", name)
-        docker = own_name or (
-            name if external else self.project if name == "default" else f"{self.project}_{name}"
-        )
+        docker = own_name
+        if not docker and external:
+            docker = name
+        elif not docker:
+            docker = self.project if name == "default" else f"{self.project}_{name}"
         if docker in self.conversion.networks_there:
             self.networks[name] = self.conversion.networks_there[docker]
             self.conversion.changed(where, f"it is section {self.networks[name]}, which is there already")
@@ -442,71 +438,93 @@ class _Project:
         return made.path
 
 
+def _no_services(document: Mapping[str, Any]) -> ConfigError:
+    # files of format version 1 have no `services:` key: each top-level key is a service
+    old = any(isinstance(item, dict) and {"image", "build"} & item.keys() for item in document.values())
+    wish = (
+        "put `services:` above its services and indent them"
+        if old
+        else "expected `services:` with at least one"
+    )
+    return ConfigError(f"the compose file has no services; {wish}")
+
+
 def rebased(document: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """The content of a compose file in `folder`, with its relative paths changed to start from the project's folder
     (compose-spec, 14).
     """
+    return _Rebaser(folder).document(document)
 
-    def path(value: Any) -> Any:
-        is_relative = isinstance(value, str) and value and not value.startswith(("/", "~"))
-        return (
-            f"./{normpath(join(folder, value))}"
-            if is_relative and not folder.startswith("/")
-            else (normpath(join(folder, value)) if is_relative else value)
-        )
 
-    def source(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {**value, "source": path(value.get("source"))} if value.get("type") == "bind" else value
-        found, colon, rest = str(value).partition(":")
-        return f"{path(found)}:{rest}" if colon and ("/" in found or found.startswith(".")) else value
+class _Rebaser:
+    """Changes relative paths of a compose file in `folder`. What does not have the expected form is left as it is: the
+    reader reports it later."""
 
-    def file(value: Any, key: str) -> Any:
-        return {**value, key: path(value[key])} if isinstance(value, dict) and key in value else value
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
 
-    def service(value: Any) -> Any:
+    def document(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        made = dict(document)
+        parts: dict[str, Callable[[Any], Any]] = {
+            "services": self._service,
+            "volumes": self._volume,
+            "secrets": lambda value: self._setting(value, "file"),
+            "configs": lambda value: self._setting(value, "file"),
+        }
+        for part, change in parts.items():
+            if isinstance(made.get(part), dict):
+                made[part] = {name: change(value) for name, value in made[part].items()}
+        includes = listed(made.get("include"))
+        if includes:
+            made["include"] = [self._include(each) for each in includes if isinstance(each, str | dict)]
+        return made
+
+    def _path(self, value: Any) -> Any:
+        if not isinstance(value, str) or not value or value.startswith(("/", "~")):
+            return value
+        path = normpath(join(self._folder, value))
+        return path if self._folder.startswith("/") else f"./{path}"
+
+    def _setting(self, value: Any, key: str) -> Any:
+        """Settings in which `key` is a path."""
+        return {**value, key: self._path(value[key])} if isinstance(value, dict) and key in value else value
+
+    def _service(self, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         made = dict(value)
         if isinstance(made.get("volumes"), list):
-            made["volumes"] = [source(item) for item in made["volumes"]]
+            made["volumes"] = [self._mount(item) for item in made["volumes"]]
         if "env_file" in made:
             made["env_file"] = [
-                file(item, "path") if isinstance(item, dict) else path(item)
+                self._setting(item, "path") if isinstance(item, dict) else self._path(item)
                 for item in listed(made["env_file"])
             ]
         if isinstance(made.get("security_opt"), list):
-            made["security_opt"] = [security_option(text(item), path) for item in made["security_opt"]]
+            made["security_opt"] = [security_option(text(item), self._path) for item in made["security_opt"]]
         if "extends" in made:
-            made["extends"] = file(made["extends"], "file")
+            made["extends"] = self._setting(made["extends"], "file")
         return made
 
-    def volume(value: Any) -> Any:
+    def _mount(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            is_bind = value.get("type") == "bind"
+            return {**value, "source": self._path(value.get("source"))} if is_bind else value
+        source, colon, rest = str(value).partition(":")
+        # a source without a slash is the name of a volume, unless it is `.` or `..`
+        is_path = "/" in source or source.startswith(".")
+        return f"{self._path(source)}:{rest}" if colon and is_path else value
+
+    def _volume(self, value: Any) -> Any:
         options = value.get("driver_opts") if isinstance(value, dict) else None
         is_bind = isinstance(options, dict) and str(options.get("device", "")).startswith(".")
-        return {**value, "driver_opts": file(options, "device")} if is_bind else value
+        return {**value, "driver_opts": self._setting(options, "device")} if is_bind else value
 
-    made = dict(document)
-    parts: dict[str, Callable[[Any], Any]] = {
-        "services": service,
-        "volumes": volume,
-        "secrets": lambda value: file(value, "file"),
-        "configs": lambda value: file(value, "file"),
-    }
-    for part, change in parts.items():
-        if isinstance(made.get(part), dict):
-            made[part] = {name: change(value) for name, value in made[part].items()}
-    includes = listed(made.get("include"))
-    if includes:
-        made["include"] = [
-            path(each)
-            if isinstance(each, str)
-            else {**each, "path": [path(one) for one in listed(each.get("path"))]}
-            | ({"project_directory": path(each["project_directory"])} if "project_directory" in each else {})
-            for each in includes
-            if isinstance(each, str | dict)
-        ]
-    return made
+    def _include(self, value: str | dict[str, Any]) -> Any:
+        if isinstance(value, str):
+            return self._path(value)
+        paths = [self._path(one) for one in listed(value.get("path"))]
+        return {**self._setting(value, "project_directory"), "path": paths}
 
 
 def project_name(wanted: str) -> str:

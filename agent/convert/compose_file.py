@@ -297,8 +297,7 @@ def resolve_extends(
         base = service.get("extends")
         if not base:
             return dict(service)
-        wanted = base if isinstance(base, str) else base.get("service") if isinstance(base, dict) else None
-        file = base.get("file") if isinstance(base, dict) else None
+        wanted, file = (base.get("service"), base.get("file")) if isinstance(base, dict) else (base, None)
         if not isinstance(wanted, str):
             raise ConfigError(f"services.{name}.extends: expected the name of a service")
         if file and read is None:

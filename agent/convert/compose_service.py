@@ -226,8 +226,8 @@ class ServiceReader:
             # compose accepts IPv6 addresses without brackets; UCI needs them, because colons separate the parts of an entry
             address = f"[{address}]" if ":" in address and not address.startswith("[") else address
             protocol = text(item.get("protocol") or "tcp")
-            entry = f"{published}:{target}" if published else target
-            entry = f"{address}:{entry if published else ':' + target}" if address else entry
+            entry = f"{published}:{target}" if published or address else target
+            entry = f"{address}:{entry}" if address else entry
             for key in item.keys() - {"target", "published", "host_ip", "protocol"}:
                 if key in ("mode", "name", "app_protocol"):
                     self.conversion.left_out(f"{place}.{key}", "it has no effect on one machine")
@@ -759,7 +759,9 @@ def flag(value: Any) -> str:
 
 
 def listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, list) else [value]
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
 
 
 def _host(entry: str) -> tuple[str, str]:

@@ -198,13 +198,7 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
             inner = {"driver": value} if option == "log_driver" else {"options": _pairs(value)}
             service.setdefault("logging", {}).update(inner)
         elif option.startswith(("blkio_", "device_read", "device_write")):
-            blkio = service.setdefault("blkio_config", {})
-            if option == "blkio_weight":
-                blkio["weight"] = value
-            else:
-                kind, word = (option, "rate") if option.startswith("device") else ("weight_device", "weight")
-                split = (item.rpartition(":") for item in _items(value))
-                blkio[kind] = [{"path": path, word: amount} for path, _, amount in split]
+            service.setdefault("blkio_config", {}).update(_blkio(option, value))
         elif option not in _OURS:
             service.setdefault(OWN, {})[option] = value if isinstance(value, str) else list(value)
     service.setdefault("restart", _SERVICE)
@@ -236,6 +230,14 @@ def _health(option: str, value: str | tuple[str, ...]) -> dict[str, Any]:
     if value == "none":
         return {"test": ["NONE"]}
     return {"test": ["CMD-SHELL", value] if isinstance(value, str) else ["CMD", *value]}
+
+
+def _blkio(option: str, value: str | tuple[str, ...]) -> dict[str, Any]:
+    if option == "blkio_weight":
+        return {"weight": value}
+    key, word = (option, "rate") if option.startswith("device") else ("weight_device", "weight")
+    split = (item.rpartition(":") for item in _items(value))
+    return {key: [{"path": path, word: amount} for path, _, amount in split]}
 
 
 def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:

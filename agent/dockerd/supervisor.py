@@ -86,7 +86,9 @@ class ChildSupervisor:
     def last_words(self, process: Process) -> str:
         """How it ended, and the last line of its log."""
         code = self._reap(process)
-        ended = "" if code is None else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        ended = ""
+        if code is not None:
+            ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         # read only the end of the log: it may have megabytes, and the cause is in its last lines
         lines: list[str] = []
         with contextlib.suppress(OSError), self._log.open("rb") as log:

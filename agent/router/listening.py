@@ -106,7 +106,9 @@ def _of_uci(
 
 
 def _written(ip: str, port: int) -> str:
-    return f"port {port}" if not ip else f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+    if not ip:
+        return f"port {port}"
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def of_containers(containers: Iterable[dict[str, Any]]) -> Iterator[Listener]:

@@ -111,6 +111,10 @@ def _flags(values: Mapping[str, bool]) -> dict[str, Value]:
     return {option: "1" for option, value in values.items() if value}
 
 
+def _stated(options: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {name: value for name, value in options.items() if value is not None and value != ()}
+
+
 def _filled(lists: Mapping[str, Iterable[str]]) -> dict[str, Value]:
     return {option: items for option, values in lists.items() if (items := tuple(values))}
 
@@ -147,7 +151,7 @@ def _spec(spec: ContainerSpec) -> dict[str, Value]:
             value = _value(row, getattr(spec, row.field)) or ()
         before = options.get(row.uci)  # two fields may be entries of the same list
         options[row.uci] = (*before, *value) if isinstance(before, tuple) else value
-    return {name: value for name, value in (options | apart).items() if value not in (None, ())}
+    return _stated(options | apart)
 
 
 def _value(row: ContainerOption, value: Any) -> Value | None:
@@ -168,34 +172,28 @@ def _policy(policy: ContainerPolicy) -> dict[str, Value]:
         options |= _unless(option, str(getattr(policy, option)), str(getattr(base, option)))
     options |= _unless("gate", seconds(policy.gate_s), seconds(base.gate_s))
     options |= _unless("grace", seconds(policy.grace_s), seconds(base.grace_s))
-    if policy.update is not None:
-        options["update"] = str(policy.update)
-    if policy.update_window is not None:
-        options["update_window"] = str(policy.update_window)
-    if policy.update_age_s is not None:
-        options["update_age"] = age(policy.update_age_s)
-    if policy.webui is not None:
-        options["webui"] = policy.webui
-    if policy.backup_before_update is not None:
-        options["backup_before_update"] = _flag(policy.backup_before_update)
-    if policy.strategy is not None:
-        options["strategy"] = str(policy.strategy)
-    if policy.hold_limit_s is not None:
-        options["hold_limit"] = age(policy.hold_limit_s)
-    # a shell line is an option, a program with arguments is a list: decoding distinguishes them this way
-    for option in ("hold_cmd", "pre_stop", "post_start"):
-        command: tuple[str, ...] = getattr(policy, option)
-        if command:
-            options[option] = command[2] if command[:2] == SHELL and len(command) == 3 else command
-    for option in ("pre_stop_timeout", "post_start_timeout"):
-        limit = getattr(policy, f"{option}_s")
-        if limit is not None:
-            options[option] = seconds(limit)
-    lists = {
-        "wait_for": map(wait, policy.wait_for),
-        "depends_on": map(dependency, policy.depends_on),
+    stated: dict[str, Value | None] = {
+        "update": _maybe(policy.update),
+        "update_window": _maybe(policy.update_window),
+        "update_age": _maybe(policy.update_age_s, age),
+        "webui": policy.webui,
+        "backup_before_update": _maybe(policy.backup_before_update, _flag),
+        "strategy": _maybe(policy.strategy),
+        "hold_limit": _maybe(policy.hold_limit_s, age),
+        "hold_cmd": _command(policy.hold_cmd),
+        "pre_stop": _command(policy.pre_stop),
+        "post_start": _command(policy.post_start),
+        "pre_stop_timeout": _maybe(policy.pre_stop_timeout_s, seconds),
+        "post_start_timeout": _maybe(policy.post_start_timeout_s, seconds),
+        "wait_for": tuple(map(wait, policy.wait_for)),
+        "depends_on": tuple(map(dependency, policy.depends_on)),
     }
-    return options | _filled(lists)
+    return options | _stated(stated)
+
+
+def _command(words: tuple[str, ...]) -> Value:
+    # a shell line is an option, a program with arguments is a list: decoding distinguishes them this way
+    return words[2] if words[:2] == SHELL and len(words) == 3 else words
 
 
 # values

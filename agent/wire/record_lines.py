@@ -152,11 +152,10 @@ def _fields(before: Record | None, record: Record) -> dict[str, Any]:
     for each in _FIELDS:
         # leave out defaults: most fields have theirs, and the file is on flash
         value = getattr(record, each.name)
-        old = (
-            (each.default_factory() if each.default_factory is not MISSING else each.default)
-            if before is None
-            else getattr(before, each.name)
-        )
+        if before is not None:
+            old = getattr(before, each.name)
+        else:
+            old = each.default_factory() if each.default_factory is not MISSING else each.default
         if value != old:
             found[each.name] = value
     return found

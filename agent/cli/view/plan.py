@@ -160,7 +160,7 @@ def _signed(line: str, value: str, style: Style) -> str:
 def _entries(pending: Iterable[Mapping[str, Any]], style: Style) -> Iterator[str]:
     for entry in pending:
         waits = entry["state"] in _WAITS
-        colour = "busy" if waits else "bad" if entry["level"] == "error" else "busy"
+        colour = "bad" if entry["level"] == "error" and not waits else "busy"
         text = f"{entry['key']}: {_state(entry)}: {entry['message']}"
         yield from _headed("..." if waits else "!", colour, text, style)
         if entry.get("output"):

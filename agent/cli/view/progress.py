@@ -128,7 +128,10 @@ class Progress:
         work = self._works.setdefault(key, _Work(self._clock(), ""))
         todo = synced.get("details", {}).get("operations", "").split()
         left = todo[len(work.notes) :]
-        work.doing = f"to {left[0]}" if left else "" if todo else str(synced["message"])
+        if todo:
+            work.doing = f"to {left[0]}" if left else ""
+        else:
+            work.doing = str(synced["message"])
         work.percent = None
         if image is not None and image["reason"] == "Pulling":
             match = _PULLING.fullmatch(image["message"])

@@ -327,7 +327,9 @@ def _written(row: ContainerOption | None, name: str, value: Any) -> dict[str, Wr
         return {name: tuple(map(hidden_text, items))}
     if isinstance(value, dict) and codec.made is not None:
         return {name: codec.text(codec.made(**value))}
-    return {name: hidden_text(codec.text(value) if not isinstance(value, bool) else "1" if value else "0")}
+    if isinstance(value, bool):
+        return {name: "1" if value else "0"}
+    return {name: hidden_text(codec.text(value))}
 
 
 def _network(spec: Mapping[str, Any]) -> dict[str, Written]:

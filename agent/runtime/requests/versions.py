@@ -187,10 +187,13 @@ def ask(
     )
     # Earlier failures are forgotten, because the user wants another try. The request is noted in the records: it
     # survives a kill of the agent, or a wait for a disk.
+    kind = ASKED_UPDATE
+    if back:
+        kind = ASKED_WITH_DATA if with_data else ASKED_ROLLBACK
     for each in asked:
         reconciler.records.change(
             each.record.nonce,
-            asked=(ASKED_WITH_DATA if with_data else ASKED_ROLLBACK) if back else ASKED_UPDATE,
+            asked=kind,
             failed_hash="",
             failed_meaning="",
             failed_why="",
