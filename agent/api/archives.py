@@ -104,7 +104,7 @@ async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class UploadTarget:
     """Where the archive of an upload goes: into a folder of the volume, over the files there (`path`); in place of
     all files of the volume, once the archive is complete (`replace`); or into a new volume (`create`).
     """
@@ -115,7 +115,7 @@ class Way:
     create: bool = False
 
     @classmethod
-    def of(cls, path: str, **flags: bool) -> Way:
+    def of(cls, path: str, **flags: bool) -> UploadTarget:
         """Raises RequestError for a combination that makes no sense."""
         way = cls(path=path, **flags)
         if (way.replace or way.create) and (path or way.replace is way.create):

@@ -247,7 +247,7 @@ _PRUNE = re.compile(r"(/v[0-9.]+)?/images/prune")
 _LABEL = "ucidockd.keeps-image"
 
 
-class KeptNames:
+class DeclaredImageGuard:
     """For `DockerStream.around`. `declared` returns the images that sections name."""
 
     def __init__(self, engine: DockerStream, declared: Callable[[], Collection[str]]) -> None:

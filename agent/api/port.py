@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
 
 
-class Told(Protocol):
+class ProgressSink(Protocol):
     """Receives the progress of a long task; a job implements it. `take` gets a line with a `status`; `expect` and
     `sent` get bytes.
     """
@@ -166,7 +166,7 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
-    async def move_data(self, target: str, told: Told) -> None:
+    async def move_data(self, target: str, progress: ProgressSink) -> None:
         """Moves dockerd's data; errors as for `look_at_move`. After an error dockerd uses the old data as before."""
 
     async def dockerd(self, wish: DaemonAction) -> None:

@@ -162,7 +162,7 @@ def archive_size(place: Path) -> int:
 def exchange(copy: Volume, volume: Volume) -> None:
     """Swaps the files of a volume and of a copy. No container may have either mounted.
 
-    Makes two renames. If the agent is killed in between, `put_right` undoes the first one. Raises DataError, with
+    Makes two renames. If the agent is killed in between, `undo_exchange` undoes the first one. Raises DataError, with
     nothing changed.
     """
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
@@ -231,7 +231,7 @@ def settle(copy: Volume) -> bool:
         raise DataError(f"the copy {copy.name} of volume {copy.copy_of}: {exc.strerror}") from exc
 
 
-def put_right(copy: Volume) -> None:
+def undo_exchange(copy: Volume) -> None:
     """Undoes an exchange that was interrupted because the agent was killed."""
     old = copy.place.with_name(_OLD)
     if not (copy.is_plain and copy.copy_of and old.is_dir()):

@@ -391,7 +391,7 @@ class Volumes:
         for volume in await self._labelled(LABEL_HELPER):
             mark = volume.labels[LABEL_HELPER]
             if self._is_left(mark):  # saved data is needed by the pass that restores its container
-                await asyncio.to_thread(places.put_right, volume)
+                await asyncio.to_thread(places.undo_exchange, volume)
                 await self.discard(volume.name)
         query = [("filters", json.dumps({"label": [LABEL_HELPER]}))]
         for image in await self._engine.call("GET", "/images/json", query=query, read=list):

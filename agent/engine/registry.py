@@ -68,7 +68,7 @@ class RegistryAwayError(RegistryError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class RegistryConfig:
     """How dockerd reaches registries. `proxies` maps the scheme of a request to a proxy's URL, which may contain a
     password.
     """
@@ -81,7 +81,9 @@ class Ways:
     certificates: Path | None = _CERTIFICATES  # None if the engine is on another machine
 
 
-def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_here: bool = True) -> Ways:
+def registry_config(
+    info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_here: bool = True
+) -> RegistryConfig:
     """From `GET /info`. `proxies` are UCI's (`http-proxy`, `https-proxy`, `no-proxy`), because the engine masks the
     passwords in its own. `is_here` tells whether the engine is on this machine.
     """
@@ -93,7 +95,7 @@ def ways_of(info: dict[str, Any], proxies: dict[str, str] | None = None, *, is_h
         own.get(f"{s}-proxy") or str(info.get(f"{s.title()}Proxy") or "") for s in ("http", "https")
     )
     names = own.get("no-proxy") or str(info.get("NoProxy") or "")
-    return Ways(
+    return RegistryConfig(
         mirrors=tuple(config.get("Mirrors") or ()),
         insecure=frozenset(name for name, index in indexes.items() if not index.get("Secure", True)),
         insecure_networks=tuple(config.get("InsecureRegistryCIDRs") or ()),
@@ -110,8 +112,8 @@ def registry_client(engine: Engine, desired: Desired, *, is_here: bool) -> Regis
     """
     values = desired.daemon.values.get("proxies") if desired.daemon is not None else None
     proxies = {str(name): str(value) for name, value in values.items()} if isinstance(values, dict) else {}
-    ways = ways_of(engine.info(), proxies, is_here=is_here)
-    return RegistryClient(ways, lambda host: auth_for(f"{host}/image", desired.auths))
+    config = registry_config(engine.info(), proxies, is_here=is_here)
+    return RegistryClient(config, lambda host: auth_for(f"{host}/image", desired.auths))
 
 
 @dataclass(slots=True)
@@ -142,9 +144,11 @@ class RegistryClient:
     report.
     """
 
-    def __init__(self, ways: Ways, login: Login, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, config: RegistryConfig, login: Login, *, wall: Callable[[], float] = time.time
+    ) -> None:
         self.limits: dict[str, wire.Limit] = {}
-        self._ways, self._login, self._wall = ways, login, wall
+        self._config, self._login, self._wall = config, login, wall
         self._deadline = Deadline()
         self._endpoints: dict[str, list[_Endpoint]] = {}
         self._managers: dict[tuple[str, str], Any] = {}
@@ -239,7 +243,7 @@ class RegistryClient:
         found = self._endpoints.get(registry)
         if found is None:
             hosts = []
-            for url in self._ways.mirrors if registry == HUB else ():
+            for url in self._config.mirrors if registry == HUB else ():
                 parts = urlsplit(url)
                 rest = f"{parts.netloc}{parts.path.rstrip('/')}"
                 hosts.append(_Endpoint(parts.netloc, [parts.scheme], rest, self._is_insecure(parts.netloc)))
@@ -253,9 +257,9 @@ class RegistryClient:
     def _is_insecure(self, registry: str) -> bool:
         """Whether dockerd treats the registry as insecure, by its name or address (moby registry/config.go)."""
         # the name first: resolving takes time, and often only the name is listed
-        if registry in self._ways.insecure:
+        if registry in self._config.insecure:
             return True
-        networks = [ipaddress.ip_network(text, strict=False) for text in self._ways.insecure_networks]
+        networks = [ipaddress.ip_network(text, strict=False) for text in self._config.insecure_networks]
         return bool(networks) and any(
             ip in network
             for ip in _addresses(urlsplit(f"//{registry}").hostname or "")
@@ -416,7 +420,7 @@ class RegistryClient:
         context.sslsocket_class = TimedTlsSocket
         if endpoint.insecure:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        folder = self._ways.certificates and self._ways.certificates / endpoint.registry
+        folder = self._config.certificates and self._config.certificates / endpoint.registry
         try:
             for name in PATHS.ask(_names_in, str(folder)) if folder else ():
                 file = f"{folder}/{name}"
@@ -435,8 +439,8 @@ class RegistryClient:
         return context
 
     def _proxy(self, scheme: str, host: str, port: int | None) -> str:
-        url = self._ways.proxies.get(scheme, "")
-        if not url or _is_direct(host, port, self._ways.no_proxy):
+        url = self._config.proxies.get(scheme, "")
+        if not url or _is_direct(host, port, self._config.no_proxy):
             return ""
         url = url if "://" in url else f"http://{url}"
         if urlsplit(url).password == _MASKED:

@@ -88,7 +88,7 @@ class StateFile:
         self._tags: Tags | None = None
 
     def records(self) -> tuple[Record, ...]:
-        """The records of the engine set by `stand_on` (before that, all), sorted by kind and section."""
+        """The records of the engine set by `select_engine` (before that, all), sorted by kind and section."""
         records, tags, known = self._records, self._tags, self._sorted
         if known is None or known.records is not records or known.tags is not tags:
             # Cached, because passes ask for it several times and it changes rarely. The cache is compared with its
@@ -101,7 +101,7 @@ class StateFile:
         """The records of all engines."""
         return tuple(self._records.values())
 
-    def stand_on(self, tags: Tags, claims: Claims, *, keep: bool) -> None:
+    def select_engine(self, tags: Tags, claims: Claims, *, keep: bool) -> None:
         """Sets the engine: `records` returns its records, and new records belong to it. Raises StorageError.
 
         Without `keep` the claims are applied in memory only, for callers that must not write.

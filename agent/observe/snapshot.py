@@ -179,11 +179,11 @@ class Standing:
         found = claims(everywhere, tags, self._lists() if strange else Observed())
         other = on != self._on
         try:
-            self.records.stand_on(tags, found, keep=not self._only_looks)
+            self.records.select_engine(tags, found, keep=not self._only_looks)
             self._on = on
         except StorageError as exc:  # records without a tag are treated as this engine's anyway
             logger.warning("%s", exc)
-            self.records.stand_on(tags, Claims(), keep=False)
+            self.records.select_engine(tags, Claims(), keep=False)
             self._on = None
         if found.changed:
             logger.info("%d records belong to the engine that answers now", len(found.changed))

@@ -262,7 +262,7 @@ class Draft:
             needed = wanted & self.works.keys()
             self.works[key] = ops.Work(key=key, operations=operations, needs=needed, partial=partial)
 
-    def hands_off(self, key: str, record: Record | None) -> bool:
+    def must_skip(self, key: str, record: Record | None) -> bool:
         """Whether planning must leave this resource alone for now."""
         if key in self.context.busy:
             return True

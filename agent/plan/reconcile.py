@@ -92,7 +92,7 @@ def plan_orphans(draft: Draft) -> None:
     for record in sorted(draft.context.records, key=lambda r: (_ORDER[r.kind], r.section)):
         key = record.key
         # objects left by a swap are finished or rolled back by the swap
-        if key in known or record.swap or draft.hands_off(key, record):
+        if key in known or record.swap or draft.must_skip(key, record):
             continue
         if Key(record.kind, record.name) in desired.claimed:
             message = (
@@ -234,7 +234,7 @@ def _draft(
 def plan_network(draft: Draft, network: Network) -> None:
     """Plans to create, adopt or replace one network."""
     key, record = Key("network", network.section), draft.record("network", network.section)
-    if draft.hands_off(key, record):
+    if draft.must_skip(key, record):
         _withhold(draft, key, is_there=any(n.name == network.name for n in draft.observed.networks))
         return
     if network.external:
@@ -356,7 +356,7 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
 def plan_volume(draft: Draft, volume: Volume) -> None:
     """Plans to create or adopt one volume."""
     key, record = Key("volume", volume.section), draft.record("volume", volume.section)
-    if draft.hands_off(key, record):
+    if draft.must_skip(key, record):
         _withhold(draft, key, is_there=any(v.name == volume.name for v in draft.observed.volumes))
         return
     seen = next((v for v in draft.observed.volumes if record and is_same_volume(v, record)), None)

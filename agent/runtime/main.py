@@ -98,7 +98,7 @@ class PlainFormatter(logging.Formatter):
         return "\n".join(lines)
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Limits repeated warnings and errors: logs the first one, later ones rarely, with the number of repeats.
 
     Numbers in messages are ignored. A message that has not come for a while counts as new. `clock`: monotonic,
@@ -109,7 +109,7 @@ class Repeats(logging.Filter):
         super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str], _Told] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], _Repeat] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
@@ -118,26 +118,26 @@ class Repeats(logging.Filter):
         key, now = (record.name, _NUMBER.sub("#", record.getMessage())), self._clock()
         with self._lock:
             known = self._known.get(key)
-            if known is None or now - known.heard >= QUIET_S:
-                self._known[key] = _Told(now)
+            if known is None or now - known.seen_at >= QUIET_S:
+                self._known[key] = _Repeat(now)
                 self._known.move_to_end(key)
                 if len(self._known) > _KEPT:
                     self._known.popitem(last=False)
                 return True
-            known.heard = now
-            if now - known.told < known.wait_s:
-                known.again += 1
+            known.seen_at = now
+            if now - known.logged_at < known.wait_s:
+                known.count += 1
                 return False
-            record.again = known.again
-            known.told, known.again = now, 0
+            record.again = known.count
+            known.logged_at, known.count = now, 0
             known.wait_s = min(2 * known.wait_s, AGAIN_LIMIT_S)
             return True
 
 
-class _Told:
+class _Repeat:
     def __init__(self, now: float) -> None:
-        self.told = self.heard = now
-        self.wait_s, self.again = AGAIN_S, 0
+        self.logged_at = self.seen_at = now
+        self.wait_s, self.count = AGAIN_S, 0
 
 
 def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
@@ -146,7 +146,7 @@ def set_up_logging(level: str, *, out: TextIO | None = None, err: TextIO | None 
     information.addFilter(lambda record: record.levelno < logging.WARNING)
     wrong = logging.StreamHandler(err or sys.stderr)
     wrong.setLevel(logging.WARNING)
-    wrong.addFilter(Repeats())
+    wrong.addFilter(RepeatFilter())
     for handler in (information, wrong):
         handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[information, wrong], force=True)
@@ -382,7 +382,7 @@ def tell_service_manager() -> None:
 
 
 async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, lock: int) -> None:
-    from agent.api.engine_requests import KeptNames, StorageGuard
+    from agent.api.engine_requests import DeclaredImageGuard, StorageGuard
     from agent.api.jobs.jobs import Jobs
     from agent.api.streams.consoles import Consoles
     from agent.api.streams.stream_sources import console_kind
@@ -418,7 +418,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
         options.engine_address(settings),
         tls=_engine_tls(options, settings),
         permit=StorageGuard(board),
-        around=lambda client: KeptNames(client, lambda: agent.images()),
+        around=lambda client: DeclaredImageGuard(client, lambda: agent.images()),
     )
     move = options.state_dir / "move.json"
 

@@ -20,7 +20,7 @@ CACHE_S = 5.0
 _CACHE_LIMIT = 256
 _ROLLBACK_MARGIN_S = 10.0  # rpcd restores the old files after the time-out, which takes a moment
 _ROLLBACK_LIMIT_S = 3600.0
-NOBODY = "0" * 32  # rpcd's default session, which every client has: it is not a login
+DEFAULT_SESSION = "0" * 32  # rpcd's default session, which every client has: it is not a login
 _SESSION = re.compile(r"[0-9a-f]{32}")
 
 Rights = Iterable[tuple[str, str]]  # (object, method)
@@ -28,7 +28,7 @@ Rights = Iterable[tuple[str, str]]  # (object, method)
 
 def is_login(session: str) -> bool:
     """Whether the text has the form of a login session's id."""
-    return bool(_SESSION.fullmatch(session)) and session != NOBODY
+    return bool(_SESSION.fullmatch(session)) and session != DEFAULT_SESSION
 
 
 class Rpcd:
@@ -106,7 +106,7 @@ class Rpcd:
         LuCI stores a note in the default session, empties it on confirmation, and leaves it there after a rollback
         (luci-base, controller/admin/uci.uc): only the note's time-out, in unix time, tells that it is over.
         """
-        args = {"ubus_rpc_session": NOBODY, "keys": ["rollback"]}
+        args = {"ubus_rpc_session": DEFAULT_SESSION, "keys": ["rollback"]}
         answer = await self._bus.call("session", "get", args, timeout_s=DEADLINE_S)
         values = answer.get("values")
         note = values.get("rollback") if isinstance(values, dict) else None

@@ -21,7 +21,7 @@ from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
 from agent.ubus.objects import TOO_LARGE
-from agent.ubus.rpcd import NOBODY
+from agent.ubus.rpcd import DEFAULT_SESSION
 from agent.wire.ubus_message import Attr, Decoder, Status
 from tests.support.docker_bus import Agent, Docker, docker_on
 from tests.support.fake_rpcd import ADMIN, READER
@@ -378,7 +378,7 @@ async def test_a_session_needs_the_right_to_the_method(scripted: Scripted) -> No
         assert (await docker.call("docker.container.list", session=READER))["code"] == 200
         assert (await docker.call("docker.container.remove", {"id": "a"}, session=ADMIN))["code"] == 200
         seen = len(fake.heads)
-        for session in (READER, NOBODY, "f" * 32, "x"):
+        for session in (READER, DEFAULT_SESSION, "f" * 32, "x"):
             with pytest.raises(BusError) as caught:
                 await docker.call("docker.container.remove", {"id": "a"}, session=session)
             assert caught.value.status == Status.PERMISSION_DENIED

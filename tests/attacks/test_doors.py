@@ -249,10 +249,10 @@ def test_closing_a_listener_gives_every_place_back(made: TcpController, tmp_path
         idle = [made.connect() for _ in range(5)]
         broken = made.connect()
         broken.sendall(b"GET /..\r\n\r\n")
-        door = made.door
-        _until(lambda door=door: door.taken >= 5)  # type: ignore[misc]
+        limits = made.limits
+        _until(lambda limits=limits: limits.taken >= 5)  # type: ignore[misc]
         made.want()
-        assert door.taken == 0
+        assert limits.taken == 0
         for one in [*idle, broken]:
             one.close()
 

@@ -182,17 +182,17 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def crowd(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What doors did: the `most` that stood in one, and how many were `refused`."""
+    """What listeners did: the `most` that stood in one, and how many were `refused`."""
     seen: Counter[str] = Counter()
-    enter = connection.Door.enter
+    acquire = connection.ConnectionLimits.acquire
 
-    def counted(door: connection.Door, client: str) -> bool:
-        entered = enter(door, client)
-        seen["most"] = max(seen["most"], door.taken)
+    def counted(limits: connection.ConnectionLimits, client: str) -> bool:
+        entered = acquire(limits, client)
+        seen["most"] = max(seen["most"], limits.taken)
         seen["refused"] += not entered
         return entered
 
-    monkeypatch.setattr(connection.Door, "enter", counted)
+    monkeypatch.setattr(connection.ConnectionLimits, "acquire", counted)
     return seen
 
 
@@ -202,13 +202,13 @@ def test_one_client_gets_sixteen_connections_and_leaves_room_for_others(narrow: 
     made = [narrow.connect(greedy) for _ in range(20)]
     try:
         closed = [one for one in made[16:] if _is_closed(one)]
-        assert len(closed) == 4 and narrow.door.open[greedy] == 16
+        assert len(closed) == 4 and narrow.limits.open[greedy] == 16
         with narrow.client(READ) as client:
             assert client.get("/v1/status").status_code == 200
     finally:
         for one in made:
             one.close()
-    _until(lambda: narrow.door.open[greedy] == 0)
+    _until(lambda: narrow.limits.open[greedy] == 0)
     with narrow.client(READ, greedy) as client:
         assert client.get("/v1/status").status_code == 200
 
@@ -229,7 +229,7 @@ def test_two_hundred_idle_connections_do_not_reach_the_control_socket_and_end(
         assert narrow.control.client.get("/v1/status").status_code == 200
         assert time.monotonic() - began < DEADLINE_S + 2
         assert _rss() - before < 16 * 2**20
-        _until(lambda: narrow.door.taken == 0)
+        _until(lambda: narrow.limits.taken == 0)
         with narrow.client(READ) as client:
             assert client.get("/v1/status").status_code == 200
     finally:
@@ -239,14 +239,18 @@ def test_two_hundred_idle_connections_do_not_reach_the_control_socket_and_end(
 
 
 def test_the_addresses_of_one_ipv6_host_do_not_take_all_places() -> None:
-    door = connection.Door(control=False, connections=64, per_client=16, per_prefix=32)
+    limits = connection.ConnectionLimits(control=False, connections=64, per_client=16, per_prefix=32)
     taken = [f"2001:db8::{number % 5:x}" for number in range(80)]
-    entered = [client for client in taken if door.enter(client)]
-    assert (len(entered), door.taken) == (32, 32)
-    assert door.enter("2001:db8:0:1::1") and door.enter("192.168.1.7") and door.enter("fe80::1%br-lan")
+    entered = [client for client in taken if limits.acquire(client)]
+    assert (len(entered), limits.taken) == (32, 32)
+    assert (
+        limits.acquire("2001:db8:0:1::1")
+        and limits.acquire("192.168.1.7")
+        and limits.acquire("fe80::1%br-lan")
+    )
     for client in [*entered, "2001:db8:0:1::1", "192.168.1.7", "fe80::1%br-lan"]:
-        door.leave(client)
-    assert not door.open
+        limits.release(client)
+    assert not limits.open
 
 
 def test_who_fills_one_listener_keeps_nobody_from_another(narrow: TcpController) -> None:
@@ -254,7 +258,7 @@ def test_who_fills_one_listener_keeps_nobody_from_another(narrow: TcpController)
     address = (str(narrow.settings.listen[1].ip), full.port)
     made = [socket.create_connection(address, 5, (new_client(), 0)) for _ in range(64)]
     try:
-        _until(lambda: full._door.taken == 64)
+        _until(lambda: full._limits.taken == 64)
         with narrow.client(READ) as client:
             assert client.get("/v1/status").status_code == 200
     finally:
@@ -273,7 +277,7 @@ def test_a_tls_handshake_that_does_not_come_counts_and_has_a_deadline(
         _until(lambda: crowd["refused"] > 0)
         assert crowd["most"] == 64
         assert closed_after(made[0]) < 5
-        _until(lambda: server._door.taken == 0)
+        _until(lambda: server._limits.taken == 0)
     finally:
         for one in made:
             one.close()
@@ -345,12 +349,12 @@ def test_a_web_socket_counts_as_a_connection_until_it_ends(served: TcpController
         request = f"GET /v1/echo/1/ws?ticket={ticket} HTTP/1.1\r\nHost: router\r\n{UPGRADE}\r\n"
         assert served.status(request, connection=one) == 101
         made.append(one)
-    _until(lambda: served.door.open[address] == 15)
+    _until(lambda: served.limits.open[address] == 15)
     extra = [served.connect(address) for _ in range(2)]
     assert [_is_closed(one) for one in extra] == [False, True]
     for one in [*made, *extra]:
         one.close()
-    _until(lambda: served.door.open[address] == 0)
+    _until(lambda: served.limits.open[address] == 0)
 
 
 def test_a_client_that_does_not_read_its_answers_does_not_keep_its_place(
@@ -368,7 +372,7 @@ def test_a_client_that_does_not_read_its_answers_does_not_keep_its_place(
         with pytest.raises(OSError):
             while True:
                 client.sendall(b"GET /healthz HTTP/1.1\r\nHost: router\r\n\r\n" * 100)
-        _until(lambda: made.door.open[address] == 0, limit_s=8)
+        _until(lambda: made.limits.open[address] == 0, limit_s=8)
         client.close()
 
 
@@ -382,7 +386,7 @@ def test_without_descriptors_the_listener_pauses_and_comes_back(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with serving_tcp(tmp_path, "127.0.0.1:0") as made, socket.socket() as waiting, made.connect() as client:
         assert made.status(HEALTH, connection=client) == 200
-        made.engine.wait_closed()  # the door has asked it for the networks
+        made.engine.wait_closed()  # the listener has asked it for the networks
         held: list[int] = []
 
         def said() -> int:

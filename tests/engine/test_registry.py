@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 from agent.engine import registry as under_test
-from agent.engine.registry import RateLimitedError, RegistryClient, RegistryError, Ways, ways_of
+from agent.engine.registry import (
+    RateLimitedError,
+    RegistryClient,
+    RegistryConfig,
+    RegistryError,
+    registry_config,
+)
 from agent.model.resources import RegistryAuth
 from agent.model.updates import ImageName
 from tests.support.registry import PASSWORD, USER, Registry, is_installed
@@ -29,7 +35,7 @@ from tests.support.registry_front import (
 from tests.support.remote import Authority
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="docker-registry is not installed")
-LOCAL = Ways(insecure_networks=("127.0.0.0/8",), certificates=None)
+LOCAL = RegistryConfig(insecure_networks=("127.0.0.0/8",), certificates=None)
 LOGIN = RegistryAuth(server="", username=USER, password=PASSWORD)
 NOW = 1_800_000_000.0
 
@@ -57,8 +63,8 @@ def front(registry: Registry) -> Iterator[Front]:
     made.close()
 
 
-def client(ways: Ways = LOCAL, login: under_test.Login = no_login) -> RegistryClient:
-    return RegistryClient(ways, login, wall=lambda: NOW)
+def client(config: RegistryConfig = LOCAL, login: under_test.Login = no_login) -> RegistryClient:
+    return RegistryClient(config, login, wall=lambda: NOW)
 
 
 def name_at(address: str, repository: str = "app", tag: str = "1") -> ImageName:
@@ -208,7 +214,7 @@ def test_tls_is_checked_by_the_certificates_that_dockerd_has(
     digest = publish(registry.address, "app", "1")
     made = Authority.make(tmp_path)
     front = Front(registry.port, tls=(made.server.cert, made.server.key))
-    secure = Ways(certificates=tmp_path / "certs.d")
+    secure = RegistryConfig(certificates=tmp_path / "certs.d")
     try:
         with client(secure) as asking, pytest.raises(RegistryError, match="not trusted"):
             asking.ask(name_at(front.address))
@@ -224,7 +230,10 @@ def test_tls_is_checked_by_the_certificates_that_dockerd_has(
                 asking._get(name_at(front.address), "manifests/1")
             front.answer = lambda _: None
             assert asking.ask(name_at(front.address)).digest == digest  # by TLS still
-        with client(Ways(certificates=None)) as asking, pytest.raises(RegistryError, match="reached"):
+        with (
+            client(RegistryConfig(certificates=None)) as asking,
+            pytest.raises(RegistryError, match="reached"),
+        ):
             asking.ask(name_at(registry.address))  # never without TLS unless it is insecure
     finally:
         front.close()
@@ -235,14 +244,14 @@ def test_a_mirror_comes_before_docker_hub(
 ) -> None:
     digest = publish(registry.address, "library/app", "1")
     monkeypatch.setattr(under_test, "_HUB_HOST", registry.address)
-    ways = Ways(mirrors=(f"http://{front.address}/",), insecure_networks=("127.0.0.0/8",))
+    config = RegistryConfig(mirrors=(f"http://{front.address}/",), insecure_networks=("127.0.0.0/8",))
     name = ImageName("docker.io", "library/app", "1")
-    with client(ways, login_of("docker.io")) as asking:
+    with client(config, login_of("docker.io")) as asking:
         assert asking.ask(name).digest == digest
     assert front.count() == 1
     for answer in ((404, {}, b""), (500, {}, b""), (429, {}, b""), (401, {}, b"")):
         front.answer = lambda _, said=answer: said  # type: ignore[misc]
-        with client(ways, login_of("docker.io")) as asking:
+        with client(config, login_of("docker.io")) as asking:
             assert asking.ask(name).digest == digest
     assert not any("authorization" in r.headers for r in front.requests)
 
@@ -253,7 +262,7 @@ def test_dockerds_proxy_is_used_except_where_it_says_so(
     digest = publish(registry.address, "app", "1")
     box = f"box.test:{registry.port}"
     through = {"http": f"http://me:p%40ss@{front.address}", "https": f"http://me:p%40ss@{front.address}"}
-    plain = Ways(insecure=frozenset({box}), proxies={"http": through["http"]}, certificates=None)
+    plain = RegistryConfig(insecure=frozenset({box}), proxies={"http": through["http"]}, certificates=None)
     front.answer = lambda asked: (
         (200, {"Docker-Content-Digest": digest}, b"") if asked.path.startswith("http://box.test") else None
     )
@@ -265,27 +274,29 @@ def test_dockerds_proxy_is_used_except_where_it_says_so(
     try:
         # loopback is never reached by a proxy, and `no_proxy` is heeded
         before = front.count()
-        ways = Ways(insecure_networks=("127.0.0.0/8",), proxies=through)
-        with client(ways) as asking:
+        config = RegistryConfig(insecure_networks=("127.0.0.0/8",), proxies=through)
+        with client(config) as asking:
             assert asking.ask(name_at(encrypted.address)).digest == digest
-        direct = Ways(insecure=frozenset({box}), proxies=through, no_proxy=(".test",), certificates=None)
+        direct = RegistryConfig(
+            insecure=frozenset({box}), proxies=through, no_proxy=(".test",), certificates=None
+        )
         with client(direct) as asking, pytest.raises(RegistryError, match="reached"):
             asking.ask(name_at(box))
         assert front.count() == before
     finally:
         encrypted.close()
-    masked = Ways(proxies={"https": "http://xxxxx:xxxxx@proxy.test:3128"})
+    masked = RegistryConfig(proxies={"https": "http://xxxxx:xxxxx@proxy.test:3128"})
     with client(masked) as asking, pytest.raises(RegistryError, match="config proxies"):
         asking.ask(name_at("ghcr.io"))
-    nobody = Ways(proxies={"https": "http://me:S3CRET@127.0.0.1:1"})
+    nobody = RegistryConfig(proxies={"https": "http://me:S3CRET@127.0.0.1:1"})
     with client(nobody) as asking, pytest.raises(RegistryError, match="reached") as caught:
         asking.ask(name_at("ghcr.io"))
     assert "S3CRET" not in str(caught.value)
 
 
 def test_an_encrypted_registry_is_reached_through_a_tunnel(front: Front) -> None:
-    ways = Ways(proxies={"https": f"http://{front.address}"}, certificates=None)
-    with client(ways) as asking, pytest.raises(RegistryError, match="reached"):
+    config = RegistryConfig(proxies={"https": f"http://{front.address}"}, certificates=None)
+    with client(config) as asking, pytest.raises(RegistryError, match="reached"):
         asking.ask(name_at(f"localhost.test:{front.port}"))
     assert front.tunnels == [f"localhost.test:{front.port}"]
 
@@ -330,7 +341,7 @@ def test_a_body_without_end_is_not_held(front: Front) -> None:
         asking.ask(name_at(front.address))
 
 
-def test_the_ways_are_those_that_the_engine_shows() -> None:
+def test_the_configuration_is_the_one_that_the_engine_shows() -> None:
     info = {
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
@@ -341,13 +352,13 @@ def test_the_ways_are_those_that_the_engine_shows() -> None:
         "HttpsProxy": "",
         "NoProxy": "a, .b",
     }
-    found = ways_of(info, {"http-proxy": "http://u:S3CRET@p:1"})
+    found = registry_config(info, {"http-proxy": "http://u:S3CRET@p:1"})
     assert found.mirrors == ("https://mirror.lan/",)
     assert found.insecure == {"box:5000"}
     assert found.proxies == {"http": "http://u:S3CRET@p:1"}
     assert found.no_proxy == ("a", ".b")
     assert "S3CRET" not in repr(found)
-    assert ways_of({"RegistryConfig": None}).insecure == frozenset()
+    assert registry_config({"RegistryConfig": None}).insecure == frozenset()
 
 
 def test_certificates_that_cannot_be_read_are_told_and_hold_nothing_up(front: Front, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent.dockerd.runner import version_of
-from agent.engine.registry import RegistryClient, RegistryError, Ways
+from agent.engine.registry import RegistryClient, RegistryConfig, RegistryError
 from agent.errors import DaemonError
 from agent.model.updates import ImageName
 from tests.support.agent_process import Agent, wait_for
@@ -191,7 +191,7 @@ def test_a_program_and_a_registrys_certificates_are_looked_at_with_a_deadline(
         began = time.monotonic()
         with pytest.raises(DaemonError):
             version_of(str(path))
-        with RegistryClient(Ways(certificates=tmp_path / "certs.d"), lambda _: None) as client:  # noqa: SIM117
+        with RegistryClient(RegistryConfig(certificates=tmp_path / "certs.d"), lambda _: None) as client:  # noqa: SIM117
             with pytest.raises(RegistryError, match="a certificate in"):
                 client.ask(ImageName(registry, "app", "1"))
         assert time.monotonic() - began < 15

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.runtime.main import AGAIN_S, QUIET_S, PlainFormatter, Repeats, set_up_logging
+from agent.runtime.main import AGAIN_S, QUIET_S, PlainFormatter, RepeatFilter, set_up_logging
 
 Streams = tuple[io.StringIO, io.StringIO]
 
@@ -65,14 +65,14 @@ def test_no_line_of_a_traceback_can_pass_for_a_record(streams: Streams) -> None:
     assert "hunter2" not in err.getvalue() and "| ERROR agent.x: forged" in err.getvalue()
 
 
-def told(repeats: Repeats, message: str, level: int = logging.WARNING) -> str | None:
+def told(repeats: RepeatFilter, message: str, level: int = logging.WARNING) -> str | None:
     record = logging.LogRecord("agent.test", level, "", 0, message, None, None)
     return PlainFormatter().format(record).partition(": ")[2] if repeats.filter(record) else None
 
 
 def test_what_repeats_itself_is_told_once_and_then_seldom() -> None:
     now = 0.0
-    repeats = Repeats(lambda: now)
+    repeats = RepeatFilter(lambda: now)
     seen = []
     for second in range(int(AGAIN_S) * 4):
         now = float(second)
@@ -84,7 +84,7 @@ def test_what_repeats_itself_is_told_once_and_then_seldom() -> None:
 
 def test_another_reason_is_told_at_once_and_so_is_one_that_comes_back() -> None:
     now = 0.0
-    repeats = Repeats(lambda: now)
+    repeats = RepeatFilter(lambda: now)
     assert (
         told(repeats, "engine: gone")
         and told(repeats, "engine: refused")
@@ -95,7 +95,7 @@ def test_another_reason_is_told_at_once_and_so_is_one_that_comes_back() -> None:
 
 
 def test_information_is_never_held_back() -> None:
-    repeats = Repeats(lambda: 0.0)
+    repeats = RepeatFilter(lambda: 0.0)
     assert told(repeats, "x", logging.INFO) == told(repeats, "x", logging.INFO) == "x"
 
 

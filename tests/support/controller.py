@@ -18,7 +18,7 @@ import httpx
 
 from agent.api.access.tcp import ControlServer
 from agent.api.app import make_app
-from agent.api.port import Told
+from agent.api.port import ProgressSink
 from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
@@ -94,7 +94,7 @@ class QuietAgent:
     async def look_at_move(self, target: str) -> dict[str, Any]:
         return {"target": target}
 
-    async def move_data(self, target: str, told: Told) -> None:
+    async def move_data(self, target: str, progress: ProgressSink) -> None:
         pass
 
     async def notify_test(self, name: str) -> dict[str, Any]:

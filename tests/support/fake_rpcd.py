@@ -12,7 +12,7 @@ from typing import Any
 from agent.errors import BusError
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import ARRAY, STRING, BusObject, Method
-from agent.ubus.rpcd import NOBODY
+from agent.ubus.rpcd import DEFAULT_SESSION
 from agent.wire.ubus_message import Status
 
 ADMIN, READER = "a" * 32, "b" * 32
@@ -24,7 +24,7 @@ class FakeRpcd:
 
     def __init__(self, path: Path) -> None:
         self.rights: dict[str, set[tuple[str, str]]] = {
-            NOBODY: {("*", "*")},
+            DEFAULT_SESSION: {("*", "*")},
             ADMIN: {("*", "*")},
             READER: set(),
         }

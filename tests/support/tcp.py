@@ -20,7 +20,7 @@ import httpx
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from agent.api.access.access import Access
-from agent.api.access.connection import Door
+from agent.api.access.connection import ConnectionLimits
 from agent.api.access.listeners import Listeners
 from agent.api.access.subnets import Subnets
 from agent.api.access.tcp import ControlServer
@@ -140,9 +140,9 @@ class TcpController:
         return self.listeners._servers[self.settings.listen[0]].port
 
     @property
-    def door(self) -> Door:
-        """The door of the first listener."""
-        return self.listeners._servers[self.settings.listen[0]]._door
+    def limits(self) -> ConnectionLimits:
+        """The limits of the first listener."""
+        return self.listeners._servers[self.settings.listen[0]]._limits
 
     @property
     def ip(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import BusError
 from agent.ubus import rpcd as module
-from agent.ubus.rpcd import NOBODY, Rpcd
+from agent.ubus.rpcd import DEFAULT_SESSION, Rpcd
 from tests.support.fake_rpcd import ADMIN, READER, FakeRpcd
 from tests.ubus.conftest import Connect, Ubusd
 
@@ -48,7 +48,7 @@ async def test_a_session_may_what_it_was_granted_and_nothing_else(rpcd: Rpcd) ->
 
 @pytest.mark.parametrize(
     "session",
-    [NOBODY, "", "f" * 32, "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", "a" * 31 + "\0"],
+    [DEFAULT_SESSION, "", "f" * 32, "a" * 31, "a" * 33, "A" * 32, "g" * 32, "a" * 32 + "\n", "a" * 31 + "\0"],
 )
 async def test_what_is_no_login_may_nothing(rpcd: Rpcd, daemon: FakeRpcd, session: str) -> None:
     assert not await rpcd.allowed(session, "docker", "info")
@@ -103,7 +103,7 @@ async def test_no_rpcd_at_all_is_an_error_and_not_a_no(rpcd: Rpcd, daemon: FakeR
 
 
 async def test_nothing_is_granted_to_who_is_no_login(rpcd: Rpcd, daemon: FakeRpcd) -> None:
-    for session in (NOBODY, "x"):
+    for session in (DEFAULT_SESSION, "x"):
         with pytest.raises(BusError, match="no login"):
             await rpcd.grant(session, [("docker", "info")])
     assert daemon.asked == 0

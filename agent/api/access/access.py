@@ -197,7 +197,7 @@ def cors_headers(origin: str) -> dict[str, str]:
     return {"access-control-allow-origin": origin, "access-control-expose-headers": _EXPOSE_HEADERS}
 
 
-NOBODY = "0" * 32  # rpcd's default session, which every client has
+DEFAULT_SESSION = "0" * 32  # rpcd's default session, which every client has
 _BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")
 _GOOD_LIMIT = 64
 
@@ -325,7 +325,7 @@ class Access:
         if text is None:
             raise no_session()
         found = _BEARER.fullmatch(text)
-        if found is None or found[1] == NOBODY:
+        if found is None or found[1] == DEFAULT_SESSION:
             raise self.failed(incoming.client)
         return found[1]
 

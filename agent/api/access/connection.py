@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 _KEPT = 1  # bytes at the end of a request's body that still go through h11
 
 
-class LendingProtocol(uvicorn_compat.QuietProtocol):
+class HandoffProtocol(uvicorn_compat.QuietProtocol):
     """uvicorn's protocol, plus bodies that bypass it. A running transfer ends with the connection."""
 
     _pump: Pump | None = None
@@ -154,7 +154,7 @@ _UCRED = struct.Struct("3i")
 
 
 @dataclass(slots=True, kw_only=True)
-class Door:
+class ConnectionLimits:
     """The connection limits of a listener, and its open connections. `control` is root's unix socket.
 
     `per_client` limits an address, `per_prefix` all addresses of an IPv6 /64, since one host can use any number of those.
@@ -171,7 +171,7 @@ class Door:
         """The number of open connections."""
         return self.open[_ALL]
 
-    def enter(self, client: str) -> bool:
+    def acquire(self, client: str) -> bool:
         """Counts a new connection of that client, if there is room; returns whether there was."""
         prefix = _prefix(client)
         if (
@@ -183,7 +183,7 @@ class Door:
         self.open.update(_counted(client, prefix))
         return True
 
-    def leave(self, client: str) -> None:
+    def release(self, client: str) -> None:
         """Counts a connection as closed."""
         self.open.subtract(_counted(client, _prefix(client)))
         self.open = +self.open
@@ -208,56 +208,56 @@ def _prefix(client: str) -> str:
     return f"{ipaddress.ip_network((address, 64), strict=False)}%{interface}"
 
 
-class Place:
-    """The slot of one connection in a Door; it is given back only once."""
+class ConnectionSlot:
+    """The slot of one connection in `ConnectionLimits`; it is released only once."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self._limits = limits
         self._client: str | None = None
 
-    def take(self, client: str) -> bool:
+    def acquire(self, client: str) -> bool:
         """Takes a slot unless one is taken already; returns whether there is one."""
-        if self._client is None and self._door.enter(client):
+        if self._client is None and self._limits.acquire(client):
             self._client = client
         return self._client is not None
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Frees the slot for another connection."""
         if self._client is not None:
-            self._door.leave(self._client)
+            self._limits.release(self._client)
             self._client = None
 
 
-class GuardedProtocol(LendingProtocol):
-    """The protocol of every connection. `door` limits it; `client_address` is "" on the control socket.
+class GuardedProtocol(HandoffProtocol):
+    """The protocol of every connection. `limits`: those of its listener; `client_address` is "" on the control socket.
 
     A TCP listener takes the slot when it accepts the connection, before TLS, and hands it over.
     """
 
     def __init__(
         self,
-        door: Door,
+        limits: ConnectionLimits,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
-        self.door = door
+        self.limits = limits
         self.client_address = ""
-        self.place = Place(door)
+        self.slot = ConnectionSlot(limits)
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.client_address = "" if self.door.control else address_of(transport.get_extra_info("peername"))
+        self.client_address = "" if self.limits.control else address_of(transport.get_extra_info("peername"))
         # the socket's mode keeps other users out, but not a container that bind-mounts the socket
-        if self.door.control and not from_our_root(transport.get_extra_info("socket")):
+        if self.limits.control and not from_our_root(transport.get_extra_info("socket")):
             logger.warning("control socket: a peer that is not root, or runs in a container, was turned away")
             transport.abort()
             return
-        if not self.place.take(self.client_address):
+        if not self.slot.acquire(self.client_address):
             transport.abort()
             return
         # a connection that sends no request head occupies a slot, so it is cut after ten seconds
@@ -272,7 +272,7 @@ class GuardedProtocol(LendingProtocol):
 
     def release(self) -> None:
         """Gives the slot back; a WebSocket calls this when it ends."""
-        self.place.give_back()
+        self.slot.release()
 
     def may_switch(self) -> bool:
         """Whether the client asked for a raw stream and can have one."""

@@ -58,7 +58,7 @@ class Guard:
         connection: GuardedProtocol = scope["state"]["connection"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         incoming = Incoming(
-            control=connection.door.control,
+            control=connection.limits.control,
             local=str(scope["server"][0]) if scope["server"] else "",
             client=connection.client_address,
             headers=headers,
@@ -71,7 +71,7 @@ class Guard:
         try:
             await self._access.check_way(incoming)
             if scope["type"] == "http" and is_preflight(scope["method"], headers):
-                await leave(incoming)(scope, receive, send)
+                await preflight_response(incoming)(scope, receive, send)
                 return
             # Starlette runs the route that is found here, so the right that is checked is that of the route that runs
             rule = matching_rule(scope)
@@ -164,7 +164,7 @@ def take_ticket(scope: Scope) -> str:
     return tickets[0] if len(tickets) == 1 else ""
 
 
-def leave(incoming: Incoming) -> Response:
+def preflight_response(incoming: Incoming) -> Response:
     """The answer to a CORS preflight of an allowed origin."""
     private = "access-control-request-private-network" in incoming.headers
     return Response(status_code=204, headers=preflight_headers(private_network=private))

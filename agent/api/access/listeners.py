@@ -18,7 +18,7 @@ from types import TracebackType
 from starlette.types import ASGIApp
 
 from agent.api.access.access import Access
-from agent.api.access.connection import Door
+from agent.api.access.connection import ConnectionLimits
 from agent.api.access.subnets import Net
 from agent.api.access.tcp import TcpServer, TlsFiles
 from agent.errors import ConfigError
@@ -166,8 +166,10 @@ class Listeners:
             running.tls = tls
             return
         # limits of its own, so that filling a LAN listener does not block loopback
-        door = Door(control=False, connections=CONNECTIONS, per_client=PER_CLIENT, per_prefix=PER_PREFIX)
-        server = TcpServer(self._app, door, address, tls=tls)
+        limits = ConnectionLimits(
+            control=False, connections=CONNECTIONS, per_client=PER_CLIENT, per_prefix=PER_PREFIX
+        )
+        server = TcpServer(self._app, limits, address, tls=tls)
         server.open()
         self._servers[address] = server
 

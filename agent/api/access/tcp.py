@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from agent.api.access.connection import Door, GuardedProtocol, Place, address_of
+from agent.api.access.connection import ConnectionLimits, ConnectionSlot, GuardedProtocol, address_of
 from agent.api.access.guard import HEADERS
 from agent.api.access.uvicorn_compat import (
     STOP_S,
@@ -128,11 +128,13 @@ _PAUSE_S = 1.0
 class TcpServer:
     """One TCP listener. `tls` may be replaced while it serves; new connections use the new files."""
 
-    def __init__(self, app: ASGIApp, door: Door, address: ListenAddress, *, tls: TlsFiles | None) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: ConnectionLimits, address: ListenAddress, *, tls: TlsFiles | None
+    ) -> None:
         self.address = address
         self.tls = tls
-        self._door = door
-        self._config = make_config(app, door)
+        self._limits = limits
+        self._config = make_config(app, limits)
         self._config.load()
         self._state = ServerState()
         self._state.default_headers = self._config.encoded_headers
@@ -224,20 +226,20 @@ class TcpServer:
             self._loop.add_reader(self._listener, self._accept)
 
     def _take(self, connection: socket.socket, client: str) -> None:
-        place = Place(self._door)
-        if not place.take(client):
+        slot = ConnectionSlot(self._limits)
+        if not slot.acquire(client):
             connection.close()
             return
         connection.settimeout(0)
         # only the kernel notices a client that does not acknowledge the data sent to it (tcp(7))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
-        task = self._loop.create_task(self._open(connection, place), name="tcp-handshake")
+        task = self._loop.create_task(self._open(connection, slot), name="tcp-handshake")
         self._opening.add(task)
-        task.add_done_callback(lambda done: self._opened(done, connection, place))
+        task.add_done_callback(lambda done: self._opened(done, connection, slot))
 
-    async def _open(self, connection: socket.socket, place: Place) -> None:
-        protocol = GuardedProtocol(self._door, self._config, self._state, {}, self._loop)
-        protocol.place = place
+    async def _open(self, connection: socket.socket, slot: ConnectionSlot) -> None:
+        protocol = GuardedProtocol(self._limits, self._config, self._state, {}, self._loop)
+        protocol.slot = slot
         # the files may have changed since the last connection
         context = await asyncio.to_thread(self.tls.context) if self.tls is not None else None
         await self._loop.connect_accepted_socket(
@@ -248,7 +250,7 @@ class TcpServer:
             ssl_shutdown_timeout=_GOODBYE_S if context else None,
         )
 
-    def _opened(self, task: asyncio.Task[None], connection: socket.socket, place: Place) -> None:
+    def _opened(self, task: asyncio.Task[None], connection: socket.socket, slot: ConnectionSlot) -> None:
         """Gives the slot back if the connection failed; otherwise the protocol owns it now. A task may end
         before it ran.
         """
@@ -257,7 +259,7 @@ class TcpServer:
         if error is None and not task.cancelled():
             return
         # otherwise each failed handshake would occupy a slot for ever
-        place.give_back()
+        slot.release()
         connection.close()
         if isinstance(error, OSError | ConfigError):
             logger.debug("%s: no connection: %s", self.address, error)
@@ -328,11 +330,11 @@ _RESERVED_FDS = 32  # reserved for the engine, UCI, and our own files
 _FDS_PER_CLIENT = 3
 
 
-def make_config(app: ASGIApp, door: Door) -> Config:
-    """uvicorn's settings for connections that `door` limits."""
+def make_config(app: ASGIApp, limits: ConnectionLimits) -> Config:
+    """uvicorn's settings for the connections of a listener with these limits."""
 
     def protocol(*args: Any, **named: Any) -> GuardedProtocol:
-        return GuardedProtocol(door, *args, **named)
+        return GuardedProtocol(limits, *args, **named)
 
     quieten_logs()
     return Config(
@@ -361,8 +363,8 @@ class ControlServer:
 
     def __init__(self, app: ASGIApp, path: Path, *, listener: socket.socket | None = None) -> None:
         room = places(CONTROL_CONNECTIONS)
-        door = Door(control=True, connections=room, per_client=room, per_prefix=room)
-        self._server = Server(make_config(app, door))
+        limits = ConnectionLimits(control=True, connections=room, per_client=room, per_prefix=room)
+        self._server = Server(make_config(app, limits))
         self._path = path
         self._listener = listener
         self._task: asyncio.Task[None] | None = None

@@ -221,7 +221,7 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
     filters: dict[str, list[str]] = {}
     query: list[tuple[str, str]] = []
     if what in ("containers", "networks", "volumes"):
-        # images have no label of ours: `KeptNames` keeps the ones that sections need
+        # images have no label of ours: `DeclaredImageGuard` keeps the ones that sections need
         filters["label!"] = [_OURS]
     if switch(body, "all"):
         if what == "build":

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from agent.api.archives import Body, Way, put_archive
+from agent.api.archives import Body, UploadTarget, put_archive
 from agent.api.jobs.job_specs import JobSpec
 from agent.api.jobs.jobs import Job, Jobs, JobState
 from agent.api.jobs.transfer import Download, State, Transfer
@@ -90,7 +90,7 @@ class Transfers:
         self._add(upload, upload.into_archive(self._engine, container, query))
         return upload
 
-    def upload_volume(self, data: Data, volume: str, way: Way) -> Upload:
+    def upload_volume(self, data: Data, volume: str, way: UploadTarget) -> Upload:
         """An upload of an archive into a volume."""
         upload = Upload(volume)
         self._add(upload, upload.into_volume(data, volume, way))
@@ -361,8 +361,8 @@ class Upload(Transfer):
         """PUT /containers/{id}/archive."""
         await self._feeding(put_archive(engine, container, query, self.pipe))
 
-    async def into_volume(self, data: Data, volume: str, way: Way) -> None:
-        """See `Way.fill`."""
+    async def into_volume(self, data: Data, volume: str, way: UploadTarget) -> None:
+        """See `UploadTarget.fill`."""
         await self._feeding(way.fill(data, volume, self.pipe))
 
     async def _feeding(self, work: Awaitable[object]) -> None:

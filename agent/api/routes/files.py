@@ -9,7 +9,7 @@ from operator import itemgetter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.archives import Body, Way, archive_name, open_download, put_archive, single_file
+from agent.api.archives import Body, UploadTarget, archive_name, open_download, put_archive, single_file
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, StreamReply, attachment, read_json
 from agent.api.jobs.job_specs import build_upload, load_spec
 from agent.api.jobs.transfer import WINDOW, Download, Transfer
@@ -285,7 +285,9 @@ class TransferRoutes:
                 return self._transfers.upload_job(build_upload(options, self._auths()), size=_size(body))
             case "volume":
                 path = text(body, "path") if "path" in body else ""
-                way = Way.of(path, **{each: switch(body, each) for each in ("stop", "replace", "create")})
+                way = UploadTarget.of(
+                    path, **{each: switch(body, each) for each in ("stop", "replace", "create")}
+                )
                 return self._transfers.upload_volume(self._data, checked_id(text(body, "volume")), way)
         return None
 

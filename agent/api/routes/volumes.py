@@ -9,7 +9,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.archives import Way, archive_name
+from agent.api.archives import UploadTarget, archive_name
 from agent.api.http.replies import STALL_S, EngineReply, Inbox, JsonReply, attachment, read_json
 from agent.api.port import backup_names, restore_of
 from agent.api.problems import container_id, flag, picked
@@ -77,7 +77,7 @@ class VolumeRoutes:
         name = container_id(request)
         picked(request, ("path", "stop", "replace", "create"))
         query = request.query_params
-        way = Way.of(
+        way = UploadTarget.of(
             query.get("path", ""), **{each: flag(query, each) for each in ("stop", "replace", "create")}
         )
         return JsonReply({"members": await way.fill(self._data, name, Inbox(request))})

@@ -53,7 +53,7 @@ class _Planner:
         self.image.tell()
         # the checks are ordered from those that forbid any action to those that only postpone it; the first that
         # applies is shown
-        if draft.hands_off(self.key, self.record):
+        if draft.must_skip(self.key, self.record):
             return
         seen = draft.container(self.container.section)
         self.image.show()

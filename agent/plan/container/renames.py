@@ -51,7 +51,7 @@ class _Moves:
     busy: Collection[str]
     own: dict[str, Record] = field(init=False)  # by section
     named: dict[str, Record] = field(init=False)  # by Docker name
-    hands_off: set[str] = field(init=False)  # sections that are being worked on
+    unsettled: set[str] = field(init=False)  # sections whose records may still change
 
     def __post_init__(self) -> None:
         # in the middle of a swap or a create it is uncertain which object belongs to which section
@@ -65,7 +65,7 @@ class _Moves:
         ]
         self.own = {r.section: r for r in free}
         self.named = {r.name: r for r in free}
-        self.hands_off = {r.section for r in self.records} - self.own.keys()
+        self.unsettled = {r.section for r in self.records} - self.own.keys()
 
     def _key(self, section: str) -> str:
         return Key(self.kind, section)
@@ -89,7 +89,7 @@ class _Moves:
     def _wanted(self, section: str) -> Record | None:
         """The record with this section's Docker name, if another section has it and it fits better than the section's
         own record."""
-        if section in self.hands_off or self._key(section) in self.busy:
+        if section in self.unsettled or self._key(section) in self.busy:
             return None
         mine, found = self.own.get(section), self.named.get(self.declared[section].name)
         if found is None or found is mine or (mine is not None and mine.name == found.name):

@@ -24,7 +24,7 @@ from agent.status.board import StatusBoard
 from agent.status.metrics import Metric, PassCounters
 
 if TYPE_CHECKING:
-    from agent.api.port import Told
+    from agent.api.port import ProgressSink
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
@@ -346,9 +346,9 @@ class RunningAgent:
         """What moving dockerd's data to `target` would do."""
         return await self.mover().look(target)
 
-    async def move_data(self, target: str, told: Told) -> None:
+    async def move_data(self, target: str, progress: ProgressSink) -> None:
         """Moves dockerd's data to `target`."""
-        await self.mover().move(target, told)
+        await self.mover().move(target, progress)
 
     def mover(self) -> Mover:
         """The mover of dockerd's data. Raises ConflictError if this agent does not run dockerd."""

@@ -27,7 +27,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from agent.api.port import Told
+from agent.api.port import ProgressSink
 from agent.dockerd.stage import DaemonStage
 from agent.engine.probe import DaemonProbe
 from agent.errors import ConflictError, DataError, UcidockdError
@@ -107,25 +107,25 @@ class Mover:
 
     # the move
 
-    async def move(self, target: str, told: Told) -> None:
+    async def move(self, target: str, progress: ProgressSink) -> None:
         """The whole move. Raises UcidockdError; then the old data is in use as before."""
         move = await self._checked(target)
         self._under_way = move.target
         try:
-            await self._move(move, told)
+            await self._move(move, progress)
         finally:
             self._under_way = ""
 
-    async def _move(self, move: Move, told: Told) -> None:
+    async def _move(self, move: Move, progress: ProgressSink) -> None:
         source, begin = Path(move.source), time.time()
-        _say(told, f"counting what is in {move.source}")
+        _say(progress, f"counting what is in {move.source}")
         contents = await _in_thread(lambda check: measure(source, check, live=True))
         await asyncio.to_thread(check_room, move, contents)
-        told.expect(contents.size)
+        progress.expect(contents.size)
         # stored in the target, so that the same move can find and continue the copy
         await asyncio.to_thread(write_note, move)
-        _say(told, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
-        await self._copy(move, told, since=move.since, live=True, thorough=move.thorough)
+        _say(progress, f"copying {size_words(contents.size)} to {move.target}; containers keep running")
+        await self._copy(move, progress, since=move.since, live=True, thorough=move.thorough)
         first_s = time.time() - begin
         logger.info("moving the data to %s: the first copy took %.0f s", move.target, first_s)
         # Containers ran until here. What they changed meanwhile is copied while they are stopped, which takes
@@ -133,12 +133,12 @@ class Mover:
         down = time.monotonic()
         committed = False
         try:
-            known = await self._stop(move, told)
-            _say(told, "copying what changed meanwhile")
-            await self._copy(move, told, since=begin - MARGIN_S)
-            _say(told, "comparing the copy with the data")
+            known = await self._stop(move, progress)
+            _say(progress, "copying what changed meanwhile")
+            await self._copy(move, progress, since=begin - MARGIN_S)
+            _say(progress, "comparing the copy with the data")
             await self._compare(move)
-            _say(told, f"dockerd starts with the data in {move.target}")
+            _say(progress, f"dockerd starts with the data in {move.target}")
             # noted before the setting changes: after a kill the next agent knows what the new engine must have
             await asyncio.to_thread(self._remember, move, known)
             await asyncio.to_thread(self._commit, move.source, move.target)
@@ -159,7 +159,7 @@ class Mover:
         await asyncio.to_thread(self._forget)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(Path(move.target, NOTE).unlink, missing_ok=True)
-        told.result = {
+        progress.result = {
             "source": move.source,
             "target": move.target,
             "entries": contents.entries,
@@ -167,10 +167,10 @@ class Mover:
             "down_s": round(time.monotonic() - down, 1),
             "remove": removal(move.source),
         }
-        _say(told, f"done; the old data is still there, and is removed with: {removal(move.source)}")
+        _say(progress, f"done; the old data is still there, and is removed with: {removal(move.source)}")
 
     async def _copy(
-        self, move: Move, told: Told, *, since: float, live: bool = False, thorough: bool = False
+        self, move: Move, progress: ProgressSink, *, since: float, live: bool = False, thorough: bool = False
     ) -> None:
         copy = TreeCopy(
             source=Path(move.source), target=Path(move.target), since=since, live=live, thorough=thorough
@@ -180,9 +180,9 @@ class Mover:
         def heard() -> None:
             nonlocal size, entries
             if live and (copy.size, copy.entries) != (size, entries):
-                told.sent(copy.size - size)
+                progress.sent(copy.size - size)
             elif copy.entries != entries:
-                told.sent(0)  # the second copy adds no size, but reports that it is alive
+                progress.sent(0)  # the second copy adds no size, but reports that it is alive
             size, entries = copy.size, copy.entries
 
         def run(check: Callable[[], None]) -> None:
@@ -207,7 +207,7 @@ class Mover:
                 f" {source.files} files"
             )
 
-    async def _stop(self, move: Move, told: Told) -> tuple[str, frozenset[str]]:
+    async def _stop(self, move: Move, progress: ProgressSink) -> tuple[str, frozenset[str]]:
         """Stops containers, then dockerd. Returns the engine's id, and the ids of the containers that must exist
         afterwards."""
         known = await asyncio.to_thread(move.home.probe.inventory)
@@ -215,7 +215,7 @@ class Mover:
         if known is None or not folder:
             raise ConflictError("the engine does not answer: nothing was stopped")
         text = f"Docker's data is being moved to {move.target}"
-        _say(told, "stopping containers, and then dockerd")
+        _say(progress, "stopping containers, and then dockerd")
         # Containers first, in their own pass: dockerd would kill them after its own time-out, not as their sections
         # say.
         self._passes.reconciler.pause(text)
@@ -330,8 +330,8 @@ def removal(source: str) -> str:
     return f"rm -rf {path}/*" if os.path.ismount(source) else f"rm -rf {path}"
 
 
-def _say(told: Told, text: str) -> None:
-    told.take({"status": text})
+def _say(progress: ProgressSink, text: str) -> None:
+    progress.take({"status": text})
 
 
 async def _in_thread(
