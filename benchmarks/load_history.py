@@ -17,7 +17,7 @@ from pathlib import Path
 import docker
 
 from agent.observe.load import counters_of, files_of
-from agent.status.metrics import SLOTS, STEP_S, Counters, History
+from agent.status.metrics import SLOTS, STEP_S, Counters, LoadHistory
 from benchmarks.lab import Lab, name_of
 from benchmarks.result import Result
 
@@ -63,7 +63,7 @@ def run(lab: Lab) -> Iterator[Result]:
 def _memory(found: dict[str, Counters]) -> float:
     """The history of a whole day, in bytes."""
     tracemalloc.start()
-    history = History()
+    history = LoadHistory()
     for slot in (0, SLOTS - 1):
         history.add({name: replace(each, at=slot * STEP_S) for name, each in found.items()})
     size, _ = tracemalloc.get_traced_memory()

@@ -14,7 +14,7 @@ from agent.api.problems import RequestError
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import EngineError
-from agent.wire.bodies import BLOCK, Entry, is_plain_tar, size_of_records
+from agent.wire.bodies import BLOCK, TarHeader, is_plain_tar, size_of_records
 from agent.wire.tar import rooted
 
 _UNPACKS_SAFELY = (29, 5, 1)
@@ -91,7 +91,7 @@ async def _size_of_file(take: Callable[[int], Awaitable[bytes]]) -> int:
     """Reads up to the first byte of the file and returns the file's size in bytes."""
     stated: int | None = None
     while True:
-        entry = Entry.of(await take(BLOCK))
+        entry = TarHeader.of(await take(BLOCK))
         if entry.is_records:  # a record about the next entry, with the values that do not fit into its header
             records = await take(-(-entry.size // BLOCK) * BLOCK)
             stated = size_of_records(records[: entry.size]) if entry.kind == "x" else stated

@@ -35,7 +35,7 @@ _SECONDS = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?")
 _HARMLESS = frozenset({"HUP", "USR1", "USR2", "WINCH", "CONT", "CHLD", "CLD", "URG"})
 
 
-class Output(Enum):
+class ReplyKind(Enum):
     """The kind of body that the engine answers with."""
 
     JSON = auto()
@@ -61,7 +61,7 @@ class EngineCall:
     args: str | None = None
     # adapts the query, because a call on ubus gets a single answer
     bus_query: Callable[[Pairs], Pairs] | None = None
-    output: Output = Output.JSON
+    output: ReplyKind = ReplyKind.JSON
     masked: bool = False  # readers get the answer without secrets
     manual: bool = False  # a managed container then stays as this call leaves it
     large: bool = False  # the answer may be gigabytes: it bypasses the event loop
@@ -174,11 +174,11 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/containers/{id}/top", _CONTAINER, "top", READ, "List the processes of a container",
                args="id query", masked=True),
     EngineCall("GET", "/containers/{id}/logs", _CONTAINER, "logs", READ, "Get the output of a container",
-               args="id query", bus_query=without_follow, output=Output.LOGS),
+               args="id query", bus_query=without_follow, output=ReplyKind.LOGS),
     EngineCall("GET", "/containers/{id}/changes", _CONTAINER, "changes", READ, "List changed files of a container",
                args="id", masked=True),
     EngineCall("GET", "/containers/{id}/export", _CONTAINER, "export", WRITE, "Export the file system of a container",
-               args="id", output=Output.TAR, large=True),
+               args="id", output=ReplyKind.TAR, large=True),
     EngineCall("GET", "/containers/{id}/stats", _CONTAINER, "stats", READ, "Get the resource usage of a container",
                args="id query", bus_query=once),
     EngineCall("POST", "/containers/{id}/wait", _CONTAINER, "inspect", READ, "Wait until a container stops",
@@ -206,7 +206,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("HEAD", "/containers/{id}/archive", _CONTAINER, "info_archive", WRITE,
                "Show the type and size of a path in a container", args="id query"),
     EngineCall("GET", "/containers/{id}/archive", _CONTAINER, "get_archive", WRITE,
-               "Get a path of a container as a tar archive", args="id query", output=Output.TAR, large=True),
+               "Get a path of a container as a tar archive", args="id query", output=ReplyKind.TAR, large=True),
     EngineCall("PUT", "/containers/{id}/archive", _CONTAINER, "put_archive", WRITE,
                "Extract a tar archive into a container", args="id query body", takes_tar=True),
     EngineCall("POST", "/containers/{id}/attach", _CONTAINER, "exec", WRITE, "Attach to a container", hijacks=True,
@@ -218,7 +218,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("POST", "/containers/prune", _CONTAINER, "prune", WRITE, "Remove stopped containers", args="query"),
 
     EngineCall("POST", "/exec/{id}/start", _EXEC, "start", WRITE, "Run a prepared command", args="id body",
-               output=Output.EXEC, hijacks=True, harmless=True),
+               output=ReplyKind.EXEC, hijacks=True, harmless=True),
     EngineCall("POST", "/exec/{id}/resize", _EXEC, "resize", WRITE, "Resize the terminal of a command",
                args="id query", harmless=True),
     EngineCall("GET", "/exec/{id}/json", _EXEC, "inspect", READ, "Inspect a command", args="id", masked=True),
@@ -244,9 +244,9 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/images/search", _IMAGE, "search", WRITE, "Search for images in a registry", args="query"),
     EngineCall("POST", "/images/prune", _IMAGE, "prune", WRITE, "Remove unused images", args="query"),
     EngineCall("GET", "/images/{image}/get", _IMAGE, "get", WRITE, "Export an image as a tar archive", args="id",
-               output=Output.TAR, large=True),
+               output=ReplyKind.TAR, large=True),
     EngineCall("POST", "/images/load", _IMAGE, "load", WRITE, "Load images from a tar archive", args="query"),
-    EngineCall("GET", "/images/get", _IMAGE, "get", WRITE, "Export images as a tar archive", output=Output.TAR,
+    EngineCall("GET", "/images/get", _IMAGE, "get", WRITE, "Export images as a tar archive", output=ReplyKind.TAR,
                large=True),
 
     EngineCall("GET", "/networks", _NETWORK, "list", READ, "List networks", args="query", masked=True),
@@ -284,10 +284,10 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/services", _SWARM, "list", READ, "List services", masked=True),
     EngineCall("GET", "/services/{id}", _SWARM, "inspect", READ, "Inspect a service", masked=True),
     EngineCall("GET", "/services/{id}/logs", _SWARM, "logs", READ, "Get the output of a service",
-               output=Output.LOGS),
+               output=ReplyKind.LOGS),
     EngineCall("GET", "/tasks", _SWARM, "list", READ, "List tasks", masked=True),
     EngineCall("GET", "/tasks/{id}", _SWARM, "inspect", READ, "Inspect a task", masked=True),
-    EngineCall("GET", "/tasks/{id}/logs", _SWARM, "logs", READ, "Get the output of a task", output=Output.LOGS),
+    EngineCall("GET", "/tasks/{id}/logs", _SWARM, "logs", READ, "Get the output of a task", output=ReplyKind.LOGS),
     EngineCall("GET", "/swarm", _SWARM, "manage", WRITE, "Inspect the swarm, with its join tokens"),
     EngineCall("GET", "/swarm/unlockkey", _SWARM, "manage", WRITE, "Get the key that unlocks the swarm"),
     EngineCall("POST", "/swarm/init", _SWARM, "manage", WRITE, "Create a swarm"),

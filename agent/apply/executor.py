@@ -16,7 +16,7 @@ from functools import partial, singledispatchmethod
 from typing import Any
 
 from agent.apply.failures import without_secrets
-from agent.apply.images import History, Images, create_from
+from agent.apply.images import ImageHistory, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.steps import Hooks, SupersededError
@@ -572,8 +572,8 @@ class Executor:
                 self.records.drop(nonce)
             raise
 
-    def _history(self, *, pin: bool = False) -> History:
-        return History(images=self.images, keep=self.keep_images, pin=pin)
+    def _history(self, *, pin: bool = False) -> ImageHistory:
+        return ImageHistory(images=self.images, keep=self.keep_images, pin=pin)
 
     def _hooks(self) -> Hooks:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.apply.images import History, Images, look_at_image
+from agent.apply.images import ImageHistory, Images, look_at_image
 from agent.apply.ports import Engine, Records
 from agent.apply.steps import ORDER, Hooks, Step, SupersededError, failed_fields, go_back, prove
 from agent.apply.worker_pool import SkippedError
@@ -40,7 +40,7 @@ class FreeFirst:
     engine: Engine
     records: Records
     images: Images
-    history: History
+    history: ImageHistory
     hooks: Hooks
     current: Callable[[], Record]
     create: Callable[..., None]

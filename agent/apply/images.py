@@ -233,7 +233,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class ImageHistory:
     """The history of a container's images that its record stores. `keep`: how many good images to remember; `pin`: the
     container is being taken back to an earlier image."""
 

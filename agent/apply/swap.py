@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from agent.apply.failures import is_refusal, without_secrets
-from agent.apply.images import History, create_from
+from agent.apply.images import ImageHistory, create_from
 from agent.apply.networks import with_addresses
 from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for
 from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, go_back, prove
@@ -70,7 +70,7 @@ class Swap:
     engine: Engine
     records: Records
     api: tuple[int, int]
-    history: History | None = None
+    history: ImageHistory | None = None
     data: SavedData | None = None
     restores: str = ""
     stopping: Callable[[], bool] = lambda: False

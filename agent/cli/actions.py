@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.cli.agent_client import call, whole_status
-from agent.cli.ask import Engine, Target, agent_socket, container_sections, created, targets
+from agent.cli.ask import ContainerTarget, EngineApi, agent_socket, container_sections, created, targets
 from agent.cli.main import sentence
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError
@@ -54,7 +54,7 @@ def restart(args: argparse.Namespace) -> int:
 
 
 def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | None) -> int:
-    engine = Engine(args)
+    engine = EngineApi(args)
     failed = False
     for target in targets(engine, args, args.names):
         try:
@@ -70,7 +70,7 @@ def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | No
     return 1 if failed else 0
 
 
-def _on_engine(engine: Engine, args: argparse.Namespace, target: Target, action: str) -> str:
+def _on_engine(engine: EngineApi, args: argparse.Namespace, target: ContainerTarget, action: str) -> str:
     response = engine.open("POST", f"/containers/{created(engine, target)}/{action}")
     response.read()
     if response.status == 304:
@@ -84,7 +84,11 @@ def _on_engine(engine: Engine, args: argparse.Namespace, target: Target, action:
 
 
 def _declared(
-    engine: Engine, args: argparse.Namespace, target: Target, action: str, options: Mapping[str, str]
+    engine: EngineApi,
+    args: argparse.Namespace,
+    target: ContainerTarget,
+    action: str,
+    options: Mapping[str, str],
 ) -> str:
     changed = declare(args, target.section, options)
     if not changed:
@@ -112,7 +116,7 @@ def _declared(
     return f"{target.asked} {_outcome(engine, target, action)} ({said})"
 
 
-def _outcome(engine: Engine, target: Target, action: str) -> str:
+def _outcome(engine: EngineApi, target: ContainerTarget, action: str) -> str:
     """The outcome in words. A container that starts and ends at once has started, but does not run."""
     done = _DONE[action]
     if action == "stop":
@@ -175,7 +179,7 @@ def declare(args: argparse.Namespace, section: str, options: Mapping[str, str]) 
 
 def pull(args: argparse.Namespace) -> int:
     """Pulls the images of sections, or images by name."""
-    engine = Engine(args)
+    engine = EngineApi(args)
     images = _images(args)
     failed = False
     for image in images:
@@ -207,7 +211,7 @@ def _images(args: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(declared.get(name, name) for name in args.names or declared))
 
 
-def _pull(engine: Engine, args: argparse.Namespace, image: str) -> None:
+def _pull(engine: EngineApi, args: argparse.Namespace, image: str) -> None:
     from agent.api.jobs.job_specs import parse_job
     from agent.files.config import load
 
@@ -262,7 +266,7 @@ class _Report:
 
 def wait(args: argparse.Namespace) -> int:
     """Waits until the sections are in sync, or the containers healthy."""
-    engine = Engine(args)
+    engine = EngineApi(args)
     if args.what == "healthy":
         # first, because the agent may not have read the last commit yet
         if engine.status is not None:
@@ -391,13 +395,13 @@ def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
     return ""
 
 
-def _unhealthy(engine: Engine, args: argparse.Namespace) -> dict[str, str]:
+def _unhealthy(engine: EngineApi, args: argparse.Namespace) -> dict[str, str]:
     engine.look()  # each time, because a container may be created or replaced during the wait
     found = {target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)}
     return {name: why for name, why in found.items() if why}
 
 
-def _why_unhealthy(engine: Engine, target: Target) -> str:
+def _why_unhealthy(engine: EngineApi, target: ContainerTarget) -> str:
     synced = next((c for c in target.resource.get("conditions", ()) if c["type"] == "Synced"), None)
     if target.resource and not target.ref:
         return f"it has no container yet: {_why_not(target.resource) or 'it is not declared to run'}"

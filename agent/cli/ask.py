@@ -114,7 +114,7 @@ def _real(name: str, value: str) -> str:
 # the engine, through the agent or without one
 
 
-class Engine:
+class EngineApi:
     """The Engine API: through the agent, which then learns of manual actions, or directly at the engine's address.
 
     Paths have no version, so the engine uses its newest API. Raises UcidockdError for every status from 400 on.
@@ -217,7 +217,7 @@ class Engine:
         return options.engine_address(settings), options.certificates_of_engine(settings)
 
 
-class Target(NamedTuple):
+class ContainerTarget(NamedTuple):
     """The container that a name on the command line stands for. `section` is "" for a container that is not declared."""
 
     asked: str
@@ -227,17 +227,19 @@ class Target(NamedTuple):
     resource: dict[str, Any]  # its entry in the status, {} without an agent
 
 
-def targets(engine: Engine, args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
+def targets(engine: EngineApi, args: argparse.Namespace, names: Sequence[str]) -> list[ContainerTarget]:
     """The containers with these names. Sections come before Docker names; any other name is looked up on the engine."""
     shown = engine.status["resources"] if engine.status is not None else []
     declared = [
-        Target("", r["section"], r["name"], r["object_id"], r) for r in shown if r["kind"] == "container"
+        ContainerTarget("", r["section"], r["name"], r["object_id"], r)
+        for r in shown
+        if r["kind"] == "container"
     ]
     if engine.status is None or not engine.status["agent"].get("engine"):
         # during its first pass the agent may not know all sections yet
         there = {target.section for target in declared}
         declared += [
-            Target("", section, name, name, {})
+            ContainerTarget("", section, name, name, {})
             for section, name in container_sections(args).items()
             if section not in there
         ]
@@ -271,7 +273,7 @@ def container_sections(args: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target:
+def _of_engine(engine: EngineApi, declared: Sequence[ContainerTarget], asked: str) -> ContainerTarget:
     """A container by its name or id on the engine. Raises ConfigError that suggests the nearest name."""
     from urllib.parse import quote
 
@@ -286,10 +288,10 @@ def _of_engine(engine: Engine, declared: Sequence[Target], asked: str) -> Target
     name = str(inspected["Name"]).removeprefix("/")
     # a short id may belong to a declared container
     owner = next((t for t in declared if t.ref and str(inspected["Id"]) == t.ref), None)
-    return owner or Target(asked, "", name, str(inspected["Id"]), {})
+    return owner or ContainerTarget(asked, "", name, str(inspected["Id"]), {})
 
 
-def _unknown(engine: Engine, declared: Sequence[Target], asked: str) -> str:
+def _unknown(engine: EngineApi, declared: Sequence[ContainerTarget], asked: str) -> str:
     import difflib
 
     others = [
@@ -301,7 +303,7 @@ def _unknown(engine: Engine, declared: Sequence[Target], asked: str) -> str:
     return f"No such container: {asked[:64]}, and no section of this name; {hint}"
 
 
-def created(engine: Engine, target: Target) -> str:
+def created(engine: EngineApi, target: ContainerTarget) -> str:
     """The engine's id or name. Raises ConfigError with the reason if the container does not exist yet."""
     if target.ref:
         return target.ref

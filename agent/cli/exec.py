@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from agent.cli.ask import Engine, created, targets
+from agent.cli.ask import EngineApi, created, targets
 from agent.errors import EngineError, UcidockdError, UsageError
 from agent.wire.bodies import FrameDecoder, error_message
 
@@ -30,7 +30,7 @@ _ENDED_S = 3.0  # time for the engine to notice that the process has ended
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
-    engine = Engine(args)
+    engine = EngineApi(args)
     (target,) = targets(engine, args, [args.name])
     command, interactive, tty = args.rest, args.interactive, args.tty
     if not command:
@@ -79,7 +79,7 @@ def _request(args: argparse.Namespace, command: list[str], *, interactive: bool,
     )
 
 
-def _hijack(engine: Engine, number: str, *, tty: bool) -> tuple[socket.socket, bytes]:
+def _hijack(engine: EngineApi, number: str, *, tty: bool) -> tuple[socket.socket, bytes]:
     """The connection, and the bytes that followed the head of the answer."""
     connection = engine.connection()
     body = json.dumps({"Detach": False, "Tty": tty}).encode()
@@ -112,7 +112,7 @@ class _Session:
     """Moves bytes between this process and the container's."""
 
     def __init__(
-        self, engine: Engine, sock: socket.socket, number: str, *, tty: bool, interactive: bool
+        self, engine: EngineApi, sock: socket.socket, number: str, *, tty: bool, interactive: bool
     ) -> None:
         self._engine, self._sock, self._number, self._tty = engine, sock, number, tty
         self._reads_input = interactive
@@ -200,7 +200,7 @@ def _raw_terminal(*, wanted: bool) -> Iterator[None]:
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 
-def _exit_code(engine: Engine, number: str) -> int:
+def _exit_code(engine: EngineApi, number: str) -> int:
     end = time.monotonic() + _ENDED_S
     while True:
         state = json.loads(engine.open("GET", f"/exec/{number}/json", direct=True).read())

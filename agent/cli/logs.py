@@ -15,7 +15,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import NamedTuple
 
 from agent.cli.agent_client import whole_status
-from agent.cli.ask import Engine, Target, agent_socket, created, targets
+from agent.cli.ask import ContainerTarget, EngineApi, agent_socket, created, targets
 from agent.cli.output import Style, output_of
 from agent.errors import ConfigError, UcidockdError, UsageError, plain_words
 from agent.model.issues import plain
@@ -38,7 +38,7 @@ def logs(args: argparse.Namespace) -> int:
     except re.error as exc:
         raise UsageError(f"--grep {args.grep}: not a regular expression: {exc}") from exc
     query = _query(args)
-    engine = Engine(args)
+    engine = EngineApi(args)
     found = targets(engine, args, args.names)
     try:
         sources = [_Source(engine, target, query) for target in found]
@@ -104,7 +104,7 @@ def since_when(text: str, now: float, option: str = "--since") -> str:
 class _Source:
     """The output of one container."""
 
-    def __init__(self, engine: Engine, target: Target, query: Mapping[str, str]) -> None:
+    def __init__(self, engine: EngineApi, target: ContainerTarget, query: Mapping[str, str]) -> None:
         self.name = target.asked
         self._engine, self._ref = engine, created(engine, target)
         inspected = engine.call("GET", f"/containers/{self._ref}/json")

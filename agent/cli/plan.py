@@ -75,9 +75,9 @@ def reconcile(args: argparse.Namespace) -> int:
         print(json.dumps(result, indent=1))
         return 0 if result["ok"] else 1
     from agent.cli.main import INTERRUPTED
-    from agent.cli.view.progress import Progress, shown_while
+    from agent.cli.view.progress import ProgressView, shown_while
 
-    progress = Progress(sys.stdout)
+    progress = ProgressView(sys.stdout)
 
     def interrupted(finishing: list[str], left: list[str]) -> None:
         progress.close()

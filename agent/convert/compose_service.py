@@ -87,7 +87,7 @@ class ServiceReader:
         else:
             self._plain(row, where, value)
 
-    def _plain(self, row: Key, where: str, value: Any) -> None:
+    def _plain(self, row: ComposeKey, where: str, value: Any) -> None:
         if row.form == "flag":
             self.put(row.option, flag(value), where)
         elif value in ([], {}):
@@ -630,7 +630,7 @@ class ServiceReader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class ComposeKey:
     """One key of a service: an option with the form of its value, a reader, or the reason to leave it out."""
 
     option: str = ""
@@ -639,19 +639,19 @@ class Key:
     reason: str = ""
 
 
-def _options(form: str, **named: str) -> dict[str, Key]:
-    return {key: Key(option=option, form=form) for key, option in named.items()}
+def _options(form: str, **named: str) -> dict[str, ComposeKey]:
+    return {key: ComposeKey(option=option, form=form) for key, option in named.items()}
 
 
-def _special(read: Callable[[ServiceReader, str, Any], None], *keys: str) -> dict[str, Key]:
-    return {key: Key(read=read) for key in keys}
+def _special(read: Callable[[ServiceReader, str, Any], None], *keys: str) -> dict[str, ComposeKey]:
+    return {key: ComposeKey(read=read) for key in keys}
 
 
-def _without(reason: str, *keys: str) -> dict[str, Key]:
-    return {key: Key(reason=reason) for key in keys}
+def _without(reason: str, *keys: str) -> dict[str, ComposeKey]:
+    return {key: ComposeKey(reason=reason) for key in keys}
 
 
-KEYS: dict[str, Key] = {
+KEYS: dict[str, ComposeKey] = {
     **_options(
         "",
         cgroup="cgroupns",

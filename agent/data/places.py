@@ -31,7 +31,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class EngineVolume:
     """A volume as the engine describes it. `is_plain`: its files are in `place`, a folder of the engine."""
 
     name: str
@@ -46,12 +46,12 @@ class Volume:
         return self.labels.get(LABEL_COPY_OF, "")
 
 
-def volume_of(body: Any) -> Volume:
+def volume_of(body: Any) -> EngineVolume:
     """The volume in an answer to GET /volumes/{name}."""
     name, place, options = str(body["Name"]), Path(str(body.get("Mountpoint") or "")), body.get("Options")
     # only a folder of the engine for that name: with driver options it may be a mount from another machine
     plain = body["Driver"] == "local" and not options and place.parts[-2:] == (name, _DATA)
-    return Volume(
+    return EngineVolume(
         name=name,
         driver=str(body["Driver"]),
         place=place,
@@ -61,7 +61,7 @@ def volume_of(body: Any) -> Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class FolderListing:
     """The entries of a folder, sorted by name. `more`: there are further ones."""
 
     path: str
@@ -86,14 +86,14 @@ def _shown(entry: Member) -> dict[str, Any]:
     }
 
 
-def sorted_listing(path: str, found: Mapping[str, Member]) -> Listing:
+def sorted_listing(path: str, found: Mapping[str, Member]) -> FolderListing:
     """A listing of at most LISTED entries; `found` may hold one more, which shows that there are further ones."""
     names = sorted(found)
     entries = tuple(found[name] for name in names[:LISTED])
-    return Listing(path=path, entries=entries, more=len(names) > LISTED)
+    return FolderListing(path=path, entries=entries, more=len(names) > LISTED)
 
 
-def listing(place: Path, inside: str) -> Listing:
+def listing(place: Path, inside: str) -> FolderListing:
     """The entries of a folder in a volume. Raises DataError."""
     found: dict[str, Member] = {}
     with _opened(place, inside) as folder, os.scandir(folder) as entries:
@@ -159,7 +159,7 @@ def archive_size(place: Path) -> int:
     return total
 
 
-def exchange(copy: Volume, volume: Volume) -> None:
+def exchange(copy: EngineVolume, volume: EngineVolume) -> None:
     """Swaps the files of a volume and of a copy. No container may have either mounted.
 
     Makes two renames. If the agent is killed in between, `undo_exchange` undoes the first one. Raises DataError, with
@@ -182,7 +182,7 @@ def exchange(copy: Volume, volume: Volume) -> None:
         sync_directory(new.parent)
 
 
-def lend(copy: Volume, volume: Volume) -> None:
+def lend(copy: EngineVolume, volume: EngineVolume) -> None:
     """Gives a volume the files of a copy; the old files are kept beside them for `take_back` or `settle`. Can be repeated.
 
     The existing folders show how far it came, so it can be undone after any interruption: the old files are in `_data.old`
@@ -203,7 +203,7 @@ def lend(copy: Volume, volume: Volume) -> None:
         raise DataError(f"the files of volume {volume.name} cannot be exchanged: {exc.strerror}") from exc
 
 
-def take_back(copy: Volume, volume: Volume) -> None:
+def take_back(copy: EngineVolume, volume: EngineVolume) -> None:
     """Undoes `lend`, however far that came. Can be repeated. Raises DataError."""
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
     # without the old folder nothing was exchanged, or everything was undone already
@@ -220,7 +220,7 @@ def take_back(copy: Volume, volume: Volume) -> None:
         raise DataError(f"volume {volume.name} cannot get its files back: {exc.strerror}") from exc
 
 
-def settle(copy: Volume) -> bool:
+def settle(copy: EngineVolume) -> bool:
     """Makes `lend` final: the copy gets the old files. Returns whether the copy can now be removed. Raises DataError."""
     old = copy.place.with_name(_OLD)
     try:
@@ -231,7 +231,7 @@ def settle(copy: Volume) -> bool:
         raise DataError(f"the copy {copy.name} of volume {copy.copy_of}: {exc.strerror}") from exc
 
 
-def undo_exchange(copy: Volume) -> None:
+def undo_exchange(copy: EngineVolume) -> None:
     """Undoes an exchange that was interrupted because the agent was killed."""
     old = copy.place.with_name(_OLD)
     if not (copy.is_plain and copy.copy_of and old.is_dir()):

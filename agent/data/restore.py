@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from agent.data import places
-from agent.data.places import Volume
+from agent.data.places import EngineVolume
 from agent.data.volumes import Volumes, finished
 from agent.errors import ConflictError, DataError
 from agent.model.identity import LABEL_SAVED
 
 Value = TypeVar("Value")
-Pairs = Sequence[tuple[Volume, Volume]]  # (volume with the new files, volume that gets them)
+Pairs = Sequence[tuple[EngineVolume, EngineVolume]]  # (volume with the new files, volume that gets them)
 
 
 class Restores:
@@ -143,7 +143,7 @@ class Restores:
             raise DataError("data is saved and put back by a running agent only: start it first")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _exchangeable(self, name: str) -> Volume:
+    async def _exchangeable(self, name: str) -> EngineVolume:
         volume = await self.volumes.inspect(name)
         # files are exchanged by renaming folders, which works only with the engine's own folders
         if not volume.is_plain:
@@ -182,7 +182,7 @@ class Restores:
                 raise DataError(f"{wrong[0]}; the old files are back")
 
     async def _exchange(self, pairs: Pairs) -> None:
-        done: list[tuple[Volume, Volume]] = []
+        done: list[tuple[EngineVolume, EngineVolume]] = []
         try:
             for new, volume in pairs:
                 await asyncio.to_thread(places.exchange, new, volume)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.data import places
-from agent.data.places import Listing, Volume
+from agent.data.places import EngineVolume, FolderListing
 from agent.engine.stream import DockerStream, EngineResponse, SourceError
 from agent.errors import ConflictError, DataError, EngineError
 from agent.files.atomic import atomic_write
@@ -79,7 +79,7 @@ class Volumes:
 
     # archives
 
-    async def inspect(self, name: str) -> Volume:
+    async def inspect(self, name: str) -> EngineVolume:
         """The volume. Raises EngineError, 404 if it does not exist."""
         return await self._engine.call("GET", f"/volumes/{name}", read=places.volume_of)
 
@@ -129,7 +129,7 @@ class Volumes:
                 await self._unpack(helper, "/", folder_archive(checked.root, f"{_AT}/"))
             return checked.reader
 
-    async def list(self, name: str, path: str = "") -> Listing:
+    async def list(self, name: str, path: str = "") -> FolderListing:
         """The entries of a folder. Raises EngineError, 404 if the path does not exist; DataError if it is not a folder."""
         inside = checked_path(path)
         volume = await self.inspect(name)
@@ -137,7 +137,7 @@ class Volumes:
             return await asyncio.to_thread(places.listing, volume.place, inside)
         return await self._list_by_archive(name, inside)
 
-    async def _list_by_archive(self, name: str, inside: str) -> Listing:
+    async def _list_by_archive(self, name: str, inside: str) -> FolderListing:
         """Lists by reading the folder's whole archive, of which only the first headers are kept."""
         found: dict[str, Member] = {}
         # read to the end: otherwise the engine would log an error
@@ -155,7 +155,7 @@ class Volumes:
                         found[entry] = member
         return places.sorted_listing(inside, found)
 
-    async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Volume:
+    async def create(self, name: str, labels: Mapping[str, str] | None = None) -> EngineVolume:
         """Creates a volume of the local driver. Raises ConflictError if it exists, EngineError."""
         try:
             # checked first: creating an existing volume succeeds and returns it with all its files
@@ -180,7 +180,7 @@ class Volumes:
             logger.warning("volume %s is left: %s", name, exc)
 
     @asynccontextmanager
-    async def temporary(self, copy_of: str) -> AsyncIterator[Volume]:
+    async def temporary(self, copy_of: str) -> AsyncIterator[EngineVolume]:
         """A volume that is removed at the end of the block, or when the next agent starts."""
         labels = {LABEL_OWNER: OWNER, LABEL_HELPER: self._mark(), LABEL_COPY_OF: copy_of}
         made = await self.create(f"ucidockd-{secrets.token_hex(6)}", labels)
@@ -189,21 +189,21 @@ class Volumes:
         finally:
             await finished(self.discard(made.name))
 
-    async def create_saved(self, copy_of: str, key: str) -> Volume:
+    async def create_saved(self, copy_of: str, key: str) -> EngineVolume:
         """Creates a volume that stays, for `saved`."""
         labels = {LABEL_OWNER: OWNER, LABEL_HELPER: f"{self._instance()}/{_SAVED}"}
         labels |= {LABEL_COPY_OF: copy_of, LABEL_SAVED: key}
         return await self.create(f"ucidockd-saved-{secrets.token_hex(6)}", labels)
 
-    async def saved(self, key: str) -> tuple[Volume, ...]:
+    async def saved(self, key: str) -> tuple[EngineVolume, ...]:
         """The volumes that this agent saved under a key."""
         return tuple(each for each in await self.all_saved() if each.labels.get(LABEL_SAVED) == key)
 
-    async def all_saved(self) -> tuple[Volume, ...]:
+    async def all_saved(self) -> tuple[EngineVolume, ...]:
         """All volumes that this agent saved."""
         return await self._labelled(f"{LABEL_HELPER}={self._instance()}/{_SAVED}")
 
-    async def _labelled(self, label: str) -> tuple[Volume, ...]:
+    async def _labelled(self, label: str) -> tuple[EngineVolume, ...]:
         return await self._engine.call(
             "GET",
             "/volumes",

@@ -27,17 +27,17 @@ from typing import Any
 from agent.dockerd.ports import Check, DaemonStore, Probe, Supervisor
 from agent.errors import DaemonError
 from agent.model.dockerd.settings import (
+    ChangeStep,
     DaemonRecord,
+    DaemonTarget,
     Document,
     Effect,
     Json,
     Process,
-    Step,
-    Target,
     format_document,
 )
 from agent.model.dockerd.table import suspects, value_at, without
-from agent.plan.daemon import Change, bare, minimal
+from agent.plan.daemon import DaemonPlan, bare, minimal
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +70,16 @@ class DaemonChange:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
-    refused: Target | None = None  # the target that dockerd itself refused, until a reconcile is requested
+    refused: DaemonTarget | None = (
+        None  # the target that dockerd itself refused, until a reconcile is requested
+    )
     # keys that had to be left out for dockerd to start -> dockerd's words about them
     blamed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.record = self.store.load()
 
-    def carry_out(self, target: Target, change: Change) -> None:
+    def carry_out(self, target: DaemonTarget, change: DaemonPlan) -> None:
         """Carries out one change. A target that fails is rolled back and noted in the record.
 
         Raises DaemonError if nothing was changed for a temporary reason (no space), or if dockerd is down and cannot
@@ -107,13 +109,13 @@ class DaemonChange:
         record = self.record
         target = record.target
         if target is None:
-            self._note(step=Step.NONE)
+            self._note(step=ChangeStep.NONE)
             return
         logger.info("going on with a change of dockerd that was cut short (%s)", record.step)
         match record.step:
-            case Step.RELOAD:
+            case ChangeStep.RELOAD:
                 self._attempt(target, lambda: self._reload(target))
-            case Step.STOP:
+            case ChangeStep.STOP:
                 again = functools.partial(self._restart, target, held=record.held, fallback=record.fallback)
                 self._attempt(target, again, way_back=record.fallback)
             case _:
@@ -135,7 +137,7 @@ class DaemonChange:
         # back
         if running is not None and self.store.last_good() != running:
             self.store.write_last_good(running)
-        self._note(step=Step.NONE)
+        self._note(step=ChangeStep.NONE)
 
     def stop(self, shutdown_s: int | None = None) -> None:
         """Stops dockerd on request. It stays stopped, even if the agent restarts, until `released` is called.
@@ -143,7 +145,7 @@ class DaemonChange:
         `shutdown_s`: seconds that dockerd gives its containers to stop, None for the value in the record.
         """
         # noted first: after a kill in between the next agent must not start dockerd again
-        self._note(stopped=True, step=Step.NONE, target=None, must=True)
+        self._note(stopped=True, step=ChangeStep.NONE, target=None, must=True)
         process = self.supervisor.find()
         if process is not None and shutdown_s is not None:
             # the engine kills containers when their time is over; only after that may dockerd itself be killed
@@ -155,8 +157,8 @@ class DaemonChange:
     def pause(self) -> None:
         """Stops dockerd and all containers without noting a stop, so another agent would start it again. Raises OSError."""
         # the containers must not outlive dockerd: they would keep writing to the data while it is copied
-        self._hold(Change(effect=Effect.RESTART, stops=True))
-        self._note(step=Step.NONE, target=None, must=True)
+        self._hold(DaemonPlan(effect=Effect.RESTART, stops=True))
+        self._note(step=ChangeStep.NONE, target=None, must=True)
         process = self.supervisor.find()
         if process is not None:
             self._end(process, self.record.running)
@@ -168,13 +170,13 @@ class DaemonChange:
         # rolling back an open change would put our file where the user's file should be
         if process is not None and process != self.record.process:
             self.adopt(process, None)
-        self._note(step=Step.NONE, target=None, held=False, failed="", why="", fallback=False)
+        self._note(step=ChangeStep.NONE, target=None, held=False, failed="", why="", fallback=False)
 
     def released(self) -> None:
         """dockerd may run again after a requested stop."""
         self._note(stopped=False)
 
-    def adopt(self, process: Process, running: Target | None) -> None:
+    def adopt(self, process: Process, running: DaemonTarget | None) -> None:
         """Notes a dockerd that another program started with our file."""
         self._note(process=process, running=running, stopped=False)
 
@@ -188,7 +190,7 @@ class DaemonChange:
 
     # steps
 
-    def _attempt(self, target: Target, action: Callable[[], None], *, way_back: bool = False) -> None:
+    def _attempt(self, target: DaemonTarget, action: Callable[[], None], *, way_back: bool = False) -> None:
         """Runs `action` and rolls back if it fails. `way_back`: this is already a rollback, and the failed change has
         been noted."""
         try:
@@ -196,16 +198,16 @@ class DaemonChange:
         except DaemonError as exc:
             # it worked before, so something else is at fault (a slow containerd, for example)
             if target == self.store.last_good():
-                self._note(step=Step.NONE, target=None, process=None)
+                self._note(step=ChangeStep.NONE, target=None, process=None)
                 raise
             self._roll_back(target, exc, way_back=way_back)
         except OSError as exc:
-            if self.record.step in {Step.STOP, Step.RELOAD}:
-                self._note(step=Step.NONE, target=None)
+            if self.record.step in {ChangeStep.STOP, ChangeStep.RELOAD}:
+                self._note(step=ChangeStep.NONE, target=None)
             # a full disk says nothing about the settings: retry them instead of marking them as failed
             raise DaemonError(f"daemon.json cannot be written: {exc.strerror}", reason="StorageFull") from exc
 
-    def _hold(self, change: Change) -> bool:
+    def _hold(self, change: DaemonPlan) -> bool:
         """Switches live-restore by SIGHUP, so that containers outlive the restart or not. True if they will."""
         running, process = self.record.running, self.supervisor.find()
         if process is None:
@@ -218,7 +220,7 @@ class DaemonChange:
         if bool(running.document.get("live-restore")) is keep:
             return keep
         document = {**running.document, "live-restore": keep}
-        self._note(step=Step.NONE, must=True)
+        self._note(step=ChangeStep.NONE, must=True)
         self.store.write_current(format_document(document))
         if self._confirmed(process, document):
             return keep
@@ -227,9 +229,9 @@ class DaemonChange:
         )
         return False
 
-    def _reload(self, target: Target) -> None:
+    def _reload(self, target: DaemonTarget) -> None:
         # noted first: after a kill between the file and the signal, dockerd does not follow its file
-        self._note(step=Step.RELOAD, target=target, must=True)
+        self._note(step=ChangeStep.RELOAD, target=target, must=True)
         process = self.supervisor.find()
         if process is None:
             self._restart(target, held=not self.record.swarm)
@@ -248,7 +250,7 @@ class DaemonChange:
         if self.record.running is not None:
             self.store.write_current(self.record.running.text)
             self.supervisor.reload(process)
-        self._note(step=Step.NONE, target=None, failed=target.digest, why=why, fallback=True)
+        self._note(step=ChangeStep.NONE, target=None, failed=target.digest, why=why, fallback=True)
 
     def _confirmed(self, process: Process, document: Document) -> bool:
         """Sends SIGHUP and checks the engine's event on whether it follows the document."""
@@ -266,8 +268,8 @@ class DaemonChange:
                 break
         return False
 
-    def _restart(self, target: Target, *, held: bool, fallback: bool = False) -> None:
-        self._note(step=Step.STOP, target=target, held=held, fallback=fallback, must=not fallback)
+    def _restart(self, target: DaemonTarget, *, held: bool, fallback: bool = False) -> None:
+        self._note(step=ChangeStep.STOP, target=target, held=held, fallback=fallback, must=not fallback)
         # Containers outlive dockerd only if the dockerd that starts next takes them over, so it needs live-restore
         # too.
         document = {**target.document, "live-restore": True} if held else target.document
@@ -276,10 +278,10 @@ class DaemonChange:
         if process is not None:
             self._end(process, self.record.running or target)
         # no dockerd runs from here on: after a kill the next agent starts it
-        self._note(step=Step.START, process=None)
+        self._note(step=ChangeStep.START, process=None)
         self._start()
 
-    def _end(self, process: Process, running: Target | None) -> None:
+    def _end(self, process: Process, running: DaemonTarget | None) -> None:
         """Stops dockerd, giving containers the time that the running settings allow."""
         patience = running.document.get("shutdown-timeout") if running is not None else None
         self.supervisor.stop(process, (patience if isinstance(patience, int) else 15) + _STOP_MARGIN_S)
@@ -310,9 +312,9 @@ class DaemonChange:
                 )
         self._reached(target, process)
 
-    def _reached(self, target: Target, process: Process) -> None:
+    def _reached(self, target: DaemonTarget, process: Process) -> None:
         # a proven target is not watched again: if dockerd dies, no change is to blame
-        step = Step.NONE if target == self.store.last_good() else Step.WATCH
+        step = ChangeStep.NONE if target == self.store.last_good() else ChangeStep.WATCH
         watch_until = self.clock() + self.limits.watch_s
         self._note(
             step=step,
@@ -324,7 +326,7 @@ class DaemonChange:
             swarm=self.probe.swarm(),
         )
 
-    def _roll_back(self, target: Target, failure: DaemonError, *, way_back: bool) -> None:
+    def _roll_back(self, target: DaemonTarget, failure: DaemonError, *, way_back: bool) -> None:
         """Goes back to the last good document, or else to the minimal one. Raises DaemonError if dockerd does not start
         at all."""
         if not way_back:
@@ -341,10 +343,10 @@ class DaemonChange:
                 logger.error("dockerd does not come up with an older configuration either: %s", exc)
                 continue
             return
-        self._note(step=Step.NONE, target=None, process=None)
+        self._note(step=ChangeStep.NONE, target=None, process=None)
         raise DaemonError(f"dockerd is down: {failure}", reason="DaemonDown") from failure
 
-    def _runs_without_suspects(self, failed: Target, words: str) -> bool:
+    def _runs_without_suspects(self, failed: DaemonTarget, words: str) -> bool:
         """Whether dockerd runs with the failed settings minus the options that its last words name and that have never
         worked."""
         good = self.store.last_good()
@@ -371,7 +373,7 @@ class DaemonChange:
             return True
         return False
 
-    def _ways_back(self, failed: Target) -> Iterator[Target]:
+    def _ways_back(self, failed: DaemonTarget) -> Iterator[DaemonTarget]:
         """The documents to fall back to: the last good one, then the minimal one of the same engine."""
         good = self.store.last_good()
         if good is not None and (good.document, good.arguments) != (failed.document, failed.arguments):

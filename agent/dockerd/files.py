@@ -23,7 +23,7 @@ from typing import Any
 from agent.errors import PathError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes
-from agent.model.dockerd.settings import DaemonRecord, Document, Process, Step, Target
+from agent.model.dockerd.settings import ChangeStep, DaemonRecord, DaemonTarget, Document, Process
 from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class DaemonFiles:
         settings."""
         self.config_file.resolve().unlink(missing_ok=True)
 
-    def last_good(self) -> Target | None:
+    def last_good(self) -> DaemonTarget | None:
         data = _read(self._last_good)
         if data is None:
             return None
@@ -95,7 +95,7 @@ class DaemonFiles:
             _set_aside(self._last_good, exc)
             return None
 
-    def write_last_good(self, target: Target) -> None:
+    def write_last_good(self, target: DaemonTarget) -> None:
         _write(self._last_good, json.dumps(asdict(target), indent=1, sort_keys=True).encode())
 
     def engine(self) -> EngineData:
@@ -169,7 +169,7 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
     return DaemonRecord(
         running=_target(data["running"]),
         process=Process(pid=int(process["pid"]), started=int(process["started"])) if process else None,
-        step=Step(data["step"]),
+        step=ChangeStep(data["step"]),
         target=_target(data["target"]),
         fallback=bool(data["fallback"]),
         held=bool(data["held"]),
@@ -182,10 +182,12 @@ def _record(data: Mapping[str, Any]) -> DaemonRecord:
     )
 
 
-def _target(data: Mapping[str, Any] | None) -> Target | None:
+def _target(data: Mapping[str, Any] | None) -> DaemonTarget | None:
     if data is None:
         return None
     arguments = data["arguments"]
     if not isinstance(arguments, list) or not all(isinstance(word, str) for word in arguments):
         raise ValueError("arguments: expected a list of words")
-    return Target(document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments))
+    return DaemonTarget(
+        document=dict(data["document"]), material=str(data["material"]), arguments=tuple(arguments)
+    )

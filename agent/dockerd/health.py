@@ -37,16 +37,16 @@ from agent.files.user_paths import PATHS, file_bytes
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DEFAULT_BRIDGE,
+    DaemonTarget,
     Document,
     Effect,
     Process,
-    Target,
     data_root,
 )
 from agent.model.dockerd.table import TABLE, identity_of, value_at
 from agent.model.resources import Desired
 from agent.plan.backoff import BackOff
-from agent.plan.daemon import Change, store_trouble
+from agent.plan.daemon import DaemonPlan, store_trouble
 from agent.router.mounts import read_only_or_silent
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class DaemonHealth:
         # the loss, and the dockerd for which the restart was requested
         self._asked: tuple[str, Process] | None = None
 
-    def storage_lost(self, running: Target | None, goal: Target) -> str:
+    def storage_lost(self, running: DaemonTarget | None, goal: DaemonTarget) -> str:
         """Why nothing may be done with this engine; "" if its data is available, or if another data_root is wanted
         anyway."""
         # check the root that dockerd runs with, not the one in UCI: it works on those files now
@@ -96,7 +96,9 @@ class DaemonHealth:
         self._status.storage_lost(text, reason=reason)
         return text
 
-    def repair(self, process: Process, goal: Target, *, answers: Callable[[], bool]) -> Change | None:
+    def repair(
+        self, process: Process, goal: DaemonTarget, *, answers: Callable[[], bool]
+    ) -> DaemonPlan | None:
         """A single restart for what was lost. It stops the containers, because their ports and mounts depend on what was
         lost.
 
@@ -117,9 +119,9 @@ class DaemonHealth:
         if self._asked != (lost, process):
             logger.warning("dockerd needs a restart: %s", lost)
         self._asked = (lost, process)
-        return Change(effect=Effect.RESTART, causes=(lost,), stops=True)
+        return DaemonPlan(effect=Effect.RESTART, causes=(lost,), stops=True)
 
-    def _lost(self, process: Process, goal: Target) -> str:
+    def _lost(self, process: Process, goal: DaemonTarget) -> str:
         if bridge := lost_bridge(goal.document, goal.arguments, network_devices(process.pid)):
             return bridge
         # Its open files are on the old mount, while paths lead to the new one. None: the kernel does not say. Checked
@@ -321,7 +323,7 @@ class RunningEngine:
         """Our mark on the disk of the running engine, "" if there is none."""
         return self._home.mark
 
-    def other(self, change: DaemonChange, desired: Desired, wanted: Target | None) -> str:
+    def other(self, change: DaemonChange, desired: Desired, wanted: DaemonTarget | None) -> str:
         """Why this engine does not have the data that the containers belong to, until a reconcile is requested; "" if it
         does."""
         running, process = change.record.running, change.record.process
@@ -369,7 +371,7 @@ class RunningEngine:
         return self._store[1]
 
 
-def _is_asked(desired: Desired, wanted: Target | None, running: Target) -> bool:
+def _is_asked(desired: Desired, wanted: DaemonTarget | None, running: DaemonTarget) -> bool:
     """Whether this is the engine that UCI asks for: every setting that identifies the engine is valid and in force."""
     if (
         desired.daemon is None

@@ -14,13 +14,13 @@ from agent.dockerd.stage import DaemonStage, Tools, make_stage
 from agent.errors import ConfigError, UcidockdError
 from agent.files.config import LoadResult, load
 from agent.files.options import RuntimeOptions
-from agent.model.dockerd.settings import DAEMON_KEY, Effect, Target
+from agent.model.dockerd.settings import DAEMON_KEY, DaemonTarget, Effect
 from agent.model.dockerd.table import TABLE
 from agent.model.issues import Issue
 from agent.model.resources import Desired
 from agent.plan import operations as ops
-from agent.plan.daemon import Change, as_wished, classify, difference, masked
-from agent.plan.outlook import Entry
+from agent.plan.daemon import DaemonPlan, as_wished, classify, difference, masked
+from agent.plan.outlook import PendingResource
 from agent.status.board import StatusBoard
 from agent.status.conditions import Level
 
@@ -33,7 +33,7 @@ class Preview:
 
     text: bytes
     difference: str
-    change: Change
+    change: DaemonPlan
     stopped: tuple[str, ...]
     messages: tuple[str, ...]
 
@@ -65,9 +65,9 @@ def preview(options: RuntimeOptions) -> Preview:
     )
 
 
-def _change(stage: DaemonStage, running: Target | None, target: Target) -> Change:
+def _change(stage: DaemonStage, running: DaemonTarget | None, target: DaemonTarget) -> DaemonPlan:
     if running is None and not stage.finds_dockerd():
-        return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        return DaemonPlan(effect=Effect.RESTART, causes=("dockerd does not run",))
     return classify(running, target)
 
 
@@ -99,7 +99,9 @@ def as_json(found: Preview) -> dict[str, object]:
 # What a plan says about dockerd: the change that a configuration would cause, and which containers it stops.
 
 
-def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaemon, ...], list[Entry]]:
+def foreseen(
+    stage: DaemonStage, desired: Desired
+) -> tuple[tuple[ops.ChangeDaemon, ...], list[PendingResource]]:
     """The change that `desired` causes, or why there will be none because dockerd refused it before.
 
     Empty if dockerd's settings are not ours, or if it was stopped manually. Changes nothing and creates no
@@ -112,15 +114,15 @@ def foreseen(stage: DaemonStage, desired: Desired) -> tuple[tuple[ops.ChangeDaem
     try:
         target, _ = stage.preview(settings, desired.agent, networks=desired.networks, make=False)
     except UcidockdError as exc:
-        return (), [Entry(key=DAEMON_KEY, state="blocked", level=Level.ERROR, message=str(exc))]
+        return (), [PendingResource(key=DAEMON_KEY, state="blocked", level=Level.ERROR, message=str(exc))]
     # reported here too; otherwise a user who previews the same mistake again would expect it to be tried
     if record.failed and target.digest == record.failed:
         message = f"not tried again until the configuration changes: {record.why}"
-        return (), [Entry(key=DAEMON_KEY, state="rolled back", level=Level.ERROR, message=message)]
+        return (), [PendingResource(key=DAEMON_KEY, state="rolled back", level=Level.ERROR, message=message)]
     running = stage.finds_dockerd()
     change = as_wished(classify(record.running, target), settings)
     if not running:
-        change = Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+        change = DaemonPlan(effect=Effect.RESTART, causes=("dockerd does not run",))
     if change.effect is Effect.NOTHING:
         return (), []
     cause = change.cause

@@ -45,21 +45,21 @@ from agent.files.options import RuntimeOptions
 from agent.files.user_paths import file_system_of
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
+    ChangeStep,
     DaemonAction,
     DaemonRecord,
     DaemonSettings,
+    DaemonTarget,
     Document,
     Effect,
     Json,
     NotOurs,
     Process,
-    Step,
-    Target,
     data_root,
 )
 from agent.model.dockerd.table import value_at
 from agent.model.resources import AgentSettings, Desired, Network
-from agent.plan.daemon import Change, LeftOut, Rendered, as_wished, classify
+from agent.plan.daemon import DaemonPlan, LeftOut, Rendered, as_wished, classify
 from agent.plan.router.bridges import bridges_of
 from agent.router.addresses import host_routes, local_server_names
 from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
@@ -326,7 +326,7 @@ class DaemonStage:
         *,
         networks: tuple[Network, ...],
         make: bool = True,
-    ) -> tuple[Target, tuple[str, ...]]:
+    ) -> tuple[DaemonTarget, tuple[str, ...]]:
         """The file that would be written, and the remarks about it.
 
         `networks`: those of all sections. `make`: whether missing certificates may be created; otherwise they are
@@ -355,7 +355,9 @@ class DaemonStage:
         )
         return rendered.left_out
 
-    def stopped_by(self, change: Change, running: Target | None, agent: AgentSettings) -> tuple[str, ...]:
+    def stopped_by(
+        self, change: DaemonPlan, running: DaemonTarget | None, agent: AgentSettings
+    ) -> tuple[str, ...]:
         """Names of the containers that a change would stop; empty if live-restore keeps them running."""
         if change.effect is not Effect.RESTART:
             return ()
@@ -470,7 +472,7 @@ class DaemonStage:
             change.remember({})
             change.forget_failure()
         # an agent was killed in the middle of a change; its target may differ from what UCI says now
-        if change.record.step in {Step.RELOAD, Step.STOP, Step.START}:
+        if change.record.step in {ChangeStep.RELOAD, ChangeStep.STOP, ChangeStep.START}:
             self._life.acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
@@ -513,7 +515,9 @@ class DaemonStage:
         self._status.synced("Pending", self._pausing)
         return self._pausing
 
-    def _why_not_now(self, goal: Target, step: Change, process: Process | None, *, busy: bool) -> str:
+    def _why_not_now(
+        self, goal: DaemonTarget, step: DaemonPlan, process: Process | None, *, busy: bool
+    ) -> str:
         """Why dockerd is not (re)started in this pass, "" if it may be."""
         # on the bare mount point dockerd would start with an empty engine and fill the router's flash
         if missing := self._disk_missing(goal):
@@ -534,14 +538,14 @@ class DaemonStage:
             change.adopt(found, self._read_by(found, record))
             return found
         # back-off would only prolong the wrong configuration; it applies when the rollback dies as well
-        watched = record.step is Step.WATCH and self._tools.monotonic() < record.watch_until
+        watched = record.step is ChangeStep.WATCH and self._tools.monotonic() < record.watch_until
         blamed = watched and not (record.fallback and self._life.backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
             self._life.acting(change.died)
             return change.record.process
         return None
 
-    def _read_by(self, process: Process, record: DaemonRecord) -> Target | None:
+    def _read_by(self, process: Process, record: DaemonRecord) -> DaemonTarget | None:
         """The settings of a dockerd that we did not see start, as far as they can be known."""
         # when in doubt return None: a wrong guess would mean that settings are never applied
         document = self.files.current_document()
@@ -553,9 +557,9 @@ class DaemonStage:
         ):
             return None
         arguments = self._runner.arguments if self._runner is not None else ()
-        return Target(document=document, material=material_of(document), arguments=arguments)
+        return DaemonTarget(document=document, material=material_of(document), arguments=arguments)
 
-    def _disk_missing(self, target: Target) -> str:
+    def _disk_missing(self, target: DaemonTarget) -> str:
         """The reason if the file system of dockerd's data is not mounted, else ""."""
         return self._not_there(data_root(target.document))
 
@@ -576,7 +580,7 @@ class DaemonStage:
 
     def _wanted(
         self, desired: Desired, change: DaemonChange, runner: Runner
-    ) -> tuple[Target | None, DaemonError | None]:
+    ) -> tuple[DaemonTarget | None, DaemonError | None]:
         """What UCI asks for, without invalid parts. The error describes what is not available."""
         if desired.daemon is None or desired.daemon.unreadable:
             return change.record.running or change.store.last_good(), None
@@ -597,7 +601,7 @@ class DaemonStage:
         self,
         settings: DaemonSettings,
         runner: Runner,
-        running: Target | None,
+        running: DaemonTarget | None,
         *,
         renderer: Renderer | None = None,
         bridges: frozenset[str] | None = None,
@@ -622,7 +626,7 @@ class DaemonStage:
             lives=process is not None and daemon_process.is_alive(process),
         )
 
-    def _goal(self, change: DaemonChange, wanted: Target) -> Target:
+    def _goal(self, change: DaemonChange, wanted: DaemonTarget) -> DaemonTarget:
         """`wanted`, or the running (or last good) target if `wanted` has failed. A failed target is not retried until it
         changes.
 
@@ -636,9 +640,9 @@ class DaemonStage:
             return record.running
         return change.store.last_good() or wanted
 
-    def _what_to_do(self, change: DaemonChange, goal: Target, process: Process | None) -> Change:
+    def _what_to_do(self, change: DaemonChange, goal: DaemonTarget, process: Process | None) -> DaemonPlan:
         if process is None:
-            return Change(effect=Effect.RESTART, causes=("dockerd does not run",))
+            return DaemonPlan(effect=Effect.RESTART, causes=("dockerd does not run",))
         # before comparing settings: a dockerd that lost its bridge follows its settings and is useless all the same
         repair = self._health.repair(process, goal, answers=change.probe.answers)
         if repair is not None:
@@ -652,9 +656,14 @@ class DaemonStage:
             return replace(step, effect=effect, causes=causes)
         return step
 
-    def _act(self, change: DaemonChange, goal: Target, step: Change, process: Process | None) -> None:
+    def _act(
+        self, change: DaemonChange, goal: DaemonTarget, step: DaemonPlan, process: Process | None
+    ) -> None:
         if step.effect is Effect.NOTHING:
-            if change.record.step is Step.WATCH and self._tools.monotonic() >= change.record.watch_until:
+            if (
+                change.record.step is ChangeStep.WATCH
+                and self._tools.monotonic() >= change.record.watch_until
+            ):
                 self._life.proved()
                 change.end_watch()
             return
@@ -669,7 +678,7 @@ class DaemonStage:
         logger.info("%s dockerd: %s (%.1f s)", verb, step.cause, taken)
 
     def _learn(
-        self, change: DaemonChange, settings: DaemonSettings | None, wanted: Target, runner: Runner
+        self, change: DaemonChange, settings: DaemonSettings | None, wanted: DaemonTarget, runner: Runner
     ) -> None:
         """Finds the option that dockerd refuses. From the next pass on it is left out, and the rest is applied."""
         # otherwise one wrong option would block every other change of the settings
@@ -687,7 +696,7 @@ class DaemonStage:
 
     # results
 
-    def _show(self, change: DaemonChange, wanted: Target | None, trouble: DaemonError | None) -> None:
+    def _show(self, change: DaemonChange, wanted: DaemonTarget | None, trouble: DaemonError | None) -> None:
         if wanted is not None and change.record.failed and change.record.running == wanted:
             change.forget_failure()
         # dockerd removes its socket when it begins to stop; checking for it saves a call that would fail
@@ -697,7 +706,7 @@ class DaemonStage:
         if change.record.process is not None:
             self._life.watch(change.record.process)
         # new settings count as good when the watch ends, and nothing else would trigger a pass at that moment
-        if change.record.step is Step.WATCH:
+        if change.record.step is ChangeStep.WATCH:
             self._wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)
 
     def mark(self) -> str:

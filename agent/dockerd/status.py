@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 
 from agent.errors import DaemonError, Reason
-from agent.model.dockerd.settings import DAEMON_KEY, DaemonRecord, NotOurs, Process, Target
+from agent.model.dockerd.settings import DAEMON_KEY, DaemonRecord, DaemonTarget, NotOurs, Process
 from agent.plan.daemon import Rendered
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
@@ -158,7 +158,7 @@ class DaemonStatus:
         self._set(ConditionType.RESTART_NEEDED, status=True, reason=reason, message=message)
         self._set(ConditionType.SYNCED, status=False, reason="RestartNeeded", message=message)
 
-    def outcome(self, record: DaemonRecord, wanted: Target | None, trouble: DaemonError | None) -> None:
+    def outcome(self, record: DaemonRecord, wanted: DaemonTarget | None, trouble: DaemonError | None) -> None:
         """Shows the state after a pass: whether UCI's settings run, or which others and why."""
         failed = wanted is not None and record.failed == wanted.digest
         reason: Reason = "Refused" if failed and not record.fallback else "RolledBack"

@@ -24,7 +24,7 @@ from agent.dockerd.supervisor import validate
 from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError, Reason, UcidockdError
 from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route
-from agent.model.dockerd.settings import DaemonSettings, Document, Host, Target, TlsSettings
+from agent.model.dockerd.settings import DaemonSettings, DaemonTarget, Document, Host, TlsSettings
 from agent.model.dockerd.table import TABLE, Version, entry_keys, value_at, without_key
 from agent.model.kernel_names import parse_profile
 from agent.model.quantities import QuantityError
@@ -49,10 +49,10 @@ _CLEAR = {
 }
 
 
-def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> Callable[[Target], None]:
+def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> Callable[[DaemonTarget], None]:
     """Returns the check of a target; it raises DaemonError with reason Refused."""
 
-    def check(target: Target) -> None:
+    def check(target: DaemonTarget) -> None:
         # `--validate` does not open the certificates: dockerd would fail on them only when it starts
         if target.document.get("tls"):
             check_certificates(
@@ -66,7 +66,7 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
     return check
 
 
-def culprits(program: str, target: Target, run_dir: Path, version: Version) -> dict[str, str]:
+def culprits(program: str, target: DaemonTarget, run_dir: Path, version: Version) -> dict[str, str]:
     """The keys that dockerd refuses, and its words: the keys without which it would accept the settings. Usually a
     single wrong value.
 
@@ -91,7 +91,7 @@ def culprits(program: str, target: Target, run_dir: Path, version: Version) -> d
     return {}
 
 
-def _refusal(program: str, target: Target, run_dir: Path) -> str:
+def _refusal(program: str, target: DaemonTarget, run_dir: Path) -> str:
     """dockerd's complaint about the settings, "" if there is none."""
     try:
         # next to daemon.json, because it may hold a proxy's password and only root can read that directory
@@ -249,7 +249,7 @@ class Renderer:
         settings: DaemonSettings,
         runner: Runner,
         *,
-        running: Target | None = None,
+        running: DaemonTarget | None = None,
         probe: bool = False,
         bridges: Collection[str] = (),
         refused: Document | None = None,
@@ -461,6 +461,6 @@ def _is_filled(folder: str) -> bool:
         return any(entries)
 
 
-def target_of(document: Document, runner: Runner) -> Target:
+def target_of(document: Document, runner: Runner) -> DaemonTarget:
     """What a dockerd started with that file follows, in a form that can be compared."""
-    return Target(document=document, material=material_of(document), arguments=runner.arguments)
+    return DaemonTarget(document=document, material=material_of(document), arguments=runner.arguments)

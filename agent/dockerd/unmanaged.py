@@ -18,9 +18,9 @@ from agent.dockerd.supervisor import OwnChildSupervisor, OwnScriptSupervisor
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError, DaemonError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of
-from agent.model.dockerd.settings import DaemonAction, DaemonSettings, Effect, Process, Target
+from agent.model.dockerd.settings import DaemonAction, DaemonSettings, DaemonTarget, Effect, Process
 from agent.model.resources import AgentSettings, Desired
-from agent.plan.daemon import Change, classify
+from agent.plan.daemon import DaemonPlan, classify
 
 # Requests of a user to start, stop or restart dockerd: a request is noted at once, and the next pass carries it out.
 #
@@ -112,7 +112,7 @@ class ManualControl:
         if process is not None:
             self._status.note("stop", BY_HAND, error="")
 
-    def step(self, found: Change, process: Process | None) -> Change:
+    def step(self, found: DaemonPlan, process: Process | None) -> DaemonPlan:
         """Adds a requested restart to the change that is due anyway."""
         if self._wish is not DaemonAction.RESTART or process is None:
             return found
@@ -305,7 +305,7 @@ class External:
     def __init__(self, files: DaemonFiles, status: DaemonStatus) -> None:
         self._files, self._status = files, status
 
-    def report(self, target: Target) -> str:
+    def report(self, target: DaemonTarget) -> str:
         """Writes daemon.json and shows whether the dockerd that uses it follows it. Returns why no dockerd uses it, ""
         if one does. Raises OSError."""
         before = self._files.load()
@@ -330,7 +330,7 @@ class External:
         self._say(running, target)
         return ""
 
-    def _say(self, running: Target | None, target: Target) -> None:
+    def _say(self, running: DaemonTarget | None, target: DaemonTarget) -> None:
         change = classify(running, target)
         match change.effect:
             case Effect.NOTHING:

@@ -30,7 +30,7 @@ from requests.adapters import HTTPAdapter
 
 from agent.engine.process import end_leftover, tells_of_leftover
 from agent.engine.transport import (
-    Deadline,
+    CallDeadline,
     EngineTls,
     OversizeError,
     is_mistrust,
@@ -139,7 +139,7 @@ class DockerEngine:
             self._local.version = version
         return self._local.client
 
-    def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, Deadline]:
+    def _new_client(self, version: str, timeout_s: float | None) -> tuple[Any, CallDeadline]:
         client: Any = docker.api.client.APIClient(
             base_url=self._host if self._tls is None else self._host.replace("tcp:", "https:", 1),
             version=version,
@@ -153,7 +153,7 @@ class DockerEngine:
             client.mount("https://", _Encrypted(self._tls.own_context()))
             client.verify = str(self._tls.ca)  # otherwise requests would trust the public authorities too
         client.headers["Accept-Encoding"] = "identity"  # a small compressed body could unpack to a huge one
-        deadline = Deadline()
+        deadline = CallDeadline()
         keep_time(client, deadline)
         return client, deadline
 
@@ -247,7 +247,7 @@ class DockerEngine:
         return body
 
     def _exchange(
-        self, client: Any, deadline: Deadline, method: str, url: str, *, timeout: float, **args: Any
+        self, client: Any, deadline: CallDeadline, method: str, url: str, *, timeout: float, **args: Any
     ) -> tuple[int, bytes]:
         """Status and body. Raises EngineUnreachableError."""
         # requests restarts its timeout with each byte, but a pass waits for this call, so it needs a real end

@@ -25,7 +25,7 @@ import urllib3.exceptions
 
 from agent.apply.images import auth_for
 from agent.apply.ports import Engine
-from agent.engine.transport import Deadline, TimedTlsSocket, keep_pools_in_time
+from agent.engine.transport import CallDeadline, TimedTlsSocket, keep_pools_in_time
 from agent.errors import PathError, UcidockdError
 from agent.files.user_paths import PATHS, file_stamp
 from agent.model.resources import Desired, RegistryAuth
@@ -149,7 +149,7 @@ class RegistryClient:
     ) -> None:
         self.limits: dict[str, wire.Limit] = {}
         self._config, self._login, self._wall = config, login, wall
-        self._deadline = Deadline()
+        self._deadline = CallDeadline()
         self._endpoints: dict[str, list[_Endpoint]] = {}
         self._managers: dict[tuple[str, str], Any] = {}
 

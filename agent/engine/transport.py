@@ -38,7 +38,7 @@ class OversizeError(ValueError):
     """The answer is larger than any real answer of an engine."""
 
 
-class Deadline:
+class CallDeadline:
     """When the current call of a thread must end, on the monotonic clock."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Deadline:
 class _TimedSocket(socket.socket):
     """A socket whose reads end at the deadline."""
 
-    deadline = Deadline()  # for sockets without a deadline of their own: no limit
+    deadline = CallDeadline()  # for sockets without a deadline of their own: no limit
 
     def recv_into(self, *args: Any, **named: Any) -> int:
         _wait_until(self.deadline, self)
@@ -78,14 +78,14 @@ class _TimedSocket(socket.socket):
 class TimedTlsSocket(ssl.SSLSocket):
     """The same for TLS. An SSLContext creates its sockets from this class."""
 
-    deadline = Deadline()
+    deadline = CallDeadline()
 
     def recv_into(self, *args: Any, **named: Any) -> int:
         _wait_until(self.deadline, self)
         return super().recv_into(*args, **named)
 
 
-def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
+def _wait_until(deadline: CallDeadline, reader: socket.socket) -> None:
     # a pull must end when its section is removed, even if the engine sends nothing
     if deadline.meanwhile is not None:
         deadline.meanwhile()
@@ -101,7 +101,7 @@ def _wait_until(deadline: Deadline, reader: socket.socket) -> None:
         reader.settimeout(left)
 
 
-def keep_time(client: Any, deadline: Deadline) -> None:
+def keep_time(client: Any, deadline: CallDeadline) -> None:
     """Applies the deadline to the sockets of a docker-py client."""
     for adapter in client.adapters.values():
         # requests calls the first one from 2.32 on, the second one before
@@ -110,12 +110,12 @@ def keep_time(client: Any, deadline: Deadline) -> None:
                 setattr(adapter, name, _with_timed_pool(found, deadline))
 
 
-def keep_pools_in_time(manager: Any, deadline: Deadline) -> None:
+def keep_pools_in_time(manager: Any, deadline: CallDeadline) -> None:
     """The same for a urllib3 PoolManager or ProxyManager."""
     manager._new_pool = _with_timed_pool(manager._new_pool, deadline)  # noqa: SLF001 - as below
 
 
-def _with_timed_pool(get: Callable[..., Any], deadline: Deadline) -> Callable[..., Any]:
+def _with_timed_pool(get: Callable[..., Any], deadline: CallDeadline) -> Callable[..., Any]:
     def got(*args: Any, **named: Any) -> Any:
         pool = get(*args, **named)
         if "_new_conn" not in vars(pool):
@@ -125,7 +125,7 @@ def _with_timed_pool(get: Callable[..., Any], deadline: Deadline) -> Callable[..
     return got
 
 
-def _timed(make: Callable[[], Any], deadline: Deadline) -> Callable[[], Any]:
+def _timed(make: Callable[[], Any], deadline: CallDeadline) -> Callable[[], Any]:
     def made() -> Any:
         connection = make()
         connect = connection.connect

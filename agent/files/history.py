@@ -35,7 +35,7 @@ class Version:
     text: str
 
 
-class History:
+class SettingsHistory:
     """The versions by section. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:

@@ -36,7 +36,7 @@ _FOLD_BYTES = 64 * 1024
 
 
 @dataclass(slots=True, eq=False)
-class _Change:
+class _PendingChange:
     """A change that waits to be written, and its result."""
 
     make: Callable[[dict[str, Record]], dict[str, Record]]
@@ -46,7 +46,7 @@ class _Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class _WrittenFile:
     """The file as we wrote it last. If it was replaced or has another size, nothing is appended to it."""
 
     inode: int
@@ -80,8 +80,8 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()  # held by the writer
-        self._waiting: deque[_Change] = deque()
-        self._place: _Place | None = None  # None: the next change writes the whole file
+        self._waiting: deque[_PendingChange] = deque()
+        self._place: _WrittenFile | None = None  # None: the next change writes the whole file
         self._unsynced = False
         self.instance, self._records = self._load()
         self._sorted: _Sorted | None = None
@@ -166,7 +166,7 @@ class StateFile:
                     raise self._error(exc) from exc
 
     def _write(self, make: Callable[[dict[str, Record]], dict[str, Record]], *, lasting: bool = True) -> None:
-        change = _Change(make, lasting)
+        change = _PendingChange(make, lasting)
         # queued before taking the lock: the holder writes all waiting changes, so one fsync serves many
         self._waiting.append(change)
         with self._lock:
@@ -176,7 +176,7 @@ class StateFile:
         if change.error is not None:
             raise change.error
 
-    def _write_batch(self, batch: list[_Change]) -> None:
+    def _write_batch(self, batch: list[_PendingChange]) -> None:
         """Writes all changes at once; if that fails, each alone, because a smaller write may fit. Called with the
         lock held.
         """
@@ -230,7 +230,7 @@ class StateFile:
                 self._bad(),
             )
         elif found.is_whole:
-            self._place = _Place(inode=self._path.stat().st_ino, size=len(data), folded=found.folded)
+            self._place = _WrittenFile(inode=self._path.stat().st_ino, size=len(data), folded=found.folded)
         elif found.folded:
             logger.info("%s: the last change was cut short and does not count", self._path)
         return found.instance, found.records
@@ -267,7 +267,7 @@ class StateFile:
                 return
         self._write_whole(records)
 
-    def _append(self, place: _Place, line: bytes, *, lasting: bool) -> None:
+    def _append(self, place: _WrittenFile, line: bytes, *, lasting: bool) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             seen = os.fstat(descriptor)
@@ -302,7 +302,7 @@ class StateFile:
         here = {record.nonce: record for record in _here(records, self._tags)}
         data = document(self.instance, here.values(), [r for n, r in records.items() if n not in here])
         atomic_write(self._path, data, mode=0o600)
-        self._place = _Place(inode=self._path.stat().st_ino, size=len(data), folded=len(data))
+        self._place = _WrittenFile(inode=self._path.stat().st_ino, size=len(data), folded=len(data))
         self._unsynced = False
 
 

@@ -38,7 +38,7 @@ from typing import Any, Protocol
 
 from agent.errors import ConfigError, ConflictError
 from agent.files.atomic import atomic_write
-from agent.uci.edit import Change, parse_delta
+from agent.uci.edit import UciChange, parse_delta
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
 
 SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser needs about forty times as much memory
@@ -179,7 +179,7 @@ def _option(section: Section, name: str, value: str | tuple[str, ...]) -> Option
     return Option(name=name, value=value, lines=lines, overwritten=overwritten)
 
 
-def read_staged(save_dir: Path, package: str) -> tuple[Change, ...]:
+def read_staged(save_dir: Path, package: str) -> tuple[UciChange, ...]:
     """The changes that `uci changes PACKAGE` shows, from libuci's save directory. Raises ConfigError if it
     cannot be read.
     """

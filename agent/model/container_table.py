@@ -63,7 +63,7 @@ Version = tuple[int, int]
 _DOCKER: dict[Version, str] = {(1, 43): "24.0", (1, 44): "25.0", (1, 48): "28.0"}
 
 
-class Level(StrEnum):
+class ChangeLevel(StrEnum):
     """How a changed option can be applied, from cheap to expensive."""
 
     UPDATE = "update"  # POST /containers/{id}/update; the process keeps running
@@ -113,7 +113,7 @@ class ContainerOption:
     key: str = ""
     codec: Codec = Codec()
     shape: Shape = Shape.ONE
-    level: Level = Level.RECREATE
+    level: ChangeLevel = ChangeLevel.RECREATE
     since: Version = (1, 41)
     needs: Callable[[Any], tuple[str, Version] | None] = lambda value: None
 
@@ -236,7 +236,12 @@ _ENV = Codec(to_engine=engine_json.env, from_engine=engine_json.read_env)
 
 
 def _one(
-    uci: str, key: str = "", codec: Codec = _TEXT, *, field: str = "", level: Level = Level.RECREATE
+    uci: str,
+    key: str = "",
+    codec: Codec = _TEXT,
+    *,
+    field: str = "",
+    level: ChangeLevel = ChangeLevel.RECREATE,
 ) -> ContainerOption:
     return ContainerOption(uci=uci, field=field or uci, key=key, codec=codec, level=level)
 
@@ -248,7 +253,7 @@ def _many(
     codec: Codec = _TEXT,
     *,
     field: str = "",
-    level: Level = Level.RECREATE,
+    level: ChangeLevel = ChangeLevel.RECREATE,
     since: Version = (1, 41),
     needs: Callable[[Any], tuple[str, Version] | None] = lambda value: None,
 ) -> ContainerOption:
@@ -264,16 +269,16 @@ TABLE = (
     _one("user", "Config.User"),
     _one("workdir", "Config.WorkingDir"),
     _one("privileged", "HostConfig.Privileged", _FLAG),
-    _one("restart", "HostConfig.RestartPolicy", _RESTART, level=Level.UPDATE),
-    _one("memory", "HostConfig.Memory", _SIZE, level=Level.UPDATE),
-    _one("memory_swap", "HostConfig.MemorySwap", _SWAP, level=Level.UPDATE),
-    _one("memory_reservation", "HostConfig.MemoryReservation", _SIZE, level=Level.UPDATE),
-    _one("cpus", "HostConfig.NanoCpus", _CPUS, field="nano_cpus", level=Level.UPDATE),
-    _one("cpu_shares", "HostConfig.CpuShares", _SHARES, level=Level.UPDATE),
-    _one("cpuset", "HostConfig.CpusetCpus", level=Level.UPDATE),
-    _one("pids_limit", "HostConfig.PidsLimit", _PIDS, level=Level.UPDATE),
+    _one("restart", "HostConfig.RestartPolicy", _RESTART, level=ChangeLevel.UPDATE),
+    _one("memory", "HostConfig.Memory", _SIZE, level=ChangeLevel.UPDATE),
+    _one("memory_swap", "HostConfig.MemorySwap", _SWAP, level=ChangeLevel.UPDATE),
+    _one("memory_reservation", "HostConfig.MemoryReservation", _SIZE, level=ChangeLevel.UPDATE),
+    _one("cpus", "HostConfig.NanoCpus", _CPUS, field="nano_cpus", level=ChangeLevel.UPDATE),
+    _one("cpu_shares", "HostConfig.CpuShares", _SHARES, level=ChangeLevel.UPDATE),
+    _one("cpuset", "HostConfig.CpusetCpus", level=ChangeLevel.UPDATE),
+    _one("pids_limit", "HostConfig.PidsLimit", _PIDS, level=ChangeLevel.UPDATE),
     _one("shm_size", "HostConfig.ShmSize", _SIZE),
-    _one("blkio_weight", "HostConfig.BlkioWeight", _WEIGHT, level=Level.UPDATE),
+    _one("blkio_weight", "HostConfig.BlkioWeight", _WEIGHT, level=ChangeLevel.UPDATE),
     _one("oom_kill_disable", "HostConfig.OomKillDisable", _FLAG),
     _one("init", "HostConfig.Init", _MAYBE_FLAG),
     _one("read_only", "HostConfig.ReadonlyRootfs", _FLAG),
@@ -302,7 +307,7 @@ TABLE = (
     _many(Shape.APART, "port", "HostConfig.PortBindings", _PORTS, field="ports"),
     _many(Shape.APART, "volume", codec=_MOUNT, field="mounts"),
     _many(Shape.APART, "tmpfs", codec=_TMPFS),
-    _many(Shape.APART, "network", field="endpoints", level=Level.RECONNECT, needs=_networks_need),
+    _many(Shape.APART, "network", field="endpoints", level=ChangeLevel.RECONNECT, needs=_networks_need),
     _many(Shape.SET, "device", "HostConfig.Devices", _DEVICE, field="devices"),
     _many(Shape.SET, "device", codec=_CDI_DEVICE, field="cdi_devices"),
     _many(Shape.SET, "device_cgroup_rule", "HostConfig.DeviceCgroupRules", field="device_cgroup_rules"),
@@ -319,11 +324,11 @@ TABLE = (
     _many(Shape.SET, "group_add", "HostConfig.GroupAdd"),
     _many(Shape.SET, "security_opt", codec=Codec(parse=parse_security_option)),
     _many(Shape.APART, "security_opt", field="seccomp"),
-    _one("cpu_period", "HostConfig.CpuPeriod", _PERIOD, level=Level.UPDATE),
-    _one("cpu_quota", "HostConfig.CpuQuota", _QUOTA, level=Level.UPDATE),
-    _one("cpu_rt_period", "HostConfig.CpuRealtimePeriod", _MICROSECONDS, level=Level.UPDATE),
-    _one("cpu_rt_runtime", "HostConfig.CpuRealtimeRuntime", _MICROSECONDS, level=Level.UPDATE),
-    _one("cpuset_mems", "HostConfig.CpusetMems", level=Level.UPDATE),
+    _one("cpu_period", "HostConfig.CpuPeriod", _PERIOD, level=ChangeLevel.UPDATE),
+    _one("cpu_quota", "HostConfig.CpuQuota", _QUOTA, level=ChangeLevel.UPDATE),
+    _one("cpu_rt_period", "HostConfig.CpuRealtimePeriod", _MICROSECONDS, level=ChangeLevel.UPDATE),
+    _one("cpu_rt_runtime", "HostConfig.CpuRealtimeRuntime", _MICROSECONDS, level=ChangeLevel.UPDATE),
+    _one("cpuset_mems", "HostConfig.CpusetMems", level=ChangeLevel.UPDATE),
     _one("memory_swappiness", "HostConfig.MemorySwappiness", _PERCENT),
     _one("oom_score_adj", "HostConfig.OomScoreAdj", _SCORE),
     _one("stdin_once", "Config.StdinOnce", _FLAG),

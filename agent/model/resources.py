@@ -18,7 +18,7 @@ from agent.errors import ConfigError
 from agent.model.addresses import ListenAddress
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.notices import NotifySection
-from agent.model.updates import UpdateCheck, Window
+from agent.model.updates import UpdateCheck, UpdateWindow
 
 DEFAULT_NETWORKS = frozenset({"", "bridge", "default"})
 """The values of `network_mode` for the engine's default bridge ("" if it is not set). Ports are published there."""
@@ -337,7 +337,7 @@ class ContainerPolicy:
     depends_on: tuple[Dependency, ...] = ()
     # None if not set: holds are stored with a hash of all this, which must survive an upgrade
     update: Update | None = None  # None: notify
-    update_window: Window | None = None
+    update_window: UpdateWindow | None = None
     update_age_s: float | None = None
     strategy: Strategy | None = None  # None: swap
     hold_cmd: tuple[str, ...] = ()  # an argument list, as are the hooks below
@@ -389,7 +389,7 @@ class Backup:
     sections: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     schedule: str = "off"
-    window: Window | None = None
+    window: UpdateWindow | None = None
     target: str = ""
     command: str = ""
     keep: int = 7
@@ -524,7 +524,7 @@ class PruneSettings:
     older_s: float = 7 * 86400.0
     build_cache: bool = False
     schedule: str = "daily"  # or weekly, or off
-    window: Window | None = None
+    window: UpdateWindow | None = None
     below: Threshold | None = None
 
     @property
@@ -558,7 +558,7 @@ class AgentSettings:
     remove: bool = False
     load_history: bool = True
     update_check: UpdateCheck = UpdateCheck.OFF
-    update_check_window: Window | None = None
+    update_check_window: UpdateWindow | None = None
     prune: PruneSettings = field(default_factory=PruneSettings)
     keep_images: int = 1
 

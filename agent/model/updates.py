@@ -43,7 +43,7 @@ class UpdateState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class UpdateWindow:
     """A daily time window, in seconds since midnight on the router's clock; it may extend past midnight."""
 
     begin_s: int
@@ -77,17 +77,17 @@ class Window:
         return opened_at + ((last - rest) // DAY_S + 1) * DAY_S - now
 
 
-WHOLE_DAY = Window(0, 0)
+WHOLE_DAY = UpdateWindow(0, 0)
 
 
-def parse_window(text: str) -> Window:
+def parse_window(text: str) -> UpdateWindow:
     """`02:00-05:00`, `23:30-01:00`. Raises QuantityError."""
     found = _WINDOW.fullmatch(text)
     form = "two times of day, such as 02:00-05:00"
     if found is None:
         raise QuantityError(f"{text!r} is not a window", form)
     hours = [int(part) for part in found.groups()]
-    window = Window((hours[0] * 60 + hours[1]) * 60, (hours[2] * 60 + hours[3]) * 60)
+    window = UpdateWindow((hours[0] * 60 + hours[1]) * 60, (hours[2] * 60 + hours[3]) * 60)
     if window.begin_s == window.end_s:
         raise QuantityError(f"the window {text} has no length", form)
     return window
@@ -200,7 +200,7 @@ def short_digest(digest: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class UpdateVerdict:
     """`running`: the digests that were compared. `why`: for people, if the state is unknown."""
 
     state: UpdateState
@@ -208,7 +208,7 @@ class Verdict:
     why: str = ""
 
 
-def compare(reference: str, answer: Answer, running: RunningImage | None) -> Verdict:
+def compare(reference: str, answer: Answer, running: RunningImage | None) -> UpdateVerdict:
     """Whether the registry's tag names another image than the running one. `running` None: the engine has lost it.
 
     The digest of an index cannot be compared with that of a platform's manifest; these are compared through the
@@ -216,10 +216,10 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
     """
     name = parse_image(reference)
     if running is None:
-        return Verdict(state=UpdateState.UNKNOWN, why="the engine no longer has the image that runs")
+        return UpdateVerdict(state=UpdateState.UNKNOWN, why="the engine no longer has the image that runs")
     # in the containerd store an image id is a digest
     if running.image_id in (answer.digest, *answer.members):
-        return Verdict(state=UpdateState.CURRENT, running=(running.image_id,))
+        return UpdateVerdict(state=UpdateState.CURRENT, running=(running.image_id,))
     own = tuple(
         digest
         for repository, _, digest in (text.partition("@") for text in running.digests)
@@ -229,13 +229,13 @@ def compare(reference: str, answer: Answer, running: RunningImage | None) -> Ver
         why = "the engine has no digest of the image that runs: it was built here, loaded, or its name was removed"
         if running.digests:
             why = f"the image that runs was pulled under another name, not from {name.familiar}"
-        return Verdict(state=UpdateState.UNKNOWN, why=why)
+        return UpdateVerdict(state=UpdateState.UNKNOWN, why=why)
     if answer.digest in own or set(answer.members) & set(own):
-        return Verdict(state=UpdateState.CURRENT, running=own)
+        return UpdateVerdict(state=UpdateState.CURRENT, running=own)
     if needs_members(answer, running):
         why = "the registry has an image for several platforms, the engine one of a single platform"
-        return Verdict(state=UpdateState.UNKNOWN, running=own, why=why)
-    return Verdict(state=UpdateState.AVAILABLE, running=own)
+        return UpdateVerdict(state=UpdateState.UNKNOWN, running=own, why=why)
+    return UpdateVerdict(state=UpdateState.AVAILABLE, running=own)
 
 
 def needs_members(answer: Answer, running: RunningImage) -> bool:
@@ -245,7 +245,7 @@ def needs_members(answer: Answer, running: RunningImage) -> bool:
 
 def next_check_s(
     every: UpdateCheck,
-    window: Window | None,
+    window: UpdateWindow | None,
     *,
     last: float | None,
     started: float,
@@ -267,11 +267,13 @@ def next_check_s(
         due = started + _FIRST_S * spread if last is None else last + interval * (1 - _EARLIER * spread)
         return min(max(0.0, due - now), interval)
     late = round(max(0, window.length_s - _TAIL_S) * spread)
-    place = Window((window.begin_s + late) % DAY_S, window.end_s)
+    place = UpdateWindow((window.begin_s + late) % DAY_S, window.end_s)
     return place.due_in_s(_DAYS[every], last=last, now=now, second_of_day=second_of_day)
 
 
-def is_due(period: str, window: Window | None, *, last: float | None, now: float, second_of_day: int) -> bool:
+def is_due(
+    period: str, window: UpdateWindow | None, *, last: float | None, now: float, second_of_day: int
+) -> bool:
     """Whether a clean-up or backup is due. Without a window any time of the day will do.
 
     `period`: daily, weekly or off. `last`: when it was last done, None for never. `second_of_day`: local time.

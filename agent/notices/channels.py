@@ -62,7 +62,7 @@ def post(section: NotifySection, news: News) -> None:
     """POSTs the text. Follows redirects only on the same host, because headers and text are meant for that host alone."""
     import requests  # docker-py has loaded it in an agent
 
-    from agent.engine.transport import Deadline, keep_time
+    from agent.engine.transport import CallDeadline, keep_time
 
     body = section.body(news).encode()
     kind = "application/json" if section.format == "json" else "text/plain; charset=utf-8"
@@ -73,7 +73,7 @@ def post(section: NotifySection, news: News) -> None:
     }
     for name, value in section.headers:
         headers[name] = " ".join(filled(value, news.values()).split()).encode()
-    url, deadline = section.url, Deadline()
+    url, deadline = section.url, CallDeadline()
     host = urlsplit(url).hostname or ""
     with requests.Session() as session:
         session.trust_env = False  # no proxies and no ~/.netrc of the user who started us

@@ -23,7 +23,15 @@ from agent.errors import ConfigError, EngineError
 from agent.model.identity import Key
 from agent.status.board import StatusBoard
 from agent.status.conditions import runs
-from agent.status.metrics import CONTAINERS_MAX, STEP_S, Counters, History, Metric, load_between, load_metrics
+from agent.status.metrics import (
+    CONTAINERS_MAX,
+    STEP_S,
+    Counters,
+    LoadHistory,
+    Metric,
+    load_between,
+    load_metrics,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +64,7 @@ class Loads:
         self, engine: DockerStream, board: StatusBoard, *, wanted: Callable[[], bool], is_here: bool
     ) -> None:
         self._engine, self._board, self._wanted, self._is_here = engine, board, wanted, is_here
-        self._history = History()
+        self._history = LoadHistory()
         self._files: dict[str, _Files | None] = {}  # by container id; None: its files cannot be read
         self._answer: tuple[float, dict[str, Any]] = (-math.inf, {})
         self._asking = asyncio.Lock()

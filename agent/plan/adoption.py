@@ -63,7 +63,7 @@ _KNOWN_MOUNT = frozenset({
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class AdoptionContext:
     """What the engine reports besides the container itself. Bodies are those of the inspect calls."""
 
     image: Mapping[str, Any] = field(default_factory=dict)  # the image that the container was created from
@@ -87,7 +87,7 @@ class Adoption:
     notes: tuple[str, ...] = ()
 
 
-def adopt(inspect: Mapping[str, Any], around: Surroundings, *, section: str) -> Adoption:
+def adopt(inspect: Mapping[str, Any], around: AdoptionContext, *, section: str) -> Adoption:
     """Makes the sections for a container. `inspect`: body of GET /containers/{id}/json; `section`: the name of its
     section."""
     seen = read_spec(inspect, around.names)
@@ -127,7 +127,7 @@ def section_name(name: str, taken: Collection[str] = (), *, suffix: str = "") ->
 # what differs from the defaults
 
 
-def _platform(around: Surroundings) -> str | None:
+def _platform(around: AdoptionContext) -> str | None:
     """The image's platform if it is not this machine's. The engine does not report the platform of a container itself."""
     image, machine = around.image, str(around.info.get("Architecture") or "")
     architecture = str(image.get("Architecture") or "")
@@ -226,7 +226,7 @@ def _labels(
 
 
 def _networks(
-    spec: ContainerSpec, around: Surroundings, taken: Collection[str]
+    spec: ContainerSpec, around: AdoptionContext, taken: Collection[str]
 ) -> tuple[tuple[Network, ...], list[str]]:
     found: list[Network] = []
     notes: list[str] = []
@@ -273,7 +273,7 @@ def _pool(item: Mapping[str, Any]) -> Pool:
     )
 
 
-def _volumes(spec: ContainerSpec, around: Surroundings, taken: Collection[str]) -> tuple[Volume, ...]:
+def _volumes(spec: ContainerSpec, around: AdoptionContext, taken: Collection[str]) -> tuple[Volume, ...]:
     found: list[Volume] = []
     # anonymous volumes get no section: a replacement container takes them over from the old one
     for name in sorted({m.source for m in spec.mounts if m.source and not m.is_bind}):
@@ -298,7 +298,7 @@ def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
 # what UCI cannot express
 
 
-def _notes(inspect: Mapping[str, Any], around: Surroundings, spec: ContainerSpec) -> Iterator[str]:
+def _notes(inspect: Mapping[str, Any], around: AdoptionContext, spec: ContainerSpec) -> Iterator[str]:
     config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
     if around.image_id_now != inspect.get("Image"):
         what = "stands for another image now" if around.image_id_now else "is not there any more"

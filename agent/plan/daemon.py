@@ -16,11 +16,11 @@ from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DaemonSettings,
+    DaemonTarget,
     Document,
     Effect,
     Host,
     Json,
-    Target,
     data_root,
     format_document,
 )
@@ -193,7 +193,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class DaemonPlan:
     """What it takes to get from the running settings to the target, and why.
 
     `causes` name keys, never values, because proxies and log options hold passwords. `stops`: containers stop with
@@ -217,7 +217,7 @@ _KEPT_FIREWALL = (
     "ip-forward",
     "ip-forward-no-drop",
 )
-NO_CHANGE = Change(effect=Effect.NOTHING)
+NO_CHANGE = DaemonPlan(effect=Effect.NOTHING)
 
 
 def render(
@@ -403,11 +403,13 @@ def _list(hosts: list[Host]) -> str:
     return ", ".join(host.text for host in hosts)
 
 
-def classify(running: Target | None, target: Target) -> Change:
+def classify(running: DaemonTarget | None, target: DaemonTarget) -> DaemonPlan:
     """What it takes to get from the settings that dockerd follows to the target. `running` is None if they are not
     known; then only a restart is certain to work."""
     if running is None:
-        return Change(effect=Effect.RESTART, causes=("it is not known what dockerd runs with",), stops=False)
+        return DaemonPlan(
+            effect=Effect.RESTART, causes=("it is not known what dockerd runs with",), stops=False
+        )
     changed = changed_keys(running.document, target.document)
     causes = [_cause(key, running.document, target.document) for key in changed]
     # dockerd reads certificates and arguments only at its start; they are not keys of the table
@@ -421,13 +423,13 @@ def classify(running: Target | None, target: Target) -> Change:
     if not effects:
         return NO_CHANGE
     if Effect.RESTART not in effects:
-        return Change(effect=Effect.RELOAD, causes=tuple(causes))
-    return Change(
+        return DaemonPlan(effect=Effect.RELOAD, causes=tuple(causes))
+    return DaemonPlan(
         effect=Effect.RESTART, causes=tuple(causes), stops=any(stops_containers(key) for key in changed)
     )
 
 
-def as_wished(change: Change, settings: DaemonSettings | None) -> Change:
+def as_wished(change: DaemonPlan, settings: DaemonSettings | None) -> DaemonPlan:
     """Applies `live_restore 0`: if the user set it explicitly, containers stop with dockerd. An unset option does not
     count."""
     never = settings is not None and settings.values.get("live-restore") is False

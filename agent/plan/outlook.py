@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from agent.model.container_table import Level as Cost
+from agent.model.container_table import ChangeLevel
 from agent.model.resources import Container
 from agent.plan import operations as ops
 from agent.plan.container.changes import OptionChange, network_changes, option_changes
@@ -23,7 +23,7 @@ from agent.status.conditions import ConditionType, Level, level_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class PendingResource:
     """A resource that is not as declared, or not yet.
 
     `state`: one of `STATES`. `level`: ERROR needs a person, WAITING resolves by itself, WARNING and OFF are as the
@@ -82,8 +82,10 @@ class Outlook:
     """A plan with its entries. `before`: what the daemon stage does first. `ok`: no entry is an error."""
 
     plan: ops.Plan
-    entries: tuple[Entry, ...]
-    notes: tuple[Entry, ...] = ()  # about resources that are as declared: state `update` or `pinned`
+    entries: tuple[PendingResource, ...]
+    notes: tuple[
+        PendingResource, ...
+    ] = ()  # about resources that are as declared: state `update` or `pinned`
     before: tuple[ops.ChangeDaemon, ...] = ()
 
     @property
@@ -120,7 +122,7 @@ def outlook(
     *,
     busy: Mapping[str, str],
     retry_in_s: Mapping[str, float],
-    extra: Iterable[Entry] = (),
+    extra: Iterable[PendingResource] = (),
 ) -> Outlook:
     """Builds the outlook of `plan`. `later`: the plan that would follow if every dependency that `plan` waits for were
     met. `busy`: key -> what is in progress.
@@ -130,12 +132,14 @@ def outlook(
     working = {work.key for work in plan.works}
     coming = {work.key: work.operations[0].verb for work in later.works if work.key not in working}
     notes = (
-        Entry(key=f.key, state=NOTE_STATES[f.type], level=Level.OK, message=f.message)
+        PendingResource(key=f.key, state=NOTE_STATES[f.type], level=Level.OK, message=f.message)
         for f in plan.findings
         if f.type in NOTE_STATES and f.status
     )
     outputs = {finding.key: finding.output for finding in plan.findings if finding.output}
-    found = [Entry(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy]
+    found = [
+        PendingResource(key=key, state="in progress", level=Level.WAITING, message=busy[key]) for key in busy
+    ]
     for finding in plan.findings:
         level = level_of(ConditionType(finding.type), status=finding.status, reason=finding.reason)
         if not _is_told(plan, finding) or level is Level.OK or finding.key in busy:
@@ -145,7 +149,7 @@ def outlook(
         # the resource that it waits for is in this plan too, so show the next operation instead of the waiting
         if finding.once and finding.key in coming:
             message, op = f"once {finding.once}", coming[finding.key]
-            found.append(Entry(key=finding.key, state="then", level=level, message=message, op=op))
+            found.append(PendingResource(key=finding.key, state="then", level=level, message=message, op=op))
         elif not (finding.type == ConditionType.DEGRADED and _is_told_already(plan, finding)):
             entry = _entry(finding, level, retry_in_s.get(finding.key))
             found.append(replace(entry, output=outputs.get(finding.key, "")))
@@ -169,11 +173,11 @@ def _is_told_already(plan: ops.Plan, other: ops.Finding) -> bool:
     return any(f.key == other.key and f.type == ConditionType.SYNCED and not f.status for f in plan.findings)
 
 
-def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entry:
+def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> PendingResource:
     state = _STATE_OF_REASON.get(finding.reason, "blocked")
     if finding.type == ConditionType.WAITING:
         state = "waiting"
-    return Entry(
+    return PendingResource(
         key=finding.key,
         state=state,
         level=level,
@@ -185,7 +189,9 @@ def _entry(finding: ops.Finding, level: Level, retry_in_s: float | None) -> Entr
 
 
 def text_of(
-    operations: Iterable[ops.Operation], entries: Iterable[Entry], notes: Iterable[Entry] = ()
+    operations: Iterable[ops.Operation],
+    entries: Iterable[PendingResource],
+    notes: Iterable[PendingResource] = (),
 ) -> str:
     """One line for each entry: what, which resource, why. Starts with `nothing to do` if there are only notes."""
     rows = [(operation.verb, operation.key, operation.cause) for operation in operations]
@@ -206,7 +212,7 @@ DOWN_S = 2
 STOP_TIMEOUT_S = 10  # moby's default, for a container that does not set it
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """How much an operation changes its object, strongest first: `summary_of` counts each object under its strongest
     kind."""
 
@@ -218,45 +224,45 @@ class Kind(StrEnum):
     NOTE = "note"  # nothing changes on the engine
 
 
-_KINDS: dict[type[ops.Operation], Kind] = {
-    ops.CreateNetwork: Kind.CREATE,
-    ops.ReplaceNetwork: Kind.REPLACE,
-    ops.AdoptNetwork: Kind.IN_PLACE,
-    ops.RemoveNetwork: Kind.REMOVE,
-    ops.CreateVolume: Kind.CREATE,
-    ops.AdoptVolume: Kind.IN_PLACE,
-    ops.AcknowledgeLoss: Kind.NOTE,
-    ops.RemoveVolume: Kind.REMOVE,
-    ops.CreateContainer: Kind.CREATE,
-    ops.StartContainer: Kind.RUN,
-    ops.PrepareContainer: Kind.RUN,
-    ops.StopContainer: Kind.RUN,
-    ops.UnpauseContainer: Kind.RUN,
-    ops.RestartContainer: Kind.RUN,
-    ops.SetAsideContainer: Kind.NOTE,
-    ops.UpdateContainer: Kind.IN_PLACE,
-    ops.RenameContainer: Kind.IN_PLACE,
-    ops.ReconnectContainer: Kind.IN_PLACE,
-    ops.ReplaceContainer: Kind.REPLACE,
-    ops.AdoptContainer: Kind.REPLACE,
-    ops.NoteContainer: Kind.NOTE,
-    ops.RetireContainer: Kind.REMOVE,
-    ops.RestoreContainer: Kind.IN_PLACE,
-    ops.RemoveContainer: Kind.REMOVE,
-    ops.Forget: Kind.NOTE,
+_KINDS: dict[type[ops.Operation], ChangeKind] = {
+    ops.CreateNetwork: ChangeKind.CREATE,
+    ops.ReplaceNetwork: ChangeKind.REPLACE,
+    ops.AdoptNetwork: ChangeKind.IN_PLACE,
+    ops.RemoveNetwork: ChangeKind.REMOVE,
+    ops.CreateVolume: ChangeKind.CREATE,
+    ops.AdoptVolume: ChangeKind.IN_PLACE,
+    ops.AcknowledgeLoss: ChangeKind.NOTE,
+    ops.RemoveVolume: ChangeKind.REMOVE,
+    ops.CreateContainer: ChangeKind.CREATE,
+    ops.StartContainer: ChangeKind.RUN,
+    ops.PrepareContainer: ChangeKind.RUN,
+    ops.StopContainer: ChangeKind.RUN,
+    ops.UnpauseContainer: ChangeKind.RUN,
+    ops.RestartContainer: ChangeKind.RUN,
+    ops.SetAsideContainer: ChangeKind.NOTE,
+    ops.UpdateContainer: ChangeKind.IN_PLACE,
+    ops.RenameContainer: ChangeKind.IN_PLACE,
+    ops.ReconnectContainer: ChangeKind.IN_PLACE,
+    ops.ReplaceContainer: ChangeKind.REPLACE,
+    ops.AdoptContainer: ChangeKind.REPLACE,
+    ops.NoteContainer: ChangeKind.NOTE,
+    ops.RetireContainer: ChangeKind.REMOVE,
+    ops.RestoreContainer: ChangeKind.IN_PLACE,
+    ops.RemoveContainer: ChangeKind.REMOVE,
+    ops.Forget: ChangeKind.NOTE,
 }
-_ORDER = {kind: rank for rank, kind in enumerate(Kind)}
+_ORDER = {kind: rank for rank, kind in enumerate(ChangeKind)}
 
 
-def kind_of(operation: ops.Operation) -> Kind:
+def kind_of(operation: ops.Operation) -> ChangeKind:
     """The kind of an operation, from its class; for a change of dockerd, from its step."""
     if isinstance(operation, ops.ChangeDaemon):
-        return Kind.IN_PLACE if operation.step == "reload" else Kind.RUN
+        return ChangeKind.IN_PLACE if operation.step == "reload" else ChangeKind.RUN
     return _KINDS[type(operation)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class OperationEffect:
     """What an operation does to running services.
 
     `text`: a phrase without a full stop, "" if the operation's name says it all. `down_s`: approximate downtime in
@@ -269,19 +275,19 @@ class Effect:
     follows: tuple[str, ...] = ()
 
 
-def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Effect:
+def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> OperationEffect:
     """The effect of one operation. `plan`: all operations of the plan that contains it."""
     match operation:
         # replacing a container that does not run interrupts no service, so it counts no downtime
         case ops.ReplaceContainer(runs=False):
-            return Effect(text="replaces the container, which does not run; its volumes stay")
+            return OperationEffect(text="replaces the container, which does not run; its volumes stay")
         case ops.ReplaceContainer(container=container) | ops.AdoptContainer(container=container):
             follows = _following(container, plan)
             text = f"replaces the container, {_down(container)}; its volumes stay"
-            return Effect(text=text + _and(follows), down_s=DOWN_S, follows=follows)
+            return OperationEffect(text=text + _and(follows), down_s=DOWN_S, follows=follows)
         case ops.RestartContainer(container=container):
             follows = _following(container, plan)
-            return Effect(
+            return OperationEffect(
                 text=f"restarts the container, {_down(container)}{_and(follows)}",
                 down_s=DOWN_S,
                 follows=follows,
@@ -289,23 +295,23 @@ def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Effect
         case ops.ReplaceNetwork(members=members):
             names = tuple(member.section for member in members)
             cut = f"; meanwhile {_listed(names)} cannot use it" if names else ""
-            return Effect(text=f"replaces the network{cut}", follows=names)
+            return OperationEffect(text=f"replaces the network{cut}", follows=names)
         case ops.ReconnectContainer():
-            return Effect(
+            return OperationEffect(
                 text="connects it again, its process keeps running; the network is away for about 1 s"
             )
         case ops.UpdateContainer():
-            return Effect(text="no restart")
+            return OperationEffect(text="no restart")
         case ops.RetireContainer(record=record):
             kind, grace_s = record.kind, record.grace_s
             stops = "stops the container; it" if kind == "container" else f"the {kind}"
             text = f"{stops} will be deleted in {grace_s:.0f} s, unless its section comes back"
-            return Effect(text=text)
+            return OperationEffect(text=text)
         case ops.RemoveContainer(volumes=True):
-            return Effect(text="deletes the container and its anonymous volumes")
+            return OperationEffect(text="deletes the container and its anonymous volumes")
         case ops.RemoveVolume():
-            return Effect(text="deletes the volume and its data")
-    return Effect()
+            return OperationEffect(text="deletes the volume and its data")
+    return OperationEffect()
 
 
 def _down(container: Container) -> str:
@@ -335,7 +341,9 @@ def changes_of(operation: ops.Operation) -> tuple[OptionChange, ...]:
         case ops.CreateContainer(container=container):
             spec = desired_spec(container)
             return tuple(
-                change for name in spec for change in option_changes(name, None, spec[name], Cost.RECREATE)
+                change
+                for name in spec
+                for change in option_changes(name, None, spec[name], ChangeLevel.RECREATE)
             )
         case ops.CreateNetwork(network=network):
             return network_changes({}, desired_spec(network))
@@ -349,7 +357,7 @@ def operations_as_json(operations: Iterable[ops.Operation]) -> list[dict[str, An
     return [_as_json(operation, effect_of(operation, whole)) for operation in whole]
 
 
-def _as_json(operation: ops.Operation, effect: Effect) -> dict[str, Any]:
+def _as_json(operation: ops.Operation, effect: OperationEffect) -> dict[str, Any]:
     return {
         "op": operation.verb,
         "key": operation.key,
@@ -365,11 +373,11 @@ def _as_json(operation: ops.Operation, effect: Effect) -> dict[str, Any]:
 
 def summary_of(found: Outlook) -> dict[str, int]:
     """Counts objects by the strongest operation on each, and by state for objects without an operation."""
-    most: dict[str, Kind] = {}
+    most: dict[str, ChangeKind] = {}
     for operation in found.operations:
         kind = kind_of(operation)
         most[operation.key] = min(most.get(operation.key, kind), kind, key=_ORDER.__getitem__)
-    counts = {kind.value.replace(" ", "_"): list(most.values()).count(kind) for kind in Kind}
+    counts = {kind.value.replace(" ", "_"): list(most.values()).count(kind) for kind in ChangeKind}
     states = {entry.key: entry for entry in reversed(found.entries)}
     counts["in_progress"] = sum(entry.state == "in progress" for entry in states.values())
     counts["waiting"] = sum(entry.level is Level.WAITING for entry in states.values()) - counts["in_progress"]

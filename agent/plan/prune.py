@@ -30,7 +30,7 @@ class PruneLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class PruneSelection:
     """`going`: images to remove, in an order in which the engine can remove them. `kept`: the other images, each with
     the reason."""
 
@@ -74,7 +74,7 @@ def choose(
     unused_since: Mapping[str, float],
     limits: PruneLimits,
     now: float,
-) -> Choice:
+) -> PruneSelection:
     """Chooses the images to remove. `needed`: image id -> why it stays; `used`: image id -> a container of it;
     `unused_since`: image id -> since when nothing needs it, as far as known."""
     known = {image.id: image for image in images}
@@ -104,7 +104,7 @@ def choose(
             break
         chosen.append(image)
     kept = tuple((image, stays[image.id]) for image in images if image.id in stays)
-    return Choice(going=tuple(chosen), kept=kept)
+    return PruneSelection(going=tuple(chosen), kept=kept)
 
 
 def _depth(image: ObservedImage, known: Mapping[str, ObservedImage]) -> int:

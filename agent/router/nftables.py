@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from agent.errors import ConfigError, FirewallError
-from agent.plan.router.firewall import TABLE, Listing, Rule, parse_listing, script, steps
+from agent.plan.router.firewall import TABLE, FilterTable, RejectRule, parse_listing, script, steps
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class Iptables:
     def _program(self) -> str | None:
         return next(filter(None, (shutil.which(name, path=PATH) for name in self._names)), None)
 
-    def listing(self) -> Listing:
+    def listing(self) -> FilterTable:
         """The filter table. Raises FirewallError."""
         return parse_listing(self._run("-S"))
 
-    def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
+    def put_in_force(self, rules: Sequence[RejectRule], *, keep: bool) -> bool:
         """Adds missing rules, then removes stale ones unless `keep`; True if anything changed.
 
         Raises FirewallError; then the earlier rules are still in force.
@@ -64,7 +64,7 @@ class Iptables:
             # our change
             return self._put(rules, keep=keep)
 
-    def _put(self, rules: Sequence[Rule], *, keep: bool) -> bool:
+    def _put(self, rules: Sequence[RejectRule], *, keep: bool) -> bool:
         todo = steps(self.listing(), rules, keep=keep)
         for words in todo:
             self._run(*words)
@@ -121,7 +121,7 @@ class Nftables:
         """Whether the program is installed."""
         return shutil.which(self._program, path=PATH) is not None
 
-    def put_in_force(self, rules: Sequence[Rule], *, keep: bool) -> bool:
+    def put_in_force(self, rules: Sequence[RejectRule], *, keep: bool) -> bool:
         """Like `Iptables.put_in_force`, but in a single transaction, so that the rules are always in force."""
         listed = self._list()
         try:
@@ -173,7 +173,9 @@ class Filter:
         self._looks = _LOOKS  # remaining checks that the other backend has none of our rules
         self._by_nft: bool | None = None
 
-    def put_in_force(self, rules: Sequence[Rule], *, keep: bool, dockerd_uses_nftables: bool = False) -> bool:
+    def put_in_force(
+        self, rules: Sequence[RejectRule], *, keep: bool, dockerd_uses_nftables: bool = False
+    ) -> bool:
         """As `Iptables.put_in_force`."""
         has_nft, has_iptables = self._nftables.is_there, self._iptables.is_there
         if not has_nft and not has_iptables:

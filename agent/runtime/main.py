@@ -35,7 +35,7 @@ from agent.engine.transport import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store, remember_agent
-from agent.files.history import History
+from agent.files.history import SettingsHistory
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.model.issues import plain
@@ -176,7 +176,7 @@ def run(options: RuntimeOptions) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class AgentServices:
     """What the running agent provides to its passes; a pass of the command line has none of it. See `Reconciler`.
 
     `triggers`: None without a loop. `ask`: a ubus call through the agent's connection.
@@ -199,11 +199,11 @@ def make_reconciler(
     options: RuntimeOptions,
     settings: AgentSettings,
     board: StatusBoard | None = None,
-    around: Surroundings | None = None,
+    around: AgentServices | None = None,
 ) -> Reconciler:
     """Everything that a pass needs, on the real engine."""
     source = random.Random()
-    board, around = board or make_board(), around or Surroundings()
+    board, around = board or make_board(), around or AgentServices()
     triggers = around.triggers or Triggers()
     certificates = Certificates(options.state_dir / "tls")
     engine_at = options.engine_address(settings)
@@ -252,7 +252,7 @@ def make_reconciler(
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),
-        history=History(options.state_dir / "history"),
+        history=SettingsHistory(options.state_dir / "history"),
         triggers=triggers,
         restores=around.restores,
         deletions_held=around.deletions_held,
@@ -406,7 +406,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     triggers = Triggers()
     bus = Bus(options.ubus_socket, triggers)
     board = make_board()
-    around = Surroundings(
+    around = AgentServices(
         triggers=triggers,
         ask=bus.ask,
         restores=lambda: data.restores,

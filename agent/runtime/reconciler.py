@@ -32,7 +32,7 @@ from agent.errors import (
     UcidockdError,
 )
 from agent.files.config import LoadResult
-from agent.files.history import History
+from agent.files.history import SettingsHistory
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.identity import Key
@@ -110,7 +110,7 @@ class Reconciler:
     certificates: Certificates | None = None
     router: RouterIntegration | None = None
     hazards: Hazards | None = None
-    history: History | None = None
+    history: SettingsHistory | None = None
     # on this machine; paths and devices of a remote engine cannot be checked here
     engine_is_here: bool = True
     routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine runs on

@@ -33,11 +33,11 @@ from agent.plan.router.bridges import (
     with_interfaces,
     with_zones,
 )
-from agent.plan.router.firewall import Blocked, Rule, is_enforced, wanted_rules
+from agent.plan.router.firewall import Blocked, RejectRule, is_enforced, wanted_rules
 from agent.plan.router.reach import (
     Bridge,
     CutOff,
-    Surroundings,
+    RouterFacts,
     no_internet,
     public_ports,
     unreachable_ports,
@@ -113,7 +113,7 @@ class RouterIntegration:
         self._interfaces: Mapping[str, Interface] | None = None
         self._asked = False
         self._read: _Packages | None = None
-        self._rules: Mapping[str, tuple[Rule, ...]] | None = None
+        self._rules: Mapping[str, tuple[RejectRule, ...]] | None = None
         self._by_nftables = False  # dockerd uses nftables for its rules
         self._enforced: tuple[FirewallRule, ...] = ()
         self._problems: tuple[str, ...] = ()  # mistakes in sections, independent of the kernel's state
@@ -281,7 +281,7 @@ class RouterIntegration:
             return Blocked(devices=frozenset({name}), unknown=not self._tools.has_device(name))
         return Blocked(devices=frozenset(found))
 
-    def _put(self, rules: Mapping[str, tuple[Rule, ...]], *, keep: bool) -> tuple[str, ...]:
+    def _put(self, rules: Mapping[str, tuple[RejectRule, ...]], *, keep: bool) -> tuple[str, ...]:
         """Puts the rules into force; returns the problems."""
         problems: list[str] = []
         for family, tables in (("4", self._tools.ipv4), ("6", self._tools.ipv6)):
@@ -392,12 +392,12 @@ class RouterIntegration:
         settings: DockerdSettings,
         packages: _Packages,
         interfaces: Mapping[str, Interface] | None,
-    ) -> Surroundings:
+    ) -> RouterFacts:
         devices = {bridge.section: bridge.device for bridge in bridges_of(desired.networks)}
         known = [network for network in desired.networks if network.section in devices]
         default = str(settings.values.get("bridge") or DEFAULT_BRIDGE)
         bip = settings.values.get("bip")
-        return Surroundings(
+        return RouterFacts(
             firewall=read_firewall(packages.firewall),
             rules=self._enforced if self._in_force else (),
             devices=lambda name: self._resolve(name, packages, interfaces).devices,

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.api.port import AgentPort, Sessions
-from agent.api.streams.stream_sources import Kind, our_kinds
+from agent.api.streams.stream_sources import StreamKind, our_kinds
 from agent.api.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
 from agent.api.ubus.docker import DockerObjects
 from agent.api.ubus.streams import Streams
@@ -63,7 +63,7 @@ class Bus:
         agent: AgentPort,
         engine: DockerStream,
         *,
-        kinds: Mapping[str, Kind] = MappingProxyType({}),
+        kinds: Mapping[str, StreamKind] = MappingProxyType({}),
         methods: Mapping[str, Method] = MappingProxyType({}),
     ) -> AsyncIterator[None]:
         """Publishes, listens and triggers until the block ends. `kinds`: additional kinds of streams; `methods`:

@@ -20,7 +20,7 @@ from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.steps import HeldBackError
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.errors import Reason
-from agent.files.history import History
+from agent.files.history import SettingsHistory
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired
 from agent.observe.snapshot import KnownImages
@@ -49,7 +49,7 @@ class UnderWay:
     clock: Clock
     stopping: threading.Event
     desired: Callable[[], Desired | None]
-    history: History | None
+    history: SettingsHistory | None
     restores: Callable[[], SavedData | None]
     make_pool: Callable[[int], WorkerPool]
     room: MakeRoom

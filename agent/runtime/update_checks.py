@@ -71,7 +71,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class KnownTag:
     """What is known about a tag. `checked_at` is None if it comes only from the file on flash."""
 
     answer: Answer
@@ -118,7 +118,7 @@ class UpdateChecks:
     last: float | None = None  # time of the last full check, unix seconds
     _limits: dict[str, int] = field(default_factory=dict)  # registry -> remaining pulls
     _limited: dict[str, float] = field(default_factory=dict)  # registry -> unix seconds
-    _known: dict[str, Known] = field(default_factory=dict)  # by reference
+    _known: dict[str, KnownTag] = field(default_factory=dict)  # by reference
     _failures: dict[str, _Failure] = field(default_factory=dict)
     _images: dict[str, RunningImage | None] = field(default_factory=dict)  # by image id
     _written: dict[str, Any] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class UpdateChecks:
         self._started = self.time.wall()
         self._read()
 
-    def known(self, reference: str) -> Known | None:
+    def known(self, reference: str) -> KnownTag | None:
         """The registry's last answer about a tag, None if there is none."""
         with self._lock:
             return self._known.get(reference)
@@ -330,7 +330,7 @@ class UpdateChecks:
         same = known if known is not None and known.answer.digest == answer.digest else None
         with self._lock:
             self._failures.pop(reference, None)
-            self._known[reference] = Known(
+            self._known[reference] = KnownTag(
                 answer=answer,
                 first_seen=same.first_seen if same else now,
                 checked_at=now,
@@ -412,7 +412,7 @@ class UpdateChecks:
         try:
             self._written = json_object(self.memory.read_bytes())["tags"]
             for name, item in self._written.items():
-                self._known[str(name)] = Known(
+                self._known[str(name)] = KnownTag(
                     answer=Answer(
                         digest=str(item["digest"]),
                         is_index=bool(item["index"]),

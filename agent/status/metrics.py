@@ -207,7 +207,7 @@ class _Series:
         return None if math.isnan(value) else round(value, 1)
 
 
-class History:
+class LoadHistory:
     """History by section: containers that were sampled in the last day, at most CONTAINERS_MAX."""
 
     def __init__(self) -> None:

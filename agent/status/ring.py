@@ -63,7 +63,7 @@ class Ring(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class OutputPiece:
     """A piece of `stdout` or `stderr`; with a terminal there is only `stdout`."""
 
     number: int
@@ -72,7 +72,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class OutputEnd:
     """The last item. `code` None: unknown. `reason` "": the process ended by itself."""
 
     number: int
@@ -80,7 +80,7 @@ class Ended:
     reason: str = ""
 
 
-Item = Output | Ended
+Item = OutputPiece | OutputEnd
 
 
 class OutputBuffer:
@@ -114,12 +114,12 @@ class OutputBuffer:
         for stream, data in pieces:
             for start in range(0, len(data), PIECE):
                 self._append(
-                    Output(number=self.last + 1, stream=stream, data=data[start : start + PIECE]),
+                    OutputPiece(number=self.last + 1, stream=stream, data=data[start : start + PIECE]),
                 )
 
     def end(self, code: int | None, reason: str = "") -> None:
         """Adds the last item."""
-        self._append(Ended(number=self.last + 1, code=code, reason=reason))
+        self._append(OutputEnd(number=self.last + 1, code=code, reason=reason))
 
     def next(self) -> Item | None:
         """The item after the last one taken."""
@@ -146,4 +146,4 @@ class OutputBuffer:
 
 
 def _cost(item: Item) -> int:
-    return _OVERHEAD + (len(item.data) if isinstance(item, Output) else 0)
+    return _OVERHEAD + (len(item.data) if isinstance(item, OutputPiece) else 0)

@@ -35,7 +35,7 @@ _OF_THE_FILE_SYSTEM = ("btrfs.",)  # attributes that only this kind of file syst
 
 
 @dataclass(slots=True)
-class Contents:
+class FolderContents:
     """The contents of a folder. `size`: bytes that its files use; `digest` covers names, kinds, owners, modes and sizes."""
 
     entries: int = 0
@@ -44,11 +44,11 @@ class Contents:
     digest: int = 0
 
 
-def measure(root: Path, check: Callable[[], None] = lambda: None, *, live: bool = False) -> Contents:
+def measure(root: Path, check: Callable[[], None] = lambda: None, *, live: bool = False) -> FolderContents:
     """Counts the contents of a folder. `live`: containers may change them meanwhile. `check` is called often and may
     raise. Raises OSError.
     """
-    found, seen = Contents(), set[tuple[int, int]]()
+    found, seen = FolderContents(), set[tuple[int, int]]()
     with _opened(os.fsencode(root), None) as top:
         for path, entry in _below(top, "", os.fstat(top).st_dev, 0, live=live):
             check()

@@ -31,7 +31,7 @@ from agent.ubus.link import (
 from agent.ubus.objects import BusObject, Method, read_arguments
 from agent.wire import blobmsg
 from agent.wire.blobmsg import BlobError, TooLargeError
-from agent.wire.ubus_message import EVENT_OBJECT, Attr, Kind, Message, MessageError, Status
+from agent.wire.ubus_message import EVENT_OBJECT, Attr, Message, MessageError, MessageType, Status
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class UbusClient:
         if self._link is not None and object_id:
             self._locals.pop(object_id, None)
             async with deadline(TIMEOUT_S, "remove object"):
-                await self._link.request(Kind.REMOVE_OBJECT, {Attr.OBJID: object_id})
+                await self._link.request(MessageType.REMOVE_OBJECT, {Attr.OBJID: object_id})
 
     def subscribe(self, target: str, callback: Callback) -> None:
         """Calls `callback(type, data)` for each notification of an object, whenever that object exists.
@@ -117,7 +117,7 @@ class UbusClient:
         """Published objects by name, with the types of their methods' arguments. Raises BusError."""
         attributes: Attributes = {Attr.OBJPATH: pattern} if pattern else {}
         async with deadline(TIMEOUT_S, "lookup"):
-            request = await self._live().request(Kind.LOOKUP, attributes)
+            request = await self._live().request(MessageType.LOOKUP, attributes)
         try:
             return {
                 part.text(Attr.OBJPATH) or "": blobmsg.decode(part.raw(Attr.SIGNATURE) or b"")
@@ -160,7 +160,7 @@ class UbusClient:
             await link.notify(source.object_id, attributes)
             return 0
         async with deadline(answer_s, f"{source.name}: notification {kind}"):
-            request = await link.request(Kind.NOTIFY, attributes, peer=source.object_id)
+            request = await link.request(MessageType.NOTIFY, attributes, peer=source.object_id)
         return len(request.subscribers)
 
     def _live(self) -> Link:
@@ -285,7 +285,7 @@ class UbusClient:
         def known(message: Message) -> None:
             self._locals[message.number(Attr.OBJID) or 0] = local
 
-        return (await link.request(Kind.ADD_OBJECT, attributes, on_data=known)).first_id()
+        return (await link.request(MessageType.ADD_OBJECT, attributes, on_data=known)).first_id()
 
     # subscribing
 
@@ -293,7 +293,7 @@ class UbusClient:
         """Subscribes if the target exists; otherwise an event will announce the target later."""
         try:
             target = await link.id_of(listener.target, known=False)
-            await link.request(Kind.SUBSCRIBE, {Attr.OBJID: object_id, Attr.TARGET: target})
+            await link.request(MessageType.SUBSCRIBE, {Attr.OBJID: object_id, Attr.TARGET: target})
         except BusError as exc:
             if exc.status != Status.NOT_FOUND:
                 raise
@@ -319,11 +319,11 @@ class UbusClient:
     # incoming messages
 
     def _take(self, link: Link, message: Message) -> None:
-        if message.kind in (Kind.STATUS, Kind.DATA):
+        if message.kind in (MessageType.STATUS, MessageType.DATA):
             link.take_answer(message)
             return
         local = self._locals.get(message.number(Attr.OBJID) or 0)
-        if message.kind == Kind.INVOKE:
+        if message.kind == MessageType.INVOKE:
             if local is None:
                 link.answer(message, Status.NOT_FOUND)
             elif isinstance(local, _Listener):
@@ -342,11 +342,11 @@ class UbusClient:
             else:
                 self._calls += 1
                 self._spawn(self._serve(link, local, message), f"ubus-{local.name}")
-        elif message.kind == Kind.NOTIFY and isinstance(local, BusObject):
+        elif message.kind == MessageType.NOTIFY and isinstance(local, BusObject):
             local.set_subscribed(subscribed=message.flag(Attr.ACTIVE))
             if not local.subscribed:
                 link.nobody_listens(local.object_id)
-        elif message.kind == Kind.UNSUBSCRIBE and isinstance(local, _Listener):
+        elif message.kind == MessageType.UNSUBSCRIBE and isinstance(local, _Listener):
             local.subscribed = False
 
     async def _serve(self, link: Link, owned: BusObject, message: Message) -> None:

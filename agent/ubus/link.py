@@ -22,9 +22,9 @@ from agent.wire.ubus_message import (
     Attr,
     AttrValue,
     Decoder,
-    Kind,
     Message,
     MessageError,
+    MessageType,
     Status,
     encode_message,
 )
@@ -88,7 +88,7 @@ class Link:
         try:
             async with deadline(TIMEOUT_S, "hello"):
                 messages = await link.read()
-            if not messages or messages[0].kind != Kind.HELLO:
+            if not messages or messages[0].kind != MessageType.HELLO:
                 raise BusError("ubusd did not say hello")
         except BaseException:
             link.abort()
@@ -134,18 +134,18 @@ class Link:
         if call.flag(Attr.NO_REPLY):
             return
         object_id = call.number(Attr.OBJID) or 0
-        last = Message(Kind.STATUS, call.seq, call.peer, {Attr.STATUS: status, Attr.OBJID: object_id})
+        last = Message(MessageType.STATUS, call.seq, call.peer, {Attr.STATUS: status, Attr.OBJID: object_id})
         if reply is None:
             self.write(last)
             return
         data: Attributes = {Attr.OBJID: object_id, Attr.DATA: reply}
-        self.write(Message(Kind.DATA, call.seq, call.peer, data), last)
+        self.write(Message(MessageType.DATA, call.seq, call.peer, data), last)
 
     # requests
 
     async def request(
         self,
-        kind: Kind,
+        kind: MessageType,
         attributes: Attributes,
         *,
         peer: int = 0,
@@ -156,7 +156,7 @@ class Link:
             raise BusError("ubus: too many requests are in progress")
         seq = self._free_seq()
         done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        request = Request(peer, done, notification=kind is Kind.NOTIFY, on_data=on_data)
+        request = Request(peer, done, notification=kind is MessageType.NOTIFY, on_data=on_data)
         self._requests[seq] = request
         try:
             self.write(Message(kind, seq, peer, attributes))
@@ -165,7 +165,7 @@ class Link:
         finally:
             del self._requests[seq]
         status = last.number(Attr.STATUS)
-        if status == Status.NOT_FOUND and kind is Kind.INVOKE and last.number(Attr.OBJID) is None:
+        if status == Status.NOT_FOUND and kind is MessageType.INVOKE and last.number(Attr.OBJID) is None:
             # this status came from ubusd and not from the object
             raise StaleIdError("ubus: the object no longer exists", status=status)
         if status != Status.OK:
@@ -176,7 +176,9 @@ class Link:
         """Sends a notification that is not acknowledged."""
         quiet = {Attr.OBJID: object_id, Attr.METHOD: attributes[Attr.METHOD], Attr.NO_REPLY: True}
         self.write(
-            Message(Kind.NOTIFY, self._free_seq(), object_id, quiet | {Attr.DATA: attributes[Attr.DATA]})
+            Message(
+                MessageType.NOTIFY, self._free_seq(), object_id, quiet | {Attr.DATA: attributes[Attr.DATA]}
+            )
         )
         await self.drain()
 
@@ -184,13 +186,13 @@ class Link:
         """The id of a published object. With `known` an id from an earlier lookup is used. Raises BusError."""
         if not known or name not in self._remote_ids:
             self._remote_ids.pop(name, None)
-            self._remote_ids[name] = (await self.request(Kind.LOOKUP, {Attr.OBJPATH: name})).first_id()
+            self._remote_ids[name] = (await self.request(MessageType.LOOKUP, {Attr.OBJPATH: name})).first_id()
         return self._remote_ids[name]
 
     async def invoke(self, object_id: int, method: str, data: bytes) -> dict[str, Any]:
         """Calls a method. Raises BusError; StaleIdError if there is no such object."""
         attributes: Attributes = {Attr.OBJID: object_id, Attr.METHOD: method, Attr.DATA: data}
-        request = await self.request(Kind.INVOKE, attributes, peer=object_id)
+        request = await self.request(MessageType.INVOKE, attributes, peer=object_id)
         try:
             return blobmsg.decode(request.parts[-1].raw(Attr.DATA) or b"") if request.parts else {}
         except BlobError as exc:
@@ -206,7 +208,7 @@ class Link:
         # sequence numbers are easy to guess: accept an answer only from the object that was asked
         elif message.peer != request.peer:
             return
-        elif message.kind == Kind.STATUS:
+        elif message.kind == MessageType.STATUS:
             request.done.set_result(message)
         else:
             request.size += len(message.raw(Attr.DATA) or message.raw(Attr.SIGNATURE) or b"")
@@ -234,7 +236,7 @@ class Link:
 
 def _take_acknowledgement(request: Request, message: Message) -> None:
     """Takes an answer to a notification: first ubusd names the subscribers, then each of them acknowledges as peer."""
-    if message.kind != Kind.STATUS:
+    if message.kind != MessageType.STATUS:
         return
     if request.missing is not None:
         request.missing.discard(message.peer)
@@ -246,7 +248,7 @@ def _take_acknowledgement(request: Request, message: Message) -> None:
             request.done.set_result(message)
             return
     if not request.missing:
-        request.done.set_result(Message(Kind.STATUS, attributes={Attr.STATUS: Status.OK}))
+        request.done.set_result(Message(MessageType.STATUS, attributes={Attr.STATUS: Status.OK}))
 
 
 @asynccontextmanager

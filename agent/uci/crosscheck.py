@@ -37,7 +37,7 @@ _RESERVED, _UNPRIVILEGED, _PORT_MAX = 1024, 8000, 65535
 
 
 @dataclass(slots=True, kw_only=True)
-class Draft:
+class DecodedSections:
     """Everything read so far, each value with its reader; `crosscheck` rewrites `containers`."""
 
     containers: list[tuple[SectionReader, Container]] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Draft:
     backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 
 
-def crosscheck(draft: Draft, listeners: Sequence[Listener] = (), *, remapped: bool = False) -> None:
+def crosscheck(draft: DecodedSections, listeners: Sequence[Listener] = (), *, remapped: bool = False) -> None:
     """Reports every mistake between sections, and resolves names.
 
     `listeners`: programs that use ports of this machine; `remapped`: whether dockerd has `userns_remap`.
@@ -121,7 +121,7 @@ def _check_unique(
             reader.report(message.format(name=name, others=others), option=option, expected=expected)
 
 
-def _check_endpoints(reader: SectionReader, container: Container, draft: Draft) -> None:
+def _check_endpoints(reader: SectionReader, container: Container, draft: DecodedSections) -> None:
     networks = {network.section: (source, network) for source, network in draft.networks}
     seen: set[str] = set()
     # entries and endpoints correspond by position: decoding has left out the same invalid entries
@@ -188,7 +188,7 @@ def _check_addresses(
             )
 
 
-def _check_pools(draft: Draft) -> None:
+def _check_pools(draft: DecodedSections) -> None:
     """Warns of fixed addresses that the engine may give to another container, or to none."""
     # by Docker names, because the containers' names are resolved by now
     networks = {network.name: network for source, network in draft.networks if not source.failed}
@@ -295,7 +295,7 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
             reader.warn(f"has no effect with the network {mode}", option=option, expected="another network")
 
 
-def _check_volume_driver(reader: SectionReader, container: Container, draft: Draft) -> None:
+def _check_volume_driver(reader: SectionReader, container: Container, draft: DecodedSections) -> None:
     """Reports a volume with another driver: the engine uses an existing volume only with its own driver."""
     driver, volumes = container.spec.volume_driver, {v.section: v for _, v in draft.volumes}
     # without `volume_driver` the engine uses a volume with the driver that created it
@@ -309,7 +309,7 @@ def _check_volume_driver(reader: SectionReader, container: Container, draft: Dra
             )
 
 
-def _check_platforms(draft: Draft) -> None:
+def _check_platforms(draft: DecodedSections) -> None:
     """Reports different platforms of one image: an engine keeps only one image under a name, so each platform would
     replace the other."""
     platforms: dict[str, set[str]] = {}
@@ -325,7 +325,7 @@ def _check_platforms(draft: Draft) -> None:
             )
 
 
-def _resolved(reader: SectionReader, container: Container, draft: Draft) -> Container:
+def _resolved(reader: SectionReader, container: Container, draft: DecodedSections) -> Container:
     """The container with Docker names instead of section names, and the dependencies that follow from sharing."""
     networks = {network.section: network.name for _, network in draft.networks}
     volumes = {volume.section: volume.name for _, volume in draft.volumes}
@@ -358,7 +358,7 @@ def _mount(mount: Mount, volumes: dict[str, str]) -> Mount:
 
 
 def _shared(
-    reader: SectionReader, option: str, value: str | None, draft: Draft, implied: list[Dependency]
+    reader: SectionReader, option: str, value: str | None, draft: DecodedSections, implied: list[Dependency]
 ) -> str | None:
     """Resolves `service:SECTION` and `container:NAME` to `container:<Docker name>`; our containers become dependencies."""
     if value is None or not value.startswith(_SHARED_BY):
@@ -381,7 +381,7 @@ def _shared(
     return f"container:{found.name}"
 
 
-def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Dependency]) -> str:
+def _lender(reader: SectionReader, entry: str, draft: DecodedSections, implied: list[Dependency]) -> str:
     """An entry of `volumes_from` with a Docker name. Without a prefix a section takes precedence over a Docker name."""
     kind, colon, rest = entry.partition(":")
     if kind not in {"service", "container"}:
@@ -410,7 +410,7 @@ def _lender(reader: SectionReader, entry: str, draft: Draft, implied: list[Depen
     return f"{target}{colon}{mode}"
 
 
-def _check_dependencies(draft: Draft) -> None:
+def _check_dependencies(draft: DecodedSections) -> None:
     # by section: a Docker name may belong to a container that is not ours, which is not a dependency
     edges = {c.section: {d.section for d in c.policy.depends_on} for _, c in draft.containers}
     for reader, container in draft.containers:
@@ -449,7 +449,7 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
     return found
 
 
-def _check_host_ports(draft: Draft, listeners: Sequence[Listener]) -> None:
+def _check_host_ports(draft: DecodedSections, listeners: Sequence[Listener]) -> None:
     """Reports enabled containers that use the same host port on overlapping addresses."""
     # Group by number and protocol first: comparing all ports with each other would take minutes for ranges of
     # thousands of ports.
@@ -486,7 +486,7 @@ def _entry_of(reader: SectionReader, port: Port) -> int | None:
     return next((index for index, ports in reader.parsed_items("port", parse_ports) if port in ports), None)
 
 
-def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
+def _check_listeners(draft: DecodedSections, listeners: Sequence[Listener]) -> None:
     """Warns of container ports on which another program listens: either the engine or that program would fail. Not an
     error, because the program may be gone when the container starts."""
     # the suggestion must also avoid declared ports of containers that do not run now
@@ -515,7 +515,7 @@ def _check_listeners(draft: Draft, listeners: Sequence[Listener]) -> None:
                 )
 
 
-def _used(draft: Draft, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
+def _used(draft: DecodedSections, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:
     # including disabled sections, which may be enabled again
     declared = {
         (number, port.protocol)

@@ -34,7 +34,7 @@ from agent.model.resources import (
 )
 from agent.model.updates import UpdateCheck, parse_window
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
-from agent.uci.crosscheck import Draft, crosscheck
+from agent.uci.crosscheck import DecodedSections, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
 from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_notify, decode_volume
@@ -78,7 +78,7 @@ def decode_backup(reader: SectionReader) -> Backup:
     return backup
 
 
-def _with_volumes(reader: SectionReader, backup: Backup, draft: Draft) -> Backup:
+def _with_volumes(reader: SectionReader, backup: Backup, draft: DecodedSections) -> Backup:
     """The backup with Docker names of its volumes, including the volumes that its containers mount."""
     containers = {container.section: container for _, container in draft.containers}
     docker_names = {volume.section: volume.name for _, volume in draft.volumes}
@@ -372,8 +372,8 @@ def _check_names(readers: list[SectionReader]) -> None:
             )
 
 
-def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> Draft:
-    draft = Draft()
+def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None) -> DecodedSections:
+    draft = DecodedSections()
     stacks: list[tuple[SectionReader, Stack]] = []
     for reader in readers:
         match reader.kind:
@@ -399,7 +399,7 @@ def _draft(readers: list[SectionReader], read_file: Callable[[str], str] | None)
     return draft
 
 
-def _desired(draft: Draft, readers: list[SectionReader]) -> Desired:
+def _desired(draft: DecodedSections, readers: list[SectionReader]) -> Desired:
     accepted = [c for reader, c in draft.containers if not reader.failed]
     # containers that others wait for must stay after they have ended
     awaited = {
@@ -457,7 +457,7 @@ def decode_stack(reader: SectionReader, *, read_file: ReadFile | None) -> Stack:
     )
 
 
-def join_stacks(draft: Draft, stacks: Sequence[tuple[SectionReader, Stack]]) -> None:
+def join_stacks(draft: DecodedSections, stacks: Sequence[tuple[SectionReader, Stack]]) -> None:
     """Gives each container the settings of its stack, and adds a network for each stack with a container that needs one."""
     by_name = {stack.name: (reader, stack) for reader, stack in stacks}
     needed: dict[str, tuple[SectionReader, Stack]] = {}

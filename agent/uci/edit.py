@@ -31,7 +31,7 @@ class UciEditError(ConfigError):
     code = "uci-edit"
 
 
-class Kind(StrEnum):
+class EditKind(StrEnum):
     """The effect of a change. The words are ours; `uci changes` prints signs."""
 
     ADD = "add"
@@ -44,10 +44,10 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class UciChange:
     """One noted change: a line of libuci's delta file."""
 
-    kind: Kind
+    kind: EditKind
     section: str
     option: str | None = None
     value: str | None = None
@@ -59,7 +59,7 @@ class Staged:
 
     package: Package
     numbered: int
-    changes: tuple[Change, ...] = ()
+    changes: tuple[UciChange, ...] = ()
     dirty: bool = False  # False: `uci commit` leaves the file as it is and does not even format it
 
 
@@ -130,7 +130,9 @@ def set_value(staged: Staged, where: str, value: str) -> Staged:
         return staged
     if target.found_option is not None and target.found_option.value == value:
         return staged
-    return _note(staged, Change(kind=Kind.SET, section=target.section, option=target.option, value=value))
+    return _note(
+        staged, UciChange(kind=EditKind.SET, section=target.section, option=target.option, value=value)
+    )
 
 
 def delete(staged: Staged, where: str, value: str = "") -> Staged:
@@ -150,11 +152,13 @@ def delete(staged: Staged, where: str, value: str = "") -> Staged:
         # as in uci(1): a missing item is not an error and changes nothing
         if number is None or not 0 <= int(number[1]) < len(items):
             return staged
-        return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option, value=number[1]))
-    return _note(staged, Change(kind=Kind.REMOVE, section=section, option=target.option))
+        return _note(
+            staged, UciChange(kind=EditKind.REMOVE, section=section, option=target.option, value=number[1])
+        )
+    return _note(staged, UciChange(kind=EditKind.REMOVE, section=section, option=target.option))
 
 
-def replayed(package: Package, changes: Iterable[Change]) -> Package:
+def replayed(package: Package, changes: Iterable[UciChange]) -> Package:
     """The package with noted changes applied; a change that does not fit is skipped."""
     staged = stage(package)
     for change in changes:
@@ -200,22 +204,22 @@ def _section_of(where: str, name: str, said: GivenSection, old: Section | None) 
     return Section(type=kind, name=name, options=tuple(options))
 
 
-def _note(staged: Staged, change: Change) -> Staged:
+def _note(staged: Staged, change: UciChange) -> Staged:
     """Notes and replays a change; a change that libuci could not read back from its delta file is lost."""
-    list_without_option = change.kind in (Kind.LIST_ADD, Kind.LIST_DEL) and change.option is None
-    bad_name = change.kind is Kind.RENAME and not _NAME.match(change.value or "")
+    list_without_option = change.kind in (EditKind.LIST_ADD, EditKind.LIST_DEL) and change.option is None
+    bad_name = change.kind is EditKind.RENAME and not _NAME.match(change.value or "")
     if not _NAME.match(change.section) or list_without_option or bad_name:
         return staged
     noted = replace(staged, changes=(*staged.changes, change))
     return _replayed(noted, change) or noted
 
 
-def _replayed(staged: Staged, change: Change) -> Staged | None:
+def _replayed(staged: Staged, change: UciChange) -> Staged | None:
     """Applies a change; None if it does not fit, in which case libuci skips it."""
     section = find(staged.package, change.section)
     if section is None:
         return _with_new_section(staged, change)
-    if change.kind is Kind.REORDER:
+    if change.kind is EditKind.REORDER:
         rest = [each for each in staged.package.sections if each is not section]
         rest.insert(int(change.value or "0"), section)
         return _with_sections(staged, rest)
@@ -232,14 +236,14 @@ def _replayed(staged: Staged, change: Change) -> Staged | None:
     return _with_section(staged, section, replace(section, options=tuple(kept)))
 
 
-def _with_new_section(staged: Staged, change: Change) -> Staged | None:
-    if change.option is not None or change.kind not in (Kind.ADD, Kind.SET):
+def _with_new_section(staged: Staged, change: UciChange) -> Staged | None:
+    if change.option is not None or change.kind not in (EditKind.ADD, EditKind.SET):
         return None
     if not change.value:
         return replace(staged, dirty=True)
     if not _TYPE.match(change.value):
         return None
-    new = Section(type=change.value, name=change.section, anonymous=change.kind is Kind.ADD)
+    new = Section(type=change.value, name=change.section, anonymous=change.kind is EditKind.ADD)
     made = replace(staged, numbered=staged.numbered + 1)
     return _with_sections(made, [*staged.package.sections, new])
 
@@ -256,39 +260,39 @@ def _with_section(staged: Staged, old: Section, new: Section | None) -> Staged:
 _NO_FIT = Section(type="", name="")
 
 
-def _edited(section: Section, change: Change) -> Section | None:
+def _edited(section: Section, change: UciChange) -> Section | None:
     """The section after a change to itself, None if the change removes it."""
     value = change.value or ""
     match change.kind:
-        case Kind.REMOVE:
+        case EditKind.REMOVE:
             return None
-        case Kind.RENAME:
+        case EditKind.RENAME:
             return replace(section, name=value, anonymous=False)
-        case Kind.SET | Kind.ADD if _TYPE.match(value):
+        case EditKind.SET | EditKind.ADD if _TYPE.match(value):
             # libuci creates a new, named section if the new type does not fit into the memory of the old one
             anonymous = section.anonymous and len(section.type) == len(value)
-            return replace(section, type=value, anonymous=anonymous or change.kind is Kind.ADD)
+            return replace(section, type=value, anonymous=anonymous or change.kind is EditKind.ADD)
     return _NO_FIT
 
 
-def _edited_option(name: str, old: Option | None, change: Change) -> Option | None:
+def _edited_option(name: str, old: Option | None, change: UciChange) -> Option | None:
     """The option after the change; None if it is removed or did not exist."""
     value = change.value or ""
-    if change.kind is Kind.SET:
+    if change.kind is EditKind.SET:
         return Option(name=name, value=value, lines=(0,))
     if old is None:
-        return Option(name=name, value=(value,), lines=(0,)) if change.kind is Kind.LIST_ADD else None
-    if change.kind is Kind.LIST_ADD:
+        return Option(name=name, value=(value,), lines=(0,)) if change.kind is EditKind.LIST_ADD else None
+    if change.kind is EditKind.LIST_ADD:
         items = (old.value,) if isinstance(old.value, str) else old.value
         # line 0 means that the value is not in a file yet
         return replace(old, value=(*items, value), lines=(*_lines(old, len(items)), 0))
-    if change.kind is Kind.RENAME:
+    if change.kind is EditKind.RENAME:
         return replace(old, name=value)
-    if change.kind is Kind.LIST_DEL and isinstance(old.value, tuple):
+    if change.kind is EditKind.LIST_DEL and isinstance(old.value, tuple):
         return _with_items(old, [number for number, item in enumerate(old.value) if item != value])
-    if change.kind is Kind.REMOVE and change.value is not None and isinstance(old.value, tuple):
+    if change.kind is EditKind.REMOVE and change.value is not None and isinstance(old.value, tuple):
         return _with_items(old, [number for number in range(len(old.value)) if number != int(value)])
-    return old if change.kind is Kind.LIST_DEL else None
+    return old if change.kind is EditKind.LIST_DEL else None
 
 
 def _with_items(old: Option, numbers: Sequence[int]) -> Option:
@@ -312,25 +316,25 @@ def _lines(option: Option, count: int) -> tuple[int, ...]:
 
 
 _SIGNS = {
-    "+": Kind.ADD,
-    "-": Kind.REMOVE,
-    "@": Kind.RENAME,
-    "^": Kind.REORDER,
-    "|": Kind.LIST_ADD,
-    "~": Kind.LIST_DEL,
+    "+": EditKind.ADD,
+    "-": EditKind.REMOVE,
+    "@": EditKind.RENAME,
+    "^": EditKind.REORDER,
+    "|": EditKind.LIST_ADD,
+    "~": EditKind.LIST_DEL,
 }
-_NEEDS_OPTION = (Kind.LIST_ADD, Kind.LIST_DEL)
+_NEEDS_OPTION = (EditKind.LIST_ADD, EditKind.LIST_DEL)
 
 
-def parse_delta(text: str, *, package: str) -> tuple[Change, ...]:
+def parse_delta(text: str, *, package: str) -> tuple[UciChange, ...]:
     """The changes in a delta file for a package, in order. Never raises because of the file's content."""
     found = (_change(word, package) for word in arguments(text))
     return tuple(change for change in found if change is not None)
 
 
-def _change(word: str, package: str) -> Change | None:
-    kind = _SIGNS.get(word[0], Kind.SET)
-    where, equals, value = (word if kind is Kind.SET else word[1:]).partition("=")
+def _change(word: str, package: str) -> UciChange | None:
+    kind = _SIGNS.get(word[0], EditKind.SET)
+    where, equals, value = (word if kind is EditKind.SET else word[1:]).partition("=")
     # without an option, the change is about the section itself
     name, *rest = where.split(".")
     # skip lines of other programs, as libuci does
@@ -342,16 +346,16 @@ def _change(word: str, package: str) -> Change | None:
     ):
         return None
     section, option = [*rest, None][:2]
-    if section is None or (not equals and kind is not Kind.REMOVE):
+    if section is None or (not equals and kind is not EditKind.REMOVE):
         return None
-    if (kind in _NEEDS_OPTION and option is None) or (kind is Kind.REORDER and option is not None):
+    if (kind in _NEEDS_OPTION and option is None) or (kind is EditKind.REORDER and option is not None):
         return None
-    if kind is Kind.RENAME and not _NAME.match(value):
+    if kind is EditKind.RENAME and not _NAME.match(value):
         return None
     # store numbers in normalized form: `07` as 7
-    if kind is Kind.REORDER:
+    if kind is EditKind.REORDER:
         value = str(_number(value))
-    return Change(kind=kind, section=section, option=option, value=value if equals else None)
+    return UciChange(kind=kind, section=section, option=option, value=value if equals else None)
 
 
 def _number(text: str) -> int:

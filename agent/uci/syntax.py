@@ -111,7 +111,7 @@ class _Values:
 
 
 @dataclass(slots=True)
-class _Draft:
+class _SectionBuilder:
     type: str
     name: str
     anonymous: bool
@@ -300,9 +300,9 @@ class _Parser:
     def __init__(self, text: str, package: str) -> None:
         self._buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
         self._package_name = package
-        self._drafts: list[_Draft] = []
-        self._named: dict[str, _Draft] = {}
-        self._current: _Draft | None = None
+        self._drafts: list[_SectionBuilder] = []
+        self._named: dict[str, _SectionBuilder] = {}
+        self._current: _SectionBuilder | None = None
         self._swallowed: list[int] = []
         self._verb = self._word = ""  # of the command being read
 
@@ -367,7 +367,7 @@ class _Parser:
         known = self._named.get(name) if name else None
         if known is None:
             generated = generated_name(len(self._drafts) + 1, section_type)
-            draft = _Draft(section_type, name or generated, not name, line)
+            draft = _SectionBuilder(section_type, name or generated, not name, line)
             self._drafts.append(draft)
             # a generated name may equal the name of an earlier section
             self._named.setdefault(draft.name, draft)
@@ -378,7 +378,7 @@ class _Parser:
             known.repeats.append(line)
         self._current = known
 
-    def _assignment(self, verb: str) -> tuple[_Draft, str, str, int]:
+    def _assignment(self, verb: str) -> tuple[_SectionBuilder, str, str, int]:
         if self._current is None:
             raise self._buffer.error("option/list command found before the first section")
         self._buffer.pass_verb(verb, "option without name")
@@ -451,7 +451,7 @@ class _Recovering(_Parser):
         found = self._named.get(self._word)
         if self._current is None or self._verb not in _ASSIGNMENTS:
             # further options belong to a section that could not be read
-            self._current = _Draft(type="", name="", anonymous=True, line=0)
+            self._current = _SectionBuilder(type="", name="", anonymous=True, line=0)
         fault = Fault(
             detail=_UNTERMINATED if opened else detail,
             line=opened or buffer.begun,

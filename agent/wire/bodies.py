@@ -59,7 +59,7 @@ BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TarHeader:
     """The header of a tar entry. `kind` is its type flag: 0 (a file), 5 (a folder), x (records about the next entry)
     and others.
     """
@@ -68,7 +68,7 @@ class Entry:
     size: int
 
     @classmethod
-    def of(cls, block: bytes) -> Entry:
+    def of(cls, block: bytes) -> TarHeader:
         """Parses a header. A size that is too large for octal digits is binary, with the highest bit set (GNU, star)."""
         field = block[124:136]
         if field[0] & 0x80:

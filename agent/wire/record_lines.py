@@ -58,7 +58,7 @@ _GONE = "gone"  # takes the place of the fields of a dropped record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class StateContents:
     """The contents of a state file. `folded` is the size of its document in bytes, 0 if it is not in our form.
     `is_whole`: nothing follows the last valid change. `damaged`: valid changes follow an invalid one.
     """
@@ -98,7 +98,7 @@ def change_line(before: Mapping[str, Record], after: Mapping[str, Record]) -> by
     return b"+%08x %s\n" % (zlib.crc32(text), text)
 
 
-def read(data: bytes) -> Contents:
+def read(data: bytes) -> StateContents:
     """Parses a state file. Raises ValueError if the document, or a complete line, is not ours."""
     # find the end of the document by its last line: lines after it may be cut short, which must not affect the document
     end = data.find(_END)
@@ -122,7 +122,7 @@ def read(data: bytes) -> Contents:
         size += len(line) + 1
     found.clear()  # frees each item as soon as it has become a record
     whole = bool(folded) and size + len(rest) == len(data) and not rest
-    return Contents(
+    return StateContents(
         instance=instance, records=_records(items), folded=folded, is_whole=whole, damaged=damaged
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.wire.bodies import BLOCK, Entry, is_plain_tar
+from agent.wire.bodies import BLOCK, TarHeader, is_plain_tar
 
 RECORDS_LIMIT = 1024 * 1024  # bytes of pax records or of a long name for one member
 _LONG = {"L": "path", "K": "linkpath"}  # GNU's long names
@@ -48,7 +48,7 @@ class TarReader:
     ended: bool = False
     _head: bytearray = field(default_factory=bytearray)
     _skip: int = 0  # bytes of contents still to come
-    _records: Entry | None = None  # the entry whose bytes are collected in `_head`
+    _records: TarHeader | None = None  # the entry whose bytes are collected in `_head`
     _said: dict[str, str] = field(default_factory=dict)  # records for the next member
     _map: bool = False  # blocks of a sparse member's map follow
 
@@ -100,7 +100,7 @@ class TarReader:
                 if not self.members
                 else f"the archive is damaged after member {self.members}"
             )
-        entry = Entry.of(block)
+        entry = TarHeader.of(block)
         if entry.is_records:
             if entry.size > RECORDS_LIMIT:
                 raise TarError(f"more than {RECORDS_LIMIT} bytes of records about one member")
@@ -108,13 +108,13 @@ class TarReader:
             return []
         return [self._member(block, entry)]
 
-    def _note(self, entry: Entry, data: bytes) -> None:
+    def _note(self, entry: TarHeader, data: bytes) -> None:
         if entry.kind in _LONG:
             self._said[_LONG[entry.kind]] = _text(data)
         elif entry.kind == "x":  # global records (g) do not describe a single member
             self._said |= _pax(data)
 
-    def _member(self, block: bytes, entry: Entry) -> Member:
+    def _member(self, block: bytes, entry: TarHeader) -> Member:
         said, self._said = self._said, {}
         # octal sizes end at 8 GiB: then the pax records have the true size
         stated = said.get("size", "")

@@ -25,7 +25,7 @@ class MessageError(ValueError):
     """These bytes are not a ubus message."""
 
 
-class Kind(IntEnum):
+class MessageType(IntEnum):
     """enum ubus_msg_type."""
 
     HELLO = 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.model.resources import Endpoint, Port
-from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
+from agent.plan.adoption import Adoption, AdoptionContext, adopt, section_name
 
 ID = "0123456789ab" + "0" * 52
 
@@ -30,7 +30,7 @@ def an_inspect(
 
 
 def adopted(body: dict[str, Any], **around: Any) -> Adoption:
-    return adopt(body, Surroundings(image_id_now="sha256:1", **around), section="web")
+    return adopt(body, AdoptionContext(image_id_now="sha256:1", **around), section="web")
 
 
 def notes(body: dict[str, Any], **around: Any) -> list[str]:
@@ -103,9 +103,9 @@ def test_the_default_of_the_cgroup_namespace_is_that_of_the_engine() -> None:
 
 
 def test_an_image_name_that_moved_on_is_noted() -> None:
-    (moved,) = adopt(an_inspect(), Surroundings(image_id_now="sha256:2"), section="web").notes
+    (moved,) = adopt(an_inspect(), AdoptionContext(image_id_now="sha256:2"), section="web").notes
     assert "stands for another image now" in moved
-    (gone,) = adopt(an_inspect(), Surroundings(), section="web").notes
+    (gone,) = adopt(an_inspect(), AdoptionContext(), section="web").notes
     assert "is not there any more" in gone
 
 

@@ -16,7 +16,7 @@ from agent.api.streams import consoles as module
 from agent.api.streams.consoles import Console, Consoles, ExecSpec
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, ConflictError
-from agent.status.ring import Ended, Item
+from agent.status.ring import Item, OutputEnd
 from tests.api.console_client import screen
 from tests.support.controller import serving
 from tests.support.scripted_engine import ScriptedEngine
@@ -88,7 +88,7 @@ async def test_a_process_out_of_reach_is_said_to_be_so_and_gets_no_more_input(
     console = await opened(consoles)
     await consoles.end(console)
     ended = (await read(console))[-1]
-    assert isinstance(ended, Ended) and ended.code is None
+    assert isinstance(ended, OutputEnd) and ended.code is None
     assert ended.reason == (
         "ended on request; its process is out of reach of the agent and may still run; its input was closed"
     )
@@ -106,7 +106,7 @@ async def test_a_console_whose_end_is_given_up_by_its_client_ends_all_the_same(
         client.cancel()
     engine.answers.set()
     ended = (await read(console))[-1]
-    assert isinstance(ended, Ended) and ended.reason.startswith("ended on request; ")
+    assert isinstance(ended, OutputEnd) and ended.reason.startswith("ended on request; ")
 
 
 async def test_an_engine_that_goes_away_ends_the_console_with_its_reason(
@@ -114,7 +114,7 @@ async def test_an_engine_that_goes_away_ends_the_console_with_its_reason(
 ) -> None:
     engine.stays, engine.state = False, None
     first, ended = await read(await opened(consoles))
-    assert first is not None and isinstance(ended, Ended)
+    assert first is not None and isinstance(ended, OutputEnd)
     assert ended.code is None and "the engine" in ended.reason
 
 
@@ -126,7 +126,7 @@ async def test_a_process_whose_connection_breaks_is_not_left_behind(
     console = await opened(consoles)
     console._pipe._wire.fail(ConnectionResetError("reset"))
     (ended,) = await read(console)
-    assert isinstance(ended, Ended) and ended.code is None
+    assert isinstance(ended, OutputEnd) and ended.code is None
     assert ended.reason.startswith("the console's connection broke: reset; its process is out of reach")
 
 
@@ -134,7 +134,7 @@ async def test_output_that_is_no_output_ends_the_console(consoles: Consoles, eng
     engine.output = b"\x09broken!"
     console = await consoles.open("web", ExecSpec(tty=False))
     (ended,) = await read(console)
-    assert isinstance(ended, Ended) and "no frame header" in ended.reason
+    assert isinstance(ended, OutputEnd) and "no frame header" in ended.reason
 
 
 async def test_a_process_that_closes_its_output_is_waited_for(consoles: Consoles, engine: ExecEngine) -> None:
@@ -145,7 +145,7 @@ async def test_a_process_that_closes_its_output_is_waited_for(consoles: Consoles
     assert not console.ended
     engine.state = {"Running": False, "ExitCode": 5, "Pid": 0}
     ended = await anext(output)
-    assert isinstance(ended, Ended) and (ended.code, ended.reason) == (5, "")
+    assert isinstance(ended, OutputEnd) and (ended.code, ended.reason) == (5, "")
     with pytest.raises(ConflictError, match="has ended"):
         await console.input(b"x")
     with pytest.raises(ConflictError, match="has ended"):
@@ -196,7 +196,7 @@ async def test_a_session_that_nobody_can_tell_about_ends_its_console(consoles: C
 
     console = await consoles.open("web", ExecSpec(), allowed=allowed)
     ended = (await read(console))[-1]
-    assert isinstance(ended, Ended) and ended.reason.startswith("its session has ended")
+    assert isinstance(ended, OutputEnd) and ended.reason.startswith("its session has ended")
     assert consoles.get(console.id) is None
 
 

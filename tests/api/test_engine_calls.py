@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS, EngineCall, Output
+from agent.api.engine_calls import BUS_CALLS, ENGINE_CALLS, EngineCall, ReplyKind
 from agent.api.problems import checked_id
 from tests.api.conftest import Containers
 from tests.support.agent_process import wait_for
@@ -71,7 +71,7 @@ def test_one_method_has_one_right() -> None:
 def rows() -> list[EngineCall]:
     """Those of both entry points; without archives, and logs, which ubus decodes and so asks for the terminal first."""
     published = [call for calls in BUS_CALLS.values() for call in calls.values()]
-    return [call for call in published if not call.takes_tar and call.output is not Output.LOGS]
+    return [call for call in published if not call.takes_tar and call.output is not ReplyKind.LOGS]
 
 
 def example(call: EngineCall) -> tuple[str, dict[str, str]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.status.ring import PIECE, Ended, Item, Output, OutputBuffer
+from agent.status.ring import PIECE, Item, OutputBuffer, OutputEnd, OutputPiece
 
 
 def read_on(buffer: OutputBuffer) -> list[Item]:
@@ -19,7 +19,7 @@ def read_on(buffer: OutputBuffer) -> list[Item]:
 
 
 def data_of(items: list[Item]) -> bytes:
-    return b"".join(item.data for item in items if isinstance(item, Output))
+    return b"".join(item.data for item in items if isinstance(item, OutputPiece))
 
 
 def test_long_output_becomes_pieces_with_consecutive_numbers() -> None:
@@ -28,8 +28,8 @@ def test_long_output_becomes_pieces_with_consecutive_numbers() -> None:
     buffer.end(3)
     items = read_on(buffer)
     assert [item.number for item in items] == [1, 2, 3, 4, 5]
-    assert [len(item.data) for item in items if isinstance(item, Output)] == [PIECE, PIECE, 1, 1]
-    assert items[-1] == Ended(number=5, code=3)
+    assert [len(item.data) for item in items if isinstance(item, OutputPiece)] == [PIECE, PIECE, 1, 1]
+    assert items[-1] == OutputEnd(number=5, code=3)
 
 
 def test_there_is_room_until_the_window_is_full_and_again_when_it_was_read() -> None:
@@ -87,6 +87,8 @@ def test_memory_is_bounded_whatever_is_read_and_resumed(steps: list[tuple[int, b
             buffer.take(item)
         elif kind == 3:
             buffer.rewind(len(data) % 20)
-        cost = sum(200 + len(item.data) for _, item in buffer._items.after(0) if isinstance(item, Output))
+        cost = sum(
+            200 + len(item.data) for _, item in buffer._items.after(0) if isinstance(item, OutputPiece)
+        )
         assert cost <= 1000 + 1000 + 2 * 500
         assert buffer._unread_cost + buffer._kept_cost == cost

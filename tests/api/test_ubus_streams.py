@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.api.rules import read
-from agent.api.streams.stream_sources import Item, Kind, OutputOnly, bytes_items, json_item
+from agent.api.streams.stream_sources import Item, OutputOnly, StreamKind, bytes_items, json_item
 from agent.api.ubus import stream_tab
 from agent.api.ubus import streams as ubus_streams
 from agent.api.ubus.stream_tab import WINDOW
@@ -421,9 +421,9 @@ async def test_a_stream_without_end_leaves_room_for_a_quiet_one(room: Room) -> N
 
     kinds = room.streams._kinds
     assert isinstance(kinds, dict)
-    kinds["echo"] = Kind(grant=read("test", "echo"), open=lambda _: Echo())
+    kinds["echo"] = StreamKind(grant=read("test", "echo"), open=lambda _: Echo())
     room.counter = Counter(size=100)
-    kinds["count"] = Kind(grant=read("test", "count"), open=lambda _: room.counter)
+    kinds["count"] = StreamKind(grant=read("test", "count"), open=lambda _: room.counter)
     opened = await room.call("stream_open", {"kind": "count"}, session=ADMIN)
     await room.call("stream_open", {"id": opened["id"], "kind": "echo"}, session=ADMIN)
     after, echoes = 0, 0
@@ -459,7 +459,7 @@ async def test_ends_and_errors_of_a_source_are_items_and_the_tab_goes_on(room: R
     kinds = room.streams._kinds
     assert isinstance(kinds, dict)
     for name, make in (("fails", fails), ("ends", ends), ("breaks", breaks)):
-        kinds[name] = Kind(grant=read("test", name), open=lambda _, make=make: OutputOnly(make))
+        kinds[name] = StreamKind(grant=read("test", name), open=lambda _, make=make: OutputOnly(make))
     opened = await room.call("stream_open", session=ADMIN)
     async with room.reading(opened) as reader:
         for name in ("fails", "ends", "breaks"):

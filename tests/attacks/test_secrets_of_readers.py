@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agent.api.engine_calls import BUS_CALLS, Output
+from agent.api.engine_calls import BUS_CALLS, ReplyKind
 from agent.api.jobs.job_specs import parse_job
 from agent.api.jobs.jobs import Job
 from agent.api.rules import Need, Rule
@@ -172,7 +172,7 @@ def test_no_method_on_ubus_gives_a_reader_a_secret(tmp_path: Path) -> None:
                 for method, call in calls.items():
                     if (
                         call.need is not Need.READ
-                        or call.output is not Output.JSON
+                        or call.output is not ReplyKind.JSON
                         or method in ("stats", "ping")
                     ):
                         continue

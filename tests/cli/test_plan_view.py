@@ -14,7 +14,7 @@ import pytest
 from agent.cli.output import Style, wrapped
 from agent.cli.view.plan import NOTHING, plan_view
 from agent.plan.operations import ChangeDaemon
-from agent.plan.outlook import STATES, Entry, Outlook
+from agent.plan.outlook import STATES, Outlook, PendingResource
 from agent.runtime.requests.planning import plan_answer
 from agent.status.conditions import Level
 from tests.support.plans import a_world
@@ -74,27 +74,31 @@ AFTER = (
     + section("volume", "data")
 )
 ENTRIES = (
-    Entry(
+    PendingResource(
         key="container:later", state="then", op="create", level=Level.WAITING, message="once db is healthy"
     ),
-    Entry(
+    PendingResource(
         key="container:big",
         state="in progress",
         level=Level.WAITING,
         message="pulling registry.local/big:1: 45 %",
     ),
-    Entry(
+    PendingResource(
         key="container:disk", state="waiting", level=Level.WAITING, message="nothing is mounted on /mnt/sda1"
     ),
-    Entry(
+    PendingResource(
         key="container:old",
         state="removal",
         level=Level.OFF,
         message="section removed; the container will be deleted 120 s later",
     ),
-    Entry(key="container:hand", state="held", level=Level.OFF, message="stop by hand"),
-    Entry(key="container:bad", state="retry", level=Level.ERROR, message="no such image", retry_in_s=39.2),
-    Entry(key="container:dns", state="conflict", level=Level.ERROR, message="a container named dns exists"),
+    PendingResource(key="container:hand", state="held", level=Level.OFF, message="stop by hand"),
+    PendingResource(
+        key="container:bad", state="retry", level=Level.ERROR, message="no such image", retry_in_s=39.2
+    ),
+    PendingResource(
+        key="container:dns", state="conflict", level=Level.ERROR, message="a container named dns exists"
+    ),
 )
 
 
@@ -138,7 +142,7 @@ def test_a_plan_is_coloured_by_what_it_costs_and_carries_no_sequences_of_others(
 
 @pytest.mark.parametrize("state", STATES)
 def test_beside_any_state_a_plan_is_not_nothing(state: str) -> None:
-    entry = Entry(key="container:x", state=state, op="create", level=Level.WAITING, message="why")
+    entry = PendingResource(key="container:x", state=state, op="create", level=Level.WAITING, message="why")
     outlook = Outlook(plan=a_world("", "").plan(), entries=(entry,))
     text = plan_view(plan_answer(outlook, []))
     assert text != NOTHING

@@ -23,7 +23,7 @@ from agent.dockerd.change import Limits
 from agent.dockerd.files import DaemonFiles
 from agent.dockerd.runner import version_of
 from agent.engine import process as daemon_process
-from agent.model.dockerd.settings import DaemonRecord, Step
+from agent.model.dockerd.settings import ChangeStep, DaemonRecord
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.hanging import HangingMount
 
@@ -226,14 +226,14 @@ def test_a_dockerd_that_is_killed_during_the_change_ends_up_running(lab: DaemonL
 @pytest.mark.parametrize(
     ("step", "settings"),
     [
-        pytest.param(Step.RELOAD, "option debug '0'\n", marks=pytest.mark.long),
-        (Step.STOP, "option debug '0'\noption log_level 'info'\n"),
-        pytest.param(Step.START, "option debug '0'\noption log_level 'info'\n", marks=pytest.mark.long),
-        pytest.param(Step.WATCH, "option debug '0'\noption log_level 'info'\n", marks=pytest.mark.long),
+        pytest.param(ChangeStep.RELOAD, "option debug '0'\n", marks=pytest.mark.long),
+        (ChangeStep.STOP, "option debug '0'\noption log_level 'info'\n"),
+        pytest.param(ChangeStep.START, "option debug '0'\noption log_level 'info'\n", marks=pytest.mark.long),
+        pytest.param(ChangeStep.WATCH, "option debug '0'\noption log_level 'info'\n", marks=pytest.mark.long),
     ],
 )
 def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
-    lab: DaemonLab, step: Step, settings: str
+    lab: DaemonLab, step: ChangeStep, settings: str
 ) -> None:
     pid = started(lab)
     lab.write(settings)
@@ -254,9 +254,9 @@ def test_an_agent_that_is_killed_in_a_change_is_followed_by_one_that_ends_it(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("step", [Step.STOP, Step.START])
+@pytest.mark.parametrize("step", [ChangeStep.STOP, ChangeStep.START])
 def test_an_agent_that_is_killed_on_the_way_back_is_followed_by_one_that_ends_it(
-    lab: DaemonLab, step: Step
+    lab: DaemonLab, step: ChangeStep
 ) -> None:
     pid = started(lab)
     lab.write("option debug '1'\nlist log_opts 'nosuch=1'\n")
@@ -267,7 +267,7 @@ def test_an_agent_that_is_killed_on_the_way_back_is_followed_by_one_that_ends_it
     assert_not_tried_again(lab)
 
 
-def killed_at(lab: DaemonLab, step: Step, *, way_back: bool = False) -> None:
+def killed_at(lab: DaemonLab, step: ChangeStep, *, way_back: bool = False) -> None:
     """An agent that is killed as soon as it has written down that step (of the way back after a failure)."""
     child = os.fork()
     if child == 0:

@@ -16,8 +16,8 @@ import pytest
 from agent.dockerd.health import DaemonHealth, lost_bridge
 from agent.dockerd.status import DaemonStatus
 from agent.engine import process as daemon_process
-from agent.model.dockerd.settings import Process, Target
-from agent.plan.daemon import Change
+from agent.model.dockerd.settings import DaemonTarget, Process
+from agent.plan.daemon import DaemonPlan
 from agent.status.board import StatusBoard
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.dockerd import is_root
@@ -49,9 +49,9 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
     status.begin(())
     health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: False)
     before, after = (Process(pid=os.getpid(), started=number) for number in (1, 2))
-    goal = Target(document={"bridge": "br-none"})
+    goal = DaemonTarget(document={"bridge": "br-none"})
 
-    def repair(goal: Target, process: Process, *, answers: bool = True) -> Change | None:
+    def repair(goal: DaemonTarget, process: Process, *, answers: bool = True) -> DaemonPlan | None:
         return health.repair(process, goal, answers=lambda: answers)
 
     def shown() -> list[str]:
@@ -66,7 +66,7 @@ def test_a_bridge_that_does_not_come_back_is_shown_and_not_tried_again() -> None
     assert repair(goal, after) is None
     assert repair(goal, after) is None
     assert "EngineImpaired" in shown()
-    assert repair(Target(document={"bridge": "lo"}), after) is None
+    assert repair(DaemonTarget(document={"bridge": "lo"}), after) is None
     assert "EngineImpaired" not in shown()
     assert repair(goal, after) is not None  # it was there in between: a new loss
 
@@ -76,7 +76,7 @@ def test_a_dockerd_that_was_only_starting_is_not_restarted(tmp_path: Path) -> No
     status.begin(())
     health = DaemonHealth(status, missing_mount=lambda _: "", needs_mount=lambda _: True)
     process = Process(pid=os.getpid(), started=1)
-    goal = Target(document={"data-root": str(tmp_path), "bridge": "lo"})
+    goal = DaemonTarget(document={"data-root": str(tmp_path), "bridge": "lo"})
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
     try:
         assert health.repair(process, goal, answers=lambda: True) is not None

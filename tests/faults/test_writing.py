@@ -24,7 +24,7 @@ from agent.errors import StorageError
 from agent.files.atomic import atomic_write
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
-from agent.model.dockerd.settings import Target
+from agent.model.dockerd.settings import DaemonTarget
 from agent.model.observed import Record
 from agent.uci.edit import set_value, stage
 from tests.support.dockerd import is_root
@@ -56,7 +56,7 @@ def write_state(folder: Path, value: str) -> None:
 
 def write_last_good(folder: Path, value: str) -> None:
     files = DaemonFiles(run_dir=folder / "run", state_dir=folder)
-    files.write_last_good(Target(document={"data-root": value}))
+    files.write_last_good(DaemonTarget(document={"data-root": value}))
 
 
 def write_uci(folder: Path, value: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.files.history import KEPT, History
+from agent.files.history import KEPT, SettingsHistory
 from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Desired
@@ -23,11 +23,11 @@ def test_the_last_changes_are_kept_and_numbers_are_never_used_again(
     tmp_path_factory: object, texts: list[str], restarts: set[int]
 ) -> None:
     folder = Path(tmp_path_factory.mktemp("history"))  # type: ignore[attr-defined]
-    history = History(folder / "history")
+    history = SettingsHistory(folder / "history")
     changes: list[str] = []
     for index, text in enumerate(texts):
         if index in restarts:
-            history = History(folder / "history")
+            history = SettingsHistory(folder / "history")
         history.keep("web", text, at=1000.0 + index)
         if not changes or changes[-1] != text:
             changes.append(text)
@@ -37,27 +37,27 @@ def test_the_last_changes_are_kept_and_numbers_are_never_used_again(
 
 
 def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
-    history = History(tmp_path / "history")
+    history = SettingsHistory(tmp_path / "history")
     history.keep("web", "text", at=1.0)
     before = (tmp_path / "history" / "web.json").stat()
     history.keep("web", "text", at=2.0)
-    History(tmp_path / "history").keep("web", "text", at=3.0)
+    SettingsHistory(tmp_path / "history").keep("web", "text", at=3.0)
     after = (tmp_path / "history" / "web.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert after.st_mode & 0o777 == 0o600
 
 
 def test_a_damaged_file_is_an_empty_history(tmp_path: Path) -> None:
-    history = History(tmp_path)
+    history = SettingsHistory(tmp_path)
     for data in (b"", b"{", b'{"versions": [{}]}', b'{"versions": 3}', b"[]", b"\xff"):
         (tmp_path / "web.json").write_bytes(data)
         assert history.versions("web") == ()
-        History(tmp_path).keep("web", "text", at=1.0)
+        SettingsHistory(tmp_path).keep("web", "text", at=1.0)
         assert [version.text for version in history.versions("web")] == ["text"]
 
 
 def test_it_moves_with_a_renamed_section_and_goes_with_a_removed_one(tmp_path: Path) -> None:
-    history = History(tmp_path)
+    history = SettingsHistory(tmp_path)
     history.keep("web", "text", at=1.0)
     history.move("web", "site")
     history.move("other", "nothing")
@@ -68,7 +68,7 @@ def test_it_moves_with_a_renamed_section_and_goes_with_a_removed_one(tmp_path: P
 
 
 def test_what_was_made_is_kept_though_its_section_was_edited_before_anyone_looked(tmp_path: Path) -> None:
-    history, key = History(tmp_path), Key("container", "web")
+    history, key = SettingsHistory(tmp_path), Key("container", "web")
 
     def look(wanted: str, made_of: str, *, busy: bool = False) -> None:
         desired = Desired(containers=(), generation=wanted, spec_hashes={key: wanted})

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from agent.data import places
-from agent.data.places import Volume
+from agent.data.places import EngineVolume
 
 
 class KilledError(BaseException):
     """The agent ends here."""
 
 
-def a_volume(root: Path, name: str, text: str) -> Volume:
+def a_volume(root: Path, name: str, text: str) -> EngineVolume:
     place = root / name / "_data"
     place.mkdir(parents=True)
     (place / "file").write_text(text)
-    return Volume(name=name, driver="local", place=place, is_plain=True, labels={})
+    return EngineVolume(name=name, driver="local", place=place, is_plain=True, labels={})
 
 
 def killed_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent.model.addresses import Interface
 from agent.model.dockerd.settings import FirewallRule
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
-from agent.plan.router.reach import Bridge, Surroundings, public_ports, zones_reaching
+from agent.plan.router.reach import Bridge, RouterFacts, public_ports, zones_reaching
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import parse
 from tests.support.router import FIREWALL, NETWORK
@@ -30,8 +30,8 @@ def rule(**options: str) -> str:
 
 def around(
     more: str = "", *, blocked: Sequence[FirewallRule] = (), fw4: bool = False, iptables: bool = True
-) -> Surroundings:
-    return Surroundings(
+) -> RouterFacts:
+    return RouterFacts(
         firewall=read_firewall(parse(FIREWALL + more, package="firewall")),
         rules=blocked,
         devices=lambda name: devices_of(_NETWORK, name) or frozenset({name}),

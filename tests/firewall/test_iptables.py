@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import FirewallError
-from agent.plan.router.firewall import Rule, parse_extra
+from agent.plan.router.firewall import RejectRule, parse_extra
 from agent.router.nftables import Iptables
 from tests.support.daemon_lab import wait_for
 from tests.support.dockerd import is_root
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.skipif(not is_root(), reason="rules need root")
 
 _numbers = itertools.count()
 ESTABLISHED = parse_extra("--match conntrack ! --ctstate RELATED,ESTABLISHED")
-WAN = Rule(inbound="pppoe-wan", bridge="docker0", extra=ESTABLISHED)
-WAN_PHYSICAL = Rule(inbound="eth1", bridge="docker0", extra=ESTABLISHED)
+WAN = RejectRule(inbound="pppoe-wan", bridge="docker0", extra=ESTABLISHED)
+WAN_PHYSICAL = RejectRule(inbound="eth1", bridge="docker0", extra=ESTABLISHED)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_missing_program_and_refused_words_are_errors_that_say_so(
 ) -> None:
     with pytest.raises(FirewallError, match="there is no program iptables-none"):
         Iptables("iptables-none").put_in_force([WAN], keep=False)
-    bad = Rule(inbound="eth1", bridge="docker0", extra=("-s", "2001:db8::1"))
+    bad = RejectRule(inbound="eth1", bridge="docker0", extra=("-s", "2001:db8::1"))
     with pytest.raises(FirewallError, match="failed: "):
         iptables_in(network, "iptables", tmp_path).put_in_force([bad], keep=False)
     assert in_force(network) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, FirewallError
-from agent.plan.router.firewall import NEW_ONLY, Rule, parse_extra, script, statement
+from agent.plan.router.firewall import NEW_ONLY, RejectRule, parse_extra, script, statement
 from agent.router.nftables import Filter, Iptables, Nftables
 from tests.support.dockerd import is_root
 from tests.support.iptables import filter_in, in_force, iptables_in, nft_in, nft_in_force
@@ -25,9 +25,9 @@ pytestmark = [
 ]
 
 _numbers = itertools.count()
-WAN = Rule(inbound="pppoe-wan", bridge="docker0", extra=NEW_ONLY)
-PHYSICAL = Rule(inbound="eth1", bridge="docker0", extra=NEW_ONLY)
-OTHER = Rule(inbound="eth2", bridge="br-iot")
+WAN = RejectRule(inbound="pppoe-wan", bridge="docker0", extra=NEW_ONLY)
+PHYSICAL = RejectRule(inbound="eth1", bridge="docker0", extra=NEW_ONLY)
+OTHER = RejectRule(inbound="eth2", bridge="br-iot")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_rules_are_put_in_once_and_changed_without_a_gap(
 def test_matches_of_iptables_are_said_in_nft(
     network: OwnNetwork, tmp_path: Path, extra: str, expected: str
 ) -> None:
-    given = Rule(inbound="eth1", bridge="docker0", extra=parse_extra(extra))
+    given = RejectRule(inbound="eth1", bridge="docker0", extra=parse_extra(extra))
     assert nft_in(network, "4", tmp_path).put_in_force([given], keep=False)
     listed = network.run("nft", "list", "table", "ip", "ucidockd").stdout
     written = (
@@ -114,20 +114,20 @@ def test_matches_of_iptables_are_said_in_nft(
 )
 def test_what_nft_does_not_have_is_refused_by_name(extra: str) -> None:
     with pytest.raises(ConfigError, match="extra_iptables_args: --"):
-        statement(Rule(inbound="eth1", bridge="docker0", extra=parse_extra(extra)), "4")
+        statement(RejectRule(inbound="eth1", bridge="docker0", extra=parse_extra(extra)), "4")
 
 
 def test_a_rule_that_the_kernel_refuses_leaves_what_was_there(network: OwnNetwork, tmp_path: Path) -> None:
     tables = nft_in(network, "4", tmp_path)
     tables.put_in_force([WAN], keep=False)
-    bad = Rule(inbound="eth1", bridge="docker0", extra=("-s", "2001:db8::1"))
+    bad = RejectRule(inbound="eth1", bridge="docker0", extra=("-s", "2001:db8::1"))
     with pytest.raises(FirewallError, match="nft failed: "):
         tables.put_in_force([WAN, bad], keep=False)
     assert nft_in_force(network) == ["pppoe-wan>docker0"]
 
 
 def test_names_of_devices_are_quoted() -> None:
-    text = script("", [Rule(inbound="eth0.5@x", bridge="br-+")], "4", keep=False)
+    text = script("", [RejectRule(inbound="eth0.5@x", bridge="br-+")], "4", keep=False)
     assert 'iifname "eth0.5@x" oifname "br-*"' in text
 
 

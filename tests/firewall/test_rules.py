@@ -10,7 +10,7 @@ from agent.model.dockerd.settings import FirewallRule
 from agent.plan.router.firewall import (
     NEW_ONLY,
     Blocked,
-    Rule,
+    RejectRule,
     parse_extra,
     parse_listing,
     steps,
@@ -21,8 +21,8 @@ ESTABLISHED = "--match conntrack ! --ctstate RELATED,ESTABLISHED"
 DEVICES = {"wan": {"pppoe-wan", "eth1"}, "lan": {"br-lan"}, "gone": set()}
 DOCKER = "-P FORWARD ACCEPT\n-N DOCKER\n-N DOCKER-USER\n-A FORWARD -j DOCKER-USER\n-A FORWARD -o docker0 -j DOCKER\n"
 RETURN = "-A DOCKER-USER -j RETURN\n"
-RULE = Rule(inbound="eth1", bridge="docker0")
-OTHER = Rule(inbound="eth2", bridge="docker0")
+RULE = RejectRule(inbound="eth1", bridge="docker0")
+OTHER = RejectRule(inbound="eth2", bridge="docker0")
 
 
 def resolve(name: str) -> Blocked:
@@ -33,7 +33,7 @@ def section(*blocked: str, device: str = "docker0", extra: str = "") -> Firewall
     return FirewallRule(device=device, blocked_interfaces=blocked, extra_iptables_args=extra)
 
 
-def printed(rule: Rule) -> str:
+def printed(rule: RejectRule) -> str:
     return f"-A DOCKER-USER {' '.join(rule.words)} --reject-with icmp-port-unreachable\n"
 
 

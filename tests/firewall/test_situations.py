@@ -10,7 +10,7 @@ import pytest
 
 from agent.model.addresses import Interface
 from agent.model.resources import Container, ContainerSpec, Endpoint, Port
-from agent.plan.router.reach import Bridge, Surroundings, no_internet, public_ports, unreachable_ports
+from agent.plan.router.reach import Bridge, RouterFacts, no_internet, public_ports, unreachable_ports
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import parse
 from tests.firewall.situations import ALLOWED, DOCKER, SITUATIONS, STOCK, Situation, both, neither, section
@@ -21,10 +21,10 @@ BRIDGES = {
 }
 
 
-def around(given: Situation, **changes: object) -> Surroundings:
+def around(given: Situation, **changes: object) -> RouterFacts:
     network = parse(given.network, package="network")
     devices = {"lan": "br-lan", "wan": "eth1", "guest": "br-guest"}
-    made = Surroundings(
+    made = RouterFacts(
         firewall=read_firewall(parse(given.firewall, package="firewall")),
         devices=lambda name: devices_of(network, name) or frozenset(),
         bridges=BRIDGES,

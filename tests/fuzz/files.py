@@ -18,8 +18,7 @@ from pathlib import Path
 from agent.dockerd.change import disagreements
 from agent.dockerd.files import DaemonFiles, EngineData, material_of
 from agent.files.state import StateFile
-from agent.model.dockerd.settings import DaemonRecord, Process, Step
-from agent.model.dockerd.settings import Target as DaemonTarget
+from agent.model.dockerd.settings import ChangeStep, DaemonRecord, DaemonTarget, Process
 from agent.model.observed import Record
 from agent.model.resources import Desired
 from agent.plan.daemon import classify, masked, minimal
@@ -61,7 +60,7 @@ _TARGET = DaemonTarget(
 _DAEMON_RECORD = DaemonRecord(
     running=_TARGET,
     process=Process(pid=4000, started=12345),
-    step=Step.WATCH,
+    step=ChangeStep.WATCH,
     target=_TARGET,
     failed="0123456789abcdef",
     why="it died",

@@ -16,7 +16,7 @@ from agent.api.streams.engine_streams import json_lines
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.files.state import StateFile
 from agent.model.addresses import parse_listen
-from agent.model.dockerd.settings import DaemonRecord, Process, Target
+from agent.model.dockerd.settings import DaemonRecord, DaemonTarget, Process
 from agent.model.dockerd.urls import parse_mirror, parse_proxy
 from agent.model.entries import parse_device, parse_extra_host, parse_image
 from agent.model.identity import spec_hash
@@ -248,7 +248,7 @@ def test_files_of_ours_that_are_no_json_object_are_no_more_than_missing(tmp_path
     ids=str,
 )
 def test_a_record_of_the_daemon_that_no_agent_wrote_is_set_aside(tmp_path: Path, damage: object) -> None:
-    record = asdict(DaemonRecord(process=Process(pid=1, started=1), running=Target(document={})))
+    record = asdict(DaemonRecord(process=Process(pid=1, started=1), running=DaemonTarget(document={})))
     (tmp_path / "daemon-record.json").write_text(json.dumps(record | damage))  # type: ignore[operator]
     files = DaemonFiles(run_dir=tmp_path, state_dir=tmp_path)
     assert files.load() == DaemonRecord()

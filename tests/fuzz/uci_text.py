@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from agent.files import uci_store
-from agent.model.dockerd.settings import Target as DaemonTarget
+from agent.model.dockerd.settings import DaemonTarget
 from agent.model.identity import canonical, masked, spec_hash
 from agent.model.issues import Issue
 from agent.plan.container.bodies import container_body

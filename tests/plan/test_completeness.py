@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.model.container_table import Level
+from agent.model.container_table import ChangeLevel
 from agent.model.identity import canonical
 from agent.model.resources import (
     Container,
@@ -186,7 +186,7 @@ def test_a_change_of_a_field_reads_differently(name: str) -> None:
 
 
 def test_what_is_updated_in_place_is_also_seen_as_drift_and_sent() -> None:
-    in_place = {name for name, level in LEVELS.items() if level is Level.UPDATE}
+    in_place = {name for name, level in LEVELS.items() if level is ChangeLevel.UPDATE}
     assert in_place == {field for field, _ in DRIFT_FIELDS} | {"restart"}
     for name in in_place:
         assert update_body(a_container(**{name: VALUES[name][0]}).spec, [name])

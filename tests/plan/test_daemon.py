@@ -7,7 +7,15 @@ import dataclasses
 
 import pytest
 
-from agent.model.dockerd.settings import DaemonSettings, Document, Effect, Host, Json, Target, TlsSettings
+from agent.model.dockerd.settings import (
+    DaemonSettings,
+    DaemonTarget,
+    Document,
+    Effect,
+    Host,
+    Json,
+    TlsSettings,
+)
 from agent.model.dockerd.table import TABLE, suspects, value_at, without
 from agent.model.dockerd.values import parse_host
 from agent.plan.daemon import Identity, Rendered, classify, masked, minimal, render
@@ -62,8 +70,8 @@ def test_every_key_that_a_reload_applies_has_an_explicit_default() -> None:
 
 
 def test_the_file_does_not_depend_on_the_order_of_options() -> None:
-    one = Target(document={"debug": True, "mtu": 1400})
-    two = Target(document={"mtu": 1400, "debug": True})
+    one = DaemonTarget(document={"debug": True, "mtu": 1400})
+    two = DaemonTarget(document={"mtu": 1400, "debug": True})
     assert one.text == two.text
     assert one.digest == two.digest
 
@@ -140,13 +148,15 @@ def test_a_change_takes_what_the_table_says_and_names_no_value(row: object) -> N
     assert dataclasses.is_dataclass(row)
     key = row.key.partition(".")[0]  # type: ignore[attr-defined] # a row of TABLE
     effect, stops = row.effect, row.stops  # type: ignore[attr-defined]
-    change = classify(Target(document={"debug": False}), Target(document={"debug": False, key: "S3CRET"}))
+    change = classify(
+        DaemonTarget(document={"debug": False}), DaemonTarget(document={"debug": False, key: "S3CRET"})
+    )
     assert (change.effect, change.stops) == (effect, stops)
     assert change.cause in {f"{key} set", "debug changed"}
 
 
 def test_reload_keys_beside_a_restart_key_take_the_restart() -> None:
-    old, new = Target(document={"debug": False}), Target(document={"debug": True, "hosts": ["x"]})
+    old, new = DaemonTarget(document={"debug": False}), DaemonTarget(document={"debug": True, "hosts": ["x"]})
     change = classify(old, new)
     assert (change.effect, change.stops) == (Effect.RESTART, False)
     assert change.causes == ("debug changed", "hosts set")
@@ -161,12 +171,12 @@ def test_reload_keys_beside_a_restart_key_take_the_restart() -> None:
     ],
 )
 def test_certificates_and_arguments_take_a_restart(change: dict[str, object], effect: Effect) -> None:
-    old = Target(document={"tls": True}, material="one")
+    old = DaemonTarget(document={"tls": True}, material="one")
     assert classify(old, dataclasses.replace(old, **change)).effect is effect  # type: ignore[arg-type]
 
 
 def test_other_certificates_do_not_matter_without_tls() -> None:
-    old = Target(document={"tls": False}, material="one")
+    old = DaemonTarget(document={"tls": False}, material="one")
     assert classify(old, dataclasses.replace(old, material="two")).effect is Effect.NOTHING
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agent.model.observed import ObservedImage, Record
 from agent.model.resources import Desired, PruneImages, PruneSettings, Threshold
-from agent.model.updates import Window, is_due, parse_window
-from agent.plan.prune import Choice, PruneLimits, choose, needed_images, still_unused
+from agent.model.updates import UpdateWindow, is_due, parse_window
+from agent.plan.prune import PruneLimits, PruneSelection, choose, needed_images, still_unused
 from agent.uci.decode import decode
 from agent.uci.syntax import parse
 
@@ -22,7 +22,9 @@ UNUSED = PruneLimits(images=PruneImages.UNUSED)
 IDS = st.integers(0, 7)
 
 
-def chosen(images: list[ObservedImage], limits: PruneLimits = UNUSED, **facts: dict[str, str]) -> Choice:
+def chosen(
+    images: list[ObservedImage], limits: PruneLimits = UNUSED, **facts: dict[str, str]
+) -> PruneSelection:
     known = {"needed": {}, "used": {}, **facts}
     return choose(images, **known, unused_since={}, limits=limits, now=NOW)  # type: ignore[arg-type]
 
@@ -141,7 +143,7 @@ HOUR = 3600
 
 
 def due(
-    hour: float, window: Window | None = WINDOW, *, period: str = "daily", ago_h: float | None = None
+    hour: float, window: UpdateWindow | None = WINDOW, *, period: str = "daily", ago_h: float | None = None
 ) -> bool:
     last = None if ago_h is None else NOW - ago_h * HOUR
     return is_due(period, window, last=last, now=NOW, second_of_day=round(hour * HOUR))

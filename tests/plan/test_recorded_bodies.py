@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.model.container_table import Level
+from agent.model.container_table import ChangeLevel
 from agent.model.identity import canonical, masked
 from agent.model.resources import Container, ContainerSpec
 from agent.plan.container.bodies import container_body, extra_endpoints, read_spec, update_body
@@ -57,7 +57,7 @@ def bodies(container: Container) -> list[Any]:
         container_body(container, labels={"a": "b"}, image="x", api=api, carry={"/v": "old"})
         for api in ((1, 41), (1, 47))
     ]
-    in_place = [name for name in OLD_FIELDS if LEVELS[name] is Level.UPDATE]
+    in_place = [name for name in OLD_FIELDS if LEVELS[name] is ChangeLevel.UPDATE]
     updates = [update_body(container.spec, [name]) for name in in_place]
     config = {key: value for key, value in made[0].items() if key not in {"HostConfig", "NetworkingConfig"}}
     shown = {"Config": config, "HostConfig": made[0]["HostConfig"]}

@@ -18,7 +18,7 @@ from agent.model.updates import (
     RunningImage,
     UpdateCheck,
     UpdateState,
-    Window,
+    UpdateWindow,
     compare,
     missing_layers,
     needed_bytes,
@@ -96,7 +96,7 @@ def test_only_a_digest_of_the_same_repository_and_kind_tells_of_an_update(
 
 def test_a_window_is_two_times_of_day_and_may_go_past_midnight() -> None:
     night = parse_window("23:00-01:00")
-    assert night == Window(23 * 3600, 3600)
+    assert night == UpdateWindow(23 * 3600, 3600)
     assert night.length_s == 7200
     assert [night.wait_s(hour * 3600) for hour in (22, 23, 0, 1)] == [3600, 0, 0, 22 * 3600]
     for text in ("2:00-05:00", "02:00", "02:00-24:00", "02:00-02:00", "02:00-05:00 ", "٠٢:00-05:00"):
@@ -118,7 +118,7 @@ TIMES = st.integers(0, 24 * 3600 - 1)
 def test_a_check_is_made_in_its_window_and_once_in_each_opening(
     every: UpdateCheck, begin: int, length: int, last: float | None, second: int, spread: float
 ) -> None:
-    window = Window(begin, (begin + length) % (24 * 3600))
+    window = UpdateWindow(begin, (begin + length) % (24 * 3600))
     before = None if last is None else NOW - last
     wait = next_check_s(every, window, last=before, started=NOW, now=NOW, second_of_day=second, spread=spread)
     assert wait is not None
@@ -135,10 +135,10 @@ def test_a_check_is_made_in_its_window_and_once_in_each_opening(
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(("every", "days"), [(UpdateCheck.DAILY, 1), (UpdateCheck.WEEKLY, 7)])
 @pytest.mark.parametrize(
-    "window", [None, Window(2 * 3600, 5 * 3600), Window(22 * 3600, 3600), Window(0, 300)]
+    "window", [None, UpdateWindow(2 * 3600, 5 * 3600), UpdateWindow(22 * 3600, 3600), UpdateWindow(0, 300)]
 )
 def test_who_looks_every_few_minutes_finds_it_due_once_in_each_period(
-    window: Window | None, every: UpdateCheck, days: int, spread: float
+    window: UpdateWindow | None, every: UpdateCheck, days: int, spread: float
 ) -> None:
     made: list[float] = []
     for minute in range(0, 22 * 24 * 60, 5):

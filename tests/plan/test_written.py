@@ -13,7 +13,15 @@ from agent.api.ubus.agent import AgentMethods
 from agent.errors import UcidockdError
 from agent.model.issues import Given
 from agent.plan import operations as ops
-from agent.plan.outlook import Entry, Kind, Outlook, kind_of, operations_as_json, outlook, summary_of
+from agent.plan.outlook import (
+    ChangeKind,
+    Outlook,
+    PendingResource,
+    kind_of,
+    operations_as_json,
+    outlook,
+    summary_of,
+)
 from agent.status.conditions import Level
 from agent.ubus.objects import SESSION, TABLE
 from agent.uci.edit import UciEditError, with_sections
@@ -143,15 +151,17 @@ def test_every_operation_has_a_kind() -> None:
         for each in vars(ops).values()
         if isinstance(each, type) and issubclass(each, ops.Operation) and each is not ops.Operation
     ]
-    assert {kind_of(each.__new__(each)) for each in classes if each is not ops.ChangeDaemon} == set(Kind)
+    assert {kind_of(each.__new__(each)) for each in classes if each is not ops.ChangeDaemon} == set(
+        ChangeKind
+    )
 
 
 def test_objects_are_counted_once_by_the_most_that_is_done_to_them() -> None:
     plan = a_world("", HEAD + HEAD.replace("web", "db")).plan()
     entries = (
-        Entry(key="container:a", state="waiting", level=Level.WAITING, message="x"),
-        Entry(key="container:b", state="conflict", level=Level.ERROR, message="x"),
-        Entry(key="container:c", state="in progress", level=Level.WAITING, message="x"),
+        PendingResource(key="container:a", state="waiting", level=Level.WAITING, message="x"),
+        PendingResource(key="container:b", state="conflict", level=Level.ERROR, message="x"),
+        PendingResource(key="container:c", state="in progress", level=Level.WAITING, message="x"),
     )
     counts = summary_of(Outlook(plan=plan, entries=entries))
     assert {name: count for name, count in counts.items() if count} == {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from agent.model.container_table import TABLE, Level
+from agent.model.container_table import TABLE, ChangeLevel
 from agent.model.secrets import hidden_text
 from agent.schema.validate import DAEMON_KINDS, KINDS, _is_right, properties, validate
 from tests.support.policies import read_schema
@@ -36,7 +36,7 @@ def test_what_a_change_of_a_container_does_is_what_the_table_says() -> None:
     for name, schema in read_schema("container")["properties"].items():
         levels = {row.level for row in TABLE if row.uci == name}
         if levels:
-            assert schema["x-effect"] == ("recreate" if Level.RECREATE in levels else "update"), name
+            assert schema["x-effect"] == ("recreate" if ChangeLevel.RECREATE in levels else "update"), name
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])

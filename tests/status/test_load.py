@@ -18,7 +18,7 @@ from agent.status.metrics import (
     SLOTS,
     STEP_S,
     Counters,
-    History,
+    LoadHistory,
     format_metrics,
     load_between,
     load_metrics,
@@ -48,7 +48,7 @@ def test_rates_are_of_one_run_of_one_container() -> None:
 @given(st.lists(st.integers(0, 3 * SLOTS), unique=True, max_size=30).map(sorted), st.integers(1, 24))
 def test_what_is_shown_is_what_was_sampled(slots: list[int], hours: int) -> None:
     """Against a plain table of all samples."""
-    history = History()
+    history = LoadHistory()
     for slot in slots:
         history.add({"web": counters(slot * STEP_S, memory=slot + 1)})
     end = slots[-1] if slots else 5
@@ -60,7 +60,7 @@ def test_what_is_shown_is_what_was_sampled(slots: list[int], hours: int) -> None
 
 def test_a_day_of_a_hundred_containers_takes_little() -> None:
     tracemalloc.start()
-    history = History()
+    history = LoadHistory()
     for minute in (0, 1, SLOTS - 1):
         history.add({f"c{n}": counters(minute * STEP_S) for n in range(CONTAINERS_MAX + 20)})
     size, _ = tracemalloc.get_traced_memory()

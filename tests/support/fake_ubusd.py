@@ -18,8 +18,8 @@ from agent.wire.ubus_message import (
     Attr,
     AttrValue,
     Decoder,
-    Kind,
     Message,
+    MessageType,
     Status,
     encode_message,
 )
@@ -94,7 +94,7 @@ class FakeUbusd:
         self._peers[peer.id] = peer
         decoder = Decoder()
         try:
-            peer.send(Message(Kind.HELLO, 0, peer.id))
+            peer.send(Message(MessageType.HELLO, 0, peer.id))
             while data := await reader.read(65536):
                 for message in decoder.feed(data):
                     self._take(peer, message)
@@ -109,18 +109,18 @@ class FakeUbusd:
 
     def _take(self, peer: _Peer, message: Message) -> None:
         handlers = {
-            Kind.LOOKUP: self._lookup,
-            Kind.INVOKE: self._invoke,
-            Kind.ADD_OBJECT: self._add,
-            Kind.REMOVE_OBJECT: self._remove,
-            Kind.SUBSCRIBE: self._subscribe,
-            Kind.UNSUBSCRIBE: self._unsubscribe,
-            Kind.NOTIFY: self._notify,
-            Kind.STATUS: self._forward_answer,
-            Kind.DATA: self._forward_answer,
+            MessageType.LOOKUP: self._lookup,
+            MessageType.INVOKE: self._invoke,
+            MessageType.ADD_OBJECT: self._add,
+            MessageType.REMOVE_OBJECT: self._remove,
+            MessageType.SUBSCRIBE: self._subscribe,
+            MessageType.UNSUBSCRIBE: self._unsubscribe,
+            MessageType.NOTIFY: self._notify,
+            MessageType.STATUS: self._forward_answer,
+            MessageType.DATA: self._forward_answer,
         }
         try:
-            handler = handlers.get(Kind(message.kind))
+            handler = handlers.get(MessageType(message.kind))
             if handler is None:
                 raise _StatusError(Status.INVALID_COMMAND)
             if handler(peer, message):
@@ -129,10 +129,10 @@ class FakeUbusd:
             self._status(peer, message, exc.status)
 
     def _status(self, peer: _Peer, message: Message, status: Status) -> None:
-        peer.send(Message(Kind.STATUS, message.seq, message.peer, {Attr.STATUS: status}))
+        peer.send(Message(MessageType.STATUS, message.seq, message.peer, {Attr.STATUS: status}))
 
     def _data(self, peer: _Peer, message: Message, attributes: Attributes) -> None:
-        peer.send(Message(Kind.DATA, message.seq, message.peer, attributes))
+        peer.send(Message(MessageType.DATA, message.seq, message.peer, attributes))
 
     # handlers: True if ubusd itself answers with status OK
 
@@ -174,7 +174,7 @@ class FakeUbusd:
         }
         if (data := message.raw(Attr.DATA)) is not None:
             attributes[Attr.DATA] = data
-        called.owner.send(Message(Kind.INVOKE, message.seq, peer.id, attributes))
+        called.owner.send(Message(MessageType.INVOKE, message.seq, peer.id, attributes))
 
     def _event(self, peer: _Peer, method: str, data: blobmsg.Table) -> bool:
         if method == "register":
@@ -208,7 +208,7 @@ class FakeUbusd:
                     Attr.METHOD: name,
                     Attr.DATA: blobmsg.encode(body),  # type: ignore[arg-type]  # what was decoded can be encoded
                 }
-                listener.owner.send(Message(Kind.INVOKE, next(self._seq), 0, attributes))
+                listener.owner.send(Message(MessageType.INVOKE, next(self._seq), 0, attributes))
 
     def _add(self, peer: _Peer, message: Message) -> bool:
         path = message.text(Attr.OBJPATH) or ""
@@ -240,7 +240,7 @@ class FakeUbusd:
                 self._leave(gone, other)
         for subscriber in gone.subscribers:
             attributes: Attributes = {Attr.OBJID: subscriber.id, Attr.TARGET: gone.id}
-            subscriber.owner.send(Message(Kind.UNSUBSCRIBE, next(self._seq), 0, attributes))
+            subscriber.owner.send(Message(MessageType.UNSUBSCRIBE, next(self._seq), 0, attributes))
         if gone.path:
             self._send_event("ubus.object.remove", {"id": gone.id % 2**31, "path": gone.path}, None)
 
@@ -269,7 +269,7 @@ class FakeUbusd:
 
     def _tell_active(self, target: _Object) -> None:
         attributes: Attributes = {Attr.OBJID: target.id, Attr.ACTIVE: bool(target.subscribers)}
-        target.owner.send(Message(Kind.NOTIFY, next(self._seq), 0, attributes))
+        target.owner.send(Message(MessageType.NOTIFY, next(self._seq), 0, attributes))
 
     def _notify(self, peer: _Peer, message: Message) -> bool:
         found = self._own(peer, message)
@@ -277,7 +277,7 @@ class FakeUbusd:
         if not quiet:
             told = tuple(subscriber.id for subscriber in found.subscribers)
             answer: Attributes = {Attr.OBJID: found.id, Attr.SUBSCRIBERS: told, Attr.STATUS: 0}
-            peer.send(Message(Kind.STATUS, message.seq, message.peer, answer))
+            peer.send(Message(MessageType.STATUS, message.seq, message.peer, answer))
         for subscriber in found.subscribers:
             self._call(peer, subscriber, message, {Attr.NO_REPLY: True} if quiet else {})
         return False

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.model.container_table import Level as Cost
+from agent.model.container_table import ChangeLevel
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.updates import UpdateState
-from agent.plan.outlook import SCHEMA, STATES, Kind
+from agent.plan.outlook import SCHEMA, STATES, ChangeKind
 from agent.status.conditions import Level, Remedy
 
 
@@ -281,7 +281,7 @@ SCHEMAS: dict[str, Any] = {
             "key": TEXT,
             "cause": TEXT,
             "besides": {**TEXT, "description": "The part of the cause that `fields` do not cover"},
-            "level": {"enum": [kind.value for kind in Kind]},
+            "level": {"enum": [kind.value for kind in ChangeKind]},
             "fields": {
                 "type": "array",
                 "items": {
@@ -290,7 +290,7 @@ SCHEMAS: dict[str, Any] = {
                         "field": {**TEXT, "description": "The option"},
                         "before": WRITTEN,
                         "after": WRITTEN,
-                        "level": {"enum": [cost.value for cost in Cost]},
+                        "level": {"enum": [cost.value for cost in ChangeLevel]},
                         "hidden": {
                             "type": "array",
                             "items": TEXT,

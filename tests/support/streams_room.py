@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.api.rules import read
-from agent.api.streams.stream_sources import Item, Kind, our_kinds
+from agent.api.streams.stream_sources import Item, StreamKind, our_kinds
 from agent.api.ubus.agent import AgentMethods, StatusNotifier, make_agent_object
 from agent.api.ubus.streams import Streams
 from agent.engine.stream import DockerStream
@@ -106,14 +106,14 @@ class Room:
 
 @asynccontextmanager
 async def a_room(
-    path: Path, engine_url: str = "unix:///none", more: Mapping[str, Kind] | None = None
+    path: Path, engine_url: str = "unix:///none", more: Mapping[str, StreamKind] | None = None
 ) -> AsyncIterator[Room]:
     async with a_bus(path) as bus:
         agent = QuietAgent()
         counter = Counter()
         kinds = our_kinds(agent.board, DockerStream(engine_url))
         kinds |= more or {}
-        kinds["count"] = Kind(grant=read("test", "count"), open=lambda _: counter)
+        kinds["count"] = StreamKind(grant=read("test", "count"), open=lambda _: counter)
         streams = Streams(bus.ours, bus.sessions, kinds)
         methods = AgentMethods(agent, lambda *_: None).methods()
         ours = make_agent_object(bus.sessions, methods, streams.methods())

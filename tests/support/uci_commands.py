@@ -31,7 +31,8 @@ def add_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
     edit._check_value(where, value)
     target, section = _edited_section(staged, where)
     return edit._note(
-        staged, edit.Change(kind=edit.Kind.LIST_ADD, section=section, option=target.option, value=value)
+        staged,
+        edit.UciChange(kind=edit.EditKind.LIST_ADD, section=section, option=target.option, value=value),
     )
 
 
@@ -42,7 +43,8 @@ def del_list(staged: edit.Staged, where: str, value: str) -> edit.Staged:
     if target.found_option is None or isinstance(target.found_option.value, str):
         return staged
     return edit._note(
-        staged, edit.Change(kind=edit.Kind.LIST_DEL, section=section, option=target.option, value=value)
+        staged,
+        edit.UciChange(kind=edit.EditKind.LIST_DEL, section=section, option=target.option, value=value),
     )
 
 
@@ -51,7 +53,7 @@ def rename(staged: edit.Staged, where: str, name: str) -> edit.Staged:
     edit._check_value(where, name)
     target, section = _existing(staged, where)
     return edit._note(
-        staged, edit.Change(kind=edit.Kind.RENAME, section=section, option=target.option, value=name)
+        staged, edit.UciChange(kind=edit.EditKind.RENAME, section=section, option=target.option, value=name)
     )
 
 
@@ -60,8 +62,8 @@ def reorder(staged: edit.Staged, where: str, position: str) -> edit.Staged:
     edit._check_value(where, position)
     _, section = _edited_section(staged, where)
     number = edit._INTEGER.match(position)
-    change = edit.Change(
-        kind=edit.Kind.REORDER, section=section, value=str(max(int(number[1]), 0) if number else 0)
+    change = edit.UciChange(
+        kind=edit.EditKind.REORDER, section=section, value=str(max(int(number[1]), 0) if number else 0)
     )
     moved = edit._replayed(staged, change)
     return staged if moved is None or moved.package == staged.package else edit._note(staged, change)
@@ -72,7 +74,7 @@ def add(staged: edit.Staged, package: str, section_type: str) -> tuple[edit.Stag
     if package != staged.package.name:
         raise edit.UciEditError(f"{package}: expected {staged.package.name}")
     name = generated_name(staged.numbered + 1, section_type)
-    return edit._note(staged, edit.Change(kind=edit.Kind.ADD, section=name, value=section_type)), name
+    return edit._note(staged, edit.UciChange(kind=edit.EditKind.ADD, section=name, value=section_type)), name
 
 
 def run(staged: edit.Staged, command: Sequence[str]) -> edit.Staged:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.wire import blobmsg
-from agent.wire.ubus_message import Attr, Decoder, Kind, Message, encode_message
+from agent.wire.ubus_message import Attr, Decoder, Message, MessageType, encode_message
 from tests.support.fake_ubusd import FakeUbusd
 from tests.support.ubus_vectors import Conversation, conversations, one_way
 
@@ -49,7 +49,7 @@ class Player:
         got = self._waiting.pop(0)
         assert got.kind == recorded.kind
         assert list(got.attributes) == list(recorded.attributes)
-        if recorded.kind != Kind.INVOKE:
+        if recorded.kind != MessageType.INVOKE:
             assert got.seq == recorded.seq
         for attr, value in recorded.attributes.items():
             if attr in _IDS and isinstance(value, int):
@@ -78,7 +78,7 @@ def _until_others_come(recorded: Conversation) -> list[tuple[str, Message]]:
     steps: list[tuple[str, Message]] = []
     for who, data in recorded.frames:
         for message in Decoder().feed(data):
-            if who == "ubusd" and message.kind == Kind.INVOKE:
+            if who == "ubusd" and message.kind == MessageType.INVOKE:
                 return steps
             steps.append((who, message))
     return steps

@@ -17,7 +17,7 @@ from agent.ubus import client as ubus_client
 from agent.ubus.client import UbusClient
 from agent.ubus.objects import BOOLEAN, INTEGER, STRING, TABLE, TOO_LARGE, BusObject, Method
 from agent.wire.blobmsg import Type, blob
-from agent.wire.ubus_message import Attr, Decoder, Kind, Message, Status, encode_message
+from agent.wire.ubus_message import Attr, Decoder, Message, MessageType, Status, encode_message
 from tests.ubus.conftest import Connect, Ubusd
 
 
@@ -121,11 +121,13 @@ async def test_a_call_of_a_broken_peer_is_refused_and_harms_nobody(
     target = echoing()
     await server.add_object(target)
     reader, writer = await asyncio.open_unix_connection(str(ubusd.path))
-    call = Message(Kind.INVOKE, 7, target.object_id, {Attr.OBJID: target.object_id, **attributes})
+    call = Message(MessageType.INVOKE, 7, target.object_id, {Attr.OBJID: target.object_id, **attributes})
     writer.write(encode_message(call))
     decoder = Decoder()
     async with asyncio.timeout(5):
-        while not (answers := [m for m in decoder.feed(await reader.read(4096)) if m.kind == Kind.STATUS]):
+        while not (
+            answers := [m for m in decoder.feed(await reader.read(4096)) if m.kind == MessageType.STATUS]
+        ):
             pass
     assert (answers[0].seq, answers[0].number(Attr.STATUS)) == (7, status)
     assert await caller.call("test.echo", "echo", {"i": 1}) == {"i": 1}
@@ -138,18 +140,18 @@ async def test_a_call_that_comes_with_the_news_of_the_objects_id_is_answered(tmp
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A ubusd that sends the object's id and the first call of it at once."""
         decoder = Decoder()
-        writer.write(encode_message(Message(Kind.HELLO, 0, 9)))
+        writer.write(encode_message(Message(MessageType.HELLO, 0, 9)))
         while data := await reader.read(4096):
             for message in decoder.feed(data):
-                if message.kind == Kind.ADD_OBJECT:
+                if message.kind == MessageType.ADD_OBJECT:
                     call = {Attr.OBJID: 5, Attr.METHOD: "echo", Attr.DATA: b""}
                     replies = [
-                        Message(Kind.DATA, message.seq, 0, {Attr.OBJID: 5}),
-                        Message(Kind.STATUS, message.seq, 0, {Attr.STATUS: 0}),
-                        Message(Kind.INVOKE, 1, 3, call),
+                        Message(MessageType.DATA, message.seq, 0, {Attr.OBJID: 5}),
+                        Message(MessageType.STATUS, message.seq, 0, {Attr.STATUS: 0}),
+                        Message(MessageType.INVOKE, 1, 3, call),
                     ]
                     writer.write(b"".join(map(encode_message, replies)))
-                elif message.kind == Kind.STATUS:
+                elif message.kind == MessageType.STATUS:
                     answered.append(message)
         writer.close()
 

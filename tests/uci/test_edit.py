@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.uci.edit import Change, Kind, Staged, UciEditError, stage
+from agent.uci.edit import EditKind, Staged, UciChange, UciEditError, stage
 from agent.uci.syntax import format_file, parse, quote
 from tests.support.uci_commands import run
 
@@ -36,12 +36,12 @@ def tried(staged: Staged, command: list[str]) -> tuple[Staged, bool]:
         return staged, False
 
 
-def printed(change: Change) -> str:
+def printed(change: UciChange) -> str:
     """As `uci changes` prints it."""
     path = ".".join(part for part in ("test", change.section, change.option) if part is not None)
-    if change.kind is Kind.REMOVE:
+    if change.kind is EditKind.REMOVE:
         return f"-{path}\n"
-    sign = {Kind.LIST_ADD: "+=", Kind.LIST_DEL: "-="}.get(change.kind, "=")
+    sign = {EditKind.LIST_ADD: "+=", EditKind.LIST_DEL: "-="}.get(change.kind, "=")
     return f"{path}{sign}{quote(change.value or '')}\n"
 
 

@@ -39,7 +39,7 @@ from agent.model.resources import (
     WaitFor,
     WaitKind,
 )
-from agent.model.updates import Window
+from agent.model.updates import UpdateWindow
 from agent.uci.decode import decode
 from agent.uci.encode import encode_container, encode_network, encode_volume
 from agent.uci.syntax import Package, Section, format_file, parse
@@ -291,7 +291,7 @@ POLICY: dict[str, st.SearchStrategy[Any]] = {
     "hold_limit_s": st.sampled_from([None, 0.0, 7200.0]),
     **dict.fromkeys(("hold_cmd", "pre_stop", "post_start"), HOOKS),
     **dict.fromkeys(("pre_stop_timeout_s", "post_start_timeout_s"), st.sampled_from([None, 1.5, 90.0])),
-    "update_window": st.sampled_from([None, Window(7200, 18000), Window(84600, 3600)]),
+    "update_window": st.sampled_from([None, UpdateWindow(7200, 18000), UpdateWindow(84600, 3600)]),
     "update_age_s": st.sampled_from([None, 0.0, 1800.0, 43200.0, 3 * 86400.0, 7 * 86400.0]),
 }
 

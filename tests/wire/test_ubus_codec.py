@@ -17,9 +17,9 @@ from agent.wire.ubus_message import (
     MESSAGE_LIMIT,
     Attr,
     Decoder,
-    Kind,
     Message,
     MessageError,
+    MessageType,
     Status,
     encode_message,
 )
@@ -53,7 +53,8 @@ attributes = st.fixed_dictionaries(
     },
 )
 messages = st.lists(
-    st.builds(Message, st.sampled_from(list(Kind)), st.integers(0, 0xFFFF), words, attributes), max_size=4
+    st.builds(Message, st.sampled_from(list(MessageType)), st.integers(0, 0xFFFF), words, attributes),
+    max_size=4,
 )
 
 
@@ -77,7 +78,7 @@ def test_recorded_bytes_fed_one_by_one_give_the_same_messages(conversation: Conv
         assert [m for byte in sent for m in decoder.feed(bytes([byte]))] == Decoder().feed(sent)
 
 
-def _data_of(name: str, kind: Kind) -> Any:
+def _data_of(name: str, kind: MessageType) -> Any:
     found = next(c for c in ALL if c.name == name)
     sent = one_way(found, "client") + one_way(found, "ubusd")
     raws = [m.raw(Attr.DATA) for m in Decoder().feed(sent) if m.kind == kind]
@@ -87,14 +88,14 @@ def _data_of(name: str, kind: Kind) -> Any:
 def test_every_type_has_the_value_that_the_peer_meant() -> None:
     sent = {"s": "text", "i": 7, "n": -1, "big": 9007199254740993, "b": True, "d": 0.5}
     more: dict[str, Any] = {"a": [1, "x", [True]], "t": {"k": {}}}
-    assert _data_of("send event", Kind.INVOKE) == {"id": "vector.event", "data": {**sent, **more}}
-    assert _data_of("session access granted", Kind.DATA) == {"access": True}
+    assert _data_of("send event", MessageType.INVOKE) == {"id": "vector.event", "data": {**sent, **more}}
+    assert _data_of("session access granted", MessageType.DATA) == {"access": True}
 
 
 def test_a_status_is_the_one_that_the_command_line_showed() -> None:
     found = next(c for c in ALL if c.name == "call missing method")
     last = Decoder().feed(one_way(found, "ubusd"))[-1]
-    assert (last.kind, last.number(Attr.STATUS)) == (Kind.STATUS, Status.METHOD_NOT_FOUND)
+    assert (last.kind, last.number(Attr.STATUS)) == (MessageType.STATUS, Status.METHOD_NOT_FOUND)
 
 
 @given(tables)
@@ -163,8 +164,8 @@ def test_a_broken_attribute_is_left_out_and_the_message_lives() -> None:
     unended = blobmsg.blob(Attr.METHOD, b"list")
     cut = b"\x07\x00\xff\xff"
     body = blobmsg.blob(0, good + short + unended + cut)
-    assert Decoder().feed(bytes((0, Kind.DATA, 0, 1, 0, 0, 0, 2)) + body) == [
-        Message(Kind.DATA, 1, 2, {Attr.OBJID: 5})
+    assert Decoder().feed(bytes((0, MessageType.DATA, 0, 1, 0, 0, 0, 2)) + body) == [
+        Message(MessageType.DATA, 1, 2, {Attr.OBJID: 5})
     ]
 
 
@@ -253,9 +254,9 @@ def test_the_limit_ends_the_work_early() -> None:
 
 def test_a_message_over_the_limit_is_refused_before_it_is_sent() -> None:
     fits = b"\0" * (MESSAGE_LIMIT - 8)
-    assert len(encode_message(Message(Kind.DATA, attributes={Attr.DATA: fits}))) == 8 + MESSAGE_LIMIT
+    assert len(encode_message(Message(MessageType.DATA, attributes={Attr.DATA: fits}))) == 8 + MESSAGE_LIMIT
     with pytest.raises(MessageError, match="expected 1048576"):
-        encode_message(Message(Kind.DATA, attributes={Attr.DATA: fits + b"\0"}))
+        encode_message(Message(MessageType.DATA, attributes={Attr.DATA: fits + b"\0"}))
 
 
 def test_values_that_ubus_knows_nothing_of_are_refused() -> None:

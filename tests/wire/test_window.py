@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.api.jobs.transfer import Window, WindowError
+from agent.api.jobs.transfer import ReplayBuffer, WindowError
 
 
 @given(
@@ -16,7 +16,7 @@ from agent.api.jobs.transfer import Window, WindowError
 def test_at_least_the_last_bytes_are_there_and_they_are_right(
     pieces: list[bytes], limit: int, back: int, wanted: int
 ) -> None:
-    window, everything = Window(limit), b"".join(pieces)
+    window, everything = ReplayBuffer(limit), b"".join(pieces)
     for piece in pieces:
         window.add(piece)
     assert window.end == len(everything)
@@ -29,7 +29,7 @@ def test_at_least_the_last_bytes_are_there_and_they_are_right(
 
 
 def test_what_is_not_there_is_refused() -> None:
-    window = Window(4)
+    window = ReplayBuffer(4)
     for piece in (b"abcd", b"efgh", b"ij"):
         window.add(piece)
     assert (window.start, window.end) == (4, 10)
@@ -39,7 +39,7 @@ def test_what_is_not_there_is_refused() -> None:
 
 
 def test_a_cleared_window_keeps_its_place() -> None:
-    window = Window(4)
+    window = ReplayBuffer(4)
     window.add(b"abcd")
     window.clear()
     assert (window.start, window.end, window.get(4, 9)) == (4, 4, b"")

@@ -29,7 +29,7 @@ Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class ContainerAddresses:
     """What the engine said at the time `at` (monotonic, seconds): container subnets, container addresses in shared
     subnets, and interfaces with containers behind them. `told` is False until the engine has answered once.
     """
@@ -46,7 +46,7 @@ class Subnets:
     def __init__(self, engine: DockerStream, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self._known = Known(at=float("-inf"))
+        self._known = ContainerAddresses(at=float("-inf"))
         self._refreshing: asyncio.Task[None] | None = None
 
     async def holds(self, address: str) -> bool | None:
@@ -75,7 +75,7 @@ class Subnets:
         """All container networks; empty until the engine has answered."""
         return (await self._current()).nets
 
-    async def _current(self) -> Known:
+    async def _current(self) -> ContainerAddresses:
         """The known subnets, refreshed if they are old. A slow engine delays a request only briefly, then the old
         ones are used.
         """
@@ -99,7 +99,7 @@ class Subnets:
             self._refreshing = None
         nets = tuple(container_nets(networks, containers))
         interfaces = frozenset(container_interfaces(networks))
-        self._known = Known(at=self._clock(), nets=nets, interfaces=interfaces, told=True)
+        self._known = ContainerAddresses(at=self._clock(), nets=nets, interfaces=interfaces, told=True)
 
     async def _ask(self) -> tuple[Any, Any]:
         networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)

@@ -224,7 +224,7 @@ def _depth(value: Any) -> int:
     return deepest
 
 
-class Deadline:
+class StepDeadline:
     """A time limit for each of many steps, with a single timer; `asyncio.timeout` would need one per step.
 
     Use it with `async with`. The block raises TimeoutError if a step takes longer than `limit_s` (by up to an eighth).
@@ -252,7 +252,7 @@ class Deadline:
         else:
             self._timer = self._loop.call_later(self._limit_s / 8, self._look)
 
-    async def __aenter__(self) -> Deadline:
+    async def __aenter__(self) -> StepDeadline:
         await self._scope.__aenter__()
         return self
 
@@ -333,7 +333,7 @@ class StreamReply(Response):
 
     async def _pump(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with Deadline(self._stall_s) as deadline:
+        async with StepDeadline(self._stall_s) as deadline:
             # a large body is moved by a thread (`engine.body_pump`)
             if not await self._passed(scope):
                 async for piece in self._pieces:

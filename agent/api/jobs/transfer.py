@@ -169,7 +169,9 @@ class Download(Transfer):
     def __init__(self, title: str) -> None:
         super().__init__(title)
         self._begun = asyncio.Event()
-        self._window = Window(WINDOW + AHEAD + PIECE)  # room for what is read ahead, in addition to WINDOW
+        self._window = ReplayBuffer(
+            WINDOW + AHEAD + PIECE
+        )  # room for what is read ahead, in addition to WINDOW
         self._wanted = 0
         self._news = asyncio.Condition()
         self.total: int | None = None  # size of the file in bytes, if the engine states it
@@ -273,7 +275,7 @@ class WindowError(ValueError):
     """These bytes are no longer kept, or not read yet."""
 
 
-class Window:
+class ReplayBuffer:
     """Keeps at least the last `limit` bytes that were added, in their original pieces."""
 
     def __init__(self, limit: int) -> None:

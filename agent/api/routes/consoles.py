@@ -27,7 +27,7 @@ from starlette.websockets import WebSocket
 
 from agent.api.access.access import caller_of
 from agent.api.access.connection import GuardedProtocol
-from agent.api.engine_calls import EngineCall, Output
+from agent.api.engine_calls import EngineCall, ReplyKind
 from agent.api.http import replies
 from agent.api.http.replies import STALL_S, EventReply, Inbox, read_body, read_json
 from agent.api.http.routing import each_message, refuse, run_both, send_bytes, send_json
@@ -38,7 +38,7 @@ from agent.api.streams.engine_streams import decoded, mapped
 from agent.engine.stream import EnginePipe, EngineResponse
 from agent.engine.wire import Wire
 from agent.errors import EngineError, UcidockdError
-from agent.status.ring import Ended, Item
+from agent.status.ring import Item, OutputEnd
 from agent.wire.bodies import FrameDecoder
 
 _ID = "/v1/exec/{id}"
@@ -167,7 +167,7 @@ async def _resize(console: Console, body: Mapping[str, Any]) -> None:
 def _event(item: Item | None) -> bytes:
     if item is None:
         return replies.sse_event("gap", {})
-    if isinstance(item, Ended):
+    if isinstance(item, OutputEnd):
         return replies.sse_event("exit", {"code": item.code, "reason": item.reason}, item.number)
     data = base64.b64encode(item.data).decode("ascii")
     return replies.sse_event("output", {"stream": item.stream, "data": data}, item.number)
@@ -179,7 +179,7 @@ async def _shown(socket: WebSocket, console: Console) -> None:
         async for item in output:
             if item is None:
                 await send_json(socket, {"type": "gap"})
-            elif isinstance(item, Ended):
+            elif isinstance(item, OutputEnd):
                 await send_json(socket, {"type": "exit", "code": item.code, "reason": item.reason})
             else:
                 await send_bytes(socket, item.data)
@@ -277,7 +277,7 @@ async def wanted_raw(call: EngineCall, request: Request) -> bytes:
 
 def starts_terminal(call: EngineCall, body: bytes) -> bool:
     """Whether the request starts an exec with a terminal (`POST /exec/{id}/start`)."""
-    if call.output is not Output.EXEC:
+    if call.output is not ReplyKind.EXEC:
         return False
     try:
         wanted = json.loads(body or b"{}")

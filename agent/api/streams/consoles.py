@@ -90,7 +90,7 @@ class Console:
         return 0.0 if self._reader is not None else _now() - self._left
 
     async def output(self, after: int = 0) -> AsyncGenerator[Item | None, None]:
-        """Yields items after number `after` and new ones until `Ended`. A None means that some in between are lost.
+        """Yields items after number `after` and new ones until `OutputEnd`. A None means that some in between are lost.
 
         A new reader takes the console over: the previous reader gets ConflictError.
         """
@@ -181,7 +181,7 @@ class Console:
         self._finish(code, reason)
 
     async def _outcome(self) -> tuple[int | None, str]:
-        """(exit code, reason) as in `Ended`, after all output was read."""
+        """(exit code, reason) as in `OutputEnd`, after all output was read."""
         try:
             await self._pump()
         except EngineUnreachableError as exc:

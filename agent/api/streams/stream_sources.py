@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a stream object can carry: the registry of kinds, and our own kinds: status, events, logs, stats.
 
-Other modules add their kinds (job progress, consoles): a `Kind` with the right that it needs and a function that
+Other modules add their kinds (job progress, consoles): a `StreamKind` with the right that it needs and a function that
 opens a `Source`.
 """
 
@@ -23,7 +23,7 @@ from agent.api.streams.logs import OPTIONS, checked_containers, log_options, log
 from agent.engine.stream import DockerStream
 from agent.errors import ConflictError
 from agent.status.board import StatusBoard
-from agent.status.ring import Ended
+from agent.status.ring import OutputEnd
 from agent.threads import tell
 
 # The status board as a stream: a snapshot, then each change; a reader can resume. HTTP and ubus format it for clients.
@@ -104,7 +104,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class StreamKind:
     """`grant` is the right needed to open one; `open` gets the arguments and raises RequestError.
 
     `open_for_reader` opens it without secrets, if readers get it in another form.
@@ -136,18 +136,20 @@ class OutputOnly:
         raise RequestError("this stream has no window")
 
 
-def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, Kind]:
+def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, StreamKind]:
     """The kinds that need only the board and the engine."""
     # a single table for WebSocket and ubus, so that neither can lack a kind that the other has
     return {
-        "status": Kind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
-        "events": Kind(
+        "status": StreamKind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
+        "events": StreamKind(
             grant=read("docker", "events"),
             open=lambda args: _events(engine, args, writer=True),
             open_for_reader=lambda args: _events(engine, args, writer=False),
         ),
-        "logs": Kind(grant=read("docker.container", "logs"), open=lambda args: _logs(engine, board, args)),
-        "stats": Kind(grant=read("docker.container", "stats"), open=lambda args: _stats(engine, args)),
+        "logs": StreamKind(
+            grant=read("docker.container", "logs"), open=lambda args: _logs(engine, board, args)
+        ),
+        "stats": StreamKind(grant=read("docker.container", "stats"), open=lambda args: _stats(engine, args)),
     }
 
 
@@ -250,9 +252,9 @@ async def _log_items(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGe
 _OPEN_S = 10.0
 
 
-def console_kind(consoles: Consoles) -> Kind:
+def console_kind(consoles: Consoles) -> StreamKind:
     """Arguments: `container`, and those of `POST /v1/containers/{id}/exec`."""
-    return Kind(grant=write("docker.container", "exec"), open=lambda args: _open(consoles, args))
+    return StreamKind(grant=write("docker.container", "exec"), open=lambda args: _open(consoles, args))
 
 
 def _open(consoles: Consoles, args: Args) -> ConsoleSource:
@@ -286,7 +288,7 @@ class ConsoleSource:
                 async for piece in output:
                     if piece is None:
                         continue  # only a reader that reconnects can have missed something
-                    if isinstance(piece, Ended):
+                    if isinstance(piece, OutputEnd):
                         yield json_item("exit", {"code": piece.code, "reason": piece.reason})
                         return
                     for item in bytes_items(piece.stream, piece.data):

@@ -38,7 +38,7 @@ from agent.api.problems import RequestError, body_of, checked_id, text
 from agent.api.rules import read
 from agent.api.streams.engine_streams import mapped
 from agent.api.streams.logs import last_lines
-from agent.api.streams.stream_sources import Args, Kind, OutputOnly, Source, json_item
+from agent.api.streams.stream_sources import Args, OutputOnly, Source, StreamKind, json_item
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
@@ -333,7 +333,7 @@ class JobMethods:
         return await validated(self._agent, args.get("packages", {}))
 
 
-def job_kinds(jobs: Jobs) -> dict[str, Kind]:
+def job_kinds(jobs: Jobs) -> dict[str, StreamKind]:
     """The stream of the job with the argument `id`: `message`, `gap`, and `job` in its newest state only."""
 
     def follow(args: Args) -> Source:
@@ -342,7 +342,7 @@ def job_kinds(jobs: Jobs) -> dict[str, Kind]:
         job = jobs.get(text(args, "id"))
         return OutputOnly(lambda: mapped(job.changes(), lambda change: json_item(change[0], change[1])))
 
-    return {"job": Kind(grant=read("ucidockd", "job_status"), open=follow)}
+    return {"job": StreamKind(grant=read("ucidockd", "job_status"), open=follow)}
 
 
 def log_methods(agent: AgentPort, engine: DockerStream) -> dict[str, Method]:

@@ -21,7 +21,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.api.engine_calls import BUS_CALLS, EngineCall, Output, Pairs
+from agent.api.engine_calls import BUS_CALLS, EngineCall, Pairs, ReplyKind
 from agent.api.engine_requests import EngineVersions, carry_out, checked_query, manual_action, masked_value
 from agent.api.port import AgentPort, Sessions
 from agent.api.problems import RequestError, checked_id, checked_image, status_of
@@ -63,7 +63,7 @@ def signature(call: EngineCall) -> dict[str, Type]:
     """The method's arguments with their types."""
     # JSON cannot carry bytes, so an archive is base64 text; the options of an exec are JSON text, as dockerman's
     # views send them
-    all_text = call.takes_tar or call.output is Output.EXEC
+    all_text = call.takes_tar or call.output is ReplyKind.EXEC
     return {
         name: STRING if name in ("id", "name") or (all_text and name != "query") else TABLE
         for name in (call.args or "").split()
@@ -121,7 +121,7 @@ def call_body(call: EngineCall, args: Mapping[str, Any]) -> tuple[bytes | None, 
                 "body: expected a plain tar archive; compressed archives are not accepted", status=415
             )
         return data, "application/x-tar"
-    if call.output is Output.EXEC:
+    if call.output is ReplyKind.EXEC:
         return json.dumps(exec_body(args.get("body", ""))).encode(), "application/json"
     for name in _BODIES:
         if name in signature(call):
@@ -266,7 +266,7 @@ class DockerObjects:
                 # the query of a reader is limited, and its answer masked below
                 query = checked_query(call.path, call_query(call, args), writer=writer)
                 headers = call_headers(args)
-                if call.output is Output.LOGS:
+                if call.output is ReplyKind.LOGS:
                     return await self._logs(target, query)
                 body, content_type = call_body(call, args)
                 if body is not None:
@@ -312,7 +312,7 @@ async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> 
     """The envelope of an answer. Raises EngineError."""
     made: dict[str, Any] = {"code": response.status, "headers": dict(response.headers)}
     # JSON cannot carry bytes, and an archive in base64 would not fit
-    if response.status < 400 and call.output is Output.TAR:
+    if response.status < 400 and call.output is ReplyKind.TAR:
         raise RequestError(_TAR_REFUSED, status=501)
     try:
         data = await response.read(_BODY_LIMIT)
@@ -320,7 +320,7 @@ async def _read(call: EngineCall, args: Arguments, response: EngineResponse) -> 
         if exc.retryable:
             raise
         return _OVERSIZE
-    if response.status < 400 and call.output is Output.EXEC:
+    if response.status < 400 and call.output is ReplyKind.EXEC:
         made["body"] = _output(data, tty=bool(exec_body(args.get("body", "")).get("Tty")))
     else:
         made["body"] = decoded(response.headers.get("content-type", ""), data)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from agent.api.problems import RequestError
 from agent.api.rules import WRITER
-from agent.api.streams.stream_sources import Kind, Source
+from agent.api.streams.stream_sources import Source, StreamKind
 from agent.api.ubus.stream_tab import WINDOW, Tab
 from agent.errors import BusError
 from agent.ubus.client import UbusClient
@@ -43,7 +43,7 @@ _STOP_S = 2.5  # the process of a console is killed within that time
 class Streams:
     """All stream objects. `kinds` may grow after construction."""
 
-    def __init__(self, bus: UbusClient, rpcd: Rpcd, kinds: Mapping[str, Kind]) -> None:
+    def __init__(self, bus: UbusClient, rpcd: Rpcd, kinds: Mapping[str, StreamKind]) -> None:
         self._bus = bus
         self._rpcd = rpcd
         self._kinds = kinds

@@ -54,7 +54,7 @@ class _Work:
     percent: int | None = None
 
 
-class Progress:
+class ProgressView:
     """Writes to `stream`; any thread may feed it. `clock` is monotonic, in seconds."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -267,7 +267,7 @@ def bar_of(percent: int) -> str:
 
 
 @contextmanager
-def shown_while(socket: str, progress: Progress) -> Iterator[None]:
+def shown_while(socket: str, progress: ProgressView) -> Iterator[None]:
     """Feeds the progress while the block runs, from the agent if it answers, and redraws it. The block starts once
     the state before it is known.
     """

@@ -96,7 +96,7 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class DaemonTarget:
     """A daemon.json, and what else the running dockerd depends on.
 
     `material` is a digest of the certificate files, which dockerd reads only at its start. `arguments` are its
@@ -144,7 +144,7 @@ class NotOurs(StrEnum):
     NO_SECTION = "No section of /etc/config/dockerd is about dockerd."
 
 
-class Step(StrEnum):
+class ChangeStep(StrEnum):
     """The progress of a change; a new agent finds it after the old one was killed."""
 
     NONE = ""
@@ -167,10 +167,10 @@ class DaemonRecord:
     starts it. `refused`: key -> (the value with which dockerd does not start, why).
     """
 
-    running: Target | None = None
+    running: DaemonTarget | None = None
     process: Process | None = None
-    step: Step = Step.NONE
-    target: Target | None = None
+    step: ChangeStep = ChangeStep.NONE
+    target: DaemonTarget | None = None
     fallback: bool = False
     held: bool = False
     failed: str = ""

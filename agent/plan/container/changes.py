@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.model import entry_text
-from agent.model.container_table import BY_FIELD, TABLE, ContainerOption, Level, Shape
+from agent.model.container_table import BY_FIELD, TABLE, ChangeLevel, ContainerOption, Shape
 from agent.model.resources import Endpoint, Port
 from agent.model.secrets import MASK, hidden_pair, hidden_text, hidden_words
 from agent.plan.container.meaning import PLAIN, Defaults, changed_fields, meaning
@@ -106,7 +106,7 @@ def _health(value: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-LEVELS: Mapping[str, Level] = {row.field: row.level for row in TABLE}
+LEVELS: Mapping[str, ChangeLevel] = {row.field: row.level for row in TABLE}
 # moby treats zero as "unchanged" in an update (moby#22516), so only these fields can be unset in place
 _CLEARABLE = frozenset({"pids_limit", "restart"})
 
@@ -118,11 +118,11 @@ class FieldChange:
     field: str
     old: str
     new: str
-    level: Level
+    level: ChangeLevel
     options: tuple[OptionChange, ...] = ()
 
 
-LIMITS = frozenset(name for name, level in LEVELS.items() if level is Level.UPDATE) - {"restart"}
+LIMITS = frozenset(name for name, level in LEVELS.items() if level is ChangeLevel.UPDATE) - {"restart"}
 
 
 def is_no_limit(field: str, value: Any) -> bool:
@@ -143,16 +143,16 @@ def is_same_limit(field: str, wanted: Any, seen: Any, memory: Any) -> bool:
     return is_no_limit(field, seen) or (field == "memory_swap" and seen == 2 * (memory or 0))
 
 
-def level_of(field: str, old: Any, new: Any) -> Level:
+def level_of(field: str, old: Any, new: Any) -> ChangeLevel:
     """How a change of `field` from `old` to `new` can be applied (canonical values, None = unset)."""
     # a field of another version: this version cannot change it in place
-    level = LEVELS.get(field, Level.RECREATE)
-    if level is Level.UPDATE and is_no_limit(field, new) and field not in _CLEARABLE:
-        return level if is_no_limit(field, old) else Level.RECREATE
-    if level is Level.RECONNECT:
+    level = LEVELS.get(field, ChangeLevel.RECREATE)
+    if level is ChangeLevel.UPDATE and is_no_limit(field, new) and field not in _CLEARABLE:
+        return level if is_no_limit(field, old) else ChangeLevel.RECREATE
+    if level is ChangeLevel.RECONNECT:
         # the network mode decides whether a container has networks at all, and it is fixed at create
         fixed = not (old and new) or _macs(old) != _macs(new)
-        return Level.RECREATE if fixed else level
+        return ChangeLevel.RECREATE if fixed else level
     return level
 
 
@@ -179,7 +179,7 @@ def change_of(
     """One change. `before` and `after` are the meanings of the specs, in which a limit of 0 equals an unset limit."""
     old_text, new_text = words(field, old, new)
     # only limits are compared by meaning; for lists `level_of` needs the entries as written
-    in_place = LEVELS.get(field) is Level.UPDATE
+    in_place = LEVELS.get(field) is ChangeLevel.UPDATE
     level = level_of(field, before.get(field), after.get(field)) if in_place else level_of(field, old, new)
     return FieldChange(
         field=field, old=old_text, new=new_text, level=level, options=option_changes(field, old, new, level)
@@ -198,12 +198,12 @@ def options_of(changes: Iterable[FieldChange]) -> tuple[OptionChange, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionChange:
-    """`level`: how the change is applied (see `Level`). `hidden`: names of changed entries whose values are masked."""
+    """`level`: how the change is applied (see `ChangeLevel`). `hidden`: names of changed entries whose values are masked."""
 
     option: str
     before: Written
     after: Written
-    level: Level
+    level: ChangeLevel
     hidden: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class OptionChange:
         return {**shown, "hidden": list(self.hidden)} if self.hidden else shown
 
 
-def option_changes(field: str, old: Any, new: Any, level: Level) -> tuple[OptionChange, ...]:
+def option_changes(field: str, old: Any, new: Any, level: ChangeLevel) -> tuple[OptionChange, ...]:
     """The change of one container field, as changes of its UCI options."""
     row = BY_FIELD.get(field)
     if field in ("env", "labels"):
@@ -248,14 +248,14 @@ def network_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tupl
 
 def _changes(old: Mapping[str, Written], new: Mapping[str, Written]) -> tuple[OptionChange, ...]:
     return tuple(
-        OptionChange(option=name, before=old.get(name), after=new.get(name), level=Level.RECREATE)
+        OptionChange(option=name, before=old.get(name), after=new.get(name), level=ChangeLevel.RECREATE)
         for name in dict.fromkeys((*old, *new))
         if old.get(name) != new.get(name)
     )
 
 
 def _of_pairs(
-    option: str, old: Iterable[Any], new: Iterable[Any], level: Level, *, names_only: bool = False
+    option: str, old: Iterable[Any], new: Iterable[Any], level: ChangeLevel, *, names_only: bool = False
 ) -> OptionChange:
     """A change of a list of `name=value`. Entries that look equal after masking but differ are listed in `hidden`."""
     mine, other = dict(map(tuple, old)), dict(map(tuple, new))

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from agent.model.container_table import BY_FIELD, Level
+from agent.model.container_table import BY_FIELD, ChangeLevel
 from agent.model.identity import canonical, fingerprint, masked
 from agent.model.observed import Record
 from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Network, Volume
@@ -224,9 +224,9 @@ def _resources(container: Container, host: dict[str, Any]) -> tuple[FieldChange,
             was = {"name": seen.get("Name") or "no", "max_retries": seen.get("MaximumRetryCount", 0)}
             now = canonical(container.spec.restart)
             old, new = words("restart", was, now)
-            options = option_changes("restart", was, now, Level.UPDATE)
+            options = option_changes("restart", was, now, ChangeLevel.UPDATE)
             changes.append(
-                FieldChange(field="restart", old=old, new=new, level=Level.UPDATE, options=options)
+                FieldChange(field="restart", old=old, new=new, level=ChangeLevel.UPDATE, options=options)
             )
     return tuple(changes)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.model import entry_text
-from agent.model.container_table import Level
+from agent.model.container_table import ChangeLevel
 from agent.model.identity import canonical
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import DEFAULT_NETWORKS, Container, ContainerSpec, Endpoint
@@ -139,19 +139,21 @@ def with_mac_level(
     # compare by network name, not by position: another order of the networks is not a change
     old = {str(item.get("network")): item for item in before.get("endpoints", ())}
     touched = [e for e in container.spec.endpoints if old.get(e.network) != canonical(e)]
-    dear = level_of_reconnect(touched, api) is Level.RECREATE
+    dear = level_of_reconnect(touched, api) is ChangeLevel.RECREATE
     # only the level of reconnects is raised; all other levels stay as in the table
     return tuple(
-        replace(change, level=Level.RECREATE) if dear and change.level is Level.RECONNECT else change
+        replace(change, level=ChangeLevel.RECREATE)
+        if dear and change.level is ChangeLevel.RECONNECT
+        else change
         for change in changes
     )
 
 
-def level_of_reconnect(touched: Iterable[Endpoint], api: tuple[int, int]) -> Level:
+def level_of_reconnect(touched: Iterable[Endpoint], api: tuple[int, int]) -> ChangeLevel:
     """The level for reconnecting these endpoints: RECREATE if one has a MAC address and this engine ignores it in a
     connect."""
     forgets = ENDPOINT_MAC_SINCE <= api < CONNECT_MAC_SINCE
-    return Level.RECREATE if forgets and any(e.mac_address for e in touched) else Level.RECONNECT
+    return ChangeLevel.RECREATE if forgets and any(e.mac_address for e in touched) else ChangeLevel.RECONNECT
 
 
 def has_mac(wanted: Endpoint, seen: Mapping[str, Any] | None) -> bool:

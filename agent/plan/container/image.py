@@ -18,16 +18,16 @@ from agent.model.identity import Key, spec_hash
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
 from agent.model.quantities import clock_is_set, size_words
 from agent.model.resources import Container, Pull, Strategy, Update
-from agent.model.updates import Available, Window, parse_image, short_digest
+from agent.model.updates import Available, UpdateWindow, parse_image, short_digest
 from agent.plan.container.meaning import is_same_image, meaning_hash
 from agent.plan.draft import Context, Draft, desired_spec, plugged_words
 
-DEFAULT_WINDOW = Window(2 * 3600, 5 * 3600)
+DEFAULT_WINDOW = UpdateWindow(2 * 3600, 5 * 3600)
 DEFAULT_AGE_S = 3 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class ImageChoice:
     """The image to use for a container.
 
     `keep`: id of the image to use while it is available, "" for the image that the reference names. `digest`: what to
@@ -47,7 +47,7 @@ class Choice:
 class Freed:
     """Progress of a replacement with `strategy free-first`, as a record stores it.
 
-    `image_id`, `digest`, `reference`: the image that was removed first. `keep`, `keep_digest`, `pin`: see `Choice`.
+    `image_id`, `digest`, `reference`: the image that was removed first. `keep`, `keep_digest`, `pin`: see `ImageChoice`.
     `goes_back`: the new image has failed, so the old one is being restored.
     """
 
@@ -164,29 +164,29 @@ def is_tried(record: Record, found: Newer) -> bool:
 
 def choose(
     container: Container, record: Record, context: Context, found: Newer | None, *, tried: bool
-) -> Choice:
+) -> ImageChoice:
     """Chooses the image. `found`: the newer image, if any; `tried`: whether an update to it was rolled back."""
     # priority: first what a user requested, then what the section says, then automatic updates
     if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)
         why = f"asked for: back to image {named(image_id, digest)} and its data"
-        return Choice(keep=image_id, digest=digest, why=why, pin=True, restores=key)
+        return ImageChoice(keep=image_id, digest=digest, why=why, pin=True, restores=key)
     if record.asked == ASKED_ROLLBACK and record.previous:
         image_id, digest = split_word(record.previous[0])
         why = f"asked for: back to image {named(image_id, digest)}"
-        return Choice(keep=image_id, digest=digest, why=why, pin=True)
+        return ImageChoice(keep=image_id, digest=digest, why=why, pin=True)
     if record.asked == ASKED_UPDATE:
         fresh = container.policy.pull is not Pull.NEVER
-        return Choice(fresh=fresh, why=f"an update of {container.spec.image} was asked for")
+        return ImageChoice(fresh=fresh, why=f"an update of {container.spec.image} was asked for")
     if not keeps_image(container, record):
-        return Choice()
+        return ImageChoice()
     if found is not None and not tried and is_due(container, record, found, context):
         fresh = container.policy.pull is not Pull.NEVER
-        return Choice(
+        return ImageChoice(
             fresh=fresh, why=f"image {container.spec.image} is now {found.text}, and `update` is auto"
         )
-    return Choice(keep=record.image_id)
+    return ImageChoice(keep=record.image_id)
 
 
 def is_due(container: Container, record: Record, found: Newer, context: Context) -> bool:
@@ -240,7 +240,7 @@ class ContainerImage:
     """The image of one container in a plan; `choice` says what to create it from."""
 
     def __init__(self, draft: Draft, container: Container, record: Record | None) -> None:
-        self.choice = Choice()
+        self.choice = ImageChoice()
         self._draft, self._container, self._record = draft, container, record
         self._key = Key("container", container.section)
         self._newer: Newer | None = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.errors import Reason
-from agent.model.container_table import Level, too_new
+from agent.model.container_table import ChangeLevel, too_new
 from agent.model.identity import Key, canonical
 from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Strategy
@@ -15,7 +15,7 @@ from agent.plan.container.bodies import read_spec, volumes_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
 from agent.plan.container.difference import container_drift, differences, is_met
 from agent.plan.container.endpoints import network_ids, with_mac_level
-from agent.plan.container.image import Choice, ContainerImage, keeps_image
+from agent.plan.container.image import ContainerImage, ImageChoice, keeps_image
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.needs import joined_keys, missing_of, needs_of
 from agent.plan.container.renames import name_outside
@@ -158,7 +158,7 @@ class _Planner:
         changes: tuple[FieldChange, ...] = ()
         if container is not None and seen.inspect is not None:
             changes = self._to_repair(self._drift(container, record, seen.inspect))
-            fixed = [change for change in changes if change.level is Level.RECREATE]
+            fixed = [change for change in changes if change.level is ChangeLevel.RECREATE]
             # cannot be recreated from the record, in which values of environment variables are only hashes
             if fixed:
                 self.reported.append(describe(fixed))
@@ -213,7 +213,7 @@ class _Planner:
             cause = "removed outside of ucidockd"
             if self.record.asked and keeps_image(container, self.record):
                 # recreate it as it was; the requested update then follows as a replacement
-                image = Choice(keep=self.record.image_id)
+                image = ImageChoice(keep=self.record.image_id)
         todo: list[ops.Operation] = [
             *room,
             ops.CreateContainer(
@@ -261,7 +261,7 @@ class _Planner:
             self._look_after(record, seen)
             self.draft.find_rolled_back(self.key, record, "; ".join((_NOT_AGAIN, *self.reported)))
             return
-        if why or any(change.level is Level.RECREATE for change in changes):
+        if why or any(change.level is ChangeLevel.RECREATE for change in changes):
             self._replace(record, seen, why, changes)
             return
         # rename last: if another container holds the name, this container must run nevertheless
@@ -442,7 +442,7 @@ class _Planner:
             todo.append(ops.RestoreContainer(key=key, cause=cause, container=self.container, record=record))
         if container is None:
             return todo
-        updates = tuple(change for change in changes if change.level is Level.UPDATE)
+        updates = tuple(change for change in changes if change.level is ChangeLevel.UPDATE)
         if updates:
             changed = tuple(change.field for change in updates)
             cause = describe(updates)
@@ -457,7 +457,7 @@ class _Planner:
                     again=again,
                 )
             )
-        moved = tuple(change for change in changes if change.level is Level.RECONNECT)
+        moved = tuple(change for change in changes if change.level is ChangeLevel.RECONNECT)
         cause = describe(moved) or self._network_is_new(container)
         if cause:
             reconnect = ops.ReconnectContainer(

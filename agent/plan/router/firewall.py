@@ -65,7 +65,7 @@ Words = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class RejectRule:
     """Rejects packets that come in on one device and are forwarded to a bridge of containers."""
 
     inbound: str
@@ -89,7 +89,7 @@ class Rule:
 class Wanted:
     """`problems`: what cannot be put into force, in words; while there are problems, none of our rules is removed."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[RejectRule, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -103,7 +103,7 @@ class Blocked:
 
 def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Blocked]) -> Wanted:
     """The rules of all sections, sorted. `resolve`: a UCI interface -> its devices."""
-    rules: set[Rule] = set()
+    rules: set[RejectRule] = set()
     problems: list[str] = []
     for section in sections:
         try:
@@ -122,7 +122,7 @@ def wanted_rules(sections: Sequence[FirewallRule], resolve: Callable[[str], Bloc
             devices = {device for device in found.devices if _DEVICE.match(device)}
             if not devices:
                 problems.append(f"blocked interface {interface} has no device")
-            rules |= {Rule(inbound=device, bridge=section.device, extra=extra) for device in devices}
+            rules |= {RejectRule(inbound=device, bridge=section.device, extra=extra) for device in devices}
     ordered = sorted(rules, key=lambda rule: (rule.bridge, rule.inbound, rule.extra))
     return Wanted(rules=tuple(ordered), problems=tuple(dict.fromkeys(problems)))
 
@@ -191,7 +191,7 @@ def _refused(what: str, expected: str) -> ConfigError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class FilterTable:
     """The filter table as `iptables -S` prints it: the names of the chains, and the rules in order."""
 
     chains: frozenset[str]
@@ -202,7 +202,7 @@ class Listing:
         return tuple(rule[1:] for rule in self.rules if rule[0] == chain)
 
 
-def parse_listing(printed: str) -> Listing:
+def parse_listing(printed: str) -> FilterTable:
     """Parses the output of `iptables -S`; lines that are not rules are skipped."""
     chains: set[str] = set()
     rules: list[Words] = []
@@ -216,10 +216,10 @@ def parse_listing(printed: str) -> Listing:
             except ValueError:  # a rule of someone else may have a comment with unbalanced quotes
                 words = rest.split()
             rules.append(tuple(words))
-    return Listing(chains=frozenset(chains), rules=tuple(rules))
+    return FilterTable(chains=frozenset(chains), rules=tuple(rules))
 
 
-def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Words, ...]:
+def steps(listing: FilterTable, wanted: Sequence[RejectRule], *, keep: bool) -> tuple[Words, ...]:
     """The iptables commands that bring the chains to `wanted`; none if they already are. `keep`: remove no rule.
 
     New rules are inserted before old ones are deleted, so that one of them is always in force.
@@ -243,7 +243,7 @@ def steps(listing: Listing, wanted: Sequence[Rule], *, keep: bool) -> tuple[Word
     return todo
 
 
-def _way_in(listing: Listing) -> tuple[Words, ...]:
+def _way_in(listing: FilterTable) -> tuple[Words, ...]:
     """The commands that make FORWARD jump to our chain before any rule that lets packets pass to a container."""
     todo: tuple[Words, ...] = () if CHAIN in listing.chains else (("-N", CHAIN),)
     forward = listing.of("FORWARD")
@@ -351,7 +351,7 @@ _MATCHES: dict[str, Translate] = {
 }
 
 
-def statement(rule: Rule, family: str) -> str:
+def statement(rule: RejectRule, family: str) -> str:
     """A rule of the chain in nft syntax. `family` is "4" or "6". Raises ConfigError for a match that nftables does not
     have."""
     # nft needs the protocol before a port match
@@ -398,7 +398,7 @@ def marks_in(listed: str) -> tuple[str, ...]:
     return tuple(_MARKED.findall(listed))
 
 
-def script(listed: str, rules: Sequence[Rule], family: str, *, keep: bool) -> str:
+def script(listed: str, rules: Sequence[RejectRule], family: str, *, keep: bool) -> str:
     """The input for `nft -f`, a single transaction; "" if nothing has to change. `keep`: remove no rule.
 
     Raises ConfigError for rules that nftables cannot express.

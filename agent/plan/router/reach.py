@@ -38,7 +38,7 @@ class Bridge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class RouterFacts:
     """The facts that decide. `devices`: a UCI interface -> its devices. `bridges`: Docker network -> its bridge, for
     networks that we know. `without_bridge`: networks whose containers are on a link of their own.
 
@@ -69,12 +69,12 @@ def networks_of(container: Container) -> tuple[str, ...]:
     return ("bridge",) if (spec.network_mode or "") in DEFAULT_NETWORKS else ()
 
 
-def zones_with(device: str, subnets: Collection[IPv4], around: Surroundings) -> tuple[Zone, ...]:
+def zones_with(device: str, subnets: Collection[IPv4], around: RouterFacts) -> tuple[Zone, ...]:
     """The zones that contain a device, in order."""
     return tuple(zone for zone in around.firewall.zones if _has(zone, device, subnets, around))
 
 
-def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surroundings) -> bool:
+def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: RouterFacts) -> bool:
     if zone.family == "6" or (zone.implied and not around.docker_first):
         return False
     named = members(zone, around)
@@ -89,7 +89,7 @@ def _has(zone: Zone, device: str, subnets: Collection[IPv4], around: Surrounding
     return by_device and (not zone.subnets or _inside(subnets, zone.subnets))
 
 
-def members(zone: Zone, around: Surroundings) -> frozenset[str]:
+def members(zone: Zone, around: RouterFacts) -> frozenset[str]:
     """The names of a zone's devices; each may end in `+` or begin with `!`."""
     return frozenset(zone.devices).union(*(around.devices(name) for name in zone.networks))
 
@@ -178,14 +178,14 @@ def permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: st
 _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
 
 
-def public_ports(container: Container, around: Surroundings) -> tuple[str, ...]:
+def public_ports(container: Container, around: RouterFacts) -> tuple[str, ...]:
     """The published ports that can be reached, as `8080/tcp from wan`."""
     wans = dict.fromkeys(zone.name for zone in around.firewall.zones if zone.is_wan)
     reach = zones_reaching(container, around)
     return tuple(f"{port} from {zone}" for zone in wans for port in reach if zone in reach[port])
 
 
-def zones_reaching(container: Container, around: Surroundings) -> dict[str, list[str]]:
+def zones_reaching(container: Container, around: RouterFacts) -> dict[str, list[str]]:
     """Published port -> the firewall zones that reach it, without the zones of the container's own networks:
     {"8080/tcp": ["lan"]}."""
     # an unmanaged network gets a bridge without a device, which is in no known zone
@@ -206,7 +206,7 @@ def zones_reaching(container: Container, around: Surroundings) -> dict[str, list
     }
 
 
-def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
+def _listens(port: Port, zone: Zone, around: RouterFacts) -> bool:
     """Whether the port is on an address that hosts of the zone can reach."""
     if not port.host_ip:
         return True
@@ -217,7 +217,7 @@ def _listens(port: Port, zone: Zone, around: Surroundings) -> bool:
     return port.host_ip in frozenset().union(*(each.addresses for each in known)) or address.is_global
 
 
-def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundings) -> bool:
+def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: RouterFacts) -> bool:
     """Whether nothing blocks the way from the zone to at least one of the bridges."""
     # without iptables, dockerd's userland proxy listens on the router: nothing is forwarded, and an input rule
     # decides
@@ -238,7 +238,7 @@ def _passes(port: Port, zone: Zone, bridges: Iterable[Bridge], around: Surroundi
     return False
 
 
-def _blocked(zone: Zone, bridge: str, around: Surroundings) -> bool:
+def _blocked(zone: Zone, bridge: str, around: RouterFacts) -> bool:
     """Whether `blocked_interfaces` covers every device of the zone for this bridge, for all new connections."""
     closed: set[str] = set()
     for rule in around.rules:
@@ -281,7 +281,7 @@ class CutOff:
     dest: str = ""
 
 
-def unreachable_ports(container: Container, around: Surroundings) -> CutOff | None:
+def unreachable_ports(container: Container, around: RouterFacts) -> CutOff | None:
     """The published ports that no zone can reach, in words; None if there are none or if UCI is not conclusive."""
     bridges = _blocked_bridges(container, around)
     published = [port for port in container.spec.ports if not port.is_local]
@@ -325,7 +325,7 @@ def unreachable_ports(container: Container, around: Surroundings) -> CutOff | No
     return CutOff(reason="NoForwarding", message=f"{text}: allow forwarding to zone {home}")
 
 
-def no_internet(container: Container, around: Surroundings) -> CutOff | None:
+def no_internet(container: Container, around: RouterFacts) -> CutOff | None:
     """A container without internet access, in words; None if it has access, needs none, or if UCI is not conclusive."""
     bridges = _blocked_bridges(container, around)
     outward = [bridge for bridge in bridges or () if not bridge.internal]
@@ -355,11 +355,11 @@ def no_internet(container: Container, around: Surroundings) -> CutOff | None:
     return CutOff(reason="NoForwarding", message=text, src=home, dest=out)
 
 
-def _is_sure(around: Surroundings) -> bool:
+def _is_sure(around: RouterFacts) -> bool:
     return not around.docker_first and not around.firewall.has_includes
 
 
-def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge, ...] | None:
+def _blocked_bridges(container: Container, around: RouterFacts) -> tuple[Bridge, ...] | None:
     """The bridges of a container's networks; None if it uses a network that we do not know, or the network of the host
     or of another container."""
     names = networks_of(container)
@@ -368,7 +368,7 @@ def _blocked_bridges(container: Container, around: Surroundings) -> tuple[Bridge
     return tuple(around.bridges[name] for name in names)
 
 
-def _has_others(zone: Zone, around: Surroundings) -> bool:
+def _has_others(zone: Zone, around: RouterFacts) -> bool:
     """Whether the zone contains anything other than containers."""
     # fw3 implies the interface with the zone's name; with fw4 such a zone contains nothing
     if zone.implied and not around.docker_first:
@@ -382,7 +382,7 @@ def _has_others(zone: Zone, around: Surroundings) -> bool:
     )
 
 
-def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundings) -> CutOff | None:
+def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: RouterFacts) -> CutOff | None:
     """Ports that no zone can reach with `iptables 0`, when dockerd's userland proxy listens on the router and the zone's
     input policy decides."""
     # dockerd then does not forward these ports; another program listens
@@ -404,6 +404,6 @@ def _unheard(published: Iterable[Port], zones: Iterable[Zone], around: Surroundi
     return CutOff(reason="NoRule", message=text)
 
 
-def _zone_name(bridges: Iterable[Bridge], around: Surroundings) -> str:
+def _zone_name(bridges: Iterable[Bridge], around: RouterFacts) -> str:
     found = (zone.name for bridge in bridges for zone in zones_with(bridge.device, bridge.subnets, around))
     return next(found, "")

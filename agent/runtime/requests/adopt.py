@@ -25,7 +25,7 @@ from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.model.secrets import hidden_pair, hidden_text, hidden_words
-from agent.plan.adoption import Adoption, Surroundings, adopt, section_name
+from agent.plan.adoption import Adoption, AdoptionContext, adopt, section_name
 from agent.uci.decode import PACKAGES
 from agent.uci.decode_container import decode_container
 from agent.uci.decode_network import decode_network, decode_volume
@@ -137,7 +137,7 @@ class Adopter:
         self._check(package, sections)
         return sections, [*adoption.notes, *notes]
 
-    def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> Surroundings:
+    def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> AdoptionContext:
         # collect all input here, so that the decision itself does no I/O
         networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
         mounts = inspect.get("Mounts") or ()
@@ -148,7 +148,7 @@ class Adopter:
         sections: dict[str, str] = {Key("network", n.name): n.section for n in desired.networks}
         sections |= {Key("volume", v.name): v.section for v in desired.volumes}
         # image defaults and existing sections, which are not written into the section
-        return Surroundings(
+        return AdoptionContext(
             image=self.engine.inspect_image(str(inspect.get("Image"))) or {},
             image_id_now=str((self.engine.inspect_image(image) or {}).get("Id", "")),
             networks={name: item.inspect for name, item in found.items() if item is not None},

@@ -26,7 +26,7 @@ from agent.model.quantities import size_words
 from agent.model.resources import Desired
 from agent.plan.daemon import move_trouble, store_trouble
 from agent.router.mounts import missing_mount
-from agent.storage.copying import MARGIN_S, NOTE, Contents, measure, unfit
+from agent.storage.copying import MARGIN_S, NOTE, FolderContents, measure, unfit
 from agent.uci import edit
 from agent.uci.syntax import Package
 from agent.wire.record_lines import json_object
@@ -161,7 +161,7 @@ def foreseen(move: Move) -> dict[str, Any]:
             raise TimeoutError
 
     # counting a large disk takes minutes: then answer without numbers
-    found: Contents | None = None
+    found: FolderContents | None = None
     with contextlib.suppress(TimeoutError):
         found = measure(Path(move.source), leave, live=True)
     free = _free(move.target)
@@ -183,7 +183,7 @@ def foreseen(move: Move) -> dict[str, Any]:
     }
 
 
-def check_room(move: Move, found: Contents) -> None:
+def check_room(move: Move, found: FolderContents) -> None:
     """Raises NoSpaceError. Space used by an interrupted copy counts as free."""
     need, free = found.size + RESERVE, _free(move.target)
     if move.resumes:

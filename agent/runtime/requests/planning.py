@@ -12,7 +12,7 @@ from agent.apply.steps import SupersededError
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError
 from agent.files.config import LoadResult
-from agent.model.container_table import Level as Cost
+from agent.model.container_table import ChangeLevel
 from agent.model.dockerd.settings import DAEMON_KEY
 from agent.model.identity import Key, canonical, masked
 from agent.model.observed import ObservedContainer, Record
@@ -25,7 +25,7 @@ from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.meaning import defaults_of
 from agent.plan.draft import desired_spec
-from agent.plan.outlook import SCHEMA, Entry, Outlook, operations_as_json, summary_of, text_of
+from agent.plan.outlook import SCHEMA, Outlook, PendingResource, operations_as_json, summary_of, text_of
 from agent.plan.records import as_applied, is_job
 from agent.status.board import Condition
 from agent.status.conditions import ConditionType, Level
@@ -37,26 +37,28 @@ if TYPE_CHECKING:
 Issues = Sequence[dict[str, Any]]
 
 
-def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> list[Entry]:
+def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> list[PendingResource]:
     """What planning does not see: an unusable configuration, a disabled agent, a dockerd that holds containers up."""
     found = []
     if loaded.desired is None and loaded.issues:
         message = "it cannot be read; what runs is left alone"
-        found.append(Entry(key="configuration", state="invalid", level=Level.ERROR, message=message))
+        found.append(
+            PendingResource(key="configuration", state="invalid", level=Level.ERROR, message=message)
+        )
     # without a configuration nothing would be done, so there is nothing more to say
     if desired is None:
         return found
     if loaded.desired is not None and loaded.desired.daemon is not None and loaded.desired.daemon.unreadable:
         message = "/etc/config/dockerd cannot be read; dockerd keeps its settings"
-        found.append(Entry(key=DAEMON_KEY, state="invalid", level=Level.ERROR, message=message))
+        found.append(PendingResource(key=DAEMON_KEY, state="invalid", level=Level.ERROR, message=message))
     for key in sorted(desired.broken):
         message = "the section has mistakes; what runs for it is left alone"
-        found.append(Entry(key=key, state="invalid", level=Level.ERROR, message=message))
+        found.append(PendingResource(key=key, state="invalid", level=Level.ERROR, message=message))
     if not desired.agent.enabled:
         message = "`option enabled '0'` in `config agent`: nothing is changed"
-        found.append(Entry(key="agent", state="disabled", level=Level.OFF, message=message))
+        found.append(PendingResource(key="agent", state="disabled", level=Level.OFF, message=message))
     if holding:
-        found.append(Entry(key=DAEMON_KEY, state="waiting", level=Level.WAITING, message=holding))
+        found.append(PendingResource(key=DAEMON_KEY, state="waiting", level=Level.WAITING, message=holding))
     return found
 
 
@@ -144,7 +146,7 @@ def _are_fine(issues: Issues) -> bool:
     return all(issue["severity"] != "error" for issue in issues)
 
 
-def _entry_as_json(entry: Entry) -> dict[str, Any]:
+def _entry_as_json(entry: PendingResource) -> dict[str, Any]:
     body: dict[str, Any] = {
         "key": entry.key,
         "state": entry.state,
@@ -344,7 +346,7 @@ def _options(
 
 
 def _written(name: str, value: Any) -> tuple[OptionChange, ...]:
-    return option_changes(name, None, value, Cost.RECREATE)
+    return option_changes(name, None, value, ChangeLevel.RECREATE)
 
 
 def _option(change: OptionChange, source: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import ConfigError, ConflictError, EngineError
 from agent.files.config import decode_edited
-from agent.files.history import History, Version
+from agent.files.history import SettingsHistory, Version
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.model.identity import Key
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record
@@ -50,7 +50,7 @@ class Past:
     """Earlier settings of sections. `desired`: what is declared now, to resolve Docker names."""
 
     store: UciStore
-    history: History
+    history: SettingsHistory
     desired: Desired | None
 
     def show(self, name: str) -> dict[str, Any]:
