@@ -237,7 +237,11 @@ class Executor:
         before = self._record_of(operation.key)
         empty = before is not None and before.object_id and holds_data(operation.volume)
         record = self._announce("volume", operation.volume, lost=(operation.volume.name,) if empty else ())
-        made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
+        try:
+            made = self.engine.create_volume(volume_body(operation.volume, self._labels(record)))
+        except EngineError as exc:
+            self._undo_announce(record, exc, before)
+            raise
         if made.labels.get(LABEL_NONCE) != record.nonce:
             # the engine silently returns an existing volume: another client created it first
             self.records.drop(record.nonce)

@@ -293,6 +293,8 @@ class NetworkExchange:
         """Recreates the old network from its inspect body and reconnects its members; returns its new record."""
         names = ("Name", "Driver", "Internal", "Attachable", "EnableIPv6", "Options", "Labels", "IPAM")
         body = {name: self._seen[name] for name in names if name in self._seen}
+        # the labels hold this record's nonce: if the engine does not answer, the nonce will show whether it exists
+        self.records.put(replace(old, object_id=""))
         object_id = self.engine.create_network({**body, "CheckDuplicate": True})
         record = replace(old, object_id=object_id)
         self.records.put(record)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agent.errors import EngineError, EngineUnreachableError
@@ -21,6 +21,7 @@ from agent.model.observed import (
     Record,
 )
 from agent.model.resources import RegistryAuth
+from agent.plan.container.renames import swap_name
 from agent.plan.records import Claims, Tags
 
 
@@ -92,6 +93,8 @@ class Records(Protocol):
 
     def records(self) -> tuple[Record, ...]: ...
 
+    def missed(self) -> tuple[Record, ...]: ...
+
     def everywhere(self) -> tuple[Record, ...]: ...
 
     def select_engine(self, tags: Tags, claims: Claims, *, keep: bool) -> None: ...
@@ -160,13 +163,38 @@ def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
         unseen[what] = str(exc)
 
 
+def name_at_creation(record: Record) -> str:
+    """The name under which the container of a record is created."""
+    return swap_name(record.name, "new", record.nonce) if record.swap == "new" else record.name
+
+
 def made_for(engine: Engine, records: Records, record: Record) -> ObservedContainer | None:
-    """The container that was created for a record, whatever its present name: the nonce in its label identifies it."""
+    """The container that was created for a record, whatever its present name: the nonce in its label identifies it. Of
+    copies of it (`docker commit` puts the labels into the image), it is the one with the name."""
     ours = engine.list_containers(records.instance)
-    found = next((seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce), None)
+    marked = [seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce]
+    found = next((seen for seen in marked if seen.name == name_at_creation(record)), None)
+    found = found or next(iter(marked), None)
     if found is None:
         known = {
             r.object_id for r in records.records() if r.kind == "container" and r.object_id and not r.swap
         }
         confirm(known - {seen.id for seen in ours}, engine.inspect_container)
     return found
+
+
+# A creation that the engine did not answer: the agent was killed meanwhile, or the engine took longer than the client
+# waits. The object may come later than the next look for it, so its record is kept for a while.
+
+
+MISSED_S = 600.0  # how long such a record is kept; the client gives up after a minute
+_MISSED = 32  # at most; several workers create at once
+
+
+def miss(records: Records, record: Record, now: float, *more: Record) -> None:
+    """Notes that the object of this record is not there: no plan knows the record any more. Writes `more` along with it.
+
+    `now`: wall clock, seconds. Raises StorageError.
+    """
+    old = records.missed()[: 1 - _MISSED]
+    records.put(replace(record, missed_at=now), *more, instead_of=[each.nonce for each in old])

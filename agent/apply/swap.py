@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,12 +24,12 @@ from typing import Any
 from agent.apply.failures import is_refusal, without_secrets
 from agent.apply.images import ImageHistory, create_from
 from agent.apply.networks import with_addresses
-from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for
+from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for, miss
 from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, go_back, prove
 from agent.apply.volumes import check_there, inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
-from agent.model.identity import LABEL_NONCE, own_labels, spec_hash
-from agent.model.observed import NO_OBJECT, ObservedContainer, ObservedNetwork, ObservedVolume, Record
+from agent.model.identity import own_labels, spec_hash
+from agent.model.observed import ObservedContainer, Record
 from agent.model.resources import Container, Strategy
 from agent.plan.container.bodies import (
     anonymous_volumes,
@@ -116,7 +116,7 @@ class Swap:
             # undo restored data in any case: a failed container must not cost what was written since the update
             undone = container.policy.rollback or unmoved or bool(new.restores)
             if undone or not rejected or not new.object_id:
-                self._roll_back(new)
+                self._roll_back(new, refused=isinstance(exc, EngineError) and exc.status > 0)
                 # if only the create failed and will be retried, there was nothing to roll back: an ordinary failure
                 exc.rolled_back = rejected or bool(new.object_id)
                 if rejected and self.records.get(old.nonce) is not None:
@@ -158,10 +158,10 @@ class Swap:
             if self.engine.inspect_container(name) is not None:
                 raise ConflictError(f"a container named {name} exists, and ucidockd did not create it")
 
-    def _roll_back(self, new: Record) -> None:
+    def _roll_back(self, new: Record, *, refused: bool) -> None:
         """Rolls back. Errors are only logged: the record stays, so the next pass tries again."""
         try:
-            self.undo(self.records.get(new.nonce) or new)
+            self.undo(self.records.get(new.nonce) or new, refused=refused)
         except (EngineError, StorageError) as exc:
             logger.warning("%s: the rollback is not complete: %s", new.name, exc)
 
@@ -312,9 +312,9 @@ class Swap:
             forget_copies(self.data, self.records)
         self.records.drop(old.nonce, lasting=False)
 
-    def undo(self, new: Record) -> None:
+    def undo(self, new: Record, *, refused: bool = False) -> None:
         """Restores the old container and removes the new one. If the old one no longer exists, the new one stays,
-        because it has the data. Safe to repeat.
+        because it has the data. Safe to repeat. `refused`: the engine refused to create the new one.
 
         Once the old container has its name and restart policy back, any pass can start it.
         """
@@ -339,7 +339,10 @@ class Swap:
         try:
             if failed is not None:
                 raise failed
-            self.records.drop(new.nonce)
+            if object_id or refused:
+                self.records.drop(new.nonce)
+            else:
+                miss(self.records, new, self.clock.wall())
         finally:  # running again matters most, even if its name, its restart policy or our disk have problems
             if old is not None and seen is not None and old.running and not is_alive(seen):
                 self.engine.start(old.object_id)
@@ -411,9 +414,6 @@ def restart_body(name: str, max_retries: int = 0) -> dict[str, Any]:
     return {"RestartPolicy": {"Name": name, "MaximumRetryCount": max_retries}}
 
 
-# Finishes or rolls back what a crash interrupted, before anything is planned; state.json holds the state.
-
-
 def forget_copies(data: SavedData | None, records: Records) -> None:
     """Removes copies of volumes that no record needs: their update failed or was followed by another, or their section
     was removed."""
@@ -426,69 +426,12 @@ def forget_copies(data: SavedData | None, records: Records) -> None:
             lambda: {
                 key
                 for record in records.everywhere()
-                # a retired record goes away with its container; any other copy may still be needed for a way back
-                if record.swap != "retired"
+                # a retired record goes away with its container, and a swap whose new container was missed is undone;
+                # any other copy may still be needed for a way back
+                if record.swap != "retired" and not (record.swap and record.missed_at is not None)
                 for key in (*record.saved[:1], record.restores, record.nonce)
             }
         )
     # unneeded copies only cost space; the next swap tries again
     except UcidockdError as exc:
         logger.warning("copies from before updates are removed later: %s", exc)
-
-
-def recover(
-    engine: Engine, records: Records, busy: Collection[str], data: SavedData | None = None
-) -> dict[str, UcidockdError]:
-    """Finishes or rolls back what a crash interrupted, except for `busy` keys. Does nothing if nothing was interrupted.
-
-    Returns key -> error for what could not be finished; nothing may be planned for such a key. Raises
-    EngineUnreachableError.
-    """
-    # the lowest API version: nothing is created here, and removing and renaming are the same in all versions
-    swap = Swap(engine=engine, records=records, api=(1, 41), data=data)
-    failed: dict[str, UcidockdError] = {}
-    # new containers first: restoring the old container needs the old record
-    for record in sorted(records.records(), key=lambda r: r.swap != "new"):
-        key = record.key
-        if key in busy or key in failed:
-            continue
-        try:
-            _recover(swap, record)
-        except EngineUnreachableError:
-            raise
-        except (EngineError, StorageError) as exc:
-            logger.warning("%s: an interrupted change cannot be finished or undone yet: %s", key, exc)
-            failed[key] = exc
-    return failed
-
-
-def _recover(swap: Swap, record: Record) -> None:
-    if record.swap == "new":
-        logger.info("undoing an unfinished swap of %s", record.name)
-        swap.undo(record)
-    elif record.swap == "retired":
-        swap.finish(record, volumes=False)
-    elif record.swap == "foreign" and not record.failed_hash:
-        swap.records.drop(record.nonce)
-    elif not record.swap and not record.object_id:
-        _settle(swap.engine, swap.records, record)
-
-
-def _settle(engine: Engine, records: Records, record: Record) -> None:
-    """A record without an object id, because the engine did not respond: either its object carries the nonce, or it was
-    never created."""
-    # a name proves nothing: another program may have created an object with that name since; only the nonce is ours
-    seen: ObservedContainer | ObservedNetwork | ObservedVolume | None
-    if record.kind == "container":
-        seen = made_for(engine, records, record)
-    else:
-        look = engine.inspect_network if record.kind == "network" else engine.inspect_volume
-        seen = look(record.name)
-    if seen is None or seen.labels.get(LABEL_NONCE) != record.nonce:
-        # it names the data of the container before
-        if record.volumes or record.left or record.lost or record.freed:
-            records.change(record.nonce, object_id=NO_OBJECT)
-        else:
-            records.drop(record.nonce)
-        return
-    records.change(record.nonce, object_id=seen.name if isinstance(seen, ObservedVolume) else seen.id)

@@ -97,8 +97,15 @@ class StateFile:
             known = self._sorted = _Sorted(records=records, tags=tags, found=found)
         return known.found
 
+    def missed(self) -> tuple[Record, ...]:
+        """The records of the same engine whose object was missed, the oldest first; `records` leaves them out."""
+        tags = self._tags
+        found = [r for r in self._records.values() if r.missed_at is not None]
+        mine = (r for r in found if tags is None or tags.include(r))
+        return tuple(sorted(mine, key=lambda r: (r.missed_at, r.nonce)))
+
     def everywhere(self) -> tuple[Record, ...]:
-        """The records of all engines."""
+        """The records of all engines, also those whose object was missed."""
         return tuple(self._records.values())
 
     def select_engine(self, tags: Tags, claims: Claims, *, keep: bool) -> None:
@@ -313,4 +320,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _here(records: Mapping[str, Record], tags: Tags | None) -> Iterable[Record]:
-    return records.values() if tags is None else visible(records.values(), tags)
+    if tags is None:
+        return [record for record in records.values() if record.missed_at is None]
+    return visible(records.values(), tags)

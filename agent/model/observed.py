@@ -113,6 +113,8 @@ class Record:
     name: str
     # "" between the write before the create and the engine's answer; for a volume its name
     object_id: str = ""
+    # wall clock, seconds: the engine did not answer the creation, and there was no such object then; it may still come
+    missed_at: float | None = None
     spec: dict[str, Any] = field(default_factory=dict)  # last applied, canonical and masked
     spec_hash: str = ""
     image_id: str = ""

@@ -211,3 +211,9 @@ _SET_AFTER = 1_704_067_200.0  # 2024-01-01 UTC
 def clock_is_set(now: float) -> bool:
     """`now`: wall clock in unix seconds."""
     return now > _SET_AFTER
+
+
+def is_later(now: float, then: float) -> bool:
+    """Whether the time between two moments of the wall clock is known: the clock was neither set back nor set for the
+    first time since `then`."""
+    return then <= now and (clock_is_set(then) or not clock_is_set(now))

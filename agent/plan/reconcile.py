@@ -15,7 +15,7 @@ from functools import partial
 from agent.errors import Reason
 from agent.model.identity import LABEL_NONCE, Key, in_words
 from agent.model.observed import Observed, ObservedContainer, ObservedVolume, Record
-from agent.model.quantities import clock_is_set
+from agent.model.quantities import is_later
 from agent.model.resources import Container, Desired, Network, Volume, prerequisites_first
 from agent.plan import operations as ops
 from agent.plan.container.changes import OptionChange, network_changes
@@ -112,7 +112,7 @@ def _orphan(draft: Draft, key: str, record: Record) -> None:
         return
     # a router without a battery-backed clock boots with a date in the past: then the time of the removal is useless
     then, now = record.removed_at, draft.context.now
-    if then > now or (clock_is_set(now) and not clock_is_set(then)):
+    if not is_later(now, then):
         cause = "section removed, and the clock was set since: the grace period begins again"
         draft.add(key, [ops.RetireContainer(key=key, cause=cause, record=record)])
         return

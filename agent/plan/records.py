@@ -242,8 +242,8 @@ def _tag_number(tag: str) -> int:
 
 def visible(records: Iterable[Record], tags: Tags) -> list[Record]:
     """The records of this engine. If a section has a record with this engine's tag, its records without a tag are
-    ignored."""
-    mine = [record for record in records if tags.include(record)]
+    ignored. Records whose object was missed are not part of any plan."""
+    mine = [record for record in records if tags.include(record) and record.missed_at is None]
     sure = {(r.kind, r.section) for r in mine if r.engine and not r.swap}
     return [r for r in mine if r.engine or r.swap or (r.kind, r.section) not in sure]
 
@@ -292,7 +292,7 @@ def _doubled(records: list[Record], tags: Tags, here: set[str]) -> set[str]:
     dropped: set[str] = set()
     for record in records:
         # a swap needs the records of both objects, and records of another engine have their objects there
-        if record.swap or record.engine != tags.of(record.kind):
+        if record.swap or record.missed_at is not None or record.engine != tags.of(record.kind):
             continue
         other = chosen.setdefault((record.kind, record.section), record)
         if other is record:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from agent.apply.failures import LastOutputs
 from agent.apply.images import MakeRoom
 from agent.apply.ports import Clock, Engine, Records, SavedData
-from agent.apply.swap import recover
+from agent.apply.recovery import recover
 from agent.apply.volumes import names
 from agent.apply.worker_pool import Outcome, Run, WorkerPool
 from agent.dockerd.stage import DaemonStage
@@ -576,13 +576,15 @@ class Reconciler:
         """Recovers what was interrupted; returns key -> why it cannot be planned for yet. It has its own back-off: an
         old container must not stay down because a new one failed often."""
         open_keys: set[str] = {r.key for r in self.records.records() if r.swap or not r.object_id}
+        open_keys |= {r.key for r in self.records.missed()}
         if not open_keys:
             return {}
         # without back-off, a record that cannot be recovered (a full disk, a container that cannot be removed) would
         # be tried in every pass
         blocked = self.backoff.blocked(self.monotonic())
         waiting = {key: blocked[_MENDING + key] for key in open_keys if _MENDING + key in blocked}
-        failed = recover(self.engine, self.records, self.under_way.keys() | waiting.keys(), self.restores())
+        busy = self.under_way.keys() | waiting.keys()
+        failed = recover(self.engine, self.records, busy, self.restores(), clock=Clock(wall=self.wall))
         for key in open_keys - failed.keys() - waiting.keys():
             self.backoff.succeeded(_MENDING + key)
         for key, error in failed.items():

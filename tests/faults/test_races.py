@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import docker.errors
 import pytest
 from docker.models.containers import Container
 
-from agent.errors import EngineError
+from agent.engine.client import DockerEngine
+from agent.errors import EngineError, EngineUnreachableError
 from agent.plan.container.renames import Role, name_outside, swap_name
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
@@ -195,3 +197,35 @@ def test_it_converges_when(box: Box, monkeypatch: pytest.MonkeyPatch, name: str)
         foreign.remove(force=True)
     oracle.converge()
     oracle.check({"web": "sleep 2000"})
+
+
+@pytest.mark.variants(1)
+@pytest.mark.parametrize("what", ["create_container", "create_network", "create_volume"])
+def test_what_the_engine_creates_after_the_next_agent_looked_is_ours(box: Box, what: str) -> None:
+    """The agent is killed while the engine creates something, and the next agent creates it again meanwhile."""
+    oracle, asked = Oracle(box), list[Callable[[], Any]]()
+
+    def never_answered(*args: Any, **named: Any) -> None:
+        asked.append(partial(getattr(DockerEngine, what), box.reconciler.engine, *args, **named))
+        raise EngineUnreachableError("no answer")
+
+    setattr(box.reconciler.engine, what, never_answered)
+    text = (
+        "config network 'lan'\n\nconfig volume 'data'\n"
+        + WEB
+        + "\tlist network 'lan'\n\tlist volume 'data:/data'\n"
+    )
+    with contextlib.suppress(EngineError):
+        box.apply(text)
+    box.restart_agent()
+    create = getattr(box.reconciler.engine, what)
+
+    def after_the_late_one(*args: Any, **named: Any) -> Any:
+        while asked:
+            asked.pop()()
+        return create(*args, **named)
+
+    setattr(box.reconciler.engine, what, after_the_late_one)
+    oracle.converge()
+    assert asked == []
+    oracle.check({"web": "sleep 1000"}, networks={"lan"})

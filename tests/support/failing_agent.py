@@ -29,7 +29,7 @@ from agent.runtime import main as wiring
 PORTS = {"engine": Engine, "records": Records, "data": SavedData}
 LOOKING = {
     *("ping", "api_version", "identity", "info", "events", "past_events"),
-    *("records", "everywhere", "get", "select_engine", "check"),
+    *("records", "missed", "everywhere", "get", "select_engine", "check"),
 }
 
 

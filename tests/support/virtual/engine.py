@@ -76,6 +76,8 @@ class FakeEngine:
             str, tuple[dict[str, FakeContainer], Networks, dict[str, FakeVolume]]
         ] = {}  # the data roots that are not in use
         self.up = True
+        self.reserved: set[str] = set()  # names of containers that are still being created
+        self.runs = 0  # how often it was started
         self.mute = False  # True: the engine delivers no events
         self.removed_volumes: list[str] = []
         self._api = api
@@ -226,6 +228,8 @@ class FakeEngine:
         if other is not None:
             text = f'Conflict. The container name "/{name}" is already in use by container "{other.id}".'
             raise EngineError(text, status=409)
+        if name in self.reserved:
+            raise EngineError(f'Conflict. The container name "/{name}" is already in use.', status=409)
 
     def _mounts(self, config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
         mounts = [self._mount(mount) for mount in host.get("Mounts") or ()]
@@ -594,6 +598,8 @@ class FakeEngine:
     def start_engine(self) -> None:
         """Starts the engine, which then starts containers according to their restart policies."""
         self.up = self.processes.up = True
+        self.runs += 1
+        self.reserved.clear()
         # dockerd keeps past events in memory only, so a restart loses them, those of the shutdown included
         self._past.clear()
         self.networks.get("bridge").created = self.time.text()

@@ -1096,6 +1096,18 @@ def _die(machine: Machine, choice: _Choice) -> None:
     plan.skip, plan.count, plan.changing = choice.below(14), 1, True
 
 
+def _be_late(machine: Machine, choice: _Choice) -> None:
+    """The engine creates the n-th object from now later than the agent waits, or the agent is killed meanwhile."""
+    plan = machine.ground.plan
+    plan.fault, plan.skip, plan.count = choice.of((Fault.LATE, Fault.KILL_LATE)), choice.below(3), 1
+    plan.late_s = choice.of(_LATE_S)
+    edit = choice.of((_add, _set, _several, _remove_network, _remove_volume))
+    edit(machine, choice)
+
+
+_LATE_S = (0.0, 0.5, 5.05, 6.0, 15.0, 90.0, 500.0)
+
+
 def _interfere(machine: Machine, choice: _Choice) -> None:
     """An outside change happens at the n-th call from now."""
     plan = machine.ground.plan
@@ -1246,6 +1258,7 @@ VERBS: dict[str, Callable[[Machine, _Choice], None]] = {
     "registry": _lose_registry,
     "clock": _set_clock,
     "wait": _wait,
+    "late": _be_late,
 }
 _WEIGHTS = {
     "set": 14,
@@ -1268,6 +1281,7 @@ _WEIGHTS = {
     "fail": 5,
     "die": 5,
     "interfere": 4,
+    "late": 4,
 }
 
 

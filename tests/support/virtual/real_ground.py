@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engine.client import DockerEngine
-from agent.errors import UcidockdError
+from agent.errors import EngineError, UcidockdError
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
@@ -46,7 +47,9 @@ class RealGround:
     def __init__(self, folder: Path, dockerd: PrivateDockerd) -> None:
         self.stand = RealStand(dockerd)
         self.raw = self.stand.engine
-        self.plan = Plan()
+        self.plan = Plan(later=self._create_late)
+        # what the engine creates late, and when; 0: just before the agent creates something again
+        self._late: list[tuple[float, Callable[[], object]]] = []
         self.writes: list[str] = []
         self.watch: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None
         self.trouble = Trouble()
@@ -124,6 +127,8 @@ class RealGround:
         self._told = True
 
     def _before(self, name: str, args: tuple[Any, ...]) -> None:
+        if name.startswith("engine.create_"):
+            self._finish(lambda when: not when)
         if name in CHANGING:
             self.writes.append(f"{name} {args[0] if isinstance(args[0], str) else args[0].get('Name')}")
         try:
@@ -174,12 +179,23 @@ class RealGround:
         """Makes four passes, spread over that time."""
         for _ in range(_PASSES):
             self._ahead += seconds / _PASSES
+            self._finish(lambda when: 0 < when <= self.now())
             if self._reconciler is None and self.now() >= self._begin_again_at:
                 self.start_agent()
             if self._reconciler is not None:
                 self._guarded(self._pass)
         if self.faults:
             raise self.faults[0]
+
+    def _create_late(self, call: Callable[[], object], args: tuple[Any, ...]) -> None:
+        del args
+        self._late.append((self.plan.late_s and self.now() + self.plan.late_s, call))
+
+    def _finish(self, is_due: Callable[[float], bool]) -> None:
+        for item in [item for item in self._late if is_due(item[0])]:
+            self._late.remove(item)
+            with contextlib.suppress(EngineError):
+                item[1]()
 
     def _pass(self) -> None:
         reconciler = self._reconciler
@@ -241,6 +257,7 @@ class RealGround:
             self.stand.dockerd.kill()
         else:
             self.stand.dockerd.stop()
+        self._late.clear()  # requests end with the engine
 
     def start_engine(self) -> None:
         self.stand.dockerd.start()

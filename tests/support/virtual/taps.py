@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +34,11 @@ class Fault(Enum):
     KILL_BEFORE = "kill before"
     KILL_AFTER = "kill after"
     INTERFERE = "interfere"  # an outside change happens just before the call
+    LATE = "late"  # the engine creates something, later than the client waits for it
+    KILL_LATE = "kill, late"  # the same, and the agent is killed meanwhile
 
 
+_LATE = {Fault.LATE, Fault.KILL_LATE}
 _SHOWING = {"engine.inspect_container", "engine.inspect_image"}
 _STATUS = {Fault.ERROR_500: 500, Fault.ERROR_409: 409, Fault.ERROR_404: 404}
 
@@ -49,6 +53,11 @@ class Plan:
     count: int = 0
     changing: bool = True
     interfere: Callable[[], None] = lambda: None
+    late_s: float = (
+        0.0  # how long after the client has given up; 0: just before the agent creates something again
+    )
+    # carries the call of LATE and KILL_LATE out; set by the ground
+    later: Callable[[Callable[[], object], tuple[Any, ...]], None] = lambda call, args: None
     hidden: frozenset[str] = frozenset()  # names and ids of objects that the engine lists but cannot inspect
     log: list[str] = field(default_factory=list)
 
@@ -68,6 +77,8 @@ class Plan:
         return self.fault
 
     def _fits(self, name: str) -> bool:
+        if self.fault in _LATE:
+            return name.startswith("engine.create_")
         if self.fault is Fault.EMPTY_LIST:
             return name.startswith("engine.list_")
         if self.fault is Fault.DISK_FULL:
@@ -120,6 +131,13 @@ def tap(
                 raise EngineError(f"injected: {args[0]} cannot be shown", status=500, retryable=True)
             fault = plan.take(full)
             _fail_before(fault, process, plan)
+            if fault in _LATE:
+                plan.later(partial(call, *args, **named), args)
+                if process.dead:
+                    raise Killed
+                if fault is Fault.KILL_LATE:
+                    process.die()
+                raise EngineUnreachableError("injected: no answer in time")
             result = call(*args, **named)
             if process.dead:
                 raise Killed

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.apply.ports import Clock
-from agent.errors import DataError, UcidockdError
+from agent.errors import DataError, EngineError, UcidockdError
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
@@ -42,11 +42,12 @@ from tests.support.virtual.clock import BEGIN, FIRST, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
 from tests.support.virtual.objects import FakeImage
-from tests.support.virtual.taps import CHANGING, Plan, Process, tap
+from tests.support.virtual.taps import CHANGING, Fault, Plan, Process, tap
 from tests.support.virtual.threads import GuestEvent, GuestPool
 
 RESPAWN_S = 5.0
 TROUBLE = set(Event) - {Event.RECOVERED, Event.UPDATE, Event.WAITING, Event.TEST}
+_PATIENCE_S = 60.0  # how long the agent's client waits for an answer
 _CALL_S = (0.001, 0.03)  # shortest and longest duration of a call to the engine, seconds
 
 
@@ -120,7 +121,8 @@ class World:
         self.loop = VirtualLoop(self.time)
         self.trouble = Trouble()
         self.faults: list[AssertionError] = []
-        self.plan = Plan()
+        self.plan = Plan(later=self._create_late)
+        self._late: list[Callable[[], None]] = []  # what the engine creates just before the next creation
         self.writes: list[str] = []  # the agent's calls that change something in the engine
         self.watch: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None
         self.config = folder / "config"
@@ -216,12 +218,34 @@ class World:
         if name == "engine.events":
             return
         self.time.sleep(self.time.random.uniform(*_CALL_S))
+        while self._late and name.startswith("engine.create_"):
+            self._late.pop()()
         if name in CHANGING and name.startswith("engine."):
             self.writes.append(f"{name[7:]} {args[0] if isinstance(args[0], str) else args[0].get('Name')}")
         try:
             self.watch(name, args)
         except AssertionError as exc:
             self.faults.append(exc)  # an exception here would look like an engine error to the agent
+
+    def _create_late(self, call: Callable[[], object], args: tuple[Any, ...]) -> None:
+        """The engine creates what it was asked for, but after the client has given up; it reserves the name of a
+        container at once. A restart of the engine ends the request."""
+        engine, run = self.engine, self.engine.runs
+        name = args[0] if isinstance(args[0], str) else ""
+        engine.reserved.add(name)
+
+        def finish() -> None:
+            if engine.up and engine.runs == run:
+                engine.reserved.discard(name)
+                with contextlib.suppress(EngineError):
+                    call()
+
+        patience_s = 0.0 if self.plan.fault is Fault.KILL_LATE else _PATIENCE_S
+        if self.plan.late_s:
+            self.time.call_at(self.time.now + patience_s + self.plan.late_s, finish)
+        else:
+            self._late.append(finish)
+        self.time.sleep(patience_s)
 
     def _died(self, process: Process) -> None:
         self.time.kill(process)
