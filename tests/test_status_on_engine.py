@@ -121,6 +121,21 @@ def test_another_try_after_a_rollback_is_not_said_to_be_rolled_back(box: Box) ->
     assert seen == [False]
 
 
+def test_only_what_will_be_tried_again_has_a_next_try(box: Box) -> None:
+    box.reconciler.backoff.jitter = lambda: 60.0
+    board = box.reconciler.board
+    assert len(box.errors(ONE.replace("IMAGE", "nowhere.invalid/none:1"))) == 1
+    box.apply()  # a failed pull is repeated
+    assert board.fact("container:one", "retry_at") > board.clock()
+    assert "next try in" in status_view(board.snapshot())
+    assert box.errors(ONE) == []
+    assert len(box.errors(ONE.replace("sleep 1000", "false"))) == 1
+    box.apply()  # what was rolled back is not, though its back-off has not ended
+    assert box.reconciler.backoff.blocked(box.reconciler.monotonic())
+    assert board.fact("container:one", "retry_at") is None
+    assert "next try in" not in status_view(board.snapshot())
+
+
 def test_a_failed_change_keeps_what_the_new_container_printed(box: Box) -> None:
     assert box.errors(ONE) == []
     failing = ONE.replace(

@@ -262,8 +262,9 @@ class Draft:
             needed = wanted & self.works.keys()
             self.works[key] = ops.Work(key=key, operations=operations, needs=needed, partial=partial)
 
-    def must_skip(self, key: str, record: Record | None) -> bool:
-        """Whether planning must leave this resource alone for now."""
+    def must_skip(self, key: str, record: Record | None, *, settled: bool = False) -> bool:
+        """Whether planning must leave this resource alone for now. `settled`: the change that failed is not repeated, so
+        that there is nothing to delay."""
         if key in self.context.busy:
             return True
         # after a downgrade: this version cannot interpret the newer spec, so it must not change the object
@@ -274,12 +275,13 @@ class Draft:
         error = self.context.backoff.get(key)
         if error is None:
             return False
-        self.find(key, "Synced", status=False, reason="BackOff", message=error)
         # While its change is in back-off, the running container is still looked after. Exception: a swap waits to be
         # rolled back. Then the new container may be running, and it must never run together with the old one.
         half_swapped = record is not None and any(
             other.swap == "new" and other.partner == record.nonce for other in self.context.records
         )
+        if not settled or half_swapped:
+            self.find(key, "Synced", status=False, reason="BackOff", message=error)
         return key not in self.context.changing or half_swapped
 
     def conflict(self, key: str, message: str) -> None:

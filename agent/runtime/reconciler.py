@@ -463,7 +463,10 @@ class Reconciler:
         self._status.engine(api)
         self._status.plan(self.with_outputs(plan, desired))
         self._status.losses()
-        self._status.retries(self.backoff.retry_in(self.monotonic()))
+        # a change that was rolled back is not tried again by itself, though its back-off has not ended yet
+        settled = {f.key for f in plan.findings if (f.type, f.reason) == ("Synced", "RolledBack")}
+        retry_in_s = self.backoff.retry_in(self.monotonic())
+        self._status.retries({key: s for key, s in retry_in_s.items() if key not in settled})
         if self.updates is not None:  # begins a check that is due, and shows the results of the last one
             self.updates.tick(desired)
             self._status.updates(desired, self.updates.results(desired))

@@ -229,7 +229,7 @@ class UnderWay:
             self.backoff.failed(operation.key, str(error), self.clock.monotonic())
             # After a failed change the old container still runs. It is inspected and repaired in spite of the
             # back-off, which only concerns the change.
-            if isinstance(operation, ops.ReplaceContainer):
+            if isinstance(operation, ops.ReplaceContainer | ops.AdoptContainer):
                 self.changing.add(operation.key)
             else:
                 self.changing.discard(operation.key)

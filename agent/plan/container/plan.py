@@ -53,9 +53,10 @@ class _Planner:
         self.image.tell()
         # the checks are ordered from those that forbid any action to those that only postpone it; the first that
         # applies is shown
-        if draft.must_skip(self.key, self.record):
-            return
         seen = draft.container(self.container.section)
+        settled = self.key in draft.context.changing and self._is_settled(seen)
+        if draft.must_skip(self.key, self.record, settled=settled):
+            return
         self.image.show()
         action = draft.context.held.get(self.key)
         if action is not None:
@@ -74,7 +75,7 @@ class _Planner:
         if unknown:
             self._unknown_to_engine(unknown, seen)
             return
-        if self.key in draft.context.backoff:
+        if self.key in draft.context.backoff and not settled:
             if self.record is not None and seen is not None:
                 self._look_after(self.record, seen)
             return
@@ -92,6 +93,18 @@ class _Planner:
         else:
             self._note_look(seen)
             self._present(self.record, seen)
+
+    def _is_settled(self, seen: ObservedContainer | None) -> bool:
+        """Whether a rolled back change would be next, which is not repeated by itself."""
+        if self.record is None or seen is None:
+            return self._failed_adoption() is not None
+        return not self.record.freed and self.image.has_failed(self.record)
+
+    def _failed_adoption(self) -> Record | None:
+        foreign = self.draft.context.foreign.get(self.container.name)
+        records = () if foreign is None else self.draft.context.records
+        taken = (r for r in records if foreign and (r.swap, r.object_id) == ("foreign", foreign.id))
+        return next((record for record in taken if self.image.has_failed(record)), None)
 
     def _unknown_to_engine(self, unknown: tuple[str, ...], seen: ObservedContainer | None) -> None:
         """Handles options that this engine would silently ignore: the running container stays as it is."""
@@ -190,16 +203,7 @@ class _Planner:
             )
             return
         # adopting stops the container: after a failure it is not tried again until the section or the image changes
-        failed = next(
-            (
-                record
-                for record in self.draft.context.records
-                if foreign is not None
-                and (record.swap, record.object_id) == ("foreign", foreign.id)
-                and self.image.has_failed(record)
-            ),
-            None,
-        )
+        failed = self._failed_adoption()
         if failed is not None:
             self.draft.find_rolled_back(self.key, failed, _NOT_AGAIN)
             return
