@@ -452,7 +452,7 @@ class Executor:
         except EngineError as exc:
             # the engine refused what the section says: try again when the section changes
             if exc.status and not operation.again and record.spec_hash != spec_hash(desired_spec(container)):
-                self.records.change(record.nonce, **failure_of(container, record.image_id))
+                self.records.change(record.nonce, **failure_of(container, record.image_id, record))
             raise
         if operation.again:
             return

@@ -28,8 +28,8 @@ from agent.plan.container.image import Freed, split_word
 
 logger = logging.getLogger(__name__)
 
-_FAILED = ("failed_hash", "failed_meaning", "failed_why", "failed_output", "failed_digest")
-_KEPT = ("digest", "previous", "pinned", "saved", "freed", "failed_hash", "failed_meaning", "failed_why")
+_FAILED = ("failed_hash", "failed_meaning", "failed_others", "failed_why", "failed_output", "failed_digest")
+_KEPT = ("digest", "previous", "pinned", "saved", "freed", *_FAILED[:4])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class FreeFirst:
         failed: dict[str, Any] = {name: getattr(record, name) for name in _FAILED}
         if failure is not None:
             tried = record.image_id if record.image_id != freed.image_id else ""
-            failed = failed_fields(container, tried, failure, digest=record.digest if tried else "")
+            failed = failed_fields(container, tried, failure, record, digest=record.digest if tried else "")
             if tried:  # from now on the new image is not tried again, whatever happens
                 freed = replace(freed, goes_back=True)
                 self.records.change(record.nonce, freed=freed.words, **failed)

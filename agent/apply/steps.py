@@ -311,12 +311,15 @@ def _judge(
 
 
 def failed_fields(
-    container: Container, image_id: str, error: EngineError | StorageError, *, digest: str
+    container: Container, image_id: str, error: EngineError | StorageError, record: Record, *, digest: str
 ) -> dict[str, Any]:
-    """The fields in the old container's record that say what failed and why, so that the same attempt is not repeated."""
+    """The fields in the old container's `record` that say what failed and why, so that the same attempt is not
+    repeated."""
+    failed = failure_of(container, image_id, record)
     return {
-        **failure_of(container, image_id),
+        **failed,
         "failed_why": str(without_secrets(error, container))[:_WHY_LIMIT],
         "failed_output": error.output if isinstance(error, EngineError) else "",
-        "failed_digest": digest,
+        # of the update that was tried before, with the same spec
+        "failed_digest": digest or (record.failed_digest if failed["failed_others"] else ""),
     }

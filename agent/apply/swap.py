@@ -119,9 +119,11 @@ class Swap:
                 self._roll_back(new, refused=isinstance(exc, EngineError) and exc.status > 0)
                 # if only the create failed and will be retried, there was nothing to roll back: an ordinary failure
                 exc.rolled_back = rejected or bool(new.object_id)
-                if rejected and self.records.get(old.nonce) is not None:
+                now = self.records.get(old.nonce)
+                if rejected and now is not None:
                     digest = new.digest if image_id != old.image_id else ""
-                    self.records.change(old.nonce, **failed_fields(container, image_id, exc, digest=digest))
+                    failed = failed_fields(container, image_id, exc, now, digest=digest)
+                    self.records.change(old.nonce, **failed)
                 raise
             told = without_secrets(exc, container)
             logger.warning("%s: %s; rollback is off, the new container stays", container.name, told)

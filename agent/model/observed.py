@@ -121,6 +121,8 @@ class Record:
     failed_hash: str = ""  # spec hash of a swap that was rolled back: not tried again
     # the meaning of that spec, to recognize a section that says the same in other words
     failed_meaning: str = ""
+    # the same for other images with which that spec was rolled back, the latest first
+    failed_others: tuple[str, ...] = ()
     # the error and the last output of the new container, without secrets
     failed_why: str = ""
     failed_output: str = ""

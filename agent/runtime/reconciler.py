@@ -617,6 +617,7 @@ class Reconciler:
                         failed_why="",
                         failed_output="",
                         failed_digest="",
+                        failed_others=(),
                         lost=(),
                     )
         self._endings.start_again(self.records)

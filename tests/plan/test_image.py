@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.model import entry_text
+from agent.model.observed import Record
 from agent.model.quantities import parse_age
 from agent.model.updates import Available
 from agent.plan import operations as ops
@@ -136,9 +137,12 @@ def test_what_a_registry_has_is_told_and_taken_by_auto() -> None:
     assert replacing(world) is None, "a digest that was rolled back is not tried again"
 
 
+NO_FAILURE = Record(kind="container", section="web", nonce="n", name="web")
+
+
 def failing(world: World) -> World:
     container = world.desired.containers[0]
-    world.record("web", **failure_of(container, NEW), failed_why="it exited with 1")
+    world.record("web", **failure_of(container, NEW, NO_FAILURE), failed_why="it exited with 1")
     return world
 
 

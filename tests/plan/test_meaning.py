@@ -365,12 +365,13 @@ def test_a_spec_of_another_form_means_itself(odd: Any) -> None:
 def test_rolled_back_and_held_sections_stay_so(tmp_path: Path) -> None:
     from agent.plan.container.image import failure_of
     from agent.runtime.holds import Holds
+    from tests.plan.test_image import NO_FAILURE
 
     def failed(world: World) -> None:
         tried = a_world(web(), web("option stop_signal 'USR1'", "option privileged '0'")).desired.containers[
             0
         ]
-        world.record("web", **failure_of(tried, "sha256:nginx:1.27"))
+        world.record("web", **failure_of(tried, "sha256:nginx:1.27", NO_FAILURE))
         world.context["image_ids"] = {"nginx:1.27": "sha256:nginx:1.27"}
 
     world = a_world(web(), web("option stop_signal 'SIGUSR1'"), failed)

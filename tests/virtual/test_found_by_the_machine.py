@@ -533,3 +533,29 @@ def test_without_a_health_check_nothing_is_said_of_one(world: World, *, away: bo
     else:
         declare(world, checked + "\toption state 'stopped'\n", 60)
     assert "Healthy" not in conditions(world, "container:web")
+
+
+def test_an_edit_that_cannot_be_made_is_tried_once_with_each_image(world: World) -> None:
+    """With `update auto` both the newer image and the one before count."""
+    auto = "\toption update 'auto'\n\toption update_age '0'\n\toption update_window '00:00-23:59'\n"
+    declare(world, WEB)
+    bad = WEB.replace("sleep 100000", "no-such-program") + auto
+    for _ in range(3):
+        world.retag("app:1", gone=False)
+        before = len(world.writes)
+        declare(world, bad, 3 * DEEP_S)
+        swaps = [
+            text
+            for text in world.writes[before:]
+            if name_outside(text.removeprefix("create_container "), "new")
+        ]
+        assert len(swaps) <= 3, swaps  # one of them is created again by id
+        before = len(world.writes)
+        world.rest(3600)
+        assert world.writes[before:] == []
+    assert conditions(world, "container:web")["Synced"] == (False, "RolledBack")
+    declare(world, WEB + auto, 60)
+    assert conditions(world, "container:web")["Synced"][0]
+    web = world.engine.find("web")
+    assert web is not None
+    assert web.image_id == world.engine.images["app:1"].id

@@ -24,6 +24,7 @@ from agent.plan.draft import Context, Draft, desired_spec, plugged_words
 
 DEFAULT_WINDOW = UpdateWindow(2 * 3600, 5 * 3600)
 DEFAULT_AGE_S = 3 * 86400.0
+_OTHERS = 4  # images that a record remembers besides the last one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,13 +228,25 @@ def attempt_of(container: Container, image_id: str) -> str:
     return "@".join((spec_hash(desired_spec(container)), image_id, *plugged_words(container)))
 
 
-def failure_of(container: Container, image_id: str) -> dict[str, Any]:
-    """What a record stores about an attempt that was rolled back."""
-    meant = meaning_hash("container", desired_spec(container))
+def failure_of(container: Container, image_id: str, record: Record) -> dict[str, Any]:
+    """What a record stores about an attempt that was rolled back; `record`: the record so far."""
+    meaning = _meaning_of(container, image_id)
+    # With `update auto` an edit that cannot be made is tried with the newer image and with the one before. Each must
+    # remember the other, or both would be tried in turn for ever.
+    earlier = (record.failed_meaning, *record.failed_others) if record.failed_hash else ()
+    spec = meaning.partition("@")[0]
+    others = tuple(word for word in earlier if word.partition("@")[0] == spec and word != meaning)
     return {
         "failed_hash": attempt_of(container, image_id),
-        "failed_meaning": "@".join((meant, image_id, *plugged_words(container))),
+        "failed_meaning": meaning,
+        "failed_others": others[:_OTHERS],
     }
+
+
+def _meaning_of(container: Container, image_id: str) -> str:
+    """The same as `attempt_of` for every section that says the same in other words."""
+    meant = meaning_hash("container", desired_spec(container))
+    return "@".join((meant, image_id, *plugged_words(container)))
 
 
 class ContainerImage:
@@ -316,9 +329,9 @@ class ContainerImage:
         return self._is_tried
 
     def _has_failed_with(self, record: Record, image_id: str) -> bool:
-        tried = failure_of(self._container, image_id)
         return bool(record.failed_hash) and (
-            record.failed_hash == tried["failed_hash"] or record.failed_meaning == tried["failed_meaning"]
+            record.failed_hash == attempt_of(self._container, image_id)
+            or _meaning_of(self._container, image_id) in (record.failed_meaning, *record.failed_others)
         )
 
     def _recorded(self) -> str:

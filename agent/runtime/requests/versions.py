@@ -196,6 +196,7 @@ def ask(
             asked=kind,
             failed_hash="",
             failed_meaning="",
+            failed_others=(),
             failed_why="",
             failed_output="",
             failed_digest="",
