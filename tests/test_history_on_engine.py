@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from agent.errors import ConfigError, ConflictError
-from agent.runtime.requests.versions import past
+from agent.runtime.requests.versions import earlier_versions
 from tests.support.box import Box
 
 WEB = """
@@ -26,7 +26,7 @@ config container 'other'
 
 
 def numbers(box: Box, name: str = "web") -> list[int]:
-    return [row["number"] for row in past(box.reconciler).show(name)["versions"]]
+    return [row["number"] for row in earlier_versions(box.reconciler).show(name)["versions"]]
 
 
 def settle(box: Box, text: str | None = None) -> None:
@@ -43,25 +43,25 @@ def test_settings_that_ran_are_gone_back_to(box: Box) -> None:
     )  # it is rolled back: it never ran
     box.restart_agent()
     settle(box)
-    shown = past(box.reconciler).show("web")
+    shown = earlier_versions(box.reconciler).show("web")
     assert [(row["number"], row["changed"], row["is_now"]) for row in shown["versions"]] == [
         (2, ["env", "memory"], False),
         (1, [], False),
     ]
     assert "+\toption memory '64m'" in shown["versions"][1]["diff"]
     with pytest.raises(ConfigError, match="version 3 is not kept"):
-        past(box.reconciler).go_back("web", 3, commit=True)
+        earlier_versions(box.reconciler).go_back("web", 3, commit=True)
     before = (box.config / "containers").read_text()
-    assert not past(box.reconciler).go_back("web", 1, commit=False)["committed"]
+    assert not earlier_versions(box.reconciler).go_back("web", 1, commit=False)["committed"]
     assert (box.config / "containers").read_text() == before
 
-    past(box.reconciler).go_back("web", 1, commit=True)
+    earlier_versions(box.reconciler).go_back("web", 1, commit=True)
     settle(box)
     attrs = box.get("web").attrs
     assert attrs["HostConfig"]["Memory"] == 64 << 20
     assert "DB_PASSWORD=S3CRET" in attrs["Config"]["Env"]
     assert numbers(box) == [3, 2, 1]
-    rows = past(box.reconciler).show("web")["versions"]
+    rows = earlier_versions(box.reconciler).show("web")["versions"]
     assert [(row["is_now"], row["diff"]) for row in rows if row["number"] != 2] == [(True, []), (False, [])]
     told = str(box.reconciler.board.snapshot()) + (box.options.state_dir / "state.json").read_text()
     assert "S3CRET" not in told
@@ -75,13 +75,13 @@ def test_what_does_not_fit_any_more_is_refused_and_a_removed_section_takes_its_h
     settle(box, WEB + OTHER)
     before = (box.config / "containers").read_text()
     with pytest.raises(ConflictError, match="18556"):
-        past(box.reconciler).go_back("web", 1, commit=True)
+        earlier_versions(box.reconciler).go_back("web", 1, commit=True)
     assert (box.config / "containers").read_text() == before
 
     settle(box, WEB.replace("'web'", "'site'") + "\toption name 'web'\n" + OTHER)  # the section is renamed
     assert numbers(box) == numbers(box, "site") == [3, 2, 1]
     with pytest.raises(ConfigError, match="no container section"):
-        past(box.reconciler).show("gone")
+        earlier_versions(box.reconciler).show("gone")
 
     settle(box, OTHER)
     box.later(200)

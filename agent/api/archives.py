@@ -22,7 +22,7 @@ HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers
 
 
 @runtime_checkable
-class Returnable(Protocol):
+class PushbackBody(Protocol):
     """A request body whose first bytes can be put back after they were read."""
 
     def give_back(self, data: bytes) -> None:
@@ -187,7 +187,7 @@ async def safe_archive(engine: DockerStream, body: AsyncIterable[bytes]) -> Asyn
     if not is_plain_tar(head):
         raise RequestError("this engine takes plain tar archives only (not compressed)", status=415)
     # a body that can be rewound can still be pumped by a thread; a generator cannot
-    if isinstance(body, Returnable):
+    if isinstance(body, PushbackBody):
         body.give_back(head)
         return body
 

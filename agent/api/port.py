@@ -12,7 +12,7 @@ from agent.api.jobs.job_specs import JobKind, JobSpec
 from agent.api.problems import RequestError, checked_id, number, text
 from agent.data.volumes import Manual
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, DaemonAction
-from agent.model.issues import Given, GivenSection
+from agent.model.issues import GivenConfig, GivenSection
 from agent.model.quantities import QuantityError, parse_age
 from agent.model.resources import PruneImages, RegistryAuth
 from agent.status.board import StatusBoard
@@ -43,7 +43,7 @@ class AgentPort(Manual, Protocol):
     board: StatusBoard
     passes: PassCounters
 
-    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+    async def plan(self, given: GivenConfig | None = None) -> dict[str, Any]:
         """The operations that a pass would start now (`operations`), and all other differences (`pending`).
 
         With `given`, the plan assumes that these changes were committed. Raises ConfigError for a package that is not ours.
@@ -186,7 +186,7 @@ class Sessions(Protocol):
 # Parsers for request bodies and answers that HTTP and ubus share.
 
 
-def given_of(body: Mapping[str, Any]) -> Given:
+def given_of(body: Mapping[str, Any]) -> GivenConfig:
     """Parses what to plan: `packages` (package -> UCI text), `paths` (package -> the file that the text comes from),
     `sections` (package -> section -> option -> value or list; null deletes the section), `staged`. Raises RequestError.
     """
@@ -198,7 +198,7 @@ def given_of(body: Mapping[str, Any]) -> Given:
     staged = body.get("staged", False)
     if not isinstance(staged, bool):
         raise RequestError("`staged`: expected true or false")
-    return Given(
+    return GivenConfig(
         texts=_texts(body, "packages"), paths=_texts(body, "paths"), sections=_sections(body), staged=staged
     )
 

@@ -11,28 +11,28 @@ from agent.errors import EngineError, UcidockdError
 from agent.model.issues import plain
 from agent.model.observed import ObservedContainer
 from agent.model.resources import Container, Desired
-from agent.model.secrets import blotter, is_secret_name, secrets_in
+from agent.model.secrets import is_secret_name, redactor, secrets_in
 from agent.plan.records import moment, was_stopped
 from agent.wire.bodies import FrameDecoder, FrameError
 
 
 def without_secrets(error: UcidockdError, container: Container | None) -> UcidockdError:
     """Masks secrets in an error's text, including environment values and tokens of the container concerned."""
-    error.args = tuple(blotted(str(word), container) for word in error.args)
+    error.args = tuple(redacted(str(word), container) for word in error.args)
     return error
 
 
-def blotted(text: str, container: Container | None) -> str:
+def redacted(text: str, container: Container | None) -> str:
     """`text` without secrets, including those of the container concerned."""
     if container is None:
-        return blotter(())(text)
+        return redactor(())(text)
     # by value: a program prints its passwords without the names that would identify them
     spec, policy = container.spec, container.policy
     values = [value for _, value in spec.env]
     values += [value for name, value in (*spec.log_opts, *spec.labels) if is_secret_name(name)]
     for words in (spec.entrypoint, spec.command, policy.hold_cmd, policy.pre_stop, policy.post_start):
         values += secrets_in(words or ())
-    return blotter(values)(text)
+    return redactor(values)(text)
 
 
 # The last lines that a container printed before it failed. They are shown with the failure and often explain it.
@@ -92,7 +92,7 @@ def tidied(raw: bytes, container: Container | None) -> str:
         data = b"".join(piece for _, piece in FrameDecoder().feed(raw))
     except FrameError:
         data = raw
-    text = blotted(data.decode("utf-8", "replace"), container)
+    text = redacted(data.decode("utf-8", "replace"), container)
     lines = [plain(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()

@@ -17,7 +17,7 @@ from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reas
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
-from agent.model.secrets import blotter
+from agent.model.secrets import redactor
 from agent.plan.container.image import digest_of, named, split_word
 from agent.plan.draft import desired_spec
 from agent.status.progress import Progress
@@ -206,7 +206,7 @@ class Images:
         except EngineError as exc:
             # a registry may repeat the login in its error, and the engine passes that on
             if auth is not None:
-                exc.args = tuple(map(blotter(auth.secrets()), map(str, exc.args)))
+                exc.args = tuple(map(redactor(auth.secrets()), map(str, exc.args)))
             full = isinstance(exc, NoSpaceError) or _NO_SPACE in str(exc)
             reason: Reason = "NoSpace" if full else "PullFailed"
             self._show_end(container, image, local, reason)

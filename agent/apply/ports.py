@@ -144,7 +144,7 @@ SYSTEM_CLOCK = Clock()
 # response, and may list a damaged object that cannot be inspected.
 
 
-def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
+def confirm_missing(missing: set[str], inspect: Callable[[str], object | None]) -> None:
     """Asks by id for objects that a list misses. Raises EngineError if one of them exists."""
     for object_id in sorted(missing):
         if inspect(object_id) is not None:
@@ -152,7 +152,7 @@ def confirm(missing: set[str], inspect: Callable[[str], object | None]) -> None:
 
 
 @contextmanager
-def only(what: str, unseen: dict[str, str]) -> Iterator[None]:
+def noting_errors(what: str, unseen: dict[str, str]) -> Iterator[None]:
     """Notes an error about a single object that the engine cannot show or shows in an unreadable form. Losing the engine
     affects all objects and is raised."""
     try:
@@ -179,7 +179,7 @@ def made_for(engine: Engine, records: Records, record: Record) -> ObservedContai
         known = {
             r.object_id for r in records.records() if r.kind == "container" and r.object_id and not r.swap
         }
-        confirm(known - {seen.id for seen in ours}, engine.inspect_container)
+        confirm_missing(known - {seen.id for seen in ours}, engine.inspect_container)
     return found
 
 

@@ -52,7 +52,7 @@ class DataNotMovedError(EngineError):
 
 
 @dataclass(slots=True, kw_only=True)
-class _Exchange:
+class _SwapState:
     """The state of one swap. `new`: the present record of the new container."""
 
     container: Container
@@ -96,7 +96,7 @@ class Swap:
         nonce = secrets.token_hex(8)
         self._check_names(swap_name(container.name, "new", nonce), swap_name(before.name, "old", nonce))
         new = self._announce(container, old, image_id, nonce)
-        under_way = _Exchange(container=container, old=old, new=new, before=before, saves=saves)
+        under_way = _SwapState(container=container, old=old, new=new, before=before, saves=saves)
         try:
             self._do(Step.CREATE, under_way)
             # both strategies create first: the volumes of the created container show whether the two may run at the
@@ -193,7 +193,7 @@ class Swap:
         self.records.put(new, old)
         return new
 
-    def _do(self, step: Step, under_way: _Exchange) -> None:
+    def _do(self, step: Step, under_way: _SwapState) -> None:
         container, old, new = under_way.container, under_way.old, under_way.new
         match step:
             case Step.CREATE:
@@ -251,7 +251,7 @@ class Swap:
             self.engine.connect(network, object_id, endpoint)
         return new
 
-    def _may_overlap(self, under_way: _Exchange) -> bool:
+    def _may_overlap(self, under_way: _SwapState) -> bool:
         """Whether the new container may start while the old one runs. Not if anonymous volumes move from one to the
         other: sections do not name them, and both would write. Nor if there is data to save or restore, which must
         not change meanwhile."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from agent.model.addresses import EngineAddress
-    from agent.runtime.one_shot import Single
+    from agent.runtime.one_shot import OneShot
 
 DEFAULT_SOCKET = "/var/run/ucidockd/agent.sock"
 
@@ -48,7 +48,7 @@ def agent_socket(args: argparse.Namespace) -> str:
 def ask_or_do(
     args: argparse.Namespace,
     request: tuple[str, str],
-    alone: Callable[[Single], dict[str, Any]],
+    alone: Callable[[OneShot], dict[str, Any]],
     body: dict[str, Any] | None = None,
     *,
     changes: bool = True,
@@ -67,10 +67,10 @@ def ask_or_do(
             pass
     import logging
 
-    from agent.runtime.one_shot import Single
+    from agent.runtime.one_shot import OneShot
 
     logging.getLogger("agent").addHandler(logging.NullHandler())  # the answer contains its warnings
-    answer = alone(Single(runtime_options(args)))
+    answer = alone(OneShot(runtime_options(args)))
     if changes and any(entry["level"] == "waiting" for entry in answer.get("pending", ())):
         print("no agent is running: what waits needs another `ucidockd reconcile`", file=sys.stderr)
     return answer

@@ -17,7 +17,7 @@ from agent.cli.system import packages_of
 from agent.cli.view.plan import NOTHING, notes_view, plan_view, steps
 from agent.errors import UcidockdError
 from agent.model.identity import Key
-from agent.model.issues import Given, plain
+from agent.model.issues import GivenConfig, plain
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def plan(args: argparse.Namespace) -> int:
     if args.staged or args.files:
         texts, paths = packages_of(args.files)
         body = {"staged": args.staged, "packages": texts, "paths": paths}
-        given = Given(texts=texts, paths=paths, staged=args.staged)
+        given = GivenConfig(texts=texts, paths=paths, staged=args.staged)
         result = ask_or_do(
             args,
             ("POST", "/v1/plan"),

@@ -21,7 +21,7 @@ from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
 from agent.model.addresses import Listener, is_address
-from agent.model.issues import Given, issue_as_json, plain
+from agent.model.issues import GivenConfig, issue_as_json, plain
 
 if TYPE_CHECKING:
     from agent.tls.certificates import ClientBundle
@@ -178,7 +178,7 @@ def check(args: argparse.Namespace) -> int:
     """Prints the mistakes in the order of their lines. Returns 1 if there is an error, with --strict also for a warning."""
     options = runtime_options(args)
     texts, paths = packages_of(args.files)
-    given = Given(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
+    given = GivenConfig(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
     # needs neither agent nor engine: the agent's own code reads the files here
     loaded = load_given(options, given, () if args.offline else _listeners(options))
     found = loaded.issues

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, TypeVar
 from agent.errors import DataError, PathError
 from agent.files.atomic import atomic_write, sync_directory
 from agent.files.user_paths import PATHS, file_bytes, kind_of, mode_of, no_folder
-from agent.model.secrets import blotter, secrets_in
+from agent.model.secrets import redactor, secrets_in
 
 Value = TypeVar("Value")
 
@@ -223,7 +223,7 @@ class CommandTarget:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             reading.cancel()
-        words = blotter(secrets_in((self._command,)))(said.text.strip())
+        words = redactor(secrets_in((self._command,)))(said.text.strip())
         if code != 0:
             raise DataError(f"the command ended with {code}" + (f": {words}" if words else ""))
         return Archive(volume=volume, path=None, size=size, sha256=digest.hexdigest())

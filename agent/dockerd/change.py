@@ -37,7 +37,7 @@ from agent.model.dockerd.settings import (
     format_document,
 )
 from agent.model.dockerd.table import suspects, value_at, without
-from agent.plan.daemon import DaemonPlan, bare, minimal
+from agent.plan.daemon import DaemonPlan, minimal, minimal_without_driver
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +121,10 @@ class DaemonChange:
             case _:
                 self._attempt(target, self._start, way_back=record.fallback)
 
-    def died(self) -> None:
+    def roll_back_after_death(self) -> None:
         """dockerd ended while a change was being watched: the change is to blame. Raises DaemonError."""
         target, process = self.record.running, self.record.process
-        words = self.supervisor.last_words(process) if process is not None else ""
+        words = self.supervisor.exit_reason(process) if process is not None else ""
         # nothing else can have changed since, so the settings that it was given last are the first suspect
         if target is not None:
             failure = DaemonError(f"dockerd died soon after the change{_tail(words)}", reason="Died")
@@ -164,7 +164,7 @@ class DaemonChange:
             self._end(process, self.record.running)
         self._note(process=None)
 
-    def let_go(self, process: Process | None) -> None:
+    def abandon(self, process: Process | None) -> None:
         """dockerd's settings are not, or no longer, ours: ends any change of ours. If our file did not start this
         `process`, its settings are unknown."""
         # rolling back an open change would put our file where the user's file should be
@@ -241,9 +241,9 @@ class DaemonChange:
             self._reached(target, process)
             return
         if self.supervisor.wait_end(process, 0):
-            words = self.supervisor.last_words(process)
+            words = self.supervisor.exit_reason(process)
             raise DaemonError(f"dockerd died at the reload{_tail(words)}", reason="Died")
-        words = self.supervisor.last_words(process)
+        words = self.supervisor.exit_reason(process)
         why = f"dockerd did not confirm the reload{_tail(words)}"
         logger.error("%s; it keeps its old settings", why)
         # the file must match what dockerd follows; otherwise its next start would use unconfirmed settings
@@ -296,7 +296,7 @@ class DaemonChange:
         # a living process is not sufficient: with a broken network setup dockerd lives for a while and never listens
         while not self.probe.answers():
             if self.supervisor.wait_end(process, _PAUSE_S):
-                words = self.supervisor.last_words(process)
+                words = self.supervisor.exit_reason(process)
                 raise DaemonError(f"dockerd did not start{_tail(words)}", reason="NotStarted")
             if self.clock() > deadline:
                 seconds = f"{self.limits.start_s:.0f} s"
@@ -386,7 +386,11 @@ class DaemonChange:
         # same data_root and same socket: a dockerd with other data would look healthy but have none of the containers
         yield replace(base, document={**smallest, **keeps}, material="")
         if before is None and good is None:
-            yield replace(base, document={**bare(base.document, socket=self.socket), **keeps}, material="")
+            yield replace(
+                base,
+                document={**minimal_without_driver(base.document, socket=self.socket), **keeps},
+                material="",
+            )
 
     def _note(self, *, must: bool = False, **changes: Any) -> None:
         """Notes the state of the change. If nothing can be undone any more, a full disk must not stop the change (`must`

@@ -6,7 +6,7 @@ lost bridge, and a disk that was mounted again under dockerd; if the restart doe
 tried again. While the disk is away, nothing is created or removed: the engine would work on the bare mount point.
 
 A thread sleeps until the running dockerd ends. Code that stops and starts dockerd on purpose runs in
-`DaemonLife.acting`, so that this end does not count as a failure. `stage` decides whether dockerd is started, and
+`DaemonWatch.acting`, so that this end does not count as a failure. `stage` decides whether dockerd is started, and
 with which settings.
 
 The expected engine has the same data_root, on the same disk, managed by the same storage driver. If the disk is a
@@ -148,7 +148,7 @@ def lost_bridge(document: Document, arguments: Sequence[str], devices: frozenset
 STABLE_S = 60.0  # a dockerd that lived at least this long is restarted immediately when it dies
 
 
-class DaemonLife:
+class DaemonWatch:
     """Watches the dockerd process, with back-off for restarts. `wake(seconds)` requests a pass after that time, from any
     thread. `clock`: monotonic, seconds."""
 
@@ -194,11 +194,11 @@ class DaemonLife:
         self._backoff.failed(DAEMON_KEY, why, self._clock())
         self._wake_when_due()
 
-    def proved(self) -> None:
+    def watch_passed(self) -> None:
         """The running dockerd has outlived its watch."""
         self._backoff.succeeded(DAEMON_KEY)
 
-    def forgive(self) -> None:
+    def forget_backoff(self) -> None:
         """A person asked: forget the back-off."""
         self._backoff.clear()
 
@@ -218,7 +218,7 @@ class DaemonLife:
             self._wake(max(0.1, due - now))
 
 
-class EngineHome:
+class EngineRecognition:
     """Recognizes the engine that the containers belong to. `on_disk`: whether a directory is declared to be on a mount."""
 
     def __init__(self, files: DaemonFiles, status: DaemonStatus, *, on_disk: Callable[[str], bool]) -> None:
@@ -302,7 +302,7 @@ class RunningEngine:
 
     def __init__(
         self,
-        home: EngineHome,
+        home: EngineRecognition,
         status: DaemonStatus,
         *,
         has_ours: Callable[[], bool],

@@ -29,7 +29,7 @@ class Supervisor(Protocol):
     def reload(self, process: Process) -> None:
         """Sends SIGHUP."""
 
-    def last_words(self, process: Process) -> str:
+    def exit_reason(self, process: Process) -> str:
         """Why it ended, as far as known; without secrets."""
 
     def tidy(self) -> None:

@@ -19,8 +19,8 @@ from agent.model.dockerd.table import TABLE
 from agent.model.issues import Issue
 from agent.model.resources import Desired
 from agent.plan import operations as ops
-from agent.plan.daemon import DaemonPlan, as_wished, classify, difference, masked
-from agent.plan.outlook import PendingResource
+from agent.plan.daemon import DaemonPlan, apply_live_restore, classify, difference, masked
+from agent.plan.description import PendingResource
 from agent.status.board import StatusBoard
 from agent.status.conditions import Level
 
@@ -54,7 +54,7 @@ def preview(options: RuntimeOptions) -> Preview:
     stage = make_stage(options, desired.agent, StatusBoard(time.time), Tools())  # makes no certificates
     target, messages = stage.preview(desired.daemon, desired.agent, networks=desired.networks)
     running = stage.files.load().running
-    change = as_wished(_change(stage, running, target), desired.daemon)
+    change = apply_live_restore(_change(stage, running, target), desired.daemon)
     old = masked(running.document) if running is not None else b""
     return Preview(
         text=masked(target.document),
@@ -66,7 +66,7 @@ def preview(options: RuntimeOptions) -> Preview:
 
 
 def _change(stage: DaemonStage, running: DaemonTarget | None, target: DaemonTarget) -> DaemonPlan:
-    if running is None and not stage.finds_dockerd():
+    if running is None and not stage.is_dockerd_running():
         return DaemonPlan(effect=Effect.RESTART, causes=("dockerd does not run",))
     return classify(running, target)
 
@@ -119,8 +119,8 @@ def foreseen(
     if record.failed and target.digest == record.failed:
         message = f"not tried again until the configuration changes: {record.why}"
         return (), [PendingResource(key=DAEMON_KEY, state="rolled back", level=Level.ERROR, message=message)]
-    running = stage.finds_dockerd()
-    change = as_wished(classify(record.running, target), settings)
+    running = stage.is_dockerd_running()
+    change = apply_live_restore(classify(record.running, target), settings)
     if not running:
         change = DaemonPlan(effect=Effect.RESTART, causes=("dockerd does not run",))
     if change.effect is Effect.NOTHING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.dockerd.supervisor import engine_version
-from agent.dockerd.unmanaged import exists, own_settings
+from agent.dockerd.unmanaged import exists, user_settings
 from agent.engine import process as daemon_process
 from agent.errors import DaemonError, PathError
 from agent.files.config import open_store
@@ -122,7 +122,7 @@ def settings_source(options: RuntimeOptions, config_file: Path) -> Callable[[Des
             # an external dockerd may have been started with another file
             managed = runner.kind != "external" or daemon_process.find_with_config(config_file) is not None
             return DockerdSettings(values=settings.values if managed else {}, managed=managed)
-        own = own_settings(settings, has_package=has_package(options))
+        own = user_settings(settings, has_package=has_package(options))
         declared = settings.values if settings is not None else {}
         return DockerdSettings(
             values=_checked(own.document) if own.file is not None else declared, managed=False

@@ -16,27 +16,27 @@ from pathlib import Path
 
 from agent.dockerd.change import DaemonChange, Limits
 from agent.dockerd.files import DaemonFiles, material_of
-from agent.dockerd.health import DaemonHealth, DaemonLife, EngineHome, RunningEngine
+from agent.dockerd.health import DaemonHealth, DaemonWatch, EngineRecognition, RunningEngine
 from agent.dockerd.ports import Certificates, Supervisor
 from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
 from agent.dockerd.supervisor import (
     ChildSupervisor,
-    OwnChildSupervisor,
-    OwnScriptSupervisor,
     ProcdSupervisor,
+    UserChildSupervisor,
+    UserScriptSupervisor,
 )
-from agent.dockerd.target import Renderer, ServerIdentities, checker, culprits, target_of
+from agent.dockerd.target import Renderer, ServerIdentities, checker, refused_keys, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
-    External,
+    ExternalDockerd,
     ManualControl,
-    OwnDockerd,
     OwnSupervisor,
+    UserDockerd,
     configured,
     exists,
-    own_arguments,
-    own_settings,
+    user_arguments,
+    user_settings,
 )
 from agent.engine import process as daemon_process
 from agent.engine.probe import DaemonProbe
@@ -59,7 +59,7 @@ from agent.model.dockerd.settings import (
 )
 from agent.model.dockerd.table import value_at
 from agent.model.resources import AgentSettings, Desired, Network
-from agent.plan.daemon import DaemonPlan, LeftOut, Rendered, as_wished, classify
+from agent.plan.daemon import DaemonPlan, LeftOut, Rendered, apply_live_restore, classify
 from agent.plan.router.bridges import bridges_of
 from agent.router.addresses import host_routes, local_server_names
 from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
@@ -84,7 +84,7 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Home:
+class DataLocation:
     """Where a dockerd keeps its data. `root`: its data_root; `store`: see `DaemonProbe.store`."""
 
     root: str
@@ -118,13 +118,13 @@ class DaemonStage:
         self._run_dir = run_dir
         self._status = status
         self._tools = tools or Tools()
-        self._life = DaemonLife(status, wake=wake, clock=self._tools.monotonic)
+        self._watch = DaemonWatch(status, wake=wake, clock=self._tools.monotonic)
         self._runner: Runner | None = None
         self._change: DaemonChange | None = None
         self._retry = threading.Event()  # retry what failed
         self.holding = ""
         self.other_engine = ""  # why the running engine is not the one that the containers belong to
-        self._pausing = self._unproven = ""  # reasons, see `pause` and `distrust`
+        self._pausing = self._unproven = ""  # reasons, see `pause` and `hold_containers`
         self._renderer = Renderer(
             files=self.files,
             identities=ServerIdentities(
@@ -137,19 +137,19 @@ class DaemonStage:
         # key -> (the value that dockerd refused, why)
         self._refused: dict[str, tuple[Json, str]] = {}
         self._bridges: frozenset[str] = frozenset()  # devices of the networks that sections declare
-        self._external = External(self.files, status)
-        self._manual = ManualControl(status, acting=self._life.acting, runs=self.finds_dockerd)
-        self._own = OwnDockerd(
+        self._external = ExternalDockerd(self.files, status)
+        self._manual = ManualControl(status, acting=self._watch.acting, runs=self.is_dockerd_running)
+        self._own = UserDockerd(
             status=status,
             manual=self._manual,
             missing=self._not_there,
-            backing_off=self._life.backing_off,
-            acting=self._life.acting,
-            watch=self._life.watch,
+            backing_off=self._watch.backing_off,
+            acting=self._watch.acting,
+            watch=self._watch.watch,
         )
         self._own_script: OwnSupervisor | None = None  # set while dockerd follows a file of the user's
         self._engine = RunningEngine(
-            EngineHome(self.files, status, on_disk=lambda root: bool(declared_mount(root, options))),
+            EngineRecognition(self.files, status, on_disk=lambda root: bool(declared_mount(root, options))),
             status,
             has_ours=has_ours,
             restarted=restarted,
@@ -165,7 +165,7 @@ class DaemonStage:
         """A reconcile was requested: the running engine is the right one, and what failed is tried again."""
         self._engine.accept()
         self._retry.set()
-        self._life.forgive()
+        self._watch.forget_backoff()
         # also start a dockerd that was stopped manually: the user asks for everything that is declared
         self._manual.ask(DaemonAction.START)
 
@@ -178,7 +178,7 @@ class DaemonStage:
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
         # a person who asks does not have to wait for the back-off
-        self._life.forgive()
+        self._watch.forget_backoff()
         self._manual.ask(wish)
 
     def reconcile(self, desired: Desired, *, busy: bool) -> bool:
@@ -232,18 +232,20 @@ class DaemonStage:
         elif not starts:
             why = NotOurs.NO_SECTION
         follows = not runner.elsewhere and not (unmanaged and own)
-        self._status.whose(starts=starts, settings=follows, why=why)
+        self._status.set_ownership(starts=starts, settings=follows, why=why)
 
-    def keep_up(self, readable: Desired) -> None:
+    def keep_running(self, readable: Desired) -> None:
         """Keeps dockerd running when /etc/config/containers cannot be read and its earlier content is unknown.
         `readable`: the agent section and dockerd's settings, as far as they can be read."""
         # The router was rebooted with a broken file, say. Containers cannot be planned, but those that run without us
         # need their dockerd.
         if readable.agent.enabled:
             mistakes = (*readable.daemon_mistakes, "the configuration cannot be read")
-            self.reconcile(self.as_before(replace(readable, daemon_mistakes=mistakes)), busy=False)
+            self.reconcile(
+                self.with_last_good_settings(replace(readable, daemon_mistakes=mistakes)), busy=False
+            )
 
-    def as_before(self, desired: Desired) -> Desired:
+    def with_last_good_settings(self, desired: Desired) -> Desired:
         """The configuration with dockerd's last good settings if the present ones cannot be read. Without a last good
         document: as the stock script would start dockerd, or with its defaults."""
         settings = desired.daemon
@@ -261,7 +263,7 @@ class DaemonStage:
 
     def _failed(self, exc: UcidockdError | OSError) -> None:
         """dockerd is down, or nothing was changed for a temporary reason: retried with back-off."""
-        self._life.failed(str(exc))
+        self._watch.failed(str(exc))
         reason: Reason = exc.reason if isinstance(exc, DaemonError) else "Failed"
         logger.error("dockerd: %s", exc)
         self._status.degraded(reason, str(exc))
@@ -279,15 +281,15 @@ class DaemonStage:
         """While `why` is not "", the next pass stops dockerd and no pass starts it."""
         self._pausing = why
 
-    def distrust(self, why: str) -> None:
+    def hold_containers(self, why: str) -> None:
         """While `why` is not "", dockerd runs but nothing is done with its containers."""
         self._unproven = why
 
-    def moved(self) -> None:
+    def accept_next_engine(self) -> None:
         """Accepts the next engine that starts, whatever its data_root is."""
         self._engine.accept()
 
-    def home(self, desired: Desired | None) -> Home:
+    def home(self, desired: Desired | None) -> DataLocation:
         """The data of the running dockerd, and its storage driver. Raises ConflictError if we cannot move it."""
         settings, agent = configured(desired)
         runner = runner_of(agent, self._options)
@@ -311,7 +313,7 @@ class DaemonStage:
             raise ConflictError(
                 "dockerd does not run: start it first, so that the copy can be checked against it"
             )
-        return Home(
+        return DataLocation(
             root=data_root(running.document),
             document=running.document,
             store=change.probe.store(),
@@ -365,7 +367,7 @@ class DaemonStage:
         probe = DaemonProbe(runner_of(agent, self._options).socket)
         return probe.running() if running is None or change.stops or probe.swarm() else ()
 
-    def finds_dockerd(self) -> bool:
+    def is_dockerd_running(self) -> bool:
         """Whether a dockerd runs with our file, or with the user's file if that is the one we start."""
         if self._own_script is not None:
             return self._own_script.find() is not None
@@ -400,11 +402,11 @@ class DaemonStage:
             answers, start_s = DaemonProbe(runner.socket).answers, self._tools.limits.start_s
             if runner.kind == "child":
                 child = ChildSupervisor(program=runner.program, config_file=self.files.config_file)
-                self._own_script = OwnChildSupervisor(
+                self._own_script = UserChildSupervisor(
                     child, socket=runner.socket, answers=answers, start_s=start_s
                 )
             else:
-                self._own_script = OwnScriptSupervisor(
+                self._own_script = UserScriptSupervisor(
                     script=self._tools.init_script, socket=runner.socket, answers=answers, start_s=start_s
                 )
             self._change = None  # to be recreated with the other supervisor
@@ -412,11 +414,11 @@ class DaemonStage:
         change = self._change_of(runner, script)
         # our file would be misleading: this dockerd does not read it
         self.files.drop_current()
-        own = own_settings(
+        own = user_settings(
             desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
         )
         if runner.kind == "child":
-            own = replace(own, arguments=own_arguments(own, runner.arguments))
+            own = replace(own, arguments=user_arguments(own, runner.arguments))
         given = desired.daemon.alt_config_file if desired.daemon is not None else ""
         self._status.unmanaged(f"{why}; ucidockd only starts it", started=True)
         held = self._own.keep(change, script, own, given=given, busy=busy)
@@ -473,12 +475,12 @@ class DaemonStage:
             change.forget_failure()
         # an agent was killed in the middle of a change; its target may differ from what UCI says now
         if change.record.step in {ChangeStep.RELOAD, ChangeStep.STOP, ChangeStep.START}:
-            self._life.acting(change.resume)
+            self._watch.acting(change.resume)
         change.supervisor.tidy()
         process = self._look(change)
         if held := self._paused(change, process, busy=busy) or self._manual.hold(change, process, busy=busy):
             return held
-        if process is None and self._life.backing_off():
+        if process is None and self._watch.backing_off():
             return "dockerd died and is started again in a moment"
         wanted, trouble = self._wanted(desired, change, runner)
         # None: UCI has no usable settings and none have worked before. A running dockerd stays as it is
@@ -487,7 +489,7 @@ class DaemonStage:
             if process is not None and (lost := self._health.storage_lost(change.record.running, goal)):
                 return lost
             found = self._manual.step(self._what_to_do(change, goal, process), process)
-            step = as_wished(found, desired.daemon)
+            step = apply_live_restore(found, desired.daemon)
             if step.effect is Effect.RESTART and (waits := self._why_not_now(goal, step, process, busy=busy)):
                 return waits
             self._manual.begun()
@@ -509,7 +511,7 @@ class DaemonStage:
         # has ended.
         if process is None or not busy:
             if process is not None:
-                self._life.acting(change.pause)
+                self._watch.acting(change.pause)
                 self._status.note("stop", self._pausing, error="")
             self._status.running(None)
         self._status.synced("Pending", self._pausing)
@@ -539,9 +541,9 @@ class DaemonStage:
             return found
         # back-off would only prolong the wrong configuration; it applies when the rollback dies as well
         watched = record.step is ChangeStep.WATCH and self._tools.monotonic() < record.watch_until
-        blamed = watched and not (record.fallback and self._life.backing_off())
+        blamed = watched and not (record.fallback and self._watch.backing_off())
         if blamed and record.running is not None and not self._disk_missing(record.running):
-            self._life.acting(change.died)
+            self._watch.acting(change.roll_back_after_death)
             return change.record.process
         return None
 
@@ -664,13 +666,13 @@ class DaemonStage:
                 change.record.step is ChangeStep.WATCH
                 and self._tools.monotonic() >= change.record.watch_until
             ):
-                self._life.proved()
+                self._watch.watch_passed()
                 change.end_watch()
             return
         self._status.synced("Pending", step.cause)
         # log how long dockerd was away, because users notice that
         begun = self._tools.monotonic()
-        self._life.acting(lambda: change.carry_out(goal, step))
+        self._watch.acting(lambda: change.carry_out(goal, step))
         taken = self._tools.monotonic() - begun
         verb = "start" if process is None else str(step.effect)
         reached = change.record.running == goal
@@ -685,7 +687,7 @@ class DaemonStage:
         found, change.blamed = change.blamed, {}
         if not found and change.refused == wanted:
             change.refused = None
-            found = culprits(runner.program, wanted, self._run_dir, version_of(runner.program))
+            found = refused_keys(runner.program, wanted, self._run_dir, version_of(runner.program))
         if settings is None:
             return
         found = {key: why for key, why in found.items() if value_at(settings.values, key) is not None}
@@ -704,7 +706,7 @@ class DaemonStage:
         self._status.running(change.record.process, listens=listens)
         self._status.outcome(change.record, wanted, trouble)
         if change.record.process is not None:
-            self._life.watch(change.record.process)
+            self._watch.watch(change.record.process)
         # new settings count as good when the watch ends, and nothing else would trigger a pass at that moment
         if change.record.step is ChangeStep.WATCH:
             self._wake(max(0.0, change.record.watch_until - self._tools.monotonic()) + 0.05)

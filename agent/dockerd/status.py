@@ -27,7 +27,7 @@ class DaemonStatus:
         """No section is about dockerd: removes its conditions."""
         self.board.drop(DAEMON_KEY)
 
-    def whose(self, *, starts: bool, settings: bool, why: NotOurs | None) -> None:
+    def set_ownership(self, *, starts: bool, settings: bool, why: NotOurs | None) -> None:
         """Sets the agent's fact `dockerd`. `starts`: whether users can have us start, stop and restart dockerd.
         `settings`: whether its options in /etc/config/dockerd apply."""
         self.board.set_agent(dockerd={"starts": starts, "settings": settings, "why": why or ""})
@@ -70,7 +70,7 @@ class DaemonStatus:
         ):
             self._clear(condition)
 
-    def own_runs(self, process: Process | None) -> None:
+    def user_dockerd_runs(self, process: Process | None) -> None:
         """A dockerd that follows a file of the user's is running. `process` is None if only its socket shows that."""
         self._clear(ConditionType.SYNCED)
         self._clear(ConditionType.DEGRADED)
@@ -78,7 +78,7 @@ class DaemonStatus:
         message = f"pid {process.pid}" if process is not None else ""
         self._set(ConditionType.RUNNING, status=True, reason="Running", message=message)
 
-    def own_silent(self, message: str) -> None:
+    def user_dockerd_silent(self, message: str) -> None:
         """dockerd runs, but does not listen on our socket."""
         self._clear(ConditionType.WAITING)
         self._set(ConditionType.RUNNING, status=False, reason="NotListening", message=message)

@@ -83,7 +83,7 @@ class ChildSupervisor:
     def reload(self, process: Process) -> None:
         daemon_process.send_signal(process, signal.SIGHUP)
 
-    def last_words(self, process: Process) -> str:
+    def exit_reason(self, process: Process) -> str:
         """How it ended, and the last line of its log."""
         code = self._reap(process)
         ended = ""
@@ -156,7 +156,7 @@ class ProcdSupervisor:
     def reload(self, process: Process) -> None:
         daemon_process.send_signal(process, signal.SIGHUP)
 
-    def last_words(self, process: Process) -> str:
+    def exit_reason(self, process: Process) -> str:
         return _telling(_logged(process)) or "see logread -e dockerd"
 
     def tidy(self) -> None:
@@ -166,7 +166,7 @@ class ProcdSupervisor:
         _run_script(self._script, action)
 
 
-class OwnScriptSupervisor:
+class UserScriptSupervisor:
     """dockerd as its init script starts it, with any configuration file: the process that serves the engine's socket."""
 
     def __init__(
@@ -215,14 +215,14 @@ class OwnScriptSupervisor:
     def reload(self, process: Process) -> None:
         daemon_process.send_signal(process, signal.SIGHUP)
 
-    def last_words(self, process: Process) -> str:
+    def exit_reason(self, process: Process) -> str:
         return _telling(_logged(process)) or "see logread -e dockerd"
 
     def tidy(self) -> None:
         """Nothing to do: logd keeps its log."""
 
 
-class OwnChildSupervisor:
+class UserChildSupervisor:
     """dockerd that we start ourselves with a file of the user's: the process that serves the engine's socket."""
 
     def __init__(
@@ -251,7 +251,7 @@ class OwnChildSupervisor:
         deadline = time.monotonic() + self._start_s
         while (process := self.find()) is None or not self._answers():
             if not self.runs():
-                text = f"dockerd ended soon after its start: {self._child.last_words(begun)}"
+                text = f"dockerd ended soon after its start: {self._child.exit_reason(begun)}"
                 raise DaemonError(text, reason="NotStarted")
             if time.monotonic() > deadline:
                 text = f"dockerd does not answer on {self.socket} {self._start_s:.0f} s after its start"
@@ -265,8 +265,8 @@ class OwnChildSupervisor:
     def reload(self, process: Process) -> None:
         self._child.reload(process)
 
-    def last_words(self, process: Process) -> str:
-        return self._child.last_words(process)
+    def exit_reason(self, process: Process) -> str:
+        return self._child.exit_reason(process)
 
     def tidy(self) -> None:
         self._child.tidy()

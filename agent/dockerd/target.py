@@ -66,7 +66,7 @@ def checker(program: str, *, version: Callable[[], Version], run_dir: Path) -> C
     return check
 
 
-def culprits(program: str, target: DaemonTarget, run_dir: Path, version: Version) -> dict[str, str]:
+def refused_keys(program: str, target: DaemonTarget, run_dir: Path, version: Version) -> dict[str, str]:
     """The keys that dockerd refuses, and its words: the keys without which it would accept the settings. Usually a
     single wrong value.
 

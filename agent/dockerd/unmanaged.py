@@ -14,7 +14,7 @@ from typing import Any
 from agent.dockerd.change import DaemonChange
 from agent.dockerd.files import DaemonFiles
 from agent.dockerd.status import DaemonStatus
-from agent.dockerd.supervisor import OwnChildSupervisor, OwnScriptSupervisor
+from agent.dockerd.supervisor import UserChildSupervisor, UserScriptSupervisor
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError, DaemonError, PathError
 from agent.files.user_paths import PATHS, file_bytes, mode_of
@@ -129,11 +129,11 @@ _SCRIPTS_DATA_ROOT = "/opt/docker/"  # what the script writes if UCI sets no dat
 _DOCKERDS_DATA_ROOT = "/var/lib/docker"
 _SHUTDOWN_S = 15  # dockerd's default for shutdown-timeout
 
-OwnSupervisor = OwnScriptSupervisor | OwnChildSupervisor
+OwnSupervisor = UserScriptSupervisor | UserChildSupervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnSettings:
+class UserSettings:
     """What the script starts dockerd with.
 
     `file`: the daemon.json that dockerd follows, None if the script creates one from UCI's options; `document`: its
@@ -149,9 +149,9 @@ class OwnSettings:
     arguments: tuple[str, ...] = ()
 
 
-def own_settings(
+def user_settings(
     settings: DaemonSettings | None, *, has_package: bool, default_file: Path = DEFAULT_FILE
-) -> OwnSettings:
+) -> UserSettings:
     """The settings that the stock script chooses (openwrt/packages utils/dockerd/files/dockerd.init, process_config).
 
     `has_package`: the file /etc/config/dockerd exists. If alt_config_file names a file that does not exist, it is
@@ -164,10 +164,10 @@ def own_settings(
     if not has_package:
         return _of_file(default_file)
     values = settings.values if settings is not None else {}
-    return OwnSettings(file=None, data_root=str(values.get("data-root") or _SCRIPTS_DATA_ROOT))
+    return UserSettings(file=None, data_root=str(values.get("data-root") or _SCRIPTS_DATA_ROOT))
 
 
-def own_arguments(own: OwnSettings, arguments: tuple[str, ...]) -> tuple[str, ...]:
+def user_arguments(own: UserSettings, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """The arguments for a dockerd that we start ourselves. `arguments`: those of the agent section."""
     return (f"--config-file={own.file}", *arguments) if own.file is not None else arguments
 
@@ -178,12 +178,12 @@ def exists(path: str) -> bool:
     return mode is not None and stat.S_ISREG(mode)
 
 
-def _of_file(file: Path) -> OwnSettings:
+def _of_file(file: Path) -> UserSettings:
     document, trouble = _document_of(file)
     # Read only the options that matter to us, and only with the right type: dockerd itself reports the other
     # mistakes.
     root, seconds = document.get("data-root"), document.get("shutdown-timeout")
-    return OwnSettings(
+    return UserSettings(
         file=file,
         data_root=root if isinstance(root, str) and root else _DOCKERDS_DATA_ROOT,
         document=document,
@@ -204,7 +204,7 @@ def _document_of(path: Path) -> tuple[dict[str, Any], str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnDockerd:
+class UserDockerd:
     """Keeps a dockerd with the user's settings running.
 
     `missing`: why a directory cannot be used yet (also shown on the board); `backing_off`: whether the back-off still
@@ -222,7 +222,7 @@ class OwnDockerd:
         self,
         change: DaemonChange,
         supervisor: OwnSupervisor,
-        own: OwnSettings,
+        own: UserSettings,
         *,
         given: str,
         busy: bool,
@@ -233,7 +233,7 @@ class OwnDockerd:
         """
         # first: an open change of ours must not continue with a file that is not ours
         process = supervisor.find()
-        change.let_go(process)
+        change.abandon(process)
         if held := self.manual.hold(change, process, busy=busy, shutdown_s=own.shutdown_s):
             return held
         if process is not None and self.manual.wants_restart():
@@ -250,14 +250,14 @@ class OwnDockerd:
                 return waits
             self.acting(lambda: self._start(supervisor, own))
         process = supervisor.find()  # it may have been started or restarted above
-        change.let_go(process)
+        change.abandon(process)
         self.manual.begun()
-        self.status.own_runs(process)
+        self.status.user_dockerd_runs(process)
         if process is not None:
             self.watch(process)
         return ""
 
-    def _why_not_started(self, supervisor: OwnSupervisor, own: OwnSettings, given: str) -> str:
+    def _why_not_started(self, supervisor: OwnSupervisor, own: UserSettings, given: str) -> str:
         if self.backing_off():
             return "dockerd ended and is started again in a moment"
         # the file itself may be on the missing disk: without it the script would create an engine with other data
@@ -268,11 +268,11 @@ class OwnDockerd:
             text = f"dockerd runs and does not listen on {supervisor.socket}"
             if own.file is not None:
                 text += f": it is starting, or `hosts` in {own.file} lacks unix://{supervisor.socket}"
-            self.status.own_silent(text)
+            self.status.user_dockerd_silent(text)
             return text
         return ""
 
-    def _start(self, supervisor: OwnSupervisor, own: OwnSettings) -> None:
+    def _start(self, supervisor: OwnSupervisor, own: UserSettings) -> None:
         self.status.synced("Pending", "dockerd does not run")
         try:
             supervisor.start(own.arguments)
@@ -283,7 +283,7 @@ class OwnDockerd:
             raise DaemonError(f"{own.trouble}: {exc}", reason=exc.reason) from exc
         self.status.note("start", "dockerd does not run", error="")
 
-    def _restart(self, supervisor: OwnSupervisor, process: Process, own: OwnSettings) -> None:
+    def _restart(self, supervisor: OwnSupervisor, process: Process, own: UserSettings) -> None:
         self.manual.begun(DaemonAction.RESTART)
         self.status.synced("Pending", BY_HAND)
 
@@ -299,7 +299,7 @@ class OwnDockerd:
 # A dockerd that another program runs: its file is written, and a restart that it needs is reported, never done.
 
 
-class External:
+class ExternalDockerd:
     """Handles an external dockerd and remembers what it was started with."""
 
     def __init__(self, files: DaemonFiles, status: DaemonStatus) -> None:

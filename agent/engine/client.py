@@ -28,12 +28,12 @@ import urllib3.exceptions
 from docker.transport import UnixHTTPAdapter
 from requests.adapters import HTTPAdapter
 
-from agent.engine.process import end_leftover, tells_of_leftover
+from agent.engine.process import end_leftover, is_leftover_error
 from agent.engine.transport import (
     CallDeadline,
     EngineTls,
     OversizeError,
-    is_mistrust,
+    is_trust_failure,
     json_lines,
     keep_time,
     read_body,
@@ -197,7 +197,7 @@ class DockerEngine:
         # requests and urllib3 wrap an error three times, and their texts contain addresses of objects. Only the
         # innermost error tells what to do: nothing listens, no permission, an untrusted certificate.
         for cause in _causes(exc):
-            if is_mistrust(cause):
+            if is_trust_failure(cause):
                 return EngineTlsError(f"no TLS with the engine at {self._host}: {_short(cause)}")
             # the answer broke the protocol; it did not just end early
             broke_off = http.client.IncompleteRead | http.client.RemoteDisconnected
@@ -462,7 +462,7 @@ class DockerEngine:
             self._call("POST", f"/containers/{ref}/start")
         except EngineError as exc:
             # only for this refusal: killing processes for any other would be worse than not starting
-            if not tells_of_leftover(str(exc)):
+            if not is_leftover_error(str(exc)):
                 raise
             if not end_leftover(ref):
                 raise LeftoverError(str(exc), status=exc.status, retryable=True) from exc

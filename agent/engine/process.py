@@ -260,7 +260,7 @@ _REFUSALS = re.compile(
 _LIMIT_S = 5.0
 
 
-def tells_of_leftover(message: str) -> bool:
+def is_leftover_error(message: str) -> bool:
     """Whether this message means that a start was refused because of such leftovers."""
     return _REFUSALS.search(message) is not None
 

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import h11
 
 from agent.engine.body_pump import BrokenSourceError, Passing, Pump
-from agent.engine.transport import EngineTls, is_mistrust
+from agent.engine.transport import EngineTls, is_trust_failure
 from agent.engine.wire import Wire
 from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError, plain_words
 from agent.model.addresses import EngineAddress, parse_engine_address
@@ -263,7 +263,7 @@ class DockerStream:
         # all connections share one buffer: a piece is copied out before the next one is read
         self._buffer = memoryview(bytearray(PIECE_LIMIT))
 
-    def docker_words(self) -> list[str]:
+    def docker_arguments(self) -> list[str]:
         """The arguments that the command `docker` needs to reach this engine."""
         return ["-H", str(self.address), *(self._tls.words() if self._tls is not None else ())]
 
@@ -380,7 +380,7 @@ class DockerStream:
         return made
 
     def _lost(self, exc: Exception, what: str) -> EngineUnreachableError:
-        if is_mistrust(exc):
+        if is_trust_failure(exc):
             return EngineTlsError(f"no TLS with the engine at {self.address}: {exc}")
         if isinstance(exc, TimeoutError):
             return EngineUnreachableError(f"the engine at {self.address} {what}: timed out")
@@ -455,7 +455,7 @@ class DockerStream:
         )
 
 
-def as_it_is(answer: Any) -> Any:
+def any_answer(answer: Any) -> Any:
     """For callers that accept any answer."""
     return answer
 

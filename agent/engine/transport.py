@@ -248,7 +248,7 @@ class EngineTls:
         return context
 
 
-def is_mistrust(exc: BaseException) -> bool:
+def is_trust_failure(exc: BaseException) -> bool:
     """Whether TLS failed because one side does not trust the other, rather than because the connection broke."""
     return isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 

@@ -24,7 +24,7 @@ from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore
 from agent.files.user_paths import PATHS, kind_of, mode_of, no_folder
 from agent.model.addresses import Listener
 from agent.model.dockerd.settings import DaemonSettings
-from agent.model.issues import Code, Given, Issue
+from agent.model.issues import Code, GivenConfig, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.uci.decode import PACKAGES, DecodeResult, decode
@@ -84,7 +84,7 @@ def _agent_file(options: RuntimeOptions) -> Path:
     return options.state_dir / "agent.uci"
 
 
-def load_given(options: RuntimeOptions, given: Given, listeners: Sequence[Listener] = ()) -> LoadResult:
+def load_given(options: RuntimeOptions, given: GivenConfig, listeners: Sequence[Listener] = ()) -> LoadResult:
     """Like `load`, as if `given` were committed. Writes nothing. `listeners`: other processes that use ports of this
     machine.
 
@@ -100,7 +100,7 @@ def load_given(options: RuntimeOptions, given: Given, listeners: Sequence[Listen
 class _Given:
     """A store in which some packages have given content instead of the committed one."""
 
-    def __init__(self, store: UciStore, given: Given, save_dir: Path) -> None:
+    def __init__(self, store: UciStore, given: GivenConfig, save_dir: Path) -> None:
         self._store = store
         self._given = given
         self._save_dir = save_dir

@@ -97,7 +97,7 @@ ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class GivenConfig:
     """`texts`: package -> UCI text; `paths`: package -> source of that text, for messages.
 
     `staged`: include the pending changes of `uci changes`. Packages that are not given count as committed.

@@ -356,7 +356,7 @@ class ContainerPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unread:
+class UnreadFile:
     """A file that is missing, so a field of the spec is unknown. `reason`: the option, the file, and what is wrong."""
 
     field: str
@@ -377,7 +377,7 @@ class Container:
     plugged: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     # whether another section waits until this one has completed
     awaited: bool = field(default=False, compare=False)
-    unread: tuple[Unread, ...] = ()  # while there are any, the container is neither created nor changed
+    unread: tuple[UnreadFile, ...] = ()  # while there are any, the container is neither created nor changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,7 +403,7 @@ class Stack:
 
     name: str
     env: tuple[tuple[str, str], ...] = ()
-    unread: tuple[Unread, ...] = ()  # missing files of `env`
+    unread: tuple[UnreadFile, ...] = ()  # missing files of `env`
     zone: str = "docker"
     subnets: tuple[str, ...] = ()
 

@@ -483,7 +483,7 @@ def eraser(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
     return erase
 
 
-def blotter(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
+def redactor(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
     """As `eraser`, and additionally masks whatever `hidden_text` finds."""
     erase = eraser(values, shortest=shortest)
     return lambda text: hidden_text(erase(text))

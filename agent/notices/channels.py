@@ -25,7 +25,7 @@ from agent.errors import NoticeError, PathError
 from agent.files.user_paths import PATHS, mode_of
 from agent.model.issues import plain
 from agent.model.notices import News, NotifySection, filled
-from agent.model.secrets import blotter
+from agent.model.secrets import redactor
 
 HOTPLUG_CALL = "/sbin/hotplug-call"
 _REDIRECTS = 3
@@ -45,7 +45,7 @@ def send(section: NotifySection, news: News) -> None:
     try:
         _send(section, news)
     except NoticeError as exc:
-        exc.args = (blotter(section.secrets())(str(exc)),)
+        exc.args = (redactor(section.secrets())(str(exc)),)
         raise
 
 

@@ -38,7 +38,7 @@ _NAMES = 256  # entries of a cool-down that are kept
 
 
 @dataclass(slots=True, eq=False)
-class _Outlet:
+class _Receiver:
     """A receiver, and the notices that wait for it."""
 
     send: Callable[[News], None]
@@ -72,7 +72,7 @@ class Notifier:
         self._lock = threading.Lock()
         self._wake, self._end = threading.Event(), threading.Event()
         self._sections: dict[str, NotifySection] = {}
-        self._outlets: dict[str, _Outlet] = {}
+        self._outlets: dict[str, _Receiver] = {}
         self._told = self._remembered()
         self._alarms = Alarms(monotonic(), self._told)
         self._seen = 0
@@ -108,7 +108,7 @@ class Notifier:
                 self._take(section)
             has_scripts = bool(channels.scripts(self._scripts))
             if has_scripts and "" not in self._outlets:
-                self._outlets[""] = _Outlet(self._hotplug, frozenset(Event), 0.0)
+                self._outlets[""] = _Receiver(self._hotplug, frozenset(Event), 0.0)
             elif not has_scripts:
                 self._outlets.pop("", None)
 
@@ -119,7 +119,7 @@ class Notifier:
             return
         # keep the outlet, with its queue and its cool-down, and change its settings
         outlet = self._outlets.setdefault(
-            name, _Outlet(lambda _: None, section.events, section.cooldown_s, key)
+            name, _Receiver(lambda _: None, section.events, section.cooldown_s, key)
         )
         outlet.send = lambda news: channels.send(section, news)
         outlet.wants, outlet.cooldown_s = section.events, section.cooldown_s
@@ -163,7 +163,7 @@ class Notifier:
             )
         )
         # a disabled section has no outlet
-        outlet = self._outlets.get(name) or _Outlet(lambda _: None, frozenset(), 0.0)
+        outlet = self._outlets.get(name) or _Receiver(lambda _: None, frozenset(), 0.0)
         began = self._monotonic()
         try:
             channels.send(section, news)
@@ -250,7 +250,7 @@ class Notifier:
                 if news.event in outlet.wants:
                     self._enqueue(name, outlet, news, now)
 
-    def _enqueue(self, name: str, outlet: _Outlet, news: News, now: float) -> None:
+    def _enqueue(self, name: str, outlet: _Receiver, news: News, now: float) -> None:
         key = (news.key, news.event)
         before = outlet.last.get(key)
         if before is not None and now < before + outlet.cooldown_s:
@@ -273,7 +273,7 @@ class Notifier:
             outlet.busy = True
             threading.Thread(target=self._work, args=(outlet,), name=f"notice-{name}", daemon=True).start()
 
-    def _work(self, outlet: _Outlet) -> None:
+    def _work(self, outlet: _Receiver) -> None:
         while True:
             with self._lock:
                 if not outlet.queue or self._end.is_set() or outlet not in self._outlets.values():
@@ -282,7 +282,7 @@ class Notifier:
                 news = outlet.queue.popleft()
             self._deliver(outlet, news)
 
-    def _deliver(self, outlet: _Outlet, news: News) -> None:
+    def _deliver(self, outlet: _Receiver, news: News) -> None:
         for pause_s in (*self._pauses_s, None):
             try:
                 outlet.send(news)
@@ -303,16 +303,16 @@ class Notifier:
                 self._succeeded(outlet, news)
             return
 
-    def _succeeded(self, outlet: _Outlet, news: News) -> None:
+    def _succeeded(self, outlet: _Receiver, news: News) -> None:
         outlet.sent += 1
         self._show(outlet, delivered=True, message=f"{news.event}: {news.title}")
 
-    def _failed(self, outlet: _Outlet, exc: NoticeError) -> None:
+    def _failed(self, outlet: _Receiver, exc: NoticeError) -> None:
         outlet.failed += 1
         logger.warning("%s: not delivered: %s", outlet.key or str(self._scripts), exc)
         self._show(outlet, delivered=False, message=str(exc))
 
-    def _show(self, outlet: _Outlet, *, delivered: bool, message: str) -> None:
+    def _show(self, outlet: _Receiver, *, delivered: bool, message: str) -> None:
         if not outlet.key or self._board.resource(outlet.key) is None:
             return
         self._board.set(
@@ -324,7 +324,7 @@ class Notifier:
         )
         self._count(outlet)
 
-    def _count(self, outlet: _Outlet) -> None:
+    def _count(self, outlet: _Receiver) -> None:
         counts: Mapping[str, int] = {
             "sent": outlet.sent,
             "failed": outlet.failed,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent.apply.failures import was_stopped_from_outside
-from agent.apply.ports import Engine, Records, only
+from agent.apply.ports import Engine, Records, noting_errors
 from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import ObservedContainer, Record
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ends:
+class EndedContainers:
     """Ids of containers that ended: those that completed their job, and those that were stopped from outside. `unseen`:
     see `agent.observe.snapshot`."""
 
@@ -53,7 +53,7 @@ class Endings:
         *,
         stale: Collection[str],
         counted: Collection[str],
-    ) -> Ends:
+    ) -> EndedContainers:
         """How the containers ended. `containers` by key; whether one was stopped is only found out for those in
         `counted`. Raises EngineError."""
         completed, stopped = set(), set()
@@ -69,12 +69,12 @@ class Endings:
                 self._completed.pop(seen.id, None)
                 continue
             # finding out how it ended may take an engine call; an error there affects only this container
-            with only(Key("container", container.section), unseen):
+            with noting_errors(Key("container", container.section), unseen):
                 if is_job(container) and seen.exit_code == 0 and self._is_completed(record, seen, stale):
                     completed.add(seen.id)
                 if key in counted and self._end(seen, stale).stopped:
                     stopped.add(seen.id)
-        return Ends(completed=frozenset(completed), stopped=frozenset(stopped), unseen=unseen)
+        return EndedContainers(completed=frozenset(completed), stopped=frozenset(stopped), unseen=unseen)
 
     def remember(self, records: Records) -> None:
         """Stores the results, because the engine forgets its events."""
@@ -164,7 +164,7 @@ _UNITS = {  # in seconds, as in moby's units.HumanDuration
 _SLACK_S = 3.0  # between the engine's reading of the clock and ours
 
 
-class Ages:
+class StateTimes:
     """Remembers since when each container is in its state."""
 
     def __init__(self) -> None:
@@ -244,7 +244,7 @@ _MODES = ("NetworkMode", "IpcMode", "PidMode")
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _StartTimes:
     """When a container was started, when each of those it shares with was started, and whether it is left behind."""
 
     started: str
@@ -253,11 +253,11 @@ class _Look:
 
 
 @dataclass(slots=True)
-class Sharing:
+class NamespaceSharing:
     """Remembers the start times of the last pass: a change shows a restart, whatever the clock did."""
 
     engine: Engine
-    _looks: dict[str, _Look] = field(default_factory=dict)  # by id
+    _looks: dict[str, _StartTimes] = field(default_factory=dict)  # by id
 
     def left_behind(self, sharers: Mapping[str, tuple[Record, ObservedContainer]]) -> frozenset[str]:
         """Ids of those running `sharers` (by id) that are left behind. Two calls for each. Raises EngineError."""
@@ -266,8 +266,8 @@ class Sharing:
         for object_id, (record, seen) in sharers.items():
             if object_id not in self._looks and record.starts:
                 started, *others = record.starts
-                self._looks[object_id] = _Look(started, tuple(others), stale=False)
-            with only(record.section, {}):  # the next pass may find out
+                self._looks[object_id] = _StartTimes(started, tuple(others), stale=False)
+            with noting_errors(record.section, {}):  # the next pass may find out
                 found = seen if seen.inspect is not None else self.engine.inspect_container(object_id)
                 if found is not None and found.state == "running":
                     self._look(found)
@@ -306,4 +306,4 @@ class Sharing:
             stale = before.stale or before.others != starts
         else:  # it was restarted, so it joined the namespaces that existed then
             stale = newer and before.others != starts
-        self._looks[seen.id] = _Look(seen.started_at, starts, stale)
+        self._looks[seen.id] = _StartTimes(seen.started_at, starts, stale)

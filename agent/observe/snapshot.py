@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.apply.images import look_at_image
-from agent.apply.ports import Engine, Records, confirm, only
+from agent.apply.ports import Engine, Records, confirm_missing, noting_errors
 from agent.errors import EngineError, StorageError
 from agent.model.identity import Key
 from agent.model.observed import (
@@ -81,7 +81,7 @@ def observe(
     for seen in containers:
         wanted = seen.id in ids["container"] and (deep is None or seen.id in deep)
         if wanted:
-            with only(keys[seen.id], unseen):
+            with noting_errors(keys[seen.id], unseen):
                 seen = _deepen(engine, seen)
         looked.append(seen)
     return Snapshot(
@@ -97,14 +97,14 @@ def _confirm(
     keys: Mapping[str, Key],
     unseen: dict[str, str],
 ) -> None:
-    """Like `confirm`, but an object that the engine cannot show may exist, so its section is left alone."""
+    """Like `confirm_missing`, but an object that the engine cannot show may exist, so its section is left alone."""
 
     def shown(object_id: str) -> object | None:
-        with only(keys[object_id], unseen):
+        with noting_errors(keys[object_id], unseen):
             return inspect(object_id)
         return None
 
-    confirm(missing, shown)
+    confirm_missing(missing, shown)
 
 
 def _deepen(engine: Engine, container: ObservedContainer) -> ObservedContainer:
@@ -140,7 +140,7 @@ def _foreign(
     found = {}
     # by name, because the list only contains containers with our label
     for container in (c for c in odd if c.name in taken):
-        with only(Key("container", container.section), unseen):
+        with noting_errors(Key("container", container.section), unseen):
             item = engine.inspect_container(container.name)
             own = item is None or item.id in ours or (container.section in held and item.id in names)
             if item is not None and item.name == container.name and not own:
@@ -152,7 +152,7 @@ def _foreign(
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class EngineRecords:
     """Finds out which engine answers, and selects its records. `mark`: our mark in the engine's data_root, "" if there
     is none."""
 
@@ -254,7 +254,7 @@ class KnownImages:
         found: dict[str, str] = {}
         unseen: dict[str, str] = {}
         for reference in sorted(references):
-            with only(reference, unseen):
+            with noting_errors(reference, unseen):
                 found[reference] = self._id_of(reference)
         for why in unseen.values():
             logger.warning("%s", why)

@@ -429,7 +429,7 @@ def classify(running: DaemonTarget | None, target: DaemonTarget) -> DaemonPlan:
     )
 
 
-def as_wished(change: DaemonPlan, settings: DaemonSettings | None) -> DaemonPlan:
+def apply_live_restore(change: DaemonPlan, settings: DaemonSettings | None) -> DaemonPlan:
     """Applies `live_restore 0`: if the user set it explicitly, containers stop with dockerd. An unset option does not
     count."""
     never = settings is not None and settings.values.get("live-restore") is False
@@ -463,7 +463,7 @@ def minimal(target: Document, *, socket: str) -> Document:
     }
 
 
-def bare(target: Document, *, socket: str) -> Document:
+def minimal_without_driver(target: Document, *, socket: str) -> Document:
     """The minimal document with the storage driver that dockerd chooses by itself. This is a different engine, so
     nothing may be created on it."""
     return {**minimal({"data-root": data_root(target)}, socket=socket), **_firewall_of(target)}

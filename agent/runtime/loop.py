@@ -24,7 +24,7 @@ from agent.files.user_paths import PATHS
 from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
 from agent.router.mounts import MountWatch
 from agent.runtime.reconciler import Reconciler
-from agent.runtime.triggers import Dirty
+from agent.runtime.triggers import PassRequest
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.status.metrics import PassCounters
@@ -81,7 +81,7 @@ class Loop:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
         self.passes = PassCounters()
-        self._dirty = Dirty(config=True, deep=True)
+        self._dirty = PassRequest(config=True, deep=True)
         self._wake = asyncio.Event()
         self._wake.set()
         self._one_pass = asyncio.Lock()
@@ -231,7 +231,7 @@ class Loop:
             if self._stop.is_set():
                 self._wake.set()
                 return
-            dirty, self._dirty = self._dirty, Dirty()
+            dirty, self._dirty = self._dirty, PassRequest()
             async with self._one_pass:
                 # the time of its beginning: whatever became due during the pass was not handled by it
                 self._last_pass = self.reconciler.monotonic()
@@ -262,7 +262,7 @@ class Loop:
                 logger.error("%s: what is declared is not followed", message)
             await asyncio.sleep(limit_s)
 
-    def _body(self, dirty: Dirty) -> None:
+    def _body(self, dirty: PassRequest) -> None:
         """One pass. Blocks."""
         # the loop survives any error: the next trigger or resync tries again
         try:
@@ -279,7 +279,7 @@ class Loop:
             # the agent survives any error of a pass; the resync tries again
             logger.exception("pass failed")
 
-    def _pass(self, dirty: Dirty) -> None:
+    def _pass(self, dirty: PassRequest) -> None:
         if dirty.config or self.reconciler.is_incomplete():
             self.read_config()
         # the ids of triggers say which containers to inspect; the list calls cover all others

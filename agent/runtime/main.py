@@ -42,7 +42,7 @@ from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
 from agent.notices.gate import Notices
-from agent.observe.snapshot import Standing
+from agent.observe.snapshot import EngineRecords
 from agent.plan.backoff import BackOff
 from agent.router.addresses import host_routes
 from agent.router.devices import UsbDevices
@@ -209,7 +209,7 @@ def make_reconciler(
     engine_at = options.engine_address(settings)
     engine = DockerEngine(str(engine_at), tls=_engine_tls(options, settings))
     records = StateFile(options.state_dir / "state.json")
-    standing = Standing(engine=engine, records=records, mark=lambda: daemon.mark())
+    standing = EngineRecords(engine=engine, records=records, mark=lambda: daemon.mark())
     daemon = make_stage(
         options,
         settings,
@@ -400,7 +400,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     from agent.observe.load import Loads
     from agent.runtime.requests.agent import RunningAgent
     from agent.runtime.ubus import Bus
-    from agent.runtime.web import Parts, Web
+    from agent.runtime.web import ApiParts, Web
 
     # lambdas refer to objects that are created further down: passes only begin when all of them exist
     triggers = Triggers()
@@ -469,7 +469,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
         agent, engine, kinds={"console": console_kind(consoles), **job_kinds(jobs)}, methods=methods
     )
     sessions = bus.sessions(TokenFile(options.state_dir / "token"))
-    parts = Parts(
+    parts = ApiParts(
         options=options,
         agent=agent,
         engine=engine,

@@ -12,20 +12,20 @@ from typing import Any
 from agent.apply.worker_pool import Outcome
 from agent.files.config import load
 from agent.files.options import RuntimeOptions
-from agent.model.issues import Given, issue_as_json
+from agent.model.issues import GivenConfig, issue_as_json
 from agent.model.resources import AgentSettings
 from agent.runtime.main import locked, make_reconciler
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.runtime.requests.foresight import foresee, foresee_change, load_change
-from agent.runtime.requests.planning import Settling, describe, diff, plan_answer, reconcile_answer
-from agent.runtime.requests.versions import past
+from agent.runtime.requests.planning import SettleWatch, describe, diff, plan_answer, reconcile_answer
+from agent.runtime.requests.versions import earlier_versions
 from agent.status.board import StatusBoard
 
 _INTERRUPTED = 130  # 128 + SIGINT
 _WAVES = 20  # passes of one `reconcile`
 
 
-class Single:
+class OneShot:
     """Commands without an agent. Methods raise EngineError, ConfigError; those that change something also
     AlreadyRunningError."""
 
@@ -37,7 +37,7 @@ class Single:
         self._reconciler.read_config()
         self._reconciler.standing.only_look()
 
-    def plan(self, given: Given | None = None) -> dict[str, Any]:
+    def plan(self, given: GivenConfig | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do if `given` were committed."""
         if given is None:
             return plan_answer(foresee(self._reconciler), self._issues())
@@ -69,7 +69,7 @@ class Single:
             stopped = False
             with self._reconciler.under_way.collecting() as outcomes:
                 try:
-                    self._passes(outcomes, Settling(settle_s, self._reconciler.monotonic))
+                    self._passes(outcomes, SettleWatch(settle_s, self._reconciler.monotonic))
                 except KeyboardInterrupt:
                     if interrupted is None:
                         raise
@@ -94,13 +94,13 @@ class Single:
             self._reconciler.standing.look(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
-                self._passes(outcomes, Settling(0.0, self._reconciler.monotonic))
+                self._passes(outcomes, SettleWatch(0.0, self._reconciler.monotonic))
                 found = foresee(self._reconciler)
             # leave no appended changes for the next process to read
             self._reconciler.records.fold()
             return answer(self._reconciler, asked, found, outcomes)
 
-    def _passes(self, outcomes: Sequence[Outcome], settling: Settling) -> None:
+    def _passes(self, outcomes: Sequence[Outcome], settling: SettleWatch) -> None:
         self._reconciler.run_pass(deep=None)
         # What the first pass starts may make more possible (for example a container whose network others share), so
         # passes are repeated while there is anything to do, up to a limit.
@@ -110,7 +110,7 @@ class Single:
                 self._reconciler.run_pass(deep=None)
                 waves += 1
             elif settling.lasts(outcomes):
-                time.sleep(Settling.LOOK_S)
+                time.sleep(SettleWatch.LOOK_S)
             else:
                 return
 
@@ -139,11 +139,11 @@ class Single:
 
     def history(self, name: str) -> dict[str, Any]:
         """The earlier settings of a container section."""
-        return past(self._reconciler).show(name)
+        return earlier_versions(self._reconciler).show(name)
 
     def revert(self, name: str, number: int, *, commit: bool) -> dict[str, Any]:
         """Restores earlier settings to the section; the next reconcile applies a commit."""
-        return past(self._reconciler).go_back(name, number, commit=commit)
+        return earlier_versions(self._reconciler).go_back(name, number, commit=commit)
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """The sections for an existing container, for the body of `POST /v1/adopt`; the next reconcile applies a commit."""

@@ -36,12 +36,12 @@ from agent.files.history import SettingsHistory
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.identity import Key
-from agent.model.issues import Given
+from agent.model.issues import GivenConfig
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
-from agent.observe.endings import Ages, Endings, Ends, Sharing
-from agent.observe.snapshot import KnownImages, Standing, observe
+from agent.observe.endings import EndedContainers, Endings, NamespaceSharing, StateTimes
+from agent.observe.snapshot import EngineRecords, KnownImages, observe
 from agent.observe.waiting import (
     applied_names,
     lost,
@@ -53,7 +53,7 @@ from agent.observe.waiting import (
 from agent.plan import operations as ops
 from agent.plan.backoff import BackOff
 from agent.plan.container.meaning import newly_stated
-from agent.plan.container.renames import moved
+from agent.plan.container.renames import renamed
 from agent.plan.draft import Context, Missing, desired_spec, shared_names
 from agent.plan.reconcile import reconcile
 from agent.router.devices import Plugged, UsbDevices
@@ -82,7 +82,7 @@ _NEW_OPERATIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class PlanInput:
     """The input of planning, and where its USB devices are plugged in."""
 
     desired: Desired
@@ -100,12 +100,12 @@ class Reconciler:
     records: Records
     board: StatusBoard
     load: Callable[[], LoadResult]
-    load_given: Callable[[Given], LoadResult]
+    load_given: Callable[[GivenConfig], LoadResult]
     store: UciStore
     backoff: BackOff
     holds: Holds
     usb: UsbDevices
-    standing: Standing
+    standing: EngineRecords
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
     router: RouterIntegration | None = None
@@ -132,7 +132,7 @@ class Reconciler:
     updates: UpdateChecks | None = None  # set on first use
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
-    _ages: Ages = field(default_factory=Ages)
+    _ages: StateTimes = field(default_factory=StateTimes)
     _booted: float = field(init=False)  # when the machine started, by the wall clock
     _grace: GraceWatch = field(default_factory=GraceWatch)
     _to_look: set[str] = field(default_factory=set)  # ids of containers that triggers named
@@ -146,12 +146,12 @@ class Reconciler:
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
     _endings: Endings = field(init=False)
-    _sharing: Sharing = field(init=False)
+    _sharing: NamespaceSharing = field(init=False)
 
     def __post_init__(self) -> None:
         self._booted = round(self.wall() - self.monotonic())
         # the clocks are looked up at each call, because tests replace them
-        self._endings, self._sharing = Endings(engine=self.engine), Sharing(engine=self.engine)
+        self._endings, self._sharing = Endings(engine=self.engine), NamespaceSharing(engine=self.engine)
         self._status = StatusWriter(board=self.board, records=self.records)
         self.images = KnownImages(engine=self.engine)
         self._outputs = LastOutputs(self.engine, self.records)
@@ -200,7 +200,7 @@ class Reconciler:
             if before is not None:
                 fresh = replace(fresh, daemon=before.daemon, auths=before.auths)
             elif self.daemon is not None:
-                fresh = self.daemon.as_before(fresh)
+                fresh = self.daemon.with_last_good_settings(fresh)
         # an edit may resolve any failure, also one that another section waits for
         if self.desired is None or fresh.generation != self.desired.generation:
             self.backoff.clear()
@@ -276,11 +276,11 @@ class Reconciler:
 
     def look(
         self, desired: Desired, deep: frozenset[str] | None, unmended: dict[str, str], *, committed: bool
-    ) -> Look:
+    ) -> PlanInput:
         """Collects the input of planning. `committed`: `desired` is in force; otherwise nothing about it is remembered."""
         # before observing: a work that ends meanwhile was seen half done, and its end triggers another pass
         busy = self.under_way.keys()
-        records = _with(self.records.records(), moved(desired, self.records.records(), busy))
+        records = _with(self.records.records(), renamed(desired, self.records.records(), busy))
         names = {*usb_names(desired), *applied_names(desired, records)} if self.engine_is_here else set()
         usb = {name: self.usb.resolve(name) for name in sorted(names)}
         desired = with_plugged(desired, usb) if usb else desired
@@ -349,11 +349,11 @@ class Reconciler:
             deletions_held=(self.deletions_held() if any(r.removed_at is not None for r in records) else ""),
             api=self.engine.api_version(),
         )
-        return Look(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
+        return PlanInput(desired=desired, usb=usb, observed=observed, context=context, ids=ids)
 
     def _look_at_ends(
         self, desired: Desired, records: tuple[Record, ...], observed: Observed, *, stale: frozenset[str]
-    ) -> Ends:
+    ) -> EndedContainers:
         """How stopped containers ended. A container that was stopped manually does not count as ending by itself."""
         seen = {c.id: c for c in observed.containers}
         own = {r.section: r for r in records if r.kind == "container" and not r.swap and r.object_id in seen}
@@ -406,7 +406,7 @@ class Reconciler:
         # keep the ids until a pass can act on them: this pass may end early because dockerd is down
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
-            self.daemon.keep_up(self.last.readable)
+            self.daemon.keep_running(self.last.readable)
         if desired is None or not desired.agent.enabled:
             return ops.Plan(), None
         if not self._router_and_dockerd(desired):
@@ -504,7 +504,7 @@ class Reconciler:
     def _move_records(self, desired: Desired) -> dict[str, str]:
         """Moves the records of renamed sections to the new names. If that cannot be stored (a full disk), returns key ->
         why it cannot be planned for yet."""
-        changed = moved(desired, self.records.records(), self.under_way.keys())
+        changed = renamed(desired, self.records.records(), self.under_way.keys())
         if not changed:
             return {}
         before = {record.nonce: record.section for record in self.records.records()}
@@ -566,7 +566,7 @@ class Reconciler:
             self._status.held(desired, self.daemon.other_engine)
             self._ask_again()
             self._doubt()
-        elif not self.daemon.finds_dockerd():
+        elif not self.daemon.is_dockerd_running():
             # otherwise the board would keep showing running containers
             self.engine_failed(EngineUnreachableError(self.daemon.holding))
 

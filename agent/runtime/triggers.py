@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 @dataclass(slots=True)
-class Dirty:
+class PassRequest:
     """What was requested since the last pass."""
 
     config: bool = False
@@ -21,7 +21,7 @@ class Dirty:
     ids: set[str] = field(default_factory=set)
 
 
-class Follower(Protocol):
+class PassScheduler(Protocol):
     """The loop; both methods may be called from any thread."""
 
     def trigger_threadsafe(
@@ -34,9 +34,9 @@ class Triggers:
     """Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._follower: Follower | None = None
+        self._follower: PassScheduler | None = None
 
-    def follow(self, follower: Follower) -> None:
+    def follow(self, follower: PassScheduler) -> None:
         """Sends triggers to this loop from now on; there is only one loop at a time."""
         self._follower = follower
 

@@ -69,7 +69,7 @@ class Bus:
         """Publishes, listens and triggers until the block ends. `kinds`: additional kinds of streams; `methods`:
         additional methods of the object `ucidockd`."""
         streams = Streams(self.client, self.rpcd, {**kinds, **our_kinds(agent.board, engine)})
-        ttyd = Ttyd(engine.docker_words())
+        ttyd = Ttyd(engine.docker_arguments())
         basic = AgentMethods(agent, self._on_hotplug).methods()
         ours = make_agent_object(self.rpcd, basic, streams.methods(), methods)
         # Published before the connection exists: the client adds the objects at each new connection, because ubusd

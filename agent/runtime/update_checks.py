@@ -48,14 +48,14 @@ _AWAY_S = 3600.0  # delay before an unreachable registry is asked again
 _INDEX_WORDS = ("index", "manifest.list")  # found in the media types of multi-platform images
 
 
-class Time(Protocol):
+class Clocks(Protocol):
     """The clocks: unix seconds, and seconds since local midnight."""
 
     def wall(self) -> float: ...
     def second_of_day(self) -> int: ...
 
 
-class SystemTime:
+class SystemClocks:
     """The machine's clock and time zone."""
 
     def wall(self) -> float:
@@ -89,7 +89,7 @@ class _Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _ImageInUse:
     """The image of one container: its image id, and the reference in its section."""
 
     key: str
@@ -114,7 +114,7 @@ class UpdateChecks:
     make_client: Callable[[Engine, Desired], RegistryClient]
     begin_thread: Callable[[Callable[[], None]], None]
     wake: Callable[[], None] = lambda: None
-    time: Time = field(default_factory=SystemTime)
+    time: Clocks = field(default_factory=SystemClocks)
     last: float | None = None  # time of the last full check, unix seconds
     _limits: dict[str, int] = field(default_factory=dict)  # registry -> remaining pulls
     _limited: dict[str, float] = field(default_factory=dict)  # registry -> unix seconds
@@ -349,17 +349,17 @@ class UpdateChecks:
         with self._lock:
             self._failures[reference] = _Failure(state=state, why=why, at=self.time.wall(), retry_at=retry_at)
 
-    def _looks(self, desired: Desired) -> list[_Look]:
+    def _looks(self, desired: Desired) -> list[_ImageInUse]:
         """The images to compare: of existing containers whose images may be pulled."""
         records = {r.section: r for r in self.records.records() if r.kind == "container" and not r.swap}
         return [
-            _Look(key=Key("container", c.section), reference=c.spec.image, image_id=record.image_id)
+            _ImageInUse(key=Key("container", c.section), reference=c.spec.image, image_id=record.image_id)
             for c in desired.containers
             if c.policy.pull is not Pull.NEVER and c.policy.update is not Update.OFF
             if (record := records.get(c.section)) is not None and record.image_id
         ]
 
-    def _result(self, look: _Look) -> CheckResult:
+    def _result(self, look: _ImageInUse) -> CheckResult:
         known = self.known(look.reference)
         with self._lock:
             failure = self._failures.get(look.reference)

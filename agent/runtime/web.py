@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class ApiParts:
     """The objects that the routes need, and the session manager."""
 
     options: RuntimeOptions
@@ -54,7 +54,7 @@ class Parts:
 class Web:
     """`async with Web(parts, path):` serves the control socket at `path` until the block ends."""
 
-    def __init__(self, parts: Parts, path: Path) -> None:
+    def __init__(self, parts: ApiParts, path: Path) -> None:
         self._settings = AgentSettings()
         self._parts = parts
         self._path = path
@@ -134,7 +134,7 @@ def _import_doors() -> None:
 
 
 def _make_doors(
-    parts: Parts, settings: AgentSettings, listener: socket.socket, path: Path
+    parts: ApiParts, settings: AgentSettings, listener: socket.socket, path: Path
 ) -> tuple[ControlServer, Listeners]:
     """The server of the control socket that `listener` is bound to, and the listeners of the agent section."""
     # imported here: Starlette and uvicorn take some MiB that an agent without clients does not need

@@ -76,7 +76,7 @@ class Alarms:
         """Takes the present state of a resource."""
         key = str(resource["key"])
         if resource["kind"] != _OWN:
-            self._see(key, alarms_of(resource), now, speaks=speaks(resource))
+            self._see(key, alarms_of(resource), now, shows_state=shows_state(resource))
 
     def see_agent(self, agent: Mapping[str, Any], now: float) -> None:
         """Takes the facts about the agent: whether the engine answers."""
@@ -97,12 +97,12 @@ class Alarms:
                 label="Docker does not answer",
                 message=str(engine.get("error", "")),
             )
-        self._see("engine", found, now, speaks=True)
+        self._see("engine", found, now, shows_state=True)
 
     def gone(self, key: str, now: float) -> None:
         """A resource left the board. For the agent's own resources that means that they are fine."""
         if key.startswith(("agent:", "daemon:")):
-            self._see(key, {}, now, speaks=True)
+            self._see(key, {}, now, shows_state=True)
         else:
             self._alarms.pop(key, None)
             self._recovering.pop(key, None)
@@ -113,7 +113,7 @@ class Alarms:
         for key in self._alarms.keys() - set(keys) - {"engine"}:
             self.gone(key, now)
 
-    def _see(self, key: str, found: Mapping[Event, News], now: float, *, speaks: bool) -> None:
+    def _see(self, key: str, found: Mapping[Event, News], now: float, *, shows_state: bool) -> None:
         known = self._alarms.setdefault(key, {})
         for event, news in found.items():
             alarm = known.get(event)
@@ -127,11 +127,11 @@ class Alarms:
             alarm.last, alarm.news = now, news
         # a resource without a state (before the first pass, while the engine is unreachable) has not recovered
         for event, alarm in known.items():
-            if event not in found and alarm.standing and speaks:
+            if event not in found and alarm.standing and shows_state:
                 alarm.standing, alarm.last = False, now
         if not known:
             del self._alarms[key]
-        if speaks:
+        if shows_state:
             self._heard.add(key)
 
     def due(self, now: float) -> list[News]:
@@ -219,7 +219,7 @@ def _event_of(resource: Mapping[str, Any], condition: Mapping[str, Any]) -> Even
     return Event.DEGRADED if level == "error" else None
 
 
-def speaks(resource: Mapping[str, Any]) -> bool:
+def shows_state(resource: Mapping[str, Any]) -> bool:
     """Whether the resource shows its state: not before the first pass, and not while the engine is unreachable."""
     reasons = {condition["type"]: condition["reason"] for condition in resource["conditions"]}
     needed = _NEEDED.get(str(resource["kind"]), ())

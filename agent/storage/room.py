@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.ports import Engine, ImageEngine, Records, only
+from agent.apply.ports import Engine, ImageEngine, Records, noting_errors
 from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, PathError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, Space, space_of
@@ -214,7 +214,7 @@ class Pruner:
         )
         cache: tuple[dict[str, Any], ...] = ()
         if request.build_cache:
-            with only("build cache", failed):
+            with noting_errors("build cache", failed):
                 cache = self.engine.list_build_cache()
         old = cache_of(cache, older=self.now() - request.older_s)
         cache_bytes = sum(int(entry.get("Size") or 0) for entry in old)
@@ -252,7 +252,7 @@ class Pruner:
             # cached, because it is needed before each removal and costs a call for each image
             found, unseen = dict[str, str](), dict[str, str]()
             for name, why in named.items():
-                with only(name, unseen):
+                with noting_errors(name, unseen):
                     body = self.engine.inspect_image(name)
                     if body is not None:
                         found[str(body["Id"])] = why

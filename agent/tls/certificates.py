@@ -28,7 +28,7 @@ from agent.files.atomic import atomic_write, sync_directory
 from agent.model.addresses import is_address, normal_names
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX
 from agent.model.quantities import clock_is_set
-from agent.tls.store import CertificateStore, Index, Part
+from agent.tls.store import CertificateStore, Index, StoredPair
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class Certificates:
             server_names=server.sans if server is not None else (),
         )
 
-    def _signer(self, now: float) -> tuple[dict[str, bytes], Part | None]:
+    def _signer(self, now: float) -> tuple[dict[str, bytes], StoredPair | None]:
         """The files of a CA that can sign now, and the server pair."""
         if not self._store.directory.is_dir():
             raise self._no_ca()
@@ -278,7 +278,9 @@ class Certificates:
         server = self._usable("server", recorded.server, authority, problems)
         return replace(recorded, ca=ca, server=server), problems
 
-    def _usable(self, kind: str, recorded: Part | None, authority: bytes, problems: list[str]) -> Part | None:
+    def _usable(
+        self, kind: str, recorded: StoredPair | None, authority: bytes, problems: list[str]
+    ) -> StoredPair | None:
         if recorded is not None and self._store.intact(recorded):
             return recorded
         # Without a record any folder may be valid. With one, only its folder: older server pairs may belong to another CA.
@@ -293,7 +295,9 @@ class Certificates:
             logger.error("certificates: %s", problems[-1])
         return None
 
-    def _make(self, found: Index, need: _Need, request: Mapping[str, object]) -> tuple[Part, Part]:
+    def _make(
+        self, found: Index, need: _Need, request: Mapping[str, object]
+    ) -> tuple[StoredPair, StoredPair]:
         """Makes everything with one call of the child; writing the index puts it into effect."""
         ca, pair = found.ca, None
         if ca is not None:
@@ -311,7 +315,7 @@ class Certificates:
         self._store.write_index(replace(found, ca=ca, server=part))
         return ca, part
 
-    def _identity(self, server: Part, reason: str = "") -> ServerIdentity:
+    def _identity(self, server: StoredPair, reason: str = "") -> ServerIdentity:
         folder = self._store.directory / server.folder
         return ServerIdentity(
             ca=folder / "ca.pem",
@@ -353,7 +357,7 @@ def _needed(found: Index, names: tuple[str, ...], *, days: int, renew_days: int,
     return _Need(server=" and ".join([*parts, *([f"still names {', '.join(gone)}"] if gone else [])]))
 
 
-def _ends(part: Part, margin_s: float, now: float) -> str:
+def _ends(part: StoredPair, margin_s: float, now: float) -> str:
     if now < part.not_before:  # the clock was ahead when the certificate was made
         return f"is valid only from {_date(part.not_before)}"
     return f"ends on {_date(part.expires)}" if part.expires - now < margin_s else ""
@@ -401,7 +405,7 @@ def _write_bundle(target: Path, content: Mapping[str, str]) -> None:
     sync_directory(target.parent)
 
 
-def _report_ca(ca: Part, old: Part | None, renewed: str, *, first: bool) -> None:
+def _report_ca(ca: StoredPair, old: StoredPair | None, renewed: str, *, first: bool) -> None:
     if old is not None and renewed:
         logger.warning(
             "the CA %s: renewed with its own key until %s; client bundles stay good until %s, make new ones in time",

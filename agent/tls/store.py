@@ -40,7 +40,7 @@ _NEW = ".new-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class StoredPair:
     """A pair in its folder. Times are unix seconds; `files` are names with the SHA-256 of their content."""
 
     folder: str
@@ -54,8 +54,8 @@ class Part:
 class Index:
     """The current pairs. `older`: folders of earlier server pairs, newest first."""
 
-    ca: Part | None = None
-    server: Part | None = None
+    ca: StoredPair | None = None
+    server: StoredPair | None = None
     older: tuple[str, ...] = ()
 
 
@@ -103,7 +103,7 @@ class CertificateStore:
         atomic_write(self.directory / INDEX, text.encode(), mode=0o600)
         self.clean(index)
 
-    def intact(self, part: Part) -> bool:
+    def intact(self, part: StoredPair) -> bool:
         """Whether the files are those that were checked. Also closes keys that others could read."""
         content = self.read(part.folder)
         if tuple(sorted((name, _hash(data)) for name, data in content.items())) != part.files:
@@ -116,7 +116,7 @@ class CertificateStore:
         """The PEM files in a folder by name; empty if the folder does not exist."""
         return {path.name: path.read_bytes() for path in (self.directory / folder).glob("*.pem")}
 
-    def add(self, kind: str, content: Mapping[str, str], facts: Mapping[str, Any]) -> Part:
+    def add(self, kind: str, content: Mapping[str, str], facts: Mapping[str, Any]) -> StoredPair:
         """Writes a new folder. It is used once `write_index` has named it."""
         folder = f"{kind}-{secrets.token_hex(4)}"
         # under a name that no index can contain: leftovers of a crash are never taken for a pair
@@ -134,9 +134,9 @@ class CertificateStore:
         return self.part(folder, {name: text.encode() for name, text in content.items()}, facts)
 
     @staticmethod
-    def part(folder: str, content: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
+    def part(folder: str, content: Mapping[str, bytes], facts: Mapping[str, Any]) -> StoredPair:
         """`facts` has `not_before`, `expires` and `sans` as `tls.maker` returns them."""
-        return Part(
+        return StoredPair(
             folder=folder,
             not_before=facts["not_before"],
             expires=facts["expires"],
@@ -177,12 +177,12 @@ class CertificateStore:
             )
 
 
-def _part(kind: str, data: dict[str, Any] | None) -> Part | None:
+def _part(kind: str, data: dict[str, Any] | None) -> StoredPair | None:
     if data is None:
         return None
     if not re.fullmatch(f"{kind}-[0-9a-f]{{8}}", data["folder"]):
         raise ValueError(f"{data['folder']!r} is not a folder of ours")
-    return Part(
+    return StoredPair(
         folder=data["folder"],
         not_before=float(data["not_before"]),
         expires=float(data["expires"]),

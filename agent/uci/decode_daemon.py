@@ -29,7 +29,7 @@ from agent.model.dockerd.settings import (
 )
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
 from agent.model.dockerd.urls import split_urls
-from agent.model.dockerd.values import Odd, parse_host, split_pools
+from agent.model.dockerd.values import Discouraged, parse_host, split_pools
 from agent.model.quantities import QuantityError, parse_int
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
@@ -265,10 +265,10 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
 
 
 def _plain(
-    reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Odd
+    reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Discouraged
 ) -> Json | tuple[str, Json] | Host:
-    """The value itself; for an `Odd` value the user is told how to write it."""
-    if not isinstance(found, Odd):
+    """The value itself; for an `Discouraged` value the user is told how to write it."""
+    if not isinstance(found, Discouraged):
         return found
     reader.warn(found.wrong, option=option, index=index, expected=found.better)
     return found.value

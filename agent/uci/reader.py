@@ -17,7 +17,7 @@ from typing import TypeVar
 from agent.model.identity import Key
 from agent.model.issues import Code, Issue, Severity, shortened
 from agent.model.quantities import QuantityError, parse_bool, split_words
-from agent.model.resources import Unread
+from agent.model.resources import UnreadFile
 from agent.model.secrets import eraser, secrets_in
 from agent.schema.validate import is_list, is_secret, validate
 from agent.uci.syntax import Section
@@ -47,7 +47,7 @@ class SectionReader:
         self.package = package
         self.file = file
         self.issues: list[Issue] = []
-        self.away: list[Unread] = []
+        self.away: list[UnreadFile] = []
         self._options = {option.name: option for option in section.options}
         self._refused: set[tuple[str, int | None]] = set()
         self._erasers: dict[str, Callable[[str], str]] = {}
@@ -184,7 +184,7 @@ class SectionReader:
     def wait_for_file(self, wrong: str, *, field: str, option: str, index: int, expected: str) -> None:
         """Notes that a file named by an entry does not exist yet. That is not a mistake: the container waits for it."""
         # not in the issues: the container waits for the file as for a mount, and starts by itself when it appears
-        self.away.append(Unread(field=field, reason=f"{option} {wrong}"))
+        self.away.append(UnreadFile(field=field, reason=f"{option} {wrong}"))
         self.warn(f"{wrong}; the container waits for it", option=option, index=index, expected=expected)
 
     def _line(self, option: str, index: int | None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.apply.failures import blotted
+from agent.apply.failures import redacted
 from agent.apply.images import Images
 from agent.data.targets import CommandTarget
 from agent.errors import DataError, EngineError, NoticeError
@@ -51,7 +51,7 @@ def test_a_command_in_a_container_that_repeats_its_password(option: str) -> None
         spec=ContainerSpec(image="a"),
         policy=ContainerPolicy(**{option: hook}),  # type: ignore[arg-type]
     )
-    assert blotted(f"access denied for {SECRET}", container) == "access denied for ***"
+    assert redacted(f"access denied for {SECRET}", container) == "access denied for ***"
 
 
 async def test_a_backups_command_that_repeats_its_password() -> None:

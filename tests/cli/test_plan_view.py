@@ -13,8 +13,8 @@ import pytest
 
 from agent.cli.output import Style, wrapped
 from agent.cli.view.plan import NOTHING, plan_view
+from agent.plan.description import STATES, PendingResource, PlanDescription
 from agent.plan.operations import ChangeDaemon
-from agent.plan.outlook import STATES, Outlook, PendingResource
 from agent.runtime.requests.planning import plan_answer
 from agent.status.conditions import Level
 from tests.support.plans import a_world
@@ -108,7 +108,7 @@ def everything() -> dict[str, Any]:
     before = (
         ChangeDaemon(key="daemon:dockerd", cause="log-driver changed; no container stops", step="restart"),
     )
-    return plan_answer(Outlook(plan=plan, entries=ENTRIES, before=before), [])
+    return plan_answer(PlanDescription(plan=plan, entries=ENTRIES, before=before), [])
 
 
 def drawn(width: int) -> str:
@@ -143,17 +143,17 @@ def test_a_plan_is_coloured_by_what_it_costs_and_carries_no_sequences_of_others(
 @pytest.mark.parametrize("state", STATES)
 def test_beside_any_state_a_plan_is_not_nothing(state: str) -> None:
     entry = PendingResource(key="container:x", state=state, op="create", level=Level.WAITING, message="why")
-    outlook = Outlook(plan=a_world("", "").plan(), entries=(entry,))
-    text = plan_view(plan_answer(outlook, []))
+    described = PlanDescription(plan=a_world("", "").plan(), entries=(entry,))
+    text = plan_view(plan_answer(described, []))
     assert text != NOTHING
     assert "container:x" in text
     assert "nothing to change" in text
 
 
 def test_nothing_to_do_is_said_only_where_nothing_is_wrong() -> None:
-    outlook = Outlook(plan=a_world("", "").plan(), entries=())
-    assert plan_view(plan_answer(outlook, [])) == NOTHING
-    assert plan_view(plan_answer(outlook, [{"severity": "error", "text": "x"}])) == ""
+    described = PlanDescription(plan=a_world("", "").plan(), entries=())
+    assert plan_view(plan_answer(described, [])) == NOTHING
+    assert plan_view(plan_answer(described, [{"severity": "error", "text": "x"}])) == ""
 
 
 @pytest.mark.parametrize("width", [1, 10, 40])

@@ -13,7 +13,7 @@ import pytest
 
 from agent.dockerd import target
 from agent.dockerd.files import DaemonFiles, EngineData
-from agent.dockerd.health import MARK, EngineHome
+from agent.dockerd.health import MARK, EngineRecognition
 from agent.dockerd.status import DaemonStatus
 from agent.model.dockerd.settings import DaemonSettings, Json
 from agent.status.board import StatusBoard
@@ -31,7 +31,7 @@ class House:
         self.files = DaemonFiles(run_dir=folder / "run", state_dir=folder / "state")
         status = DaemonStatus(board=StatusBoard(time.time))
         status.begin(())
-        self.home = EngineHome(self.files, status, on_disk=lambda _: self.disk)
+        self.home = EngineRecognition(self.files, status, on_disk=lambda _: self.disk)
 
     def other(self, *, accepted: bool = False) -> str:
         return self.home.other(str(self.root), accepted=accepted)

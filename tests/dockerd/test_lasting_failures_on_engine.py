@@ -38,7 +38,7 @@ def reboot(lab: DaemonLab) -> None:
 def passes_until_up(lab: DaemonLab, limit: int) -> int:
     """Passes that it takes, back-off over each time."""
     for number in range(limit):
-        lab.stage._life.forgive()
+        lab.stage._watch.forget_backoff()
         if lab.apply():
             return number
     return limit

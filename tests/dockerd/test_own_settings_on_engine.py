@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.dockerd.supervisor import stop_process
-from agent.dockerd.unmanaged import own_settings
+from agent.dockerd.unmanaged import user_settings
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError
 from agent.files.config import load
@@ -97,7 +97,7 @@ def test_a_child_is_started_with_the_users_file(lab: DaemonLab, caplog: pytest.L
     wait_for(lambda: not lab.apply() and "Degraded" in lab.conditions())
     assert "dockerd ended soon after its start" in lab.message("Degraded")
     use(lab.root / "missing.json", "option debug '1'\n")
-    lab.stage._life.forgive()
+    lab.stage._watch.forget_backoff()
     assert lab.apply(), "as on the stock package, UCI's options count where there is no such file"
     assert lab.info()["DockerRootDir"] == f"{lab.root}/data"
     assert lab.info()["Debug"]
@@ -313,7 +313,7 @@ def test_an_engine_elsewhere_is_not_started_here(lab: DaemonLab, script: StockSc
 def test_the_data_is_where_the_script_puts_it(
     settings: DaemonSettings | None, has_package: bool, expected: str, tmp_path: Path
 ) -> None:
-    found = own_settings(settings, has_package=has_package, default_file=tmp_path / "daemon.json")
+    found = user_settings(settings, has_package=has_package, default_file=tmp_path / "daemon.json")
     assert found.data_root == expected
 
 
@@ -321,5 +321,5 @@ def test_the_data_is_where_the_script_puts_it(
 def test_a_file_that_says_nothing_useful_has_dockerds_defaults(text: str, tmp_path: Path) -> None:
     path = tmp_path / "daemon.json"
     path.write_text(text)
-    found = own_settings(DaemonSettings(alt_config_file=str(path)), has_package=True)
+    found = user_settings(DaemonSettings(alt_config_file=str(path)), has_package=True)
     assert (found.data_root, found.shutdown_s) == ("/var/lib/docker", 15)

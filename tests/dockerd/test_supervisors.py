@@ -143,7 +143,7 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     (lab.root / "config" / "containers").write_text("config agent 'unclosed\n")
     lab.restart_agent()
     monkeypatch.setattr("agent.dockerd.runner.on_openwrt", lambda: True)
-    lab.stage.keep_up(load(lab.options).readable)
+    lab.stage.keep_running(load(lab.options).readable)
     assert lab.probe.answers()
     assert lab.info()["Debug"]
     assert lab.conditions()["Accepted"] == (False, "Invalid")
@@ -174,9 +174,9 @@ def test_a_first_boot_on_a_configuration_that_cannot_be_read_has_a_dockerd(
     loaded = load(lab.options)
     if loaded.desired is None:
         assert "dockerd" not in broken
-        lab.stage.keep_up(loaded.readable)
+        lab.stage.keep_running(loaded.readable)
     else:
-        lab.stage.reconcile(lab.stage.as_before(loaded.desired), busy=False)
+        lab.stage.reconcile(lab.stage.with_last_good_settings(loaded.desired), busy=False)
     assert lab.probe.answers()
     assert lab.info()["Debug"] is (broken.startswith("containers"))
     script.end()
@@ -366,6 +366,6 @@ def test_procds_dockerd_is_quoted_from_the_systems_log(
     logread.chmod(0o755)
     procd = ProcdSupervisor(script=tmp_path / "none", config_file=tmp_path / "daemon.json")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert procd.last_words(Process(pid=42, started=1)) == "failed to start daemon: unknown log opt 'x'"
+    assert procd.exit_reason(Process(pid=42, started=1)) == "failed to start daemon: unknown log opt 'x'"
     logread.unlink()
-    assert procd.last_words(Process(pid=42, started=1)) == "see logread -e dockerd"
+    assert procd.exit_reason(Process(pid=42, started=1)) == "see logread -e dockerd"

@@ -29,7 +29,7 @@ UNUSED = """
     attr anyio charset_normalizer chardet click cryptography docker.client docker.models html importlib.metadata jsonschema
     multiprocessing paho starlette typing_extensions uvicorn websockets yaml zipfile
     agent.api.access agent.api.app agent.api.http agent.api.routes agent.cli.ask agent.convert agent.engine.registry
-    agent.notices.notifier agent.plan.outlook agent.runtime.requests.adopt agent.runtime.requests.foresight
+    agent.notices.notifier agent.plan.description agent.runtime.requests.adopt agent.runtime.requests.foresight
     agent.runtime.requests.moving agent.runtime.requests.planning agent.runtime.requests.versions agent.runtime.update_checks
     agent.storage.copying agent.storage.room
 """

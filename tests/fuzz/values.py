@@ -51,7 +51,7 @@ def check(languages: Sequence[Language], data: bytes) -> None:
 
 def _plain(value: Any) -> Any:
     """Of a value in an odd form, the value."""
-    return value.value if isinstance(value, daemon_values.Odd) else value
+    return value.value if isinstance(value, daemon_values.Discouraged) else value
 
 
 def target(name: str, *languages: Language, words: Sequence[str] = ()) -> Target:

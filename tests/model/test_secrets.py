@@ -20,11 +20,11 @@ from agent.model.issues import Issue, issue_as_json
 from agent.model.secrets import (
     MASK,
     TEXT_LIMIT,
-    blotter,
     hidden,
     hidden_text,
     hidden_words,
     is_secret_name,
+    redactor,
     secrets_in,
 )
 from agent.plan.container.changes import words
@@ -473,7 +473,7 @@ def test_a_text_that_is_too_long_to_be_looked_through_is_hidden_whole() -> None:
 
 
 def test_given_values_are_hidden_wherever_they_stand() -> None:
-    assert blotter(("hunter22", "yes", ""))("say hunter22 and yes") == f"say {MASK} and yes"
+    assert redactor(("hunter22", "yes", ""))("say hunter22 and yes") == f"say {MASK} and yes"
 
 
 def test_a_plan_shows_no_value_that_is_a_secret() -> None:

@@ -11,15 +11,15 @@ import pytest
 from agent.api.port import given_of
 from agent.api.ubus.agent import AgentMethods
 from agent.errors import UcidockdError
-from agent.model.issues import Given
+from agent.model.issues import GivenConfig
 from agent.plan import operations as ops
-from agent.plan.outlook import (
+from agent.plan.description import (
     ChangeKind,
-    Outlook,
     PendingResource,
+    PlanDescription,
+    describe_plan,
     kind_of,
     operations_as_json,
-    outlook,
     summary_of,
 )
 from agent.status.conditions import Level
@@ -163,7 +163,7 @@ def test_objects_are_counted_once_by_the_most_that_is_done_to_them() -> None:
         PendingResource(key="container:b", state="conflict", level=Level.ERROR, message="x"),
         PendingResource(key="container:c", state="in progress", level=Level.WAITING, message="x"),
     )
-    counts = summary_of(Outlook(plan=plan, entries=entries))
+    counts = summary_of(PlanDescription(plan=plan, entries=entries))
     assert {name: count for name, count in counts.items() if count} == {
         "create": 2,
         "waiting": 1,
@@ -177,9 +177,11 @@ def test_of_single_sections_only_what_follows_from_them_is_told() -> None:
     before = a_world(HEAD, HEAD + lost).plan()
     after = a_world(HEAD, web("option user '2'") + lost).plan()
     nothing: Any = {"busy": {}, "retry_in_s": {}}
-    found = outlook(after, after, **nothing).beyond(outlook(before, before, **nothing), own={"container:web"})
+    found = describe_plan(after, after, **nothing).beyond(
+        describe_plan(before, before, **nothing), own={"container:web"}
+    )
     assert [(o.verb, o.key) for o in found.operations] == [("replace", "container:web")]
-    same = outlook(before, before, **nothing)
+    same = describe_plan(before, before, **nothing)
     assert [o.verb for o in same.beyond(same, own={"container:lost"}).operations] == ["create", "start"]
 
 
@@ -222,7 +224,7 @@ def test_sections_of_another_form_are_refused(sections: Any) -> None:
 
 async def test_ubus_takes_sections_too() -> None:
     class Port:
-        async def plan(self, given: Given) -> dict[str, Any]:
+        async def plan(self, given: GivenConfig) -> dict[str, Any]:
             return {"sections": given.sections, "save": given.save_dir}
 
     port: Any = Port()

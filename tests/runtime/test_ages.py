@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.model.observed import ObservedContainer
-from agent.observe.endings import Ages, age_of, seconds_of
+from agent.observe.endings import StateTimes, age_of, seconds_of
 
 NOW = 1_700_000_000.0
 
@@ -59,7 +59,7 @@ def seen(words: str, state: str = "running", **times: str) -> ObservedContainer:
 
 
 def test_a_time_that_was_told_stays_while_the_words_agree() -> None:
-    ages = Ages()
+    ages = StateTimes()
     (first,) = ages.dated([seen("Up 1 second", StartedAt="2023-11-14T22:13:19Z")], now=NOW)
     assert first.since == NOW - 1
     for age, words in (
@@ -74,7 +74,7 @@ def test_a_time_that_was_told_stays_while_the_words_agree() -> None:
 
 
 def test_a_start_that_nobody_told_of_is_seen_by_the_words() -> None:
-    ages = Ages()
+    ages = StateTimes()
     ages.dated([seen("Up 1 second", StartedAt="2023-11-14T22:13:19Z")], now=NOW)
     (again,) = ages.dated([seen("Up 2 seconds")], now=NOW + 3600)
     assert again.since == pytest.approx(NOW + 3598, abs=3)
@@ -89,7 +89,7 @@ def test_an_inspect_of_another_state_than_the_lists_is_not_believed() -> None:
     ended = ObservedContainer(
         id="1", name="web", image="a", image_id="b", state="exited", status_text="Created", inspect=inspect
     )
-    assert Ages().dated([ended], now=NOW)[0].since is None
+    assert StateTimes().dated([ended], now=NOW)[0].since is None
 
 
 @pytest.mark.parametrize("words", ["Up 56 years", "Up 3 weeks", "Up 2 weeks (Paused)"])
@@ -98,12 +98,12 @@ def test_nothing_runs_longer_than_the_machine(words: str) -> None:
     state = "paused" if "Paused" in words else "running"
     told = seen(words, state, StartedAt="1970-01-01T00:00:21Z")
     for container in (seen(words, state), told):
-        assert Ages().dated([container], now=NOW, booted=NOW - 90)[0].since == NOW - 90
+        assert StateTimes().dated([container], now=NOW, booted=NOW - 90)[0].since == NOW - 90
 
 
 def test_an_end_of_1970_is_of_an_unknown_time() -> None:
     set_by_ntp = 1_800_000_000.0
     ended = seen("Exited (0) 57 years ago", "exited", FinishedAt="1970-01-01T00:00:21Z")
-    assert Ages().dated([ended], now=set_by_ntp, booted=set_by_ntp - 90)[0].since is None
+    assert StateTimes().dated([ended], now=set_by_ntp, booted=set_by_ntp - 90)[0].since is None
     ended = seen("Exited (0) 5 weeks ago", "exited", FinishedAt="2026-12-01T00:00:00Z")
-    assert Ages().dated([ended], now=set_by_ntp, booted=set_by_ntp - 90)[0].since == 1_796_083_200.0
+    assert StateTimes().dated([ended], now=set_by_ntp, booted=set_by_ntp - 90)[0].since == 1_796_083_200.0

@@ -19,7 +19,7 @@ from agent.engine.stream import DockerStream
 from agent.files.options import RuntimeOptions
 from agent.model.resources import AgentSettings
 from agent.runtime import web as module
-from agent.runtime.web import Parts, Web
+from agent.runtime.web import ApiParts, Web
 from agent.status.board import StatusBoard
 from tests.support.controller import QuietAgent
 
@@ -33,7 +33,7 @@ async def held(path: Path) -> AsyncIterator[Web]:
     engine, agent = DockerStream("unix:///none"), QuietAgent()
     board = StatusBoard(time.time)
     data = Data(engine, agent, board, instance=str, run_dir=path.parent, state_dir=path.parent)
-    parts = Parts(
+    parts = ApiParts(
         options=RuntimeOptions(),
         agent=agent,  # type: ignore[arg-type]
         engine=engine,

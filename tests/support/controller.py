@@ -23,7 +23,7 @@ from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.settings import DaemonAction
-from agent.model.issues import Given
+from agent.model.issues import GivenConfig
 from agent.model.resources import RegistryAuth
 from agent.status.board import StatusBoard
 from agent.status.metrics import Metric, PassCounters
@@ -54,7 +54,7 @@ class QuietAgent:
     def load_metrics(self) -> list[Metric]:
         return []
 
-    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+    async def plan(self, given: GivenConfig | None = None) -> dict[str, Any]:
         del given
         return {"operations": []}
 

@@ -8,7 +8,7 @@ from typing import Any
 from agent.model.container_table import ChangeLevel
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.updates import UpdateState
-from agent.plan.outlook import SCHEMA, STATES, ChangeKind
+from agent.plan.description import SCHEMA, STATES, ChangeKind
 from agent.status.conditions import Level, Remedy
 
 

@@ -12,7 +12,7 @@ from agent.cli.main import main
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import TextUciStore
-from agent.model.issues import Given, Issue
+from agent.model.issues import GivenConfig, Issue
 from agent.router.listening import of_containers, of_processes, of_services
 from agent.runtime.status_writer import webui_of
 
@@ -84,7 +84,7 @@ def warned(folder: Path, port: str) -> list[Issue]:
     options = RuntimeOptions(config_dir=folder, override_dir=folder / "o", state_dir=folder / "s")
     store = TextUciStore(config_dir=folder, override_dir=folder / "o")
     others = (*of_services(store), *of_containers([FOREIGN, OURS]))
-    return list(load_given(options, Given(), others).issues)
+    return list(load_given(options, GivenConfig(), others).issues)
 
 
 @pytest.mark.parametrize("port", CLASHES)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.engine.stream import DockerStream, as_it_is
+from agent.engine.stream import DockerStream, any_answer
 from agent.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -102,13 +102,13 @@ class Subnets:
         self._known = ContainerAddresses(at=self._clock(), nets=nets, interfaces=interfaces, told=True)
 
     async def _ask(self) -> tuple[Any, Any]:
-        networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=as_it_is)
+        networks = await self._engine.call("GET", "/networks", timeout_s=_TIMEOUT_S, read=any_answer)
         shared = any(_driver(network) in _SHARED_DRIVERS for network in _dicts(networks))
         containers: Any = ()
         # only with a shared subnet: the list of containers is large, and most engines have no such network
         if shared:
             containers = await self._engine.call(
-                "GET", "/containers/json", timeout_s=_TIMEOUT_S, read=as_it_is
+                "GET", "/containers/json", timeout_s=_TIMEOUT_S, read=any_answer
             )
         return networks, containers
 

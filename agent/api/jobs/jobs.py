@@ -24,7 +24,7 @@ from agent.api.streams.engine_streams import json_lines
 from agent.engine.body_pump import Note, Passing
 from agent.engine.stream import DockerStream, SourceError
 from agent.errors import ConflictError, EngineError, UcidockdError
-from agent.model.secrets import blotter
+from agent.model.secrets import redactor
 from agent.status.progress import Progress, clean
 from agent.status.ring import Ring
 
@@ -82,7 +82,7 @@ class Job:
         self.version = 1  # not 0, so that every reader gets the current state first
         self.body_taken = asyncio.Event()  # the upload was read to its end, or will not be read any more
         self._messages: Ring[str] = Ring()
-        self._blot = blotter(spec.secrets, shortest=1)
+        self._redact = redactor(spec.secrets, shortest=1)
         self._news = asyncio.Event()
         self._stall: asyncio.Timeout | None = None
         self._stall_s = 0.0
@@ -203,7 +203,7 @@ class Job:
 
     def _hide(self, text: str) -> str:
         """Hides secrets: readers see jobs too, and the engine may repeat in its output what it was given."""
-        return self._blot(text)
+        return self._redact(text)
 
     def _changed(self, *, worked: bool = True) -> None:
         self.version += 1

@@ -156,7 +156,7 @@ def exec_body(text: str) -> dict[str, Any]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Shares:
+class SlotPool:
     """`room` slots for `what`. A reader's session may take `each` of them, all readers together `readers`; writers
     may take any free slot.
     """
@@ -218,7 +218,7 @@ class DockerObjects:
         self._sessions = sessions
         self._ttyd = ttyd
         self._versions = EngineVersions(engine)
-        self._shares = Shares(
+        self._shares = SlotPool(
             what="calls to the engine are in progress",
             room=UNDER_WAY,
             readers=UNDER_WAY_OF_READERS,

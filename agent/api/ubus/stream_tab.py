@@ -309,7 +309,7 @@ class Tab:
             await asyncio.wait(tasks)
             self._sources.clear()
 
-    async def say_goodbye(self) -> None:
+    async def notify_closed(self) -> None:
         """Tells the subscriber why the tab ends. Raises BusError."""
         if self.object.subscribed:
             await self._bus.notify(self.object, "closed", {"reason": self.reason})

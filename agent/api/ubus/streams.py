@@ -245,7 +245,7 @@ class Streams:
             # while a move is in progress the tab has two bus objects; wait, so that the right one is removed
             async with tab.moving:
                 with contextlib.suppress(BusError):
-                    await tab.say_goodbye()
+                    await tab.notify_closed()
                 await self._withdraw(tab.session, tab.object)
 
     async def _publish(self, session: str, owned: BusObject) -> None:

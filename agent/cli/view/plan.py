@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plans and results for people: a block for each object with its changed options, a sum, and what to do next.
 
-Drawn from the JSON of `agent.plan.outlook`, which HTTP and ubus send, to the width of the terminal.
+Drawn from the JSON of `agent.plan.description`, which HTTP and ubus send, to the width of the terminal.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from agent.model.dockerd.settings import Json
-from agent.model.dockerd.values import Odd
+from agent.model.dockerd.values import Discouraged
 from agent.model.kernel_names import near
 from agent.model.quantities import QuantityError, parse_assignment, parse_bool, parse_int, parse_size
 
@@ -83,19 +83,19 @@ _INT_MAX = 2**31 - 1
 _GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", "false", "False", "FALSE"})
 
 
-def parse_log_driver(text: str) -> Json | Odd:
+def parse_log_driver(text: str) -> Json | Discouraged:
     """One of dockerd's own drivers, or a plugin as name:tag; without a tag it is `latest`, as with `docker plugin`."""
     if ":" in text or "/" in text:
         return text
     name = next((known for known in DRIVERS if _letters(known) == _letters(text)), "")
     if name:
-        return name if name == text else Odd(name, f"{text!r} is another way to write it", name)
+        return name if name == text else Discouraged(name, f"{text!r} is another way to write it", name)
     if not _PLUGIN.fullmatch(text):
         raise QuantityError(
             f"{text!r} is not a log driver", "a driver such as json-file, or a plugin as name:tag"
         )
     plugin = f"{text}:latest"
-    return Odd(plugin, f"dockerd has no log driver {text!r}; it counts as a plugin", plugin)
+    return Discouraged(plugin, f"dockerd has no log driver {text!r}; it counts as a plugin", plugin)
 
 
 def _letters(text: str) -> str:
@@ -108,7 +108,7 @@ def split_log_opts(text: str) -> tuple[str, ...]:
     return tuple(part for part in _NEXT.split(text.strip()) if part)
 
 
-def parse_log_opt(text: str) -> tuple[str, Json] | Odd:
+def parse_log_opt(text: str) -> tuple[str, Json] | Discouraged:
     """One option of dockerd's own drivers; its value is checked so that containers can start with it."""
     name, value = parse_assignment(text)
     if name == "max-size" and value == "-1":
@@ -127,7 +127,11 @@ def parse_log_opt(text: str) -> tuple[str, Json] | Odd:
     elif name in {"compress", "cache-disabled"} and value not in _GO_BOOLEANS:
         value = "true" if parse_bool(value.lower()) else "false"
     new = _RENAMED.get(name)
-    return (name, value) if new is None else Odd((new, value), f"{name} is the old name", f"{new}={value}")
+    return (
+        (name, value)
+        if new is None
+        else Discouraged((new, value), f"{name} is the old name", f"{new}={value}")
+    )
 
 
 def known_options(driver: str) -> frozenset[str] | None:

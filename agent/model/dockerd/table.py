@@ -24,7 +24,7 @@ from agent.model.dockerd.urls import (
     parse_registry,
 )
 from agent.model.dockerd.values import (
-    Odd,
+    Discouraged,
     parse_attempts,
     parse_bip,
     parse_bip6,
@@ -52,7 +52,7 @@ from agent.model.entries import parse_address
 from agent.model.quantities import parse_bool
 
 Version = tuple[int, int]
-Parser = Callable[[str], Json | tuple[str, Json] | Odd]
+Parser = Callable[[str], Json | tuple[str, Json] | Discouraged]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 from agent.model.dockerd.settings import Json
-from agent.model.dockerd.values import Odd, parse_any_subnet
+from agent.model.dockerd.values import Discouraged, parse_any_subnet
 from agent.model.quantities import QuantityError, parse_int
 
 _REGISTRY = re.compile(r"(?!-)(?:[A-Za-z0-9._-]+(?<!-)|\[[0-9a-fA-F:]+\])(?::(\d{1,5}))?", re.ASCII)
@@ -26,7 +26,7 @@ def split_urls(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (part.strip(_AROUND_URLS) for part in _SEVERAL_URLS.split(inner))))
 
 
-def parse_mirror(text: str) -> Json | Odd:
+def parse_mirror(text: str) -> Json | Discouraged:
     """A registry mirror without user and query (moby registry/config.go, ValidateMirror)."""
     form = "http(s)://host[:port][/path]"
     parts = _url(text)
@@ -58,7 +58,7 @@ def _url(text: str) -> SplitResult | None:
         return None
 
 
-def parse_registry(text: str) -> Json | Odd:
+def parse_registry(text: str) -> Json | Discouraged:
     """host[:port], or a subnet. dockerd ignores a scheme (moby registry/config.go, loadInsecureRegistries)."""
     name = re.sub(r"^https?://", "", text, flags=re.IGNORECASE).removesuffix("/")
     # drop a path, for example of the API or of an image; after an address it is the prefix of a subnet
@@ -71,7 +71,9 @@ def parse_registry(text: str) -> Json | Odd:
         with contextlib.suppress(ValueError):
             # as host:port its last part would be taken for a port
             if ipaddress.ip_address(name).version == 6:
-                return Odd(f"{name}/128", f"{text!r} is an IPv6 address without brackets", f"{name}/128")
+                return Discouraged(
+                    f"{name}/128", f"{text!r} is an IPv6 address without brackets", f"{name}/128"
+                )
         match = _REGISTRY.fullmatch(name)
         if match is None:
             raise QuantityError(f"{text!r} is not a registry", "host[:port] or a subnet, without http://")
@@ -79,12 +81,12 @@ def parse_registry(text: str) -> Json | Odd:
             parse_int(match[1], minimum=1, maximum=65535)
         found = name
     if name != text:
-        value = found.value if isinstance(found, Odd) else found
-        return Odd(value, f"{text!r} is more than a registry's name", str(value))
+        value = found.value if isinstance(found, Discouraged) else found
+        return Discouraged(value, f"{text!r} is more than a registry's name", str(value))
     return found
 
 
-def parse_proxy(text: str) -> Json | Odd:
+def parse_proxy(text: str) -> Json | Discouraged:
     """The URL of a proxy; without a scheme it is http://, as in Go. Errors never quote it, because it may contain a
     password."""
     form = "a URL such as http://proxy.lan:3128 or socks5://proxy.lan:1080"
@@ -96,13 +98,17 @@ def parse_proxy(text: str) -> Json | Odd:
     if parts.scheme not in _PROXY_SCHEMES:
         raise QuantityError(f"dockerd has no proxies of the kind {parts.scheme}://", form)
     if complete != text:
-        return Odd(complete, "the proxy has no scheme and is used as http://", "http:// before its address")
+        return Discouraged(
+            complete, "the proxy has no scheme and is used as http://", "http:// before its address"
+        )
     return text
 
 
-def parse_no_proxy(text: str) -> Json | Odd:
+def parse_no_proxy(text: str) -> Json | Discouraged:
     """Names and subnets separated by commas; Go ignores spaces around them."""
     names = ",".join(part for part in re.split(r"[\s,;]+", text) if part)
     if not names:
         raise QuantityError("it holds no name", "names and subnets separated by commas")
-    return names if names == text else Odd(names, "the names are not separated by commas alone", names)
+    return (
+        names if names == text else Discouraged(names, "the names are not separated by commas alone", names)
+    )

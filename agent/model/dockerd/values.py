@@ -2,7 +2,7 @@
 """Parses dockerd's options into values of daemon.json. Pure; raises QuantityError.
 
 Accepted is what the stock init script, dockerd's own parsers (20.10 to 29) and Go accept. If another form is
-preferable, the result is an `Odd`. `dockerd --validate` accepts invalid addresses, subnets, ports and drivers (tested
+preferable, the result is `Discouraged`. `dockerd --validate` accepts invalid addresses, subnets, ports and drivers (tested
 with 28.5.2), so we check these ourselves.
 """
 
@@ -48,7 +48,7 @@ _ULIMITS = frozenset({
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class Discouraged:
     """A value that is accepted but should be written differently: `value` is used, the rest is for the user."""
 
     value: Json | Host | tuple[str, Json]
@@ -65,7 +65,7 @@ def split_pools(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (re.sub(r"[\s,;]+", ",", part.strip(" ,;")) for part in parts)))
 
 
-def parse_host(text: str) -> Host | Odd:
+def parse_host(text: str) -> Host | Discouraged:
     """One entry of `hosts`. If the scheme belongs to another program, the error names the right one."""
     for scheme in _WRONG_SCHEMES:
         if text.startswith(scheme):
@@ -94,13 +94,15 @@ def parse_host(text: str) -> Host | Odd:
         host = Host(text=f"tcp://{address}:{port}", address=address, port=port)
     if match["six"] is None and not match["four"]:
         every = f"tcp://0.0.0.0:{port} to listen on all addresses"
-        return Odd(host, f"without an address dockerd listens on {address} only", f"{host.text}, or {every}")
+        return Discouraged(
+            host, f"without an address dockerd listens on {address} only", f"{host.text}, or {every}"
+        )
     if bare or not match["port"]:
-        return Odd(host, f"{text!r} is not a complete address", host.text)
+        return Discouraged(host, f"{text!r} is not a complete address", host.text)
     return host
 
 
-def _unix(text: str) -> Host | Odd:
+def _unix(text: str) -> Host | Discouraged:
     path = text.removeprefix("unix://") or "/var/run/docker.sock"
     if path.endswith("/") or "://" in path:
         raise QuantityError(f"{text!r} has no absolute path", DOCKER_SOCKET)
@@ -108,7 +110,7 @@ def _unix(text: str) -> Host | Odd:
     if len(absolute.encode()) > SOCKET_PATH_MAX:
         raise QuantityError("the path of the socket is too long", f"{SOCKET_PATH_MAX} bytes at most")
     host = Host(text=f"unix://{absolute}", address=absolute)
-    return host if text == host.text else Odd(host, f"{text!r} has no absolute path", host.text)
+    return host if text == host.text else Discouraged(host, f"{text!r} has no absolute path", host.text)
 
 
 def _listening(text: str, version: int) -> str:
@@ -124,17 +126,17 @@ def is_loopback(host: Host) -> bool:
     return host.is_unix or ipaddress.ip_address(host.address).is_loopback
 
 
-def parse_data_root(text: str) -> Json | Odd:
+def parse_data_root(text: str) -> Json | Discouraged:
     """An absolute directory, without doubled or trailing slashes (stock: /opt/docker/)."""
     path = posixpath.normpath(f"/{text}").replace("//", "/")  # under procd, dockerd's working directory is /
     if path == "/":
         raise QuantityError(f"{text!r} is not a separate directory", "an absolute path such as /opt/docker")
     if text.startswith("~") or "$" in text:
-        return Odd(
+        return Discouraged(
             path, "neither ~ nor a variable is replaced here: the folder is called that", "the absolute path"
         )
     if not text.startswith("/") or {".", ".."} & set(text.split("/")):
-        return Odd(path, f"{text!r} is not an absolute path", path)
+        return Discouraged(path, f"{text!r} is not an absolute path", path)
     return path
 
 
@@ -143,7 +145,7 @@ def parse_bip(text: str) -> Json:
     return _bridge_address(text, 4, "172.18.0.1/24")
 
 
-def parse_bip6(text: str) -> Json | Odd:
+def parse_bip6(text: str) -> Json | Discouraged:
     """Like `parse_bip`, but dockerd also accepts a subnet (tested with 29), whose first address the bridge then gets."""
     # try it as a network first; an address with host bits, the usual form, is handled below
     try:
@@ -153,7 +155,7 @@ def parse_bip6(text: str) -> Json | Odd:
     if "/" not in text or network.prefixlen > network.max_prefixlen - 2:
         return _bridge_address(text, 6, "fd00:17::1/64")
     address = f"{network[1]}/{network.prefixlen}"
-    return Odd(address, f"{text!r} is the subnet, not an address in it", address)
+    return Discouraged(address, f"{text!r} is the subnet, not an address in it", address)
 
 
 def _bridge_address(text: str, version: int, example: str) -> str:
@@ -177,32 +179,34 @@ def _bridge_address(text: str, version: int, example: str) -> str:
     return str(interface)
 
 
-def parse_fixed_cidr(text: str) -> Json | Odd:
+def parse_fixed_cidr(text: str) -> Json | Discouraged:
     return _subnet(text, 4, "172.18.0.128/25")
 
 
-def parse_fixed_cidr_v6(text: str) -> Json | Odd:
+def parse_fixed_cidr_v6(text: str) -> Json | Discouraged:
     """moby libnetwork, ValidateFixedCIDRV6: must not be part of the link-local prefix or larger than it, and must not be
     IPv4."""
     found = _subnet(text, 6, "fd00:17::/64")
-    network = ipaddress.IPv6Network(str(found.value if isinstance(found, Odd) else found))
+    network = ipaddress.IPv6Network(str(found.value if isinstance(found, Discouraged) else found))
     if (network.overlaps(_LINK_LOCAL) and network != _LINK_LOCAL) or network.network_address.ipv4_mapped:
         raise QuantityError(f"{text!r} cannot be docker0's subnet", "an IPv6 subnet such as fd00:17::/64")
     return found
 
 
-def parse_any_subnet(text: str) -> Json | Odd:
+def parse_any_subnet(text: str) -> Json | Discouraged:
     """A subnet of either version."""
     return _subnet(text, 0, "10.0.0.0/8")
 
 
-def _subnet(text: str, version: int, example: str) -> Json | Odd:
+def _subnet(text: str, version: int, example: str) -> Json | Discouraged:
     """A subnet; an address inside a subnet stands for that subnet, as in Go's net.ParseCIDR."""
     subnet = str(ipaddress.ip_network(text, strict=False)) if _has_host_bits(text) else parse_subnet(text)
     if version and ipaddress.ip_network(subnet).version != version:
         raise QuantityError(f"{text!r} is not IPv{version}", f"an IPv{version} subnet such as {example}")
     return (
-        subnet if not _has_host_bits(text) else Odd(subnet, f"{text!r} is an address inside a subnet", subnet)
+        subnet
+        if not _has_host_bits(text)
+        else Discouraged(subnet, f"{text!r} is an address inside a subnet", subnet)
     )
 
 
@@ -214,7 +218,7 @@ def _has_host_bits(text: str) -> bool:
     return "/" in text and interface.ip != interface.network.network_address
 
 
-def parse_pool(text: str) -> Json | Odd:
+def parse_pool(text: str) -> Json | Discouraged:
     """`10.10.0.0/16,24`: networks get /24 parts of that subnet. Also accepts dockerd's `base=...,size=...`, and other
     spellings."""
     match = _POOL.fullmatch(text) or _POOL_BACKWARDS.fullmatch(text)
@@ -226,50 +230,50 @@ def parse_pool(text: str) -> Json | Odd:
             )
         raise QuantityError(f"{text!r} is not a pool of addresses", "subnet,prefix such as 10.10.0.0/16,24")
     found = _subnet(match["base"], 0, "10.10.0.0/16")
-    network = ipaddress.ip_network(str(found.value if isinstance(found, Odd) else found))
+    network = ipaddress.ip_network(str(found.value if isinstance(found, Discouraged) else found))
     # two bits for hosts: network, broadcast and gateway address need three of four
     size = parse_int(match["size"], minimum=network.prefixlen, maximum=network.max_prefixlen - 2)
     pool: Json = {"base": str(network), "size": size}
-    if isinstance(found, Odd):
-        return Odd(pool, found.wrong, f"{network},{size}")
+    if isinstance(found, Discouraged):
+        return Discouraged(pool, found.wrong, f"{network},{size}")
     if text != f"{match['base']},{match['size']}":
-        return Odd(pool, "this is another way to write a pool", f"{network},{size}")
+        return Discouraged(pool, "this is another way to write a pool", f"{network},{size}")
     return pool
 
 
-def parse_mtu(text: str) -> Json | Odd:
+def parse_mtu(text: str) -> Json | Discouraged:
     if text == "0":
-        return Odd(None, "0 is dockerd's default", "no mtu, or 68 to 65535")
+        return Discouraged(None, "0 is dockerd's default", "no mtu, or 68 to 65535")
     return parse_int(text, minimum=68, maximum=65535)
 
 
-def parse_timeout(text: str) -> Json | Odd:
+def parse_timeout(text: str) -> Json | Discouraged:
     """Seconds. To dockerd 0 means its default, and a negative number means to wait for ever."""
     seconds = parse_int(text, minimum=-_INT_MAX, maximum=_INT_MAX)
     if seconds == 0:
-        return Odd(15, "0 is dockerd's default", "15, or another number of seconds")
+        return Discouraged(15, "0 is dockerd's default", "15, or another number of seconds")
     if seconds < 0 or seconds > _TIMEOUT_MAX:
         wrong = "dockerd would wait without end" if seconds < 0 else "a shutdown does not wait that long"
-        return Odd(_TIMEOUT_MAX, wrong, str(_TIMEOUT_MAX))
+        return Discouraged(_TIMEOUT_MAX, wrong, str(_TIMEOUT_MAX))
     return seconds
 
 
-def parse_downloads(text: str) -> Json | Odd:
+def parse_downloads(text: str) -> Json | Discouraged:
     return _count(text, 3)
 
 
-def parse_uploads(text: str) -> Json | Odd:
+def parse_uploads(text: str) -> Json | Discouraged:
     return _count(text, 5)
 
 
-def parse_attempts(text: str) -> Json | Odd:
+def parse_attempts(text: str) -> Json | Discouraged:
     return _count(text, 5)
 
 
-def _count(text: str, default: int) -> Json | Odd:
+def _count(text: str, default: int) -> Json | Discouraged:
     """A count; to dockerd 0 means its default."""
     count = parse_int(text, minimum=0, maximum=_INT_MAX)
-    return count or Odd(default, "0 is dockerd's default", f"{default}, or another number")
+    return count or Discouraged(default, "0 is dockerd's default", f"{default}, or another number")
 
 
 def parse_shm_size(text: str) -> str:

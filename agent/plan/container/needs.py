@@ -135,7 +135,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stand:
+class _ClaimChange:
     """The claims of one of our containers now, and after the plan is carried out."""
 
     before: frozenset[Claim]
@@ -154,10 +154,10 @@ def settle(draft: Draft) -> dict[str, Missing]:
     # containers with work first, in plan order: if two take the same claim, the first one gets it
     recorded = sorted(r.key for r in draft.context.records if r.kind == "container")
     busy = sorted(draft.context.busy & draft.declared.keys())
-    stands = {key: _stand(draft, key) for key in dict.fromkeys([*working, *recorded, *busy])}
+    claim_changes = {key: _claim_change(draft, key) for key in dict.fromkeys([*working, *recorded, *busy])}
     given: dict[str, set[str]] = {}
-    for taker, claim, holder in _taken(draft, stands):
-        if any(claim.meets(kept) for kept in stands[holder].after):
+    for taker, claim, holder in _taken(draft, claim_changes):
+        if any(claim.meets(kept) for kept in claim_changes[holder].after):
             if holder not in draft.left and _gives_it_up_after(draft, holder, claim, taker):
                 return {holder: Missing(reason=f"{claim} goes to {taker} first", stop=True)}
             return {taker: _later(draft, taker, f"{claim} is {holder}'s")}
@@ -178,11 +178,11 @@ def settle(draft: Draft) -> dict[str, Missing]:
     for taker, holders in given.items():
         work = draft.works[taker]
         draft.works[taker] = replace(work, needs=work.needs | holders)
-    _fixed_addresses_first(draft, stands)
+    _fixed_addresses_first(draft, claim_changes)
     return {}
 
 
-def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
+def _fixed_addresses_first(draft: Draft, claim_changes: Mapping[str, _ClaimChange]) -> None:
     """Makes containers with a fixed address start before containers on the same network that get any free address.
 
     This applies only to containers that can start soon: nobody waits for a pull or for a swap. If another container
@@ -204,7 +204,7 @@ def _fixed_addresses_first(draft: Draft, stands: Mapping[str, _Stand]) -> None:
             (e.network, 6) for e in endpoints if not e.ip6
         }
         for other in fixed:
-            taken = stands[other].after - stands[other].before if other != key else frozenset()
+            taken = claim_changes[other].after - claim_changes[other].before if other != key else frozenset()
             given = (
                 (claim.place, 6 if ":" in claim.value else 4) for claim in taken if claim.kind == "address"
             )
@@ -230,22 +230,22 @@ def _ports(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from (p for p in spec.get("ports", ()) if p["host_port"] and not p.get("host_port_end"))
 
 
-def _taken(draft: Draft, stands: Mapping[str, _Stand]) -> Iterator[tuple[str, Claim, str]]:
+def _taken(draft: Draft, claim_changes: Mapping[str, _ClaimChange]) -> Iterator[tuple[str, Claim, str]]:
     """Each taker, the claim it takes, and the container that holds the claim or takes it earlier in the plan."""
     # Group by kind and place first: only equal ports or addresses can collide, and comparing all claims with each
     # other is slow.
     rivals: dict[tuple[str, str], list[str]] = {}
-    for key, stand in stands.items():
-        for kind_and_place in {(claim.kind, claim.place) for claim in stand.before | stand.after}:
+    for key, change in claim_changes.items():
+        for kind_and_place in {(claim.kind, claim.place) for claim in change.before | change.after}:
             rivals.setdefault(kind_and_place, []).append(key)
     # in plan order: a container that comes earlier holds its new claims by the time later ones begin
     earlier: set[str] = set()
-    for taker in (key for key in stands if key in draft.works):
-        for claim in sorted(stands[taker].after - stands[taker].before):
+    for taker in (key for key in claim_changes if key in draft.works):
+        for claim in sorted(claim_changes[taker].after - claim_changes[taker].before):
             for holder in rivals[claim.kind, claim.place]:
-                stand = stands[holder]
+                change = claim_changes[holder]
                 # containers that come later still hold only their present claims
-                has = stand.before | stand.after if holder in earlier else stand.before
+                has = change.before | change.after if holder in earlier else change.before
                 if holder != taker and any(claim.meets(other) for other in has):
                     yield taker, claim, holder
         earlier.add(taker)
@@ -291,7 +291,7 @@ def _reaches(start: str, end: str, following: Callable[[str], Iterable[str]]) ->
     return False
 
 
-def _stand(draft: Draft, key: str) -> _Stand:
+def _claim_change(draft: Draft, key: str) -> _ClaimChange:
     record, declared = draft.record("container", Key.parse(key).section), draft.declared.get(key)
     held: frozenset[Claim] = frozenset()
     # this version cannot interpret the spec of a record that a later version wrote
@@ -299,20 +299,20 @@ def _stand(draft: Draft, key: str) -> _Stand:
         held = claims(record.spec)
     if key in draft.context.busy:  # between its old and its new state
         both = held | _declared(declared)
-        return _Stand(before=both, after=both)
+        return _ClaimChange(before=both, after=both)
     seen = draft.containers_seen.get(record.object_id) if record is not None else None
     alive = seen is not None and is_alive(seen)
     before = held if alive else frozenset()
     work = draft.works.get(key)
     if work is None:
-        return _Stand(before=before, after=before)
+        return _ClaimChange(before=before, after=before)
     if not _runs_after(work, declared, alive=alive):
-        return _Stand(before=before, after=frozenset())
+        return _ClaimChange(before=before, after=frozenset())
     is_declared = any(
         isinstance(operation, _OF_DESIRED) and not getattr(operation, "again", False)
         for operation in work.operations
     )
-    return _Stand(before=before, after=_declared(declared) if is_declared else held)
+    return _ClaimChange(before=before, after=_declared(declared) if is_declared else held)
 
 
 def _declared(container: Container | None) -> frozenset[Claim]:

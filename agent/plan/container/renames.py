@@ -24,7 +24,7 @@ from agent.plan.draft import desired_spec
 _Resource = Container | Network | Volume
 
 
-def moved(desired: Desired, records: Iterable[Record], busy: Collection[str] = ()) -> tuple[Record, ...]:
+def renamed(desired: Desired, records: Iterable[Record], busy: Collection[str] = ()) -> tuple[Record, ...]:
     """The records that belong to another section now, with that section. Keys in `busy` are left alone."""
     known = tuple(records)
     groups: tuple[tuple[str, tuple[_Resource, ...]], ...] = (

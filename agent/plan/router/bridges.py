@@ -227,7 +227,7 @@ SUBNET_KEYS = frozenset({_POOLS, *(key for keys in _BRIDGE for key in keys)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
+class FittedSettings:
     """The settings without pools that have no part left. `refused`: key -> why its value cannot be used."""
 
     settings: DaemonSettings
@@ -236,7 +236,7 @@ class Fitted:
     warnings: tuple[str, ...] = ()
 
 
-def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[str]) -> Fitted:
+def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[str]) -> FittedSettings:
     """The settings that are possible on this router. `bridges`: devices of the networks that sections declare."""
     theirs = [r for r in routes if r.device not in bridges and not _DOCKERS_OWN.fullmatch(r.device)]
     refused: dict[str, Json] = {}
@@ -267,7 +267,7 @@ def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[s
     values = {**settings.values, _POOLS: kept} if left_out else settings.values
     if not kept and left_out:
         values = {key: value for key, value in values.items() if key != _POOLS}
-    return Fitted(
+    return FittedSettings(
         settings=replace(settings, values=values),
         refused=refused,
         left_out=tuple(left_out),

@@ -17,7 +17,7 @@ from agent.apply.worker_pool import Outcome
 from agent.errors import ConfigError, ConflictError
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.identity import Key
-from agent.model.issues import Given, issue_as_json
+from agent.model.issues import GivenConfig, issue_as_json
 from agent.model.resources import RegistryAuth
 from agent.runtime.loop import Loop
 from agent.status.board import StatusBoard
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from agent.convert.requests import ImportRequest
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
-    from agent.plan.outlook import Outlook
+    from agent.plan.description import PlanDescription
     from agent.runtime.requests.moving import Mover
-    from agent.runtime.requests.versions import Asked
+    from agent.runtime.requests.versions import VersionRequest
     from agent.storage.upkeep import Upkeep
 
 _WAVES = 20  # passes of one `reconcile`: a container that keeps failing must not prolong it for ever
@@ -57,7 +57,7 @@ class RunningAgent:
         self._make_mover = functools.cache(make_mover) if make_mover is not None else None
         self._one_client = asyncio.Lock()
 
-    async def plan(self, given: Given | None = None) -> dict[str, Any]:
+    async def plan(self, given: GivenConfig | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do if `given` were committed."""
         # imported here: an agent without clients does not need them
         from agent.runtime.requests.foresight import foresee
@@ -68,14 +68,14 @@ class RunningAgent:
         # a client that has just committed expects an answer about what it wrote
         await self._loop.settled_files()
 
-        def plan_now() -> Outlook:
+        def plan_now() -> PlanDescription:
             self._loop.read_config()
             return foresee(self._reconciler)
 
         found = await self._loop.in_pass(plan_now)
         return plan_answer(found, self.config_issues())
 
-    async def _plan_of(self, given: Given) -> dict[str, Any]:
+    async def _plan_of(self, given: GivenConfig) -> dict[str, Any]:
         from agent.runtime.requests.foresight import foresee_change, load_change
         from agent.runtime.requests.planning import plan_answer
 
@@ -110,11 +110,11 @@ class RunningAgent:
             found = await self._until_idle(outcomes, settle_s)
             return reconcile_answer(found, outcomes, self.config_issues())
 
-    async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> Outlook:
+    async def _until_idle(self, outcomes: Sequence[Outcome], settle_s: float = 0.0) -> PlanDescription:
         """Continues while something can be done at once; returns what is left then."""
-        from agent.runtime.requests.planning import Settling
+        from agent.runtime.requests.planning import SettleWatch
 
-        settling, waves = Settling(settle_s, self._reconciler.monotonic), 0
+        settling, waves = SettleWatch(settle_s, self._reconciler.monotonic), 0
         while True:
             await self._loop.ended()
             found = await self._loop.in_pass(self._go_on)
@@ -123,7 +123,7 @@ class RunningAgent:
             if waves >= _WAVES or not (self._reconciler.under_way.is_busy() or settling.lasts(outcomes)):
                 return found
             if not self._reconciler.under_way.is_busy():
-                await asyncio.sleep(Settling.LOOK_S)
+                await asyncio.sleep(SettleWatch.LOOK_S)
 
     async def update(self, names: Sequence[str]) -> dict[str, object]:
         """Updates containers to the newest images; returns when that is done or has to wait."""
@@ -136,7 +136,7 @@ class RunningAgent:
     async def _renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, object]:
         from agent.runtime.requests.versions import answer, ask  # imported here because few requests need it
 
-        def begin() -> tuple[Asked, ...]:
+        def begin() -> tuple[VersionRequest, ...]:
             self._loop.read_config()
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._loop.counted():
@@ -149,8 +149,8 @@ class RunningAgent:
             found = await self._until_idle(outcomes)
             return answer(self._reconciler, asked, found, outcomes)
 
-    def _go_on(self) -> Outlook:
-        """Begins what can be done now. The returned outlook is final if nothing was begun."""
+    def _go_on(self) -> PlanDescription:
+        """Begins what can be done now. The returned description is final if nothing was begun."""
         from agent.runtime.requests.foresight import foresee  # see above
 
         found = foresee(self._reconciler)
@@ -163,7 +163,7 @@ class RunningAgent:
         """The mistakes in the configuration if these `texts` were the files of their packages."""
         from agent.runtime.requests.foresight import mistakes  # see above
 
-        issues = await asyncio.to_thread(mistakes, self._reconciler, Given(texts=texts))
+        issues = await asyncio.to_thread(mistakes, self._reconciler, GivenConfig(texts=texts))
         return [issue_as_json(issue) for issue in issues]
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
@@ -257,15 +257,19 @@ class RunningAgent:
 
     async def history(self, name: str) -> dict[str, object]:
         """The earlier settings of a container section."""
-        from agent.runtime.requests.versions import past  # imported here because few requests need it
+        from agent.runtime.requests.versions import (
+            earlier_versions,  # imported here because few requests need it
+        )
 
-        return await asyncio.to_thread(past(self._reconciler).show, name)
+        return await asyncio.to_thread(earlier_versions(self._reconciler).show, name)
 
     async def revert(self, name: str, number: int, *, commit: bool) -> dict[str, object]:
         """Restores earlier settings to the section; a commit triggers a pass like any other edit."""
-        from agent.runtime.requests.versions import past  # see above
+        from agent.runtime.requests.versions import earlier_versions  # see above
 
-        return await asyncio.to_thread(past(self._reconciler).go_back, name, number, commit=commit)
+        return await asyncio.to_thread(
+            earlier_versions(self._reconciler).go_back, name, number, commit=commit
+        )
 
     async def manual(self, container: str, action: str) -> None:
         """Holds a managed container as a manual action leaves it; other containers are ignored. Call it before the

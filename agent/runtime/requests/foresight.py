@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from agent.dockerd.preview import foreseen, not_here
 from agent.files.config import LoadResult
 from agent.model.identity import Key
-from agent.model.issues import Given, Issue
+from agent.model.issues import GivenConfig, Issue
 from agent.model.resources import Desired
 from agent.plan import operations as ops
-from agent.plan.outlook import Outlook, outlook
+from agent.plan.description import PlanDescription, describe_plan
 from agent.plan.reconcile import reconcile
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.requests.planning import entries_of
@@ -31,18 +31,18 @@ class GivenChange:
     keys: frozenset[str]
 
 
-def foresee(of: Reconciler) -> Outlook:
+def foresee(of: Reconciler) -> PlanDescription:
     """What a pass would do now, and everything else that is not as declared. Raises EngineError."""
-    return _outlook(of, of.last, of.desired, committed=True)
+    return _described(of, of.last, of.desired, committed=True)
 
 
-def mistakes(of: Reconciler, given: Given) -> tuple[Issue, ...]:
+def mistakes(of: Reconciler, given: GivenConfig) -> tuple[Issue, ...]:
     """The mistakes in a given configuration, including settings that this router does not support. Raises ConfigError."""
     loaded = of.load_given(given)
     return loaded.issues if of.daemon is None else (*loaded.issues, *not_here(of.daemon, loaded))
 
 
-def load_change(of: Reconciler, given: Given) -> GivenChange:
+def load_change(of: Reconciler, given: GivenConfig) -> GivenChange:
     """Reads a given configuration for `foresee_change`. Raises ConfigError for values that UCI cannot express."""
     loaded = of.load_given(given)
     # the configuration without the given sections: the difference to it answers what the change would do
@@ -52,20 +52,22 @@ def load_change(of: Reconciler, given: Given) -> GivenChange:
     return GivenChange(loaded=loaded, before=before, keys=frozenset(keys))
 
 
-def foresee_change(of: Reconciler, change: GivenChange) -> Outlook:
+def foresee_change(of: Reconciler, change: GivenChange) -> PlanDescription:
     """What a pass would do if the change were committed. For single sections: only their effects. Raises EngineError."""
-    found = _outlook(of, change.loaded, change.loaded.desired, committed=False)
+    found = _described(of, change.loaded, change.loaded.desired, committed=False)
     if change.before is None:
         return found
-    before = _outlook(of, change.before, change.before.desired, committed=False)
+    before = _described(of, change.before, change.before.desired, committed=False)
     return found.beyond(before, own=change.keys)
 
 
-def _outlook(of: Reconciler, loaded: LoadResult, desired: Desired | None, *, committed: bool) -> Outlook:
+def _described(
+    of: Reconciler, loaded: LoadResult, desired: Desired | None, *, committed: bool
+) -> PlanDescription:
     holding = of.daemon.holding if of.daemon is not None else ""
     extra = entries_of(loaded, desired, holding)
     if desired is None or not desired.agent.enabled:
-        return Outlook(plan=ops.Plan(), entries=tuple(extra))
+        return PlanDescription(plan=ops.Plan(), entries=tuple(extra))
     # dockerd first, as in a pass: its restart comes before operations on containers
     before: tuple[ops.ChangeDaemon, ...] = ()
     if of.daemon is not None and not holding:
@@ -81,7 +83,7 @@ def _outlook(of: Reconciler, loaded: LoadResult, desired: Desired | None, *, com
     later = plan
     if any(finding.once for finding in plan.findings):
         later = reconcile(look.desired, look.observed, replace(look.context, assume_met=True))
-    found = outlook(
+    found = describe_plan(
         plan,
         later,
         busy=of.under_way.words(),

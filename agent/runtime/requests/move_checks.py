@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.dockerd.stage import Home
+from agent.dockerd.stage import DataLocation
 from agent.dockerd.target import prior_drivers
 from agent.errors import ConfigError, ConflictError, DataError, NoSpaceError
 from agent.files.atomic import atomic_write
@@ -43,7 +43,7 @@ _LOOKS = 4  # how often the trees are traversed while containers are stopped: ea
 class Move:
     """A move that passed its checks."""
 
-    home: Home
+    home: DataLocation
     target: str
     resumes: bool  # an interrupted copy exists
     since: float  # unix seconds: everything changed since then is copied again
@@ -58,7 +58,7 @@ class Move:
 
 
 def checked_move(
-    home: Home, asked: str, desired: Desired | None, store: UciStore, options: RuntimeOptions
+    home: DataLocation, asked: str, desired: Desired | None, store: UciStore, options: RuntimeOptions
 ) -> Move:
     """All checks that are possible before the move. Raises ConflictError, ConfigError, DataError."""
     target = os.path.normpath(asked) if asked.startswith("/") else ""
@@ -104,7 +104,7 @@ def checked_move(
     )
 
 
-def _check_place(home: Home, target: str, options: RuntimeOptions) -> tuple[str, ...]:
+def _check_place(home: DataLocation, target: str, options: RuntimeOptions) -> tuple[str, ...]:
     """Checks the target and returns notes for people. Cheap checks come first; only the last one writes there."""
     # resolve links: two names of one directory would copy it into itself
     source, place = PATHS.ask(real_path, home.root), PATHS.ask(real_path, target)

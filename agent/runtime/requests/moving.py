@@ -143,10 +143,10 @@ class Mover:
             await asyncio.to_thread(self._remember, move, known)
             await asyncio.to_thread(self._commit, move.source, move.target)
             committed = True
-            self._stage.distrust(
+            self._stage.hold_containers(
                 f"dockerd's data was moved to {move.target}: waits until its engine is there"
             )
-            self._stage.moved()
+            self._stage.accept_next_engine()
             self._go_on()
             await self._passes.settled_pass()
             await self._prove(move, known)
@@ -154,7 +154,7 @@ class Mover:
             await asyncio.shield(self._go_back(move, committed=committed))
             raise
         finally:
-            self._stage.distrust("")
+            self._stage.hold_containers("")
             self._passes.trigger(config=True, deep=True)
         await asyncio.to_thread(self._forget)
         with contextlib.suppress(OSError):
@@ -222,7 +222,7 @@ class Mover:
         await self._passes.settled_pass()
         self._stage.pause(text)
         await self._passes.settled_pass()
-        if await asyncio.to_thread(self._stage.finds_dockerd):
+        if await asyncio.to_thread(self._stage.is_dockerd_running):
             raise ConflictError("dockerd did not end")
         return known[0], known[1] - await asyncio.to_thread(_removed_by_themselves, folder, known[1])
 
@@ -243,11 +243,11 @@ class Mover:
             # the setting first: after a kill the next agent must start the old engine
             if committed:
                 await asyncio.to_thread(self._commit, move.target, move.source)
-                self._stage.moved()
+                self._stage.accept_next_engine()
             await asyncio.to_thread(self._forget)
         except (UcidockdError, OSError) as exc:
             logger.error("dockerd.globals.data_root cannot be set back to %s: %s", move.source, exc)
-        self._stage.distrust("")
+        self._stage.hold_containers("")
         self._go_on()
         try:
             await self._passes.settled_pass()
@@ -287,7 +287,7 @@ class Mover:
             found = None
         if found is not None:
             # whichever engine starts, old or new, its data is valid
-            self._stage.moved()
+            self._stage.accept_next_engine()
             task = asyncio.create_task(self._recover(found), name="move-data")
         try:
             yield

@@ -24,8 +24,15 @@ from agent.plan.container.changes import OptionChange, option_changes
 from agent.plan.container.difference import FieldDifference, differences
 from agent.plan.container.image import keeps_image, named, split_word
 from agent.plan.container.meaning import defaults_of
+from agent.plan.description import (
+    SCHEMA,
+    PendingResource,
+    PlanDescription,
+    operations_as_json,
+    summary_of,
+    text_of,
+)
 from agent.plan.draft import desired_spec
-from agent.plan.outlook import SCHEMA, Outlook, PendingResource, operations_as_json, summary_of, text_of
 from agent.plan.records import as_applied, is_job
 from agent.status.board import Condition
 from agent.status.conditions import ConditionType, Level
@@ -62,7 +69,7 @@ def entries_of(loaded: LoadResult, desired: Desired | None, holding: str) -> lis
     return found
 
 
-def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
+def plan_answer(found: PlanDescription, issues: Issues) -> dict[str, Any]:
     """`operations`: what a pass would begin now; `pending`: everything else that is not as declared, or not yet;
     `notes`: remarks about resources that are as declared; `text`: for people.
 
@@ -81,7 +88,7 @@ def plan_answer(found: Outlook, issues: Issues) -> dict[str, Any]:
     }
 
 
-def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues) -> dict[str, Any]:
+def reconcile_answer(found: PlanDescription, outcomes: Iterable[Outcome], issues: Issues) -> dict[str, Any]:
     """`operations` that succeeded, `failed` ones, and what `found` still reports afterwards.
 
     An operation that failed and then succeeded does not count as failed.
@@ -98,7 +105,7 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     return {
         "schema": SCHEMA,
         "operations": operations_as_json(done),
-        "summary": summary_of(Outlook(plan=plan, entries=tuple(entries))),
+        "summary": summary_of(PlanDescription(plan=plan, entries=tuple(entries))),
         "failed": [
             {
                 **({"output": o.error.output} if isinstance(o.error, EngineError) and o.error.output else {}),
@@ -117,7 +124,7 @@ def reconcile_answer(found: Outlook, outcomes: Iterable[Outcome], issues: Issues
     }
 
 
-class Settling:
+class SettleWatch:
     """Whether to keep watching containers that a reconcile started, until they have run for `settle_s` seconds; each new
     start restarts the time.
 

@@ -22,8 +22,8 @@ from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, 
 from agent.model.resources import Container, Desired
 from agent.plan.container.image import named
 from agent.plan.container.meaning import changed_fields
+from agent.plan.description import PlanDescription
 from agent.plan.draft import desired_spec
-from agent.plan.outlook import Outlook
 from agent.runtime.requests.adopt import PACKAGE, lost_comments
 from agent.uci.syntax import Package, Section, parse, section_text
 
@@ -38,15 +38,15 @@ SCHEMA = 1
 """Version of the answers: incremented when a field changes its meaning or is removed."""
 
 
-def past(reconciler: Reconciler) -> Past:
+def earlier_versions(reconciler: Reconciler) -> EarlierVersions:
     """Access to earlier settings. Raises ConfigError if none are kept."""
     if reconciler.history is None:
         raise ConfigError("no earlier settings are kept")
-    return Past(store=reconciler.store, history=reconciler.history, desired=reconciler.desired)
+    return EarlierVersions(store=reconciler.store, history=reconciler.history, desired=reconciler.desired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
+class EarlierVersions:
     """Earlier settings of sections. `desired`: what is declared now, to resolve Docker names."""
 
     store: UciStore
@@ -159,7 +159,7 @@ def _options(text: str) -> Mapping[str, str | tuple[str, ...]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class VersionRequest:
     """A container for which an update or rollback was requested, with its record at that time."""
 
     key: str
@@ -169,7 +169,7 @@ class Asked:
 
 def ask(
     reconciler: Reconciler, names: Sequence[str], *, back: bool, with_data: bool = False
-) -> tuple[Asked, ...]:
+) -> tuple[VersionRequest, ...]:
     """Notes that these containers (sections or Docker names) shall be updated or taken `back`, `with_data` also to the
     data saved before the update. Either all are noted or none.
 
@@ -205,7 +205,7 @@ def ask(
     return asked
 
 
-def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data: bool) -> Asked:
+def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data: bool) -> VersionRequest:
     key = Key("container", container.section)
     record = _record(reconciler, container.section)
     if record is None or not record.object_id:
@@ -229,7 +229,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
         raise ConflictError(
             f"{container.section} names its image by a digest, so nothing can be newer; change `option image`"
         )
-    return Asked(key=key, container=container, record=record)
+    return VersionRequest(key=key, container=container, record=record)
 
 
 def _check_back(container: Container, record: Record, *, with_data: bool) -> None:
@@ -258,7 +258,10 @@ def _record(reconciler: Reconciler, section: str) -> Record | None:
 
 
 def answer(
-    reconciler: Reconciler, asked: Iterable[Asked], found: Outlook, outcomes: Sequence[Outcome]
+    reconciler: Reconciler,
+    asked: Iterable[VersionRequest],
+    found: PlanDescription,
+    outcomes: Sequence[Outcome],
 ) -> dict[str, Any]:
     """The result for each: `outcome` is `updated`, `rolled back`, `current`, `waiting` or `failed`."""
     rows = [_outcome_row(reconciler, each, found, outcomes) for each in asked]
@@ -270,7 +273,7 @@ def answer(
 
 
 def _outcome_row(
-    reconciler: Reconciler, asked: Asked, found: Outlook, outcomes: Sequence[Outcome]
+    reconciler: Reconciler, asked: VersionRequest, found: PlanDescription, outcomes: Sequence[Outcome]
 ) -> Mapping[str, Any]:
     now = _record(reconciler, asked.container.section) or asked.record
     row = {

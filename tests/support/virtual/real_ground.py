@@ -21,7 +21,7 @@ from agent.files.options import RuntimeOptions
 from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
 from agent.model.resources import PruneImages
-from agent.observe.snapshot import Standing
+from agent.observe.snapshot import EngineRecords
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
@@ -112,7 +112,7 @@ class RealGround:
         self._reconciler = Reconciler(
             engine=engine,
             records=tapped,
-            standing=Standing(engine=engine, records=tapped),
+            standing=EngineRecords(engine=engine, records=tapped),
             board=StatusBoard(self._wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),

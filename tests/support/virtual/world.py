@@ -27,7 +27,7 @@ from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
 from agent.model.notices import Event
 from agent.model.resources import PruneImages
-from agent.observe.snapshot import Standing
+from agent.observe.snapshot import EngineRecords
 from agent.plan.backoff import BackOff
 from agent.router.devices import UsbDevices
 from agent.runtime.holds import Holds
@@ -176,7 +176,7 @@ class World:
         reconciler = Reconciler(
             engine=engine,
             records=records,
-            standing=Standing(engine=engine, records=records),
+            standing=EngineRecords(engine=engine, records=records),
             board=StatusBoard(self.time.wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),

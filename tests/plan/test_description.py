@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.plan.description import STATES, PlanDescription, describe_plan, text_of
 from agent.plan.draft import Missing
-from agent.plan.outlook import STATES, Outlook, outlook, text_of
 from agent.status.conditions import Level
 from tests.plan.test_plan_text import ROWS
 from tests.support.plans import NOW, World, a_world
@@ -19,14 +19,14 @@ TOOL = "config container 'tool'\n\toption image 'tool'\n\tlist depends_on 'app'\
 WEB = "config container 'web'\n\toption image 'nginx'\n"
 
 
-def seen_of(world: World, **more: dict[str, float] | dict[str, str]) -> Outlook:
+def seen_of(world: World, **more: dict[str, float] | dict[str, str]) -> PlanDescription:
     """As the reconciler asks."""
     plan = world.plan()
     world.context["assume_met"] = True
-    return outlook(plan, world.plan(), busy=more.get("busy", {}), retry_in_s=more.get("retry_in_s", {}))  # type: ignore[arg-type]
+    return describe_plan(plan, world.plan(), busy=more.get("busy", {}), retry_in_s=more.get("retry_in_s", {}))  # type: ignore[arg-type]
 
 
-def text(found: Outlook) -> list[str]:
+def text(found: PlanDescription) -> list[str]:
     return text_of(found.plan.operations, found.entries).splitlines()
 
 

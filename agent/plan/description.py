@@ -78,7 +78,7 @@ _STATE_OF_REASON = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class PlanDescription:
     """A plan with its entries. `before`: what the daemon stage does first. `ok`: no entry is an error."""
 
     plan: ops.Plan
@@ -97,8 +97,8 @@ class Outlook:
     def ok(self) -> bool:
         return all(entry.level is not Level.ERROR for entry in self.entries)
 
-    def beyond(self, other: Outlook, *, own: Collection[str]) -> Outlook:
-        """The part of this outlook that `other` does not contain, plus everything about the keys in `own`."""
+    def beyond(self, other: PlanDescription, *, own: Collection[str]) -> PlanDescription:
+        """The part of this description that `other` does not contain, plus everything about the keys in `own`."""
         # Compared without level and fields: the same operation for the same cause is not news, even if more details
         # are known now.
         known = {(o.key, o.verb, o.cause) for o in other.operations}
@@ -108,7 +108,7 @@ class Outlook:
             return operation.key in own or (operation.key, operation.verb, operation.cause) not in known
 
         works = (replace(work, operations=tuple(filter(is_new, work.operations))) for work in self.plan.works)
-        return Outlook(
+        return PlanDescription(
             plan=replace(self.plan, works=tuple(work for work in works if work.operations)),
             entries=tuple(e for e in self.entries if e.key in own or (e.key, e.state, e.message) not in told),
             notes=tuple(note for note in self.notes if note.key in own),
@@ -116,15 +116,15 @@ class Outlook:
         )
 
 
-def outlook(
+def describe_plan(
     plan: ops.Plan,
     later: ops.Plan,
     *,
     busy: Mapping[str, str],
     retry_in_s: Mapping[str, float],
     extra: Iterable[PendingResource] = (),
-) -> Outlook:
-    """Builds the outlook of `plan`. `later`: the plan that would follow if every dependency that `plan` waits for were
+) -> PlanDescription:
+    """Describes `plan`. `later`: the plan that would follow if every dependency that `plan` waits for were
     met. `busy`: key -> what is in progress.
 
     `retry_in_s`: key -> seconds, for keys in back-off. `extra`: entries of the caller.
@@ -154,7 +154,7 @@ def outlook(
             entry = _entry(finding, level, retry_in_s.get(finding.key))
             found.append(replace(entry, output=outputs.get(finding.key, "")))
     ordered = sorted([*found, *extra], key=lambda entry: STATES.index(entry.state))
-    return Outlook(plan=plan, entries=tuple(ordered), notes=tuple(notes))
+    return PlanDescription(plan=plan, entries=tuple(ordered), notes=tuple(notes))
 
 
 NOTE_STATES: Mapping[str, str] = {ConditionType.UPDATE_AVAILABLE: "update", ConditionType.PINNED: "pinned"}
@@ -371,7 +371,7 @@ def _as_json(operation: ops.Operation, effect: OperationEffect) -> dict[str, Any
     }
 
 
-def summary_of(found: Outlook) -> dict[str, int]:
+def summary_of(found: PlanDescription) -> dict[str, int]:
     """Counts objects by the strongest operation on each, and by state for objects without an operation."""
     most: dict[str, ChangeKind] = {}
     for operation in found.operations:
