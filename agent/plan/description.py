@@ -303,10 +303,13 @@ def effect_of(operation: ops.Operation, plan: Iterable[ops.Operation]) -> Operat
         case ops.UpdateContainer():
             return OperationEffect(text="no restart")
         case ops.RetireContainer(record=record):
-            kind, grace_s = record.kind, record.grace_s
-            stops = "stops the container; it" if kind == "container" else f"the {kind}"
-            text = f"{stops} will be deleted in {grace_s:.0f} s, unless its section comes back"
-            return OperationEffect(text=text)
+            if record.kind == "container":
+                return OperationEffect(
+                    text=f"stops the container; it will be deleted in {record.grace_s:.0f} s, unless its section comes back"
+                )
+            return OperationEffect(
+                text=f"the {record.kind} will be deleted in {record.grace_s:.0f} s, unless its section comes back"
+            )
         case ops.RemoveContainer(volumes=True):
             return OperationEffect(text="deletes the container and its anonymous volumes")
         case ops.RemoveVolume():

@@ -99,7 +99,7 @@ class Hazards:
     def _set(
         self, container: Container, condition: ConditionType, reason: Reason, text: str, found: Sequence[str]
     ) -> None:
-        message = text.format(", ".join(found)) if found and container.policy.enabled else None
+        message = text.format(", ".join(found)) if found and container.policy.should_run else None
         self.board.flag(Key("container", container.section), condition, reason, message, name=container.name)
 
     def _warn(self, sections: Sequence[str], *, dockerman: bool) -> None:

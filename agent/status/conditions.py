@@ -297,8 +297,8 @@ CONDITIONS: dict[ConditionType, Row] = {
     ConditionType.SHARED_ORIGIN_PORTS: Row(
         bad=True,
         level=Level.WARNING,
-        sentence="Browsers treat a web page of this container and LuCI as one site.",
-        label="Shares a site with LuCI",
+        sentence="Browsers send your LuCI login to a web page of this container.",
+        label="Gets your LuCI login",
         advice="Use https for LuCI: set `uhttpd.main.redirect_https` to 1.",
     ),
     ConditionType.BACKUP_FAILED: Row(

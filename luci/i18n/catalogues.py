@@ -20,19 +20,6 @@ from typing import get_args
 
 LUCI = Path(__file__).parents[1]
 PROJECT = LUCI.parent
-TYPES = (
-    "agent",
-    "auth",
-    "container",
-    "firewall",
-    "globals",
-    "network",
-    "notify",
-    "proxies",
-    "stack",
-    "tls",
-    "volume",
-)
 SCHEMA_TEXTS = LUCI / "i18n/schemas.js"
 TEMPLATE = LUCI / "po/templates/ucidockd.pot"
 REVIEW = "Not yet reviewed by a native speaker."
@@ -117,8 +104,7 @@ def _json_texts() -> Iterator[tuple[str, str, str]]:
 
 
 def _schemas() -> Iterator[tuple[str, str, str]]:
-    for kind in TYPES:
-        path = PROJECT / f"schemas/{kind}.schema.json"
+    for path in sorted((PROJECT / "schemas").glob("*.schema.json")):
         for option in json.loads(path.read_text())["properties"].values():
             for text in (option["title"], option["description"]):
                 yield path.name, text, ""
@@ -146,7 +132,7 @@ def _sentences() -> Iterator[tuple[str, str, str]]:
     rows = re.search(r"const TEMPLATES = \[\n(.*?)\n\];", path.read_text(), re.DOTALL)
     assert rows
     for text in re.findall(rf"^\t{_STRING}", rows[1], re.MULTILINE):
-        yield path.name, text, ""
+        yield path.name, re.sub(r"\\(.)", r"\1", text), ""
 
 
 def schema_literals() -> str:

@@ -26,13 +26,15 @@ test('status: the condition that the agent names decides, with the level that th
 });
 
 test('sentences: those with names in them are translated, their parts too, and what is not known stays', () => {
-	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', stop: 'stoppen' };
+	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', '%s (%s)': '%s [%s]', 'SSH keys': 'SSH-Schlüssel', passwords: 'Passwörter', stop: 'stoppen' };
 	const plain = globalThis._;
 	globalThis._ = text => catalogue[text] ?? text;
 	try {
 		assert.equal(sentences.say('the change waits: bind source /mnt/<b>x</b> is not there'), 'die Änderung wartet: /mnt/<b>x</b> fehlt');
 		assert.equal(sentences.say('exited with 3; wanted: running'), 'endete mit 3; soll laufen');
 		assert.equal(sentences.say('exited with %s {{x}}'), 'endete mit %s {{x}}');
+		assert.equal(sentences.say('/etc (SSH keys, passwords)'), '/etc [SSH-Schlüssel, Passwörter]');
+		assert.equal(sentences.say('SSH keys, what is new'), 'SSH keys, what is new');
 		assert.deepEqual([ 'something else: 3', '', undefined ].map(sentences.say), [ 'something else: 3', '', undefined ]);
 		assert.deepEqual([ 'stop', 'strange' ].map(sentences.verb), [ 'stoppen', 'strange' ]);
 	} finally {

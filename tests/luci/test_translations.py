@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import struct
 import subprocess
@@ -53,6 +54,14 @@ def test_the_template_has_every_text_of_the_pages() -> None:
 def test_the_scanner_of_luci_sees_the_texts_of_the_schemas() -> None:
     literals = set(re.findall(r"^_\('(.*)'\);$", made.SCHEMA_TEXTS.read_text(), re.MULTILINE))
     assert {text.replace("'", "\\'") for text in ("Memory limit", "Who runs dockerd")} <= literals
+
+
+def test_the_texts_of_every_schema_are_there() -> None:
+    """Those of a section type that is newer than the catalogues too, as backups were."""
+    found = {one.single for one in WANTED}
+    for path in sorted((PROJECT / "schemas").glob("*.schema.json")):
+        options = json.loads(path.read_text())["properties"].values()
+        assert {option["title"] for option in options} <= found, path.name
 
 
 def _texts_of_agent() -> set[str]:

@@ -223,6 +223,14 @@ def test_a_port_beside_a_luci_without_tls_is_shown(router: Router, line: str) ->
     assert shown is None if port is None else f"({port})" in str(shown)
 
 
+def test_what_is_not_to_run_is_no_hazard(router: Router) -> None:
+    lines = ("list port '8080:80'", "option privileged '1'")
+    for stopped, is_shown in (("option state 'running'", True), ("option state 'stopped'", False)):
+        router.show(*lines, stopped, uhttpd=HTTP)
+        for name in ("SharedOriginPorts", "HostControl"):
+            assert (router.condition(name) is not None) is is_shown
+
+
 @pytest.mark.parametrize(
     "uhttpd",
     [

@@ -382,6 +382,44 @@ def test_another_data_folder_with_the_data_takes_4(owner: Owner) -> None:
     assert target in owner.config("dockerd")
 
 
+def test_nothing_is_made_up_while_docker_does_not_answer(owner: Owner) -> None:
+    other = owner.engine.containers.create(BUSYBOX, "sleep 1000", name="foreign", network_mode="none")
+    pages = {
+        "containers": "foreign[^]*not managed[^]*[34] containers, ",
+        f"container/{other.id}": "foreign[^]*not managed",
+        "container/web#settings": "on this router, ",
+    }
+    away = {
+        "containers": "web[^]*containers. Docker does not answer",
+        f"container/{other.id}": "Docker does not answer",
+        "container/web#settings": "Pull now *Docker does not answer",
+    }
+    for page, words in pages.items():
+        owner.visit(page)
+        owner.browser.until_text(words)
+    owner.visit("containers")
+    owner.browser.until_text("foreign[^]*not managed")
+    owner.browser.do(
+        "evaluate", "L.require('ucidockd.app').then(app => app.made['ucidockd.calls'].agent.dockerd_stop())"
+    )
+    owner.browser.until_text(away["containers"])
+    assert not re.search(r"foreign|\d running", owner.browser.text())
+    for page, words in away.items():
+        owner.visit(page)
+        owner.browser.until_text(words)
+    owner.overview()
+    owner.browser.until_text(
+        "Docker does not answer: dockerd was stopped manually[^]*or run ucidockd reconcile"
+    )
+    owner.visit("containers")
+    owner.browser.until_text(away["containers"])
+    owner.browser.do(
+        "evaluate", "L.require('ucidockd.app').then(app => app.made['ucidockd.calls'].agent.dockerd_start())"
+    )
+    owner.browser.until_text(pages["containers"])
+    other.remove(force=True)
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -5,6 +5,7 @@
 'require baseclass';
 'require ui';
 'require ucidockd.format as format';
+'require ucidockd.sentences as sentences';
 'require ucidockd.style as style';
 
 const FIELD = 'input:not([disabled]), select, textarea', REACHED = FIELD + ', button:not([disabled]), a[href], summary';
@@ -45,10 +46,14 @@ function wordsOf(error) {
 	if ((/^RPC call to ucidockd\S* failed with error -32000/).test(error.message))
 		return _('The agent does not answer.');
 
+	// how it was lost, the Overview says
+	if (error.code === 'engine-unreachable')
+		return _('Docker does not answer.');
+
 	if ((/^XHR request (?:aborted|timed out)/).test(error.message))
 		return _('The router does not answer.');
 
-	return String(error.message).replace(/\n\s+at [^]*$/, '');
+	return sentences.say(String(error.message).replace(/\n\s+at [^]*$/, ''));
 }
 
 // these children and no others; those that are there already stay untouched, with the keyboard and what is open in them
@@ -207,7 +212,7 @@ return baseclass.extend({
 
 	// [[name, value], ...]
 	facts: pairs => el('table', { 'class': 'table' }, pairs.map(([ name, value ]) => el('tr', { 'class': 'tr' },
-		el('td', { 'class': 'td left', 'style': 'width:33%' }, name), el('td', { 'class': 'td left' }, value)))),
+		el('td', { 'class': 'td left', 'style': 'width:33%' }, name), el('td', { 'class': 'td left ucidockd-any' }, value)))),
 
 	badge: (level, text) => el('span', { 'class': 'label', 'style': 'text-transform:none;text-shadow:none;background:%s'.format(style.badges[level] ?? style.badges.off) }, text),
 

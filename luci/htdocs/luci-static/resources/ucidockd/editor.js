@@ -8,12 +8,13 @@
 'require ucidockd.dom as D';
 'require ucidockd.effects as effects';
 'require ucidockd.fields as fields';
+'require ucidockd.sentences as sentences';
 
 const QUIET_MS = 600;
 const NO = [ '0', 'no', 'off', 'false', 'disabled' ];
 
 function issueText({ section, option, message, expected }) {
-	return [ [ section, option ].filter(Boolean).join('.'), [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ') ].filter(Boolean).join(': ');
+	return [ [ section, option ].filter(Boolean).join('.'), [ sentences.say(message), expected && _('expected: %s').format(sentences.say(expected)) ].filter(Boolean).join('; ') ].filter(Boolean).join(': ');
 }
 
 // makes a field seen: opens what it is folded into, scrolls there, gives it the focus

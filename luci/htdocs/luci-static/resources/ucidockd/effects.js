@@ -2,6 +2,7 @@
 // What a change does, in words: of an option by its schema, and of a whole change by the agent's plan for it (`preview`). Pure.
 'use strict';
 'require baseclass';
+'require ucidockd.sentences as sentences';
 
 const OF_OPTION = {
 	nothing: () => _('does not affect running containers'),
@@ -40,7 +41,7 @@ function textOf(operation) {
 	case 'run':
 		return down != null ? _('%s is restarted: down for about %d s.').format(name, down) : STEPS[op]?.(name) ?? '%s: %s'.format(name, op);
 	case 'remove':
-		return '%s: %s'.format(name, effect || op);
+		return '%s: %s'.format(name, sentences.say(effect || op));
 	}
 
 	return '';
@@ -70,7 +71,7 @@ return baseclass.extend({
 			text: [ textOf(operation), operation.follows?.length ? _('This also affects: %s.').format(operation.follows.join(', ')) : '' ].filter(Boolean).join(' '),
 			heavy: operation.down_s != null || operation.level === 'remove' || (operation.key === DAEMON && operation.level !== 'in place')
 		}));
-		const waits = pending.filter(({ state }) => state === 'waiting' || state === 'conflict').map(({ key, message }) => ({ text: '%s: %s'.format(key.split(':').slice(1).join(':') || key, message), heavy: false }));
+		const waits = pending.filter(({ state }) => state === 'waiting' || state === 'conflict').map(({ key, message }) => ({ text: '%s: %s'.format(key.split(':').slice(1).join(':') || key, sentences.say(message)), heavy: false }));
 
 		return [ ...lines, ...waits ].filter(({ text }) => text);
 	}

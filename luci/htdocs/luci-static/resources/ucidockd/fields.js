@@ -8,6 +8,7 @@
 'require ucidockd.effects as effects';
 'require ucidockd.rows as rows';
 'require ucidockd.schemas as schemas';
+'require ucidockd.sentences as sentences';
 
 let count = 0;
 
@@ -21,7 +22,7 @@ function ownOptions(section) {
 
 // one section; `given`: what it says when it is not in the file yet
 function wordsOf({ message, expected }) {
-	return [ message, expected && _('expected: %s').format(expected) ].filter(Boolean).join('; ');
+	return [ sentences.say(message), expected && _('expected: %s').format(sentences.say(expected)) ].filter(Boolean).join('; ');
 }
 
 class Section {

@@ -38,7 +38,7 @@ class ContainerForm {
 	// what the fields of a container need beside their schema
 	more(name) {
 		return {
-			image: () => ({ description: _('Name and tag, such as nginx:1.27. Without a tag it is latest.'), suggest: this.images.flatMap(one => one.RepoTags ?? []).filter(tag => !tag.includes('<none>')).sort(), more: [ D.button('neutral', _('Pull now'), () => this.pull()), ' ', this.state ], extra: this.facts }),
+			image: () => ({ description: _('Name and tag, such as nginx:1.27. Without a tag it is latest.'), suggest: (this.images ?? []).flatMap(one => one.RepoTags ?? []).filter(tag => !tag.includes('<none>')).sort(), more: [ D.button('neutral', _('Pull now'), () => this.pull()), ' ', this.state ], extra: this.facts }),
 			restart: () => ({ description: _('When Docker restarts the container by itself.'), kind: 'choice', choices: restartChoices(), unset: _('default: started again by the agent') }),
 			port: () => ({ description: _('A port of this router leads to a port of the container.') }),
 			volume: () => ({
@@ -83,7 +83,7 @@ class ContainerForm {
 	// whether the image is here, and what it gives
 	async look() {
 		const image = this.section.value('image'), asked = this.asked = Symbol(image);
-		const found = image && this.images.some(one => [ ...one.RepoTags ?? [], ...one.RepoDigests ?? [] ].includes(image.includes(':') ? image : '%s:latest'.format(image)))
+		const found = image && this.images?.some(one => [ ...one.RepoTags ?? [], ...one.RepoDigests ?? [] ].includes(image.includes(':') ? image : '%s:latest'.format(image)))
 			? await calls.image.inspect(image).catch(() => null) : null;
 
 		if (asked !== this.asked)
@@ -91,7 +91,7 @@ class ContainerForm {
 
 		const facts = found ? imagefacts.factsOf(found.Config ?? {}) : [];
 
-		D.fill(this.state, !image ? '' : found ? _('on this router, %s').format(format.bytes(found.Size)) : _('not on this router: pulled when you save'));
+		D.fill(this.state, !image ? '' : !this.images ? _('Docker does not answer.') : found ? _('on this router, %s').format(format.bytes(found.Size)) : _('not on this router: pulled when you save'));
 		D.fill(this.facts, facts.length ? editor.folded(_('What the image sets by itself'), D.facts(facts)) : '');
 
 		for (const [ name, text ] of Object.entries(imagefacts.placeholdersOf(found?.Config ?? {}))) {
@@ -125,7 +125,7 @@ return baseclass.extend({
 	// what forms need beside the section; null for a login that may not read it
 	async prepare() {
 		const ask = calls.together(), [ isReadable, schema, images, volumes ] = await Promise.all([
-			editor.load(CONFIG), schemas.load('container'), L.resolveDefault(ask.image.list(), []), L.resolveDefault(ask.volume.list(), {})
+			editor.load(CONFIG), schemas.load('container'), L.resolveDefault(ask.image.list(), null), L.resolveDefault(ask.volume.list(), {})
 		]);
 
 		return isReadable ? { schema, images, volumes: volumes?.Volumes ?? [] } : null;

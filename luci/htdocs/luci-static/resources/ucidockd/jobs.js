@@ -5,6 +5,7 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
+'require ucidockd.sentences as sentences';
 
 const { agent } = calls;
 const RUNNING_MS = 1000, QUIET_MS = 10000, SHOWN = 10;
@@ -25,12 +26,12 @@ function words(job) {
 	const { bytes_done: done, bytes_total: total, step } = job.progress ?? {};
 
 	if (job.error)
-		return job.error.message;
+		return sentences.say(job.error.message);
 
 	if (job.result?.reclaimed_bytes !== undefined)
 		return _('%d deleted, %s freed').format(job.result.deleted, format.bytes(job.result.reclaimed_bytes));
 
-	return [ step, total ? ' %s / %s'.format(format.bytes(done), format.bytes(total)) : '' ];
+	return [ sentences.say(step), total ? ' %s / %s'.format(format.bytes(done), format.bytes(total)) : '' ];
 }
 
 const JobList = baseclass.extend({

@@ -5,6 +5,7 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
+'require ucidockd.sentences as sentences';
 
 function has(resource, type) {
 	return resource?.conditions?.some(one => one.type === type && one.status) ?? false;
@@ -22,7 +23,7 @@ function tell({ under_way: goesOn, containers }) {
 	const words = { updated: _('updated'), 'rolled back': _('taken back to the previous image'), current: _('up to date already'), waiting: _('waiting'), failed: _('failed') };
 
 	for (const { name, outcome, message } of containers ?? [])
-		D.notify(outcome === 'failed' ? 'error' : 'info', [ name, words[outcome] ?? outcome, message ].filter(Boolean).join(': '));
+		D.notify(outcome === 'failed' ? 'error' : 'info', [ name, words[outcome] ?? outcome, sentences.say(message) ].filter(Boolean).join(': '));
 
 	return undefined;
 }
@@ -56,7 +57,7 @@ return baseclass.extend({
 		case 'up-to-date':
 			return at ? _('Up to date, checked %s ago').format(format.age(at, now)) : _('Up to date');
 		default:
-			return why ? _('Not known: %s').format(why) : _('Not known');
+			return why ? _('Not known: %s').format(sentences.say(why)) : _('Not known');
 		}
 	},
 
@@ -86,7 +87,7 @@ return baseclass.extend({
 
 		return [
 			...(words ? [ [ _('Update'), [ words, ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
-			...(isPinned ? [ [ _('Pinned'), resource.conditions.find(one => one.type === 'Pinned').message ] ] : [])
+			...(isPinned ? [ [ _('Pinned'), sentences.say(resource.conditions.find(one => one.type === 'Pinned').message) ] ] : [])
 		];
 	},
 
@@ -109,6 +110,6 @@ return baseclass.extend({
 				failed.set(why, [ ...failed.get(why) ?? [], name ]);
 
 		D.notify('info', goesOn ? _('The registries are still being asked. What they say is shown here.') : N_(found, '%d update is available.', '%d updates are available.').format(found));
-		failed.forEach((names, why) => D.notify('warning', '%s: %s'.format(names.join(', '), why)));
+		failed.forEach((names, why) => D.notify('warning', '%s: %s'.format(names.join(', '), sentences.say(why))));
 	})
 });

@@ -74,7 +74,7 @@ return view.extend({
 			const sign = JSON.stringify(entry);
 
 			return { key: sign, sign, cells: () => this.row(entry) };
-		}));
+		}), this.model.complete ? '' : _('Loading…'));
 	},
 
 	soon() {

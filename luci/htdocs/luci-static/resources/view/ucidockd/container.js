@@ -181,17 +181,17 @@ return view.extend({
 	async refresh() {
 		const containers = await L.resolveDefault(calls.container.list({ all: true }), null);
 
-		if (!containers)
-			return;
-
-		const { row, found } = await this.lookAt(containers, this.model.resources());
+		const { row, found } = containers ? await this.lookAt(containers, this.model.resources()) : { row: { ...this.row, state: { level: 'waiting', words: _('Docker does not answer.'), note: '' } }, found: this.found };
 
 		if (!row)
 			return this.gone();
 
 		const isAnother = row.container?.Id !== this.row.container?.Id;
 
-		Object.assign(this, { containers, isSilent: false, row, found });
+		if (containers && this.isSilent)
+			this.graph?.again(); // its stream ended with dockerd
+
+		Object.assign(this, { containers: containers ?? this.containers, isSilent: !containers, row, found });
 		this.drawHead();
 
 		// the form of its settings stays as it is, whatever became of the container meanwhile; its log goes on with the new one
@@ -202,7 +202,7 @@ return view.extend({
 	},
 
 	gone() {
-		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, _('This container no longer exists.')), D.page('containers', _('All containers')));
+		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, this.isSilent ? _('Docker does not answer.') : _('This container no longer exists.')), D.page('containers', _('All containers')));
 	},
 
 	drawTabs() {
@@ -220,6 +220,7 @@ return view.extend({
 
 	render({ containers, snapshot, row, found }) {
 		this.root = D.el('div', {});
+		this.isSilent = !containers;
 
 		if (!row) {
 			this.gone();
@@ -227,7 +228,7 @@ return view.extend({
 			return this.root;
 		}
 
-		Object.assign(this, { containers: containers ?? [], isSilent: !containers, row, found, drawn: null });
+		Object.assign(this, { containers: containers ?? [], row, found, drawn: null });
 		this.model = status.make();
 		this.model.replace(snapshot);
 		[ this.title, this.state, this.actions, this.pane ] = [ D.el('h2', {}), D.spoken('p', {}), D.el('div', { 'class': 'ucidockd-bar' }), D.el('div', {}) ];

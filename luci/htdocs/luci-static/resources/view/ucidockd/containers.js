@@ -20,7 +20,7 @@ const MANY = [ 'start', 'stop', 'restart', 'remove' ];
 
 return view.extend({
 	load() {
-		return L.resolveDefault(calls.container.list({ all: true }), null);
+		return null; // an engine that is ending answers late: the page does not wait for it
 	},
 
 	all() {
@@ -55,13 +55,13 @@ return view.extend({
 		const running = rowsOf.filter(row => row.container?.State === 'running').length, isManaged = rowsOf.some(row => row.owner);
 
 		return {
-			key: 'stack:' + name, sign: JSON.stringify([ running, rowsOf.map(row => row.key), rowsOf.every(row => this.chosen.has(row.key)) ]), isHeading: true,
+			key: 'stack:' + name, sign: JSON.stringify([ this.containers && running, rowsOf.map(row => row.key), rowsOf.every(row => this.chosen.has(row.key)) ]), isHeading: true,
 			cells: () => [
 				L.hasViewPermission() ? [ D.el('input', {
 					'type': 'checkbox', 'aria-label': _('Select all of %s').format(name), 'checked': rowsOf.every(row => this.chosen.has(row.key)) ? '' : null,
 					'change': event => this.choose(rowsOf, event.target.checked)
 				}), ' ' ] : '',
-				_('Stack %s').format(name), ' ', D.el('small', { 'class': 'ucidockd-quiet' }, _('%d of %d running').format(running, rowsOf.length)), ' ',
+				_('Stack %s').format(name), ' ', this.containers && D.el('small', { 'class': 'ucidockd-quiet' }, _('%d of %d running').format(running, rowsOf.length)), ' ',
 				isManaged ? D.button('neutral', _('Shared settings'), () => this.openStacks()) : ''
 			]
 		};
@@ -104,14 +104,21 @@ return view.extend({
 		this.stacks.firstChild.focus();
 	},
 
+	// `containers`: undefined until Docker has answered for the first time, null while it does not answer
 	draw() {
+		if (this.containers === undefined)
+			return this.table.draw([], _('Loading…'));
+
 		const all = this.all(), shown = all.filter(row => rows.fits(row, this.filter.value.trim().toLowerCase(), this.kind.value));
 
 		this.loads.follow(shown.filter(row => row.container?.State === 'running').map(row => row.container.Id));
 		this.table.draw(this.grouped(shown), this.containers ? '' : _('Docker does not answer.'));
-		D.fill(this.footer, this.containers || all.length ? [ N_(all.length, '%d container', '%d containers').format(all.length), ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length),
-			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '' ] : '');
-		this.drawMany();
+		D.fill(this.footer, this.containers || all.length ? [ N_(all.length, '%d container', '%d containers').format(all.length),
+			this.containers ? [ ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length) ] : '',
+			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '',
+			this.containers ? '' : [ '. ', _('Docker does not answer: containers that are not managed are missing here.') ] ] : '');
+
+		return this.drawMany();
 	},
 
 	// what can be done to several at once is there once several are chosen
@@ -137,8 +144,8 @@ return view.extend({
 		});
 	},
 
-	async refresh() {
-		this.containers = await this.load() ?? this.containers;
+	async refresh(ask = calls) {
+		this.containers = await L.resolveDefault(ask.container.list({ all: true }), null);
 		this.draw();
 	},
 
@@ -147,8 +154,7 @@ return view.extend({
 		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
 	},
 
-	render(containers) {
-		this.containers = containers;
+	render() {
 		this.model = status.make();
 		this.chosen = new Set();
 		this.loads = loads.make();
@@ -161,6 +167,7 @@ return view.extend({
 			[ '', _('All') ], [ 'running', _('Running') ], [ 'trouble', _('With problems') ], [ 'stopped', _('Not running') ], [ 'declared', _('Managed') ], [ 'foreign', _('Not managed') ]
 		], () => this.draw());
 		this.draw();
+		this.refresh(calls.together());
 		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && this.soon());
 		live.follow('status', {}, item => {
 			if (!this.model.take(item))

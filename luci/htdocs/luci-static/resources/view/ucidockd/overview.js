@@ -33,9 +33,9 @@ return view.extend({
 		const ask = calls.together();
 		const [ info, pending, containers ] = await Promise.all([ ...[ ask.docker.info(), ask.agent.plan(), ask.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
 
-		this.info = info;
+		this.info = info ?? this.info;
 		this.plan = pending;
-		this.containers = containers ?? [];
+		this.containers = containers;
 		this.draw();
 		this.drawMeters();
 	},
@@ -53,7 +53,7 @@ return view.extend({
 		const running = this.containers?.filter(one => one.State === 'running').length ?? 0;
 
 		if (engine?.reachable === false)
-			return { level: 'error', words: _('Docker does not answer: %s').format(engine.error) };
+			return { level: 'error', words: _('Docker does not answer: %s').format(sentences.say(engine.error)) };
 
 		if (errors)
 			return { level: 'error', words: N_(errors, '%d problem needs your attention.', '%d problems need your attention.').format(errors) };
@@ -67,7 +67,7 @@ return view.extend({
 		if (warnings)
 			return { level: 'warning', words: N_(warnings, 'Everything works, with %d warning.', 'Everything works, with %d warnings.').format(warnings) };
 
-		return { level: 'ok', words: [ _('Everything is all right.'), ' ', N_(running, '%d container is running.', '%d containers are running.').format(running) ] };
+		return { level: 'ok', words: [ _('Everything is all right.'), N_(running, '%d container is running.', '%d containers are running.').format(running) ].join(' ') };
 	},
 
 	draw() {
@@ -78,9 +78,9 @@ return view.extend({
 		const { level, words } = this.sentence(found, issues);
 		const next = plan.rows(this.plan).filter(row => !row.level);
 
-		this.show('sentenceNode', [ level, words ], () => [ D.badge(level, level === 'ok' ? '✓' : '!'), ' ', words ]);
-		this.problems.draw(found, [ ...issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', text)),
-			...(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, text)) ]);
+		this.show('sentenceNode', [ level, words ], () => [ D.badge(level, level === 'ok' ? '✓' : '!'), ' ', D.coded(words) ]);
+		this.problems.draw(found, [ ...issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', sentences.say(text))),
+			...(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, D.coded(sentences.say(text)))) ]);
 		this.show('next', next, () => next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', sentences.verb(row.op)), row.key.split(':').slice(1).join(':'), D.coded(sentences.say(row.cause)) ])) ] : '');
 		this.show('updates', all.filter(updates.isNewer).map(one => [ one.name, one.update ]), () => updates.list(all, now()));
 		this.count(all);
@@ -100,10 +100,13 @@ return view.extend({
 
 	// how many there are, as the way to them
 	count(all) {
-		const made = this.containers ? rows.make(this.containers, all, now()) : [], running = made.filter(row => row.container?.State === 'running').length;
+		if (this.containers === undefined)
+			return;
 
-		this.show('counts', [ made.length, running, this.info?.Images ], () => [ D.page('containers', N_(made.length, '%d container', '%d containers').format(made.length)), ' (', _('%d running').format(running), ')',
-			this.info ? [ ' · ', D.page('images', N_(this.info.Images, '%d image', '%d images').format(this.info.Images)) ] : '' ]);
+		const made = rows.make(this.containers ?? [], all, now()), images = this.containers && this.info?.Images, running = made.filter(row => row.container?.State === 'running').length;
+
+		this.show('counts', [ made.length, this.containers && running, images ], () => [ D.page('containers', N_(made.length, '%d container', '%d containers').format(made.length)), this.containers ? [ ' (', _('%d running').format(running), ')' ] : '',
+			Number.isFinite(images) ? [ ' · ', D.page('images', N_(images, '%d image', '%d images').format(images)) ] : '' ]);
 		this.drawOthers(made.filter(row => !row.owner));
 	},
 
@@ -132,11 +135,11 @@ return view.extend({
 	drawMeters() {
 		const { system, mounts } = this.measured;
 		const root = this.info?.DockerRootDir, disk = root && format.mountOf(root, mounts.result ?? []);
-		const { total, available, free } = system.memory ?? {}, cpus = this.info?.NCPU ?? 1, load = (system.load?.[0] ?? 0) / 65536;
+		const { total, available, free } = system.memory ?? {}, cpus = this.info?.NCPU, load = (system.load?.[0] ?? 0) / 65536;
 		const text = (used, all) => _('%s of %s used').format(format.bytes(used), format.bytes(all));
 
 		D.fill(this.meters,
-			system.load && D.meter(_('CPU load'), load, cpus, _('%s (%d CPUs)').format(load.toFixed(1), cpus)),
+			system.load && cpus && D.meter(_('CPU load'), load, cpus, _('%s (%d CPUs)').format(load.toFixed(1), cpus)),
 			total && D.meter(_('Memory'), total - (available ?? free), total, text(total - (available ?? free), total)),
 			disk && D.meter(_('Disk of %s').format(root), disk.size - disk.avail, disk.size, text(disk.size - disk.avail, disk.size)));
 	},
