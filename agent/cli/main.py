@@ -91,11 +91,12 @@ def call(handler: str, args: argparse.Namespace) -> int:
     except AlreadyRunningError as exc:
         _say(str(exc))
         return 3
-    except UcidockdError as exc:
-        _say(sentence(exc, args.command))
-        return 1
-    except PermissionError as exc:
-        place = f" on {exc.filename}" if exc.filename else ""
+    except (UcidockdError, PermissionError) as exc:
+        denied = exc if isinstance(exc, PermissionError) else exc.__cause__
+        if isinstance(exc, UcidockdError) and not isinstance(denied, PermissionError):
+            _say(sentence(exc, args.command))
+            return 1
+        place = f" on {denied.filename}" if isinstance(denied, PermissionError) and denied.filename else ""
         _say(f"permission denied{place}: run it as root (sudo ucidockd {args.command})")
         return 1
     except KeyboardInterrupt:

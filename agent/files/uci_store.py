@@ -36,7 +36,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.errors import ConfigError, ConflictError
+from agent.errors import ConfigError, ConflictError, StorageError
 from agent.files.atomic import atomic_write
 from agent.uci.edit import UciChange, parse_delta
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
@@ -86,7 +86,7 @@ class UciStore(Protocol):
     def commit(self, package: Package, *, expected: str | None = None) -> None:
         """Writes like `uci commit`. `expected`: the content hash that the file must still have, else ConflictError.
 
-        Raises UciUnwritable, OSError; then the file is unchanged.
+        Raises UciUnwritable, StorageError; then the file is unchanged.
         """
 
 
@@ -123,6 +123,15 @@ class TextUciStore:
     def commit(self, package: Package, *, expected: str | None = None) -> None:
         path = self.source_path(package.name)
         data = _text(package)
+        try:
+            self._write(path, data, expected)
+        # /etc may be read-only or full: who asked for the change is told so
+        except OSError as exc:
+            full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise StorageError(f"{path} cannot be written: {exc.strerror}", full=full) from exc
+
+    @staticmethod
+    def _write(path: Path, data: bytes, expected: str | None) -> None:
         with _locked(path):
             found = _hash_of(path)
             # the file is not the one that the change was made for: the caller reads it and retries

@@ -322,7 +322,7 @@ class RouterIntegration:
             # interface first; otherwise the firewall would have a zone with a missing interface
             self._commit(packages.network, network, packages.hashes, self._tools.netifd.reload_network)
             self._commit(packages.firewall, firewall, packages.hashes, self._tools.netifd.reload_firewall)
-        except (UcidockdError, OSError) as exc:
+        except UcidockdError as exc:
             self._show_zones(bridges, str(exc))
             return packages
         self._show_zones(bridges, "")

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.errors import UcidockdError
+from agent.errors import StorageError, UcidockdError
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.uci.syntax import Package
 from tests.support.box import Box
@@ -125,3 +126,17 @@ def test_what_uci_has_no_words_for_is_left_out_and_noted(box: Box, tmp_path: Pat
     assert " odd=" not in answer["text"]
     assert f"list volume '{odd}:/odd'" in answer["text"]
     assert [note.partition(":")[0] for note in answer["notes"]] == ["web.label"]
+
+
+def test_a_read_only_configuration_is_said_and_stays(box: Box) -> None:
+    box.write(OTHER)
+    before = (box.config / "containers").read_text()
+    make(box, "web")
+    subprocess.run(["mount", "--bind", box.config, box.config], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", box.config], check=True)
+        with pytest.raises(StorageError, match="containers cannot be written: Read-only file system"):
+            adopt(box, "web", commit=True)
+    finally:
+        subprocess.run(["umount", box.config], check=True)
+    assert (box.config / "containers").read_text() == before

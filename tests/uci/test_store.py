@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import ConfigError, ConflictError
+from agent.errors import ConfigError, ConflictError, StorageError
 from agent.files import uci_store
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciUnwritable
 from agent.uci.edit import set_value, stage
@@ -337,7 +337,7 @@ def test_a_commit_that_fails_changes_nothing_and_leaves_no_litter(
     store: TextUciStore, file: Path, name: str
 ) -> None:
     package = replace(store.load("test"), name=name)
-    with disk_is_full_after(20), pytest.raises(OSError, match="File too large"):
+    with disk_is_full_after(20), pytest.raises(StorageError, match="cannot be written: File too large"):
         store.commit(package)
     assert file.read_text() == TEXT
     assert list(file.parent.iterdir()) == [file]

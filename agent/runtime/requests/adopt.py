@@ -313,7 +313,7 @@ class Importer:
     def run(self, request: ImportRequest) -> dict[str, Any]:
         """The sections with a report, and whether they were committed.
 
-        Raises ConfigError, ConflictError (others wrote the file at every attempt), OSError.
+        Raises ConfigError, ConflictError (others wrote the file at every attempt), StorageError.
         """
         from agent.convert.requests import convert  # only imports need it
 
