@@ -172,10 +172,17 @@ class Reconciler:
             failed=self._doubt,
             moved=self._ask_again,
             ended=self.triggers.now,
+            fetched=self._fetched,
         )
         self.manual = ManualActions(
             holds=self.holds, engine=self.engine, records=self.records, desired=lambda: self.desired
         )
+
+    def _fetched(self, reference: str, image_id: str) -> None:
+        # without checks the file on flash may still hold what an earlier one found
+        checks = self.updates or (self.make_updates(self) if self.make_updates else None)
+        if checks is not None:
+            checks.pulled(reference, image_id)
 
     def read_config(self, *, unless: Callable[[], bool] = lambda: False) -> None:
         """Reads UCI. If it does not parse, the last good configuration stays in force.

@@ -39,7 +39,8 @@ _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.Remo
 @dataclass(slots=True, kw_only=True)
 class UnderWay:
     """`desired`: returns the present configuration. Called in the thread of a work: `failed`, if something may be half
-    done; `moved`, after the board changed; `ended`, after a work has ended."""
+    done; `moved`, after the board changed; `ended`, after a work has ended; `fetched`, with an image reference and the id
+    of the image that was pulled for it."""
 
     engine: Engine
     records: Records
@@ -57,6 +58,7 @@ class UnderWay:
     failed: Callable[[], None]
     moved: Callable[[], None]
     ended: Callable[[], None]
+    fetched: Callable[[str, str], None]
     # keys of containers whose last failure was a failed change
     changing: set[str] = field(default_factory=set)
     _works: dict[str, ops.Work] = field(default_factory=dict)
@@ -142,6 +144,8 @@ class UnderWay:
 
         def show_pulled(container: Container, image_id: str, reason: Reason) -> None:
             self.images.pulled(container.spec.image, image_id)
+            if reason == "Present":
+                self.fetched(container.spec.image, image_id)
             # after a failed pull there may still be a local image
             shown = reason if not image_id else "Present"
             self.status.image(container, status=bool(image_id), reason=shown)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.apply.ports import Engine, Records
-from agent.errors import ClockNotSetError, ConfigError, InternalError, UcidockdError
+from agent.errors import ClockNotSetError, ConfigError, EngineError, InternalError, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.model.identity import Key
 from agent.model.quantities import clock_is_set
@@ -141,6 +141,32 @@ class UpdateChecks:
             found = self._known.get(reference)
             if found is not None:
                 self._known[reference] = replace(found, size=size)
+
+    def pulled(self, reference: str, image_id: str) -> None:
+        """Notes that the registry gave this image for a tag, which may be newer than its last answer to a check."""
+        with self._lock:
+            known = self._known.get(reference)
+            self._images.pop(image_id, None)  # it may have gained a digest
+        if known is None:
+            return
+        try:
+            verdict = compare(reference, known.answer, self._image(image_id))
+        except EngineError:
+            return  # the next check tells
+        if verdict.state is not UpdateState.AVAILABLE:
+            return
+        with self._lock:
+            self._failures.pop(reference, None)
+            self._known.pop(reference, None)
+            # with several digests it is not known which one the tag has now: then it counts as not checked
+            if len(verdict.running) == 1:
+                answer = Answer(digest=verdict.running[0], is_index=known.answer.is_index)
+                now = self.time.wall()
+                self._known[reference] = KnownTag(answer=answer, first_seen=now, checked_at=now)
+        if reference in self._written:
+            tags = {name: item for name, item in self._written.items() if name != reference}
+            self._write(self.memory, {"version": 1, "tags": tags})
+            self._written = tags
 
     def results(self, desired: Desired) -> dict[str, CheckResult]:
         """The state of each container's image, by key. Asks the engine about images that are not known yet.

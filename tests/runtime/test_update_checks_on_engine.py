@@ -15,6 +15,7 @@ from agent.cli.agent_client import call
 from agent.errors import UcidockdError
 from agent.model.updates import UpdateState
 from agent.runtime.requests.planning import describe
+from agent.runtime.requests.versions import ask
 from tests.support.agent_process import Agent, running, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, version
@@ -76,6 +77,31 @@ def test_an_update_is_seen_without_a_pull(box: Box, store: Store) -> None:
     assert found["c0"]["digest"][:19] in told["message"]
     assert describe(box.reconciler, "c0")["image"]["check"]["state"] == "update"
     assert len(store.front.requests) == before + 1
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["", "after-a-restart"])
+def test_a_pull_is_newer_than_the_last_check(box: Box, store: Store, *, kept: bool) -> None:
+    image = store.publish("app", "one")
+    assert box.errors(sections(image, image)) == []
+    store.publish("app", "two")
+    checked = check(box)["c0"]["digest"]
+    store.publish("app", "three")  # the tag moves again before the update
+    if not kept:
+        box.restart_agent()
+        box.apply()
+    desired = box.reconciler.desired
+    assert desired is not None
+    ask(box.reconciler, ["c0"], back=False)
+    for _ in range(3):
+        box.apply()
+    states = box.reconciler.update_checks().results(desired)
+    assert states["container:c0"].state == (UpdateState.CURRENT if kept else UpdateState.UNKNOWN)
+    # another container of that tag is told of what the tag names now, not of the image that was checked
+    offered = states["container:c1"].available
+    assert (offered is not None) == kept
+    assert offered is None or offered.digest != checked
+    (c0,) = (r for r in box.reconciler.board.snapshot()["resources"] if r["key"] == "container:c0")
+    assert not [c for c in c0["conditions"] if c["type"] == "UpdateAvailable" and c["status"]]
 
 
 @pytest.mark.long
