@@ -179,10 +179,13 @@ class ServerIdentities:
     wall: Callable[[], float]
     foresees: bool = False  # name certificates that would be created as if they existed
 
-    def get(self, tls: TlsSettings | None, last_good: Document) -> tuple[Identity | None, DaemonError | None]:
+    def get(
+        self, tls: TlsSettings | None, last_good: Document, running: Document
+    ) -> tuple[Identity | None, DaemonError | None]:
         """The certificates, and an error if they are not the requested ones.
 
-        While none can be created (the clock is not set), those of the last good configuration stay in use.
+        While none can be created (the clock is not set), or those of the section cannot be used, those of the last good
+        configuration stay in use. `running`: the settings of a running dockerd, which has read its certificates.
         """
         if tls is None:
             return None, None
@@ -194,7 +197,7 @@ class ServerIdentities:
             )
             return kept, DaemonError(text, reason="Certificate")
         if not tls.auto:
-            return Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key), None
+            return _given(tls, last_good, running)
         if self.foresees:
             return _kept(last_good) or _TO_BE_MADE, None
         try:
@@ -217,6 +220,23 @@ class ServerIdentities:
         )
         identity = Identity(cacert=str(made.ca), cert=str(made.cert), key=str(made.key))
         return identity, DaemonError(made.problem, reason="Certificate") if made.problem else None
+
+
+def _given(
+    tls: TlsSettings, last_good: Document, running: Document
+) -> tuple[Identity | None, DaemonError | None]:
+    """The files of the section. Without them only the TCP hosts are closed, not dockerd."""
+    given = Identity(cacert=tls.cacert, cert=tls.cert, key=tls.key)
+    if (running.get("tlscert"), running.get("tlskey")) == (given.cert, given.key):
+        return given, None
+    try:
+        check_certificates(tls.cacert if tls.verify else "", tls.cert, tls.key)
+    except DaemonError as exc:
+        kept = _kept(last_good)
+        if kept is None or (kept.cert, kept.key) == (given.cert, given.key):
+            return None, DaemonError(f"{exc}; TCP hosts stay closed", reason="Certificate")
+        return kept, DaemonError(f"{exc}; the previous certificates stay in use", reason="Certificate")
+    return given, None
 
 
 _TO_BE_MADE = Identity(cacert="(new)", cert="(new)", key="(new)")
@@ -262,7 +282,9 @@ class Renderer:
         whether dockerd is running with `running`; then it does not read again the files that it read at its start.
         """
         good = self.files.last_good()
-        identity, trouble = self.identities.get(settings.tls, good.document if good is not None else {})
+        read_before = running.document if lives and running is not None else {}
+        last_good = good.document if good is not None else {}
+        identity, trouble = self.identities.get(settings.tls, last_good, read_before)
         opened = running.document.get("hosts") if running is not None else None
         # the running dockerd itself occupies the hosts that it serves
         new = [host for host in settings.hosts if not isinstance(opened, list) or host.text not in opened]
@@ -275,7 +297,6 @@ class Renderer:
             **(good.document if good is not None else {}),
             **(running.document if running is not None else {}),
         }
-        read_before = running.document if lives and running is not None else {}
         root = fitted.settings.values.get("data-root") or kept.get("data-root")
         here, beyond = possible(fitted.settings)
         away = not_here(here, str(root or ""), read_before) | _files_away(here, read_before)

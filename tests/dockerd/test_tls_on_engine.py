@@ -186,6 +186,27 @@ def test_certificates_that_do_not_work_are_refused_before_dockerd_is_disturbed(
     assert caught.value.reason == "Refused"
 
 
+def test_missing_files_close_the_tcp_hosts_and_nothing_else(lab: DaemonLab, authority: Authority) -> None:
+    away = authority.folder.with_name("away")
+    authority.folder.rename(away)
+    # a first boot: there is no dockerd and no last good configuration
+    lab.apply(HOSTS + "option log_level 'warn'\n", authority.section())
+    assert lab.probe.answers()
+    assert lab.document()["log-level"] == "warn"
+    assert lab.document()["hosts"] == [f"unix://{lab.socket}"]
+    assert lab.conditions()["Synced"] == (False, "Certificate")
+    # the files come
+    away.rename(authority.folder)
+    assert lab.apply()
+    assert comes_in(lab, authority, authority)
+    # dockerd has read them: it runs on as it is without them
+    before = lab.process
+    authority.folder.rename(away)
+    assert lab.apply()
+    assert lab.process == before
+    away.rename(authority.folder)
+
+
 class Maker:
     """Certificates whose making can fail, as the clock that is not set makes it."""
 
