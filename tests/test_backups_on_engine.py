@@ -98,13 +98,17 @@ def test_so_many_are_kept_and_what_fails_is_told(agent: Agent, box: Box, target:
     assert len([*target.glob("nightly-data-*.tar")]) == 2
     assert len([*target.glob("nightly-data-*.sha256")]) == 2
     listed = json.loads(agent.command("backup", "--list", "--json", "nightly").stdout)
-    assert len(listed[0]["archives"] if listed[0]["name"] == "nightly" else listed[1]["archives"]) == 2
+    assert [(each["name"], len(each["archives"])) for each in listed] == [("nightly", 2)]
 
     target.rename(target.with_name("unplugged"))
     failed = agent.command("backup", "nightly")
     assert failed.returncode == 1
     assert "is its disk mounted?" in failed.stderr
     assert not target.exists()
+    listed = agent.command("backup", "--list")
+    assert listed.returncode == 0
+    assert "is its disk mounted?" in listed.stdout
+    assert "away" in listed.stdout
     status = agent.status()["resources"]
     found = next(r for r in status if r["key"] == "backup:nightly")["conditions"]
     assert [(c["type"], c["status"], c["reason"]) for c in found] == [("BackupFailed", True, "Failed")]

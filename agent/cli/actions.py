@@ -55,19 +55,25 @@ def restart(args: argparse.Namespace) -> int:
 
 def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | None) -> int:
     engine = EngineApi(args)
-    failed = False
+    rows: list[dict[str, Any]] = []
     for target in targets(engine, args, args.names):
         try:
             # without a section, or with --once, nothing changes in UCI: only the engine is asked
             if not target.section or options is None or args.once:
-                print(plain(_on_engine(engine, args, target, action)), flush=True)
+                said = _on_engine(engine, args, target, action)
             else:
-                print(plain(_declared(engine, args, target, action, options)), flush=True)
+                said = _declared(engine, args, target, action, options)
+            if not args.json:
+                print(plain(said), flush=True)
         # continue with the others: a mistake in b must not keep `ucidockd stop a b c` from stopping c
         except UcidockdError as exc:
-            failed = True
-            print(plain(f"ucidockd {action}: {target.asked}: {sentence(exc, action)}"), file=sys.stderr)
-    return 1 if failed else 0
+            said = ""
+            error = sentence(exc, action)
+            print(plain(f"ucidockd {action}: {target.asked}: {error}"), file=sys.stderr)
+        rows.append({"name": target.asked, "ok": bool(said), "message": said or error})
+    if args.json:
+        print(json.dumps({"schema": 1, "containers": rows}, indent=1))
+    return 0 if all(row["ok"] for row in rows) else 1
 
 
 def _on_engine(engine: EngineApi, args: argparse.Namespace, target: ContainerTarget, action: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
-from agent.cli.agent_client import call, stream, upload
+from agent.cli.agent_client import AgentError, call, stream, upload
 from agent.cli.ask import agent_socket
 from agent.cli.container import route_name
 from agent.cli.output import agreed, columns
@@ -253,16 +253,22 @@ def backup(args: argparse.Namespace) -> int:
 
 def _list_backups(args: argparse.Namespace, path: str) -> int:
     sections = call(path, "GET", "/v1/backups")["backups"]
+    if args.names:
+        sections = [section for section in sections if section["name"] in args.names]
     rows = []
     for section in sections:
-        if args.names and section["name"] not in args.names:
-            continue
         last = section["last"]
         how = "never" if last is None else last["message"] or "succeeded"
         rows.append((section["name"], section["schedule"], _when(last["ended"]) if last else "", how))
         if section["target"]:
             # only for targets that can be listed: what a command does with an archive is not known
-            found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
+            try:
+                found = call(path, "GET", f"/v1/backups/{route_name(section['name'])}")["archives"]
+            except AgentError as exc:
+                # one disk that is away hides neither the other sections nor this one's last result
+                section["error"] = str(exc)
+                rows.append(("", "", "", str(exc)))
+                continue
             section["archives"] = found
             rows += [("", each["volume"], size_words(each["bytes"]), each["file"]) for each in found]
     if args.json:

@@ -118,6 +118,8 @@ def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     before = box.get("web").attrs["State"]["StartedAt"]
     assert said(agent, "restart", "web") == (0, "web restarted\n")
     assert box.get("web").attrs["State"]["StartedAt"] != before
+    told = json.loads(agent.command("restart", "web", "--json").stdout)
+    assert told == {"schema": 1, "containers": [{"name": "web", "ok": True, "message": "web restarted"}]}
     box.client.containers.run(BUSYBOX, ["sleep", "100"], name="other", detach=True)
     assert said(agent, "stop", "other") == (0, "other stopped (it is not declared)\n")
     assert said(agent, "stop", "wbe") == (
