@@ -76,6 +76,9 @@ def parse_int(text: str, *, minimum: int = 0, maximum: int = _INT64_MAX) -> int:
     return value
 
 
+_FEW = 64 * 1024  # bytes; a limit below this without a unit is a number of megabytes or kilobytes
+
+
 def parse_size(text: str) -> int:
     """Bytes of `64m`, `1.5g`, `512kb`, `10MiB`, `4096`; units count in 1024 (docker/go-units RAMInBytes)."""
     expected = "a size such as 512k, 64m or 2g (b, k, m, g, t; 1024-based)"
@@ -86,6 +89,11 @@ def parse_size(text: str) -> int:
     if size > _INT64_MAX:
         raise QuantityError(f"{text!r} is too large", expected)
     return size
+
+
+def few_bytes(text: str) -> str:
+    """Why a size is questionable, "" if it is not: docker takes a number without a unit as bytes, and few mean that."""
+    return f"{text} means {text} bytes" if text.isdigit() and 0 < int(text) < _FEW else ""
 
 
 def size_words(size: int) -> str:

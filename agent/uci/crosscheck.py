@@ -8,10 +8,12 @@ section is not a reference to an unknown one. Mistakes go to the readers of thei
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.model.addresses import Listener, webui_ports
+from agent.model.dockerd import log_drivers
+from agent.model.dockerd.settings import Json
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
 from agent.model.notices import NotifySection
 from agent.model.resources import (
@@ -49,10 +51,12 @@ class DecodedSections:
     backups: list[tuple[SectionReader, Backup]] = field(default_factory=list)
 
 
-def crosscheck(draft: DecodedSections, listeners: Sequence[Listener] = (), *, remapped: bool = False) -> None:
+def crosscheck(
+    draft: DecodedSections, listeners: Sequence[Listener] = (), *, daemon: Mapping[str, Json]
+) -> None:
     """Reports every mistake between sections, and resolves names.
 
-    `listeners`: programs that use ports of this machine; `remapped`: whether dockerd has `userns_remap`.
+    `listeners`: programs that use ports of this machine, none if that is not known; `daemon`: dockerd's settings.
     """
     for reader, _ in draft.agents[1:]:
         reader.report("there is another agent section", expected="one agent section")
@@ -83,11 +87,13 @@ def crosscheck(draft: DecodedSections, listeners: Sequence[Listener] = (), *, re
         (reader, _resolved(reader, container, draft)) for reader, container in draft.containers
     ]
     # checked here because `userns_remap` is dockerd's, while containers are in another package
-    if remapped:
+    if "userns-remap" in daemon:
         for reader, container in draft.containers:
             _check_remapped(reader, container.spec)
     _check_pools(draft)
     _check_dependencies(draft)
+    if listeners:
+        _check_log_targets(draft, listeners, daemon)
     # the agent listens before any container starts, so a container could never get its ports
     own = [
         Listener(
@@ -513,6 +519,28 @@ def _check_listeners(draft: DecodedSections, listeners: Sequence[Listener]) -> N
                     index=_entry_of(reader, port),
                     expected=f"another host port or address{_free(port.host_port, port.protocol, used)}",
                 )
+
+
+def _check_log_targets(
+    draft: DecodedSections, listeners: Sequence[Listener], daemon: Mapping[str, Json]
+) -> None:
+    """Warns of containers whose log driver connects to a port of this machine that nothing listens on. The collector may
+    be a container with its own log driver, so a port that a section publishes counts.
+    """
+    open_ports = {number for number, protocol in _used(draft, listeners) if protocol == "tcp"}
+    options = daemon.get("log-opts")
+    by_default = {name: str(value) for name, value in options.items()} if isinstance(options, dict) else {}
+    for reader, container in draft.containers:
+        own = container.spec.log_driver
+        driver = own or str(daemon.get("log-driver") or log_drivers.DEFAULT)
+        given = dict(container.spec.log_opts) if own else {**by_default, **dict(container.spec.log_opts)}
+        port = log_drivers.local_port(driver, given) if container.policy.enabled else 0
+        if port and port not in open_ports:
+            reader.warn(
+                f"nothing listens on port {port}, where the log driver {driver} delivers: the container cannot start",
+                option="log_driver",
+                expected=f"a program on port {port}, or another log driver",
+            )
 
 
 def _used(draft: DecodedSections, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:

@@ -254,7 +254,7 @@ def decode(
     draft = _draft(readers, read_file)
     # includes broken sections: a reference to an invalid section is not a reference to nothing
     settings = decode_daemon(daemon)
-    crosscheck(draft, listeners, remapped=settings is not None and "userns-remap" in settings.values)
+    crosscheck(draft, listeners, daemon=settings.values if settings is not None else {})
     # networks that belong to stacks
     readers += [reader for reader, _ in draft.networks if reader not in readers]
     desired = replace(

@@ -15,6 +15,7 @@ from agent.errors import PathAwayError, PathError
 from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
 from agent.model.dockerd import log_drivers
+from agent.model.dockerd.values import Discouraged
 from agent.model.entries import (
     parse_address,
     parse_dependency,
@@ -33,6 +34,7 @@ from agent.model.kernel_names import (
 )
 from agent.model.quantities import (
     QuantityError,
+    few_bytes,
     parse_age,
     parse_duration,
     parse_int,
@@ -327,6 +329,10 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         means = f" ({text} means {text} bytes)" if text.isdigit() else ""
         meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
         reader.report(f"is too small{means}", option="memory", expected=f"6m at least{meant}")
+    for option in ("memory_reservation", "memory_swap", "shm_size"):
+        text = reader.text(option) or ""
+        if wrong := few_bytes(text):
+            reader.warn(wrong, option=option, expected=f"{text}m")
     if reserved is not None and memory and reserved > memory:
         reader.report("is above `memory`", option="memory_reservation", expected="`memory` at most")
     if swap is not None and swap > 0 and not memory:
@@ -359,7 +365,9 @@ def _check_logging(reader: SectionReader, spec: ContainerSpec) -> None:
     if driver in {"json-file", "local"}:
         for index, text in reader.items("log_opt"):
             try:
-                log_drivers.parse_log_opt(text)
+                found = log_drivers.parse_log_opt(text)
+                if isinstance(found, Discouraged):
+                    reader.warn(found.wrong, option="log_opt", index=index, expected=found.better)
             except QuantityError as exc:
                 reader.warn(exc.wrong, option="log_opt", index=index, expected=exc.expected)
 

@@ -18,6 +18,7 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.model.addresses import normal_name
 from agent.model.dockerd import log_drivers
+from agent.model.dockerd.matches import parse_extra
 from agent.model.dockerd.settings import (
     CERTIFICATE_DAYS_MAX,
     DEFAULT_BRIDGE,
@@ -53,6 +54,7 @@ _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
 }
 # spaces, and invisible characters that web pages and editors add
 _BLANK = string.whitespace + "\u00a0\u2000\u2001\u2002\u2003\u2009\u202f\u3000\u200b\u200c\u200d\u2060\ufeff"
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@+-]+", re.ASCII)
 _QUOTES = frozenset(zip("\"'‘“”„«「", "\"'’””“»」", strict=True))
 _JSON = frozenset("[{")  # the beginning of values that people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")
@@ -487,6 +489,20 @@ def _rule(reader: SectionReader, values: dict[str, Json]) -> FirewallRule:
         extra_iptables_args=reader.text("extra_iptables_args") or "",
         enforce=reader.flag("enforce") or False,
     )
+    # only warnings: the section still blocks what it can, and rules that are in force stay
+    try:
+        parse_extra(rule.extra_iptables_args)
+    except ConfigError as exc:
+        wrong, _, expected = str(exc).partition(": ")[2].partition(", expected ")
+        reader.warn(f"{wrong}, so nothing is blocked", option="extra_iptables_args", expected=expected)
+    for index, name in reader.items("blocked_interfaces"):
+        if not _INTERFACE.fullmatch(name):
+            reader.warn(
+                f"{name!r} is not the name of an interface or device: nothing is blocked for it",
+                option="blocked_interfaces",
+                index=index,
+                expected="an interface such as wan",
+            )
     # with `enforce` we make the rules ourselves, without dockerd's chains
     if rule.blocked_interfaces and values.get("iptables") is False and not rule.enforce:
         reader.warn(

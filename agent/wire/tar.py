@@ -17,6 +17,8 @@ _FOLDERS = "5"
 # links, devices, folders and pipes have no content, whatever size their header states
 _WITHOUT_CONTENT = frozenset("123456")
 
+_PACKED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\0", "bzip2": b"BZh"}
+
 
 class TarError(ValueError):
     """These bytes are not a tar archive, or it is incomplete."""
@@ -96,7 +98,7 @@ class TarReader:
             return []
         if not is_plain_tar(block):
             raise TarError(
-                "this is not a tar archive"
+                f"this is not a tar archive{_packed(block)}"
                 if not self.members
                 else f"the archive is damaged after member {self.members}"
             )
@@ -201,3 +203,8 @@ def _pax(data: bytes) -> dict[str, str]:
         found[_text(key)] = _text(value)
         data = data[length:]
     return found
+
+
+def _packed(block: bytes) -> str:
+    name = next((name for name, magic in _PACKED.items() if block.startswith(magic)), "")
+    return f": it is packed with {name}; unpack it first" if name else ""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, FirewallError
-from agent.plan.router.firewall import NEW_ONLY, RejectRule, parse_extra, script, statement
+from agent.model.dockerd.matches import parse_extra
+from agent.plan.router.firewall import NEW_ONLY, RejectRule, script, statement
 from agent.router.nftables import Filter, Iptables, Nftables
 from tests.support.dockerd import is_root
 from tests.support.iptables import filter_in, in_force, iptables_in, nft_in, nft_in_force

@@ -422,3 +422,20 @@ def test_a_handover_is_refused_where_both_cannot_run(option: str, value: str | t
 def test_a_handover_is_taken_where_both_can_run() -> None:
     free = {"port": ("80",), "volume": ("/srv:/srv:ro",)}
     assert texts(decoded(a_container("web", strategy="handover", **free))) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wrong"),
+    [
+        ("shm_size", "64", "64 means 64 bytes"),
+        ("memory_reservation", "512", "512 means 512 bytes"),
+        ("log_opt", ("max-size=10",), "10 means 10 bytes"),
+        ("shm_size", "67108864", ""),
+        ("shm_size", "64m", ""),
+        ("log_opt", ("max-size=10m",), ""),
+    ],
+)
+def test_a_size_of_a_few_bytes_is_warned_of(option: str, value: Value, wrong: str) -> None:
+    result = decoded(a_container("web", **{option: value}))
+    assert [i.message for i in result.issues] == ([wrong] if wrong else [])
+    assert all((i.severity, i.expected[-1]) == ("warning", "m") for i in result.issues)

@@ -597,3 +597,26 @@ def test_a_plugin_may_have_any_log_option() -> None:
     )
     assert result.desired.daemon is not None and not result.issues
     assert result.desired.daemon.values["log-opts"] == {"loki-url": "http://l"}
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        (
+            "list blocked_interfaces '*'",
+            "'*' is not the name of an interface or device: nothing is blocked for it",
+        ),
+        ("option extra_iptables_args '-j ACCEPT'", "-j is not allowed, so nothing is blocked"),
+        ("option extra_iptables_args '! -s 203.0.113.0/24'", ""),
+        ("list blocked_interfaces 'eth0.2'", ""),
+    ],
+)
+def test_what_blocks_nothing_is_warned_of(line: str, wrong: str) -> None:
+    result = decoded(f"config firewall 'firewall'\n\t{line}\n")
+    assert [issue.message for issue in result.issues] == ([wrong] if wrong else [])
+    assert all(issue.severity == "warning" for issue in result.issues)
+
+
+def test_the_default_size_of_shared_memory_in_bytes_is_warned_of() -> None:
+    result = decoded("config globals 'globals'\n\toption default_shm_size '64'\n")
+    assert [(i.message, i.expected) for i in result.issues] == [("64 means 64 bytes", "64m")]

@@ -165,3 +165,41 @@ def test_a_link_to_a_port_that_is_not_published_is_warned_of(tmp_path: Path) -> 
     )
     options = RuntimeOptions(config_dir=tmp_path, override_dir=tmp_path / "o", state_dir=tmp_path / "s")
     assert [(i.severity, i.option) for i in load(options).issues] == [("warning", "webui")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "port"),
+    [
+        ("option log_driver 'fluentd'", 24224),
+        ("option log_driver 'fluentd'\n\tlist log_opt 'fluentd-address=127.0.0.1:9'", 9),
+        ("option log_driver 'fluentd'\n\tlist log_opt 'fluentd-async=true'", 0),
+        ("option log_driver 'fluentd'\n\tlist log_opt 'fluentd-address=192.168.1.5:24224'", 0),
+        ("option log_driver 'syslog'", 0),
+        ("option log_driver 'syslog'\n\tlist log_opt 'syslog-address=tcp://localhost:601'", 601),
+        ("option log_driver 'syslog'\n\tlist log_opt 'syslog-address=udp://localhost:514'", 0),
+        ("option log_driver 'gelf'\n\tlist log_opt 'gelf-address=tcp://127.0.0.1:12201'", 12201),
+        ("option log_driver 'json-file'", 0),
+        ("option enabled '0'\n\toption log_driver 'fluentd'", 0),
+    ],
+)
+@pytest.mark.parametrize("by_section", [True, False], ids=["its-own", "a-section-listens"])
+def test_a_log_driver_without_a_listener_is_warned_of(
+    tmp_path: Path, lines: str, port: int, *, by_section: bool
+) -> None:
+    text = f"config container 'web'\n\toption image 'a'\n\t{lines}\n"
+    if not by_section:
+        collector = f"\toption log_driver 'json-file'\n\tlist port '{port or 1}:1'\n"
+        text += f"config container 'collector'\n\toption image 'a'\n{collector}"
+    (tmp_path / "containers").write_text(text)
+    options = RuntimeOptions(config_dir=tmp_path, override_dir=tmp_path / "o", state_dir=tmp_path / "s")
+    listeners = tuple(of_containers([FOREIGN]))
+    found = [
+        i.text()
+        for i in load_given(options, GivenConfig(), listeners).issues
+        if "nothing listens" in i.text()
+    ]
+    assert [f"nothing listens on port {port}," in text for text in found] == [True] * bool(
+        port and by_section
+    )
+    # which programs listen is not known offline
+    assert not [i for i in load(options).issues if "nothing listens" in i.text()]

@@ -96,3 +96,14 @@ def test_the_archive_of_one_folder_is_one_for_others_too(uid: int) -> None:
         *("volume", True, 0o2711, uid, 44),
         1.5e9,
     )
+
+
+@pytest.mark.parametrize(
+    ("begins", "name"),
+    [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh9", "bzip2")],
+)
+def test_a_packed_archive_is_told_from_something_else(begins: bytes, name: str) -> None:
+    with pytest.raises(
+        TarError, match=f"this is not a tar archive: it is packed with {name}; unpack it first"
+    ):
+        TarReader().feed(begins.ljust(512, b"x"))

@@ -13,7 +13,14 @@ from collections.abc import Collection, Iterator, Mapping
 from agent.model.dockerd.settings import Json
 from agent.model.dockerd.values import Discouraged
 from agent.model.kernel_names import near
-from agent.model.quantities import QuantityError, parse_assignment, parse_bool, parse_int, parse_size
+from agent.model.quantities import (
+    QuantityError,
+    few_bytes,
+    parse_assignment,
+    parse_bool,
+    parse_int,
+    parse_size,
+)
 
 DEFAULT = "json-file"
 _ROTATED = frozenset({"max-size", "max-file", "compress"})
@@ -116,12 +123,12 @@ def parse_log_opt(text: str) -> tuple[str, Json] | Discouraged:
         raise QuantityError(
             "-1 is refused for every container", "no max-size for no limit, or a size such as 10m"
         )
-    if name == "max-size":
+    if name in {"max-size", "max-buffer-size"}:
         parse_size(value)
+        if wrong := few_bytes(value):
+            return Discouraged((name, value), wrong, f"{name}={value}m")
     elif name == "max-file":
         parse_int(value, minimum=1, maximum=_INT_MAX)
-    elif name == "max-buffer-size":
-        parse_size(value)
     elif name == "mode" and value not in {"blocking", "non-blocking"}:
         raise QuantityError(f"{value!r} is not a mode", "blocking or non-blocking")
     elif name in {"compress", "cache-disabled"} and value not in _GO_BOOLEANS:
@@ -132,6 +139,29 @@ def parse_log_opt(text: str) -> tuple[str, Json] | Discouraged:
         if new is None
         else Discouraged((new, value), f"{name} is the old name", f"{new}={value}")
     )
+
+
+def local_port(driver: str, options: Mapping[str, str]) -> int:
+    """The TCP port of this machine on which a container's log has to be accepted for the container to start; 0 if none.
+
+    Drivers that send over UDP, or connect later (`fluentd-async`), start in any case (moby daemon/logger).
+    """
+    if driver == "fluentd" and options.get("fluentd-async", "f")[:1] not in set("1tT"):
+        scheme, host, port = _address(options.get("fluentd-address", ""), "tcp", 24224)
+    elif driver == "syslog":
+        scheme, host, port = _address(options.get("syslog-address", ""), "", 514)
+    elif driver == "gelf":
+        scheme, host, port = _address(options.get("gelf-address", ""), "", 12201)
+    else:
+        return 0
+    return port if scheme.startswith("tcp") and (host == "localhost" or host.startswith("127.")) else 0
+
+
+def _address(text: str, scheme: str, port: int) -> tuple[str, str, int]:
+    found = re.fullmatch(r"(?:([a-z+]+)://)?([^:/]*)(?::(\d{1,5}))?", text)
+    if found is None:
+        return "", "", 0
+    return found[1] or scheme, found[2] or "localhost", int(found[3] or port)
 
 
 def known_options(driver: str) -> frozenset[str] | None:

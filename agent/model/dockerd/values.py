@@ -17,6 +17,7 @@ from agent.model.dockerd.settings import Host, Json
 from agent.model.entries import parse_address, parse_subnet, parse_ulimit
 from agent.model.quantities import (
     QuantityError,
+    few_bytes,
     parse_bool,
     parse_int,
     parse_pair,
@@ -276,12 +277,12 @@ def _count(text: str, default: int) -> Json | Discouraged:
     return count or Discouraged(default, "0 is dockerd's default", f"{default}, or another number")
 
 
-def parse_shm_size(text: str) -> str:
+def parse_shm_size(text: str) -> Json | Discouraged:
     """The size as text, as daemon.json requires it (moby opts.MemBytes)."""
     size = parse_size(text)
     if not size:
         raise QuantityError("must be greater than 0", "a size such as 64m")
-    return str(size)
+    return Discouraged(str(size), wrong, f"{text}m") if (wrong := few_bytes(text)) else str(size)
 
 
 def parse_default_ulimit(text: str) -> tuple[str, Json]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from agent.errors import ConfigError, Reason
 from agent.model.addresses import Interface
+from agent.model.dockerd.matches import parse_extra
 from agent.model.dockerd.settings import Document, FirewallRule
 from agent.model.resources import DEFAULT_NETWORKS, Container, Port
-from agent.plan.router.firewall import parse_extra
 from agent.uci.router import Firewall, Zone
 
 IPv4 = ipaddress.IPv4Network
