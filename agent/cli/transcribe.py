@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from agent.cli.output import Style, print_sections
@@ -49,7 +48,7 @@ def import_compose(args: argparse.Namespace) -> int:
     env = args.env_file or os.path.join(folder, ".env")
     variables = _read(env) if args.env_file or os.path.exists(env) else ""
     request = ImportRequest(
-        compose=_as_json(path, text, args.profiles),
+        compose=_as_json(path, text, args, env),
         project=args.project,
         folder=folder,
         env=variables,
@@ -78,7 +77,7 @@ def _read(path: str) -> str:
         raise ConfigError(str(exc)) from None
 
 
-def _as_json(path: str, text: str, profiles: Iterable[str]) -> str:
+def _as_json(path: str, text: str, args: argparse.Namespace, env: str) -> str:
     """The file as JSON, by docker's own compose if that is installed and PyYAML is not."""
     import importlib.util
     import shutil
@@ -90,7 +89,11 @@ def _as_json(path: str, text: str, profiles: Iterable[str]) -> str:
         or not shutil.which("docker")
     ):
         return text
-    chosen = [word for profile in profiles for word in ("--profile", profile)]
+    chosen = [word for profile in args.profiles for word in ("--profile", profile)]
+    # the same places as for our own reader
+    chosen += ["--project-directory", args.folder] if args.folder else []
+    chosen += ["--project-name", args.project] if args.project else []
+    chosen += ["--env-file", env] if args.env_file else []
     command = ["docker", "compose", "-f", path, *chosen, "config", "--format", "json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPOSE_S, check=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from posixpath import basename, dirname, join, normpath
 from typing import Any
 
-from agent.convert.compose_file import Interpolation, merge, pairs, parse_text, resolve_extends
+from agent.convert.compose_file import Interpolation, merge, pairs, parse_text, resolve_extends, without_marks
 from agent.convert.compose_service import ServiceReader, flag, listed, text
 from agent.convert.conversion import Conversion, NewFile, Sheet
 from agent.convert.run_line import security_option
@@ -52,9 +52,12 @@ class _Project:
     def __init__(self, conversion: Conversion, options: ComposeOptions) -> None:
         self.conversion = conversion
         self.options = options
-        self.names = Interpolation(options.variables)
+        # what docker's shell would have in the folder of the file
+        self.assumed = {"HOME": "/root", **({"PWD": options.folder} if options.folder else {})}
+        self.names = Interpolation({**self.assumed, **options.variables})
         self.document: dict[str, dict[str, Any]] = {}
         self.project = ""
+        self.prefix = ""  # what compose puts before the Docker names of networks and volumes
         self.sections: dict[str, str] = {}  # service -> section
         self.dockers: dict[str, str] = {}  # service -> Docker name
         self.networks: dict[str, str] = {}  # network in the file -> section
@@ -70,9 +73,8 @@ class _Project:
             self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
             raise _no_services(document)
-        self.project = project_name(
-            str(document.get("name") or "") or self.options.project or self.options.folder
-        )
+        wanted = str(document.get("name") or "") or self.options.project or self.options.folder
+        self.project, self.prefix = project_name(wanted), compose_name(wanted)
         for key in document.keys() - set(_TOP):
             self._other(key)
         services = resolve_extends(
@@ -137,7 +139,8 @@ class _Project:
                 self.conversion.left_out(
                     f"include {', '.join(paths)} env_file", "put its variables into the .env of the project"
                 )
-        merged: dict[str, Any] = merge(base, document)
+        # services keep theirs until `extends` is resolved
+        merged: dict[str, Any] = without_marks(merge(base, document), kept=("services",))
         return merged
 
     def _file(self, path: str) -> str:
@@ -200,6 +203,9 @@ class _Project:
         for name in self.names.unset:
             wish = "set it in .env, or write $$ if a dollar sign is meant"
             self.conversion.changed(f"${{{name}}}", f"it is not set, so it is replaced by nothing; {wish}")
+        for name, value in self.assumed.items():
+            if name not in self.options.variables and name in self.names.used:
+                self.conversion.changed(f"${{{name}}}", f"it is {value}")
         for written in self.names.odd:
             self.conversion.changed(
                 written, "it is not a variable and is taken as it stands; compose wants $$ for a dollar sign"
@@ -246,7 +252,7 @@ class _Project:
         if not docker and external:
             docker = name
         elif not docker:
-            docker = self.project if name == "default" else f"{self.project}_{name}"
+            docker = self.project if name == "default" else f"{self.prefix}_{name}"
         if docker in self.conversion.networks_there:
             self.networks[name] = self.conversion.networks_there[docker]
             self.conversion.changed(where, f"it is section {self.networks[name]}, which is there already")
@@ -316,7 +322,7 @@ class _Project:
     def _volume(self, name: str) -> None:
         where = f"volumes.{name}"
         settings, external, own_name = self._described("volumes", name)
-        docker = own_name or (name if external else f"{self.project}_{name}")
+        docker = own_name or (name if external else f"{self.prefix}_{name}")
         self.volumes[name] = docker
         self.conversion.taken(where)
         rest = {
@@ -369,16 +375,16 @@ class _Project:
         """The name of one of the file's volumes in `list volume`."""
         if source not in self.volumes:
             self.conversion.changed(
-                where, f"the file declares no volume {source}; it is made as {self.project}_{source}"
+                where, f"the file declares no volume {source}; it is made as {self.prefix}_{source}"
             )
-            self.volumes[source] = f"{self.project}_{source}"
+            self.volumes[source] = f"{self.prefix}_{source}"
         return self.volumes[source]
 
     def network_section(self, name: str, where: str) -> str:
         if name == "default":
             self.networks.setdefault(name, self.project)  # the stack's own
         if name not in self.networks:
-            sheet = self.conversion.sheet("network", f"{self.project}_{name}", prefix="net")
+            sheet = self.conversion.sheet("network", f"{self.prefix}_{name}", prefix="net")
             self.conversion.changed(
                 where, f"the file declares no network {name}; the section {sheet.name} is made"
             )
@@ -403,6 +409,13 @@ class _Project:
                 made.put("name", docker)
             made.put("external", "1")
         return made.name
+
+    def env_text(self, path: str) -> str | None:
+        """The text of a service's env_file; None if it cannot be read here."""
+        try:
+            return self.options.read_file(self.absolute(path)) if self.options.read_file is not None else None
+        except PathError:
+            return None  # the container waits for the file, and status says so
 
     def shared_file(self, kind: str, name: str, where: str) -> str:
         """The path on the router of a secret or config; "" after reporting why there is none."""
@@ -533,6 +546,14 @@ def project_name(wanted: str) -> str:
     """
     base = basename(normpath(wanted)) if wanted else ""
     return re.sub(r"[^a-z0-9_]", "_", base.lower()).strip("_") or "app"
+
+
+def compose_name(wanted: str) -> str:
+    """The name that compose gives a project: lower case, without characters other than letters, digits, `_` and `-`
+    (compose-go, loader.NormalizeProjectName).
+    """
+    base = basename(normpath(wanted)) if wanted else ""
+    return re.sub(r"[^a-z0-9_-]", "", base.lower()).lstrip("_-") or "app"
 
 
 def _names(value: Any) -> list[str]:

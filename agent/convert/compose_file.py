@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import ChainMap
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from agent.errors import ConfigError
@@ -17,6 +19,7 @@ from agent.errors import ConfigError
 TEXT_MAX = 1024 * 1024  # bytes of a compose file
 _NODES_MAX = 50_000  # values in a file with all aliases expanded
 _DEPTH_MAX = 60
+_REPLACED = "\0replaced"  # in a mapping: its keys with `!reset` or `!override`; YAML has no key with a NUL
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _NESTED_MAX = 32  # levels of `${A:-${B:-...}}`
 
@@ -66,7 +69,7 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Resolves plain values like YAML 1.2; compose's `!reset` and `!override` are read as their value."""
+        """Resolves plain values like YAML 1.2, and keeps compose's `!reset` and `!override` for `merge`."""
 
     Loader.yaml_implicit_resolvers = {}
     for tag, pattern, first in (
@@ -94,7 +97,14 @@ def _loader() -> Any:
             if isinstance(key, yaml.ScalarNode):
                 text_key = yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
                 node.value[at] = (text_key, value)
-        return loader.construct_mapping(node, deep=True)
+        replaced = [key.value for key, value in node.value if value.tag in ("!reset", "!override")]
+        node.value = [pair for pair in node.value if pair[1].tag != "!reset"]
+        made = loader.construct_mapping(node, deep=True)
+        return {**made, _REPLACED: replaced} if replaced else made
+
+    def sequence(loader: Any, node: Any) -> Any:
+        node.value = [item for item in node.value if item.tag != "!reset"]
+        return loader.construct_sequence(node, deep=True)
 
     def number(_loader: Any, node: Any) -> Any:
         """Keeps the text of digits with a leading zero: `mode: 0444`, or a port that starts with 0."""
@@ -105,25 +115,27 @@ def _loader() -> Any:
             return int(value, 0)
         return value
 
-    def binary(loader: Any, node: Any) -> Any:
-        return loader.construct_yaml_binary(node).decode(errors="replace")
-
     def plain(loader: Any, _suffix: str, node: Any) -> Any:
         if isinstance(node, yaml.MappingNode):
             return mapping(loader, node)
         if isinstance(node, yaml.SequenceNode):
-            return loader.construct_sequence(node, deep=True)
+            return sequence(loader, node)
         return None if node.value in ("", "null") else loader.construct_scalar(node)
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+    Loader.add_constructor("tag:yaml.org,2002:seq", sequence)
     Loader.add_constructor("tag:yaml.org,2002:int", number)
     # kept as text: a label of 1.10 would otherwise become 1.1
     Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: node.value)
-    Loader.add_constructor("tag:yaml.org,2002:binary", binary)
+    Loader.add_constructor("tag:yaml.org,2002:binary", _binary)
     Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: node.value)
     Loader.add_constructor("tag:yaml.org,2002:set", mapping)
     Loader.add_multi_constructor("!", plain)
     return Loader
+
+
+def _binary(loader: Any, node: Any) -> Any:
+    return loader.construct_yaml_binary(node).decode(errors="replace")
 
 
 def _counted(document: Any) -> Any:
@@ -153,6 +165,7 @@ class Interpolation:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
+        self.used: set[str] = set()
         self.unset: dict[str, None] = {}
         self.refused: dict[str, str] = {}
         self.odd: dict[str, None] = {}  # texts that begin like a variable, but are not valid ones
@@ -197,6 +210,7 @@ class Interpolation:
             self.odd["${" + inner + "}"] = None
             return "${" + inner + "}"
         name, rest = found[0], inner[found.end() :]
+        self.used.add(name)
         operator = next((o for o in (":-", ":?", ":+", "-", "?", "+") if rest.startswith(o)), "")
         if rest and not operator:
             self.odd["${" + inner + "}"] = None
@@ -214,6 +228,7 @@ class Interpolation:
         return value or ""
 
     def _get(self, name: str) -> str:
+        self.used.add(name)
         if name not in self.variables:
             self.unset[name] = None
         return self.variables.get(name, "")
@@ -239,37 +254,77 @@ def _closings(text: str) -> dict[int, int]:
     return found
 
 
-def parse_env(text: str) -> dict[str, str]:
-    """A `.env` file: `NAME=value`, `export`, comments, single and double quotes (compose-spec, 12)."""
+_ESCAPES = {
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    '"': '"',
+    "\\": "\\",
+    "$": "$$",
+}
+_ESCAPE = re.compile(r'\\(?:([abfnrtv"\\$])|0([0-7]{3}))')
+_ENV_NAME = re.compile(r"(?:export[ \t]+)?([^=:\n]*)([=:\n]?)[ \t\r\f\v]*")
+_ENV_GAP = re.compile(r"\s*(?:#[^\n]*|(?=\S))")
+_ENV_WORD = re.compile(r"[\w.\-\[\]]*")
+_QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
+
+
+def parse_env(text: str, variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """A `.env` file as compose-go's dotenv reads it: `NAME=value`, `export`, comments, quotes, also over several lines.
+
+    `variables`: what its values may refer to, before those of the file. Raises ConfigError with the line of a mistake.
+    """
     found: dict[str, str] = {}
-    for raw in text.splitlines():
-        line = raw.strip().removeprefix("export ").lstrip()
-        name, equals, value = line.partition("=")
-        if not equals or line.startswith("#") or not _NAME.fullmatch(name.strip()):
+    names = Interpolation(ChainMap(dict(variables), found))
+    text, at, line, counted = text.removeprefix("\ufeff"), 0, 1, 0
+    while gap := _ENV_GAP.match(text, at):
+        at = gap.end()
+        if "#" in gap[0]:
             continue
-        value = value.strip()
-        # like a shell: single quotes prevent replacement, and without quotes ` #` starts a comment
-        if value[:1] in ("'", '"') and (end := value.find(value[0], 1)) > 0:
-            value = value[1:end] if value[0] == "'" else _unescaped(value[1:end])
+        line, counted = line + text.count("\n", counted, at), at
+        head = _ENV_NAME.match(text, at)
+        assert head is not None  # it matches anything
+        name, at = head[1].rstrip(), head.end()
+        if not _ENV_WORD.fullmatch(name):
+            raise ConfigError(f"line {line}: this is not a variable; expected NAME=value")
+        if head[2] in ("", "\n"):  # a name alone stands for the value that the shell has
+            found.update({name: variables[name]} if name in variables else {})
+            continue
+        if text[at : at + 1] in ("'", '"'):
+            quoted = _QUOTED.match(text, at)
+            if quoted is None:
+                raise ConfigError(f"line {line}: the quote opened for {name} is never closed")
+            at = quoted.end()
+            single, double = quoted[1], quoted[2]
+            found[name] = single.replace("\\'", "'") if double is None else names.text(_unescaped(double))
         else:
-            value = re.split(r"\s#", value, maxsplit=1)[0].rstrip()
-        found[name.strip()] = Interpolation(found).text(value) if not raw.rstrip().endswith("'") else value
+            start, end = at, text.find("\n", at)
+            at = end if end >= 0 else len(text)
+            found[name] = names.text(text[start:at].partition(" #")[0].rstrip())
+        for unset, message in names.refused.items():
+            raise ConfigError(
+                f"line {line}: the variable {unset} is not set: {message or 'the file demands it'}"
+            )
+    found.pop("", None)
     return found
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([nrt\"\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1], m[1]), text)
+    return _ESCAPE.sub(lambda m: _ESCAPES[m[1]] if m[1] else chr(int(m[2], 8) & 255), text)
 
 
 # extends and include
 
 
-ReadFile = Callable[[str], str]
-_JOINED = frozenset({
-    "cap_add", "cap_drop", "configs", "devices", "device_cgroup_rules", "dns", "dns_opt", "dns_search", "expose",
-    "external_links", "extra_hosts", "group_add", "links", "ports", "secrets", "security_opt", "tmpfs", "volumes",
-    "volumes_from",
-})  # fmt: skip
+# compose-go, override/merge.go and uncity.go
+_PAIRS = ("environment", "labels", "annotations", "sysctls")
+_NAMED = ("depends_on", "networks")  # a list of names, or a mapping
+_WORDS = ("dns", "dns_opt", "dns_search", "env_file", "label_file", "tmpfs")  # a list, or one value
+_OVERRIDDEN = ("command", "entrypoint", "test")
 
 
 def resolve_extends(
@@ -309,25 +364,65 @@ def resolve_extends(
 
     for name in services:
         done[name] = whole(name, services, ()) if isinstance(services[name], dict) else services[name]
-    return done
+    settled: dict[str, Any] = without_marks(done)
+    for service in settled.values():
+        for key in ("volumes", "devices") if isinstance(service, dict) else ():
+            if isinstance(service.get(key), list):
+                # of two entries for one target the later one counts, also within a service
+                service[key] = list({_target(item): item for item in service[key]}.values())
+    return settled
 
 
 def merge(base: Any, over: Any, key: str = "") -> Any:
-    """Merges `over` into `base`: mappings by key, some lists by joining; everything else is replaced (compose-spec, 13)."""
-    if key in ("environment", "labels", "annotations", "sysctls"):
-        return {**pairs(base), **pairs(over)}
+    """Merges `over` into `base` as compose does: mappings by key, lists by joining; other values are replaced."""
+    if over is None and isinstance(base, dict | list):
+        return base
+    if key in _PAIRS:
+        base, over = pairs(base), pairs(over)
+    elif key in _NAMED:
+        base, over = _by_name(base), _by_name(over)
+    elif key in _WORDS:
+        base, over = _as_list(base), _as_list(over)
     if isinstance(base, dict) and isinstance(over, dict):
+        # options of another log driver have no meaning for the new one
+        if key == "logging" and None is not base.get("driver") != over.get("driver") is not None:
+            return over
+        replaced = over.get(_REPLACED, ())
+        base = {name: value for name, value in base.items() if name not in replaced}
         joined = {
             name: merge(base[name], value, name) if name in base else value for name, value in over.items()
         }
         return {**base, **joined}
-    if key in _JOINED and isinstance(base, list) and isinstance(over, list):
+    if isinstance(base, list) and isinstance(over, list) and key not in _OVERRIDDEN:
         # two entries cannot have the same target in the container: the later one wins
         if key in ("volumes", "devices"):
             targets = {_target(item) for item in over}
             base = [item for item in base if _target(item) not in targets]
         return [*base, *(item for item in over if item not in base)]
     return over
+
+
+def without_marks(value: Any, kept: tuple[str, ...] = ()) -> Any:
+    """The values without the marks of `!reset` and `!override`, once nothing is merged any more; those below the keys
+    `kept` keep theirs.
+    """
+    if isinstance(value, dict):
+        return {
+            key: item if key in kept else without_marks(item)
+            for key, item in value.items()
+            if key != _REPLACED
+        }
+    return [without_marks(item) for item in value] if isinstance(value, list) else value
+
+
+def _by_name(value: Any) -> Any:
+    return (
+        dict.fromkeys(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else value
+    )
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
 def _target(item: Any) -> str:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.convert.compose_file import pairs
+from agent.convert.compose_file import pairs, parse_env
 from agent.convert.conversion import Sheet
 from agent.convert.run_line import mount_entry, security_option
+from agent.errors import ConfigError
 from agent.model.kernel_names import near
-from agent.model.quantities import TRUE_WORDS
+from agent.model.quantities import TRUE_WORDS, QuantityError
+from agent.uci.decode_container import parse_env_file
 
 if TYPE_CHECKING:
     from agent.convert.compose import _Project
@@ -52,6 +54,7 @@ class ServiceReader:
                 f"services.{self.name}.restart",
                 "without the key compose restarts nothing: `option restart no`",
             )
+        self._read_env_files(service)
         if not service.get("networks") and not service.get("network_mode"):
             # the stack's own network, where the section's name and the Docker name resolve
             section = self.project.network_section("default", f"services.{self.name}.networks")
@@ -364,15 +367,54 @@ class ServiceReader:
                 # without a folder a relative path would be looked up below `/`
                 self.conversion.left_out(place, "give the folder of the compose file, or an absolute path")
                 continue
-            self.put(
-                "env_file",
-                path,
-                place,
-                changed="" if path == written else f"{written} is {path}; values are taken as they stand",
+            note = "" if path == written else f"{written} is {path}"
+            if self.project.options.read_file is None:
+                note = f"{note or path}; values are taken as they stand, with their quotes"
+            self.put("env_file", path, place, changed=note)
+            if isinstance(item, dict):
+                self._env_file_keys(place, item)
+
+    def _env_file_keys(self, where: str, item: Mapping[str, Any]) -> None:
+        if "required" in item and flag(item["required"]) == "0":
+            self.conversion.left_out(
+                f"{where}.required", "the container waits for the file: remove the line if there is none"
             )
-            if isinstance(item, dict) and "required" in item and flag(item["required"]) == "0":
-                self.conversion.left_out(
-                    f"{place}.required", "the container waits for the file: remove the line if there is none"
+        for key in item.keys() - {"path", "required", "format"}:
+            self.conversion.unknown(f"{where}.{key}", "compose has no such key of an env_file")
+
+    def _read_env_files(self, service: Mapping[str, Any]) -> None:
+        """Sections take values of files as they stand, as `docker run` does; compose removes quotes and comments, and
+        replaces variables. What is different after that becomes `list env`.
+        """
+        own = pairs(service.get("environment"))
+        seen = {name: text(value) for name, value in own.items() if value is not None}
+        seen |= self.project.options.variables
+        by_compose: dict[str, str] = {}
+        by_section: dict[str, str] = {}
+        for item in listed(service.get("env_file")):
+            long = item if isinstance(item, dict) else {"path": item}
+            content = self.project.env_text(text(long.get("path")))
+            if content is None:
+                continue
+            place = f"services.{self.name}.env_file {text(long.get('path'))}"
+            try:
+                plain = parse_env_file(content)
+            except QuantityError:
+                plain = {}  # the section is refused for it later on, with the line
+            by_section |= plain
+            try:
+                by_compose |= plain if long.get("format") == "raw" else parse_env(content, seen)
+            except ConfigError as exc:
+                self.conversion.changed(
+                    place, f"values are taken as they stand; compose refuses the file: {exc}"
+                )
+                by_compose |= plain
+        for name, value in by_compose.items():
+            if by_section.get(name) != value and name not in own:
+                place = f"services.{self.name}.env_file {name}"
+                self.sheet.put("env", f"{name}={value}", place)
+                self.conversion.changed(
+                    place, "it is in `list env`, because sections keep quotes and comments of files"
                 )
 
     # process
@@ -779,7 +821,12 @@ def _gpu(item: Any) -> str:
     if not isinstance(item, dict):
         return text(item)
     ids = [text(word) for word in listed(item.get("device_ids"))]
-    if ids:
-        return f"device={','.join(ids)}"
     count = text(item.get("count"))
-    return "all" if count in ("", "all", "-1") else count
+    parts = [f"device={','.join(ids)}" if ids else f"count={'all' if count in ('', 'all', '-1') else count}"]
+    if driver := text(item.get("driver")):
+        parts.append(f"driver={driver}")
+    if wanted := [text(word) for word in listed(item.get("capabilities")) if word != "gpu"]:
+        parts.append(f"capabilities={','.join(wanted)}")
+    if options := [f"{name}={text(value)}" for name, value in pairs(item.get("options")).items()]:
+        parts.append(f"options={','.join(options)}")
+    return ",".join(parts) if len(parts) > 1 or ids else parts[0].removeprefix("count=")

@@ -55,6 +55,8 @@ class Sheet:
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
+        # whether it is made because a container names it, and not for a line of its own such as `docker network create`
+        self.is_for_containers = kind in ("network", "volume")
         self.options: dict[str, str | list[str]] = {}
         self.sources: dict[tuple[str, int | None], str] = {}  # where each value came from, for the report
 
@@ -126,6 +128,7 @@ class Conversion:
     sheets: list[Sheet] = field(default_factory=list)
     report: list[Line] = field(default_factory=list)
     files: list[NewFile] = field(default_factory=list)
+    containers_made: int = 0
 
     def sheet(self, kind: str, name: str, *, prefix: str = "") -> Sheet:
         """Adds a section named `name` if that is free, else with the prefix or a number."""
@@ -166,6 +169,7 @@ class Conversion:
     ) -> tuple[Issue, ...]:
         """Removes what `decode` refuses together with the sections in `packages`; returns the remaining warnings."""
         written = {file.path: file.content for file in self.files}
+        self.containers_made = sum(sheet.kind == "container" for sheet in self.sheets)
         # repeat until nothing is removed: something may refer to what was removed, and is then refused too
 
         def read(path: str) -> str:
@@ -179,9 +183,24 @@ class Conversion:
                 if i.section in names
             ]
             errors = [issue for issue in issues if issue.severity == "error"]
-            if not errors:
+            if errors:
+                self._take_out(names, errors)
+            elif not self._leave_out_unused():
                 return tuple(issues)
-            self._take_out(names, errors)
+
+    def _leave_out_unused(self) -> bool:
+        """Removes the networks and volumes of containers that were left out; returns whether there were some."""
+        containers = [sheet for sheet in self.sheets if sheet.kind == "container"]
+        if len(containers) == self.containers_made:
+            return False
+        self.containers_made = len(containers)
+        used = {item.partition(",")[0] for sheet in containers for item in sheet.items("network")}
+        used |= {item.partition(":")[0] for sheet in containers for item in sheet.items("volume")}
+        used |= {item for sheet in containers for item in sheet.items("stack")}
+        for sheet in [sheet for sheet in self.sheets if sheet.is_for_containers and sheet.name not in used]:
+            self.sheets.remove(sheet)
+            self.left_out(f"{sheet.kind} {sheet.name}", "the container that needs it is left out")
+        return True
 
     def _issues(
         self, packages: Mapping[str, Package], read_file: Callable[[str], str] | None

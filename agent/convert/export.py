@@ -15,8 +15,8 @@ from typing import Any
 
 from agent.convert.command_line import BY_NAME
 from agent.convert.compose_service import KEYS, OWN
-from agent.model.entries import parse_endpoint
-from agent.model.resources import Container, Network, Volume
+from agent.model.entries import parse_endpoint, parse_gpus
+from agent.model.resources import Container, Gpus, Network, Volume
 from agent.uci.encode import encode_container, encode_network, encode_volume
 
 # options of our own: they concern when and how, not the container itself
@@ -55,6 +55,12 @@ def _options(item: Container | Network | Volume) -> Options:
     return {option.name: option.value for option in section.options}
 
 
+def _network_options(network: Network) -> Options:
+    """Docker gives a network no IPv6 for its subnets alone."""
+    options = _options(network)
+    return {**options, "ipv6": "1"} if network.spec.ipv6 else options
+
+
 def _items(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
@@ -66,7 +72,12 @@ def export_run(
     containers: Iterable[Container], networks: Iterable[Network] = (), volumes: Iterable[Volume] = ()
 ) -> str:
     """Shell lines that create the same containers, with the networks and volumes that they need."""
-    lines = [_create("network", network.name, _options(network)) for network in networks]
+    lines = [
+        _create("network", network.name, _network_options(network))
+        if not network.external
+        else f"# network {network.name}: others make it"
+        for network in networks
+    ]
     lines += [_create("volume", volume.name, _options(volume)) for volume in volumes]
     lines += [_run(container) for container in containers]
     return "\n".join(lines) + "\n" if lines else ""
@@ -234,10 +245,12 @@ def _health(option: str, value: str | tuple[str, ...]) -> dict[str, Any]:
 
 def _blkio(option: str, value: str | tuple[str, ...]) -> dict[str, Any]:
     if option == "blkio_weight":
-        return {"weight": value}
+        return {"weight": int(str(value))}  # compose takes no text here
     key, word = (option, "rate") if option.startswith("device") else ("weight_device", "weight")
     split = (item.rpartition(":") for item in _items(value))
-    return {key: [{"path": path, word: amount} for path, _, amount in split]}
+    return {
+        key: [{"path": path, word: int(amount) if amount.isdigit() else amount} for path, _, amount in split]
+    }
 
 
 def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:
@@ -281,20 +294,40 @@ def _ulimits(value: str | tuple[str, ...]) -> dict[str, Any]:
     return {"ulimits": found}
 
 
+def _gpus(value: str | tuple[str, ...]) -> str | list[dict[str, Any]]:
+    found = [parse_gpus(item) for item in _items(value)]
+    if found == [Gpus(count=-1)]:
+        return "all"
+    made = []
+    for item in found:
+        entry: dict[str, Any] = {"driver": item.driver} if item.driver else {}
+        if item.devices:
+            entry["device_ids"] = list(item.devices)
+        elif item.count is not None:
+            entry["count"] = "all" if item.count < 0 else item.count
+        if item.capabilities:
+            entry["capabilities"] = ["gpu", *item.capabilities]
+        made.append(entry | ({"options": dict(item.options)} if item.options else {}))
+    return made
+
+
 _WRITERS: Mapping[str, Any] = {
     "command": lambda value: {"command": list(_items(value))},
     "device": lambda value: {"devices": list(_items(value))},
     "entrypoint": lambda value: {"entrypoint": list(_items(value))},
     "env": lambda value: {"environment": _pairs(value)},
     "extra_host": lambda value: {"extra_hosts": list(_items(value))},
-    "gpus": lambda value: {"gpus": value},
+    "gpus": lambda value: {"gpus": _gpus(value)},
     "ipc": lambda value: {"ipc": value},
+    # compose takes -1 as a number only
+    "memory_swap": lambda value: {"memswap_limit": int(value) if value == "-1" else value},
     "network": _networks,
     "network_mode": lambda value: {"network_mode": value},
     "pid": lambda value: {"pid": value},
     "port": lambda value: {"ports": list(_items(value))},
     "pull": lambda value: {"pull_policy": value},
     "restart": lambda value: {"restart": value},
+    "security_opt": lambda value: {"security_opt": list(_items(value))},
     # compose takes no number without a unit
     "stop_timeout": lambda value: {"stop_grace_period": f"{value}s" if str(value).isdigit() else value},
     "state": lambda value: {"scale": 0} if value == "stopped" else {},
@@ -308,10 +341,10 @@ _WRITERS: Mapping[str, Any] = {
 
 
 def _network(name: str, network: Network | None) -> dict[str, Any]:
-    # without a section the network exists already, and compose must not create it
-    if network is None:
+    # without a section of its own, or with `external`, the network exists already, and compose must not create it
+    if network is None or network.external:
         return {"name": name, "external": True}
-    options = _options(network)
+    options = _network_options(network)
     made: dict[str, Any] = {"name": name}
     made |= {"driver": options["driver"]} if "driver" in options else {}
     made |= {key: True for key in ("internal", "attachable") if options.get(key) == "1"}
@@ -358,7 +391,7 @@ def _yaml(value: Mapping[str, Any], depth: int) -> Iterator[str]:
         elif isinstance(item, list) and item:
             yield f"{space}{_key(key)}:\n"
             for each in item:
-                yield f"{space}  - {_scalar(each)}\n"
+                yield f"{space}  - {_scalar(each)}\n"  # a mapping as JSON, which is YAML's flow style
         else:
             yield f"{space}{_key(key)}: {_scalar(item)}\n"
 

@@ -676,6 +676,7 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
         conversion.left_out(f"docker network create {name}", f"it is section {networks[name]} already")
         return
     sheet = conversion.sheet(kind, name, prefix="net" if kind == "network" else "vol")
+    sheet.is_for_containers = False
     if sheet.name != name:
         sheet.put("name", name)
     # the line may have been run before: take over what it created, with its data

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from agent.convert.compose import ComposeOptions, import_compose
-from agent.convert.compose_file import parse_env, parse_text
+from agent.convert.compose_file import parse_env, parse_text, without_marks
 from agent.convert.conversion import Conversion, Verdict
-from agent.errors import ConfigError
+from agent.errors import ConfigError, PathError
 from agent.uci.decode import DecodeResult, decode
 from agent.uci.syntax import parse
 
@@ -77,7 +77,7 @@ def test_files_become_sections_that_pass(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_every_key_is_accounted_for(name: str) -> None:
     told = [line.where for line in convert(FILES[name], profiles=frozenset("*")).report]
-    for key in keys_of(parse_text(FILES[name])):
+    for key in keys_of(without_marks(parse_text(FILES[name]))):
         used = key.split(".")[0] in ("secrets", "configs")  # told where a service names it
         assert used or any(re.match(rf"{re.escape(key)}(\W|$)", where) for where in told), key
 
@@ -352,7 +352,7 @@ def test_paths_of_another_file_start_at_its_folder() -> None:
         "include: [media/compose.yml]\nservices:\n  web: {extends: {file: sub/base.yml, service: app}}\n"
         "  s1: {image: s, secrets: [s]}\n"
     )
-    conversion = convert(text, read_file=files.__getitem__)
+    conversion = convert(text, read_file=lambda path: files.get(path, ""))
     sheets = {sheet.name: sheet for sheet in conversion.sheets}
     assert sheets["web"].items("volume") == ["/srv/shop/sub/d:/d", "shop_named:/n", "/root/h:/h"]
     assert sheets["web"].items("env_file") == ["/srv/shop/sub/a.env"]
@@ -372,6 +372,111 @@ def test_json_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_env_files_of_projects_are_read_as_compose_reads_them() -> None:
     text = "# c\nA=1\nexport B='x $A'\nC=\"y ${A}\\n\"\nD=z # note\nE=\n=bad\nF = f\n"
     assert parse_env(text) == {"A": "1", "B": "x $A", "C": "y 1\n", "D": "z", "E": "", "F": "f"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\ufeffA=1\r\nB=\"x\"\r\nC='y' # z\r\n", {"A": "1", "B": "x", "C": "y"}),
+        ('A="say \\"hi\\" \\$B $$C"', {"A": 'say "hi" $B $C'}),
+        ("A='it\\'s $B'", {"A": "it's $B"}),
+        ("A=\"two\n lines ${B}\"\nC='3\n4'", {"A": "two\n lines b", "C": "3\n4"}),
+        ("A: yaml\nexport\tC=d", {"A": "yaml", "C": "d"}),
+        ("B\nUNKNOWN\nC=${B}", {"B": "b", "C": "b"}),
+        ("A=a#b\nC= # d\nD=e # f", {"A": "a#b", "C": "# d", "D": "e"}),
+        (r'A="\101\0101\q\t"', {"A": "\\101A\\q\t"}),
+    ],
+)
+def test_env_files_as_compose_go_reads_them(text: str, found: dict[str, str]) -> None:
+    assert parse_env(text, {"B": "b"}) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('A=1\nB="x\nC=2', "line 2: the quote opened for B is never closed"),
+        ("A=1\nfoo bar\n", "line 2: this is not a variable"),
+        ("A=${B:?give it}", "line 1: the variable B is not set: give it"),
+    ],
+)
+def test_mistakes_in_an_env_file_are_told_with_their_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_env(text)
+
+
+def test_a_large_env_file_takes_no_time() -> None:
+    assert len(parse_env("".join(f"N{i}=$N{i - 1}x\n" for i in range(300)) + "A='b'\n" * 100_000)) == 301
+
+
+def test_values_of_env_files_are_those_that_compose_would_give() -> None:
+    files = {
+        "/srv/shop/a.env": "PLAIN=1\nQUOTED='x y'\nNOTE=z # note\nOWN=\"1\"\nFROM=$SET",
+        "/srv/shop/b.env": "PLAIN=2\n",
+        "/srv/shop/raw.env": "RAW='kept'\n",
+    }
+    lines = ("env_file: [a.env, b.env, none.env, {path: raw.env, format: raw}]", "environment: {OWN: own}")
+
+    def read(path: str) -> str:
+        if path not in files:
+            raise PathError(f"{path} is missing")
+        return files[path]
+
+    conversion = convert(service(*lines), read_file=read)
+    (sheet,) = (sheet for sheet in conversion.sheets if sheet.kind == "container")
+    assert sheet.items("env") == ["OWN=own", "QUOTED=x y", "NOTE=z", "FROM=1"]
+    assert len(sheet.items("env_file")) == 4
+    # over HTTP nothing is read, and that is told
+    told = [line.text for line in convert(service("env_file: /etc/a.env")).report if "env_file" in line.where]
+    assert told == ["/etc/a.env; values are taken as they stand, with their quotes"]
+
+
+def test_what_extends_merges_is_what_compose_merges() -> None:
+    text = """
+services:
+  base:
+    image: base
+    dns: 1.1.1.1
+    depends_on: [other]
+    networks: [one]
+    logging: {driver: json-file, options: {max-size: 1m}}
+    ports: ["80"]
+    volumes: ["/a:/a"]
+    environment: [A=1, B=2]
+    env_file: /a.env
+  web:
+    extends: base
+    dns: [8.8.8.8]
+    depends_on: {third: {condition: service_healthy}}
+    networks: {two: {aliases: [x]}}
+    logging: {driver: syslog, options: {tag: x}}
+    ports: !override ["81:80"]
+    volumes: !reset []
+    environment: {B: 3, A: !reset null}
+    env_file: [/b.env]
+  plain: {extends: base, environment: !reset null, ports: }
+  other: {image: other}
+  third: {image: third}
+networks: {one: {}, two: {}}
+"""
+    web, plain = section(text, "web"), section(text, "plain")
+    assert web["dns"] == ["1.1.1.1", "8.8.8.8"]
+    assert web["depends_on"] == ["other", "third:healthy"]
+    assert web["network"] == ["shop_one", "shop_two,alias=x"]
+    assert (web["log_driver"], web["log_opt"]) == ("syslog", ["tag=x"])
+    assert web["port"] == ["81:80"]
+    assert "volume" not in web
+    assert web["env"] == ["B=3"]
+    assert web["env_file"] == ["/a.env", "/b.env"]
+    assert "env" not in plain
+    assert plain["port"] == ["80"]
+
+
+def test_a_later_document_resets_and_overrides() -> None:
+    text = service("ports: ['1:1']", "environment: {A: 1, B: 2}") + (
+        "---\nservices:\n  app:\n    ports: !override ['2:2']\n    environment: {A: !reset null}\n"
+    )
+    assert section(text, "app")["port"] == ["2:2"]
+    assert section(text, "app")["env"] == ["B=2"]
 
 
 def test_health_checks_keep_their_form() -> None:
@@ -407,3 +512,22 @@ def test_hooks_are_one_command_of_the_section() -> None:
     assert section["options"]["pre_stop"] == ["a", "b c"]
     left = [line.where for line in conversion.report if line.verdict is Verdict.LEFT_OUT]
     assert left == ["services.app.post_start[0].user", "services.app.post_start[1].command"]
+
+
+def test_volumes_have_the_names_that_compose_gives_them() -> None:
+    text = "services: {a: {image: a, volumes: ['data:/d', 'undeclared:/u']}}\nvolumes: {data: {}}\n"
+    app = section(text, "app_a", project="", folder="/srv/Home-Assistant.2")
+    assert app["volume"] == ["home-assistant2_data:/d", "home-assistant2_undeclared:/u"]
+    assert app["stack"] == "home_assistant_2"
+
+
+def test_the_folder_and_home_of_the_shell_are_known() -> None:
+    conversion = convert(service("volumes: ['$PWD/a:/a', '${HOME}/b:/b', '${PWD:-x}/c:/c']"))
+    (sheet,) = (sheet for sheet in conversion.sheets if sheet.kind == "container")
+    assert sheet.items("volume") == ["/srv/shop/a:/a", "/root/b:/b", "/srv/shop/c:/c"]
+    told = {line.where: line.text for line in conversion.report}
+    assert (told["${PWD}"], told["${HOME}"]) == ("it is /srv/shop", "it is /root")
+
+
+def test_of_two_volumes_at_one_target_the_later_counts() -> None:
+    assert section(service("volumes: ['/x:/d', '/e:/e', '/y:/d']"), "app")["volume"] == ["/y:/d", "/e:/e"]

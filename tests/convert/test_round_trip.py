@@ -98,3 +98,52 @@ def test_specs_come_back(form: str) -> None:
             wrong.append((text, exported, lines))
     assert tried > 250
     assert not wrong, (len(wrong), wrong[0])
+
+
+TYPED = """
+config network 'lan6'
+	option subnet 'fd00:1::/64'
+
+config network 'other'
+	option external '1'
+
+config container 'web'
+	option image 'x'
+	list network 'lan6'
+	list network 'other'
+	list security_opt 'no-new-privileges:true'
+	option memory '64m'
+	option memory_swap '-1'
+	option blkio_weight '300'
+	list device_read_bps '/dev/sda:1000'
+	list gpus 'device=0,1,capabilities=compute'
+"""
+
+
+def test_values_have_the_types_that_compose_demands() -> None:
+    """Tried with docker compose 2.40.3, which refuses texts for these numbers, and ignores `x-` keys."""
+    yaml = pytest.importorskip("yaml")
+    desired = read(TYPED)
+    document = yaml.safe_load(export_compose(desired.containers, desired.networks))
+    web = document["services"]["web"]
+    assert web["security_opt"] == ["no-new-privileges:true"]
+    assert web["memswap_limit"] == -1
+    assert web["blkio_config"] == {"weight": 300, "device_read_bps": [{"path": "/dev/sda", "rate": 1000}]}
+    assert web["gpus"] == [{"device_ids": ["0", "1"], "capabilities": ["gpu", "compute"]}]
+    assert document["networks"]["lan6"]["enable_ipv6"] is True
+    assert document["networks"]["other"] == {"name": "other", "external": True}
+    assert not [key for key in web if key.startswith("x-")]
+    line = export_run(desired.containers, desired.networks)
+    assert "docker network create --subnet fd00:1::/64 --ipv6=true lan6" in line
+    assert "docker network create other" not in line
+    # and it comes back, with the settings of GPUs
+    conversion = Conversion()
+    import_compose(json.dumps(document), conversion, ComposeOptions())
+    back = web_of(again(conversion))
+    assert back.spec.gpus == desired.containers[0].spec.gpus
+
+
+def web_of(desired: Desired) -> Container:
+    found = web(desired)
+    assert found is not None
+    return found

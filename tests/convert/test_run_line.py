@@ -288,3 +288,13 @@ SECRET = "S3CRETxyz"
 def test_the_report_shows_no_secret_of_the_line(line: str) -> None:
     """The sections have to hold them, and show them to who imports; the report may be copied to anywhere."""
     assert SECRET not in repr(convert(line).as_json()["report"])
+
+
+def test_the_network_of_a_container_that_is_left_out_is_left_out_too() -> None:
+    made = convert(
+        "docker network create own && docker run -d --network nn --network own --name x/y nginx"
+    ).as_json()
+    assert [(s["type"], s["name"]) for s in made["sections"]] == [("network", "own")]
+    assert [line["text"] for line in made["report"] if line["where"] == "network nn"] == [
+        "the container that needs it is left out"
+    ]
