@@ -19,7 +19,7 @@ from agent.model.resources import Container, Desired
 from agent.model.updates import CheckResult, result_as_json
 from agent.plan import operations as ops
 from agent.status.board import StatusBoard
-from agent.status.conditions import NOTES, ConditionType
+from agent.status.conditions import NOTES, OF_SECTIONS, ConditionType
 
 _KINDS = frozenset({"container", "network", "volume"})
 _ENDING = frozenset({"Dead", "Removing"})
@@ -40,6 +40,8 @@ class StatusWriter:
         """Shows the accepted sections, and the rejected ones with their mistakes."""
         # some entries, such as `config agent`, are on the board only because of a mistake that may be gone now
         for key in sorted(self.board.keys() - declared(desired).keys() - desired.broken):
+            for condition in OF_SECTIONS:
+                self.board.clear(key, condition)
             standing = self.board.standing(key, ConditionType.ACCEPTED)
             if Key.parse(key).kind not in _KINDS and standing is not None:
                 self.board.clear(key, ConditionType.ACCEPTED)

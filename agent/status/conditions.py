@@ -70,6 +70,18 @@ class ConditionType(StrEnum):
 # not problems: shown next to the verdict, never as the verdict
 NOTES = (ConditionType.UPDATE_AVAILABLE, ConditionType.PINNED)
 
+# about what a section says: they end with it, though its object stays for the grace period
+OF_SECTIONS = (
+    ConditionType.PUBLIC_PORT,
+    ConditionType.ADDRESS_MISSING,
+    ConditionType.PORT_UNREACHABLE,
+    ConditionType.NO_INTERNET,
+    ConditionType.ZONE_UNSET,
+    ConditionType.STORAGE_READ_ONLY,
+    ConditionType.HOST_CONTROL,
+    ConditionType.SHARED_ORIGIN_PORTS,
+)
+
 # the engine's states of a container and of its health check -> reason
 REASON_OF_STATE: Mapping[str, Reason] = {
     "created": "Created",

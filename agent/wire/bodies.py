@@ -4,16 +4,23 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
 
 LIMIT = 1024  # characters: a body may quote what it was sent
+# the layers through which containerd and runc hand the cause of a failed start, each with words of its own
+_LAYERS = re.compile(
+    r"(?:failed to create (?:shim )?task(?: for container)?: |OCI runtime create failed: |runc create failed: "
+    r"|unable to start container process: |container_linux\.go:\d+: |starting container process caused: "
+    r"|error during container init: )+"
+)
 
 
 def error_message(body: bytes, status: int, *, who: str = "the engine", limit: int = LIMIT) -> str:
-    """The body's `message`, or a body that is not JSON (from a proxy) as text, cut to `limit` characters; without
-    either, a sentence with the status.
+    """The cause in the body's `message`, or a body that is not JSON (from a proxy) as text, cut to `limit` characters;
+    without either, a sentence with the status.
     """
     # a proxy in front of the engine answers in HTML or plain text, which says more than the status alone
     try:
@@ -25,7 +32,16 @@ def error_message(body: bytes, status: int, *, who: str = "the engine", limit: i
         text = body.decode("utf-8", "replace").strip()
     if not text:
         return f"{who} answered {status}"
+    text = _cause(text)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def _cause(text: str) -> str:
+    """`exec: "sh": executable file not found in $PATH` of the chain of words that ends with it. An inspected container
+    has the whole.
+    """
+    layers = _LAYERS.match(text)
+    return text[layers.end() :].removesuffix(": unknown") or text if layers else text
 
 
 JSON = "application/json"

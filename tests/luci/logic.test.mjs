@@ -358,6 +358,9 @@ test('rows: sections and what only the engine has are one list', () => {
 	assert.deepEqual([ '', 'running', 'trouble', 'stopped', 'declared', 'foreign' ].map(kind => found.filter(row => rows.fits(row, '', kind)).map(row => row.name)),
 		[ [ 'media', 'web', 'hand' ], [ 'web' ], [ 'media', 'hand' ], [ 'media', 'hand' ], [ 'media', 'web' ], [ 'hand' ] ]);
 	assert.deepEqual(found.filter(row => rows.fits(row, 'sda1', '')).map(row => row.name), [ 'media' ]);
+
+	const [ restarting ] = rows.make([ containerOf('web', 'a1', { State: 'restarting', Status: 'Restarting (3) 1 second ago' }) ], [ OWNER ], 0);
+	assert.deepEqual([ restarting.state.level, restarting.state.words ], [ 'error', 'Restarting' ]);
 });
 
 test('tar: a folder is made by an archive', async () => {

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.files.config import load
 from agent.files.options import RuntimeOptions
+from agent.files.state import StateFile
 from agent.router.hazards import make_hazards
+from agent.runtime.status_writer import StatusWriter
 from agent.status.board import StatusBoard
 
 HTTP = "config uhttpd 'main'\n\tlist listen_http '0.0.0.0:80'\n"
@@ -221,6 +224,18 @@ def test_a_port_beside_a_luci_without_tls_is_shown(router: Router, line: str) ->
     router.show(line, uhttpd=HTTP)
     shown, port = router.condition("SharedOriginPorts"), PORTS[line]
     assert shown is None if port is None else f"({port})" in str(shown)
+
+
+def test_what_is_said_of_a_section_ends_with_it(router: Router) -> None:
+    """Its container stays for the grace period."""
+    router.show("option privileged '1'")
+    writer = StatusWriter(board=router.board, records=StateFile(router.folder / "state.json"))
+    desired = load(router.options).desired
+    assert desired is not None
+    writer.config(desired, ())
+    assert router.condition("HostControl")
+    writer.config(replace(desired, containers=()), ())
+    assert router.condition("HostControl") is None
 
 
 def test_what_is_not_to_run_is_no_hazard(router: Router) -> None:

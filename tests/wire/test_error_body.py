@@ -3,9 +3,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from agent.wire.bodies import LIMIT, error_message
+
+NO_SHELL = 'exec: "sh": executable file not found in $PATH'
+
+
+def refused(first: str, cause: str) -> bytes:
+    """What an engine says of a container that cannot start."""
+    layers = "OCI runtime create failed: runc create failed: unable to start container process"
+    return json.dumps({"message": f"{first}: {layers}: {cause}: unknown"}).encode()
 
 
 @pytest.mark.parametrize(
@@ -15,6 +25,12 @@ from agent.wire.bodies import LIMIT, error_message
         (b'{"message": 5}', "5"),
         (b'{"message": "m", "error": {"code": "c", "message": "m"}}', "m"),
         (b"404 page not found\n", "404 page not found"),
+        (refused("failed to create shim task", NO_SHELL), NO_SHELL),  # 20.10
+        (
+            refused("failed to create task for container: failed to create shim task", NO_SHELL),
+            NO_SHELL,
+        ),  # 28
+        (b'{"message": "OCI runtime create failed: "}', "OCI runtime create failed: "),
         (b'{"message": "' + b"x" * 5000 + b'"}', "x" * LIMIT + "..."),
         (b"", "the engine answered 404"),
         (b"[]", "the engine answered 404"),

@@ -268,7 +268,7 @@ def test_another_tag_takes_3_and_a_bad_one_goes_back(owner: Owner, tag: str) -> 
     owner.overview()
     owner.menu("Containers")
     owner.row("web", "Edit")
-    owner.browser.do("until", "document.activeElement.closest('[data-option=image]') && true")
+    owner.browser.do("until", "!!document.activeElement?.closest('[data-option=image]')")
     owner.browser.do("press", "Control+A")
     owner.type(tag)
     owner.effect("web is replaced")

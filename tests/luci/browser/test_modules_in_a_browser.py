@@ -365,7 +365,7 @@ def test_a_problem_its_log_and_a_limit_take_few_clicks(pages: Pages) -> None:
     assert len(browser.do("clicks")) == 2, browser.do("clicks")
     browser.do("visit", f"{pages.router.web.address}{APP}/containers?session={ADMIN}")
     browser.do("touch", "tr:has(a:text-is('daily')) >> a:text-is('Edit')")
-    browser.do("until", "document.activeElement.closest('[data-option=image]') && true")
+    browser.do("until", "!!document.activeElement?.closest('[data-option=image]')")
     browser.do("touch", "[data-option=memory] input")
     browser.do("type", "48m")
     browser.until_text("daily", ".ucid-bar")

@@ -57,7 +57,7 @@ function stateOf(container, owner, now) {
 
 	if (container && FINE.includes(told.level))
 		return {
-			level: told.level, words: running?.reason === 'Stopped' ? _('Stopped') : wordsOf(container, running?.status && container.State === 'running' ? running.since : 0, now),
+			level: told.level === 'ok' ? LEVELS[container.State] ?? 'ok' : told.level, words: running?.reason === 'Stopped' ? _('Stopped') : wordsOf(container, running?.status && container.State === 'running' ? running.since : 0, now),
 			note: told.level === 'warning' ? '%s: %s'.format(told.label, told.message) : ''
 		};
 
