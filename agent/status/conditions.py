@@ -136,7 +136,7 @@ class Row:
 
 _RETRIED = "Correct what the message names. It is tried again automatically."
 _TAKEN_BACK = (
-    "The old container runs again. Correct the settings; the same change is not tried again by itself."
+    "The old container is in use again. Correct the settings; the same change is not tried again by itself."
 )
 _FLASH = "Make room on the router's own flash, below `/etc`."
 _STATE_FILES = "A file of ucidockd cannot be read or written: check the router's flash."

@@ -565,7 +565,7 @@ _('The last notice was not delivered.');
 _('The most memory the container may use; at least 6m.');
 _('The network already exists and is managed elsewhere: containers join it, and ucidockd neither changes nor removes it.');
 _('The network is not in any firewall zone.');
-_('The old container runs again. Correct the settings; the same change is not tried again by itself.');
+_('The old container is in use again. Correct the settings; the same change is not tried again by itself.');
 _('The rules that block interfaces from containers are missing.');
 _('The server\'s certificate.');
 _('The server\'s private key.');

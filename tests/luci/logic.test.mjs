@@ -359,6 +359,11 @@ test('rows: sections and what only the engine has are one list', () => {
 		[ [ 'media', 'web', 'hand' ], [ 'web' ], [ 'media', 'hand' ], [ 'media', 'hand' ], [ 'media', 'web' ], [ 'hand' ] ]);
 	assert.deepEqual(found.filter(row => rows.fits(row, 'sda1', '')).map(row => row.name), [ 'media' ]);
 
+	const crashes = { ...OWNER, level: 'error', verdict: 'Degraded', conditions: [
+		{ type: 'Degraded', status: true, level: 'error', label: 'Rolled back', message: 'exited with 4' }, { type: 'Running', status: false, level: 'error', label: 'Keeps crashing', message: 'exited with 5' } ] };
+	const [ { state } ] = rows.make([ containerOf('web', 'a1', { State: 'restarting' }) ], [ crashes ], 0);
+	assert.deepEqual([ state.words, state.note ], [ 'Rolled back', 'exited with 4. Keeps crashing: exited with 5' ]);
+
 	const [ restarting ] = rows.make([ containerOf('web', 'a1', { State: 'restarting', Status: 'Restarting (3) 1 second ago' }) ], [ OWNER ], 0);
 	assert.deepEqual([ restarting.state.level, restarting.state.words ], [ 'error', 'Restarting' ]);
 });

@@ -61,7 +61,10 @@ function stateOf(container, owner, now) {
 			note: told.level === 'warning' ? '%s: %s'.format(told.label, told.message) : ''
 		};
 
-	return { level: told.level, words: told.label, note: told.message };
+	// what is wrong with what runs, beside what became of the last change
+	const more = running?.level === 'error' && told.type !== 'Running' ? '%s: %s'.format(status.labelOf(running), status.messageOf(running)) : '';
+
+	return { level: told.level, words: told.label, note: [ told.message, more ].filter(Boolean).join('. ') };
 }
 
 // a port once, though the engine has it for IPv4 and IPv6

@@ -37,8 +37,9 @@ function nodes(content) {
 		.map(one => one instanceof Node ? one : document.createTextNode(String(one)));
 }
 
+// a text that may scroll is reached by the keyboard too
 function el(name, attributes, ...content) {
-	return E(name, attributes ?? {}, nodes(content));
+	return E(name, name === 'pre' ? { 'tabindex': 0, ...attributes } : attributes ?? {}, nodes(content));
 }
 
 // LuCI's own errors carry the stack in their message
@@ -128,7 +129,7 @@ return baseclass.extend({
 	spoken: (name, attributes, ...content) => el(name, { ...attributes, 'aria-live': 'polite' }, ...content),
 
 	// a field with its name, which a click on it and a screen reader find
-	labelled: (text, field) => el('label', { 'style': 'display:inline-flex;gap:.4em;align-items:center;width:auto' }, el('span', {}, text), field),
+	labelled: (text, field) => el('label', { 'class': 'ucidockd-labelled' }, el('span', {}, text), field),
 
 	select: (name, choices, change) => el('select', { 'aria-label': name, change }, choices.map(([ value, words ]) => el('option', { value }, words))),
 

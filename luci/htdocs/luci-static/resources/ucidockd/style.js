@@ -7,6 +7,7 @@
 const STYLE = [
 	'.ucidockd-bar { display: flex; flex-wrap: wrap; gap: .4em; align-items: center; margin: .6em 0 }',
 	'.ucidockd-bar input[type=text], .ucidockd-bar select { width: auto; max-width: 100% }',
+	'.ucidockd-labelled { display: inline-flex; gap: .4em; align-items: center; width: auto; max-width: 100% }', '.ucidockd-labelled > * { min-width: 0 }',
 	'.ucidockd-menu { display: inline-block; position: relative }',
 	'.ucidockd-menu > summary { list-style: none; cursor: pointer }',
 	'.ucidockd-menu > summary::-webkit-details-marker { display: none }',
@@ -26,7 +27,7 @@ const STYLE = [
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
 	'.ucidockd-state { min-width: 12em }', // beside a long name or image
 	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-list .td.ucidockd-tick { flex: 0 0 2em } .ucidockd-tick + .td { flex: 1 1 calc(100% - 2em) } .ucidockd-list .td:has(> .ucidockd-actions), .ucidockd-list .td:has(> .ucidockd-state) { flex-basis: 100% } .ucidockd-tick + .td::before, .td:has(> .ucidockd-state)::before { display: none }' +
-		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu > div { right: auto; left: 0 } button.ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
+		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu[open] { display: block; width: 100% } .ucidockd-menu > div { position: static; max-width: none } button.ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
 ].join('\n');
 // background and text of badges: themes differ in them, and not all can be read
 const BADGES = { ok: '#1f7a3d;color:#fff', waiting: '#1a66b3;color:#fff', warning: '#f0b429;color:#222', error: '#b03a37;color:#fff', off: '#dcdcdc;color:#222' };
