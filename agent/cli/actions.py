@@ -102,7 +102,8 @@ def _declared(
             return _on_engine(engine, args, target, action)
         if action == "start" and target.resource and not runs(target.resource):
             # declared to run, but it does not: it was stopped with docker, has ended, or failed
-            if why := _reconcile(args, target.section) or settled(args, target.section, args.timeout):
+            why = _reconcile(args, target.section)
+            if why := why or settled(args, target.section, args.timeout, lambda: _runs(engine, target)):
                 raise EngineError(f"{why}; see `ucidockd status`")
             return f"{target.asked} {_outcome(engine, target, action)}"
         return f"{target.asked} is declared {'running' if action == 'start' else 'stopped'} already"
@@ -114,7 +115,9 @@ def _declared(
             raise EngineError(f"{said}; no agent is running and the engine says: {exc}") from exc
         return f"{target.asked} {_DONE[action]} ({said})"
     try:
-        why = settled(args, target.section, args.timeout)
+        why = settled(
+            args, target.section, args.timeout, lambda: _runs(engine, target) is (action == "start")
+        )
     except UcidockdError as exc:
         raise ConfigError(f"{said}, but not {_DONE[action]} yet: {exc}") from exc
     if why:
@@ -134,6 +137,17 @@ def _outcome(engine: EngineApi, target: ContainerTarget, action: str) -> str:
     except UcidockdError:
         return done  # the container removed itself: it was a job
     return f"{done}, and ended with exit code {state['ExitCode']}" if state["Status"] == "exited" else done
+
+
+def _runs(engine: EngineApi, target: ContainerTarget) -> bool:
+    """Asks the engine: status follows a moment later."""
+    try:
+        state = engine.call("GET", f"/containers/{target.name}/json")["State"]
+    except UcidockdError as exc:
+        if getattr(exc, "status", 0) == 404:
+            return False  # not created, or being replaced
+        raise
+    return bool(state["Running"])
 
 
 def _reconcile(args: argparse.Namespace, section: str) -> str:
@@ -372,33 +386,52 @@ def catch_up(args: argparse.Namespace, seconds: float) -> str:
 
 
 def _why_not(resource: dict[str, Any]) -> str:
-    if resource["level"] == "off" or resource["kind"] in _NOTHING_TO_SYNC:
-        return ""  # for example the container of a removed section: it is stopped, and deleted later
+    if resource["kind"] in _NOTHING_TO_SYNC:
+        return ""
     synced = next((c for c in resource["conditions"] if c["type"] == "Synced"), None)
+    if synced is not None and synced["reason"] == "Grace":
+        return ""  # its section was removed: it is stopped, and deleted later
     if synced is None or not synced["status"]:
         told = next((c for c in resource["conditions"] if c["type"] == resource["verdict"]), synced)
         return str(told["message"] or told["reason"]) if told else "not looked at yet"
     return ""
 
 
-def settled(args: argparse.Namespace, section: str, seconds: float) -> str:
-    """Waits until the agent has applied a commit to one container. Returns "", or the reason why it has not."""
-    begin = time.monotonic()
+def settled(args: argparse.Namespace, section: str, seconds: float, reached: Callable[[], bool]) -> str:
+    """Waits until the agent has applied a commit to one container, or until it is `reached`.
+
+    Returns "", or the reason why neither came.
+    """
+    begin, key = time.monotonic(), Key("container", section)
     if why := catch_up(args, seconds):
         return why
-    told, looks = "", _looks(args)
-    while missing := out_of_sync(status := next(looks), [Key("container", section)]):
+    told, is_idle, looks = "", False, _looks(args)
+    while missing := out_of_sync(status := next(looks), [key]):
+        # a section whose last change was rolled back is not in sync, and is started and stopped nevertheless
+        if reached():
+            return ""
         why = next(iter(missing.values()))
-        level = next((r["level"] for r in status["resources"] if r["key"] == Key("container", section)), "")
         waited = time.monotonic() - begin
-        # An error ends the wait at once. A missing disk or image may still come: explain the wait, and let the user decide.
-        if level == "error" or waited > seconds:
+        # An error ends the wait at once, unless work is going on. A missing disk or image may still come: explain the
+        # wait, and let the user decide.
+        is_error = any(r["key"] == key and r["level"] == "error" for r in status["resources"])
+        if waited > seconds or (is_error and is_idle):
             return why
+        if is_error:  # look once more afterwards: the work may have ended since the last look
+            is_idle = not _is_under_way(args, key)
+            if is_idle:
+                continue
         if waited > _QUIET_S and why != told:
             told = why
             print(plain(f"{section}: {why}; Ctrl-C ends only this command"), file=sys.stderr, flush=True)
         time.sleep(LOOK_S)
     return ""
+
+
+def _is_under_way(args: argparse.Namespace, key: str) -> bool:
+    plan = call(agent_socket(args), "GET", "/v1/plan")
+    coming = {operation["key"] for operation in plan["operations"]}
+    return key in coming | {entry["key"] for entry in plan["pending"] if entry["state"] == "in progress"}
 
 
 def _unhealthy(engine: EngineApi, args: argparse.Namespace) -> dict[str, str]:

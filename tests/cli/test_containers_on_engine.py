@@ -104,6 +104,42 @@ def test_a_declared_container_is_stopped_and_started_in_uci(agent: Agent, box: B
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        (("while :;", "exit 3; while :;"), {"RolledBack"}),
+        (("IMAGE", "none.invalid/none:1"), {"Failed", "BackOff"}),
+    ],
+    ids=["rolled back", "back-off"],
+)
+def test_one_whose_last_change_failed_is_stopped_and_started_too(
+    agent: Agent, box: Box, change: tuple[str, str], reasons: set[str]
+) -> None:
+    assert said(agent, "wait", "--timeout", "30")[0] == 0
+    # a stop takes longer than the look at what is wrong
+    slow = CONFIG.replace("trap exit TERM", 'trap "sleep 1; exit" TERM')
+    agent.commit(slow)
+    assert said(agent, "wait", "--timeout", "30")[0] == 0
+    agent.commit(slow.replace(*change, 1))
+
+    def synced() -> str:
+        status = json.loads(said(agent, "status", "--json")[1])
+        web = next(r for r in status["resources"] if r["key"] == "container:web")
+        return str(next(c for c in web["conditions"] if c["type"] == "Synced")["reason"])
+
+    wait_for(lambda: synced() in reasons)
+    code, text = said(agent, "stop", "web")
+    assert (text, code) == ("web stopped (`option state 'stopped'` committed to containers)\n", 0)
+    assert not running(box, "web")
+    assert said(agent, "start", "web") == (
+        0,
+        "web started (removal of `option state` committed to containers)\n",
+    )
+    assert running(box, "web")
+    assert synced() in reasons
+
+
+@pytest.mark.long
 def test_once_leaves_the_section_and_holds(agent: Agent, box: Box) -> None:
     wait_for(lambda: running(box, "web"))
     assert said(agent, "stop", "web", "--once") == (
