@@ -77,7 +77,15 @@ def _each(args: argparse.Namespace, action: str, options: Mapping[str, str] | No
 
 
 def _on_engine(engine: EngineApi, args: argparse.Namespace, target: ContainerTarget, action: str) -> str:
-    response = engine.open("POST", f"/containers/{created(engine, target)}/{action}")
+    try:
+        response = engine.open("POST", f"/containers/{created(engine, target)}/{action}")
+    except EngineError as exc:
+        if exc.status != 404 or not target.section or engine.status is not None:
+            raise
+        why = (
+            "has no container yet, and no agent runs that would create it: `ucidockd reconcile` does it once"
+        )
+        raise ConfigError(f"{target.asked} {why}") from exc
     response.read()
     if response.status == 304:
         return f"{target.asked} is {'running' if action == 'start' else 'stopped'} already"
@@ -111,6 +119,8 @@ def _declared(
     if engine.status is None:
         try:
             _on_engine(engine, args, target, action)
+        except ConfigError as exc:
+            raise ConfigError(f"{said}, but {exc}") from exc
         except UcidockdError as exc:
             raise EngineError(f"{said}; no agent is running and the engine says: {exc}") from exc
         return f"{target.asked} {_DONE[action]} ({said})"

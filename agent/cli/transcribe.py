@@ -26,6 +26,11 @@ _COMPOSE_S = 30
 def import_run(args: argparse.Namespace) -> int:
     """`ucidockd import run`."""
     words = [*([args.word] if args.word else []), *args.rest]
+    # behind a line in quotes our own flags are still ours
+    if words and len(words[0].split()) > 1 and {"--commit", "--json"}.issuperset(words[1:]):
+        args.commit = args.commit or "--commit" in words
+        args.json = args.json or "--json" in words
+        words = words[:1]
     if not words and sys.stdin.isatty():
         print("Paste the docker run line, then press Ctrl-D:", file=sys.stderr)
     run: str | tuple[str, ...] = tuple(words) or sys.stdin.read()

@@ -206,6 +206,11 @@ def test_a_shell_has_this_terminal_with_an_agent_and_without(agent: Agent, box: 
     assert not running(box, "web")
     assert "out web" in said(agent, "logs", "web", "-n", "3")[1]
     assert said(agent, "wait", "web")[0] == 1
+    with (box.config / "containers").open("a") as file:
+        file.write("\nconfig container 'fresh'\n\toption image 'busybox:test'\n\toption state 'stopped'\n")
+    code, text = said(agent, "start", "fresh")
+    assert code == 1
+    assert "fresh has no container yet, and no agent runs that would create it: `ucidockd reconcile`" in text
 
 
 @pytest.mark.long

@@ -207,6 +207,9 @@ def test_the_command_line_imports_and_exports(tmp_path: Path) -> None:
     assert (
         ucidockd(tmp_path, "import", "run", "--commit", text="docker run --name db mariadb\n").returncode == 0
     )
+    # behind a line in quotes too
+    behind = ucidockd(tmp_path, "import", "run", "docker run --name last redis", "--commit")
+    assert "Written: container last." in behind.stderr
     (tmp_path / "compose.json").write_text(json.dumps({"services": {"app": {"image": "app:${TAG}"}}}))
     (tmp_path / ".env").write_text("TAG=7\n")
     compose = ucidockd(

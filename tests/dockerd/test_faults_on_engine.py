@@ -184,8 +184,9 @@ def test_a_missing_certificate_disturbs_nothing_and_is_used_once_it_is_there(
     tls = f"config tls 'tls'\n\toption mode 'files'\n{files}"
     assert lab.apply("option debug '1'\nlist hosts 'tcp://127.0.0.1:2376'\n", tls)
     assert lab.process == before
-    assert lab.conditions()["Degraded"] == (True, "Refused")
+    assert lab.conditions()["Degraded"] == (True, "Certificate")
     assert f"{certificates / 'key.pem'} cannot be read" in lab.message("Degraded")
+    assert lab.document()["debug"] is True, "the other settings apply"
     key.rename(certificates / "key.pem")
     assert lab.apply()
     assert lab.conditions()["Synced"] == (True, "Applied")
