@@ -559,3 +559,17 @@ def test_an_edit_that_cannot_be_made_is_tried_once_with_each_image(world: World)
     web = world.engine.find("web")
     assert web is not None
     assert web.image_id == world.engine.images["app:1"].id
+
+
+def test_two_sections_are_renamed_in_one_commit_and_one_of_them_changes(world: World) -> None:
+    """`db` becomes `app`, and `web` becomes `db`: the second move is possible only after the first."""
+    declare(world, WEB + WEB.replace("'web'", "'db'"))
+    before = {name: found.id for name in ("web", "db") if (found := world.engine.find(name)) is not None}
+    lines = len(world.trouble.lines)
+    named = WEB.replace("'web'", "'db'").replace("100000", "200000") + "\toption name 'web'\n"
+    declare(world, named + WEB.replace("'web'", "'app'") + "\toption name 'db'\n", 60)
+    assert [text for text in world.trouble.lines[lines:] if "failed" in text] == []
+    sections = {str(r["name"]): (r["section"], r["object_id"]) for r in world.records()}
+    assert sections["db"] == ("app", before["db"])
+    assert sections["web"][0] == "db"
+    assert len([text for text in world.writes if text.startswith("create_container")]) == 3

@@ -26,6 +26,18 @@ _Resource = Container | Network | Volume
 
 def renamed(desired: Desired, records: Iterable[Record], busy: Collection[str] = ()) -> tuple[Record, ...]:
     """The records that belong to another section now, with that section. Keys in `busy` are left alone."""
+    before = {record.nonce: record for record in records}
+    now = dict(before)
+    # A move can free a section for another record. A plan must not see half of them: each round moves one at least.
+    for _ in before:
+        found = _one_round(desired, now.values(), busy)
+        if not found:
+            break
+        now |= {record.nonce: record for record in found}
+    return tuple(record for nonce, record in now.items() if record.section != before[nonce].section)
+
+
+def _one_round(desired: Desired, records: Iterable[Record], busy: Collection[str]) -> tuple[Record, ...]:
     known = tuple(records)
     groups: tuple[tuple[str, tuple[_Resource, ...]], ...] = (
         ("container", desired.containers),

@@ -230,6 +230,8 @@ class Machine:
             if seen is None or ".ucidockd-" in seen.name:
                 self.data.pop(section, None)
                 continue
+            if seen.name != self.config.docker_name(section):
+                continue  # while a section is renamed, the records still say whose container it was
             mounts = {m["Destination"]: m.get("Name", "") for m in (seen.inspect or {})["Mounts"]}
             if "/anonymous" in mounts:
                 kept = self.data.setdefault(section, mounts["/anonymous"])
