@@ -12,7 +12,7 @@ UcidockdError
 +-- FirewallError    iptables is missing or failed
 +-- BusError         ubus failed
 +-- StorageError     our own files cannot be written or read
-+-- CertificateError certificates could not be made
++-- CertificateError certificates could not be created
 +-- ClockNotSetError the clock must be set first
 +-- NoticeError      a notice could not be sent
 +-- InternalError    our own defect
@@ -273,7 +273,7 @@ class BusError(UcidockdError):
 
 
 class CertificateError(UcidockdError):
-    """Certificates could not be made: the child process that makes them failed, or their folder cannot be used."""
+    """Certificates could not be created: the child process that makes them failed, or their folder cannot be used."""
 
     code: ClassVar[str] = "certificate"
 

@@ -105,7 +105,7 @@ class EngineVersions:
         except RequestError as exc:
             if text not in self._told:
                 self._told.add(text)
-                logger.warning("dockerd.globals.api_version: %s; its newest is spoken", exc)
+                logger.warning("dockerd.globals.api_version: %s; its newest version is used", exc)
             return ""
 
     def _speaks(self, version: tuple[int, int]) -> bool:
@@ -286,8 +286,8 @@ class DeclaredImageGuard:
         except EngineError as exc:
             # without its id the image could not be protected, so the whole prune is refused
             raise EngineError(
-                f"nothing is removed: the engine cannot show image {image}, so that it could not be kept ({exc});"
-                " `ucidockd prune` leaves it out",
+                f"nothing is removed: the engine cannot show image {image}, so it could not be protected ({exc});"
+                " `ucidockd prune` skips it",
                 status=exc.status,
             ) from exc
 

@@ -129,7 +129,7 @@ class Images:
         local = self._local(container, image)
         if policy is Pull.NEVER and local is None:
             which = f"image {image}" + (f" for {container.spec.platform}" if container.spec.platform else "")
-            raise EngineError(f"{which} is not there and `option pull never` forbids to pull it")
+            raise EngineError(f"{which} is not there and `option pull never` forbids pulling it")
         if policy is not Pull.NEVER and (always or local is None):
             # with `fresh`, the running image does not replace the newer one that was requested
             spare = local is not None and not (fresh and local.get("Id") == running)
@@ -160,7 +160,7 @@ class Images:
         Raises EngineError if the pull cannot succeed.
         """
         if container.policy.pull is Pull.NEVER:
-            raise EngineError(f"`option pull never` forbids to pull {image}")
+            raise EngineError(f"`option pull never` forbids pulling {image}")
         return self.foreseen(image, container.spec.platform or "", frees)
 
     def _kept(self, container: Container, keep: str, digest: str) -> str:
@@ -169,7 +169,7 @@ class Images:
         local = self._local(container, keep)
         if local is None and digest:
             if container.policy.pull is Pull.NEVER:
-                raise EngineError(f"image {digest} is not there and `option pull never` forbids to pull it")
+                raise EngineError(f"image {digest} is not there and `option pull never` forbids pulling it")
             local = self._pull(container, digest, None)
         return str(local["Id"]) if local is not None else ""
 
@@ -229,7 +229,7 @@ class Images:
 
     def _check_wanted(self, container: Container) -> None:
         if not self.wanted(container):
-            raise SkippedError(f"{container.spec.image} is not wanted any more", retryable=True)
+            raise SkippedError(f"{container.spec.image} is no longer needed", retryable=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

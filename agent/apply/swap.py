@@ -146,7 +146,7 @@ class Swap:
     def _move(self, what: Callable[[SavedData], None]) -> None:
         try:
             if self.data is None:
-                raise ConflictError("data is saved and put back by a running agent only: start it first")
+                raise ConflictError("only a running agent saves and restores data: start it first")
             what(self.data)
         except EngineUnreachableError:
             raise

@@ -72,7 +72,7 @@ def ask_or_do(
     logging.getLogger("agent").addHandler(logging.NullHandler())  # the answer contains its warnings
     answer = alone(OneShot(runtime_options(args)))
     if changes and any(entry["level"] == "waiting" for entry in answer.get("pending", ())):
-        print("no agent is running: what waits needs another `ucidockd reconcile`", file=sys.stderr)
+        print("no agent is running: what is waiting needs another `ucidockd reconcile`", file=sys.stderr)
     return answer
 
 

@@ -100,7 +100,7 @@ def volume_put(args: argparse.Namespace) -> int:
     """Unpacks a tar file into a volume."""
     chosen = [name for name in ("path", "replace", "create") if getattr(args, name)]
     if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} do not go together")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} cannot be used together")
     query = {name: "1" for name in ("stop", "replace", "create") if getattr(args, name)}
     route = _route(args.name, "archive", path=args.path or "", **query)
     with opened(args.file) as file:
@@ -191,7 +191,7 @@ def _foreseen(found: dict[str, Any]) -> list[str]:
     lines = [
         f"Copies {size} from {found['source']} to {found['target']} ({free}).",
         "A copy that was cut short is there, and is completed." if found["resumes"] else "",
-        f"Containers that stop: {', '.join(found['containers']) or 'none, as none runs'}.",
+        f"Containers that stop: {', '.join(found['containers']) or 'none, because none is running'}.",
         "They run during the first copy. They stop while what changed since is copied and dockerd restarts.",
         f"That takes about {seconds} s, more on a slow disk.",
         *(f"Note: {note}." for note in found["notes"]),

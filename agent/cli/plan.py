@@ -221,7 +221,7 @@ def _tell(rows: Iterable[Mapping[str, Any]], style: Style) -> None:
         text = {
             "updated": f"updated from image {row['before']} to {row['image']}",
             "rolled back": f"taken back from image {row['before']} to {row['image']}; it stays on that until its section"
-            " changes, or `ucidockd update` is asked for",
+            " changes, or `ucidockd update` is run",
             "current": f"up to date, it runs image {row['image']}",
             "waiting": f"waits, and is done as soon as it can be: {row['message']}",
         }.get(row["outcome"], f"failed: {row['message']}; it runs image {row['image']} as before")

@@ -162,11 +162,11 @@ class _Project:
         if key == "name":
             self.conversion.taken("name")
         elif key == "version":
-            self.conversion.left_out("version", "docker ignores it, too")
+            self.conversion.left_out("version", "docker ignores it too")
         elif key.startswith("x-"):
-            self.conversion.left_out(key, "an extension, which docker ignores, too")
+            self.conversion.left_out(key, "an extension, which docker ignores too")
         elif key == "models":
-            self.conversion.left_out(key, "sections have no such thing")
+            self.conversion.left_out(key, "sections have nothing like it")
         else:
             self.conversion.unknown(
                 key, "compose has no such key" + near(key, (*_TOP, "name", "version", "include"))
@@ -290,7 +290,7 @@ class _Project:
         elif key == "ipam" and isinstance(value, dict):
             self._ipam(sheet, place, value)
         elif key.startswith("x-"):
-            self.conversion.left_out(place, "an extension, which docker ignores, too")
+            self.conversion.left_out(place, "an extension, which docker ignores too")
         elif key in ("enable_ipv4", "ipam"):
             self.conversion.left_out(place, "a network section has no such option")
         else:
@@ -352,7 +352,7 @@ class _Project:
                         "opt" if key == "driver_opts" else "label", f"{option}={entry}", f"{place}.{option}"
                     )
             elif str(key).startswith("x-"):
-                self.conversion.left_out(place, "an extension, which docker ignores, too")
+                self.conversion.left_out(place, "an extension, which docker ignores too")
                 continue
             else:
                 self.conversion.unknown(place, "compose has no such key of a volume")

@@ -43,7 +43,7 @@ def _yaml(text: str) -> Any:
         import yaml
     except ImportError:
         raise ConfigError(
-            "reading YAML takes PyYAML: install python3-yaml, or give the file as JSON"
+            "reading YAML needs PyYAML: install python3-yaml, or give the file as JSON"
             " (docker compose config --format json prints it)"
         ) from None
 
@@ -149,7 +149,7 @@ def _counted(document: Any) -> Any:
         # count while walking: the document in memory is small, since aliases share their values
         left -= 1
         if left < 0 or depth > _DEPTH_MAX:
-            raise ConfigError("the compose file stands for too many values")
+            raise ConfigError("the compose file expands to too many values")
         for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
             walk(item, depth + 1)
 

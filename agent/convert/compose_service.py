@@ -70,7 +70,7 @@ class ServiceReader:
                 for item in listed(items):
                     self.put(str(option), text(item), f"{where}.{option}")
         elif key.startswith("x-"):
-            self.conversion.left_out(where, "an extension, which docker ignores, too")
+            self.conversion.left_out(where, "an extension, which docker ignores too")
         elif (row := KEYS.get(key)) is None:
             self.conversion.unknown(where, "compose has no such key" + near(key, KEYS))
         elif row.reason:
@@ -472,7 +472,7 @@ class ServiceReader:
             settings = settings if isinstance(settings, dict) else {}
             # a profile leaves that service out: compose ignores the dependency too
             if service not in self.project.sections:
-                self.conversion.left_out(place, "there is no such service among those that are chosen")
+                self.conversion.left_out(place, "none of the chosen services has this name")
                 continue
             condition = text(settings.get("condition") or "service_started")
             if condition not in _CONDITIONS:
@@ -784,7 +784,7 @@ KEYS: dict[str, ComposeKey] = {
     **_without("put the other container into the same network", "external_links"),
     **_without("give the file that it is in as well", "extends"),
     **_without("write its lines as `list label`", "label_file"),
-    **_without("sections have no such thing", "models", "provider"),
+    **_without("sections have nothing like it", "models", "provider"),
     **_without("it hands the engine and your registry logins to the container", "use_api_socket"),
 }
 

@@ -205,9 +205,9 @@ def _other(conversion: Conversion, verb: str, words: Sequence[Word]) -> None:
     if verb == "assignment":
         return
     if verb in ("pull", "image"):
-        conversion.left_out(shown, "the agent pulls images itself")
+        conversion.left_out(shown, "the agent pulls images by itself")
     elif verb in ("stop", "rm", "start", "restart", "kill"):
-        conversion.left_out(shown, "it changes what runs now, sections say what shall run")
+        conversion.left_out(shown, "it changes what runs now; sections declare what should run")
     elif name in ("cd", "echo", "export", "set"):
         conversion.left_out(shown, "it starts no container")
     elif name in ("mkdir", "chown", "chmod", "touch", "cp", "curl", "wget"):
@@ -249,7 +249,7 @@ class _Container:
             made.put("name", name, "--name")
         if not name:
             self.conversion.changed(
-                "--name", f"docker would invent a name, the container is called {made.name}"
+                "--name", f"docker would make up a name; the container is called {made.name}"
             )
         made.put("image", image.text, "image")
         if "restart" not in sheet.options:
@@ -541,7 +541,7 @@ class _Container:
         self.networks[name] = sheet.name
         self.conversion.changed(
             f"--network {name}",
-            f"a section `network {sheet.name}` is made; it takes over a network that exists",
+            f"a section `network {sheet.name}` is added; it takes over a network that exists already",
         )
         return sheet.name
 

@@ -140,7 +140,7 @@ class Restores:
     def _wait(self, work: Coroutine[object, object, Value]) -> Value:
         if self._loop is None:
             work.close()
-            raise DataError("data is saved and put back by a running agent only: start it first")
+            raise DataError("only a running agent saves and restores data: start it first")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _exchangeable(self, name: str) -> EngineVolume:

@@ -252,7 +252,7 @@ class EngineRecognition:
             self._files.write_engine(replace(now, mark=self.mark, store=store or meant.store))
             return self._show("")
         if not meant.data_root:
-            return self._show("this is not the engine that was asked for", reason="Fallback")
+            return self._show("this is not the engine that was expected", reason="Fallback")
         if what:
             return self._show(what, reason=reason)
         self.mark = meant.mark or ((found or _new_mark(root)) if disk else "")

@@ -48,7 +48,7 @@ def preview(options: RuntimeOptions) -> Preview:
         raise ConfigError("the configuration cannot be read; `ucidockd check` says why")
     if desired.daemon is None:
         raise ConfigError(
-            "no section is about dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
+            "no section configures dockerd, expected `config globals 'globals'` in /etc/config/dockerd"
         )
     # a stage with its own status board, so that the preview leaves no trace in the agent's
     stage = make_stage(options, desired.agent, StatusBoard(time.time), Tools())  # makes no certificates

@@ -96,16 +96,16 @@ def not_ours(
 ) -> str:
     """Why ucidockd does not manage dockerd's settings, "" if it does."""
     if runner.elsewhere:
-        return f"the engine is another machine's, {runner.elsewhere}: dockerd's settings are made there"
+        return f"the engine is on another machine,  {runner.elsewhere}: configure dockerd there"
     if settings is None:
-        decides = f": {init_script} decides what it runs with" if runner.kind == "procd" else ""
-        return f"no section in /etc/config/dockerd is about dockerd{decides}"
+        decides = f": {init_script} sets its options" if runner.kind == "procd" else ""
+        return f"no section in /etc/config/dockerd configures dockerd{decides}"
     # compare real paths: on OpenWrt /var is a link to /tmp
     given = settings.alt_config_file
     if given and PATHS.real(given) != PATHS.real(str(config_file)):
         if runner.kind == "procd" and not exists(given):
             return f"dockerd.globals.alt_config_file is {given}, which does not exist: {init_script} writes its own file"
-        return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are what is in there"
+        return f"dockerd.globals.alt_config_file is {given}: dockerd's settings are in that file"
     if runner.kind == "procd" and not given:
         ours = PATHS.real(str(config_file))
         return f"{init_script} writes its own file; set dockerd.globals.alt_config_file to {ours}"

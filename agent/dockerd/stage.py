@@ -301,7 +301,7 @@ class DaemonStage:
         # others write dockerd's settings.
         if settings is None or (refused := self._not_ours(settings, runner)):
             raise ConflictError(
-                f"{refused if settings is not None else 'no section is about dockerd'}: move its data yourself"
+                f"{refused if settings is not None else 'no section configures dockerd'}: move its data yourself"
             )
         if self.other_engine:
             raise ConflictError(
@@ -526,7 +526,7 @@ class DaemonStage:
             self._status.synced("Waiting", missing)
             return missing
         if process is not None and busy:
-            self._status.synced("Pending", f"{step.cause}; waits for operations that are under way")
+            self._status.synced("Pending", f"{step.cause}; waits for operations in progress")
             return f"dockerd is about to be restarted: {step.cause}"
         return ""
 

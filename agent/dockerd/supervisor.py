@@ -345,7 +345,7 @@ def engine_version(
     # ask the program, not the engine: settings are checked for the dockerd that is about to start
     found = re.search(r"\b(\d+)\.(\d+)", done.stdout)
     if found is None:
-        raise DaemonError(f"{shlex.quote(program)} does not tell its version", reason="NoProgram")
+        raise DaemonError(f"{shlex.quote(program)} does not report its version", reason="NoProgram")
     return int(found[1]), int(found[2])
 
 

@@ -372,7 +372,7 @@ def not_here(settings: DaemonSettings, root: str, running: Document) -> dict[str
     if driver != running.get("log-driver") and (why := _no_log(driver, settings, root)):
         found["log-driver"] = f"{why}: no container could start"
         if settings.values.get("log-opts"):
-            found["log-opts"] = f"they are those of the log driver {driver}"
+            found["log-opts"] = f"its entries belong to the log driver {driver}"
     return found
 
 

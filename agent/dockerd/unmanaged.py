@@ -33,7 +33,7 @@ _HELD = "dockerd was stopped manually: it stays down until you start it or run `
 
 
 def configured(desired: Desired | None) -> tuple[DaemonSettings | None, AgentSettings]:
-    """The configuration; the settings are None if no section is about dockerd. Raises ConflictError if the agent does
+    """The configuration; the settings are None if no section configures dockerd. Raises ConflictError if the agent does
     nothing."""
     if desired is None:
         raise ConflictError("the configuration cannot be read")
@@ -86,7 +86,7 @@ class ManualControl:
         wish = self._wish
         # a swap that loses its engine half-way is repaired later, but until then its container is down
         if wish is DaemonAction.STOP and busy and process is not None:
-            self._status.synced("Pending", "a stop was asked for; waits for operations that are under way")
+            self._status.synced("Pending", "a stop was requested; waits for operations in progress")
             return "dockerd is about to be stopped"
         if wish is DaemonAction.STOP:
             self.begun(wish)
@@ -200,7 +200,7 @@ def _document_of(path: Path) -> tuple[dict[str, Any], str]:
         return {}, f"{path} is not JSON (line {exc.lineno}: {exc.msg})"
     except (PathError, ValueError, RecursionError) as exc:
         return {}, "" if isinstance(exc, PathError) else f"{path} is not JSON"
-    return (document, "") if isinstance(document, dict) else ({}, f"{path} holds no JSON object")
+    return (document, "") if isinstance(document, dict) else ({}, f"{path} is not a JSON object")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,9 +238,7 @@ class UserDockerd:
             return held
         if process is not None and self.manual.wants_restart():
             if busy:
-                self.status.synced(
-                    "Pending", "a restart was asked for; waits for operations that are under way"
-                )
+                self.status.synced("Pending", "a restart was requested; waits for operations in progress")
                 return "dockerd is about to be restarted"
             self._restart(supervisor, process, own)
         # ask the engine too: another program may serve the socket, and a second dockerd on the same data would damage

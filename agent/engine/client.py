@@ -193,7 +193,7 @@ class DockerEngine:
         self._version, self._identity = "", None  # the next connection may reach another engine
         # the socket's own deadline arrives as a plain TimeoutError inside one of the wrappers
         if isinstance(exc, requests.exceptions.Timeout) or "timed out" in str(exc):
-            return EngineSlowError(f"the engine at {self._host} gives no answer in time")
+            return EngineSlowError(f"the engine at {self._host} does not answer in time")
         # requests and urllib3 wrap an error three times, and their texts contain addresses of objects. Only the
         # innermost error tells what to do: nothing listens, no permission, an untrusted certificate.
         for cause in _causes(exc):
@@ -296,7 +296,7 @@ class DockerEngine:
             found = str(json.loads(body)["ApiVersion"])
             pair = _version_pair(found)
         except (KeyError, TypeError, ValueError, RecursionError) as exc:
-            raise self._invalid("it does not tell its API version") from exc
+            raise self._invalid("it does not report its API version") from exc
         self._version = found
         return pair
 
@@ -566,7 +566,7 @@ class DockerEngine:
                     on_progress(step)
         except (*_BROKEN, ValueError) as exc:
             raise EngineUnreachableError(
-                f"cannot pull {image}: the engine went away: {_short(_innermost(exc))}"
+                f"cannot pull {image}: the connection to the engine broke: {_short(_innermost(exc))}"
             ) from exc
 
     def events(self, since: int | None) -> Iterator[dict[str, Any]]:

@@ -220,7 +220,7 @@ class RegistryClient:
         # registries give the same answer for a wrong login and for an image that does not exist
         if reply.status in (401, 403):
             known = self._login(name.registry) is not None
-            why = "refuses the login of `config auth`" if known else "wants a login, or has no such image"
+            why = "refuses the login of `config auth`" if known else "requires a login, or has no such image"
             return RegistryError(f"{name.registry} {why}{tail}")
         if reply.status == 404:
             return RegistryError(f"{name.registry} has no {name.repository}:{name.tag or name.digest}{tail}")
@@ -273,7 +273,7 @@ class RegistryClient:
                 reply = self._authorized(endpoint, method, name, path)
                 break
             except ValueError as exc:  # from a redirect, or from the address of an authorization server
-                raise RegistryError(f"{endpoint.registry} names an address that is not one") from exc
+                raise RegistryError(f"{endpoint.registry} gives an invalid address") from exc
             except RegistryAwayError:
                 if len(endpoint.schemes) == 1:
                     raise
@@ -320,7 +320,7 @@ class RegistryClient:
         """Docker registry v2 authentication: a token for this repository, obtained with the registry's login."""
         # the registry chooses the address that gets the login, so it must not be one without TLS
         if urlsplit(asked.realm).scheme != "https" and endpoint.schemes[0] == "https":
-            raise RegistryError(f"{endpoint.registry} would have its login sent without TLS")
+            raise RegistryError(f"{endpoint.registry} asks for its login to be sent without TLS")
         query = {"scope": f"repository:{repository}:pull"} | (
             {"service": asked.service} if asked.service else {}
         )
@@ -444,7 +444,7 @@ class RegistryClient:
             return ""
         url = url if "://" in url else f"http://{url}"
         if urlsplit(url).password == _MASKED:
-            raise RegistryError("dockerd's proxy wants a password: write it into `config proxies` as well")
+            raise RegistryError("dockerd's proxy needs a password: add it to `config proxies` too")
         return url
 
 
@@ -458,7 +458,7 @@ def _proxied(url: str, context: ssl.SSLContext) -> Any:
         try:
             from urllib3.contrib.socks import SOCKSProxyManager
         except ImportError as exc:
-            raise RegistryError("dockerd's proxy is of the kind SOCKS, which needs python3-pysocks") from exc
+            raise RegistryError("dockerd's proxy is a SOCKS proxy, which needs python3-pysocks") from exc
         name = url.replace("socks5:", "socks5h:", 1)  # Go lets the proxy resolve names
         return SOCKSProxyManager(name, ssl_context=context)
     headers = {}

@@ -255,4 +255,4 @@ def is_trust_failure(exc: BaseException) -> bool:
 
 def _no_password() -> str:
     """Raises, because OpenSSL would otherwise ask on the terminal."""
-    raise ValueError("the key wants a password")
+    raise ValueError("the key needs a password")

@@ -513,7 +513,7 @@ def parse_wait(text: str) -> WaitFor:
         or (kind == WaitKind.CLOCK) is bool(colon)
         or bool(colon) is not bool(target)
     ):
-        raise QuantityError(f"{text!r} is nothing to wait for", expected)
+        raise QuantityError(f"{text!r} cannot be waited for", expected)
     if kind in (WaitKind.MOUNT, WaitKind.FILE) and not target.startswith("/"):
         raise QuantityError(f"{target!r} is not an absolute path", expected)
     if kind == WaitKind.DEVICE and not target.startswith(("/", "usb:")):

@@ -579,7 +579,7 @@ class Desired:
     claimed: frozenset[str] = frozenset()
     # image -> a container section that names it, including invalid sections
     images: Mapping[str, str] = field(default_factory=dict)
-    daemon: DaemonSettings | None = None  # None: no section is about dockerd
+    daemon: DaemonSettings | None = None  # None: no section configures dockerd
     daemon_mistakes: tuple[str, ...] = ()  # mistakes in those sections; invalid options are left out
     generation: str = ""  # hash of the committed files
     # key -> hash, computed once when reading because every pass needs all of them; a missing one is computed on

@@ -240,7 +240,7 @@ def _networks(
         found.append(adopt_network(body, name=name, section=section))
         scope, ipam = body.get("Scope", "local"), body.get("IPAM") or {}
         if scope != "local":
-            notes.append(f"network {name}: its scope is {scope}, sections know the local one only")
+            notes.append(f"network {name}: its scope is {scope}, sections support the local scope only")
         if ipam.get("Driver", "default") != "default" or ipam.get("Options"):
             notes.append(f"network {name}: the IPAM driver and its options cannot be expressed in UCI")
         if body.get("ConfigOnly") or (body.get("ConfigFrom") or {}).get("Network"):
@@ -301,12 +301,12 @@ def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
 def _notes(inspect: Mapping[str, Any], around: AdoptionContext, spec: ContainerSpec) -> Iterator[str]:
     config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
     if around.image_id_now != inspect.get("Image"):
-        what = "stands for another image now" if around.image_id_now else "is not there any more"
-        yield f"the image {config.get('Image')} {what}: the adopted container is made of what it will stand for"
+        what = "refers to another image now" if around.image_id_now else "is not there any more"
+        yield f"the image {config.get('Image')} {what}: the adopted container will use the image that it refers to then"
     yield from _unknown(config, _READ_CONFIG | _IGNORED_CONFIG)
     removed = [entry for entry in config.get("Env") or () if "=" not in entry]
     if removed:
-        yield f"env: taking the image's variable {', '.join(sorted(removed))} away cannot be expressed in UCI"
+        yield f"env: removing the image's variable {', '.join(sorted(removed))} cannot be expressed in UCI"
     yield from _unknown(host, _READ_HOST | _IGNORED_HOST)
     # for `--security-opt systempaths=unconfined` the client sends both lists empty
     if not host.get("Privileged") and [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")):

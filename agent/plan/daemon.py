@@ -65,16 +65,16 @@ def driver_trouble(values: Document, version: Version, prior: Collection[str] = 
     gone = _GONE.get(driver)
     if gone is not None and version >= gone:
         return (
-            f"dockerd has no storage driver {driver} from {gone[0]}.{gone[1]} on; its images and containers are not"
-            " found by another one; expected overlay2, or no storage_driver"
+            f"dockerd {gone[0]}.{gone[1]} removed the storage driver {driver}; another driver does not find"
+            " its images and containers; use overlay2, or remove storage_driver"
         )
     if driver in _CONTAINERD_ONLY and not by_containerd(values, version, prior):
         return (
-            f"{driver} is one of containerd's image store; expected `option containerd_snapshotter '1'` beside it"
-            f" (Docker 23 or newer), or {'vfs' if driver == 'native' else 'overlay2'}"
+            f"{driver} belongs to containerd's image store: also set `option containerd_snapshotter '1'`"
+            f" (Docker 23 or newer), or use {'vfs' if driver == 'native' else 'overlay2'}"
         )
     if driver in GRAPH_DRIVERS - {"btrfs", "zfs", "fuse-overlayfs"} and value_at(values, _STORE) is True:
-        return f"containerd's image store has no driver {driver}; expected overlayfs, native, or no storage_driver"
+        return f"containerd's image store has no driver {driver}; use overlayfs or native, or remove storage_driver"
     return ""
 
 
@@ -103,8 +103,8 @@ def store_trouble(
     # FAT and its relatives have neither owners nor links: dockerd still starts there, but every container fails.
     if file_system in _NO_UNIX:
         return (
-            f"{root} is on {file_system}, which has no owners and no links: no container can run there; format the disk"
-            " as ext4 or f2fs, or set data_root to one that is"
+            f"{root} is on {file_system}, which supports neither owners nor links: no container can run there. Format the"
+            " disk as ext4 or f2fs, or move data_root to a disk that is"
         )
     driver = str(document.get("storage-driver") or "")
     containerd = by_containerd(document, version, prior)
@@ -113,9 +113,9 @@ def store_trouble(
     name = driver or "overlayfs"
     copies = "native" if containerd else "vfs"
     return (
-        f"{root} is on {_named(file_system)}, on which dockerd's storage driver {name} cannot mount: images load, and no"
-        f" container can be made; mount a disk with ext4 or f2fs and set data_root to it, or set storage_driver '{copies}',"
-        " which copies every layer whole and takes much more space"
+        f"{root} is on {_named(file_system)}, where dockerd's storage driver {name} cannot mount: images load, but no"
+        f" container can be created. Mount a disk with ext4 or f2fs and set data_root to it, or set storage_driver"
+        f" '{copies}', which copies every layer and takes much more space"
     )
 
 
@@ -137,7 +137,7 @@ def move_trouble(store: str, file_system: str) -> str:
     if not kind:
         return "its file system is not known"
     if kind in _NO_UNIX:
-        return f"{file_system} has no owners and no links: format the disk as ext4 or f2fs"
+        return f"{file_system} supports neither owners nor links: format the disk as ext4 or f2fs"
     if kind in _REMOTE:
         return f"{file_system} is a file system of another machine, on which Docker's data is not safe"
     if kind in _IN_MEMORY:
@@ -262,7 +262,9 @@ def render(
         put(document, row.key, _merged(document, row, row.default if value is None else value))
     if document.get("ip6tables") and version < _IP6TABLES_STABLE:
         document["experimental"] = True
-        warnings.append(f"ip6tables switches on experimental features: dockerd {_dotted(version)} wants that")
+        warnings.append(
+            f"ip6tables switches on experimental features: dockerd {_dotted(version)} requires them"
+        )
     tcp = [host for host in settings.hosts if not host.is_unix]
     # anyone who can reach a TCP host without certificates controls this machine
     may_open = settings.allow_insecure_tcp or (settings.tls is not None and settings.tls.verify)
@@ -350,7 +352,7 @@ def _unfit(settings: DaemonSettings, version: Version, prior: Collection[str]) -
         found["storage-driver"] = trouble
     six = settings.values.get("ipv6") and not settings.values.get("fixed-cidr-v6")
     if six and version < _IPV6_ALONE:
-        found["ipv6"] = f"dockerd {_dotted(version)} does not start without fixed_cidr_v6 beside it"
+        found["ipv6"] = f"dockerd {_dotted(version)} does not start unless fixed_cidr_v6 is set too"
     return found
 
 

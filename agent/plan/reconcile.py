@@ -95,9 +95,7 @@ def plan_orphans(draft: Draft) -> None:
         if key in known or record.swap or draft.must_skip(key, record):
             continue
         if Key(record.kind, record.name) in desired.claimed:
-            message = (
-                f"section removed; one with a mistake has its name, {record.name}: kept until that is fixed"
-            )
+            message = f"section removed; a section with a mistake has its name {record.name}: kept until that is fixed"
             draft.find(key, "Synced", status=False, reason="Pending", message=message)
             continue
         draft.attempt(key, partial(_orphan, draft, key, record))
@@ -270,7 +268,7 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
     # `external` was added to a network of ours: others manage it from now on, so it must not be deleted with its
     # section.
     if record is not None:
-        draft.add(key, [ops.Forget(key=key, cause="others look after it (`external`)", record=record)])
+        draft.add(key, [ops.Forget(key=key, cause="managed elsewhere (`external`)", record=record)])
     seen = next((n for n in draft.observed.networks if n.name == network.name), None)
     if seen is None:
         message = (
@@ -291,7 +289,7 @@ def _join_network(draft: Draft, key: str, network: Network, record: Record | Non
 def _withhold(draft: Draft, key: str, *, is_there: bool) -> None:
     """Holds back resources that need this one if it could not be created, so that they do not fail as well."""
     if key in draft.context.backoff and not is_there:
-        draft.withheld[key] = f"{in_words(key)} could not be made"
+        draft.withheld[key] = f"{in_words(key)} could not be created"
 
 
 def _is_ambiguous(draft: Draft, key: str, network: Network, *, object_id: str) -> bool:
@@ -314,7 +312,7 @@ def _is_hindered(draft: Draft, key: str, network: Network, *, object_id: str = "
         return False
     reason, message = found
     draft.find(key, "Synced", status=False, reason=reason, message=message)
-    draft.withheld[key] = f"{in_words(key)} cannot be made: {message}"
+    draft.withheld[key] = f"{in_words(key)} cannot be created: {message}"
     return True
 
 

@@ -120,7 +120,7 @@ _TWO_APPS = (
 )
 _CONTROL = "this container can take control of the router, by {}"
 _SHARED = "browsers send your LuCI login to the web pages of this container too ({}), because LuCI is used over http"
-_CORS = "pages of every origin may use /ubus with the session of who looks at them; switch it off"
+_CORS = "web pages of any origin can use /ubus with the session of the user who opens them; turn it off"
 
 
 def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> Hazards:

@@ -259,7 +259,7 @@ class Loop:
             message = f"no pass has ended for {late_s:.0f} s" + (f"; {hung} does not answer" if hung else "")
             self.board.ensure(PASSES_KEY, "ucidockd", section="agent")
             if self.board.flag(PASSES_KEY, ConditionType.PASS_STUCK, "NoPass", message):
-                logger.error("%s: what is declared is not followed", message)
+                logger.error("%s: changes are not applied", message)
             await asyncio.sleep(limit_s)
 
     def _body(self, dirty: PassRequest) -> None:

@@ -126,7 +126,7 @@ class Room:
         try:
             gives = self.freeable()
         except UcidockdError as exc:
-            logger.info("what a clean-up would give is not known: %s", exc)
+            logger.info("how much a clean-up would free is not known: %s", exc)
             return NoSpaceError(text)
         return NoSpaceError(f"{text}. `ucidockd prune --images unused` would free {size_words(gives)}")
 

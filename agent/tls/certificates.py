@@ -152,7 +152,7 @@ class Certificates:
         names = normal_names(sans)
         if not names:
             raise ConfigError(
-                "a server certificate needs a name, expected one DNS name or IP address at least"
+                "a server certificate needs a name, expected at least one DNS name or IP address"
             )
         if not 1 <= days <= CERTIFICATE_DAYS_MAX:
             raise ConfigError(f"days is {days}, expected 1 to {CERTIFICATE_DAYS_MAX}")

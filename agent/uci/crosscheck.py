@@ -59,20 +59,20 @@ def crosscheck(
     `listeners`: programs that use ports of this machine, none if that is not known; `daemon`: dockerd's settings.
     """
     for reader, _ in draft.agents[1:]:
-        reader.report("there is another agent section", expected="one agent section")
+        reader.report("there is already an agent section", expected="one agent section")
     items: Sequence[tuple[SectionReader, Container | Network | Volume]]
     # The engine would only refuse the second one when it is created, and which one comes second is random.
     for items in (draft.containers, draft.networks, draft.volumes):
         _check_unique(
             [(reader, resource.name) for reader, resource in items],
-            message="the Docker name {name!r} is that of section {others} too",
+            message="the Docker name {name!r} is also that of section {others}",
             option="name",
             expected="its own name",
         )
     # the engine refuses a second network on a bridge, with a message that names no section
     _check_unique(
         [(reader, dict(network.spec.options).get(BRIDGE_NAME, "")) for reader, network in draft.networks],
-        message="the bridge {name} is that of network {others} too",
+        message="the bridge {name} is also that of network {others} too",
         option="opt",
         expected=f"another section name, or `list opt {BRIDGE_NAME}=...`",
     )
@@ -179,7 +179,7 @@ def _check_addresses(
     for option, address, in_entry in (("ip", endpoint.ip, written.ip), ("ip6", endpoint.ip6, written.ip6)):
         if address and not any(contains(subnet, address) for subnet in subnets):
             reader.report(
-                f"{address} lies in no subnet of network {network.section!r}",
+                f"{address} is not in any subnet of network {network.section!r}",
                 option="network" if in_entry else option,
                 index=index if in_entry else None,
                 expected=f"an address in {', '.join(subnets)}" if subnets else "a network with `list subnet`",
@@ -244,7 +244,9 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
         )
         return
     if reader.has("network"):
-        reader.report("does not go with `list network`", option="network_mode", expected="one of the two")
+        reader.report(
+            "cannot be combined with `list network`", option="network_mode", expected="only one of them"
+        )
     _check_published(reader, spec, mode)
     # names and name servers belong to the container whose network is shared: the engine refuses them here (moby
     # runconfig, validateNetContainerMode)
@@ -252,9 +254,9 @@ def _check_network_mode(reader: SectionReader, container: Container) -> None:
         for option in ("hostname", "domainname", "dns", "dns_search", "dns_opt", "extra_host"):
             if reader.has(option):
                 reader.report(
-                    f"does not go with network_mode {mode}",
+                    f"cannot be combined with network_mode {mode}",
                     option=option,
-                    expected="it at the container whose network is shared",
+                    expected="it in the section of that container",
                 )
 
 
@@ -273,7 +275,7 @@ def _check_remapped(reader: SectionReader, spec: ContainerSpec) -> None:
             reader.warn(
                 "the engine refuses it to a container whose users are remapped (dockerd's userns_remap)",
                 option=option,
-                expected="`option userns 'host'` beside it",
+                expected="`option userns 'host'` as well",
             )
 
 
@@ -293,9 +295,9 @@ def _check_published(reader: SectionReader, spec: ContainerSpec, mode: str) -> N
     for option, given in (("port", bool(spec.ports)), ("publish_all", bool(spec.publish_all))):
         if given and mode.startswith(_SHARED_BY):
             reader.report(
-                f"does not go with network_mode {mode}",
+                f"cannot be combined with network_mode {mode}",
                 option=option,
-                expected="it at the container whose network is shared",
+                expected="it in the section of that container",
             )
         elif given:
             reader.warn(f"has no effect with the network {mode}", option=option, expected="another network")
@@ -311,7 +313,7 @@ def _check_volume_driver(reader: SectionReader, container: Container, draft: Dec
             reader.report(
                 f"the volume section {other.section!r} has the driver {other.spec.driver}",
                 option="volume_driver",
-                expected="one driver, or the option left out: it is for volumes without a section",
+                expected="the same driver, or no `volume_driver`: it is for volumes without a section",
             )
 
 

@@ -103,7 +103,7 @@ def _with_volumes(reader: SectionReader, backup: Backup, draft: DecodedSections)
                 f"{name!r} mounts no named volume",
                 option="section",
                 index=index,
-                expected="folders of the router are not saved, save them with its own means",
+                expected="backups save volumes only: back up the router's folders with its own tools",
             )
         found += named
     # a volume that two sections mount is saved once

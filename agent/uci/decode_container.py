@@ -184,7 +184,7 @@ def _check_namespaces(reader: SectionReader, spec: ContainerSpec) -> None:
     if spec.network_mode is None and not shared["net"]:
         reader.warn_of_loopback("dns")
     if spec.uts == "host" and spec.hostname is not None:
-        reader.report("does not go with `uts host`", option="hostname", expected="one of the two")
+        reader.report("cannot be combined with `uts host`", option="hostname", expected="only one of them")
 
 
 def _ports(reader: SectionReader) -> tuple[Port, ...]:
@@ -307,7 +307,9 @@ def _endpoints(reader: SectionReader) -> tuple[Endpoint, ...]:
             )
         # two different values are ambiguous: the user has to decide
         elif getattr(endpoints[0], option):
-            reader.report("the first network entry sets it as well", option=option, expected="one of the two")
+            reader.report(
+                "the first network entry sets it as well", option=option, expected="only one of them"
+            )
     if endpoints:
         endpoints[0] = replace(
             endpoints[0],
@@ -328,13 +330,13 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         # docker takes a bare number as bytes, but most people who write 64 mean megabytes
         means = f" ({text} means {text} bytes)" if text.isdigit() else ""
         meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
-        reader.report(f"is too small{means}", option="memory", expected=f"6m at least{meant}")
+        reader.report(f"is too small{means}", option="memory", expected=f"at least 6m{meant}")
     for option in ("memory_reservation", "memory_swap", "shm_size"):
         text = reader.text(option) or ""
         if wrong := few_bytes(text):
             reader.warn(wrong, option=option, expected=f"{text}m")
     if reserved is not None and memory and reserved > memory:
-        reader.report("is above `memory`", option="memory_reservation", expected="`memory` at most")
+        reader.report("is above `memory`", option="memory_reservation", expected="at most `memory`")
     if swap is not None and swap > 0 and not memory:
         reader.report("is set without `memory`", option="memory_swap", expected="`memory` as well")
     elif swap is not None and swap > 0 and memory and swap < memory:
@@ -345,7 +347,7 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
     for option in ("cpu_period", "cpu_quota"):
         if spec.nano_cpus is not None and getattr(spec, option):
             reader.report(
-                "does not go with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
+                "cannot be combined with `cpus`", option=option, expected=f"`cpus`, or {option} without it"
             )
     # only a warning: the engine accepts it, and then the kernel's OOM killer acts on the whole router
     if spec.oom_kill_disable and not memory:

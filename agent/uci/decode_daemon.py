@@ -167,7 +167,7 @@ def _word(name: str, text: str, schema: Mapping[str, Any], notes: list[Note]) ->
     word = _ALIASES.get((name, text.lower()), text.lower())
     if text in choices or word not in choices:
         return text
-    notes.append(Note(name, None, f"{text!r} is another way to write it", word))
+    notes.append(Note(name, None, f"{text!r} is a non-standard form", word))
     return word
 
 
@@ -218,7 +218,7 @@ def _only(kind: str, readers: list[SectionReader]) -> SectionReader | None:
     mine = [reader for reader in readers if reader.kind == kind]
     mine.sort(key=lambda reader: reader.section.name != kind)
     for reader in mine[1:]:
-        reader.report(f"there is another {kind} section", expected=f"one {kind} section")
+        reader.report(f"there is already a {kind} section", expected=f"one {kind} section")
     if mine and mine[0].section.name != kind:
         mine[0].warn(
             "OpenWrt's scripts look for this section by its name", expected=f"config {kind} '{kind}'"
@@ -348,14 +348,18 @@ def _check_logging(reader: SectionReader, values: dict[str, Json]) -> None:
     missing = log_drivers.missing_options(driver, given)
     if missing:
         reader.report(
-            f"{driver} needs {' and '.join(missing)}, and no container could be created",
+            f"{driver} needs {' and '.join(missing)}: no container could be created",
             option="log_driver",
             expected=f"`list log_opts '{missing[0]}=...'` beside it",
         )
         # without its driver the options would apply to json-file, which refuses most of them
         del values["log-driver"]
         if values.pop("log-opts", None):
-            reader.report(f"are those of the log driver {driver}", option="log_opts", expected="them with it")
+            reader.report(
+                f"belong to the log driver {driver}, which is not applied",
+                option="log_opts",
+                expected="the missing options of the driver",
+            )
         return
     if reader.is_refused("log_driver"):
         return  # the options may fit the intended driver, which is not known
@@ -378,9 +382,9 @@ def _check_exclusive(reader: SectionReader, values: dict[str, Json]) -> None:
     # moby cmd/dockerd, setPlatformOptions
     if values.get("userns-remap") and value_at(values, _STORE) is True:
         reader.report(
-            "containerd's image store does not go with userns_remap",
+            "containerd's image store cannot be combined with userns_remap",
             option="containerd_snapshotter" if reader.has("containerd_snapshotter") else "features",
-            expected="one of the two",
+            expected="only one of them",
         )
         group = values[_STORE.partition(".")[0]]
         if isinstance(group, dict):

@@ -85,7 +85,7 @@ def _external(reader: SectionReader) -> Network:
     # refused instead of ignored: people would expect a subnet that we never set on a network of someone else
     for option in sorted(properties("network").keys() - {"name", "external"}):
         if reader.has(option):
-            reader.report("does not go with `external`", option=option, expected="one of the two")
+            reader.report("cannot be combined with `external`", option=option, expected="only one of them")
     if reader.docker_name in BUILT_IN:
         wish = f"`list network '{reader.docker_name}'` in the container, without a network section"
         reader.report("names a network that every engine has", option="name", expected=wish)
@@ -223,7 +223,7 @@ def _place(
         at = next((n for n, pool in enumerate(pools) if contains(pool.subnet, entry[1])), None)
         if at is None:
             reader.report(
-                f"{entry[1]} lies in no subnet of this network",
+                f"{entry[1]} is not in any subnet of this network",
                 option=name,
                 index=index,
                 expected="a value inside one of `list subnet`",

@@ -60,14 +60,14 @@ def _other_syntax(line: str, package: str) -> tuple[str, str] | None:
     if package == "dockerd":
         made = "`config globals 'globals'`, in which `option alt_config_file '/path/daemon.json'` names such a file"
     if line.lstrip().startswith(("{", "[{")):
-        return "the file is JSON, and this is to be a UCI file", made
+        return "the file is JSON, but it must be a UCI file", made
     # by keys that compose files begin with, because a UCI line may contain a colon too
     if re.match(r"---\s*$|(services|version|name|networks|volumes|include|x-[\w.-]+)\s*:", line):
-        return "the file is YAML, and this is to be a UCI file", made
+        return "the file is YAML, but it must be a UCI file", made
     # including the prompt and `sudo` that people copy from web pages
     if re.match(r"\s*(\$\s+)?(sudo\s+)?(docker|podman)\s+(container\s+)?(run|create)\b", line):
         return (
-            "this is a command line, and not UCI",
+            "this is a command line, not UCI",
             "`config container 'NAME'`, which `ucidockd import run < FILE` makes of it",
         )
     return None
@@ -79,7 +79,7 @@ def _words(fault: Fault, line: str, package: str) -> tuple[str, str]:
     if line.startswith(_BOM):
         return "the file begins with a byte order mark", "UTF-8 without BOM"
     if any(letter in line for letter in _TYPOGRAPHIC):
-        return "the line holds typographic quotes", "plain quotes: ' or \""
+        return "the line has typographic quotes", "plain quotes: ' or \""
     match fault.detail:
         case "EOF with unterminated":
             return f"the quote opened in `{fault.head}` is never closed", "a closing quote on the same line"

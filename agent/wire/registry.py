@@ -161,7 +161,7 @@ def manifest(body: bytes) -> Manifest:
     found = _object(body)
     config = found.get("config")
     if not isinstance(config, dict):
-        raise RegistryFormatError("its manifest tells no sizes")
+        raise RegistryFormatError("its manifest has no sizes")
     layers = tuple(map(_descriptor, _items(found, "layers")))
     return Manifest(config=_descriptor(config), layers=layers)
 
@@ -178,7 +178,7 @@ def diff_ids(body: bytes) -> tuple[str, ...]:
 def _descriptor(item: Mapping[str, Any]) -> tuple[str, int]:
     digest, size = item.get("digest"), item.get("size")
     if not isinstance(digest, str) or type(size) is not int or not 0 <= size <= _SIZE_MAX:
-        raise RegistryFormatError("its manifest tells no sizes")
+        raise RegistryFormatError("its manifest has no sizes")
     return digest, size
 
 

@@ -53,7 +53,7 @@ CANNOT = {
     ),
     "a taken-away variable": (
         an_inspect(config={"Env": ["GONE"]}),
-        "env: taking the image's variable GONE away cannot be expressed in UCI",
+        "env: removing the image's variable GONE cannot be expressed in UCI",
     ),
     "a volume's subpath": (
         an_inspect(host={"Mounts": [{"Type": "volume", "Target": "/a", "VolumeOptions": {"Subpath": "x"}}]}),
@@ -104,7 +104,7 @@ def test_the_default_of_the_cgroup_namespace_is_that_of_the_engine() -> None:
 
 def test_an_image_name_that_moved_on_is_noted() -> None:
     (moved,) = adopt(an_inspect(), AdoptionContext(image_id_now="sha256:2"), section="web").notes
-    assert "stands for another image now" in moved
+    assert "refers to another image now" in moved
     (gone,) = adopt(an_inspect(), AdoptionContext(), section="web").notes
     assert "is not there any more" in gone
 

@@ -78,7 +78,7 @@ SUCCESS = chunk({"status": "Status: Downloaded newer image for app:1"})
     [
         (SUCCESS + chunk({"error": "no"}) + LAST, "engine", "no"),
         (chunk({"errorDetail": {"message": "detail"}}) + LAST, "engine", "detail"),
-        (chunk({"error": {"not": "text"}}) + LAST, "engine", "without words"),
+        (chunk({"error": {"not": "text"}}) + LAST, "engine", "without a message"),
         (chunk({"error": "a\x1b[31mb\x1b]52;c;eA==\x07c\u202e\n"}) + LAST, "engine", "abc"),
         (chunk({"error": "x" * 100_000}) + LAST, "engine", "xxx..."),
         (chunk({"error": f"refused: {SECRET}"}) + LAST, "engine", "refused: ***"),

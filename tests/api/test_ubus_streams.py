@@ -94,7 +94,7 @@ async def test_a_second_reader_ends_the_stream_for_both(room: Room) -> None:
     async with room.reading(opened) as one, room.reading(opened, acks=False) as two:
         await one.until(lambda: one.closed)
         await two.until(lambda: two.closed)
-        assert one.closed == two.closed == "a second reader came"
+        assert one.closed == two.closed == "another reader connected"
         assert len(two.packets) <= 1
     await until_gone(room, opened)
 

@@ -61,7 +61,7 @@ def test_a_reconcile_tells_each_object_and_a_sum(agent: Agent, box: Box) -> None
         "network:front: created (N s)",
     ]
     assert lines[3:] == [
-        "no agent is running: what waits needs another `ucidockd reconcile`",
+        "no agent is running: what is waiting needs another `ucidockd reconcile`",
         "... container:disk: waiting: nothing is mounted on /mnt/nothing-here",
         "3 created; 1 waiting in N s",
         "",

@@ -130,7 +130,7 @@ def test_what_is_not_ours_to_stop_is_said(lab: DaemonLab) -> None:
     lab.write("option alt_config_file '/etc/docker/mine.json'\n", kind="procd")
     assert "alt_config_file is /etc/docker/mine.json" in refusal(lab, DaemonAction.STOP)
     (lab.root / "config" / "dockerd").unlink()
-    assert "no section in /etc/config/dockerd is about dockerd" in refusal(lab, DaemonAction.STOP)
+    assert "no section in /etc/config/dockerd configures dockerd" in refusal(lab, DaemonAction.STOP)
     lab.write("")
     path = lab.root / "config" / "containers"
     path.write_text(path.read_text() + "\toption enabled '0'\n")

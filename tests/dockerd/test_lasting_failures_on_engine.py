@@ -133,8 +133,9 @@ def test_a_bip_over_a_network_of_the_router_is_not_applied(lab: DaemonLab) -> No
     assert "bip" not in lab.document()
     assert lab.info()["Debug"]
     assert lab.conditions()["Synced"] == (False, "LeftOut")
-    assert "10.216.4.128/25 overlaps 10.216.4.0/24, which the router itself reaches by br-lan" in lab.message(
-        "Synced"
+    assert (
+        "10.216.4.128/25 overlaps 10.216.4.0/24, which the router itself reaches through br-lan"
+        in lab.message("Synced")
     )
     lan.clear()
     assert lab.apply()

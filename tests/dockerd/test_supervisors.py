@@ -345,7 +345,7 @@ def test_a_program_that_is_no_dockerd_is_reported(lab: DaemonLab, tmp_path: Path
     assert lab.conditions()["Degraded"] == (True, "NoProgram")
     lab.program.write_text("#!/bin/sh\necho hello\n")
     lab.program.chmod(0o755)
-    with pytest.raises(DaemonError, match="does not tell its version"):
+    with pytest.raises(DaemonError, match="does not report its version"):
         engine_version(str(lab.program))
     with pytest.raises(DaemonError, match="cannot be started: No such file"):
         ChildSupervisor(program=str(tmp_path / "none"), config_file=tmp_path / "daemon.json").start(())

@@ -202,7 +202,7 @@ def test_a_redirect_is_not_followed(hostile: Hostile, engine: DockerEngine, path
 )
 def test_an_engine_that_does_not_tell_its_version_is_not_used(tmp_path: Path, answer: bytes) -> None:
     fake = ScriptedEngine(tmp_path / "engine.sock", lambda connection, head: connection.sendall(answer))
-    with pytest.raises(EngineUnreachableError, match="does not tell its API version"):
+    with pytest.raises(EngineUnreachableError, match="does not report its API version"):
         DockerEngine(fake.url, timeout_s=20).ping()
     fake.close()
 

@@ -221,7 +221,7 @@ DAMAGE = {
     no_pem: "ca.pem holds no certificate in PEM",
     empty: "ca.pem holds no certificate in PEM",
     strange_key: "are not a pair of certificate and key in PEM",
-    locked_key: "the key wants a password",
+    locked_key: "the key needs a password",
 }
 
 

@@ -110,15 +110,15 @@ def test_the_layers_are_those_of_the_platform(registry: Registry) -> None:
         ((500, {}, b"S3CRET"), "answers with status 500"),
         ((503, {}, b""), "answers with status 503"),
         ((404, {}, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"S3CRET"}]}'), "has no app:1"),
-        ((403, {}, b""), "wants a login"),
-        ((401, {"WWW-Authenticate": 'Negotiate "x'}, b""), "wants a login"),
+        ((403, {}, b""), "requires a login"),
+        ((401, {"WWW-Authenticate": 'Negotiate "x'}, b""), "requires a login"),
         ((307, {"Location": "/v2/app/manifests/1"}, b""), "redirects in circles"),
         ((307, {"Location": "ftp://127.0.0.1/"}, b""), "without TLS"),
-        ((307, {"Location": "http://["}, b""), "an address that is not one"),
-        ((307, {"Location": "http://127.0.0.1:99999/"}, b""), "an address that is not one"),
+        ((307, {"Location": "http://["}, b""), "an invalid address"),
+        ((307, {"Location": "http://127.0.0.1:99999/"}, b""), "an invalid address"),
         ((307, {"Location": "http://a b\t/"}, b""), "cannot be reached|not one"),
-        ((401, {"WWW-Authenticate": 'Bearer realm="http://["'}, b""), "an address that is not one"),
-        ((401, {"WWW-Authenticate": "Bearer " + "a" * 60_000}, b""), "wants a login"),
+        ((401, {"WWW-Authenticate": 'Bearer realm="http://["'}, b""), "an invalid address"),
+        ((401, {"WWW-Authenticate": "Bearer " + "a" * 60_000}, b""), "requires a login"),
         ((200, {"Docker-Content-Digest": "none"}, b""), None),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_login_goes_to_its_registry_only(tmp_path: Path) -> None:
         assert other.requests
         assert not any("authorization" in r.headers for r in other.requests)
         front.answer = lambda _: None
-        with client() as asking, pytest.raises(RegistryError, match="wants a login"):
+        with client() as asking, pytest.raises(RegistryError, match="requires a login"):
             asking.ask(name_at(front.address))
         wrong = RegistryAuth(server="", username=USER, password="S3CRET-wrong")
         with client(login=lambda _: wrong) as asking, pytest.raises(RegistryError, match="refuses") as caught:

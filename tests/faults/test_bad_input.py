@@ -168,7 +168,7 @@ def test_a_network_that_cannot_be_changed_comes_back_with_its_members(box: Box) 
 
 OVERLAPS = {
     "another network": " of the network foreign",
-    "the router's own": ", which the router itself reaches by overlapped0",
+    "the router's own": ", which the router itself reaches through overlapped0",
 }
 
 
@@ -294,7 +294,11 @@ def test_what_needs_a_failed_resource_waits_and_the_others_do_not(box: Box) -> N
     ]
     assert box.names() == ["other"]
     box.apply(config)
-    assert conditions(box, "container:web")["Waiting"] == (True, "Waiting", "network lan could not be made")
+    assert conditions(box, "container:web")["Waiting"] == (
+        True,
+        "Waiting",
+        "network lan could not be created",
+    )
     assert box.errors(config.replace(refused, LAN)) == []
     assert box.names() == ["last", "other", "web"]
 

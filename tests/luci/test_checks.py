@@ -41,11 +41,11 @@ BESIDE = {
 OTHERS = "config network 'lan'\n"
 # mistakes that no field can see alone: they are about other options and sections
 ACROSS = re.compile(
-    r"lies in no subnet|^unknown (network|container section)|goes? with |cannot be combined with"
+    r"is not in any subnet|^unknown (network|container section)|goes? with |cannot be combined with"
     r"|is (above|less than) `memory`|has no (mode|parent)"
     r"|is not a mode of|is not inside the bridge|depends on itself|renewed again and again|certificates are the agent's"
     r"|cannot be read|cannot have an address|the first network entry|there is no pool of IPv4|does not give JSON"
-    r"|and no container could be created|is not for type|^no container section is named|logs that are rotated only"
+    r"|: no container could be created|is not for type|^no container section is named|compress needs logs that are rotated"
     r"|option of the log driver"
 )
 

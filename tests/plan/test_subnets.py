@@ -33,12 +33,12 @@ ROWS: dict[str, Row] = {
     "one of version 6": Row("", ("dmz", "fd01::/64")),
     "no subnet": Row("", ("dmz", "")),
     "the router's own": Row(
-        "subnet 10.1.0.0/24 overlaps 10.1.0.0/16, which the router itself reaches by br-lan",
+        "subnet 10.1.0.0/24 overlaps 10.1.0.0/16, which the router itself reaches through br-lan",
         route=("br-lan", "10.1.0.0/16", True),
     ),
     "a part of what lies behind another router": Row("", route=("wg0", "10.0.0.0/8", False)),
     "all of what lies behind another router": Row(
-        "subnet 10.1.0.0/24 overlaps 10.1.0.64/26, which the router itself reaches by wg0",
+        "subnet 10.1.0.0/24 overlaps 10.1.0.64/26, which the router itself reaches through wg0",
         route=("wg0", "10.1.0.64/26", False),
     ),
     "its own bridge, left by an engine that was killed": Row("", route=("br-apps", "10.1.0.0/24", True)),

@@ -187,10 +187,10 @@ def test_a_wrong_host_is_an_error_that_names_the_right_form(text: str, expected:
         ("list log_opts 'max-size=ten'", "is not a size"),
         ("list log_opts 'max-file=0'", "0 is out of range"),
         ("list log_opts 'mode=async'", "is not a mode"),
-        ("list log_opts 'compress=yes'", "compress works on logs that are rotated only"),
+        ("list log_opts 'compress=yes'", "compress needs logs that are rotated"),
         (
             "list log_opts 'compress=true'\nlist log_opts 'max-size=1m'",
-            "compress works on logs that are rotated only",
+            "compress needs logs that are rotated",
         ),
         (
             "list log_opts 'max-sizes=1m'",
@@ -541,7 +541,7 @@ def test_all_mistakes_are_found_at_once_and_containers_go_on() -> None:
 
 def test_a_second_section_is_an_error_and_another_name_a_warning() -> None:
     (text,) = decoded("config globals 'globals'\n\nconfig globals 'other'\n").desired.daemon_mistakes
-    assert "there is another globals section" in text
+    assert "there is already a globals section" in text
     (issue,) = decoded("config globals 'main'\n").issues
     assert (issue.severity, issue.expected) == ("warning", "config globals 'globals'")
 

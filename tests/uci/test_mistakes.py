@@ -238,7 +238,7 @@ def test_mistakes_of_options_are_told_beside_those_of_the_syntax(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("option memory '64'", "is too small (64 means 64 bytes), expected 6m at least; did you mean `64m`?"),
+        ("option memory '64'", "is too small (64 means 64 bytes), expected at least 6m; did you mean `64m`?"),
         ("list env 'TZ: Europe/Berlin'", "write `TZ=...`"),
         ("option detach '1'", "containers always run in the background"),
         ("option publish '80:80'", "expected `list port`"),

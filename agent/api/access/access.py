@@ -295,7 +295,7 @@ class Access:
             names = own_names(self._hostname(), self._settings.allowed_host)
             if not host_allowed(incoming.headers.get("host", ""), local=incoming.local, names=names):
                 raise AccessError(
-                    "this Host is not ours; expected the address, the host name, or one of `allowed_host`",
+                    "this Host is not allowed: use the router's address or host name, or add it to `allowed_host`",
                     status=421,
                 )
             if not self._settings.allow_container_clients:
@@ -317,7 +317,7 @@ class Access:
         # a reverse proxy may sit in front of the control socket, and its own pages may call through it
         if incoming.control and same_origin(origin, incoming.headers.get("host", "")):
             return
-        raise AccessError("pages of this Origin have no access; expected one of `cors_origin`", status=403)
+        raise AccessError("pages of this origin have no access: add it to `cors_origin`", status=403)
 
     def bearer(self, incoming: Incoming) -> str:
         """The session that the request carries. Raises AccessError 401 and 429."""

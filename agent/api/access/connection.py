@@ -95,7 +95,7 @@ class HandoffProtocol(uvicorn_compat.QuietProtocol):
             try:
                 await self._move(pump)
             except StoppedError as exc:
-                raise ConnectionResetError("the client went away") from exc
+                raise ConnectionResetError("the client disconnected") from exc
         if not chunked:
             uvicorn_compat.count_sent(self, pump.moved)
         return True
@@ -127,7 +127,7 @@ class HandoffProtocol(uvicorn_compat.QuietProtocol):
                 await self._move(pump, note)
         except (EndedSourceError, StoppedError) as exc:
             self.transport.abort()
-            raise SourceError("the client went away before the end of the body") from exc
+            raise SourceError("the client disconnected before the end of the body") from exc
         except BrokenSourceError as exc:
             self.transport.abort()
             raise SourceError(str(exc)) from exc

@@ -191,7 +191,7 @@ def exposure(ip: IpAddress, *, containers: Iterable[Net], wan: Collection[IpAddr
     A caller who can start containers controls the router, so the API stays on the LAN.
     """
     if ip.is_unspecified:
-        return "this is every address, those of WAN and of the containers too"
+        return "this is every address, including those of WAN and of containers"
     # before `is_private`, because container networks have private addresses too
     if any(ip in net for net in containers):
         return "this is an address for containers"

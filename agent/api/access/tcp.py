@@ -286,7 +286,7 @@ def certificate_pem(data: bytes) -> bytes:
     if _BEGIN in data:
         return data
     if data[:1] != bytes([_SEQUENCE]):
-        raise PemError("no certificate, neither PEM nor DER")
+        raise PemError("not a certificate in PEM or DER format")
     return _wrap(data, "CERTIFICATE")
 
 
@@ -301,7 +301,7 @@ def key_pem(data: bytes) -> bytes:
     except (IndexError, KeyError):
         kind = ""
     if not kind:
-        raise PemError("no private key, neither PEM nor DER")
+        raise PemError("not a private key in PEM or DER format")
     return _wrap(data, kind)
 
 

@@ -137,7 +137,7 @@ class Inbox:
         except TimeoutError as exc:
             raise ClientGoneError(f"no byte of the body came in {self._stall_s:g} s") from exc
         if message["type"] == "http.disconnect":
-            raise ClientGoneError("the client went away before the end of the body")
+            raise ClientGoneError("the client disconnected before the end of the body")
         if not message.get("more_body", False):
             self._complete.set()
         piece: bytes = message.get("body", b"")

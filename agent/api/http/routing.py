@@ -168,7 +168,7 @@ async def _close(socket: WebSocket, error: BaseException | None) -> None:
             else:
                 await socket.close(NORMAL)
     except (WebSocketDisconnect, RuntimeError):
-        logger.debug("the client was gone before the end")
+        logger.debug("the client disconnected before the end")
     except TimeoutError:
         socket.scope["state"]["connection"].cut()
 

@@ -230,10 +230,10 @@ def _prune(body: Mapping[str, object], auths: Auths) -> JobSpec:
             # dockerd has a different name for `all` in each prune call
             filters |= {"dangling": ["false"]} if what == "images" else {"all": ["true"]}
         else:
-            raise RequestError("all: only images, volumes and build know it")
+            raise RequestError("all: applies to images, volumes and build only")
     if until := text(body, "until"):
         if what == "volumes":
-            raise RequestError("until: volumes do not know it")
+            raise RequestError("until: does not apply to volumes")
         filters["until"] = [until]
     if filters:
         query.append(("filters", json.dumps(filters)))

@@ -147,7 +147,9 @@ class Job:
         detail = line.get("errorDetail")
         wrong = line.get("error") or (detail.get("message") if isinstance(detail, Mapping) else None)
         if wrong is not None:
-            raise EngineError(self._hide(clean(wrong, 1024) or "the engine reported an error without words"))
+            raise EngineError(
+                self._hide(clean(wrong, 1024) or "the engine reported an error without a message")
+            )
         before = self.progress.work
         # the engine may repeat a line: a repetition is neither worth a message nor proof of progress
         is_new = self.progress.feed(line)

@@ -143,7 +143,7 @@ class StatusRoutes:
         asked = dict(picked(request, ("after", "limit")))
         limit = asked.get("limit", "1")
         if not (limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**6):
-            raise RequestError("limit: expected a number of resources, 1 at least")
+            raise RequestError("limit: expected a number of resources, at least 1")
         return JsonReply(self._agent.board.page(asked.get("after", ""), int(asked.get("limit", 0))))
 
     async def stream(self, request: Request) -> Response:

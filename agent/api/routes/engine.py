@@ -235,7 +235,7 @@ async def _while_there(
     try:
         await asyncio.wait({opened, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not opened.done():
-            raise ClientGoneError("the client went away before the engine answered")
+            raise ClientGoneError("the client disconnected before the engine answered")
         return opened.result()
     finally:
         for task in (opened, gone):

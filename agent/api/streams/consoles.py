@@ -157,7 +157,7 @@ class Console:
         try:
             code, note = await self._kill()
         except (EngineError, TimeoutError) as exc:
-            code, note = None, f"its process may still run: {exc or 'it does not die'}"
+            code, note = None, f"its process may still run: {exc or 'it cannot be killed'}"
         self._pipe.close()
         self._finish(code, f"{reason}; {note}")
         logger.info("console %s ended: %s; %s", self._exec[:12], reason, note)
@@ -172,7 +172,7 @@ class Console:
         except EngineError as exc:
             code, reason = None, str(exc)
         except TimeoutError:
-            code, reason = None, "the connection to its process broke, and the process does not die"
+            code, reason = None, "the connection to its process broke, and the process cannot be killed"
         except Exception:
             # whatever failed, the reader must not wait for ever
             logger.exception("console %s failed", self._exec[:12])
@@ -213,7 +213,7 @@ class Console:
         return await _exit_code(self._engine, self._exec)
 
     async def _kill(self) -> tuple[int | None, str]:
-        """(exit code, what happened to the process). TimeoutError if it does not die."""
+        """(exit code, what happened to the process). TimeoutError if it cannot be killed."""
         code, note = await _kill(self._engine, self._exec)
         if code is None:
             self._pipe.write_eof()
@@ -229,7 +229,7 @@ class Console:
 
 
 async def _kill(engine: DockerStream, exec_id: str) -> tuple[int | None, str]:
-    """(exit code, what happened to the exec's process). TimeoutError if it does not die."""
+    """(exit code, what happened to the exec's process). TimeoutError if it cannot be killed."""
     async with asyncio.timeout(_CLOSE_S):
         # the console may be given up before the engine has started its process
         state = await _inspect_until(engine, exec_id, lambda seen: not seen.get("Running") or seen.get("Pid"))
@@ -349,7 +349,7 @@ class Consoles:
                     return
             _, note = await _kill(self._engine, exec_id)
         except (EngineError, TimeoutError) as exc:
-            note = f"its process may still run: {exc or 'it does not die'}"
+            note = f"its process may still run: {exc or 'it cannot be killed'}"
         logger.info("exec %s has lost its terminal; %s", exec_id[:12], note)
 
     async def _start(self, container: str, spec: ExecSpec, allowed: Allowed | None) -> Console:

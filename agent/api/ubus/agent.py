@@ -159,7 +159,7 @@ class AgentMethods:
     async def _status(self, args: Arguments) -> Reply:
         limit = args.get("limit")
         if limit is not None and limit < 1:
-            raise RequestError("limit: expected a number of resources, 1 at least")
+            raise RequestError("limit: expected a number of resources, at least 1")
         return self._agent.board.page(args.get("after", ""), limit or 0)
 
     async def _load(self, args: Arguments) -> Reply:

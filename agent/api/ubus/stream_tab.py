@@ -388,7 +388,7 @@ class Tab:
                 self.end(f"the reader did not take a message: {exc}")
             return
         if readers > 1:
-            self.end("a second reader came")
+            self.end("another reader connected")
 
     # watching
 

@@ -70,7 +70,7 @@ DOCKER_WORDS: Mapping[str, str] = {
     "inspect": "`ucidockd describe NAME` shows everything about a section",
     "get": "`ucidockd status` shows what runs",
     "completion": "the package brings completion for bash, zsh, fish and ash: open a new shell",
-    "upgrade": "`ucidockd update` replaces containers by ones of newer images",
+    "upgrade": "`ucidockd update` replaces containers with ones from newer images",
     "revert": "`ucidockd history NAME --revert N` brings earlier settings back, `ucidockd rollback NAME` the image before",
     "undo": "`ucidockd history NAME --revert N` brings earlier settings back, `ucidockd rollback NAME` the image before",
     "rollout": "`ucidockd update` and `ucidockd rollback NAME`",

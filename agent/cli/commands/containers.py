@@ -135,7 +135,7 @@ COMMANDS = (
         arguments=(NAMES,),
         options=(_ONCE, TIMEOUT),
         common=ALL,
-        words={"-t": "the time that a container gets to end is `option stop_timeout` of its section"},
+        words={"-t": "`option stop_timeout` of the section is the time that its container gets to stop"},
     ),
     Command(
         name="restart",
@@ -149,7 +149,7 @@ COMMANDS = (
         common=ALL,
         words={
             "--once": "leave it out, a restart never changes the section",
-            "-t": "the time that a container gets to end is `option stop_timeout` of its section",
+            "-t": "`option stop_timeout` of the section is the time that its container gets to stop",
         },
     ),
     Command(
@@ -276,7 +276,7 @@ COMMANDS = (
         group="Containers",
         summary="Take a container back to its previous image",
         description=(
-            "Replaces the container by one of the image that it ran before its last update. The image is pulled by its"
+            "Replaces the container with one from the image that it ran before its last update. The image is pulled by its"
             " digest if it was removed. The container is pinned to it until its section changes or an update is"
             " requested. Volumes keep their files, unless `--with-data` restores what `option backup_before_update`"
             " saved before the update; files written since are lost then."

@@ -136,7 +136,7 @@ HELP = flag("-h", "--help", help="show this help")
 COMMON: Mapping[str, Argument] = {
     "config-dir": option("--config-dir", metavar="DIR", help="UCI files (/etc/config)"),
     "override-dir": option(
-        "--override-dir", metavar="DIR", help="UCI files that win over those (/var/run/uci)"
+        "--override-dir", metavar="DIR", help="UCI files that take precedence (/var/run/uci)"
     ),
     "save-dir": option("--save-dir", metavar="DIR", help="staged UCI changes (/tmp/.uci)"),
     "state-dir": option("--state-dir", metavar="DIR", help="what the agent keeps (/etc/ucidockd)"),

@@ -185,7 +185,7 @@ COMMANDS = (
         summary="Run the agent",
         description=(
             "Runs the agent in the foreground: it applies the configuration after each `uci commit` and keeps the engine"
-            " as it says. On OpenWrt `/etc/init.d/ucidockd start` runs it as a service, with systemd `systemctl start"
+            " in that state. On OpenWrt `/etc/init.d/ucidockd start` runs it as a service, with systemd `systemctl start"
             " ucidockd`. A container is not run by this command: it is declared in /etc/config/containers."
         ),
         examples=(

@@ -96,7 +96,7 @@ def parse_log_driver(text: str) -> Json | Discouraged:
         return text
     name = next((known for known in DRIVERS if _letters(known) == _letters(text)), "")
     if name:
-        return name if name == text else Discouraged(name, f"{text!r} is another way to write it", name)
+        return name if name == text else Discouraged(name, f"{text!r} is a non-standard form", name)
     if not _PLUGIN.fullmatch(text):
         raise QuantityError(
             f"{text!r} is not a log driver", "a driver such as json-file, or a plugin as name:tag"
@@ -200,7 +200,7 @@ def wrong_options(driver: str, given: Mapping[str, str]) -> Iterator[tuple[str, 
         yield (
             "max-buffer-size",
             "max-buffer-size works only with mode=non-blocking",
-            "`mode=non-blocking` beside it",
+            "`mode=non-blocking` as well",
         )
     # with `compress` on a log that is never rotated dockerd starts, but containers do not (moby daemon/logger,
     # jsonfilelog and local, New)
@@ -211,8 +211,8 @@ def wrong_options(driver: str, given: Mapping[str, str]) -> Iterator[tuple[str, 
         if files == "1" or unbounded:
             yield (
                 "compress",
-                "compress works on logs that are rotated only, and no container could start",
-                "`max-size=10m` and `max-file=2` or more beside it",
+                "compress needs logs that are rotated: no container could start",
+                "`max-size=10m` and `max-file=2` or more as well",
             )
 
 

@@ -141,7 +141,7 @@ class NotOurs(StrEnum):
     ELSEWHERE = "Docker runs on another machine."
     EXTERNAL = "Another program starts and stops dockerd."
     OWN_FILE = "dockerd's settings are in a file of your own."
-    NO_SECTION = "No section of /etc/config/dockerd is about dockerd."
+    NO_SECTION = "No section of /etc/config/dockerd configures dockerd."
 
 
 class ChangeStep(StrEnum):

@@ -134,7 +134,9 @@ def parse_data_root(text: str) -> Json | Discouraged:
         raise QuantityError(f"{text!r} is not a separate directory", "an absolute path such as /opt/docker")
     if text.startswith("~") or "$" in text:
         return Discouraged(
-            path, "neither ~ nor a variable is replaced here: the folder is called that", "the absolute path"
+            path,
+            "`~` and variables are not expanded here: the folder would have that name",
+            "the absolute path",
         )
     if not text.startswith("/") or {".", ".."} & set(text.split("/")):
         return Discouraged(path, f"{text!r} is not an absolute path", path)
@@ -238,7 +240,7 @@ def parse_pool(text: str) -> Json | Discouraged:
     if isinstance(found, Discouraged):
         return Discouraged(pool, found.wrong, f"{network},{size}")
     if text != f"{match['base']},{match['size']}":
-        return Discouraged(pool, "this is another way to write a pool", f"{network},{size}")
+        return Discouraged(pool, "this is a non-standard form of a pool", f"{network},{size}")
     return pool
 
 
@@ -254,7 +256,7 @@ def parse_timeout(text: str) -> Json | Discouraged:
     if seconds == 0:
         return Discouraged(15, "0 is dockerd's default", "15, or another number of seconds")
     if seconds < 0 or seconds > _TIMEOUT_MAX:
-        wrong = "dockerd would wait without end" if seconds < 0 else "a shutdown does not wait that long"
+        wrong = "dockerd would wait forever" if seconds < 0 else "a shutdown does not wait that long"
         return Discouraged(_TIMEOUT_MAX, wrong, str(_TIMEOUT_MAX))
     return seconds
 

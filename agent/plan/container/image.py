@@ -171,15 +171,15 @@ def choose(
     if record.asked == ASKED_WITH_DATA and len(record.saved) == 2:
         key, word = record.saved
         image_id, digest = split_word(word)
-        why = f"asked for: back to image {named(image_id, digest)} and its data"
+        why = f"requested: back to image {named(image_id, digest)} and its data"
         return ImageChoice(keep=image_id, digest=digest, why=why, pin=True, restores=key)
     if record.asked == ASKED_ROLLBACK and record.previous:
         image_id, digest = split_word(record.previous[0])
-        why = f"asked for: back to image {named(image_id, digest)}"
+        why = f"requested: back to image {named(image_id, digest)}"
         return ImageChoice(keep=image_id, digest=digest, why=why, pin=True)
     if record.asked == ASKED_UPDATE:
         fresh = container.policy.pull is not Pull.NEVER
-        return ImageChoice(fresh=fresh, why=f"an update of {container.spec.image} was asked for")
+        return ImageChoice(fresh=fresh, why=f"an update of {container.spec.image} was requested")
     if not keeps_image(container, record):
         return ImageChoice()
     if found is not None and not tried and is_due(container, record, found, context):
@@ -279,7 +279,7 @@ class ContainerImage:
         digest = record.digest or digest_of(record.image_id, reference, context.image_digests)
         runs = named(record.image_id, digest)
         if record.pinned:
-            until = "until its section changes or `ucidockd update` is asked for"
+            until = "until its section changes or `ucidockd update` is run"
             message = f"taken back to image {runs}, and stays on it {until}"
             draft.find(self._key, "Pinned", status=True, reason="Pinned", message=message)
         policy = self._container.policy.update or Update.NOTIFY
@@ -309,7 +309,7 @@ class ContainerImage:
         # in back-off, the failed pull has already said more
         elif local is not None and self._key not in draft.context.backoff:
             never = self._container.policy.pull is Pull.NEVER
-            how = "`option pull never` forbids to pull it" if never else "it is pulled when it is needed"
+            how = "`option pull never` forbids pulling it" if never else "it is pulled when it is needed"
             message = f"{image} is not there; {how}"
             draft.find(self._key, "ImageReady", status=False, reason="Missing", message=message)
 

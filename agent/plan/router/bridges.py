@@ -192,7 +192,9 @@ def _overlaps(draft: Draft, network: Network, object_id: str) -> str:
             # a larger route to a router or tunnel may contain the subnet: the more specific route wins
             hides = route.direct or subnet.prefixlen >= mine.prefixlen
             if subnet not in known and hides and _overlap(mine, subnet):
-                return f"subnet {mine} overlaps {subnet}, which the router itself reaches by {route.device}"
+                return (
+                    f"subnet {mine} overlaps {subnet}, which the router itself reaches through {route.device}"
+                )
     return ""
 
 
@@ -263,7 +265,7 @@ def fit(settings: DaemonSettings, routes: Iterable[Route], bridges: Collection[s
             left_out.append(LeftOut("default_address_pools", f"is not applied: {words}"))
         else:
             kept.append(pool)
-            warnings.append(f"default_address_pools: {words}; dockerd passes over that part of the pool")
+            warnings.append(f"default_address_pools: {words}; dockerd skips that part of the pool")
     values = {**settings.values, _POOLS: kept} if left_out else settings.values
     if not kept and left_out:
         values = {key: value for key, value in values.items() if key != _POOLS}
@@ -284,4 +286,4 @@ def _meeting(subnet: _Subnet, routes: Iterable[Route]) -> Iterator[Route]:
 
 
 def _overlap_words(subnet: str, route: Route) -> str:
-    return f"{subnet} overlaps {route.subnet}, which the router itself reaches by {route.device}"
+    return f"{subnet} overlaps {route.subnet}, which the router itself reaches through {route.device}"

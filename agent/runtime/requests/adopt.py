@@ -126,7 +126,7 @@ class Adopter:
             )
         if wanted in taken or not re.fullmatch(r"[A-Za-z0-9_]*", wanted):
             reason = (
-                "is there already" if wanted in taken else "has other characters than letters, digits and _"
+                "is there already" if wanted in taken else "has characters other than letters, digits and _"
             )
             raise ConfigError(f"the section name {wanted!r} {reason}: expected a free name")
         around = self._surroundings(inspect, desired, taken)
@@ -233,12 +233,14 @@ def _proved(resource: Container | Network | Volume, section: Section, notes: lis
             break
         for issue in errors:
             dropped.add(issue.option)
-            notes.append(f"{section.name}.{issue.option}: {issue.message}; left out, UCI cannot say it")
+            notes.append(
+                f"{section.name}.{issue.option}: {issue.message}; left out, because UCI cannot express it"
+            )
         section = _without(section, {(issue.option, issue.index) for issue in errors})
     for field in fields(resource.spec):
         was, now = getattr(resource.spec, field.name), getattr(decoded.spec, field.name)
         if was != now and not dropped:
-            notes.append(f"{section.name}: {field.name} cannot be written exactly as it is; look at it")
+            notes.append(f"{section.name}: {field.name} cannot be written exactly as it is; check it")
     return section
 
 

@@ -111,7 +111,7 @@ def _check_place(home: DataLocation, target: str, options: RuntimeOptions) -> tu
     if place == source:
         raise ConflictError(f"Docker's data is in {target} already")
     if place.startswith(f"{source}/") or source.startswith(f"{place}/"):
-        raise ConflictError(f"{target} and {home.root}: one is inside of the other; give a folder beside it")
+        raise ConflictError(f"{target} and {home.root}: one is inside the other; choose a separate folder")
     # a disk in fstab that is not plugged in: copying into its mount point would fill the router's flash
     if mount := missing_mount(target, options):
         raise ConflictError(f"nothing is mounted on {mount}: mount the disk first")

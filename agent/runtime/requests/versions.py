@@ -213,9 +213,7 @@ def _look(reconciler: Reconciler, container: Container, *, back: bool, with_data
     # the request is noted in the record, which a swap in progress is about to replace
     at_work = reconciler.under_way.doing(key)
     if at_work:
-        raise ConflictError(
-            f"{container.section} is being worked on ({at_work}); try again once that is done"
-        )
+        raise ConflictError(f"{container.section} is being changed ({at_work}); try again once that is done")
     action = reconciler.holds.current(reconciler.desired, keep=True).get(key) if reconciler.desired else None
     if action is not None:
         raise ConflictError(
