@@ -287,7 +287,7 @@ def test_adopting_takes_2(owner: Owner) -> None:
     owner.engine.containers.run(BUSYBOX, "sleep 1000", name="hand", detach=True, stop_signal="KILL")
     owner.overview()
     owner.browser.until_text("hand")
-    owner.touch("a:has-text('hand') + button:text-is('Adopt')")
+    owner.touch("span:has(a:text-is('hand')) + button:text-is('Adopt')")
     owner.browser.until_text("config container 'hand'", "#modal")
     owner.touch("#modal button:text-is('Adopt')")
     owner.until(lambda: "ucidockd.section" in str(owner.inspect("hand")["Config"]["Labels"]))

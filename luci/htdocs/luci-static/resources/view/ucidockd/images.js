@@ -99,7 +99,7 @@ return view.extend({
 
 		return [
 			L.hasViewPermission() ? this.tick(one) : '',
-			[ names.length ? names.map(name => D.el('div', { 'class': 'ucidockd-any' }, name)) : D.el('em', {}, _('no name')), D.el('small', { 'class': 'ucidockd-quiet' }, format.shortId(one.Id)) ],
+			[ names.length ? names.map(name => D.el('div', { 'class': 'ucidockd-any' }, name)) : D.el('div', {}, D.el('em', {}, _('no name'))), D.el('small', { 'class': 'ucidockd-quiet' }, format.shortId(one.Id)) ],
 			D.listed(users.map(row => D.page([ 'container', row.path ], row.name))), format.bytes(one.Size), format.age(one.Created, Date.now() / 1000),
 			D.el('div', { 'class': 'ucidockd-actions' },
 				names[0] && [ D.button('neutral', _('Pull again'), () => this.jobs.begin({ kind: 'pull', image: names[0] })), ' ' ],
