@@ -37,7 +37,7 @@ function size(text) {
 function memory(text) {
 	const bytes = bytesOf(text);
 
-	return bytes > 0 && bytes < MEMORY_MIN ? expected(_('6m at least')) : size(text);
+	return bytes > 0 && bytes < MEMORY_MIN ? expected(_('at least 6m')) : size(text);
 }
 
 function swap(text) {
@@ -67,7 +67,7 @@ function duration(text) {
 function healthTime(text) {
 	const found = secondsOf(text);
 
-	return found > 0 && found < 1e-3 ? expected(_('1ms at least, or 0 for the default')) : duration(text);
+	return found > 0 && found < 1e-3 ? expected(_('at least 1ms, or 0 for the default')) : duration(text);
 }
 
 function seconds(text) {
@@ -87,7 +87,7 @@ function cpus(text) {
 function integer(text, minimum, maximum) {
 	const good = /^-?\d+$/.test(text) && text.length <= 20 && BigInt(text) >= BigInt(minimum) && BigInt(text) <= BigInt(maximum);
 
-	return good ? '' : expected(maximum === INT64_MAX ? _('a whole number, %d at least').format(minimum) : _('a whole number from %d to %d').format(minimum, maximum));
+	return good ? '' : expected(maximum === INT64_MAX ? _('a whole number of at least %d').format(minimum) : _('a whole number from %d to %d').format(minimum, maximum));
 }
 
 function pair(text, needsValue) {
