@@ -333,7 +333,7 @@ def test_an_upload_that_is_cut_ends_the_engines_request_and_fails_the_job(
     if number:
         job = finished(controller, number)
         assert (job["state"], job["error"]["code"]) == ("failed", "upload")
-        assert "went away" in job["error"]["message"]
+        assert "disconnected" in job["error"]["message"]
     wait_connections(engine, before)
     wait_for(lambda: set(folder.iterdir()) <= files)
 

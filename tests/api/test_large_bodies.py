@@ -184,7 +184,7 @@ def test_a_job_tells_how_far_its_file_is_and_fails_when_the_client_goes(
         assert (half["state"], half["progress"]["bytes_total"]) == ("running", len(BODY))
     over = follow(controller, job, lambda seen: False)
     assert over["state"] == "failed"
-    assert "client went away" in over["error"]["message"]
+    assert "client disconnected" in over["error"]["message"]
     engine.fake.wait_closed()
     assert len(pumps) == 1
 

@@ -241,8 +241,8 @@ def test_a_place_that_does_not_fit_is_refused_with_the_reason(lab: DaemonLab, tm
         told = {
             room.target: "are missing",
             f"{memory}/docker": "in memory, and empty after a reboot",
-            f"{data}/inside": "one is inside of the other",
-            str(lab.root): "one is inside of the other",
+            f"{data}/inside": "one is inside the other",
+            str(lab.root): "one is inside the other",
             f"{data}/": "already",
             f"{lab.root}/full": "is not empty: it has photo",
             f"{lab.root}/nowhere/docker": "there is no folder",
