@@ -118,7 +118,7 @@ def test_a_driver_that_this_dockerd_no_longer_has_is_told_and_not_tried(any_lab:
         pytest.skip("it still has devicemapper")
     assert not any_lab.apply("option storage_driver 'devicemapper'\n")
     assert any_lab.conditions()["Running"] == (True, "Running")
-    assert "no storage driver devicemapper" in any_lab.message("Synced")
+    assert "removed the storage driver devicemapper" in any_lab.message("Synced")
     assert "RolledBack" not in any_lab.conditions()
 
 
