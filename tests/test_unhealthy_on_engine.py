@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from agent.plan.operations import RestartContainer
@@ -45,6 +47,8 @@ def test_it_is_restarted_with_longer_pauses_and_never_hidden(box: Box) -> None:
     assert restarts(box) == 0
     assert reason(box, ConditionType.HEALTHY) == "Unhealthy"
     assert reason(box, ConditionType.SYNCED) == "BackOff"
+    told = box.reconciler.board.standing("container:web", ConditionType.SYNCED)
+    assert told is not None and re.search(r"\([23] restarts in a row\)", told.message)
     box.later(10)
     assert restarts(box) == 1
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 FIRST_S = 1.0
 LIMIT_S = 300.0
-ENDED_AGAIN = "it ended again soon after it was started"
-UNHEALTHY_AGAIN = "its health check failed again after a restart"
+ENDED_AGAIN = "it ended again soon after it was started ({starts} times in a row)"
+UNHEALTHY_AGAIN = "its health check failed again after a restart ({restarts} restarts in a row)"
 GOOD_RUN_S = 600.0  # a container that ran this long did not end at once
 
 
@@ -38,13 +38,14 @@ class BackOff:
         self._failures[key] = _Failure(count, now + self._delay(count), error)
 
     def started_again(self, key: str, now: float, text: str = ENDED_AGAIN) -> None:
-        """Notes a start. `text` tells people why the next start has to wait.
+        """Notes a start. `text` tells people why the next start has to wait, with places for numbers.
 
         The first restart is not delayed: a person may have stopped the container.
         """
         before = self._starts.get(key)
         count = before.count + 1 if before and now < before.next_try + GOOD_RUN_S else 0
-        self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), text)
+        error = text.format(starts=count + 1, restarts=count)
+        self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), error)
 
     def started(self) -> frozenset[str]:
         """Keys of containers that were started; starting one of them again counts as a restart."""
