@@ -95,9 +95,13 @@ class SupersededError(EngineError):
 
 
 class HeldBackError(SkippedError):
-    """`hold_cmd` postpones the replacement."""
+    """`hold_cmd` postpones the replacement. `left_s`: until `hold_limit` is over."""
 
     code = "held-back"
+
+    def __init__(self, message: str, *, left_s: float) -> None:
+        super().__init__(message, retryable=True)
+        self.left_s = left_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +134,9 @@ class Hooks:
         if now - since >= limit:
             logger.warning("%s: hold_cmd %s; replaced, since `hold_limit` is over", container.name, why)
             return
-        left = max(1, round((since + limit - now) / 60))
-        raise HeldBackError(f"hold_cmd {why}; it is replaced in {left} min at the latest", retryable=True)
+        left_s = since + limit - now
+        left = max(1, round(left_s / 60))
+        raise HeldBackError(f"hold_cmd {why}; it is replaced in {left} min at the latest", left_s=left_s)
 
     def pre_stop(self, container: Container, object_id: str) -> str:
         """Runs `pre_stop` and returns what went wrong, for people; "" if nothing did."""

@@ -345,7 +345,8 @@ class Loop:
         resync_s, deep_s = self._settings()
         times = [self._last_pass + resync_s, self._last_deep + deep_s]
         # counted from the beginning of the last pass: whatever became due while it ran was not handled
-        times.append(self.reconciler.backoff.next_try(self._last_pass) or float("inf"))
+        waits = (self.reconciler.backoff.next_try, self.reconciler.under_way.next_question)
+        times.extend(wait(self._last_pass) or float("inf") for wait in waits)
         if polls:
             times.append(self._last_look + (POLL_S if self._watcher.is_blind() else LOST_S))
         return min(times)

@@ -31,7 +31,7 @@ from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
 
-_HOLD_AGAIN_S = 55.0  # less than the interval between two passes
+_HOLD_AGAIN_S = 60.0
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
@@ -102,6 +102,10 @@ class UnderWay:
         now = self.clock.monotonic()
         self._held_back = {key: value for key, value in self._held_back.items() if value[0] > now}
         return {key: why for key, (_, why) in self._held_back.items()}
+
+    def next_question(self, now: float) -> float | None:
+        """When a `hold_cmd` is asked again; None if none is. Only after `now`, monotonic seconds."""
+        return min((time for time, _ in list(self._held_back.values()) if time > now), default=None)
 
     def forget(self, key: str) -> None:
         """Forgets the results of the last work on this key."""
@@ -226,7 +230,8 @@ class UnderWay:
             logger.info("%s %s: %s", operation.verb, operation.key, operation.cause)
         elif isinstance(error, HeldBackError):
             logger.info("%s %s waits: %s", operation.verb, operation.key, error)
-            self._held_back[operation.key] = (self.clock.monotonic() + _HOLD_AGAIN_S, str(error))
+            until = self.clock.monotonic() + min(_HOLD_AGAIN_S, error.left_s)
+            self._held_back[operation.key] = (until, str(error))
         # not for a skipped operation: as soon as what it needs is there, it is tried again
         elif not isinstance(error, SkippedError):
             logger.warning("%s %s failed: %s", operation.verb, operation.key, error)

@@ -85,6 +85,18 @@ def test_a_replacement_waits_while_hold_cmd_says_so_and_not_for_ever(world: Worl
     assert web(world).id != before
 
 
+@pytest.mark.parametrize("limit_s", [60, 120, 300])
+def test_a_hold_ends_with_its_limit_however_rare_other_passes_are(world: World, limit_s: int) -> None:
+    hold = ("option hold_cmd 'busy'", f"option hold_limit '{limit_s // 60}m'")
+    rare = "config agent 'agent'\n\toption resync '10m'\n"
+    before = begin(world, rare + section("sleep 1000000", *hold)).id
+    world.engine.exit_codes["busy"] = 1
+    declare(world, rare + section("sleep 2000000", *hold), limit_s - 8)
+    assert web(world).id == before
+    world.rest(20)  # the replacement itself takes its time
+    assert web(world).id != before
+
+
 def test_a_hold_ends_when_the_command_does(world: World) -> None:
     before = begin(world, section("sleep 1000000", "option hold_cmd 'busy'")).id
     world.engine.exit_codes["busy"] = 1
