@@ -241,7 +241,7 @@ def test_the_docker_command_works_and_shows_what_is_wrong(
     assert run("network", "rm", "a b")[0] == 0
     code, text = run("inspect", "no such")
     assert code == 1 and "No such object" in text
-    code, text = run("ps", DOCKER_CONFIG="/nonexistent")
+    code, text = run("ps", DOCKER_CONFIG=f"{home['DOCKER_CONFIG']}/none")
     assert code != 0 and "a session is needed" in text
 
 
