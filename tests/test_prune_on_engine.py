@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -75,12 +76,11 @@ def make_image(box: Box) -> Iterator[MAKE]:
     box.client.api.create_container(BUSYBOX, "true", name="keeps-it-for-other-tests")
     yield make
     box.clean()
-    for image in box.client.api.images(all=True):
-        if BUSYBOX not in (image["RepoTags"] or []):
-            try:
-                box.client.api.remove_image(image["Id"], force=True)
-            except docker.errors.APIError:
-                continue
+    for _ in range(2):  # one that another is built on goes after it
+        for image in box.client.api.images(all=True):
+            if BUSYBOX not in (image["RepoTags"] or []):
+                with contextlib.suppress(docker.errors.APIError):
+                    box.client.api.remove_image(image["Id"], force=True)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_the_image_of_a_removed_section_stays_while_its_container_may_come_back(
     make_image("web:1")
     box.apply(SECTIONS)
     box.apply("")  # the grace period begins
-    assert upkeep.prune(UNUSED)["going"] == []
+    assert "web:1" not in names_of(upkeep.prune(UNUSED), "going")
     box.later(200)
     box.apply()
     assert names_of(upkeep.prune(UNUSED), "going") == {"web:1"}

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from agent.engine.process import is_leftover_error
 from agent.wire.bodies import LIMIT, error_message
 
 NO_SHELL = 'exec: "sh": executable file not found in $PATH'
@@ -45,3 +46,19 @@ def test_its_message_or_its_text_or_the_status(body: bytes, said: str) -> None:
 
 def test_the_agent_is_named_where_it_answered() -> None:
     assert error_message(b"", 500, who="the agent") == "the agent answered 500"
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        ["failed to start shim"],  # 20.10
+        ["failed to create shim task", "failed to start shim"],
+        ["failed to create task for container"],  # 26, 28
+        ["failed to create task for container", "failed to create shim task"],
+    ],
+)
+def test_what_a_killed_engine_left_is_recognized_in_it(layers: list[str]) -> None:
+    cause = f"mkdir /run/containerd/io.containerd.runtime.v2.task/moby/{'0a' * 32}: file exists"
+    body = json.dumps({"message": ": ".join([*layers, cause, "unknown"])}).encode()
+    assert is_leftover_error(error_message(body, 500))
+    assert not is_leftover_error("mkdir /srv/data: file exists")
