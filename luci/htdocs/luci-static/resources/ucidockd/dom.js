@@ -59,10 +59,14 @@ function wordsOf(error) {
 
 // these children and no others; those that are there already stay untouched, with the keyboard and what is open in them
 function place(node, wanted) {
-	const kept = new Set(wanted);
+	const kept = new Set(wanted), focused = document.activeElement;
 
 	[ ...node.childNodes ].filter(one => !kept.has(one)).forEach(one => one.remove());
 	wanted.forEach((one, index) => node.childNodes[index] === one || node.insertBefore(one, node.childNodes[index] ?? null));
+
+	// a row that goes to the end moves all the others, and a browser takes the focus from what is moved
+	if (focused !== document.activeElement && node.contains(focused))
+		focused.focus({ preventScroll: true });
 }
 
 function rowOf(titles, cells) {
