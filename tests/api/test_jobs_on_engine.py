@@ -440,7 +440,10 @@ def test_a_job_cancelled_during_its_upload_answers_at_once(
         ({"kind": "build", "remote": "https://x", "tags": "x"}, "tags: expected a list"),
         ({"kind": "build", "remote": "https://x", "nocache": 1}, "nocache: expected true or false"),
         ({"kind": "prune", "what": "everything"}, "what: expected one of"),
-        ({"kind": "prune", "what": "networks", "all": True}, "all: only images, volumes and build"),
+        (
+            {"kind": "prune", "what": "networks", "all": True},
+            "all: applies to images, volumes and build only",
+        ),
     ],
 )
 def test_what_cannot_be_a_job_is_refused_with_what_is_expected(

@@ -155,8 +155,8 @@ def test_an_engine_that_comes_up_after_the_agent_is_found(agent: Agent, mortal: 
 @pytest.mark.parametrize(
     "message",
     [
-        "failed to start shim: mkdir /run/x: file exists: unknown",
-        "failed to create task for container: mkdir /run/x: file exists",
+        f"failed to start shim: mkdir /run/moby/{'0a' * 32}: file exists: unknown",
+        f"mkdir /run/moby/{'0a' * 32}: file exists",
         "id already in use",
     ],
 )
