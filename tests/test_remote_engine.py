@@ -97,7 +97,7 @@ def test_a_container_of_uci_runs_there_whatever_this_machine_has_mounted(far: Fa
     wait_for(lambda: far.condition("container:web", "Running").get("status"), 60)
     assert far.client.get("/v1/status").json()["agent"]["engine"]["reachable"]
     assert far.condition("daemon:dockerd", "DaemonUnmanaged")["message"] == (
-        f"the engine is on another machine,  {far.url}: configure dockerd there"
+        f"the engine is on another machine, {far.url}: configure dockerd there"
     )
     assert far.client.post("/v1/dockerd/restart").status_code == 409
 

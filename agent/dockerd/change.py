@@ -70,9 +70,8 @@ class DaemonChange:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
     record: DaemonRecord = field(init=False)
-    refused: DaemonTarget | None = (
-        None  # the target that dockerd itself refused, until a reconcile is requested
-    )
+    # the target that dockerd itself refused, until a reconcile is requested
+    refused: DaemonTarget | None = None
     # keys that had to be left out for dockerd to start -> dockerd's words about them
     blamed: dict[str, str] = field(default_factory=dict)
 

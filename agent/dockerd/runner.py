@@ -96,7 +96,7 @@ def not_ours(
 ) -> str:
     """Why ucidockd does not manage dockerd's settings, "" if it does."""
     if runner.elsewhere:
-        return f"the engine is on another machine,  {runner.elsewhere}: configure dockerd there"
+        return f"the engine is on another machine, {runner.elsewhere}: configure dockerd there"
     if settings is None:
         decides = f": {init_script} sets its options" if runner.kind == "procd" else ""
         return f"no section in /etc/config/dockerd configures dockerd{decides}"

@@ -125,7 +125,7 @@ class TextUciStore:
         data = _text(package)
         try:
             self._write(path, data, expected)
-        # /etc may be read-only or full: who asked for the change is told so
+        # /etc may be read-only or full; the caller reports it
         except OSError as exc:
             full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
             raise StorageError(f"{path} cannot be written: {exc.strerror}", full=full) from exc

@@ -269,7 +269,7 @@ def _read(reader: SectionReader, row: DaemonOption, values: dict[str, Json]) -> 
 def _plain(
     reader: SectionReader, option: str, index: int | None, found: Json | tuple[str, Json] | Host | Discouraged
 ) -> Json | tuple[str, Json] | Host:
-    """The value itself; for an `Discouraged` value the user is told how to write it."""
+    """The value itself. A `Discouraged` one is accepted with a warning that says how to write it."""
     if not isinstance(found, Discouraged):
         return found
     reader.warn(found.wrong, option=option, index=index, expected=found.better)
