@@ -101,9 +101,11 @@ class _Planner:
         return not self.record.freed and self.image.has_failed(self.record)
 
     def _failed_adoption(self) -> Record | None:
+        """The record of an adoption that was rolled back, if the same one would be next."""
         foreign = self.draft.context.foreign.get(self.container.name)
-        records = () if foreign is None else self.draft.context.records
-        taken = (r for r in records if foreign and (r.swap, r.object_id) == ("foreign", foreign.id))
+        if foreign is None:
+            return None
+        taken = (r for r in self.draft.context.records if (r.swap, r.object_id) == ("foreign", foreign.id))
         return next((record for record in taken if self.image.has_failed(record)), None)
 
     def _unknown_to_engine(self, unknown: tuple[str, ...], seen: ObservedContainer | None) -> None:
