@@ -427,10 +427,9 @@ def settled(args: argparse.Namespace, section: str, seconds: float, reached: Cal
         is_error = any(r["key"] == key and r["level"] == "error" for r in status["resources"])
         if waited > seconds or (is_error and is_idle):
             return why
-        if is_error:  # look once more afterwards: the work may have ended since the last look
-            is_idle = not _is_under_way(args, key)
-            if is_idle:
-                continue
+        is_idle = is_error and not _is_under_way(args, key)
+        if is_idle:  # look once more: the work may have ended since the last look
+            continue
         if waited > _QUIET_S and why != told:
             told = why
             print(plain(f"{section}: {why}; Ctrl-C ends only this command"), file=sys.stderr, flush=True)
