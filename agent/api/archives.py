@@ -77,6 +77,7 @@ async def single_file(opening: Awaitable[EngineResponse]) -> Body:
         left = size
         async with response:
             while left:
+                # what was read with the head comes first
                 piece = bytes(buffer) or await anext(pieces, b"")
                 buffer.clear()
                 if not piece:

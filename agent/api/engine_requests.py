@@ -85,12 +85,13 @@ class EngineVersions:
     def __init__(self, engine: DockerStream) -> None:
         self._engine = engine
         self._range = ((0, 0), (0, 0))
-        self._told: set[str] = set()
+        self._told: set[str] = set()  # versions that the log already has a warning about
 
     async def prefix(self, text: str) -> str:
         """`/v1.NN` for `1.NN`. Raises RequestError for a version that the engine does not support."""
         if not _VERSION.fullmatch(text):
             raise RequestError("the version in the path: expected v1.NN")
+        # not known yet, or another engine answers by now: an upgrade changes the range
         if not self._speaks(_numbers(text)):
             self._range = await self._engine.call("GET", "/version", read=_spoken)
         if not self._speaks(_numbers(text)):
@@ -322,6 +323,7 @@ class DeclaredImageGuard:
 
     async def _put_back(self, ids: Mapping[str, str], holders: list[str]) -> None:
         try:
+            # with `@` it is a digest, which no tag gives back; an image that is gone altogether cannot be named again
             for image, object_id in ids.items():
                 if "@" not in image and not await self._id_of(image) and await self._id_of(object_id):
                     name, tag = split_reference(image)

@@ -371,7 +371,7 @@ async def client_bundle(agent: AgentPort, body: Mapping[str, Any]) -> dict[str, 
     return await agent.tls_client(text(body, "name"), days=days)
 
 
-LOAD_HOURS = 24
+LOAD_HOURS = 24  # of history that is kept
 
 
 async def load_of(agent: AgentPort, name: str, hours: object) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def body_of(exc: Exception) -> dict[str, Any]:
 
 _ID = re.compile(ID)
 _NO_IMAGE = "expected an image reference such as alpine:3.20, registry.lan:5000/app or sha256:..."
-_NETWORK_LIMIT = 512
-_VALUE_LIMIT = 8192
+_NETWORK_LIMIT = 512  # characters; engines accept names of any length
+_VALUE_LIMIT = 8192  # characters of one query value
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

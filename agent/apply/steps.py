@@ -60,11 +60,7 @@ ORDER: Mapping[Strategy, tuple[Step, ...]] = {
 def go_back(
     strategy: Strategy, undo: Callable[[Step], None], *, later: Collection[Step] = ()
 ) -> EngineError | None:
-    """Undoes every step of a strategy in reverse; a step that was never done is undone too, which does nothing.
-
-    Raises the error of a step that the ones after it depend on. In a step of `later` an error does not keep the rest from
-    being undone: the last of these errors is returned.
-    Undoes every step of a strategy in reverse order. Undoing a step that was not done has no effect.
+    """Undoes every step of a strategy in reverse order. Undoing a step that was not done has no effect.
 
     Raises an error at once if later undo steps depend on the failed one. An error in a step of `later` does not stop
     the others from being undone; the last such error is returned.

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 
 FAILURES_WINDOW_S = 60.0
-FAILURES_LIMIT = 10
-_SOURCES_LIMIT = 256
+FAILURES_LIMIT = 10  # of one address in the window; from then on it has to wait
+_SOURCES_LIMIT = 256  # addresses that are remembered
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Failures:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, _Source] = {}  # by address, the oldest first
         self._logged_at = float("-inf")
 
     def wait_s(self, client: str) -> float:
@@ -81,7 +81,7 @@ class Failures:
 # address only.
 
 
-TICKET_LIFE_S = 30.0
+TICKET_LIFE_S = 30.0  # the page opens its WebSocket at once; a leaked ticket must not live longer
 _TICKETS_LIMIT = 256
 
 
@@ -98,13 +98,14 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._open: dict[str, _Ticket] = {}
+        self._open: dict[str, _Ticket] = {}  # secret -> ticket, the oldest first
 
     def issue(self, *, session: str, path: str, client: str) -> str:
         """A new ticket: 128 bits as 32 hexadecimal digits."""
         now = self._clock()
         for over in [secret for secret, ticket in self._open.items() if ticket.ends_at <= now]:
             del self._open[over]
+        # a session that asks for tickets without end takes those of others, but no memory
         while len(self._open) >= _TICKETS_LIMIT:
             del self._open[next(iter(self._open))]
         secret = secrets.token_hex(16)
@@ -134,7 +135,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _ALLOW_METHODS = "GET, HEAD, POST, PUT, DELETE"
 _ALLOW_HEADERS = "authorization, content-type, last-event-id, x-registry-auth, x-registry-config"
 _EXPOSE_HEADERS = "content-disposition, x-docker-container-path-stat, retry-after"
-_MAX_AGE_S = 600
+_MAX_AGE_S = 600  # seconds that a browser may remember a preflight answer
 
 
 def normal_origins(configured: Iterable[str]) -> frozenset[str]:
@@ -199,7 +200,7 @@ def cors_headers(origin: str) -> dict[str, str]:
 
 DEFAULT_SESSION = "0" * 32  # rpcd's default session, which every client has
 _BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")
-_GOOD_LIMIT = 64
+_GOOD_LIMIT = 64  # sessions that are exempt from the lock of their address
 
 
 class AccessError(RequestError):

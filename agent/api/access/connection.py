@@ -147,7 +147,7 @@ class HandoffProtocol(uvicorn_compat.QuietProtocol):
             self._pump = None
 
 
-HEAD_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 10.0  # for a request's head: a client must not hold a slot with half a head
 UNREAD_TIMEOUT_S = 10.0  # for the rest of a body that was answered without reading it
 _QUIET_S = 30  # a raw stream is probed by the kernel after this silence
 _UCRED = struct.Struct("3i")

@@ -28,10 +28,10 @@ from agent.status.board import StatusBoard
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 10.0
-CONNECTIONS = 64
-PER_CLIENT = 16
-PER_PREFIX = 32
+RETRY_S = 10.0  # until an address that could not be opened is tried again
+CONNECTIONS = 64  # open at a time on one listener
+PER_CLIENT = 16  # of one address
+PER_PREFIX = 32  # of one IPv6 /64
 UHTTPD = (Path("/etc/uhttpd.crt"), Path("/etc/uhttpd.key"))
 
 LISTENING = "Listening"
@@ -63,8 +63,9 @@ class Listeners:
         self._board = board
         self._wan = wan
         self._servers: dict[ListenAddress, TcpServer] = {}
+        # the last pair only: all listeners use the same files
         self._pairs: dict[tuple[Path, Path], TlsFiles] = {}
-        self._states: tuple[ListenState, ...] = ()
+        self._states: tuple[ListenState, ...] = ()  # as last shown, so that the log gets each change once
         self._wanted = AgentSettings()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -154,6 +155,7 @@ class Listeners:
         if address.ip.is_loopback and not settings.cert:
             return None
         paths = (Path(settings.cert), Path(settings.key)) if settings.cert else UHTTPD
+        # kept between calls: the context is read again only when the files have changed
         pair = self._pairs.get(paths)
         if pair is None:
             self._pairs = {paths: (pair := TlsFiles(*paths))}

@@ -20,8 +20,8 @@ from agent.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
-FRESH_S = 5.0
-_TIMEOUT_S = 2.0
+FRESH_S = 5.0  # networks change rarely, and each request to the API needs them
+_TIMEOUT_S = 2.0  # for one call to the engine
 _PATIENCE_S = 0.1  # how long a request waits for a fresher answer than the known one
 _SHARED_DRIVERS = frozenset({"macvlan", "ipvlan"})
 
@@ -145,6 +145,7 @@ def container_interfaces(networks: Any) -> Iterator[str]:
         if _driver(network) in _SHARED_DRIVERS:
             yield str(named.get("parent", ""))
         else:
+            # a bridge without a name of its own is named after the network's id (moby libnetwork/drivers/bridge)
             yield str(named.get("com.docker.network.bridge.name") or f"br-{str(network.get('Id', ''))[:12]}")
 
 

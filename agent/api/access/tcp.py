@@ -117,12 +117,12 @@ def _context(cert: bytes, key: bytes) -> ssl.SSLContext:
 
 limit_tls_buffers()
 
-HANDSHAKE_S = 10.0
+HANDSHAKE_S = 10.0  # for a TLS handshake, in which the client holds a slot
 TCP_STOP_S = 1.0  # for requests to finish; the control socket closes after that, and procd waits 5 s in all
 UNREAD_S = 60.0  # a client that has read nothing for so long is gone; also applies while closing
 _GOODBYE_S = 2.0
-_BACKLOG = 64
-_PAUSE_S = 1.0
+_BACKLOG = 64  # connections that the kernel queues, and that one wake-up accepts
+_PAUSE_S = 1.0  # before accepting again, when descriptors or memory have run out
 
 
 class TcpServer:
@@ -138,6 +138,7 @@ class TcpServer:
         self._config.load()
         self._state = ServerState()
         self._state.default_headers = self._config.encoded_headers
+        # handshakes: uvicorn does not know these connections yet
         self._opening: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
@@ -324,8 +325,9 @@ def _wrap(data: bytes, kind: str) -> bytes:
 # Serves the application on the control socket; `TcpServer` above serves it on TCP.
 
 
+# bytes of one WebSocket message from a client; it is held in memory until it is complete
 WS_LIMIT = 64 * 1024
-CONTROL_CONNECTIONS = 128
+CONTROL_CONNECTIONS = 128  # clients of the control socket; `places` may allow fewer
 _RESERVED_FDS = 32  # reserved for the engine, UCI, and our own files
 _FDS_PER_CLIENT = 3
 

@@ -39,7 +39,7 @@ from agent.wire.http_head import HEAD_LIMIT
 
 logger = logging.getLogger(__name__)
 
-STOP_S = 3
+STOP_S = 3  # for requests to finish; procd waits 5 s in all
 _CUT_S = 2.0  # after the order to stop, and before STOP_S
 _TLS_BUFFER = 64 * 1024
 _RAW_PIECE = 16 * 1024

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 # Server-sent events (WHATWG HTML, 9.2): format, heartbeats, and resuming.
 
 
-HEARTBEAT_S = 15.0
+HEARTBEAT_S = 15.0  # well below the timeouts of proxies (nginx: 60 s)
 HEARTBEAT = b": still here\n\n"
 SSE_MEDIA_TYPE = "text/event-stream"
 
@@ -79,9 +79,9 @@ async def with_heartbeat(
 
 STALL_S = 60.0  # seconds without progress after which the other side counts as gone
 JSON_LIMIT = 1024 * 1024
-JSON_DEPTH = 64
-JSON_TIMEOUT_S = 30.0
-_CUT_S = 5.0
+JSON_DEPTH = 64  # levels; what reads the body later recurses
+JSON_TIMEOUT_S = 30.0  # for the whole body, however many pieces it comes in
+_CUT_S = 5.0  # for uvicorn to notice a connection that was cut
 
 
 class Connection(Protocol):
@@ -421,10 +421,12 @@ async def _closing(source: AsyncGenerator[bytes, None], *, ends: bool) -> AsyncG
         async for piece in source:
             yield piece
         if ends:
+            # a browser opens a stream again that just closes; `end` tells it that this one is complete
             yield sse_event("end", {})
     except UcidockdError as exc:
         yield sse_event("error", body_of(exc)["error"])
     finally:
+        # at once, not when the garbage collector comes: the source may hold a request to the engine
         await source.aclose()
 
 

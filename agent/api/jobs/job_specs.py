@@ -23,7 +23,7 @@ Auths = Sequence[RegistryAuth]
 _HUB_KEY = "https://index.docker.io/v1/"
 _PRUNABLE = ("containers", "images", "networks", "volumes", "build")
 _SCHEMES = ("https://", "http://", "git://")
-_NAMES_LIMIT = 64
+_NAMES_LIMIT = 64  # entries of one list of names in a request
 _NAMED_KEPT = (
     1,
     42,

@@ -30,14 +30,14 @@ from agent.status.ring import Ring
 
 logger = logging.getLogger(__name__)
 
-KEPT = 100
-RUNNING_LIMIT = 16
+KEPT = 100  # jobs, with those that have ended
+RUNNING_LIMIT = 16  # each may hold a connection to the engine
 LIMIT_S = 24 * 3600.0  # for a whole job, because an engine that keeps sending output is not proof of progress
 MESSAGES = 256  # kept of a running job, for resuming; fewer are kept once it has ended
 MESSAGES_ENDED = 64
-COALESCE_S = 0.1
-_CANCEL_S = 5.0
-_IMAGES_LIMIT = 64
+COALESCE_S = 0.1  # between two changes that a client is sent: a pull reports each layer many times a second
+_CANCEL_S = 5.0  # until a cancelled request to the engine has to be gone
+_IMAGES_LIMIT = 64  # names in the result of a load
 _LOADED = ("Loaded image: ", "Loaded image ID: ")
 # the last line of a push (moby distribution/push_v2.go); the containerd store sends no `aux`
 _PUSHED = re.compile(r"\S+: digest: (\S+) size: \d+")
@@ -229,8 +229,9 @@ class Jobs:
         self._engine = engine
         self._wall = wall
         self._stall_s = stall_s
-        self._jobs: dict[str, Job] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._jobs: dict[str, Job] = {}  # in the order of their start; `get` finds ended ones too
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of the running jobs
+        # for metrics; jobs that are dropped from `_jobs` still count
         self.ended: Counter[tuple[JobKind, JobState]] = Counter()
 
     def start(
@@ -291,6 +292,7 @@ class Jobs:
         if job.is_over or task is None:
             raise ConflictError(f"the job has {job.state} already")
         task.cancel()
+        # bounded: the engine may take its time to end a request, and the caller only wants it begun
         await asyncio.wait({task}, timeout=_CANCEL_S)
         return job
 

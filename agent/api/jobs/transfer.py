@@ -21,7 +21,7 @@ from agent.errors import ConflictError, InternalError, UcidockdError
 
 logger = logging.getLogger(__name__)
 
-_END_S = 5.0
+_END_S = 5.0  # until a cancelled request to the engine has to be gone
 
 
 class State(StrEnum):
@@ -280,7 +280,7 @@ class ReplayBuffer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes] = deque()  # as they arrived; together `start` to `end`
         self.start = 0
         self.end = 0
 

@@ -22,9 +22,9 @@ from agent.data.parts import Data
 from agent.engine.stream import DockerStream, EngineResponse, SourceError
 from agent.errors import ConflictError, EngineError
 
-IDLE_S = 120.0
-OPEN_LIMIT = 4
-KEPT = 32
+IDLE_S = 120.0  # without a request of its client
+OPEN_LIMIT = 4  # each may hold a request to the engine and a few MiB
+KEPT = 32  # transfers, with those that have ended
 
 
 class IdleError(RequestError):
@@ -45,9 +45,10 @@ class Transfers:
         self._engine = engine
         self._jobs = jobs
         self._idle_s = idle_s
-        self._all: dict[str, Transfer] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._all: dict[str, Transfer] = {}  # in the order of their start
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # by id; each request of the client sets it back
         self._opening = 0
+        # held, because the loop keeps only weak references to tasks
         self._ends: set[asyncio.Task[None]] = set()
 
     @property
@@ -106,6 +107,7 @@ class Transfers:
         self._add(download, download.read_all(opening))
         await download.begun(wait_s)
         if download.error is not None:
+            # its client gets the error, and never an id to ask for it with
             self._forget(download)
             raise download.error
         return download
@@ -202,11 +204,13 @@ class Pipe:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
+            # woken by the next piece, by the end, or by an error of the client's side
             while not self._piece and not self._ended and self._error is None:
                 await self._news.wait()
             if self._error is not None:
                 raise self._error
             piece, self._piece = self._piece, b""
+            # tells `put` that the piece was taken, so that at most one is held in memory
             self._tell()
             if not piece:
                 return

@@ -225,7 +225,7 @@ async def _control(console: Console, message: str) -> None:
 # may be frames of either kind. If the browser does not read, the reading from the engine stops.
 
 
-_FRAME = 64 * 1024
+_FRAME = 64 * 1024  # bytes of one frame to a browser
 
 
 async def attach(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
@@ -255,7 +255,7 @@ async def _attach_input(socket: WebSocket, pipe: EnginePipe) -> None:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 2.0
+_LOOK_S = 2.0  # between looks whether a client is still there
 
 
 async def wanted_raw(call: EngineCall, request: Request) -> bytes:

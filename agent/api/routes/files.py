@@ -125,7 +125,7 @@ class FileRoutes:
 # off is repeated: an upload from the offset in the status, a download from the first missing byte.
 
 
-_SIZE_LIMIT = 2**53 - 1
+_SIZE_LIMIT = 2**53 - 1  # JavaScript's largest exact integer
 _WAIT_S = 15.0  # for the engine: well below the shortest time that a server in front of us gives a request
 _TARGETS = {
     "up": "archive, load, build or volume",

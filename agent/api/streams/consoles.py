@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 Allowed = Callable[[], Awaitable[bool]]
 """Whether the owner of a console may still use it. Raises BusError without an answer."""
 
-AWAY_S = 60.0
-INPUT_S = 60.0
+AWAY_S = 60.0  # a console lives that long without a reader: a page that is loaded again finds it
+INPUT_S = 60.0  # until a process that reads no input makes a request fail
 LIMIT = 32  # consoles and raw streams together
 _WATCH_S = 1.0
-_CLOSE_S = 5.0
+_CLOSE_S = 5.0  # procd kills the agent 5 s after its order to stop, and other parts need time too
 _SETTLE_S = 3.0  # time for the engine to notice that a process has ended
 
 
@@ -254,6 +254,7 @@ async def _inspect_until(
         if (state.get("Running") or state.get("ExitCode") is not None) and wanted(state):
             return state
         await asyncio.sleep(wait_s)
+        # short at first, because most processes start or end at once
         wait_s = min(1.0, wait_s * 2)
 
 
@@ -271,10 +272,12 @@ class Consoles:
     def __init__(self, engine: DockerStream, *, away_s: float = AWAY_S) -> None:
         self._engine = engine
         self._away_s = away_s
+        # by id, in the order of their start; ended ones until their slot is needed
         self._open: dict[str, Console] = {}
         self._lent = 0  # slots of raw streams, and of consoles that are being opened
         self._closed = False
         self._watcher: asyncio.Task[None] | None = None
+        # processes that are being killed, after their client has left
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Consoles:
@@ -343,6 +346,7 @@ class Consoles:
     async def hang_up(self, exec_id: str) -> None:
         """Ends the process of an exec whose client has left: the engine would let it run for ever."""
         try:
+            # it may have ended by itself, and the engine only not have noticed yet
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_S):
                     await _exit_code(self._engine, exec_id)
@@ -420,8 +424,8 @@ def _now() -> float:
 # Parses a client's JSON request for a console, the same over HTTP and ubus.
 
 
-_SIZE_LIMIT = 10_000
-_WORDS_LIMIT = 1000
+_SIZE_LIMIT = 10_000  # rows or columns of a terminal
+_WORDS_LIMIT = 1000  # of a command, and variables of its environment
 _OPTIONS = frozenset({"command", "tty", "user", "env", "workdir", "privileged", "rows", "columns"})
 
 

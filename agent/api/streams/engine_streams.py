@@ -26,7 +26,7 @@ from agent.wire.bodies import FrameDecoder, FrameError
 A = TypeVar("A")
 B = TypeVar("B")
 
-FIRST_WAIT_S = 0.25
+FIRST_WAIT_S = 0.25  # a refusal of the engine comes within that time as a rule; after it the answer has begun
 
 
 async def mapped(source: AsyncGenerator[A, None], make: Callable[[A], B]) -> AsyncGenerator[B, None]:
@@ -59,6 +59,7 @@ async def _resumed(first: asyncio.Future[A], source: AsyncGenerator[A, None]) ->
         async for item in source:
             yield item
     finally:
+        # also if the client leaves before the first item: the engine's request must not outlive it
         first.cancel()
         await asyncio.wait({first})
         await source.aclose()
@@ -74,6 +75,7 @@ async def texts(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerat
         async for name, piece in source:
             if text := decoders[name].decode(piece):
                 yield name, text
+        # what is left is half a character at the end of the output
         for name, decoder in decoders.items():
             if text := decoder.decode(b"", final=True):
                 yield name, text
@@ -82,7 +84,7 @@ async def texts(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGenerat
 # The engine's progress and event streams: one JSON object per line.
 
 
-LINE_LIMIT = 1024 * 1024
+LINE_LIMIT = 1024 * 1024  # bytes of one object; a longer line would be held in memory
 
 
 async def json_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:

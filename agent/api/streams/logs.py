@@ -30,7 +30,7 @@ SEARCH_BYTES = 64 * 1024 * 1024
 the end.
 """
 SEARCH_LINES = "100000"
-CONTAINERS_MAX = 32
+CONTAINERS_MAX = 32  # merged into one stream; each takes a request to the engine
 _GREP_MAX = 256  # characters
 _LINE_BYTES = 64 * 1024  # a longer line is split
 _AHEAD = 200  # lines of a container that are read ahead of the others
@@ -362,6 +362,7 @@ def merged_text(
     lines: AsyncGenerator[LogLine, None], containers: Sequence[str], options: LogOptions
 ) -> AsyncGenerator[bytes, None]:
     """One `web | line` per line, with its time if requested."""
+    # padded to one width, so that the texts of all containers begin in the same column
     width = max(len(name) for name in containers)
 
     def written(line: LogLine) -> bytes:
@@ -374,8 +375,8 @@ def merged_text(
 # Lines in a single answer, for callers on ubus, which cannot follow.
 
 
-_ANSWER_BYTES = 256 * 1024
-_ANSWER_LINES = 5000
+_ANSWER_BYTES = 256 * 1024  # ubus carries 1 MiB, and JSON in blobmsg takes more than its text
+_ANSWER_LINES = 5000  # more than anyone reads in one answer
 _ANSWER_S = 15.0  # callers on ubus give up after 20
 _ANSWER_TAIL = "200"
 
@@ -415,7 +416,7 @@ class _Reader:
     def __init__(
         self, name: str, source: AsyncGenerator[tuple[str, bytes], None], changed: asyncio.Event
     ) -> None:
-        self.lines: deque[LogLine] = deque()
+        self.lines: deque[LogLine] = deque()  # that the merge has not taken yet
         self.room = asyncio.Event()
         self.quiet = False
         self._name, self._source, self._changed = name, source, changed
@@ -429,6 +430,7 @@ class _Reader:
                 self.lines.append(LogLine(self._name, stamp, stream, text))
                 self.quiet = False
                 self._changed.set()
+                # the source is not read meanwhile, so the engine's end of the connection slows down too
                 while len(self.lines) >= _AHEAD:
                     self.room.clear()
                     await self.room.wait()

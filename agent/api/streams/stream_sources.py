@@ -249,7 +249,7 @@ async def _log_items(source: AsyncGenerator[tuple[str, bytes], None]) -> AsyncGe
 # It lives as long as its stream: when that ends, with its tab or its session, the process is killed.
 
 
-_OPEN_S = 10.0
+_OPEN_S = 10.0  # until input for a console that is still being opened is refused
 
 
 def console_kind(consoles: Consoles) -> StreamKind:

@@ -66,7 +66,7 @@ NAME = "ucidockd"
 ANSWER_S = 15.0  # a reconcile is answered by then, even if work is still in progress
 # plus the session's id: where rpcd keeps the changes that LuCI staged (rpcd: uci.c)
 _RPCD_SAVE_DIR = "/var/run/rpcd/uci-"
-FIRST_S = 0.1
+FIRST_S = 0.1  # a burst of changes becomes one notification
 NEXT_S = 1.0  # uhttpd buffers all that a browser does not read, so notifications must be few and small
 
 

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # goes into a request is checked: ids, names and headers here, the query like that of `/docker/`.
 
 
-READ_S = 30.0
+READ_S = 30.0  # for a call that only reads
 CHANGE_S = 600.0  # long, because a change is awaited to its end: otherwise its outcome would be unknown
 _EXEC = re.compile(r"[0-9a-f]{64}")
 _HEADERS = {"x-registry-auth": re.compile(r"[A-Za-z0-9+/=_-]{0,16384}")}

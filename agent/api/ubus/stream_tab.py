@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 # instead of filling memory.
 
 
-WINDOW = 64 * 1024
-PACKET = 16 * 1024
-PACKETS = 64
+WINDOW = 64 * 1024  # bytes that may be on the way to a reader
+PACKET = 16 * 1024  # bytes of one message, unless a single item is larger
+PACKETS = 64  # that may be unacknowledged; each is kept, to be sent again
 _JOINED = 4096  # characters up to which texts are joined
 
 
@@ -62,6 +62,7 @@ class Outbox:
 
     def __init__(self, *, window: int = WINDOW) -> None:
         self._window = window
+        # (item, bytes) that no packet holds yet
         self._waiting: deque[tuple[Mapping[str, Any], int]] = deque()
         self._unacknowledged: Ring[Packet] = Ring()
         self._size = 0
@@ -130,14 +131,15 @@ def _joined(last: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, An
 
 
 PREFIX = "ucidockd.stream."
-SOURCES = 64
-SESSION_S = 5.0
+SOURCES = 64  # streams of one tab
+SESSION_S = 5.0  # between checks whether the session still has the right
 UNREAD_S = 15.0  # without an acknowledgement for this long, the reader is gone or too slow
 IDLE_S = 25.0  # allowed time without a subscriber and without a fetch
 PING_S = 10.0  # after this silence a ping is sent, which must be acknowledged
 GATHER_S = 0.15  # a fetch waits this long for the rest of a burst, unless a user types
 _NOTIFY_S = 5.0
-_TICK_S = 1.0
+_TICK_S = 1.0  # between looks for a reader that has gone
+# half of what ubusd carries: the same item may be sent in a packet with others
 _ITEM_LIMIT = MESSAGE_LIMIT // 2
 
 StillAllowed = Callable[[], Awaitable[bool]]
@@ -165,6 +167,7 @@ class Tab:
         self._bus = bus
         self._still_allowed = still_allowed
         self._outbox = Outbox()
+        # number -> source, its task, its owner
         self._sources: dict[int, tuple[Source, asyncio.Task[None], str]] = {}
         self._last_source = 0
         self._sent = 0  # seq of the last packet sent to the current subscriber
@@ -242,6 +245,7 @@ class Tab:
             progress = self._outbox.acknowledge(seq)
         except ValueError as exc:
             raise RequestError(str(exc)) from exc
+        # only a new acknowledgement is a sign of life: repeating the last one would keep a stuck reader alive
         if progress:
             self._read_at = time.monotonic()
             self._room.set()

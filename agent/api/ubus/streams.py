@@ -27,14 +27,14 @@ from agent.wire.ubus_message import Status
 
 logger = logging.getLogger(__name__)
 
-TABS = 32
-TABS_OF_A_SESSION = 8
+TABS = 32  # of all sessions
+TABS_OF_A_SESSION = 8  # browsers with the same login; each has one
 TABS_OF_READERS = 24  # out of TABS
 SOURCES_OF_ALL = 512
-SOURCES_OF_READERS = 384
-SOURCES_OF_A_READER = 128
-NAME_LIMIT = 64
-INPUT_LIMIT = 64 * 1024
+SOURCES_OF_READERS = 384  # out of SOURCES_OF_ALL
+SOURCES_OF_A_READER = 128  # of one session that may only read
+NAME_LIMIT = 64  # characters of `owner` and `tag`, which come back with each first item
+INPUT_LIMIT = 64 * 1024  # bytes of one call
 WAIT_LIMIT_S = 20  # LuCI gives a call up after that
 _WAIT_S = 20
 _STOP_S = 2.5  # the process of a console is killed within that time
@@ -47,7 +47,8 @@ class Streams:
         self._bus = bus
         self._rpcd = rpcd
         self._kinds = kinds
-        self._tabs: dict[str, Tab] = {}
+        self._tabs: dict[str, Tab] = {}  # by id
+        # one for each tab, which ends it and withdraws its object
         self._tasks: set[asyncio.Task[None]] = set()
         bus.on_lost(self._on_bus_lost)
 
@@ -171,6 +172,7 @@ class Streams:
         if "stream" in args:
             tab.drop(args["stream"])
         elif args.get("owner"):
+            # the pages of a browser share a tab: each ends its own streams by their owner
             tab.drop_of(args["owner"])
         else:
             tab.end("closed")
@@ -260,6 +262,7 @@ class Streams:
 
     async def _withdraw(self, session: str, owned: BusObject) -> None:
         """Removes the object and the right to it, as far as ubusd and rpcd answer."""
+        # each by itself: ubusd may be gone while rpcd still holds the right, and the other way round
         try:
             await self._bus.remove_object(owned)
         except BusError as exc:

@@ -22,9 +22,9 @@ from agent.ubus.objects import Arguments, Reply
 
 logger = logging.getLogger(__name__)
 
-PORT = 7682
+PORT = 7682  # as in luci-app-dockerman
 _DEVICE = "lo"
-_LIMIT = 8
+_LIMIT = 8  # terminals at a time: each is a process on the router
 _START_S = 0.5  # by then ttyd has either failed or listens
 _STOP_S = 1.0
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
@@ -35,7 +35,7 @@ class Ttyd:
 
     def __init__(self, engine: Sequence[str]) -> None:
         self._engine = engine
-        self._running: dict[str, Process] = {}
+        self._running: dict[str, Process] = {}  # container -> its ttyd
 
     async def start(self, args: Arguments) -> Reply:
         """The ubus method: {"status": "ttyd started"} or {"error": reason}."""
