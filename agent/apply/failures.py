@@ -38,7 +38,7 @@ def redacted(text: str, container: Container | None) -> str:
 # The last lines that a container printed before it failed. They are shown with the failure and often explain it.
 
 
-LINES = 10
+LINES = 10  # of a container's log
 _LIMIT = 4096  # characters of all lines together
 _EVERY_S = 5.0
 _CONTAINERS = 64  # number of containers whose output is remembered
@@ -93,7 +93,9 @@ def tidied(raw: bytes, container: Container | None) -> str:
     except FrameError:
         data = raw
     text = redacted(data.decode("utf-8", "replace"), container)
+    # tabs first: `plain` drops control characters, and words would run together
     lines = [plain(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n")]
+    # empty lines at the end would take the place of lines that explain something
     while lines and not lines[-1].strip():
         lines.pop()
     kept = "\n".join(lines[-LINES:])

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 # Progress of a pull, for status: `status/progress` adds the layers up, this class decides when to report.
 
 
-REPORT_S = 0.5
+REPORT_S = 0.5  # seconds between two reports: each is a change on the status board
 # An engine waits for a registry indefinitely. With the containerd store it reports nothing for the first MiB of a
 # layer, and pulls three layers at once: 300 s mean 10 KiB/s.
 STALL_S = 300.0
@@ -144,6 +144,7 @@ class Images:
                 self._look(image_id)
             except EngineUnreachableError:
                 raise
+            # the digest is for a later way back: not knowing it must not stop the operation at hand
             except EngineError as exc:
                 logger.info("%s", exc)
         return digest_of(image_id, reference, {image_id: self._digests.get(image_id, ())})

@@ -116,6 +116,7 @@ def _who(network: ObservedNetwork, address: str, object_id: str) -> Iterator[_Ho
         shown = (str(item.get(key) or "").partition("/")[0] for key in ("IPv4Address", "IPv6Address"))
         if member != object_id and any(same_address(address, each) for each in shown):
             yield holder(id=member, name=str(item.get("Name") or member[:12]))
+    # these are reserved without a container, so the network's list of containers does not show them
     for pool in (network.inspect.get("IPAM") or {}).get("Config") or ():
         if same_address(address, str(pool.get("Gateway") or "").partition("/")[0]):
             yield holder(id="", name="the gateway of the network")
@@ -286,6 +287,7 @@ class NetworkExchange:
             for endpoint in (declared[section].spec.endpoints if section in declared else ())
             if endpoint.network == new.name
         ]
+        # fixed addresses first: the engine could give one of them to an endpoint without a wish
         for endpoint, object_id in sorted(found, key=lambda item: pinned_first(item[0])):
             self.engine.connect(new.object_id, object_id, endpoint_body(endpoint))
 

@@ -175,6 +175,8 @@ def made_for(engine: Engine, records: Records, record: Record) -> ObservedContai
     marked = [seen for seen in ours if seen.labels.get(LABEL_NONCE) == record.nonce]
     found = next((seen for seen in marked if seen.name == name_at_creation(record)), None)
     found = found or next(iter(marked), None)
+    # "not found" makes the caller forget a record, so the list must be complete: it has to show every other container
+    # of ours
     if found is None:
         known = {
             r.object_id for r in records.records() if r.kind == "container" and r.object_id and not r.swap

@@ -60,6 +60,7 @@ def _recover(swap: Swap, record: Record) -> None:
         swap.undo(record)
     elif record.swap == "retired":
         swap.finish(record, volumes=False)
+    # an adoption that did not come to its end; with `failed_hash` the record keeps it from being tried again
     elif record.swap == "foreign" and not record.failed_hash:
         swap.records.drop(record.nonce)
     elif not record.swap and not record.object_id:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 HOOK_S = 30.0  # default time limit of pre_stop and post_start
 HOLD_S = 30.0  # time limit of hold_cmd
 HOLD_LIMIT_S = 86400.0
-_POLL_S = 0.2
+_POLL_S = 0.2  # between looks at a container in its trial
 _SIGNALLED = 128  # exit codes above it: a signal ended the process
 _HEALTH_LIMIT_S = 300.0
 _WHY_LIMIT = 512  # characters of an error that a record stores
@@ -273,6 +273,7 @@ def _look(engine: Engine, object_id: str) -> tuple[ObservedContainer | None, str
         return seen, "stopped" if was_stopped_from_outside(engine, seen) else ""
     except EngineUnreachableError:
         raise
+    # without an answer its own end is assumed, and the gate judges it by its exit code
     except EngineError as exc:
         logger.info("how %s ended is not known: %s", seen.name, exc)
         return seen, ""

@@ -104,6 +104,7 @@ def _places(engine: Engine, container: Container, image_id: str, mounted: Mappin
     places = {_path(mount.target) for mount in spec.mounts if not mount.source}
     taken = {_path(mount.target) for mount in spec.mounts if mount.source}
     taken |= {_path(entry.target) for entry in spec.tmpfs}
+    # the image is asked only if the section does not settle it: most sections name every target
     if any(_path(target) not in places | taken for target in mounted):
         image = engine.inspect_image(image_id) or {}
         places |= {_path(target) for target in (image.get("Config") or {}).get("Volumes") or ()}

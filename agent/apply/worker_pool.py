@@ -101,7 +101,7 @@ class Run:
     ) -> None:
         self._pool, self._work = pool, work
         self._pending = {each.key: each for each in plan.works}
-        self._running: set[str] = set()
+        self._running: set[str] = set()  # keys of works, as in `_failed`
         self._failed: set[str] = set()
         self._outcomes: list[Outcome] = []
         self._fault: BaseException | None = None
@@ -135,6 +135,7 @@ class Run:
 
     def _begin_ready(self) -> None:
         with self._lock:
+            # `after` only orders works: if such a work fails, this one is tried all the same
             open_keys = self._pending.keys() | self._running
             ready = [work for work in self._pending.values() if not (work.needs | work.after) & open_keys]
             for work in ready:

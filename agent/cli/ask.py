@@ -206,6 +206,7 @@ class EngineApi:
     def _address(self) -> tuple[EngineAddress, str]:
         from agent.model.addresses import parse_engine_address
 
+        # a running agent's options count: they may differ from those in the files
         if self.status is not None:
             said = self.status["agent"]["options"]
             return parse_engine_address(said["docker-host"]), said["docker-cert-path"]

@@ -182,6 +182,7 @@ def page_of(status: Mapping[str, Any], style: Style, *, rows: int, page: int, no
     """
     head = head_lines(status, style)
     first, *body = table_lines(status["resources"], style, now=now) or [""]
+    # on a small screen the head takes half of it at most
     head = [*head[: max(1, rows // 2)], first]
     room = max(1, rows - len(head) - 1)
     pages = max(1, -(-len(body) // room))

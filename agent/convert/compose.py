@@ -395,6 +395,7 @@ class _Project:
         """The section of an existing network with this Docker name. Adds an external one if there is none."""
         if docker in self.conversion.networks_there:
             return self.conversion.networks_there[docker]
+        # an earlier service of this file may have named it
         made = next(
             (
                 s

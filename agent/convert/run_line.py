@@ -187,6 +187,7 @@ def _program(words: Sequence[Word], at: int) -> int | None:
         if text in _BEFORE:
             before = text
         elif before and text.startswith("-"):
+            # an option that takes a value: that is passed over too
             at += text in _BEFORE_VALUED
         elif not re.match(r"[A-Za-z_]\w*=", text):
             return None
@@ -441,6 +442,7 @@ class _Container:
         fields, shown = _fields(value), f"{where} {value}"
         source = next((text for key, text in fields if key in ("source", "src")), "")
         settings = [(_VOLUME_SETTINGS[key], text) for key, text in fields if key in _VOLUME_SETTINGS]
+        # an entry of `volume` cannot hold options of the volume: it gets a section of its own
         if settings and source:
             section = self.conversion.free_name(source, prefix="vol")
             self.conversion.taken_names.add(section)
@@ -524,6 +526,7 @@ class _Container:
             sheet = Sheet("volume", section)
             if section != name:
                 sheet.put("name", name)
+            # a volume of that name may exist, with the data that the line expects
             sheet.put("adopt", "1")
             for option, text in settings:
                 sheet.put(option, text, f"--mount {name}")

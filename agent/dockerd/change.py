@@ -41,8 +41,8 @@ from agent.plan.daemon import DaemonPlan, minimal, minimal_without_driver
 
 logger = logging.getLogger(__name__)
 
-_STOP_MARGIN_S = 15.0
-_PAUSE_S = 0.05
+_STOP_MARGIN_S = 15.0  # for dockerd itself, after its containers had their time
+_PAUSE_S = 0.05  # between looks at a dockerd that starts
 _SUSPECTS = 3  # number of suspect options to try; each try is a start of dockerd while no dockerd runs
 _SAME = 60  # two failures are the same if this many of their last characters are equal
 _SIGNALS = 2  # the engine may lose an event: a reload that is not confirmed is requested twice

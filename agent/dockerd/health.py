@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 _UNMOUNTED: Reason = "Unmounted"
 
 MARK = ".ucidockd-engine"
-_MARK_BYTES = 64
+_MARK_BYTES = 64  # of the mark that are read: a file in Docker's data may hold anything
 
 
 class DaemonHealth:

@@ -21,9 +21,9 @@ from agent.engine import process as daemon_process
 from agent.errors import DaemonError, InternalError
 from agent.model.dockerd.settings import Process
 
-LOG_LIMIT = 1024 * 1024
-_WORDS_LIMIT = 256
-_KILL_WAIT_S = 10.0
+LOG_LIMIT = 1024 * 1024  # bytes of dockerd's log; it is in memory
+_WORDS_LIMIT = 256  # characters of a reason that go into the status
+_KILL_WAIT_S = 10.0  # a process in the kernel (a dead disk) does not end at once even by SIGKILL
 _STOP_OTHER_S = 30.0  # more than dockerd's own default of 15 s
 _TAIL_BYTES = 8192
 _LOG_TRIES, _LOG_PAUSE_S = 3, 0.2

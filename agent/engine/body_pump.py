@@ -28,7 +28,7 @@ from agent.wire.http_head import BodyError, Counted, Framing
 LEAST = 512 * 1024  # bytes; a smaller body is not worth a thread
 THREADS = 8  # bodies moved at once; further ones go through the loop
 _BUFFER = 256 * 1024
-_SPLICED = 256 * 1024
+_SPLICED = 256 * 1024  # bytes in a pipe between the two sockets
 # a piece is taken when it has this size; if we waited for more, the source's buffer would be full
 _LOW_WATER = 128 * 1024
 _SINK_BUFFER = 512 * 1024  # bytes: several pieces, so that the sink is busy while the next one is fetched
@@ -41,7 +41,7 @@ _PARTS = 512  # buffers per system call: half of the kernel's limit (IOV_MAX is 
 Note = Callable[[int], None]  # gets the bytes moved since the last call; called now and then, and at the end
 
 _pool: ThreadPoolExecutor | None = None
-_pumps = 0
+_pumps = 0  # threads that move a body; only the event loop changes it
 
 
 class BrokenSourceError(Exception):

@@ -65,9 +65,9 @@ _LEAST_API = "1.41"  # used until the engine has reported its own
 _PING_S = 10.0
 _MAC_HIDDEN_SINCE = (1, 52)
 _SHARED_SIZE_SINCE = (1, 42)
-_PRUNE_S = 600.0
-_READ_S = 20.0
-_EXEC_LOOK_S = 0.05
+_PRUNE_S = 600.0  # removing a large build cache takes minutes
+_READ_S = 20.0  # for calls that only read
+_EXEC_LOOK_S = 0.05  # between looks whether a command has ended
 _PAST_S = 3.0  # for a question that the engine answers from memory
 _BROKEN = (
     docker.errors.DockerException,

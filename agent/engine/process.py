@@ -201,7 +201,7 @@ def _mount_of(info: Path) -> str:
 # process belongs to the container, because it contains the container's id. Any other process is left alone.
 
 
-HANGUP_S = 1.0
+HANGUP_S = 1.0  # to end by SIGHUP, before SIGKILL
 
 
 async def end_process(pid: int, container: str, *, hangup_s: float = HANGUP_S) -> bool:
@@ -257,7 +257,7 @@ _REFUSALS = re.compile(
     # the directory: 20.10.24, 26.1.5 and 28.5.2 say it with other words before (`wire.bodies` removes most of them)
     r"|mkdir \S*/[0-9a-f]{64}: file exists"
 )
-_LIMIT_S = 5.0
+_LIMIT_S = 5.0  # for killed processes to be gone
 
 
 def is_leftover_error(message: str) -> bool:

@@ -32,11 +32,11 @@ from agent.model.resources import Desired, RegistryAuth
 from agent.model.updates import HUB, Answer, ImageName
 from agent.wire import registry as wire
 
-CALL_S = 20.0
-_CONNECT_S = 10.0
+CALL_S = 20.0  # for one request, with its answer
+_CONNECT_S = 10.0  # of that, to connect: an address that drops packets must not use it all
 _BODY_LIMIT = 4 * 1024 * 1024  # the largest index or manifest (OCI distribution specification)
 _TOKEN_LIMIT = 256 * 1024
-_REDIRECTS = 5
+_REDIRECTS = 5  # in a row
 _HUB_HOST = "registry-1.docker.io"
 _CERTIFICATES = Path("/etc/docker/certs.d")
 # an insecure registry is the user's choice; urllib3 would log its warning at each request
@@ -150,8 +150,9 @@ class RegistryClient:
         self.limits: dict[str, wire.Limit] = {}
         self._config, self._login, self._wall = config, login, wall
         self._deadline = CallDeadline()
+        # registry -> where it can be reached: its mirrors first
         self._endpoints: dict[str, list[_Endpoint]] = {}
-        self._managers: dict[tuple[str, str], Any] = {}
+        self._managers: dict[tuple[str, str], Any] = {}  # (proxy, registry) -> its connections
 
     def __enter__(self) -> RegistryClient:
         return self

@@ -41,10 +41,10 @@ from agent.wire.http_head import (
     payload,
 )
 
-CONNECT_TIMEOUT_S = 10.0
-HEAD_TIMEOUT_S = 60.0
-JSON_LIMIT = 16 * 1024 * 1024
-PIECE_LIMIT = 128 * 1024
+CONNECT_TIMEOUT_S = 10.0  # to the engine
+HEAD_TIMEOUT_S = 60.0  # from the end of a request to the head of its answer
+JSON_LIMIT = 16 * 1024 * 1024  # bytes of an answer that is read as a whole
+PIECE_LIMIT = 128 * 1024  # bytes that are read from the socket at once
 LIVE_PIECE_LIMIT = 16 * 1024  # for streams of which many stay open for long
 _HEAD_LIMIT = 64 * 1024
 _INTERIM_LIMIT = 8  # 1xx responses before the final one

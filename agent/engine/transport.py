@@ -31,7 +31,7 @@ from agent.model.quantities import clock_is_set
 BODY_LIMIT = 16 * 1024 * 1024  # of an answer with JSON
 LINE_LIMIT = 1024 * 1024  # of a progress or event stream
 _PIECE = 64 * 1024
-_ATTEND_MS = 1000
+_ATTEND_MS = 1000  # between looks whether the caller still wants the answer
 
 
 class OversizeError(ValueError):
@@ -195,7 +195,7 @@ class EngineTls:
     def __init__(self, folder: str, *, wall: Callable[[], float] = time.time) -> None:
         self.ca, self._cert, self._key = (Path(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
         self._wall = wall
-        self._made: tuple[_Stamps, ssl.SSLContext] | None = None
+        self._made: tuple[_Stamps, ssl.SSLContext] | None = None  # with the stamps of its files
 
     def context(self) -> ssl.SSLContext:
         """A context for any number of connections of one thread. Raises EngineTlsError, EngineClockError."""

@@ -15,8 +15,8 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 
-UNSENT_LIMIT = 256 * 1024
-_FAREWELL_S = 5.0
+UNSENT_LIMIT = 256 * 1024  # bytes that the other side has not taken; then the writer waits
+_FAREWELL_S = 5.0  # for the other side to close its direction
 _REST_LIMIT = 256 * 1024  # of an answer that is read from a broken connection
 
 
@@ -54,7 +54,7 @@ class Wire(asyncio.BufferedProtocol):
     def __init__(self, buffer: memoryview) -> None:
         self._buffer = buffer
         self._transport: asyncio.Transport | None = None
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes] = deque()  # received and not read yet
         self._unread = 0
         self._paused = False
         self._ended = False

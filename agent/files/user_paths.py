@@ -26,7 +26,7 @@ from agent.errors import PathAwayError, PathError
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_S = 2.0
+DEADLINE_S = 2.0  # for one question
 FILE_LIMIT = 1024 * 1024  # bytes of a file that a section names
 _LINKS = 40  # the kernel's limit (path_resolution(7))
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -191,7 +191,7 @@ class UserPaths:
         self._deadline_s = deadline_s
         self._woken = woken
         self._lock = threading.Lock()
-        self._hung: dict[str, _Walk] = {}
+        self._hung: dict[str, _Walk] = {}  # mount point -> the thread that hangs in it
         self._stuck: dict[Question, _Batch] = {}  # questions that hang although their mount answers
 
     def wake_by(self, woken: Callable[[], None]) -> None:
@@ -310,6 +310,7 @@ class _Batch(threading.Thread):
         self.done = threading.Event()
         self._questions = questions
         self._hung = frozenset(hung)
+        # read while the thread still adds to it: one item at a time, which needs no lock
         self._answers: dict[Question, Any] = {}
         self._left = False
         self._seen = 0

@@ -37,10 +37,11 @@ class FileWatcher:
         self._directories = directories
         self._names = names
         self._changed = changed
+        # path -> when it was last written in place; a file that is renamed into place is never here
         self._unsettled: dict[str, float] = {}
         self._observer: Any = None
-        self._watches: dict[Path, _Folder] = {}
-        self._refused: dict[Path, str] = {}
+        self._watches: dict[Path, _Folder] = {}  # by directory, links resolved
+        self._refused: dict[Path, str] = {}  # directory -> why the kernel refuses to watch it
         self._signature: _Signature = ()
         self._lock = threading.Lock()
 

@@ -189,6 +189,7 @@ def read_ports(given: Mapping[str, list[Mapping[str, str]] | None] | None) -> tu
 
 def mount(item: Mount) -> dict[str, Any]:
     body: dict[str, Any] = {"Type": "bind" if item.is_bind else "volume", "Target": item.target}
+    # without Source the engine makes an anonymous volume
     if item.source:
         body["Source"] = item.source
     if item.read_only:

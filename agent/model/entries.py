@@ -136,6 +136,7 @@ def parse_subnet(text: str) -> str:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise QuantityError(f"{text!r} is not a subnet", "address/bits such as 172.20.0.0/24") from None
+    # Python takes an address alone for a subnet of one address
     if "/" not in text:
         raise QuantityError(f"{text!r} has no prefix length", "address/bits such as 172.20.0.0/24")
     if str(network.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):

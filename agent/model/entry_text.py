@@ -161,6 +161,7 @@ def device_rate(item: DeviceLimit) -> str:
 
 def gpus(item: Gpus) -> str:
     """A `gpus` entry."""
+    # a plain count is written short, as in `--gpus 2`
     if item == Gpus(count=item.count):
         return "all" if item.count == -1 else str(item.count or 0)
     parts = [f"driver={item.driver}"] if item.driver else []

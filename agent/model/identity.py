@@ -14,7 +14,7 @@ import json
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-SPEC_VERSION = 1
+SPEC_VERSION = 1  # part of every recorded hash
 
 LABEL_OWNER = "ucidockd.owner"
 LABEL_INSTANCE = "ucidockd.instance"

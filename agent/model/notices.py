@@ -117,6 +117,7 @@ def filled(template: str, values: Mapping[str, str], *, as_json: bool = False) -
 
     def value(found: re.Match[str]) -> str:
         text = values.get(found[1])
+        # braces that are none of our placeholders stay: a template may be JSON
         if text is None:
             return found[0]
         return json.dumps(text)[1:-1] if as_json else text

@@ -41,7 +41,7 @@ _RFC3339 = re.compile(
 _INT64_MAX = 2**63 - 1
 # characters; longer values are useless, and parsing them would take time (patterns, Decimal)
 _NUMBER_MAX = 64
-_SECONDS_MAX = 10**9
+_SECONDS_MAX = 10**9  # about 31 years; a thread cannot wait for much longer times
 
 
 class QuantityError(ValueError):

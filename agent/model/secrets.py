@@ -473,6 +473,7 @@ def eraser(values: Sequence[str], *, shortest: int = 4) -> Callable[[str], str]:
     """Returns a function that masks exactly these values in a text, also in the form of `repr`. Values like "1" or "yes"
     are too short to count."""
     known = {form for value in values if len(value) >= shortest for form in (value, repr(value)[1:-1])}
+    # longest first: a value may be part of another
     longest_first = sorted(known, key=len, reverse=True)
 
     def erase(text: str) -> str:

@@ -28,14 +28,14 @@ from agent.model.notices import News, NotifySection, filled
 from agent.model.secrets import redactor
 
 HOTPLUG_CALL = "/sbin/hotplug-call"
-_REDIRECTS = 3
+_REDIRECTS = 3  # in a row
 _ANSWER = 300  # bytes of a receiver's error answer that are quoted
 _OUTPUT = 4096  # bytes of a command's output that are read
 _RETRY_AFTER_MAX_S = 600.0
-_SCRIPT_S = 30.0
+_SCRIPT_S = 30.0  # for one script; it is killed then
 _ENDED_S = 1.0  # wait for a command that was killed
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_STEP_S = 0.2
+_STEP_S = 0.2  # between looks for MQTT's acknowledgement
 _KEEPALIVE_S = 30
 _TLS_WORDS = ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure")
 

@@ -30,10 +30,10 @@ from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
 
-QUEUE = 32
+QUEUE = 32  # notices that wait for one receiver; the oldest is dropped
 PAUSES_S = (5.0, 20.0, 60.0, 180.0, 600.0)  # before each retry
 _COALESCE_S = 0.2
-_FOREVER_S = 3600.0
+_FOREVER_S = 3600.0  # the longest sleep without a reason to wake up
 _NAMES = 256  # entries of a cool-down that are kept
 
 
@@ -71,8 +71,8 @@ class Notifier:
         self._monotonic, self._wall, self._pauses_s = monotonic, wall, pauses_s
         self._lock = threading.Lock()
         self._wake, self._end = threading.Event(), threading.Event()
-        self._sections: dict[str, NotifySection] = {}
-        self._outlets: dict[str, _Receiver] = {}
+        self._sections: dict[str, NotifySection] = {}  # as wanted last, by section
+        self._outlets: dict[str, _Receiver] = {}  # by section; "" is hotplug's
         self._told = self._remembered()
         self._alarms = Alarms(monotonic(), self._told)
         self._seen = 0

@@ -35,7 +35,7 @@ from agent.status.metrics import (
 
 logger = logging.getLogger(__name__)
 
-_APART_S = 1.0
+_APART_S = 1.0  # between two samples, whose difference is the load
 _KEPT_S = 2.0  # an answer is reused for this long
 _AT_ONCE = 4
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -79,11 +79,14 @@ class Loads:
                 else:
                     self._history.clear()
             except EngineError as exc:
+                # a gap in the history; the next sample is due soon
                 logger.debug("load: %s", exc)
+            # at multiples of the step, so that the time that samples take does not add up
             await asyncio.sleep(STEP_S - time.monotonic() % STEP_S)
 
     async def now(self) -> dict[str, Any]:
         """The present load of all running containers, from two samples one second apart. `containers` by key."""
+        # clients that ask at the same time share one pair of samples
         async with self._asking:
             if time.monotonic() - self._answer[0] > _KEPT_S:
                 before = await self._sample()

@@ -132,6 +132,7 @@ def _platform(around: AdoptionContext) -> str | None:
     image, machine = around.image, str(around.info.get("Architecture") or "")
     architecture = str(image.get("Architecture") or "")
     mine = _MACHINES.get(machine, machine)
+    # `uname -m` has a name for each variant (armv7l, mips64el), images have one for the family
     same = architecture == mine or (architecture[:4] in {"arm", "mips"} and mine.startswith(architecture[:4]))
     if not architecture or not machine or same:
         return None

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-FIRST_S = 1.0
-LIMIT_S = 300.0
+FIRST_S = 1.0  # before the second try; it doubles from then on
+LIMIT_S = 300.0  # between tries at most, so that a repaired cause is noticed within minutes
 ENDED_AGAIN = "it ended again soon after it was started ({starts} times in a row)"
 UNHEALTHY_AGAIN = "its health check failed again after a restart ({restarts} restarts in a row)"
 GOOD_RUN_S = 600.0  # a container that ran this long did not end at once

@@ -294,6 +294,7 @@ def _without_refused(
             values = without_key(values, key)
             left_out.append(LeftOut(row.uci, f"{key.partition('.')[2]} is not applied: {why_not[key]}"))
     left = value_at(values, row.key)
+    # what became empty here goes completely; what was given empty is the user's wish
     return left if left or left == whole else None
 
 
@@ -477,6 +478,7 @@ def _firewall_of(target: Document) -> dict[str, Json]:
 
 def difference(old: bytes, new: bytes) -> str:
     """A unified diff of two daemon.json files, for people."""
+    # imported here: only a preview needs it
     import difflib
 
     lines = difflib.unified_diff(
@@ -496,6 +498,7 @@ def masked(document: Document) -> bytes:
         group = shown.get(key)
         if isinstance(group, Mapping):
             shown[key] = {
+                # with `@` it is a URL with a login
                 name: MASK if "@" in str(value) or is_secret_name(name) else value
                 for name, value in group.items()
             }

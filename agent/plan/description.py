@@ -381,6 +381,7 @@ def summary_of(found: PlanDescription) -> dict[str, int]:
         kind = kind_of(operation)
         most[operation.key] = min(most.get(operation.key, kind), kind, key=_ORDER.__getitem__)
     counts = {kind.value.replace(" ", "_"): list(most.values()).count(kind) for kind in ChangeKind}
+    # reversed, so that the first entry of a key counts
     states = {entry.key: entry for entry in reversed(found.entries)}
     counts["in_progress"] = sum(entry.state == "in progress" for entry in states.values())
     counts["waiting"] = sum(entry.level is Level.WAITING for entry in states.values()) - counts["in_progress"]

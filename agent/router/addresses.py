@@ -94,6 +94,7 @@ def _ipv6(rows: list[list[str]]) -> list[Route]:
     for row in rows:
         flags, prefix = int(row[8], 16), int(row[1], 16)
         network = ipaddress.IPv6Network((int(row[0], 16), prefix))
+        # the kernel also lists its own addresses and what every interface has; none of these is a subnet in use
         own = prefix == 128 or row[9] == _LOOPBACK or network.is_link_local or network.is_multicast
         if flags & _UP and not flags & _REJECT and not own:
             found.append(Route(device=row[9], subnet=str(network), direct=not flags & _GATEWAY))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SETTLE_S = 2.0
+SETTLE_S = 2.0  # a loose contact comes and goes faster
 _ORDER = ("tty", "hidraw", "video4linux", "block", "sound", "usbmisc")
 
 

@@ -106,6 +106,7 @@ class Hazards:
         texts = [f"uhttpd.{name}.ubus_cors is on: {_CORS}" for name in sections]
         if dockerman:
             texts.append(_TWO_APPS)
+        # passes come often: the log gets each set of warnings once
         if texts == self._warned:
             return
         self._warned = texts

@@ -142,6 +142,7 @@ def _table(proc: Path, table: str, protocol: str, state: str) -> Iterator[tuple[
         return
     for line in lines:
         fields = line.split()
+        # the tenth field is the inode, by which the process is found
         if len(fields) > 9 and fields[3] == state:
             address, _, port = fields[1].partition(":")
             yield _address(address), int(port, 16), protocol, fields[9]

@@ -23,11 +23,12 @@ from agent.model.addresses import Interface
 
 logger = logging.getLogger(__name__)
 
-_LIMIT_S = 10.0
+_LIMIT_S = 10.0  # for one program
 _UNEXPECTED = "network.interface dump: unexpected answer"
 _SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 _UP, _RUNNING = 0x1, 0x40  # linux/if.h
 _REQUEST = struct.Struct("16sH14x")
+# IFNAMSIZ - 1; a longer name would be cut and ask about another interface
 _NAME_MAX = 15
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})
 

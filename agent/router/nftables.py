@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-_WAIT_S = 5
-_IPTABLES_LIMIT_S = 10.0
+_WAIT_S = 5  # seconds for other holders of the xtables lock
+_IPTABLES_LIMIT_S = 10.0  # for one run, with that wait
 
 
 class Iptables:
@@ -105,8 +105,8 @@ def of_ipv6() -> Iptables:
     return Iptables("ip6tables", "ip6tables-nft", "ip6tables-legacy")
 
 
-_LIMIT_S = 10.0
-_LOOKS = 3
+_LIMIT_S = 10.0  # for one run of nft
+_LOOKS = 3  # passes in which the other backend is looked at
 _FAMILIES = {"4": "ip", "6": "ip6"}
 
 
@@ -224,8 +224,8 @@ _ROUTE, _NETFILTER = 0, 12  # linux/netlink.h
 _LINKS = 1  # RTMGRP_LINK
 _NFTABLES = 1 << (7 - 1)  # NFNLGRP_NFTABLES
 _QUIET_S = 0.2
-_AT_MOST_S = 1.0
-_BUFFER = 64 * 1024
+_AT_MOST_S = 1.0  # a reload of the firewall must not keep removed rules away for longer
+_BUFFER = 64 * 1024  # bytes; the content does not matter, only that there is some
 
 
 class KernelEvents:

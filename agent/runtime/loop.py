@@ -40,18 +40,18 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-COALESCE_S = 0.1
+COALESCE_S = 0.1  # a change of several files becomes one pass
 AGAIN_S = 1.0  # delay after a container's end, before it is inspected again
 RECONNECT_S = 2.0
 POLL_S = 5.0  # interval of checks for changed files if they cannot be watched
 # interval of such checks if files are watched: the kernel drops events when its queue is full, and watchdog does not
 # report that
 LOST_S = 10.0
-_LOOK_AGAIN_S = 0.05
+_LOOK_AGAIN_S = 0.05  # between looks whether a file is complete
 FIRST_RESYNC_S = 60.0  # interval while no configuration has been read
 STUCK_RESYNCS = 2  # resync intervals without the end of a pass, after which a condition is set
 PASSES_KEY = "agent:passes"
-SETTLE_S = 2.5
+SETTLE_S = 2.5  # for works in progress at the end: procd kills the agent after 5 s
 PASS_THREAD = "pass"
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that sections declare; health_status is kept
@@ -92,7 +92,7 @@ class Loop:
         self._pass_ended = asyncio.Event()
         self._last_pass = self._last_deep = self._last_look = self.reconciler.monotonic()
         self._last_end = self._last_pass
-        self._retries: dict[bool, asyncio.TimerHandle] = {}
+        self._retries: dict[bool, asyncio.TimerHandle] = {}  # with or without the configuration -> its timer
         self.parked = False
         self._upkeep, self._loads, self._notices = upkeep, loads, notices
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter

@@ -109,6 +109,7 @@ class RepeatFilter(logging.Filter):
         super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
+        # (logger, text without numbers), the oldest first
         self._known: OrderedDict[tuple[str, str], _Repeat] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -54,7 +54,7 @@ from agent.uci.syntax import Package
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 3
+_TRIES = 3  # failures in a row to remove the rules of a family; then it counts as clean
 GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
 _FIREWALL_OPTIONS = frozenset({"device", "blocked_interfaces", "extra_iptables_args", "enforce"})
 _FIREWALL4 = Path("/sbin/fw4")
@@ -110,9 +110,10 @@ class RouterIntegration:
         are not noticed."""
         self._store, self._board, self._docker_host = store, board, docker_host
         self._tools = tools or RouterTools()
-        self._interfaces: Mapping[str, Interface] | None = None
+        self._interfaces: Mapping[str, Interface] | None = None  # None without netifd
         self._asked = False
         self._read: _Packages | None = None
+        # by family, as last wanted; None before the first pass
         self._rules: Mapping[str, tuple[RejectRule, ...]] | None = None
         self._by_nftables = False  # dockerd uses nftables for its rules
         self._enforced: tuple[FirewallRule, ...] = ()

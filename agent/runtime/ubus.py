@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = frozenset({*PACKAGES, "network", "firewall", "fstab"})  # packages about the router around dockerd
 _ASK_AGAIN_S = 5.0
-_ASK_S = 5.0
-_AFTER_DEFECT_S = 5.0
+_ASK_S = 5.0  # for one call, while a pass waits
+_AFTER_DEFECT_S = 5.0  # before ubus is begun again
 
 
 class Bus:

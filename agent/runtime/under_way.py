@@ -31,7 +31,7 @@ from agent.status.conditions import ConditionType
 
 logger = logging.getLogger(__name__)
 
-_HOLD_AGAIN_S = 60.0
+_HOLD_AGAIN_S = 60.0  # until `hold_cmd` is asked again
 _STARTS = (ops.StartContainer, ops.RestartContainer)
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 

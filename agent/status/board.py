@@ -29,8 +29,8 @@ from agent.status.conditions import (
 )
 from agent.status.ring import Ring
 
-RING = 256
-NOTES = 10
+RING = 256  # changes that a reader of the stream may be behind
+NOTES = 10  # of an object's last operations
 _TOLD = frozenset({"engine", "warnings", "config_issues"})  # facts that contain texts of others
 PAGE_BYTES = 256 * 1024
 """Maximum JSON size of a page of the status. On ubus it takes up to three times as much, where the limit is 1 MiB."""
@@ -129,11 +129,11 @@ class StatusBoard:
     def __init__(self, clock: Callable[[], float], *, first: int = 0) -> None:
         self.clock = clock
         self._lock = threading.RLock()
-        self._resources: dict[str, _Resource] = {}
+        self._resources: dict[str, _Resource] = {}  # by key
         self._agent: dict[str, Any] = {}
         # as JSON text: a tenth of the memory of dicts, and few of them are ever read
         self._ring: Ring[str] = Ring(first)
-        self._subscribers: list[Callable[[], None]] = []
+        self._subscribers: list[Callable[[], None]] = []  # called at each change, in the thread that made it
         self.version = first
 
     def ensure(self, key: str, name: str = "", *, section: str = "") -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-STEP_S = 60
-SLOTS = 24 * 3600 // STEP_S
+STEP_S = 60  # seconds between two samples
+SLOTS = 24 * 3600 // STEP_S  # a day
 CONTAINERS_MAX = 100
 """Each container takes FIELDS times SLOTS times 4 bytes: 23 KiB."""
 FIELDS = ("cpu", "memory", "rx", "tx")
@@ -211,7 +211,7 @@ class LoadHistory:
     """History by section: containers that were sampled in the last day, at most CONTAINERS_MAX."""
 
     def __init__(self) -> None:
-        self._series: dict[str, _Series] = {}
+        self._series: dict[str, _Series] = {}  # by section
 
     def add(self, found: Mapping[str, Counters]) -> None:
         """Adds a sample of all running containers."""

@@ -29,7 +29,7 @@ class Ring(Generic[T]):
     """Items with ascending numbers, which begin after `first`."""
 
     def __init__(self, first: int = 0) -> None:
-        self._items: deque[tuple[int, T]] = deque()
+        self._items: deque[tuple[int, T]] = deque()  # (number, item), ascending
         self.lost = first  # the newest number that was dropped
         self.last = first
 

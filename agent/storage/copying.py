@@ -285,6 +285,7 @@ class TreeCopy:
             )
             try:
                 self._bytes(one, descriptor, entry.st_size)
+                # in this order: chown removes capabilities, which are attributes, and writing sets the times
                 _give_looks(entry, None, descriptor, times=False)
                 _give_attributes(one, None, descriptor, None)
                 _give_times(entry, None, descriptor)

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# free bytes with which no image is asked for its size: that takes requests to a registry
 PLENTY = 16 * 1024**3
-_AGAIN_S = 0.5
+_AGAIN_S = 0.5  # between looks whether another pull has ended, or this one is no longer wanted
 # GET /info names architectures like uname; registries use other names
 _ARCHITECTURES = {
     "x86_64": "amd64",

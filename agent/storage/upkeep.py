@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DISK_KEY = "agent:disk"
-_LOOK_S = 60.0
+_LOOK_S = 60.0  # between looks at the free space
 _SPACE_AGAIN_S = 3600.0  # wait after a clean-up that did not free enough
 _LOW = Threshold(percent=5)
 _LOW_MAX = 512 * 1024**2  # 5 % of a large disk is still a lot

@@ -36,9 +36,9 @@ from agent.wire.ubus_message import EVENT_OBJECT, Attr, Message, MessageError, M
 logger = logging.getLogger(__name__)
 
 SOCKET = "/var/run/ubus/ubus.sock"
-CALLS = 64
+CALLS = 64  # of our methods at a time
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-_TAKEN_RETRY_S = 10.0
+_TAKEN_RETRY_S = 10.0  # between tries for a name that another program holds
 _OBJECT_ADDED = "ubus.object.add"
 
 Callback = Callable[[str, Mapping[str, Any]], None]
@@ -62,9 +62,10 @@ class UbusClient:
     ) -> None:
         self._path = path
         self._jitter = jitter
-        self._objects: list[BusObject] = []
-        self._listeners: list[_Listener] = []
+        self._objects: list[BusObject] = []  # published again at each connection
+        self._listeners: list[_Listener] = []  # subscribed again at each connection
         self._link: Link | None = None
+        # by the id that ubusd gave them, on this connection
         self._locals: dict[int, BusObject | _Listener] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._calls = 0
@@ -218,6 +219,7 @@ class UbusClient:
         self._link = None
         self._locals.clear()
         link.abort()
+        # ubusd has forgotten them with the connection
         for owned in self._objects:
             owned.unpublished()
         self._objects = [owned for owned in self._objects if owned.lasting]

@@ -77,7 +77,8 @@ class Link:
         self._reader = reader
         self._writer = writer
         self._decoder = Decoder()
-        self._requests: dict[int, Request] = {}
+        self._requests: dict[int, Request] = {}  # by sequence number
+        # of objects of others; ubusd gives a new id when their program starts again
         self._remote_ids: dict[str, int] = {}
         self._last_seq = 0
 
@@ -90,6 +91,7 @@ class Link:
                 messages = await link.read()
             if not messages or messages[0].kind != MessageType.HELLO:
                 raise BusError("ubusd did not say hello")
+        # also when it is cancelled: the socket would stay open
         except BaseException:
             link.abort()
             raise

@@ -15,8 +15,8 @@ from agent.errors import BusError
 from agent.ubus.client import UbusClient
 from agent.wire.ubus_message import Status
 
-DEADLINE_S = 2.0
-CACHE_S = 5.0
+DEADLINE_S = 2.0  # a page waits for it
+CACHE_S = 5.0  # a right that was taken away may be used for that long
 _CACHE_LIMIT = 256
 _ROLLBACK_MARGIN_S = 10.0  # rpcd restores the old files after the time-out, which takes a moment
 _ROLLBACK_LIMIT_S = 3600.0

@@ -228,6 +228,7 @@ def _check_targets(reader: SectionReader) -> None:
 
 
 def _health(reader: SectionReader) -> Healthcheck | None:
+    # an option is a line for a shell, a list is the exec form; `text` is None for a list
     cmd = reader.text("health_cmd")
     health = Healthcheck(
         cmd=cmd,

@@ -163,6 +163,7 @@ def _value(row: ContainerOption, value: Any) -> Value | None:
 
 
 def _policy(policy: ContainerPolicy) -> dict[str, Value]:
+    # defaults are left out, as a person would write the section
     base = ContainerPolicy()
     options: dict[str, Value] = {}
     for option in ("enabled", "adopt", "rollback", "remove_volumes"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.uci.syntax import Fault, faults
 
-_MOST = 50
+_MOST = 50  # of one file; the rest mostly follows from the first ones
 _COMMANDS = ("config", "option", "list", "package")
 _TYPOGRAPHIC = "\u2018\u2019\u201c\u201d\u201a\u201e\u00ab\u00bb"
 _BOM = "\ufeff"

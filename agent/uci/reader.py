@@ -47,10 +47,10 @@ class SectionReader:
         self.package = package
         self.file = file
         self.issues: list[Issue] = []
-        self.away: list[UnreadFile] = []
+        self.away: list[UnreadFile] = []  # files that options name and that cannot be read now
         self._options = {option.name: option for option in section.options}
-        self._refused: set[tuple[str, int | None]] = set()
-        self._erasers: dict[str, Callable[[str], str]] = {}
+        self._refused: set[tuple[str, int | None]] = set()  # (option, index) that have a mistake already
+        self._erasers: dict[str, Callable[[str], str]] = {}  # by option
         self.name = self._name()
         self._validate()
 

@@ -300,10 +300,10 @@ class _Parser:
     def __init__(self, text: str, package: str) -> None:
         self._buffer = _Buffer(text.encode("utf-8", "surrogateescape"))
         self._package_name = package
-        self._drafts: list[_SectionBuilder] = []
-        self._named: dict[str, _SectionBuilder] = {}
+        self._drafts: list[_SectionBuilder] = []  # in the order of the file
+        self._named: dict[str, _SectionBuilder] = {}  # by name; libuci continues the first one of a name
         self._current: _SectionBuilder | None = None
-        self._swallowed: list[int] = []
+        self._swallowed: list[int] = []  # lines, see Package
         self._verb = self._word = ""  # of the command being read
 
     def run(self) -> Package:

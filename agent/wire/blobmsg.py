@@ -23,11 +23,11 @@ Value: TypeAlias = "Mapping[str, Value] | list[Value] | tuple[Value, ...] | str 
 Table: TypeAlias = "dict[str, Decoded]"
 Decoded: TypeAlias = "dict[str, Decoded] | list[Decoded] | str | bool | int | float | None"
 
-DEPTH = 64
-HEADER = 4
-_EXTENDED = 0x80000000
-_LENGTH = 0x00FFFFFF
-_NAME_LIMIT = 0xFFFF
+DEPTH = 64  # levels; decoding recurses
+HEADER = 4  # bytes: flag, id and length in one big-endian word
+_EXTENDED = 0x80000000  # the blob has a name in front of its payload
+_LENGTH = 0x00FFFFFF  # the bits of the length
+_NAME_LIMIT = 0xFFFF  # two bytes hold a name's length
 _INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
@@ -119,10 +119,12 @@ class _Encoder:
 
     def _field(self, label: bytes, value: Value, depth: int) -> None:
         out, start = self.out, len(self.out)
+        # the header is known once the payload is encoded
         out += b"\0\0\0\0"
         out += label
         kind = self._payload(value, depth)
         length = len(out) - start
+        # the next blob begins at a multiple of four; the length does not count the padding
         out += bytes(-length & 3)
         if len(out) > self._limit:
             raise TooLargeError(f"the value takes more than {self._limit} bytes")
@@ -197,6 +199,7 @@ def _field(kind: int, payload: bytes, depth: int, *, extended: bool) -> tuple[st
     name = ""
     if extended:
         length = int.from_bytes(payload[:2], "big")
+        # the name's length in two bytes, the name, a NUL, and padding
         start = padded(2 + length + 1)
         if start > len(payload) or payload[2 + length] != 0:
             raise BlobError("a field's name is not complete")

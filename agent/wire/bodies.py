@@ -71,7 +71,7 @@ def decoded(content_type: str, data: bytes) -> Any:
         return text
 
 
-BLOCK = 512
+BLOCK = 512  # bytes of a tar's block
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def is_plain_tar(block: bytes) -> bool:
 
 
 STREAMS = ("stdin", "stdout", "stderr")
-HEADER = 8
+HEADER = 8  # bytes in front of each frame: the stream, and the length
 
 
 class FrameError(ValueError):

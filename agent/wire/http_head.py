@@ -198,8 +198,8 @@ class UntilClosed:
 
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
-_LINE_LIMIT = 4096
-_TRAILER_LIMIT = 16 * 1024
+_LINE_LIMIT = 4096  # bytes of a chunk's line, with extensions that we ignore
+_TRAILER_LIMIT = 16 * 1024  # bytes of fields after the last chunk
 
 LAST = b"0\r\n\r\n"
 

@@ -51,7 +51,7 @@ def json_object(data: bytes) -> dict[str, Any]:
     return found
 
 
-VERSION = 1
+VERSION = 1  # of the document; another one is refused
 _END = b"\n]}\n"
 _LINE = re.compile(rb"\+([0-9a-f]{8}) (.*)")
 _GONE = "gone"  # takes the place of the fields of a dropped record

@@ -26,7 +26,7 @@ _LIMIT = re.compile(r"(\d{1,9})(?:;w=(\d{1,9}))?", re.ASCII)
 _CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)
 _HEADER_MAX = 4096  # the time that the patterns take grows with the square of the length
 _DIGEST_MAX = 256
-_SIZE_MAX = 2**50
+_SIZE_MAX = 2**50  # bytes: 1 PiB; JSON's numbers have no limit
 RETRY_S = 3600.0  # used if a registry that limits requests does not say for how long
 _RETRY_MAX_S = 24 * 3600.0
 

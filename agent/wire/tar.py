@@ -196,6 +196,7 @@ def _pax(data: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     while data:
         digits, space, _ = data.partition(b" ")
+        # more digits than that are damage: no archive head is 10 MB long
         length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
         if not space or length <= len(digits) + 1 or length > len(data):
             raise TarError("the archive is damaged: its records cannot be read")

@@ -204,6 +204,7 @@ def _age(resource: Mapping[str, Any], now: float) -> str:
         return ""
     seconds = max(0, int(now - told["since"]))
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        # from two on: `90m` says more than `1h`
         if seconds >= 2 * length:
             return f"{seconds // length}{unit}"
     return f"{seconds}s"

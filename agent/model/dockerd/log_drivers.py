@@ -86,7 +86,7 @@ _NEEDED = {
 }
 _PLUGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _NEXT = re.compile(rf"[\s,;]+(?=(?:{'|'.join(sorted(_ALWAYS | _ROTATED | _SHOWN | {'tag'}))})\s*=)")
-_INT_MAX = 2**31 - 1
+_INT_MAX = 2**31 - 1  # of a Go `int` on a 32-bit router
 _GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", "false", "False", "FALSE"})
 
 

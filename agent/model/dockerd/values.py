@@ -39,7 +39,7 @@ _DOMAIN_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.*[A-Za-z]){_DOMAIN_PART}(?:\.{_DOMAIN_PART})*\.?")
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
 _RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
-_INT_MAX = 2**31 - 1
+_INT_MAX = 2**31 - 1  # of a Go `int` on a 32-bit router
 _TIMEOUT_MAX = 3600  # seconds
 # names of setrlimit(2) limits in the engine (docker/go-units ulimit.go)
 _ULIMITS = frozenset({

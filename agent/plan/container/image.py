@@ -23,7 +23,7 @@ from agent.plan.container.meaning import is_same_image, meaning_hash
 from agent.plan.draft import Context, Draft, desired_spec, plugged_words
 
 DEFAULT_WINDOW = UpdateWindow(2 * 3600, 5 * 3600)
-DEFAULT_AGE_S = 3 * 86400.0
+DEFAULT_AGE_S = 3 * 86400.0  # how long a new image has to be known before it is taken
 _OTHERS = 4  # images that a record remembers besides the last one
 
 

@@ -176,6 +176,7 @@ def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> d
 def _safely(found: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> None:
     """Applies `change`, or leaves the spec as it is if the change fails: another version of ucidockd may have written
     it."""
+    # a copy: a change that fails half-way must leave nothing behind
     copy = dict(found)
     try:
         change(copy)

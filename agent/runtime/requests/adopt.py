@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from agent.runtime.reconciler import Reconciler
 
 PACKAGE = "containers"
-_TRIES = 5
+_TRIES = 5  # commits; each fails only if another program has just written the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-_LOOK_S = 0.5
+_LOOK_S = 0.5  # between two reports of the progress
 _END_S = 5.0  # time limit for a cancelled copy to end; a hanging disk may delay it further
 _PROVE_S, _PROVE_AGAIN_S = 60.0, 0.5
 _RECOVER_S, _RECOVER_AGAIN_S = 300.0, 2.0

@@ -248,7 +248,7 @@ def _row(field: str, desired: str, applied: str, observed: str) -> FieldDifferen
 
 # everything about one section
 
-DIFF_SCHEMA = 1
+DESCRIBE_SCHEMA = 1
 """Version of the answer of `describe`: incremented when a field changes its meaning or is removed."""
 
 
@@ -268,7 +268,7 @@ def describe(reconciler: Reconciler, name: str) -> dict[str, Any]:
     image = reconciler.engine.inspect_image(str(inspect.get("Image") or container.spec.image))
     resource = reconciler.board.resource(key) or {}
     return {
-        "schema": DIFF_SCHEMA,
+        "schema": DESCRIBE_SCHEMA,
         "key": key,
         "section": container.section,
         "name": container.name,

@@ -30,7 +30,7 @@ from agent.uci.syntax import Package, Section, parse, section_text
 if TYPE_CHECKING:
     from agent.runtime.reconciler import Reconciler
 
-_TRIES = 5
+_TRIES = 5  # commits; each fails only if another program has just written the file
 
 _NOT_BEGUN = "it could not begin yet, and is tried again: `ucidockd status` says when"
 
