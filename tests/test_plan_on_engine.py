@@ -25,6 +25,9 @@ from docker.errors import APIError
 import agent as package
 from agent.cli.main import main
 from agent.cli.view import plan as plan_view
+from agent.model.issues import GivenConfig
+from agent.runtime.reconciler import Reconciler
+from agent.runtime.requests.foresight import foresee, foresee_change, load_change
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.real_uci import RealUci, why_not
@@ -92,6 +95,31 @@ def test_reconcile_waits_for_what_is_under_way_and_plan_shows_it(agent: Agent, b
     assert box.names() == ["web"]
     assert agent.command("plan", "--exit-code").returncode == 0
     assert agent.command("reconcile", "--settle", "0").stdout == NOTHING
+
+
+def test_a_work_that_ends_while_a_plan_is_made_hides_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.apply(WEB)
+    box.write(SLOW.replace("'6'", "'1'"))
+    box.reconciler.read_config()
+    works = threading.Thread(target=box.reconciler.run_pass, kwargs={"deep": None})
+    works.start()
+    wait_for(box.reconciler.under_way.is_busy)
+    look = Reconciler.look
+
+    def slow_look(of: Reconciler, *words: Any, **more: Any) -> Any:
+        found = look(of, *words, **more)
+        works.join()
+        return found
+
+    monkeypatch.setattr(Reconciler, "look", slow_look)
+    other = WEB.replace("1000", "3000").replace("IMAGE", BUSYBOX)
+    change = load_change(box.reconciler, GivenConfig(texts={"containers": other}))
+    assert [operation.verb for operation in foresee_change(box.reconciler, change).plan.operations] == [
+        "replace"
+    ]
+    assert foresee(box.reconciler).entries == ()
 
 
 def test_reconcile_right_after_a_commit_does_it(agent: Agent, box: Box) -> None:

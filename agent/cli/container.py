@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.cli.ask import ask_or_do
-from agent.cli.output import Style, age_words, columns, output_lines, print_sections, wrapped
+from agent.cli.output import Style, age_words, columns, output_lines, print_sections, wait_words, wrapped
 from agent.errors import UsageError
 from agent.model.identity import ID, ID_FORM
 from agent.model.issues import plain
@@ -204,7 +204,7 @@ def _parts(answer: Mapping[str, Any], style: Style, now: float) -> Iterator[tupl
     pending += [f"{each['op']}: {each['cause']}" for each in answer["pending"]]
     # the time may have passed, since the answer is a moment old
     if answer["retry_at"] and answer["retry_at"] > now:
-        pending.append(f"the next try is in {age_words(answer['retry_at'] - now)}")
+        pending.append(f"the next try is in {wait_words(answer['retry_at'] - now)}")
     yield "To be done", _texts(pending, style)
     done = []
     # newest first: people look for the latest failure
@@ -301,7 +301,7 @@ def _checked(check: Mapping[str, Any], now: float) -> str:
         "rate-limited": "limits requests",
     }[check["state"]]
     ago = f", asked {age_words(now - check['checked_at'])} ago" if check["checked_at"] else ""
-    again = f", again in {age_words(check['retry_at'] - now)}" if check["retry_at"] else ""
+    again = f", again in {wait_words(check['retry_at'] - now)}" if check["retry_at"] else ""
     return f"in its registry: {words}{ago}{again}" + (f": {check['why']}" if check["why"] else "")
 
 

@@ -6,6 +6,7 @@ Colours appear only on a terminal that supports them; in a pipe everything is pl
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -101,6 +102,11 @@ def age_words(seconds: float) -> str:
         if seconds >= least:
             return f"{int(seconds // size)} {unit}"
     return f"{max(0, int(seconds))} s"
+
+
+def wait_words(seconds: float) -> str:
+    """A time to come, like `age_words`; never `0 s`."""
+    return age_words(math.ceil(seconds))
 
 
 def wrapped(text: str, style: Style, *, indent: int = 0, bold: bool = False) -> list[str]:

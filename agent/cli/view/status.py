@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.cli.output import PLAIN, Style, age_words, wrapped
+from agent.cli.output import PLAIN, Style, wait_words, wrapped
 from agent.model.issues import plain
 
 SCHEMA = 1
@@ -190,7 +190,7 @@ def _why(told: Mapping[str, Any]) -> str:
 
 def _next_try(resource: Mapping[str, Any], now: float) -> str:
     at = resource.get("retry_at")
-    return f"; next try in {age_words(at - now)}" if at and at > now else ""
+    return f"; next try in {wait_words(at - now)}" if at and at > now else ""
 
 
 def _condition(resource: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

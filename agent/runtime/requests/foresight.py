@@ -17,9 +17,11 @@ from agent.model.resources import Desired
 from agent.plan import operations as ops
 from agent.plan.description import PlanDescription, describe_plan
 from agent.plan.reconcile import reconcile
-from agent.runtime.reconciler import Reconciler
+from agent.runtime.reconciler import PlanInput, Reconciler
 from agent.runtime.requests.planning import entries_of
 from agent.status.conditions import ConditionType
+
+_LOOKS = 3  # then what is in progress all the time is told as it was
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,19 @@ def foresee_change(of: Reconciler, change: GivenChange) -> PlanDescription:
     return found.beyond(before, own=change.keys)
 
 
+def _look(of: Reconciler, desired: Desired, *, committed: bool) -> tuple[PlanInput, dict[str, str]]:
+    """The input of planning, and what is in progress: key -> in words."""
+    for _ in range(_LOOKS):
+        before = of.under_way.words()
+        look = of.look(desired, None, {}, committed=committed)
+        # Planning leaves a resource alone that was being worked on. If the work has ended since, nothing would be said
+        # of it, as if it were as declared.
+        if look.context.busy <= of.under_way.keys():
+            break
+    now = of.under_way.words()
+    return look, {key: now.get(key) or before.get(key) or "being changed" for key in look.context.busy}
+
+
 def _described(
     of: Reconciler, loaded: LoadResult, desired: Desired | None, *, committed: bool
 ) -> PlanDescription:
@@ -75,7 +90,7 @@ def _described(
         extra += failed
     # a person waits for this answer, so it may make calls that a pass avoids
     of.standing.look(thoroughly=True)
-    look = of.look(desired, None, {}, committed=committed)
+    look, busy = _look(of, desired, committed=committed)
     plan = reconcile(look.desired, look.observed, look.context)
     if committed:
         plan = of.with_outputs(plan, desired)
@@ -86,7 +101,7 @@ def _described(
     found = describe_plan(
         plan,
         later,
-        busy=of.under_way.words(),
+        busy=busy,
         retry_in_s=of.backoff.retry_in(of.monotonic()),
         extra=extra,
     )
