@@ -79,12 +79,13 @@ class AdoptionContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """The sections, and `notes` on what they cannot express."""
+    """The sections, and what they do not express: `lost` is what the new container would lack, `notes` the rest."""
 
     container: Container
     networks: tuple[Network, ...] = ()
     volumes: tuple[Volume, ...] = ()
     notes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def adopt(inspect: Mapping[str, Any], around: AdoptionContext, *, section: str) -> Adoption:
@@ -110,10 +111,11 @@ def adopt(inspect: Mapping[str, Any], around: AdoptionContext, *, section: str) 
     runs = status in {"running", "restarting", "paused"}
     policy = ContainerPolicy(adopt=True, state=RunState.RUNNING if runs else RunState.STOPPED)
     notes += [*more, *_notes(inspect, around, spec)]
+    lost = tuple(_lost(inspect))
     notes += ["it is paused: the adopted container will run"] if status == "paused" else []
     name = str(inspect.get("Name") or "").removeprefix("/")
     container = Container(section=section, name=name, spec=spec, policy=policy)
-    return Adoption(container=container, networks=networks, volumes=volumes, notes=tuple(notes))
+    return Adoption(container=container, networks=networks, volumes=volumes, notes=tuple(notes), lost=lost)
 
 
 def section_name(name: str, taken: Collection[str] = (), *, suffix: str = "") -> str:
@@ -300,10 +302,15 @@ def adopt_volume(body: Mapping[str, Any], *, name: str, section: str) -> Volume:
 
 
 def _notes(inspect: Mapping[str, Any], around: AdoptionContext, spec: ContainerSpec) -> Iterator[str]:
-    config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
+    config = inspect.get("Config") or {}
     if around.image_id_now != inspect.get("Image"):
         what = "refers to another image now" if around.image_id_now else "is not there any more"
         yield f"the image {config.get('Image')} {what}: the adopted container will use the image that it refers to then"
+    yield from _endpoint_notes(inspect, spec.endpoints)
+
+
+def _lost(inspect: Mapping[str, Any]) -> Iterator[str]:
+    config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
     yield from _unknown(config, _READ_CONFIG | _IGNORED_CONFIG)
     removed = [entry for entry in config.get("Env") or () if "=" not in entry]
     if removed:
@@ -315,8 +322,10 @@ def _notes(inspect: Mapping[str, Any], around: AdoptionContext, spec: ContainerS
     for request in host.get("DeviceRequests") or ():
         if request.get("Driver") != "cdi" and not is_gpus(request):
             yield f"a device request of the driver {request.get('Driver') or '-'} cannot be expressed in UCI"
-    yield from _mount_notes(inspect)
-    yield from _endpoint_notes(inspect, spec.endpoints)
+    yield from _mounts_lost(inspect)
+    networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    for name in sorted(name for name, item in networks.items() if item.get("Links")):
+        yield f"network {name}: Links cannot be expressed in UCI"
 
 
 def _unknown(values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]:
@@ -329,7 +338,7 @@ def _unknown(values: Mapping[str, Any], known: Collection[str]) -> Iterator[str]
         yield f"{key}{shown}: UCI has no option for it"
 
 
-def _mount_notes(inspect: Mapping[str, Any]) -> Iterator[str]:
+def _mounts_lost(inspect: Mapping[str, Any]) -> Iterator[str]:
     host = inspect.get("HostConfig") or {}
     for item in host.get("Mounts") or ():
         more = sorted(key for key in item.keys() - _KNOWN_MOUNT if item[key] and item[key] != "default")
@@ -356,8 +365,6 @@ def _endpoint_notes(inspect: Mapping[str, Any], endpoints: Sequence[Endpoint]) -
     if "MacAddress" in (inspect.get("Config") or {}):
         fixed |= {e.network for e in endpoints[:1]} or {"bridge"}
     for name, item in sorted(networks.items()):
-        if item.get("Links"):
-            yield f"network {name}: Links cannot be expressed in UCI"
         mac = str(item.get("MacAddress") or "").lower()
         # before 27 the engine derives the MAC address from the IPv4 address: 02:42 and its four bytes
         parts = str(item.get("IPAddress") or "").split(".")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import StorageError, UcidockdError
+from agent.errors import ConflictError, StorageError, UcidockdError
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.uci.syntax import Package
 from tests.support.box import Box
@@ -126,6 +126,10 @@ def test_what_uci_has_no_words_for_is_left_out_and_noted(box: Box, tmp_path: Pat
     assert " odd=" not in answer["text"]
     assert f"list volume '{odd}:/odd'" in answer["text"]
     assert [note.partition(":")[0] for note in answer["notes"]] == ["web.label"]
+    # the label may be what a proxy finds it by: nothing is replaced without being asked
+    with pytest.raises(ConflictError, match=r"web is not adopted, .*web\.label.*append what"):
+        adopt(box, "web", commit=True)
+    assert (box.config / "containers").read_text() == "\n"
 
 
 def test_a_read_only_configuration_is_said_and_stays(box: Box) -> None:

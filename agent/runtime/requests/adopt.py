@@ -74,9 +74,18 @@ class Adopter:
         # others may write the file between our read and our commit: then decide again with their version
         for left in reversed(range(_TRIES)):
             package, content_hash = self._package()
-            sections, notes = self._sections(inspect, package, request.section)
+            sections, notes, lost = self._sections(inspect, package, request.section)
             if not request.commit:
+                notes += lost
                 break
+            # never replace a container by one that lacks a mount of its data, say: whoever accepts that writes the
+            # sections of the preview
+            if lost:
+                name = str(inspect["Name"]).removeprefix("/")
+                raise ConflictError(
+                    f"{name} is not adopted, because its new container would not be the same: {'; '.join(lost)}. To accept"
+                    f" that, append what `ucidockd adopt {name} --show-secrets` prints to /etc/config/{PACKAGE}"
+                )
             notes += lost_comments(self.store, PACKAGE)
             try:
                 self.store.commit(
@@ -115,7 +124,8 @@ class Adopter:
 
     def _sections(
         self, inspect: Mapping[str, Any], package: Package, wanted: str
-    ) -> tuple[tuple[Section, ...], list[str]]:
+    ) -> tuple[tuple[Section, ...], list[str], list[str]]:
+        """The sections, notes on them, and what the container would lose."""
         desired = decode_edited(self.store, package).desired
         name = str(inspect["Name"]).removeprefix("/")
         declared = next((c.section for c in desired.containers if c.name == name), None)
@@ -133,9 +143,9 @@ class Adopter:
         adoption = adopt(inspect, around, section=wanted or section_name(name, taken, suffix="ct"))
         # Encode the sections, decode them like any file, and check them together with the existing sections before
         # they are shown or committed.
-        sections, notes = _encode(adoption, around.sections)
+        sections, left_out = _encode(adoption, around.sections)
         self._check(package, sections)
-        return sections, [*adoption.notes, *notes]
+        return sections, [*adoption.notes], [*adoption.lost, *left_out]
 
     def _surroundings(self, inspect: Mapping[str, Any], desired: Desired, taken: set[str]) -> AdoptionContext:
         # collect all input here, so that the decision itself does no I/O
@@ -197,26 +207,26 @@ def lost_comments(store: UciStore, package: str) -> list[str]:
 
 
 def _encode(adoption: Adoption, declared: Mapping[str, str]) -> tuple[tuple[Section, ...], list[str]]:
-    """The sections, networks and volumes first. Whatever the syntax of UCI cannot express is left out and noted."""
-    notes: list[str] = []
+    """The sections, networks and volumes first, and whatever the syntax of UCI cannot express: that is left out."""
+    lost: list[str] = []
     # sections refer to sections, while the engine only knows Docker names
     networks = {n.name: n.section for n in adoption.networks}
     volumes = {v.name: v.section for v in adoption.volumes}
     for key, section in declared.items():
         declared_as = Key.parse(key)
         (networks if declared_as.kind == "network" else volumes)[declared_as.section] = section
-    sections = [_proved(network, encode_network(network), notes) for network in adoption.networks]
-    sections += [_proved(volume, encode_volume(volume), notes) for volume in adoption.volumes]
+    sections = [_proved(network, encode_network(network), lost) for network in adoption.networks]
+    sections += [_proved(volume, encode_volume(volume), lost) for volume in adoption.volumes]
     container = adoption.container
     written = encode_container(container, networks=networks, volumes=volumes)
     sections.append(
-        _proved(replace(container, spec=by_section(container.spec, networks, volumes)), written, notes)
+        _proved(replace(container, spec=by_section(container.spec, networks, volumes)), written, lost)
     )
-    return tuple(sections), notes
+    return tuple(sections), lost
 
 
-def _proved(resource: Container | Network | Volume, section: Section, notes: list[str]) -> Section:
-    """The section without options that do not decode, and a note for each value that decodes to something else."""
+def _proved(resource: Container | Network | Volume, section: Section, lost: list[str]) -> Section:
+    """The section without options that do not decode; `lost` gets them, and each value that decodes to something else."""
     dropped: set[str] = set()
     while True:  # repeated, because a removed option may be required by another one
         reader = SectionReader(section, package=PACKAGE, file="")
@@ -233,14 +243,14 @@ def _proved(resource: Container | Network | Volume, section: Section, notes: lis
             break
         for issue in errors:
             dropped.add(issue.option)
-            notes.append(
+            lost.append(
                 f"{section.name}.{issue.option}: {issue.message}; left out, because UCI cannot express it"
             )
         section = _without(section, {(issue.option, issue.index) for issue in errors})
     for field in fields(resource.spec):
         was, now = getattr(resource.spec, field.name), getattr(decoded.spec, field.name)
         if was != now and not dropped:
-            notes.append(f"{section.name}: {field.name} cannot be written exactly as it is; check it")
+            lost.append(f"{section.name}: {field.name} cannot be written exactly as it is; check it")
     return section
 
 
