@@ -302,7 +302,7 @@ def test_a_killed_agent_loses_no_data_of_an_update(shop: Shop, agent: Agent) -> 
     update = agent.spawned("update", "web")
     wait_for(lambda: runs_new(box, second) and words(box) == "migrated")
     agent.end(signal.SIGKILL)
-    update.wait(20)
+    assert update.wait(20) == 1  # the command does not do it itself beside the next agent
     agent.start()  # it is undone, and begun anew: it was asked for
     wait_for(lambda: runs_new(box, second) and is_settled(box), 90)
     assert words(box) == "migrated"
@@ -315,3 +315,50 @@ def test_a_killed_agent_loses_no_data_of_an_update(shop: Shop, agent: Agent) -> 
     wait_for(lambda: runs_new(box, first) and is_settled(box), 90)
     assert words(box) == "precious"
     wait_for(lambda: copies(box) == [])
+
+
+@pytest.mark.long
+def test_an_update_outlives_a_dockerd_that_is_stopped(
+    shop: Shop, agent: Agent, engine: PrivateDockerd
+) -> None:
+    box = shop.box
+    first = shop.push()
+    agent.commit(
+        "config volume 'data'\n\n"
+        + shop.section("list volume 'data:/data'", "option backup_before_update '1'")
+    )
+    agent.start()
+    wait_for(lambda: runs_new(box, first))
+    # takes a moment to copy
+    box.get("web").exec_run(["dd", "if=/dev/zero", "of=/data/large", "bs=1M", "count=300"])
+    second = shop.push()
+    update = agent.spawned("update", "web")
+    wait_for(lambda: any(name.startswith("ucidockd-copies-") for name in box.names()))
+    engine.stop()
+    assert update.wait(20) == 1  # it waits
+    engine.start()
+    wait_for(lambda: runs_new(box, second) and is_settled(box), 90)
+    assert len(copies(box)) == 1  # and nothing is left of the copy that was broken off
+    wait_for(lambda: agent.command("update", "web").returncode == 0)
+
+
+@pytest.mark.long
+def test_what_needs_the_agent_waits_for_it(shop: Shop, agent: Agent) -> None:
+    """A command without an agent cannot save data: the request stays, and is not a failure of the image."""
+    box = shop.box
+    first = shop.push()
+    agent.commit(
+        "config volume 'data'\n\n"
+        + shop.section("list volume 'data:/data'", "option backup_before_update '1'")
+    )
+    agent.start()
+    wait_for(lambda: runs_new(box, first))
+    agent.end()
+    second = shop.push()
+    done = agent.command("update", "web")
+    assert done.returncode == 1
+    assert "waits" in done.stdout
+    assert "only a running agent saves and restores data" in " ".join(done.stdout.split())
+    assert runs_new(box, first)
+    agent.start()
+    wait_for(lambda: runs_new(box, second) and is_settled(box), 60)

@@ -19,7 +19,7 @@ from agent.apply.failures import without_secrets
 from agent.apply.images import ImageHistory, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records, SavedData
-from agent.apply.steps import Hooks, SupersededError
+from agent.apply.steps import Hooks, UndecidedError
 from agent.apply.swap import Swap, forget_copies, kept_policy, restart_body
 from agent.apply.volumes import Inheritance, check_there, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
@@ -492,7 +492,7 @@ class Executor:
             finally:  # also removes copies that interrupted attempts have left
                 if before.saved or operation.restores or container.policy.backup_before_update:
                     forget_copies(self.data, self.records)
-        except (SkippedError, SupersededError, EngineUnreachableError):
+        except (SkippedError, UndecidedError, EngineUnreachableError):
             raise  # the request stays open
         except UcidockdError:
             if before.asked and self.records.get(before.nonce) is not None:
@@ -524,7 +524,7 @@ class Executor:
             if operation.runs and not before.freed:
                 self._hooks().hold(container, before)
             steps.run(operation)
-        except (SkippedError, SupersededError, EngineUnreachableError):
+        except (SkippedError, UndecidedError, EngineUnreachableError):
             raise  # the request stays open
         except UcidockdError:
             now = self._current(key)

@@ -17,8 +17,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.apply.images import ImageHistory, Images, look_at_image
-from agent.apply.ports import Engine, Records
-from agent.apply.steps import ORDER, Hooks, Step, SupersededError, failed_fields, go_back, prove
+from agent.apply.ports import Engine, Records, answering
+from agent.apply.steps import (
+    ORDER,
+    Hooks,
+    Step,
+    UndecidedError,
+    failed_fields,
+    go_back,
+    prove,
+)
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.observed import Record
@@ -59,13 +67,14 @@ class FreeFirst:
         failure: EngineError | None = None
         if not freed.goes_back:
             try:
-                for step in ORDER[Strategy.FREE_FIRST]:
-                    self._do(step, container, freed)
+                with answering(self.engine):
+                    for step in ORDER[Strategy.FREE_FIRST]:
+                        self._do(step, container, freed)
                 self.records.change(self.current().nonce, freed=(), asked="")
                 return
             # none of these is a failure of the new image; `freed` stays in the record, and the next pass continues
             # from there
-            except (EngineUnreachableError, SkippedError, SupersededError):
+            except (EngineUnreachableError, SkippedError, UndecidedError):
                 raise
             except EngineError as exc:
                 failure = exc

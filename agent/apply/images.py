@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.apply.ports import Engine
+from agent.apply.ports import Engine, answering
 from agent.apply.worker_pool import SkippedError
 from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reason
 from agent.model.identity import spec_hash
@@ -201,7 +201,8 @@ class Images:
         try:
             with self.waiting(), self.room(image, platform, check):
                 progress.begin()  # the wait for space or for other pulls does not count
-                self.engine.pull(image, auth, progress.step, check, platform=platform)
+                with answering(self.engine):
+                    self.engine.pull(image, auth, progress.step, check, platform=platform)
         except SkippedError:
             raise
         except EngineError as exc:

@@ -42,6 +42,7 @@ class Engine(ImageEngine, Protocol):
     after a lost connection."""
 
     def api_version(self) -> tuple[int, int]: ...
+    def ping(self) -> tuple[int, int]: ...
     def info(self) -> dict[str, Any]: ...
     def list_containers(self, instance: str) -> tuple[ObservedContainer, ...]: ...
     def list_names(self) -> frozenset[str]: ...
@@ -77,6 +78,24 @@ class Engine(ImageEngine, Protocol):
     ) -> None: ...
     def past_events(self, container: str, until: str) -> tuple[dict[str, Any], ...]: ...
     def events(self, since: int | None) -> Iterator[dict[str, Any]]: ...
+
+
+@contextmanager
+def answering(engine: Engine) -> Iterator[None]:
+    """An error of the block becomes EngineUnreachableError if dockerd is ending: then it says nothing about a container or
+    an image."""
+    try:
+        yield
+    except EngineUnreachableError:
+        raise
+    except EngineError as exc:
+        # While dockerd ends it stops the containers, and still answers on open connections, with errors of all kinds.
+        # It accepts no new connection.
+        try:
+            engine.ping()
+        except EngineUnreachableError as away:
+            raise away from exc
+        raise
 
 
 # Port: the storage for records of our objects. `agent.files.state` implements it.

@@ -83,11 +83,11 @@ class GateError(EngineError):
     code = "gate"
 
 
-class SupersededError(EngineError):
-    """The configuration changed, or the agent stops, before the new container passed its gate. The container has not
-    failed."""
+class UndecidedError(EngineError):
+    """The replacement was given up before the new container passed its gate: the configuration changed, the agent stops,
+    someone stopped the container, or its data cannot be moved now. The container has not failed."""
 
-    code = "superseded"
+    code = "undecided"
 
 
 class HeldBackError(SkippedError):
@@ -249,7 +249,7 @@ def _health(seen: ObservedContainer) -> str:
 
 
 def _undisturbed(engine: Engine, object_id: str, clock: Clock) -> ObservedContainer:
-    """Inspects the new container. Raises EngineError, to be retried, if someone stopped, paused or removed it during its
+    """Inspects the new container. Raises UndecidedError if someone stopped, paused or removed it during its
     trial: that says nothing about the container."""
     seen, did = _look(engine, object_id)
     if seen is not None and not did and (seen.exit_code or 0) > _SIGNALLED:
@@ -258,7 +258,8 @@ def _undisturbed(engine: Engine, object_id: str, clock: Clock) -> ObservedContai
         clock.sleep(_POLL_S)
         seen, did = _look(engine, object_id)
     if seen is None or did:
-        raise EngineError(f"the new container was {did} outside of ucidockd during its trial", retryable=True)
+        text = f"the new container was {did} outside of ucidockd during its trial"
+        raise UndecidedError(text, retryable=True)
     return seen
 
 

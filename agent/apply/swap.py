@@ -24,8 +24,17 @@ from typing import Any
 from agent.apply.failures import is_refusal, without_secrets
 from agent.apply.images import ImageHistory, create_from
 from agent.apply.networks import with_addresses
-from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, made_for, miss
-from agent.apply.steps import ORDER, GateError, Hooks, Step, SupersededError, failed_fields, go_back, prove
+from agent.apply.ports import SYSTEM_CLOCK, Clock, Engine, Records, SavedData, answering, made_for, miss
+from agent.apply.steps import (
+    ORDER,
+    GateError,
+    Hooks,
+    Step,
+    UndecidedError,
+    failed_fields,
+    go_back,
+    prove,
+)
 from agent.apply.volumes import check_there, inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import own_labels, spec_hash
@@ -98,12 +107,13 @@ class Swap:
         new = self._announce(container, old, image_id, nonce)
         under_way = _SwapState(container=container, old=old, new=new, before=before, saves=saves)
         try:
-            self._do(Step.CREATE, under_way)
-            # both strategies create first: the volumes of the created container show whether the two may run at the
-            # same time
-            strategy = Strategy.HANDOVER if self._may_overlap(under_way) else Strategy.SWAP
-            for step in ORDER[strategy][1:]:
-                self._do(step, under_way)
+            with answering(self.engine):
+                self._do(Step.CREATE, under_way)
+                # both strategies create first: the volumes of the created container show whether the two may run at
+                # the same time
+                strategy = Strategy.HANDOVER if self._may_overlap(under_way) else Strategy.SWAP
+                for step in ORDER[strategy][1:]:
+                    self._do(step, under_way)
             # the commit point: from this write on, the new container is the valid one
             self._commit(old, under_way.new)
         except (EngineError, StorageError) as exc:
@@ -131,7 +141,8 @@ class Swap:
         self.finish(replace(old, swap="retired"), volumes=False)
 
     def _check_data(self, container: Container, old: Record, image_id: str) -> tuple[str, ...]:
-        """The volumes to save first. Raises DataNotMovedError if they cannot be saved, before anything is stopped."""
+        """The volumes to save first. Raises DataNotMovedError if they cannot be saved, and UndecidedError if only another
+        process could save them, before anything is stopped."""
         # Only a new image may convert its data to a format that the old image cannot read; a changed option does not.
         # When going back to an earlier image, its data is already saved.
         is_update = old.image_id and image_id != old.image_id and not (self.history and self.history.pin)
@@ -140,6 +151,8 @@ class Swap:
             named = (mount.source for mount in container.spec.mounts if not mount.is_bind)
             saves = tuple(dict.fromkeys(filter(None, named)))
         if saves or self.restores:
+            if self.data is None:
+                raise UndecidedError("only a running agent saves and restores data: start it", retryable=True)
             self._move(lambda data: data.check(saves))
         return saves
 
@@ -282,15 +295,13 @@ class Swap:
         return Hooks(engine=self.engine, records=self.records, clock=self.clock)
 
     def leave(self, container: Container) -> None:
-        """Raises SupersededError if there is no point in waiting for the new container."""
+        """Raises UndecidedError if there is no point in waiting for the new container."""
         if self.stopping():
-            raise SupersededError(
+            raise UndecidedError(
                 "the agent stops before the new container has passed its gate", retryable=True
             )
         if not self.current(container):
-            raise SupersededError(
-                "the configuration changed again before the gate was passed", retryable=True
-            )
+            raise UndecidedError("the configuration changed again before the gate was passed", retryable=True)
 
     def _commit(self, old: Record, new: Record) -> None:
         """Commits the swap. Drops every other record of the section: of a container removed earlier, or replaced by

@@ -57,14 +57,23 @@ def ask_or_do(
     change something.
     """
     if not args.no_agent:
+        path = agent_socket(args)
         try:
             check_options(args)
             # the request itself may take as long as a pull: whether the agent answers at all is known at once
-            call(agent_socket(args), "GET", "/v1/status?limit=1", timeout_s=10)
-            answer: dict[str, Any] = call(agent_socket(args), *request, body=body)
-            return answer
+            call(path, "GET", "/v1/status?limit=1", timeout_s=10)
         except NoAgentError:
             pass
+        else:
+            try:
+                answer: dict[str, Any] = call(path, *request, body=body)
+            # the agent has the request, and keeps what it has noted: this process must not do the same beside it
+            except NoAgentError as exc:
+                raise UcidockdError(
+                    f"the agent on {path} ended before it answered; it continues when it is started again, and"
+                    " `ucidockd status` shows the result"
+                ) from exc
+            return answer
     import logging
 
     from agent.runtime.one_shot import OneShot

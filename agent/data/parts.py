@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from operator import mul
 from pathlib import Path
 
 from agent.data.backups import Backups
@@ -44,7 +42,7 @@ class Data:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Cleans up after a killed agent as soon as the engine answers."""
+        """Cleans up after a killed agent, and after an engine that went away, as soon as the engine answers."""
         # before any request: what a killed agent was copying must not be touched meanwhile
         self.restores.begin()
         task = asyncio.create_task(self._recover(), name="data")
@@ -56,11 +54,15 @@ class Data:
             await asyncio.wait({task})
 
     async def _recover(self) -> None:
-        for wait_s in itertools.accumulate(itertools.repeat(2.0), mul, initial=_AGAIN_S):
+        wait_s = _AGAIN_S
+        while True:
             try:
                 await self.volumes.recover()
             except (UcidockdError, OSError) as exc:
                 logger.info("the remains of an interrupted volume copy are cleaned up later: %s", exc)
-                await asyncio.sleep(min(wait_s, _AGAIN_LIMIT_S))
             else:
-                return
+                if not self.volumes.left.is_set():
+                    await self.volumes.left.wait()
+                    wait_s = _AGAIN_S
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _AGAIN_LIMIT_S)

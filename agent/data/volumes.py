@@ -5,7 +5,7 @@ The engine has no call for a volume's files, but its archive calls for container
 /containers/{id}/archive) work on a container that was created and never started. So we create a helper: a container
 of an empty image, with the volume mounted. This works with every volume driver and with an engine on another machine.
 The engine resolves links, not we, so a link in a volume cannot lead us anywhere. Helpers have a label and are removed
-at once; those of a killed agent are removed when the next one starts.
+at once; what a killed agent or a lost engine leaves is removed later.
 
 Files are accessed directly only where that is safe: see `agent.data.places`.
 """
@@ -75,6 +75,8 @@ class Volumes:
         self._one_image = asyncio.Lock()
         self._helpers = 0
         self._image = ""  # the image of helpers
+        self.left = asyncio.Event()  # set if something of ours could not be removed; `recover` removes it
+        self._left: dict[str, tuple[tuple[str, str], ...]] = {}  # path -> query of the DELETE
         self._here: bool | None = None
 
     # archives
@@ -173,11 +175,8 @@ class Volumes:
         await self._quietly("DELETE", f"/volumes/{name}", fine=(404,))
 
     async def discard(self, name: str) -> None:
-        """Removes a volume that was created here; after a failure the next agent does it."""
-        try:
-            await self.remove(name)
-        except EngineError as exc:
-            logger.warning("volume %s is left: %s", name, exc)
+        """Removes a volume that was created here; after a failure `recover` does it."""
+        await self._tidied(f"/volumes/{name}")
 
     @asynccontextmanager
     async def temporary(self, copy_of: str) -> AsyncIterator[EngineVolume]:
@@ -349,16 +348,18 @@ class Volumes:
             raise
 
     async def _remove_container(self, container: str) -> None:
-        await self._tidied(f"/containers/{container}", (("force", "1"),))
+        await self._tidied(f"/containers/{container}", ("force", "1"))
 
     async def _remove_image(self, image: str) -> None:
-        await self._tidied(f"/images/{image}", (("force", "1"),))
+        await self._tidied(f"/images/{image}", ("force", "1"))
 
-    async def _tidied(self, path: str, query: Iterable[tuple[str, str]]) -> None:
+    async def _tidied(self, path: str, *query: tuple[str, str]) -> None:
         try:
             await self._quietly("DELETE", path, query=query, fine=(404,))
-        except EngineError as exc:  # the next agent removes it
-            logger.warning("%s is left: %s", path[:32], exc)
+        except EngineError as exc:
+            logger.warning("%s is left, and removed later: %s", path[:32], exc)
+            self._left[path] = query
+            self.left.set()
 
     async def _quietly(
         self, method: str, path: str, *, fine: tuple[int, ...], query: Iterable[tuple[str, str]] = ()
@@ -378,10 +379,14 @@ class Volumes:
                 self._here = made.is_plain and await asyncio.to_thread(made.place.is_dir)
         return self._here
 
-    # leftovers of a killed agent
+    # leftovers of a killed agent, or of a copy that lost its engine
 
     async def recover(self) -> None:
         """Starts containers that were stopped for a copy, and removes helpers. Raises EngineError; call it again then."""
+        self.left.clear()
+        for path, left in list(self._left.items()):  # a container before the volume that it mounts
+            await self._quietly("DELETE", path, query=left, fine=(404,))
+            self._left.pop(path, None)
         # containers first: they are down, while helpers only take space
         wrong = await Pause(self._engine, self._journal).start_left()
         query = [("all", "1"), ("filters", json.dumps({"label": [LABEL_HELPER]}))]

@@ -240,6 +240,50 @@ def test_a_kill_at_any_step_of_free_first_ends_with_one_image_and_its_container(
             assert (told.get("reason") == "RolledBack") is not works, step
 
 
+@pytest.mark.parametrize("strategy", ["swap", "handover", "free-first"])
+def test_a_dockerd_that_ends_says_nothing_about_the_new_image(tmp_path: Path, strategy: str) -> None:
+    """It answers with errors until it is gone. The update stays requested, and is done as soon as dockerd is back."""
+    more = (f"option strategy '{strategy}'", "list post_start 'join'")
+    for step in range(12):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        with a_world(folder, step) as world:
+            push(world, here=True)
+            begin(world, section("sleep 1000000", *more))
+            second = push(world)
+            world.plan.fault, world.plan.skip, world.plan.count, world.plan.changing = (
+                Fault.ENDING,
+                step,
+                1,
+                True,
+            )
+            world.renew("web", back=False)
+            for _ in range(100):  # an update takes less than 20 s
+                world.rest(0.2 * world.plan.count)
+            world.engine.stop_engine()
+            world.rest(5)
+            world.plan.clear()
+            world.engine.start_engine()
+            world.rest(120)
+            (one,) = world.engine.containers.values()
+            assert (one.name, one.state, one.image_id) == ("web", "running", second), step
+            assert "Degraded" not in conditions(world), step
+            assert world.open_records() == [], step
+
+
+def test_a_container_that_was_stopped_during_its_trial_has_not_failed(world: World) -> None:
+    push(world, here=True)
+    begin(world, section("sleep 1000000"))
+    second = push(world)
+    world.renew("web", back=False)
+    while web(world).image_id != second or web(world).state != "running":
+        world.rest(0.1)
+    world.engine.stop(web(world).id, 0)
+    world.rest(60)
+    assert (web(world).image_id, web(world).state) == (second, "running")
+    assert "Degraded" not in conditions(world)
+
+
 AUTO = ("option update 'auto'", "option update_age '2d'")
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent.apply.worker_pool import Outcome
-from agent.errors import ConfigError, ConflictError
+from agent.errors import ConfigError, ConflictError, EngineUnreachableError
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.identity import Key
 from agent.model.issues import GivenConfig, issue_as_json
@@ -134,7 +134,8 @@ class RunningAgent:
         return await self._renew([name], back=True, with_data=with_data)
 
     async def _renew(self, names: Sequence[str], *, back: bool, with_data: bool = False) -> dict[str, object]:
-        from agent.runtime.requests.versions import answer, ask  # imported here because few requests need it
+        # imported here because few requests need it
+        from agent.runtime.requests.versions import answer, ask, without_engine
 
         def begin() -> tuple[VersionRequest, ...]:
             self._loop.read_config()
@@ -146,7 +147,11 @@ class RunningAgent:
         await self._loop.settled_files()
         with self._reconciler.under_way.collecting() as outcomes:
             asked = await self._loop.in_pass(begin)
-            found = await self._until_idle(outcomes)
+            try:
+                found = await self._until_idle(outcomes)
+            # a dockerd that goes away meanwhile takes no request with it
+            except EngineUnreachableError as exc:
+                found = without_engine(asked, exc)
             return answer(self._reconciler, asked, found, outcomes)
 
     def _go_on(self) -> PlanDescription:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from agent.apply.steps import SupersededError
+from agent.apply.steps import UndecidedError
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import EngineError
 from agent.files.config import LoadResult
@@ -112,7 +112,7 @@ def reconcile_answer(found: PlanDescription, outcomes: Iterable[Outcome], issues
                 "op": o.operation.verb,
                 "key": o.operation.key,
                 "error": str(o.error),
-                "skipped": isinstance(o.error, SkippedError | SupersededError),
+                "skipped": isinstance(o.error, SkippedError | UndecidedError),
             }
             for o in failed
         ],

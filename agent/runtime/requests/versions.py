@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.apply.worker_pool import Outcome, SkippedError
-from agent.errors import ConfigError, ConflictError, EngineError
+from agent.errors import ConfigError, ConflictError, EngineError, EngineUnreachableError
 from agent.files.config import decode_edited
 from agent.files.history import SettingsHistory, Version
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
@@ -22,9 +22,11 @@ from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, 
 from agent.model.resources import Container, Desired
 from agent.plan.container.image import named
 from agent.plan.container.meaning import changed_fields
-from agent.plan.description import PlanDescription
+from agent.plan.description import PendingResource, PlanDescription
 from agent.plan.draft import desired_spec
+from agent.plan.operations import Plan
 from agent.runtime.requests.adopt import PACKAGE, lost_comments
+from agent.status.conditions import Level
 from agent.uci.syntax import Package, Section, parse, section_text
 
 if TYPE_CHECKING:
@@ -253,6 +255,15 @@ def _check_back(container: Container, record: Record, *, with_data: bool) -> Non
 def _record(reconciler: Reconciler, section: str) -> Record | None:
     records = reconciler.records.records()
     return next((r for r in records if (r.kind, r.section, r.swap) == ("container", section, "")), None)
+
+
+def without_engine(asked: Iterable[VersionRequest], exc: EngineUnreachableError) -> PlanDescription:
+    """What is left to do if the engine goes away during a request: the records keep it until the engine is back."""
+    entries = (
+        PendingResource(key=each.key, state="waiting", level=Level.WAITING, message=str(exc))
+        for each in asked
+    )
+    return PlanDescription(plan=Plan(), entries=tuple(entries))
 
 
 def answer(

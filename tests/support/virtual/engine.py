@@ -97,6 +97,9 @@ class FakeEngine:
         self._check_up()
         return self._api
 
+    def ping(self) -> tuple[int, int]:
+        return self.api_version()
+
     def identity(self, *, fresh: bool = False) -> EngineIdentity:
         """The id belongs to the machine in 20.10, so it stays the same with another data root."""
         del fresh

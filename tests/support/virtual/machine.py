@@ -1084,6 +1084,7 @@ _FAULTS = (
     Fault.ERROR_500,
     Fault.ERROR_409,
     Fault.ERROR_404,
+    Fault.ENDING,
     Fault.LOST_REQUEST,
     Fault.LOST_REPLY,
     Fault.EMPTY_LIST,

@@ -29,6 +29,7 @@ class Fault(Enum):
     ERROR_404 = "404"
     LOST_REQUEST = "lost request"
     LOST_REPLY = "lost reply"
+    ENDING = "ending"  # dockerd ends: it answers with an error, and accepts no new connection
     EMPTY_LIST = "empty list"
     DISK_FULL = "disk full"
     KILL_BEFORE = "kill before"
@@ -40,7 +41,7 @@ class Fault(Enum):
 
 _LATE = {Fault.LATE, Fault.KILL_LATE}
 _SHOWING = {"engine.inspect_container", "engine.inspect_image"}
-_STATUS = {Fault.ERROR_500: 500, Fault.ERROR_409: 409, Fault.ERROR_404: 404}
+_STATUS = {Fault.ERROR_500: 500, Fault.ENDING: 500, Fault.ERROR_409: 409, Fault.ERROR_404: 404}
 
 
 @dataclass(kw_only=True)
@@ -59,10 +60,11 @@ class Plan:
     # carries the call of LATE and KILL_LATE out; set by the ground
     later: Callable[[Callable[[], object], tuple[Any, ...]], None] = lambda call, args: None
     hidden: frozenset[str] = frozenset()  # names and ids of objects that the engine lists but cannot inspect
+    ends: bool = False  # dockerd is ending, after ENDING
     log: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
-        self.fault, self.skip, self.count = None, 0, 0
+        self.fault, self.skip, self.count, self.ends = None, 0, 0, False
         self.hidden = frozenset()
 
     def take(self, name: str) -> Fault | None:
@@ -73,6 +75,7 @@ class Plan:
             self.skip -= 1
             return None
         self.count -= 1
+        self.ends = self.ends or self.fault is Fault.ENDING
         self.log.append(f"{self.fault.value} at {name}")
         return self.fault
 
@@ -129,6 +132,8 @@ def tap(
                 raise Killed
             if full in _SHOWING and args[0] in plan.hidden:
                 raise EngineError(f"injected: {args[0]} cannot be shown", status=500, retryable=True)
+            if plan.ends and full == "engine.ping":
+                raise EngineUnreachableError("injected: dockerd ends")
             fault = plan.take(full)
             _fail_before(fault, process, plan)
             if fault in _LATE:
