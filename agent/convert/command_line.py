@@ -230,8 +230,9 @@ class _Splitter:
             # a `#` inside a word does not start a comment, as in `image#1`
             if char == "#" and self.word is None:
                 self.at = end if (end := text.find("\n", self.at)) >= 0 else len(text)
-            elif self._begins_redirect():
-                self._redirect()
+            elif redirect := self._redirect_here():
+                self.redirect = (self.word or "") + redirect.strip()
+                self.word, self.at = "", self.at + len(redirect)
             elif char in _ENDS:
                 self._end_word()
                 self.at += 1
@@ -245,19 +246,14 @@ class _Splitter:
         self._end_word()
         return [command for command in self.commands if command]
 
-    def _begins_redirect(self) -> bool:
-        """Whether a redirection starts here. At the start of a command `>` is a prompt; inside a word it belongs to a
-        placeholder (`<path>`).
+    def _redirect_here(self) -> str:
+        """The redirection that starts here, "" if none does. At the start of a command `>` is a prompt; inside a word it
+        belongs to a placeholder (`<path>`).
         """
-        if not _REDIRECT.match(self.text, self.at) or not self.commands[-1]:
-            return False
-        return self.word is None or self.word.isdigit()
-
-    def _redirect(self) -> None:
         found = _REDIRECT.match(self.text, self.at)
-        assert found is not None
-        self.redirect = (self.word or "") + found[0].strip()
-        self.word, self.at = "", found.end()
+        if found is None or not self.commands[-1] or not (self.word is None or self.word.isdigit()):
+            return ""
+        return found[0]
 
     def _end_word(self) -> None:
         if self.word is not None:
@@ -271,11 +267,12 @@ class _Splitter:
     def _piece(self, char: str) -> None:
         # within single quotes nothing is special, not even a backslash (POSIX shell, 2.2.2)
         if char == "'" or (char in _SINGLE and not (self.word or "")[-1:].isalnum()):
-            end = _next_of("'" if char == "'" else _SINGLE, self.text, self.at + 1)
-            if end < 0:
+            closing = "'" if char == "'" else _SINGLE
+            ends = [end for each in closing if (end := self.text.find(each, self.at + 1)) >= 0]
+            if not ends:
                 raise ValueError("a single quote is not closed")
-            self._add(self.text[self.at + 1 : end])
-            self.at = end + 1
+            self._add(self.text[self.at + 1 : min(ends)])
+            self.at = min(ends) + 1
         elif char in _DOUBLE:
             self._double('"' if char == '"' else _DOUBLE)
         elif char == "\\":
@@ -369,10 +366,6 @@ def _joined(text: str) -> str:
     if prompts and all(prompts) and (len(prompts) > 1 or re.match(r"\s*\S*[#$%][ \t]", text)):
         text = re.sub(rf"({_CONTINUED.pattern}){_PROMPT.pattern}", r"\1", text)
     return _CONTINUED.sub(lambda found: "" if found[0] == "\\\n" else " ", text)
-
-
-def _next_of(characters: str, text: str, at: int) -> int:
-    return min((found for char in characters if (found := text.find(char, at)) >= 0), default=-1)
 
 
 def _end_of_expansion(text: str, start: int) -> int:

@@ -371,16 +371,13 @@ class ServiceReader:
             if self.project.options.read_file is None:
                 note = f"{note or path}; values are taken as they stand, with their quotes"
             self.put("env_file", path, place, changed=note)
-            if isinstance(item, dict):
-                self._env_file_keys(place, item)
-
-    def _env_file_keys(self, where: str, item: Mapping[str, Any]) -> None:
-        if "required" in item and flag(item["required"]) == "0":
-            self.conversion.left_out(
-                f"{where}.required", "the container waits for the file: remove the line if there is none"
-            )
-        for key in item.keys() - {"path", "required", "format"}:
-            self.conversion.unknown(f"{where}.{key}", "compose has no such key of an env_file")
+            keys: Mapping[str, Any] = item if isinstance(item, dict) else {}
+            if "required" in keys and flag(keys["required"]) == "0":
+                self.conversion.left_out(
+                    f"{place}.required", "the container waits for the file: remove the line if there is none"
+                )
+            for key in keys.keys() - {"path", "required", "format"}:
+                self.conversion.unknown(f"{place}.{key}", "compose has no such key of an env_file")
 
     def _read_env_files(self, service: Mapping[str, Any]) -> None:
         """Sections take values of files as they stand, as `docker run` does; compose removes quotes and comments, and

@@ -151,7 +151,9 @@ class Alarms:
                     if alarm.news is not None and not explained and not alarm.old:
                         alarm.announced = True
                         out.append(alarm.news)
-            for event in [e for e, alarm in known.items() if self._is_over(alarm, now)]:
+            # quiet for a while, too: a fault that comes and goes stays one alarm
+            over = [e for e, alarm in known.items() if not alarm.standing and now >= alarm.last + QUIET_S]
+            for event in over:
                 alarm = known.pop(event)
                 if alarm.announced and event in _TROUBLE:
                     self._recovering[key] = alarm.news or _remembered(key, event)
@@ -166,10 +168,6 @@ class Alarms:
         is_daemon = event is Event.DAEMON
         lasted = alarm.first + (DAEMON_SETTLE_S if is_daemon else SETTLE_S)
         return max(lasted, self.now + (DAEMON_START_S if is_daemon else START_S))
-
-    @staticmethod
-    def _is_over(alarm: _Alarm, now: float) -> bool:
-        return not alarm.standing and now >= alarm.last + QUIET_S
 
     def next_at(self, now: float) -> float | None:
         """When `due` may next return something, if nothing changes until then."""

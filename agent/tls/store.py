@@ -109,7 +109,12 @@ class CertificateStore:
         if tuple(sorted((name, _hash(data)) for name, data in content.items())) != part.files:
             return False
         for name in content:
-            self._close_to_others(self.directory / part.folder / name)
+            path = self.directory / part.folder / name
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+                logger.warning(
+                    "%s was open to others: it is 0600 again; make a new one if it may have been read", path
+                )
         return True
 
     def read(self, folder: str) -> dict[str, bytes]:
@@ -167,14 +172,6 @@ class CertificateStore:
             shutil.rmtree(path)
         for path in self.directory.glob(f".{INDEX}.*"):  # temporary files that `atomic_write` did not rename
             path.unlink()
-
-    @staticmethod
-    def _close_to_others(path: Path) -> None:
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-            logger.warning(
-                "%s was open to others: it is 0600 again; make a new one if it may have been read", path
-            )
 
 
 def _part(kind: str, data: dict[str, Any] | None) -> StoredPair | None:
