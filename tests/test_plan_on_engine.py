@@ -203,7 +203,9 @@ def test_a_change_is_seen_before_it_happens(agent: Agent, box: Box, tmp_path: Pa
     assert str(wrong) in plan.stderr
     assert "Nothing to do" not in plan.stdout
     assert post(agent, "/v1/plan", {"packages": {"network": ""}})["error"]["code"] == "config"
-    assert post(agent, "/v1/plan", {"packges": {}})["error"]["message"].startswith("'packges' is not known")
+    assert post(agent, "/v1/plan", {"packges": {}})["error"]["message"].startswith(
+        "unknown name 'packges'; use `packages`"
+    )
     assert agent.command("plan", str(tmp_path / "nothing")).returncode == 1
     assert box.get("web").id == before
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.api.jobs.job_specs import JobKind, JobSpec
-from agent.api.problems import RequestError, checked_id, number, text
+from agent.api.problems import RequestError, checked_id, number, refuse_unknown, text
 from agent.data.volumes import Manual
 from agent.model.dockerd.settings import CERTIFICATE_DAYS_MAX, CLIENT_DAYS, DaemonAction
 from agent.model.issues import GivenConfig, GivenSection
@@ -190,11 +190,7 @@ def given_of(body: Mapping[str, Any]) -> GivenConfig:
     """Parses what to plan: `packages` (package -> UCI text), `paths` (package -> the file that the text comes from),
     `sections` (package -> section -> option -> value or list; null deletes the section), `staged`. Raises RequestError.
     """
-    # Refuse a misspelt key: the plan would silently leave it out and still look right.
-    if unknown := sorted(body.keys() - {"packages", "paths", "sections", "staged"}):
-        raise RequestError(
-            f"{unknown[0][:64]!r} is not known; use `packages`, `paths`, `sections` and `staged`"
-        )
+    refuse_unknown(body, ("packages", "paths", "sections", "staged"))
     staged = body.get("staged", False)
     if not isinstance(staged, bool):
         raise RequestError("`staged`: expected true or false")
@@ -205,8 +201,7 @@ def given_of(body: Mapping[str, Any]) -> GivenConfig:
 
 def revert_of(body: Mapping[str, Any]) -> tuple[int, bool]:
     """The version to restore, and whether to commit it. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"version", "commit"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; known: version, commit")
+    refuse_unknown(body, ("version", "commit"))
     number, commit = body.get("version"), body.get("commit", False)
     if not isinstance(number, int) or isinstance(number, bool):
         raise RequestError("version: expected the number of a version, as `history` shows it")
@@ -248,10 +243,7 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
     from agent.convert.requests import TEXT_MAX, ImportRequest  # late, because few runs need it
 
     texts = ("run", "compose", "project", "folder", "env")
-    if unknown := sorted(body.keys() - {*texts, "profiles", "commit"}):
-        raise RequestError(
-            f"{unknown[0][:64]!r} is not known; use {', '.join(f'`{name}`' for name in texts)}, `profiles` and `commit`"
-        )
+    refuse_unknown(body, (*texts, "profiles", "commit"))
     profiles, commit = body.get("profiles", []), body.get("commit", False)
     if not isinstance(commit, bool):
         raise RequestError("`commit`: expected true or false")
@@ -266,8 +258,7 @@ def import_request_of(body: Mapping[str, Any]) -> ImportRequest:
 
 def update_names_of(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The body of `POST /v1/updates/check` and `POST /v1/update`. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"names"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
+    refuse_unknown(body, ("names",))
     names = body.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError("`names`: expected a list of names")
@@ -278,10 +269,7 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """`images` (dangling, unused), `older` (7d), `build_cache`, `dry_run`. Missing values come from the
     configuration; a missing flag is false. Raises RequestError.
     """
-    if unknown := sorted(body.keys() - {"images", "older", "build_cache", "dry_run"}):
-        raise RequestError(
-            f"{unknown[0][:64]!r} is not known; use `images`, `older`, `build_cache` and `dry_run`"
-        )
+    refuse_unknown(body, ("images", "older", "build_cache", "dry_run"))
     # Only keys that the request has: the rest is filled in from the configuration later.
     found: dict[str, Any] = {}
     for name in ("build_cache", "dry_run"):
@@ -302,8 +290,7 @@ def prune_request_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def rollback_of(body: Mapping[str, Any]) -> tuple[str, bool]:
     """The body of `POST /v1/rollback`: the name, and whether to restore its data too. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"name", "with_data"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; use `name` and `with_data`")
+    refuse_unknown(body, ("name", "with_data"))
     with_data = body.get("with_data", False)
     if not isinstance(with_data, bool):
         raise RequestError("`with_data`: expected true or false")
@@ -321,8 +308,7 @@ async def validated(agent: AgentPort, texts: Mapping[str, Any]) -> dict[str, Any
 
 def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The body of `POST /v1/backups`: `names`; without it, all sections. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"names"}):  # a misspelt `names` must not start every backup
-        raise RequestError(f"{unknown[0][:64]!r} is not known; use `names`")
+    refuse_unknown(body, ("names",))  # a misspelt `names` must not start every backup
     names = body.get("names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RequestError("`names`: expected a list of backup sections")
@@ -331,8 +317,7 @@ def backup_names(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
     """The body of a restore: `volume`, `file` and `into`, all optional. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"volume", "file", "into"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; known: volume, file, into")
+    refuse_unknown(body, ("volume", "file", "into"))
     found = {name: text(body, name) for name in ("volume", "file", "into") if name in body}
     for name in ("volume", "into"):
         if found.get(name):
@@ -344,8 +329,7 @@ def restore_of(body: Mapping[str, Any]) -> dict[str, str]:
 
 def move_target_of(body: Mapping[str, Any]) -> str:
     """The target of a move of dockerd's data. Raises RequestError."""
-    if unknown := sorted(body.keys() - {"target"}):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; use `target`")
+    refuse_unknown(body, ("target",))
     target = text(body, "target")
     if not target.startswith("/"):
         raise RequestError("`target`: expected an absolute path, such as /mnt/sda1/docker")

@@ -8,7 +8,7 @@ Over HTTP every error also has `message` at the top level. Clients of the engine
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -141,13 +141,20 @@ def checked_value(name: str, text: str) -> str:
     return text
 
 
+def refuse_unknown(given: Iterable[str], known: Sequence[str], *, what: str = "name") -> None:
+    """Raises RequestError for a name that is not in `known`. A misspelt one would be left out silently, and the answer
+    would still look right.
+    """
+    if unknown := sorted(set(given) - set(known)):
+        use = " or ".join(filter(None, (", ".join(f"`{name}`" for name in known[:-1]), f"`{known[-1]}`")))
+        raise RequestError(f"unknown {what} {unknown[0][:64]!r}; use {use}")
+
+
 def picked(request: Request, allowed: Iterable[str]) -> list[tuple[str, str]]:
     """The query as pairs. Raises RequestError for a name that is not in `allowed`."""
-    names = frozenset(allowed)
     pairs = request.query_params.multi_items()
+    refuse_unknown((name for name, _ in pairs), sorted(allowed), what="query parameter")
     for name, value in pairs:
-        if name not in names:
-            raise RequestError(f"query {name[:64]!r} is not known; known: {', '.join(sorted(names))}")
         checked_value(name, value)
     return pairs
 

@@ -92,7 +92,7 @@ def load_given(options: RuntimeOptions, given: GivenConfig, listeners: Sequence[
     """
     for name in (*given.texts, *given.sections):
         if name not in PACKAGES:
-            raise ConfigError(f"package {name[:64]!r} is not known, expected {' or '.join(PACKAGES)}")
+            raise ConfigError(f"unknown package {name[:64]!r}; use {' or '.join(PACKAGES)}")
     save_dir = Path(given.save_dir) if given.save_dir else options.save_dir
     return _load(_Given(open_store(options), given, save_dir), listeners)
 

@@ -86,7 +86,7 @@ def read_arguments(method: Method, data: bytes | None) -> Arguments:
     for name, value in given.items():
         wanted = STRING if name == SESSION else method.args.get(name)
         if wanted is None:
-            raise BusError(f"no argument {name[:64]!r} is known", status=Status.INVALID_ARGUMENT)
+            raise BusError(f"unknown argument {name[:64]!r}", status=Status.INVALID_ARGUMENT)
         # in Python a boolean is an int, on ubus it is not
         if not isinstance(value, _PYTHON[wanted]) or (isinstance(value, bool) and wanted is not BOOLEAN):
             raise BusError(f"{name}: expected {wanted.name.lower()}", status=Status.INVALID_ARGUMENT)

@@ -24,7 +24,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a path for a name": ({"container": "../x"}, "an id or name is letters"),
     "a number for a name": ({"container": 5}, "container: expected text"),
     "a switch that is a word": ({"container": "a", "commit": "yes"}, "commit: expected true or false"),
-    "an unknown name": ({"container": "a", "comit": True}, "'comit' is not known"),
+    "an unknown name": ({"container": "a", "comit": True}, "'comit'; use `"),
     "a control character": ({"container": "a", "section": "a\nb"}, "section: expected text"),
     "a list": ([], "the body is not a JSON object"),
 }

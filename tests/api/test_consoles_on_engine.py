@@ -71,7 +71,7 @@ def test_options_of_a_console_reach_its_process(
         ({"env": ["NOVALUE"]}, "NAME=value"),
         ({"tty": "yes"}, "true or false"),
         ({"rows": -1}, "whole number"),
-        ({"comand": ["sh"]}, "known: columns, command"),
+        ({"comand": ["sh"]}, "use `command`, `tty"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_expected(

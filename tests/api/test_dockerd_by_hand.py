@@ -21,7 +21,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a number for a name": ({"name": 5}, "name: expected text"),
     "no days": ({"name": "laptop", "days": 0}, "days: expected a whole number from 1 to 3650"),
     "too many days": ({"name": "laptop", "days": 3651}, "days: expected a whole number from 1 to 3650"),
-    "an unknown name": ({"name": "laptop", "out": "/etc"}, "'out' is not known; known: name, days"),
+    "an unknown name": ({"name": "laptop", "out": "/etc"}, "unknown name 'out'; use `name` or `days`"),
 }
 
 

@@ -483,7 +483,7 @@ def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, cont
         ("POST", "", {"direction": "down", "target": "save", "names": ["a b"]}, 400, "an image reference"),
         ("POST", "", {"direction": "up", "target": "load", "size": -1}, 400, "size: expected"),
         ("POST", "", {"direction": "up", "target": "build", "options": 1}, 400, "options: expected"),
-        ("POST", "", {"direction": "up", "target": "build", "options": {"x": 1}}, 400, "'x' is not known"),
+        ("POST", "", {"direction": "up", "target": "build", "options": {"x": 1}}, 400, "'x'; use `"),
         ("GET", "/" + "0" * 32, None, 404, "no such transfer"),
         ("PUT", "/UP/x", None, 400, "offset: expected"),
         ("PUT", "/UP/-1", None, 400, "offset: expected"),
@@ -492,7 +492,7 @@ def test_ended_downloads_hold_no_more_than_open_ones_may(client: CutClient, cont
         ("PUT", "/DOWN/0", None, 405, "this is a download"),
         ("POST", "/DOWN", {}, 405, "only an upload"),
         ("GET", "/DOWN/0?length=x", None, 400, "length: expected"),
-        ("GET", "/DOWN/0?size=1", None, 400, "'size' is not known"),
+        ("GET", "/DOWN/0?size=1", None, 400, "'size'; use `"),
     ],
 )
 def test_what_is_no_transfer_is_refused_with_what_is_expected(

@@ -119,7 +119,7 @@ async def test_every_kind_of_argument_arrives(desk: Desk, go: threading.Event) -
     [
         ("job_start", {}, "kind: expected one of"),
         ("job_start", {"kind": "pull", "image": "a b"}, "an image reference"),
-        ("job_start", {"kind": "pull", "image": "a", "tags": ["x"]}, "'tags' is not known"),
+        ("job_start", {"kind": "pull", "image": "a", "tags": ["x"]}, "'tags'; use `"),
         ("job_status", {"id": "0" * 32}, "no such job"),
         ("job_status", {}, "no such job"),
         ("job_cancel", {"id": "0" * 32}, "no such job"),

@@ -280,10 +280,10 @@ async def test_each_kind_takes_the_right_that_it_stands_for(room: Room) -> None:
         (
             "stream_open",
             {"kind": "logs", "args": {"container": "a", "nope": 1}},
-            "known: container, containers, follow",
+            "use `container`, `containers`, `follow`",
         ),
         ("stream_open", {"kind": "logs", "args": {"container": "a", "tail": []}}, "tail: expected"),
-        ("stream_open", {"kind": "status", "args": {"x": 1}}, "not known"),
+        ("stream_open", {"kind": "status", "args": {"x": 1}}, "unknown name"),
         ("stream_input", {"stream": 5, "text": "x"}, "stream 5 is not open"),
         ("stream_input", {"stream": 1, "data": "!"}, "expected base64"),
         ("stream_input", {"stream": 1, "text": "x" * 70_000}, "expected 65536 at most"),

@@ -29,7 +29,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Controller]
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"name": "web"}, "'name' is not known; use `names`"),
+        ({"name": "web"}, "unknown name 'name'; use `names`"),
         ({"names": "web"}, "`names`: expected a list of names"),
         ({"names": [1]}, "`names`: expected a list of names"),
     ],

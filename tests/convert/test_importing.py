@@ -139,7 +139,7 @@ def test_comments_that_a_commit_costs_are_said(importer: Importer) -> None:
 @pytest.mark.parametrize(
     ("body", "part"),
     [
-        ({"run": "x", "comit": True}, "'comit' is not known"),
+        ({"run": "x", "comit": True}, "'comit'; use `"),
         ({"run": "x", "commit": 1}, "`commit`: expected true or false"),
         ({"run": 5}, "`run`: expected a text"),
         ({"compose": "x", "profiles": "a"}, "`profiles`: expected a list of names"),

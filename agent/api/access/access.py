@@ -25,6 +25,7 @@ from agent.api.problems import RequestError
 from agent.api.rules import READER, WRITER, Grant, Need
 from agent.errors import BusError
 from agent.model.resources import AgentSettings
+from agent.ubus.rpcd import is_login
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +199,6 @@ def cors_headers(origin: str) -> dict[str, str]:
     return {"access-control-allow-origin": origin, "access-control-expose-headers": _EXPOSE_HEADERS}
 
 
-DEFAULT_SESSION = "0" * 32  # rpcd's default session, which every client has
 _BEARER = re.compile(r"[Bb]earer ([0-9a-f]{32})")
 _GOOD_LIMIT = 64  # sessions that are exempt from the lock of their address
 
@@ -326,7 +326,7 @@ class Access:
         if text is None:
             raise no_session()
         found = _BEARER.fullmatch(text)
-        if found is None or found[1] == DEFAULT_SESSION:
+        if found is None or not is_login(found[1]):
             raise self.failed(incoming.client)
         return found[1]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.api.problems import RequestError, checked_image, switch, text
+from agent.api.problems import RequestError, checked_image, refuse_unknown, switch, text
 from agent.apply.images import auth_for
 from agent.model.identity import LABEL_OWNER, OWNER
 from agent.model.resources import RegistryAuth
@@ -88,9 +88,7 @@ def parse_job(body: Mapping[str, object], auths: Auths) -> JobSpec:
 
 
 def _only(body: Mapping[str, object], known: frozenset[str]) -> None:
-    strange = sorted(body.keys() - known - {"kind"})
-    if strange:
-        raise RequestError(f"{strange[0][:64]!r} is not known; known: {', '.join(sorted(known))}")
+    refuse_unknown(body.keys() - {"kind"}, sorted(known))
 
 
 def _pull(body: Mapping[str, object], auths: Auths) -> JobSpec:

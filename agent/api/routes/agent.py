@@ -31,7 +31,7 @@ from agent.api.port import (
     start_move,
     validated,
 )
-from agent.api.problems import RequestError, checked_id, container_id, picked, text
+from agent.api.problems import RequestError, checked_id, container_id, picked, refuse_unknown, text
 from agent.api.rules import EVENT_STREAM, PUBLIC, READER, Rule, get, post, read, write
 from agent.api.streams.stream_sources import board_feed
 from agent.data.backups import Backups
@@ -177,8 +177,7 @@ class StatusRoutes:
 
     async def notify_test(self, request: Request) -> Response:
         body = await read_json(request)
-        if unknown := sorted(body.keys() - {"name"}):
-            raise RequestError(f"{unknown[0][:64]!r} is not known; known: name")
+        refuse_unknown(body, ("name",))
         return JsonReply(await self._agent.notify_test(text(body, "name")))
 
     async def validate(self, request: Request) -> Response:
@@ -275,11 +274,7 @@ class AdoptionRoutes:
 
     async def adopt(self, request: Request) -> Response:
         body = await read_json(request)
-        unknown = sorted(body.keys() - {"container", "section", *_SWITCHES})
-        if unknown:
-            raise RequestError(
-                f"{unknown[0][:64]!r} is not known; known: container, section, commit, show_secrets"
-            )
+        refuse_unknown(body, ("container", "section", *_SWITCHES))
         # only real booleans may commit: in Python the text "false" is true
         for name in _SWITCHES:
             if not isinstance(body.get(name, False), bool):
@@ -379,9 +374,7 @@ class DaemonRoutes:
 
     async def client(self, request: Request) -> Response:
         body = await read_json(request)
-        unknown = sorted(body.keys() - {"name", "days"})
-        if unknown:
-            raise RequestError(f"{unknown[0][:64]!r} is not known; known: name, days")
+        refuse_unknown(body, ("name", "days"))
         return JsonReply(await client_bundle(self._agent, body))
 
 

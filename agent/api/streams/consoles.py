@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from agent.api.problems import RequestError, number, text
+from agent.api.problems import RequestError, number, refuse_unknown, text
 from agent.api.streams.engine_streams import decoded
 from agent.engine.process import end_process
 from agent.engine.stream import DockerStream, EnginePipe
@@ -426,13 +426,12 @@ def _now() -> float:
 
 _SIZE_LIMIT = 10_000  # rows or columns of a terminal
 _WORDS_LIMIT = 1000  # of a command, and variables of its environment
-_OPTIONS = frozenset({"command", "tty", "user", "env", "workdir", "privileged", "rows", "columns"})
+_OPTIONS = ("command", "tty", "user", "env", "workdir", "privileged", "rows", "columns")
 
 
 def exec_spec(body: Mapping[str, Any]) -> ExecSpec:
     """The JSON of a request as an `ExecSpec`. Raises RequestError that says what is expected."""
-    if unknown := sorted(set(body) - _OPTIONS):
-        raise RequestError(f"{unknown[0][:64]!r} is not known; known: {', '.join(sorted(_OPTIONS))}")
+    refuse_unknown(body, _OPTIONS)
     env = _words(body, "env", ())
     if any("=" not in item[1:] for item in env):
         raise RequestError("env: expected a list of NAME=value")

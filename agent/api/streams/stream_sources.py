@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.api.problems import RequestError, checked_id, checked_value
+from agent.api.problems import RequestError, checked_id, checked_value, refuse_unknown
 from agent.api.rules import Grant, read, write
 from agent.api.streams import engine_streams
 from agent.api.streams.consoles import Console, Consoles, ExecSpec, exec_spec
@@ -155,9 +155,7 @@ def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, StreamKind]
 
 def _query(args: Args, allowed: tuple[str, ...]) -> list[tuple[str, str]]:
     """The arguments as a query for the engine. Raises RequestError."""
-    for name in args:
-        if name not in allowed and name != "container":
-            raise RequestError(f"{name[:64]!r} is not known; known: {', '.join(allowed)}")
+    refuse_unknown(args, ("container", *allowed))
     query = []
     for name in (name for name in allowed if name in args):
         value = args[name]
@@ -218,10 +216,7 @@ def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> Asyn
 
 def _logs(engine: DockerStream, board: StatusBoard, args: Args) -> Source:
     """For one `container` its output in pieces; for several `containers` a `line` each, merged by time."""
-    if unknown := sorted(args.keys() - {"container", "containers", *OPTIONS}):
-        raise RequestError(
-            f"{unknown[0][:64]!r} is not known; known: container, containers, {', '.join(OPTIONS)}"
-        )
+    refuse_unknown(args, ("container", "containers", *OPTIONS))
     options = log_options(args, follow=True)
     if "containers" not in args:
         # the output of a single container comes in pieces, not lines: a prompt has no line end
