@@ -20,10 +20,10 @@ import pytest
 from agent.errors import ConfigError, ConflictError
 from agent.files.user_paths import Space
 from agent.model.resources import PruneImages
-from agent.runtime.main import make_upkeep
+from agent.runtime.main import make_prune_scheduler
 from agent.status.conditions import ConditionType
-from agent.storage.room import PruneRequest
-from agent.storage.upkeep import DISK_KEY, Upkeep
+from agent.storage.pruning import DISK_KEY, PruneScheduler
+from agent.storage.space import PruneRequest
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd, is_root
@@ -84,8 +84,8 @@ def make_image(box: Box) -> Iterator[MAKE]:
 
 
 @pytest.fixture
-def upkeep(box: Box) -> Upkeep:
-    return make_upkeep(box.reconciler, box.options)
+def pruning(box: Box) -> PruneScheduler:
+    return make_prune_scheduler(box.reconciler, box.options)
 
 
 def names_of(found: dict[str, Any], key: str) -> set[str]:
@@ -96,7 +96,9 @@ def there(box: Box) -> set[str]:
     return {name for image in box.client.api.images() for name in image["RepoTags"] or []}
 
 
-def test_what_nothing_needs_goes_and_the_rest_stays(box: Box, upkeep: Upkeep, make_image: MAKE) -> None:
+def test_what_nothing_needs_goes_and_the_rest_stays(
+    box: Box, pruning: PruneScheduler, make_image: MAKE
+) -> None:
     """Sections that run, are disabled, wait or have a mistake, records, other containers, and what images are built on."""
     for name in ("web", "off", "waits", "wrong", "foreign", "base"):
         make_image(f"{name}:1")
@@ -107,7 +109,7 @@ def test_what_nothing_needs_goes_and_the_rest_stays(box: Box, upkeep: Upkeep, ma
     idle, nameless = make_image("idle:1", "idle:2", size=200_000), make_image(size=100_000)
     box.apply(SECTIONS)
 
-    shown = upkeep.prune(PruneRequest(images=PruneImages.UNUSED, dry_run=True))
+    shown = pruning.prune(PruneRequest(images=PruneImages.UNUSED, dry_run=True))
     assert names_of(shown, "going") == {"idle:1", "idle:2", nameless}
     assert shown["bytes"] > 300_000
     why = {name: image["why"] for image in shown["kept"] for name in image["names"]}
@@ -117,95 +119,97 @@ def test_what_nothing_needs_goes_and_the_rest_stays(box: Box, upkeep: Upkeep, ma
     assert "built on it" in why["base:1"] or "uses it" in why["base:1"]
     assert {"idle:1", "idle:2"} <= there(box)
 
-    assert names_of(upkeep.prune(PruneRequest(images=PruneImages.DANGLING)), "going") == {nameless}
-    done = upkeep.prune(UNUSED)
+    assert names_of(pruning.prune(PruneRequest(images=PruneImages.DANGLING)), "going") == {nameless}
+    done = pruning.prune(UNUSED)
     assert (names_of(done, "going"), done["failed"]) == ({"idle:1", "idle:2"}, [])
     assert box.reconciler.engine.inspect_image(idle) is None
     assert {"web:1", "off:1", "waits:1", "wrong:1", "foreign:1", "base:1", "built:1"} <= there(box)
     assert [volume.name for volume in box.client.volumes.list()] == ["data"]
-    assert upkeep.prune(UNUSED)["going"] == []
+    assert pruning.prune(UNUSED)["going"] == []
     assert box.reconciler.board.snapshot()["agent"]["prune"]["images"] == 0
 
 
 @pytest.mark.long
 def test_the_image_of_a_removed_section_stays_while_its_container_may_come_back(
-    box: Box, upkeep: Upkeep, make_image: MAKE
+    box: Box, pruning: PruneScheduler, make_image: MAKE
 ) -> None:
     make_image("web:1")
     box.apply(SECTIONS)
     box.apply("")  # the grace period begins
-    assert "web:1" not in names_of(upkeep.prune(UNUSED), "going")
+    assert "web:1" not in names_of(pruning.prune(UNUSED), "going")
     box.later(200)
     box.apply()
-    assert names_of(upkeep.prune(UNUSED), "going") == {"web:1"}
+    assert names_of(pruning.prune(UNUSED), "going") == {"web:1"}
 
 
 @pytest.mark.long
 def test_nothing_goes_while_the_configuration_cannot_be_read(
-    box: Box, upkeep: Upkeep, make_image: MAKE
+    box: Box, pruning: PruneScheduler, make_image: MAKE
 ) -> None:
     make_image("web:1")
     box.apply("config container 'web'\n\toption image 'web:1'\n\toption enabled '0'\n")
     box.write("config container 'web\n")
     box.reconciler.read_config()
     with pytest.raises(ConfigError, match="cannot be read"):
-        upkeep.prune(UNUSED)
+        pruning.prune(UNUSED)
     assert "web:1" in there(box)
 
 
 @pytest.mark.long
-def test_by_schedule_goes_what_was_unused_for_long_enough(box: Box, upkeep: Upkeep, make_image: MAKE) -> None:
+def test_by_schedule_goes_what_was_unused_for_long_enough(
+    box: Box, pruning: PruneScheduler, make_image: MAKE
+) -> None:
     """Since when is kept in a file, and only written when it changes."""
     make_image("idle:1")
     box.apply(SETTINGS.format("2d"))
 
     def tick() -> None:
-        upkeep.tick()
-        wait_for(lambda: not upkeep._lock.locked() and "prune" in box.reconciler.board.snapshot()["agent"])
+        pruning.tick()
+        wait_for(lambda: not pruning._lock.locked() and "prune" in box.reconciler.board.snapshot()["agent"])
         time.sleep(0.5)
 
     tick()
     assert "idle:1" in there(box)
-    written = upkeep.memory.stat().st_mtime_ns
+    written = pruning.memory.stat().st_mtime_ns
     box.later(86_400 + 60)
     tick()
     assert "idle:1" in there(box)
-    assert upkeep.memory.stat().st_mtime_ns == written
+    assert pruning.memory.stat().st_mtime_ns == written
     box.later(86_400 + 60)
-    upkeep = make_upkeep(box.reconciler, box.options)  # the agent was restarted
-    upkeep.tick()
+    pruning = make_prune_scheduler(box.reconciler, box.options)  # the agent was restarted
+    pruning.tick()
     wait_for(lambda: "idle:1" not in there(box))
-    wait_for(lambda: json.loads(upkeep.memory.read_text())["unused_since"] is not None)
+    wait_for(lambda: json.loads(pruning.memory.read_text())["unused_since"] is not None)
 
 
 @pytest.mark.long
 def test_for_want_of_space_it_begins_at_once_and_takes_no_more_than_needed(
-    box: Box, upkeep: Upkeep, make_image: MAKE
+    box: Box, pruning: PruneScheduler, make_image: MAKE
 ) -> None:
     make_image("first:1", size=400_000)
     make_image("second:1", size=400_000)
     free = [1000, 1000]
-    upkeep.space = lambda _: Space(free=free[0], total=10_000_000)
+    pruning.space = lambda _: Space(free=free[0], total=10_000_000)
     box.apply(SETTINGS.format("7d") + "\toption prune_below '3%'\n\toption prune_schedule 'off'\n")
-    upkeep.tick()
+    pruning.tick()
     board = box.reconciler.board
     assert "free at" in board.message(DISK_KEY, ConditionType.DISK_LOW)
     wait_for(lambda: len({"first:1", "second:1"} & there(box)) == 1)
-    wait_for(lambda: not upkeep._lock.locked())
+    wait_for(lambda: not pruning._lock.locked())
     box.later(120)
-    upkeep.tick()  # not again at once
+    pruning.tick()  # not again at once
     free[0] = 5_000_000
     box.later(120)
-    upkeep.tick()
+    pruning.tick()
     assert not board.message(DISK_KEY, ConditionType.DISK_LOW)
     assert len({"first:1", "second:1"} & there(box)) == 1
 
 
 @pytest.mark.long
-def test_one_at_a_time(upkeep: Upkeep, box: Box) -> None:
+def test_one_at_a_time(pruning: PruneScheduler, box: Box) -> None:
     box.apply("")
-    with upkeep._lock, pytest.raises(ConflictError, match="in progress"):
-        upkeep.prune(UNUSED)
+    with pruning._lock, pytest.raises(ConflictError, match="in progress"):
+        pruning.prune(UNUSED)
 
 
 @pytest.mark.long
@@ -238,7 +242,7 @@ def test_the_command_shows_asks_and_removes(box: Box, make_image: MAKE, engine: 
 
 
 def test_what_was_remembered_and_makes_no_sense_counts_for_nothing(tmp_path: Path) -> None:
-    from agent.storage.room import Pruner
+    from agent.storage.space import Pruner
 
     pruner = Pruner(engine=None, records=None, desired=None, memory=tmp_path / "unused.json", now=time.time)  # type: ignore[arg-type]
     for text in ("", "[]", "{}", '{"unused_since": [1]}', '{"unused_since": {"a": "b"}}', "[" * 100_000):

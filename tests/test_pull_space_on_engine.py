@@ -12,7 +12,7 @@ import pytest
 
 from agent.files.user_paths import Space
 from agent.runtime.main import make_room
-from agent.storage.room import Room
+from agent.storage.space import Room
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.loop_disk import LoopDisk

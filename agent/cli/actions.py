@@ -302,7 +302,7 @@ def wait(args: argparse.Namespace) -> int:
         if engine.status is not None:
             if why := catch_up(args, args.timeout):
                 return _told(args, {"configuration": why})
-            engine.look()
+            engine.refresh_status()
         targets(engine, args, args.names)  # fail now for an unknown name instead of waiting for it
         return _told(args, _until(args.timeout, lambda: _unhealthy(engine, args)))
     if engine.status is None:
@@ -444,7 +444,7 @@ def _is_under_way(args: argparse.Namespace, key: str) -> bool:
 
 
 def _unhealthy(engine: EngineApi, args: argparse.Namespace) -> dict[str, str]:
-    engine.look()  # each time, because a container may be created or replaced during the wait
+    engine.refresh_status()  # each time, because a container may be created or replaced during the wait
     found = {target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)}
     return {name: why for name, why in found.items() if why}
 

@@ -133,9 +133,9 @@ class EngineApi:
         self._args = args
         self.status: dict[str, Any] | None = None  # the running agent's status, None without an agent
         self._socket = agent_socket(args)
-        self.look()
+        self.refresh_status()
 
-    def look(self) -> None:
+    def refresh_status(self) -> None:
         """Reads the status again; an agent may have started, ended or been replaced since the last time."""
         if getattr(self._args, "no_agent", False):
             return

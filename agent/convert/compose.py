@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.convert.compose_file import Interpolation, merge, pairs, parse_text, resolve_extends, without_marks
 from agent.convert.compose_service import ServiceReader, flag, listed, text
-from agent.convert.conversion import Conversion, NewFile, Sheet
+from agent.convert.conversion import Conversion, NewFile, SectionDraft
 from agent.convert.run_line import security_option
 from agent.errors import ConfigError, PathError
 from agent.model.kernel_names import near
@@ -97,7 +97,7 @@ class _Project:
             self._service(name, service)
         self._leave_out_unused(chosen)
         # networks and volumes first, so that the preview reads from top to bottom
-        self.conversion.sheets.sort(key=lambda sheet: sheet.kind == "container")
+        self.conversion.drafts.sort(key=lambda draft: draft.kind == "container")
         # last, because only now it is known which variables matter
         self._tell_variables()
 
@@ -258,37 +258,37 @@ class _Project:
             self.conversion.changed(where, f"it is section {self.networks[name]}, which is there already")
             return
         if name == "default" and self.project not in self.conversion.taken_names:
-            sheet = Sheet("network", self.project)
-            self.conversion.sheets.append(sheet)
+            draft = SectionDraft("network", self.project)
+            self.conversion.drafts.append(draft)
         else:
-            sheet = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
-        self.networks[name] = sheet.name
+            draft = self.conversion.draft("network", docker, prefix=f"{self.project}_net")
+        self.networks[name] = draft.name
         # with compose's Docker name, containers made by compose still find each other
-        if docker != sheet.name:
-            sheet.put("name", docker, f"{where}.name")
+        if docker != draft.name:
+            draft.put("name", docker, f"{where}.name")
         self.conversion.taken(where)
         if external:
-            sheet.put("external", "1", f"{where}.external")
+            draft.put("external", "1", f"{where}.external")
             self.conversion.taken(f"{where}.external")
         for key, value in settings.items():
-            self._network_key(sheet, where, str(key), value)
+            self._network_key(draft, where, str(key), value)
 
-    def _network_key(self, sheet: Sheet, where: str, key: str, value: Any) -> None:
+    def _network_key(self, draft: SectionDraft, where: str, key: str, value: Any) -> None:
         place = f"{where}.{key}"
         # handled already when the network was named
         if key in ("external", "name") or value is None:
             return
         if key in ("driver", "internal", "attachable", "enable_ipv6"):
             option = "ipv6" if key == "enable_ipv6" else key
-            sheet.put(option, text(value) if key == "driver" else flag(value), place)
+            draft.put(option, text(value) if key == "driver" else flag(value), place)
             self.conversion.taken(place)
         elif key in ("driver_opts", "labels"):
             option = "opt" if key == "driver_opts" else "label"
             for name, item in pairs(value).items():
-                sheet.put(option, f"{name}={text(item)}", f"{place}.{name}")
+                draft.put(option, f"{name}={text(item)}", f"{place}.{name}")
                 self.conversion.taken(f"{place}.{name}")
         elif key == "ipam" and isinstance(value, dict):
-            self._ipam(sheet, place, value)
+            self._ipam(draft, place, value)
         elif key.startswith("x-"):
             self.conversion.left_out(place, "an extension, which docker ignores too")
         elif key in ("enable_ipv4", "ipam"):
@@ -296,7 +296,7 @@ class _Project:
         else:
             self.conversion.unknown(place, "compose has no such key of a network")
 
-    def _ipam(self, sheet: Sheet, where: str, ipam: Mapping[str, Any]) -> None:
+    def _ipam(self, draft: SectionDraft, where: str, ipam: Mapping[str, Any]) -> None:
         options = {"subnet": "subnet", "gateway": "gateway", "ip_range": "ip_range"}
         for key, value in ipam.items():
             # compose writes `driver: default` into files that it prints
@@ -310,11 +310,11 @@ class _Project:
                 for name, item in pool.items() if isinstance(pool, dict) else ():
                     place = f"{where}.config[{at}].{name}"
                     if name in options:
-                        sheet.put(options[name], text(item), place)
+                        draft.put(options[name], text(item), place)
                         self.conversion.taken(place)
                     elif name == "aux_addresses":
                         for host, address in pairs(item).items():
-                            sheet.put("aux_address", f"{host}={text(address)}", place)
+                            draft.put("aux_address", f"{host}={text(address)}", place)
                         self.conversion.taken(place)
                     else:
                         self.conversion.unknown(place, "compose has no such key of a subnet")
@@ -334,21 +334,21 @@ class _Project:
         # a volume without settings needs no section: the engine creates it when a container names it
         if not rest or external:
             return
-        sheet = self.conversion.sheet("volume", docker, prefix="vol")
-        self.volumes[name] = sheet.name
-        if sheet.name != docker:
-            sheet.put("name", docker, f"{where}.name")
-        sheet.put("adopt", "1", where)
+        draft = self.conversion.draft("volume", docker, prefix="vol")
+        self.volumes[name] = draft.name
+        if draft.name != docker:
+            draft.put("name", docker, f"{where}.name")
+        draft.put("adopt", "1", where)
         for key, value in rest.items():
             place = f"{where}.{key}"
             if key == "driver":
-                sheet.put("driver", text(value), place)
+                draft.put("driver", text(value), place)
             elif key in ("driver_opts", "labels"):
                 for option, item in pairs(value).items():
                     entry = text(item)
                     if option == "device" and entry.startswith((".", "~")):
                         entry = self.absolute(entry) or entry
-                    sheet.put(
+                    draft.put(
                         "opt" if key == "driver_opts" else "label", f"{option}={entry}", f"{place}.{option}"
                     )
             elif str(key).startswith("x-"):
@@ -362,12 +362,12 @@ class _Project:
     # services
 
     def _service(self, name: str, service: Mapping[str, Any]) -> None:
-        sheet = Sheet("container", self.sections[name])
-        self.conversion.sheets.append(sheet)
-        if self.dockers[name] != sheet.name:
-            sheet.put("name", self.dockers[name], f"services.{name}.container_name")
-        sheet.put("stack", self.project, "name")
-        ServiceReader(self, name, sheet).read(service)
+        draft = SectionDraft("container", self.sections[name])
+        self.conversion.drafts.append(draft)
+        if self.dockers[name] != draft.name:
+            draft.put("name", self.dockers[name], f"services.{name}.container_name")
+        draft.put("stack", self.project, "name")
+        ServiceReader(self, name, draft).read(service)
 
     # called by the reader of a service
 
@@ -384,11 +384,11 @@ class _Project:
         if name == "default":
             self.networks.setdefault(name, self.project)  # the stack's own
         if name not in self.networks:
-            sheet = self.conversion.sheet("network", f"{self.prefix}_{name}", prefix="net")
+            draft = self.conversion.draft("network", f"{self.prefix}_{name}", prefix="net")
             self.conversion.changed(
-                where, f"the file declares no network {name}; the section {sheet.name} is made"
+                where, f"the file declares no network {name}; the section {draft.name} is made"
             )
-            self.networks[name] = sheet.name
+            self.networks[name] = draft.name
         return self.networks[name]
 
     def external_network(self, docker: str) -> str:
@@ -399,13 +399,13 @@ class _Project:
         made = next(
             (
                 s
-                for s in self.conversion.sheets
+                for s in self.conversion.drafts
                 if s.kind == "network" and docker in (s.name, s.options.get("name"))
             ),
             None,
         )
         if made is None:
-            made = self.conversion.sheet("network", docker, prefix=f"{self.project}_net")
+            made = self.conversion.draft("network", docker, prefix=f"{self.project}_net")
             if made.name != docker:
                 made.put("name", docker)
             made.put("external", "1")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.convert.compose_file import pairs, parse_env
-from agent.convert.conversion import Sheet
+from agent.convert.conversion import SectionDraft
 from agent.convert.run_line import mount_entry, security_option
 from agent.errors import ConfigError
 from agent.model.kernel_names import near
@@ -35,11 +35,11 @@ _CONDITIONS = {
 class ServiceReader:
     """Fills the section of one service."""
 
-    def __init__(self, project: _Project, name: str, sheet: Sheet) -> None:
+    def __init__(self, project: _Project, name: str, draft: SectionDraft) -> None:
         self.project = project
         self.conversion = project.conversion
         self.name = name
-        self.sheet = sheet
+        self.draft = draft
 
     def read(self, service: Mapping[str, Any]) -> None:
         for key, value in service.items():
@@ -48,8 +48,8 @@ class ServiceReader:
             built = "build" in service
             why = "build it elsewhere and give `image`" if built else "it names no image"
             self.conversion.unknown(f"services.{self.name}", why)
-        if "restart" not in self.sheet.options:
-            self.sheet.put("restart", "no", f"services.{self.name}.restart")
+        if "restart" not in self.draft.options:
+            self.draft.put("restart", "no", f"services.{self.name}.restart")
             self.conversion.changed(
                 f"services.{self.name}.restart",
                 "without the key compose restarts nothing: `option restart no`",
@@ -59,7 +59,7 @@ class ServiceReader:
             # the stack's own network, where the section's name and the Docker name resolve
             section = self.project.network_section("default", f"services.{self.name}.networks")
             if self._alias() or section != self.project.project:
-                self.sheet.put(
+                self.draft.put(
                     "network", ",".join([section, *self._alias()]), f"services.{self.name}.networks"
                 )
 
@@ -123,10 +123,10 @@ class ServiceReader:
     def put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
         """Sets an option and reports it."""
         # ask the schema, so that a key without a counterpart is reported by its own name
-        if not self.sheet.knows(option):
+        if not self.draft.knows(option):
             self.conversion.left_out(where, "sections have no such option")
             return
-        self.sheet.put(option, value, where)
+        self.draft.put(option, value, where)
         if changed:
             self.conversion.changed(where, changed)
         else:
@@ -136,7 +136,7 @@ class ServiceReader:
 
     def _alias(self) -> list[str]:
         """An alias with the service's name, unless the section or the container has that name."""
-        known = (self.project.dockers[self.name], self.sheet.name)
+        known = (self.project.dockers[self.name], self.draft.name)
         return [] if self.name in known else [f"alias={self.name}"]
 
     def networks(self, where: str, value: Any) -> None:
@@ -151,7 +151,7 @@ class ServiceReader:
             self.conversion.taken(place)
             for key, item in self._keys(place, settings):
                 parts += self._endpoint(f"{place}.{key}", key, item)
-            self.sheet.put("network", ",".join(dict.fromkeys(parts)), place)
+            self.draft.put("network", ",".join(dict.fromkeys(parts)), place)
 
     def _endpoint(self, where: str, key: str, value: Any) -> list[str]:
         """The settings of one network entry."""
@@ -187,7 +187,7 @@ class ServiceReader:
             return
         # any other word is the Docker name of an existing network
         section = self.project.external_network(mode)
-        self.sheet.put("network", section, where)
+        self.draft.put("network", section, where)
         self.conversion.changed(where, f"it is a network that exists: `list network '{section}'`")
 
     def namespace(self, where: str, value: Any) -> None:
@@ -409,7 +409,7 @@ class ServiceReader:
         for name, value in by_compose.items():
             if by_section.get(name) != value and name not in own:
                 place = f"services.{self.name}.env_file {name}"
-                self.sheet.put("env", f"{name}={value}", place)
+                self.draft.put("env", f"{name}={value}", place)
                 self.conversion.changed(
                     place, "it is in `list env`, because sections keep quotes and comments of files"
                 )
@@ -425,7 +425,7 @@ class ServiceReader:
             self.conversion.left_out(where, "a section cannot empty the image's command")
             return
         for word in words or [""]:
-            self.sheet.put(option, word, where)
+            self.draft.put(option, word, where)
         self.conversion.taken(where)
 
     def _split(self, where: str, value: Any) -> list[str] | None:
@@ -486,8 +486,8 @@ class ServiceReader:
     def _depend(self, service: str, condition: str, where: str) -> None:
         section = self.project.sections[service]
         entry = section if condition == "started" else f"{section}:{condition}"
-        if not any(item.partition(":")[0] == section for item in self.sheet.items("depends_on")):
-            self.sheet.put("depends_on", entry, where)
+        if not any(item.partition(":")[0] == section for item in self.draft.items("depends_on")):
+            self.draft.put("depends_on", entry, where)
 
     def healthcheck(self, where: str, value: Any) -> None:
         if not isinstance(value, dict):
@@ -527,7 +527,7 @@ class ServiceReader:
         elif kind == "CMD-SHELL":
             self.put("health_cmd", " ".join(rest), where)
         elif kind == "CMD":
-            self.sheet.put_words("health_cmd", rest, where)
+            self.draft.put_words("health_cmd", rest, where)
             self.conversion.taken(where)
         else:
             self.conversion.unknown(where, "expected CMD, CMD-SHELL or NONE first")
@@ -543,7 +543,7 @@ class ServiceReader:
                 elif at:
                     self.conversion.left_out(place, "a section runs one command: write a script for all")
                 elif words := self._split(place, wish):
-                    self.sheet.put_words(where.rpartition(".")[2], words, place)
+                    self.draft.put_words(where.rpartition(".")[2], words, place)
                     self.conversion.taken(place)
 
     def logging(self, where: str, value: Any) -> None:

@@ -49,7 +49,7 @@ class NewFile:
     content: str
 
 
-class Sheet:
+class SectionDraft:
     """A section under construction, with options in the order in which they were set."""
 
     def __init__(self, kind: str, name: str) -> None:
@@ -125,17 +125,17 @@ class Conversion:
 
     taken_names: set[str] = field(default_factory=set)
     networks_there: Mapping[str, str] = field(default_factory=dict)
-    sheets: list[Sheet] = field(default_factory=list)
+    drafts: list[SectionDraft] = field(default_factory=list)
     report: list[Line] = field(default_factory=list)
     files: list[NewFile] = field(default_factory=list)
     containers_made: int = 0
 
-    def sheet(self, kind: str, name: str, *, prefix: str = "") -> Sheet:
+    def draft(self, kind: str, name: str, *, prefix: str = "") -> SectionDraft:
         """Adds a section named `name` if that is free, else with the prefix or a number."""
-        sheet = Sheet(kind, self.free_name(name, prefix=prefix))
-        self.taken_names.add(sheet.name)
-        self.sheets.append(sheet)
-        return sheet
+        draft = SectionDraft(kind, self.free_name(name, prefix=prefix))
+        self.taken_names.add(draft.name)
+        self.drafts.append(draft)
+        return draft
 
     def free_name(self, name: str, *, prefix: str = "") -> str:
         """A free section name: UCI allows letters, digits and `_`, and each name once per file."""
@@ -169,14 +169,14 @@ class Conversion:
     ) -> tuple[Issue, ...]:
         """Removes what `decode` refuses together with the sections in `packages`; returns the remaining warnings."""
         written = {file.path: file.content for file in self.files}
-        self.containers_made = sum(sheet.kind == "container" for sheet in self.sheets)
+        self.containers_made = sum(draft.kind == "container" for draft in self.drafts)
         # repeat until nothing is removed: something may refer to what was removed, and is then refused too
 
         def read(path: str) -> str:
             return written[path] if path in written or read_file is None else read_file(path)
 
         while True:
-            names = {sheet.name: sheet for sheet in self.sheets}
+            names = {draft.name: draft for draft in self.drafts}
             issues = [
                 i
                 for i in self._issues(packages, read if read_file or written else None)
@@ -190,49 +190,49 @@ class Conversion:
 
     def _leave_out_unused(self) -> bool:
         """Removes the networks and volumes of containers that were left out; returns whether there were some."""
-        containers = [sheet for sheet in self.sheets if sheet.kind == "container"]
+        containers = [draft for draft in self.drafts if draft.kind == "container"]
         if len(containers) == self.containers_made:
             return False
         self.containers_made = len(containers)
-        used = {item.partition(",")[0] for sheet in containers for item in sheet.items("network")}
-        used |= {item.partition(":")[0] for sheet in containers for item in sheet.items("volume")}
-        used |= {item for sheet in containers for item in sheet.items("stack")}
-        for sheet in [sheet for sheet in self.sheets if sheet.is_for_containers and sheet.name not in used]:
-            self.sheets.remove(sheet)
-            self.left_out(f"{sheet.kind} {sheet.name}", "the container that needs it is left out")
+        used = {item.partition(",")[0] for draft in containers for item in draft.items("network")}
+        used |= {item.partition(":")[0] for draft in containers for item in draft.items("volume")}
+        used |= {item for draft in containers for item in draft.items("stack")}
+        for draft in [draft for draft in self.drafts if draft.is_for_containers and draft.name not in used]:
+            self.drafts.remove(draft)
+            self.left_out(f"{draft.kind} {draft.name}", "the container that needs it is left out")
         return True
 
     def _issues(
         self, packages: Mapping[str, Package], read_file: Callable[[str], str] | None
     ) -> tuple[Issue, ...]:
         package = packages.get(PACKAGE, Package(name=PACKAGE))
-        sections = (*package.sections, *(sheet.section() for sheet in self.sheets))
+        sections = (*package.sections, *(draft.section() for draft in self.drafts))
         every = {**packages, PACKAGE: replace(package, sections=sections)}
         return decode(every, paths={}, read_file=read_file).issues
 
-    def _take_out(self, names: Mapping[str, Sheet], errors: Iterable[Issue]) -> None:
+    def _take_out(self, names: Mapping[str, SectionDraft], errors: Iterable[Issue]) -> None:
         """Removes refused values, from the end so that indexes stay valid. With a wrong name, image or network mode
         the whole section goes.
         """
         # a refused value would keep the whole file from being committed
         told: list[tuple[str, str]] = []
         for issue in sorted(errors, key=lambda i: -1 if i.index is None else i.index, reverse=True):
-            sheet = names[issue.section]
+            draft = names[issue.section]
             wish = f" (expected {issue.expected})" if issue.expected else ""
             # without its network mode a container would run in another network, and bypass a VPN for example
             is_whole = issue.option in {"", "image", "name", "network_mode"}
-            if is_whole or issue.option not in sheet.options:
-                if sheet in self.sheets:
-                    self.sheets.remove(sheet)
+            if is_whole or issue.option not in draft.options:
+                if draft in self.drafts:
+                    self.drafts.remove(draft)
                     place = f"{issue.option}: " if issue.option else ""
-                    told.append((f"{sheet.kind} {sheet.name}", f"{place}{issue.message}{wish}"))
+                    told.append((f"{draft.kind} {draft.name}", f"{place}{issue.message}{wish}"))
                 continue
-            where = sheet.drop(issue.option, issue.index) or f"{sheet.name}.{issue.option}"
+            where = draft.drop(issue.option, issue.index) or f"{draft.name}.{issue.option}"
             # replace the line that said "taken", which contradicts the new one
             self.report = [line for line in self.report if line.where != where]
             if issue.option == "restart":
                 # without the option the container would always be restarted, which the input did not ask for
-                sheet.put("restart", "no", where)
+                draft.put("restart", "no", where)
                 wish += "; it becomes `option restart no`"
             told.append((where, f"{issue.message}{wish}"))
         for where, text in reversed(told):
@@ -240,7 +240,7 @@ class Conversion:
 
     def as_json(self, warnings: Iterable[Issue] = ()) -> dict[str, Any]:
         """The answer of `POST /v1/import`. The sections contain what the request contained, including secrets."""
-        sections = tuple(sheet.section() for sheet in self.sheets)
+        sections = tuple(draft.section() for draft in self.drafts)
         return {
             "sections": [
                 {

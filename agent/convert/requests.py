@@ -85,7 +85,7 @@ def convert(
         import_compose(request.compose, conversion, options)
     warnings = conversion.finish(packages, read_file=read_file)
     answer = conversion.as_json(warnings)
-    sections = tuple(sheet.section() for sheet in conversion.sheets)
+    sections = tuple(draft.section() for draft in conversion.drafts)
     return Imported(sections=sections, files={f.path: f.content for f in conversion.files}, answer=answer)
 
 

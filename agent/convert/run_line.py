@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from posixpath import basename, join, normpath
 
 from agent.convert.command_line import BY_LETTER, BY_NAME, Flag, Word, split_commands
-from agent.convert.conversion import Conversion, Line, Sheet, Verdict
+from agent.convert.conversion import Conversion, Line, SectionDraft, Verdict
 from agent.errors import ConfigError
 
 _ENGINES = ("docker", "podman", "nerdctl")
@@ -226,7 +226,7 @@ class _Container:
         self.conversion = conversion
         self.networks = networks  # Docker name -> section
         self.folder = folder
-        self.sheet = Sheet("container", "")
+        self.draft = SectionDraft("container", "")
         self.networks_of: dict[str, list[tuple[str, str]]] = {}  # by Docker name: alias, ip, ...
         # volumes for which `--mount` sets a driver, options or labels: section, name, settings
         self.volumes_of: list[tuple[str, str, list[tuple[str, str]]]] = []
@@ -235,17 +235,17 @@ class _Container:
 
     def read(self, words: Sequence[Word]) -> None:
         image, command = self.flags(words)
-        sheet = self.sheet
+        draft = self.draft
         if image is None:
             self.conversion.unknown("docker run", "it names no image")
             return
         if image.unresolved:
             self.conversion.unknown(image.text, f"write the image instead of {image.unresolved}")
             return
-        name = str(sheet.options.pop("name", ""))
+        name = str(draft.options.pop("name", ""))
         base = basename(image.text).partition("@")[0].partition(":")[0]
         # only now, so that a line without an image leaves no section behind
-        made = self.conversion.sheet("container", name or base)
+        made = self.conversion.draft("container", name or base)
         if name and made.name != name:
             made.put("name", name, "--name")
         if not name:
@@ -253,13 +253,13 @@ class _Container:
                 "--name", f"docker would make up a name; the container is called {made.name}"
             )
         made.put("image", image.text, "image")
-        if "restart" not in sheet.options:
+        if "restart" not in draft.options:
             made.put("restart", "no", "--restart")
             self.conversion.changed(
                 "--restart", "without the flag docker restarts nothing: `option restart no`"
             )
-        for (option, index), where in sheet.sources.items():
-            value = sheet.options.get(option)
+        for (option, index), where in draft.sources.items():
+            value = draft.options.get(option)
             if value is not None:
                 made.put(option, value if isinstance(value, str) else value[index or 0], where)
         self._volumes(made)
@@ -377,7 +377,7 @@ class _Container:
 
     def _put(self, option: str, value: str, where: str, *, changed: str = "") -> None:
         place = f"{where} {_shown(option, value)}".strip()
-        self.sheet.put(option, value, place)
+        self.draft.put(option, value, place)
         if changed:
             self.conversion.changed(place, changed)
         else:
@@ -397,7 +397,7 @@ class _Container:
         self._put("env", value, where)
 
     def entrypoint(self, where: str, value: str) -> None:
-        self.sheet.put("entrypoint", value, where)
+        self.draft.put("entrypoint", value, where)
         self.conversion.taken(where)
 
     def no_healthcheck(self, where: str, value: str) -> None:
@@ -406,7 +406,7 @@ class _Container:
 
     def health_cmd(self, where: str, value: str) -> None:
         """A string; a list in a section would be docker's exec form, which the flag cannot express."""
-        self.sheet.options.pop("health_cmd", None)
+        self.draft.options.pop("health_cmd", None)
         self._put("health_cmd", value, where)
 
     def path(self, path: str) -> str:
@@ -454,7 +454,7 @@ class _Container:
             self.conversion.left_out(shown, entry)
             return
         option, text, lost = entry
-        self.sheet.put(option, text, shown)
+        self.draft.put(option, text, shown)
         self.conversion.changed(shown, f"`list {option} '{text}'`" + (f"; {lost}" if lost else ""))
 
     def security_opt(self, where: str, value: str) -> None:
@@ -487,7 +487,7 @@ class _Container:
         """An address or a name in the first network."""
         self.loose.append((_SETTINGS[where.lstrip("-")], value, f"{where} {value}"))
 
-    def _networks(self, made: Sheet) -> None:
+    def _networks(self, made: SectionDraft) -> None:
         """Networks need sections: one that has none gets a section, which takes over an existing network."""
         modes = [name for name in self.networks_of if name in _MODES]
         if len(self.networks_of) == len(modes) <= 1:
@@ -521,32 +521,32 @@ class _Container:
                     self.conversion.taken(where)
             made.put("network", ",".join([section, *parts]), f"--network {name}")
 
-    def _volumes(self, made: Sheet) -> None:
+    def _volumes(self, made: SectionDraft) -> None:
         for section, name, settings in self.volumes_of:
-            sheet = Sheet("volume", section)
+            draft = SectionDraft("volume", section)
             if section != name:
-                sheet.put("name", name)
+                draft.put("name", name)
             # a volume of that name may exist, with the data that the line expects
-            sheet.put("adopt", "1")
+            draft.put("adopt", "1")
             for option, text in settings:
-                sheet.put(option, text, f"--mount {name}")
-            self.conversion.sheets.insert(self.conversion.sheets.index(made), sheet)
+                draft.put(option, text, f"--mount {name}")
+            self.conversion.drafts.insert(self.conversion.drafts.index(made), draft)
             self.conversion.changed(f"--mount {name}", f"a section `volume {section}` has its options")
 
-    def _new_network(self, name: str, made: Sheet) -> str:
-        sheet = self.conversion.sheet("network", name, prefix="net")
-        if sheet.name != name:
-            sheet.put("name", name)
-        sheet.put("adopt", "1")
+    def _new_network(self, name: str, made: SectionDraft) -> str:
+        draft = self.conversion.draft("network", name, prefix="net")
+        if draft.name != name:
+            draft.put("name", name)
+        draft.put("adopt", "1")
         # before the container, so that the preview reads from top to bottom
-        self.conversion.sheets.remove(sheet)
-        self.conversion.sheets.insert(self.conversion.sheets.index(made), sheet)
-        self.networks[name] = sheet.name
+        self.conversion.drafts.remove(draft)
+        self.conversion.drafts.insert(self.conversion.drafts.index(made), draft)
+        self.networks[name] = draft.name
         self.conversion.changed(
             f"--network {name}",
-            f"a section `network {sheet.name}` is added; it takes over a network that exists already",
+            f"a section `network {draft.name}` is added; it takes over a network that exists already",
         )
-        return sheet.name
+        return draft.name
 
 
 _SPECIAL: dict[str, Callable[[_Container, str, str], None]] = {
@@ -678,20 +678,20 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
     if kind == "network" and name in networks:
         conversion.left_out(f"docker network create {name}", f"it is section {networks[name]} already")
         return
-    sheet = conversion.sheet(kind, name, prefix="net" if kind == "network" else "vol")
-    sheet.is_for_containers = False
-    if sheet.name != name:
-        sheet.put("name", name)
+    draft = conversion.draft(kind, name, prefix="net" if kind == "network" else "vol")
+    draft.is_for_containers = False
+    if draft.name != name:
+        draft.put("name", name)
     # the line may have been run before: take over what it created, with its data
-    sheet.put("adopt", "1")
+    draft.put("adopt", "1")
     if kind == "network":
-        networks[name] = sheet.name
+        networks[name] = draft.name
     for option, text, where in values:
         if option == "name":
             continue
         if option in _SWITCHES:
             text = "0" if text in _FALSE else "1"
-        sheet.put(option, text, where)
+        draft.put(option, text, where)
         conversion.taken(where)
 
 

@@ -242,7 +242,7 @@ class UserPaths:
             batch.start()
             # the deadline applies to one question: a batch that progresses may take longer
             while not batch.done.wait(self._deadline_s):
-                if not batch.moved():
+                if not batch.progressed():
                     break
             found.update(batch.leave())
             todo = [question for question in todo if question not in found]
@@ -323,7 +323,7 @@ class _Batch(threading.Thread):
                 return
         self.done.set()
 
-    def moved(self) -> bool:
+    def progressed(self) -> bool:
         """Whether a question was answered since the last call."""
         before, self._seen = self._seen, len(self._answers)
         return self._seen > before

@@ -24,7 +24,7 @@ class ObservedContainer:
     started_at: str = ""  # RFC 3339, the engine's clock; only if it was inspected
     finished_at: str = ""  # likewise
     last_exit_code: int | None = None  # of a container that ended or is restarting in a loop
-    since: float | None = None  # wall clock, seconds: when its state began, see `agent.observe.endings`
+    since: float | None = None  # wall clock, seconds: when its state began, see `agent.observe.exits`
     # the engine's text, such as "Up 2 seconds (healthy)"; not compared, because the age in it always changes
     status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json

@@ -159,11 +159,11 @@ class EngineRecords:
     engine: Engine
     records: Records
     mark: Callable[[], str] = lambda: ""
-    _only_looks: bool = False
+    _read_only: bool = False
     _on: tuple[EngineIdentity, str] | None = None
     _doubted: bool = False
 
-    def look(self, *, thoroughly: bool) -> bool:
+    def identify(self, *, thoroughly: bool) -> bool:
         """Identifies the engine and selects its records; True if it is another engine than before.
 
         `thoroughly`: check the records even if it is the same engine. Raises EngineError.
@@ -179,7 +179,7 @@ class EngineRecords:
         found = claims(everywhere, tags, self._lists() if strange else Observed())
         other = on != self._on
         try:
-            self.records.select_engine(tags, found, keep=not self._only_looks)
+            self.records.select_engine(tags, found, keep=not self._read_only)
             self._on = on
         except StorageError as exc:  # records without a tag are treated as this engine's anyway
             logger.warning("%s", exc)
@@ -189,13 +189,13 @@ class EngineRecords:
             logger.info("%d records belong to the engine that answers now", len(found.changed))
         return other
 
-    def only_look(self) -> None:
+    def forbid_writes(self) -> None:
         """Forbids this process to write records, because another process may be the agent."""
-        self._only_looks = True
+        self._read_only = True
 
     def take_over(self) -> None:
         """Makes this process the agent: it holds the lock."""
-        self._only_looks = False
+        self._read_only = False
 
     def doubt(self) -> None:
         """dockerd was restarted: the next pass identifies the engine again."""
@@ -231,7 +231,7 @@ class KnownImages:
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # image id -> defaults
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # image id -> repo digests
 
-    def look(self, desired: Desired, records: Iterable[Record]) -> None:
+    def refresh(self, desired: Desired, records: Iterable[Record]) -> None:
         """Looks up the image of each section; if it is missing, also checks whether the recorded image id still exists.
 
         An image that the engine cannot show is left out: the container that needs it reports the error.
@@ -269,7 +269,9 @@ class KnownImages:
         self.digests = {**self.digests, found: tuple(body.get("RepoDigests") or ())}
         return found
 
-    def note(self, desired: Desired, records: Records, busy: Collection[str], *, now: float) -> None:
+    def update_records(
+        self, desired: Desired, records: Records, busy: Collection[str], *, now: float
+    ) -> None:
         """Records since when a newer image for `update auto` is known, and the digest by which each image can be pulled
         again after its removal. Skips `busy` resources, because their operations write the record."""
         declared = {c.section: c for c in desired.containers}

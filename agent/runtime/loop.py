@@ -34,7 +34,7 @@ from agent.uci.decode import PACKAGES
 if TYPE_CHECKING:
     from agent.notices.gate import Notices
     from agent.observe.load import Loads
-    from agent.storage.upkeep import Upkeep
+    from agent.storage.pruning import PruneScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def begin_thread(run: Callable[[], None]) -> None:
 
 
 class Loop:
-    """Runs the passes of a reconciler. `upkeep`, `loads` and `notices` run alongside the passes."""
+    """Runs the passes of a reconciler. `pruning`, `loads` and `notices` run alongside the passes."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Loop:
         watch_mounts: Callable[[Callable[[], None]], AbstractContextManager[object]] = MountWatch,
         begin_thread: Callable[[Callable[[], None]], None] = begin_thread,
         jitter: Callable[[], float] = random.random,
-        upkeep: Upkeep | None = None,
+        pruning: PruneScheduler | None = None,
         loads: Loads | None = None,
         notices: Notices | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class Loop:
         self._last_end = self._last_pass
         self._retries: dict[bool, asyncio.TimerHandle] = {}  # with or without the configuration -> its timer
         self.parked = False
-        self._upkeep, self._loads, self._notices = upkeep, loads, notices
+        self._pruning, self._loads, self._notices = pruning, loads, notices
         self._watch_mounts, self._begin_thread, self._jitter = watch_mounts, begin_thread, jitter
         reconciler.triggers.follow(self)
         self._watcher = FileWatcher(watch, frozenset(PACKAGES), lambda: self.trigger_threadsafe(config=True))
@@ -284,8 +284,8 @@ class Loop:
             self.read_config()
         # the ids of triggers say which containers to inspect; the list calls cover all others
         self.reconciler.begin_pass(deep=None if dirty.deep else frozenset(dirty.ids))
-        if self._upkeep is not None:
-            self._upkeep.tick()
+        if self._pruning is not None:
+            self._pruning.tick()
         # a device that was just plugged in only counts after it has stayed; nothing else would trigger that check
         settles_in = self.reconciler.usb.settles_in()
         if settles_in is not None:

@@ -54,14 +54,14 @@ from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_router
 from agent.runtime.triggers import Triggers
 from agent.status.board import StatusBoard
-from agent.storage.upkeep import Upkeep
+from agent.storage.pruning import PruneScheduler
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
     from agent.engine.registry import RegistryClient
     from agent.runtime.requests.moving import Mover
     from agent.runtime.update_checks import UpdateChecks
-    from agent.storage.room import Room
+    from agent.storage.space import PullSpace
 
 logger = logging.getLogger(__name__)
 
@@ -210,15 +210,15 @@ def make_reconciler(
     engine_at = options.engine_address(settings)
     engine = DockerEngine(str(engine_at), tls=_engine_tls(options, settings))
     records = StateFile(options.state_dir / "state.json")
-    standing = EngineRecords(engine=engine, records=records, mark=lambda: daemon.mark())
+    engine_records = EngineRecords(engine=engine, records=records, mark=lambda: daemon.mark())
     daemon = make_stage(
         options,
         settings,
         board,
         Tools(certificates=certificates),
         wake=triggers.after,
-        has_ours=standing.has_ours,
-        restarted=standing.doubt,
+        has_ours=engine_records.has_ours,
+        restarted=engine_records.doubt,
     )
     # Only for a local engine, because the free space of a remote disk is unknown. Created on the first pull, because
     # the registry client is large.
@@ -232,7 +232,7 @@ def make_reconciler(
         engine=engine,
         engine_is_here=engine_at.is_local,
         records=records,
-        standing=standing,
+        engine_records=engine_records,
         board=board,
         load=lambda: load(options),
         remember_agent=lambda text: remember_agent(options, text),
@@ -279,9 +279,9 @@ def _make_updates(reconciler: Reconciler, options: RuntimeOptions, settings: Age
     )
 
 
-def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
+def make_room(reconciler: Reconciler, options: RuntimeOptions) -> PullSpace:
     """Checks whether pulls fit on the disk of an engine on this machine."""
-    from agent.storage.room import Room  # imported on the first pull
+    from agent.storage.space import PullSpace  # imported on the first pull
 
     def client() -> RegistryClient:
         from agent.engine.registry import registry_client  # few pulls need it
@@ -289,21 +289,21 @@ def make_room(reconciler: Reconciler, options: RuntimeOptions) -> Room:
         return registry_client(reconciler.engine, reconciler.desired or Desired(), is_here=True)
 
     def freeable() -> int:
-        from agent.storage.room import PruneRequest
+        from agent.storage.space import PruneRequest
 
         request = PruneRequest(images=PruneImages.UNUSED, dry_run=True)
-        return int(make_upkeep(reconciler, options).prune(request)["bytes"])
+        return int(make_prune_scheduler(reconciler, options).prune(request)["bytes"])
 
     def sized(image: str, size: int) -> None:
         if reconciler.updates is not None:
             reconciler.updates.learn_size(image, size)
 
-    return Room(engine=reconciler.engine, client=client, freeable=freeable, sized=sized)
+    return PullSpace(engine=reconciler.engine, client=client, freeable=freeable, sized=sized)
 
 
-def make_upkeep(reconciler: Reconciler, options: RuntimeOptions) -> Upkeep:
+def make_prune_scheduler(reconciler: Reconciler, options: RuntimeOptions) -> PruneScheduler:
     """Watches the disk of the engine's data. While the configuration cannot be read, nothing is removed."""
-    return Upkeep(
+    return PruneScheduler(
         engine=reconciler.engine,
         records=reconciler.records,
         board=reconciler.board,
@@ -429,7 +429,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
         assert reconciler.daemon is not None
         return Mover(passes, reconciler.daemon, options, move)
 
-    upkeep = make_upkeep(reconciler, options)
+    pruning = make_prune_scheduler(reconciler, options)
     loads = Loads(
         engine,
         board,
@@ -438,10 +438,10 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     )
     notices = Notices(board, memory=options.state_dir / "notices.json", scripts=options.scripts_dir)
     watched = (options.config_dir, options.override_dir)
-    passes = Loop(reconciler, watch=watched, upkeep=upkeep, loads=loads, notices=notices)
+    passes = Loop(reconciler, watch=watched, pruning=pruning, loads=loads, notices=notices)
     agent = RunningAgent(
         passes,
-        upkeep=upkeep,
+        pruning=pruning,
         loads=loads,
         notices=notices,
         make_mover=make_mover if reconciler.daemon is not None else None,

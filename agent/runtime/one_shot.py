@@ -35,7 +35,7 @@ class OneShot:
         self._socket = Path(options.socket or settings.socket)
         self._reconciler = make_reconciler(options, settings)
         self._reconciler.read_config()
-        self._reconciler.standing.only_look()
+        self._reconciler.engine_records.forbid_writes()
 
     def plan(self, given: GivenConfig | None = None) -> dict[str, Any]:
         """What a pass would do now, or would do if `given` were committed."""
@@ -59,7 +59,7 @@ class OneShot:
         """
         with locked(self._socket.parent / "agent.lock"):
             # only under the lock, because a running agent writes the same records
-            self._reconciler.standing.take_over()
+            self._reconciler.engine_records.take_over()
             self._reconciler.forget_failures()
             self._reconciler.holds.clear()
             if self._reconciler.daemon is not None:
@@ -89,9 +89,9 @@ class OneShot:
 
         # the same lock as the agent's: two writers of state.json would undo each other's records
         with locked(self._socket.parent / "agent.lock"):
-            self._reconciler.standing.take_over()
+            self._reconciler.engine_records.take_over()
             # inspect everything: no earlier pass has seen what changed meanwhile
-            self._reconciler.standing.look(thoroughly=True)
+            self._reconciler.engine_records.identify(thoroughly=True)
             asked = ask(self._reconciler, names, back=back, with_data=with_data)
             with self._reconciler.under_way.collecting() as outcomes:
                 self._passes(outcomes, SettleWatch(0.0, self._reconciler.monotonic))
@@ -129,12 +129,12 @@ class OneShot:
 
     def diff(self, name: str) -> dict[str, Any]:
         """The differences between one container section and its container on the engine."""
-        self._reconciler.standing.look(thoroughly=True)
+        self._reconciler.engine_records.identify(thoroughly=True)
         return diff(self._reconciler, name)
 
     def describe(self, name: str) -> dict[str, Any]:
         """Everything about one container section."""
-        self._reconciler.standing.look(thoroughly=True)
+        self._reconciler.engine_records.identify(thoroughly=True)
         return describe(self._reconciler, name)
 
     def history(self, name: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class OneShot:
 
     def adopt(self, request: dict[str, Any]) -> dict[str, Any]:
         """The sections for an existing container, for the body of `POST /v1/adopt`; the next reconcile applies a commit."""
-        self._reconciler.standing.look(thoroughly=True)
+        self._reconciler.engine_records.identify(thoroughly=True)
         return adopt_container(self._reconciler, AdoptRequest(**request))
 
     def _issues(self) -> list[dict[str, object]]:

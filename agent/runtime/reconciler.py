@@ -40,7 +40,7 @@ from agent.model.issues import GivenConfig
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
 from agent.model.updates import Available, UpdateCheck
-from agent.observe.endings import EndedContainers, Endings, NamespaceSharing, StateTimes
+from agent.observe.exits import EndedContainers, ExitTracker, NamespaceSharing, StateTimes
 from agent.observe.snapshot import EngineRecords, KnownImages, observe
 from agent.observe.waiting import (
     applied_names,
@@ -105,7 +105,7 @@ class Reconciler:
     backoff: BackOff
     holds: Holds
     usb: UsbDevices
-    standing: EngineRecords
+    engine_records: EngineRecords
     daemon: DaemonStage | None = None
     certificates: Certificates | None = None
     router: RouterIntegration | None = None
@@ -145,13 +145,13 @@ class Reconciler:
     manual: ManualActions = field(init=False)
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
-    _endings: Endings = field(init=False)
+    _exits: ExitTracker = field(init=False)
     _sharing: NamespaceSharing = field(init=False)
 
     def __post_init__(self) -> None:
         self._booted = round(self.wall() - self.monotonic())
         # the clocks are looked up at each call, because tests replace them
-        self._endings, self._sharing = Endings(engine=self.engine), NamespaceSharing(engine=self.engine)
+        self._exits, self._sharing = ExitTracker(engine=self.engine), NamespaceSharing(engine=self.engine)
         self._status = StatusWriter(board=self.board, records=self.records)
         self.images = KnownImages(engine=self.engine)
         self._outputs = LastOutputs(self.engine, self.records)
@@ -170,7 +170,7 @@ class Reconciler:
             room=self.room,
             foresee_pull=self.foresee_pull,
             failed=self._doubt,
-            moved=self._ask_again,
+            board_changed=self._ask_again,
             ended=self.triggers.now,
             fetched=self._fetched,
         )
@@ -241,14 +241,14 @@ class Reconciler:
 
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans without changing anything. `deep`: ids to inspect, None for all. Raises EngineError."""
-        self.standing.look(thoroughly=deep is None)
+        self.engine_records.identify(thoroughly=deep is None)
         return self._make_plan(None if self._unsure else deep, {})
 
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:
         desired = self.desired
         if desired is None:
             return ops.Plan()
-        look = self.look(desired, deep, unmended, committed=True)
+        look = self.plan_input(desired, deep, unmended, committed=True)
         self._status.restarts(look.observed.containers)
         # A shallow pass without triggered ids is the normal case on an idle router: if its input is unchanged, it is
         # not planned again. Times are excluded from the comparison, because they always differ.
@@ -281,7 +281,7 @@ class Reconciler:
         self._unsure = self._unsure or bool(plan.defects)
         return plan
 
-    def look(
+    def plan_input(
         self, desired: Desired, deep: frozenset[str] | None, unmended: dict[str, str], *, committed: bool
     ) -> PlanInput:
         """Collects the input of planning. `committed`: `desired` is in force; otherwise nothing about it is remembered."""
@@ -301,7 +301,7 @@ class Reconciler:
         # a preview must not affect the next pass, so it works on copies
         images = self.images if committed else replace(self.images)
         if deep is None:
-            images.look(desired, records)
+            images.refresh(desired, records)
         observed = replace(
             snapshot.observed,
             containers=self._ages.dated(
@@ -349,7 +349,7 @@ class Reconciler:
             offered=self._offered(desired),
             busy=busy,
             routes=self.routes() if desired.networks else (),
-            orphaned_s=self._grace.look(desired, records, now=self.monotonic()) if committed else {},
+            orphaned_s=self._grace.update(desired, records, now=self.monotonic()) if committed else {},
             router_devices=frozenset(
                 each.l3_device or each.device for each in (interfaces or {}).values() if each.addresses
             ),
@@ -372,7 +372,7 @@ class Reconciler:
         # Finding out how a container ended takes a call for the engine's events. So it is done only for containers
         # that were just restarted and would otherwise get a back-off for ending.
         counted = self.backoff.started()
-        ends = self._endings.look(found, stale=stale, counted=counted)
+        ends = self._exits.update(found, stale=stale, counted=counted)
         for key, (_, _, container) in found.items():
             if key in counted and container.id in ends.stopped:
                 self.backoff.stopped(key)
@@ -428,15 +428,15 @@ class Reconciler:
             # an engine that lacks everything may be another one, with another data_root: check before creating
             # everything on it
             brings_new = any(isinstance(operation, _NEW_OPERATIONS) for operation in plan.operations)
-            if brings_new and self.standing.is_another():
+            if brings_new and self.engine_records.is_another():
                 plan = self._plan_here(desired, None)
         except UcidockdError:
             self._unsure = self._unsure or unsure
             raise
         self._keep_for_later(desired, plan, every=unsure)
-        self._endings.remember(self.records)
+        self._exits.remember(self.records)
         self._sharing.remember(self.records)
-        self.images.note(desired, self.records, self.under_way.keys(), now=self.wall())
+        self.images.update_records(desired, self.records, self.under_way.keys(), now=self.wall())
         self._show(desired, plan, api)
         if not plan.works:
             unreached = self.under_way.is_busy() or self.backoff.any() or _is_unreached(plan)
@@ -500,7 +500,7 @@ class Reconciler:
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""
-        other = self.standing.look(thoroughly=deep is None)
+        other = self.engine_records.identify(thoroughly=deep is None)
         if other:  # failures and observations concerned the previous engine
             self._ask_again()
             deep = None
@@ -627,7 +627,7 @@ class Reconciler:
                         failed_others=(),
                         lost=(),
                     )
-        self._endings.start_again(self.records)
+        self._exits.start_again(self.records)
 
     def _forget_deleted_volumes(self, record: Record) -> None:
         """Forgets unmounted volumes that were deleted: whoever deleted them knows about the loss."""

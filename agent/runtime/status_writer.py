@@ -321,7 +321,7 @@ class GraceWatch:
     def __init__(self) -> None:
         self._since: dict[str, float] | None = None  # nonce -> monotonic time
 
-    def look(self, desired: Desired, records: Iterable[Record], *, now: float) -> dict[str, float]:
+    def update(self, desired: Desired, records: Iterable[Record], *, now: float) -> dict[str, float]:
         """Nonce -> seconds without a section. `now` is monotonic."""
         known = declared(desired).keys() | desired.broken
         orphans = [record for record in records if record.key not in known]

@@ -39,8 +39,8 @@ _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.Remo
 @dataclass(slots=True, kw_only=True)
 class UnderWay:
     """`desired`: returns the present configuration. Called in the thread of a work: `failed`, if something may be half
-    done; `moved`, after the board changed; `ended`, after a work has ended; `fetched`, with an image reference and the id
-    of the image that was pulled for it."""
+    done; `board_changed`, after the board changed; `ended`, after a work has ended; `fetched`, with an image reference and
+    the id of the image that was pulled for it."""
 
     engine: Engine
     records: Records
@@ -56,7 +56,7 @@ class UnderWay:
     room: MakeRoom
     foresee_pull: Callable[[str, str, int], str]
     failed: Callable[[], None]
-    moved: Callable[[], None]
+    board_changed: Callable[[], None]
     ended: Callable[[], None]
     fetched: Callable[[str, str], None]
     # keys of containers whose last failure was a failed change
@@ -216,7 +216,7 @@ class UnderWay:
         keys = {work.key, *(operation.key for operation in work.operations)}
         self.status.ids(keys)
         self.status.losses(keys)
-        self.moved()
+        self.board_changed()
         # after the board: whoever sees that nothing is in progress must find the result there
         self._works.pop(work.key, None)
         self.ended()

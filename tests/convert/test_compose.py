@@ -158,7 +158,7 @@ def test_profiles_are_a_choice() -> None:
 
 def test_secrets_become_files_and_binds() -> None:
     conversion = convert(FILES["secrets"])
-    app = next(sheet for sheet in conversion.sheets if sheet.name == "app")
+    app = next(draft for draft in conversion.drafts if draft.name == "app")
     assert app.items("volume") == [
         "/etc/ucidockd/files/shop/db_password:/run/secrets/db_password:ro",
         "/srv/shop/token.txt:/run/secrets/api_token:ro",
@@ -313,7 +313,7 @@ def test_a_network_mode_may_name_a_network_that_exists() -> None:
 
 
 def test_without_the_network_that_it_shares_there_is_no_container() -> None:
-    assert not convert(service('network_mode: "service:gluetun"')).sheets
+    assert not convert(service('network_mode: "service:gluetun"')).drafts
 
 
 def test_a_device_of_cdi_is_a_device() -> None:
@@ -353,12 +353,12 @@ def test_paths_of_another_file_start_at_its_folder() -> None:
         "  s1: {image: s, secrets: [s]}\n"
     )
     conversion = convert(text, read_file=lambda path: files.get(path, ""))
-    sheets = {sheet.name: sheet for sheet in conversion.sheets}
-    assert sheets["web"].items("volume") == ["/srv/shop/sub/d:/d", "shop_named:/n", "/root/h:/h"]
-    assert sheets["web"].items("env_file") == ["/srv/shop/sub/a.env"]
-    assert sheets["db"].items("volume") == ["/srv/shop/data:/data"]
-    assert sheets["x1"].items("volume") == ["/srv/shop/media/more:/x"]
-    assert sheets["s1"].items("volume") == ["/srv/shop/media/s.txt:/run/secrets/s:ro"]
+    drafts = {draft.name: draft for draft in conversion.drafts}
+    assert drafts["web"].items("volume") == ["/srv/shop/sub/d:/d", "shop_named:/n", "/root/h:/h"]
+    assert drafts["web"].items("env_file") == ["/srv/shop/sub/a.env"]
+    assert drafts["db"].items("volume") == ["/srv/shop/data:/data"]
+    assert drafts["x1"].items("volume") == ["/srv/shop/media/more:/x"]
+    assert drafts["s1"].items("volume") == ["/srv/shop/media/s.txt:/run/secrets/s:ro"]
 
 
 def test_json_needs_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,9 +422,9 @@ def test_values_of_env_files_are_those_that_compose_would_give() -> None:
         return files[path]
 
     conversion = convert(service(*lines), read_file=read)
-    (sheet,) = (sheet for sheet in conversion.sheets if sheet.kind == "container")
-    assert sheet.items("env") == ["OWN=own", "QUOTED=x y", "NOTE=z", "FROM=1"]
-    assert len(sheet.items("env_file")) == 4
+    (draft,) = (draft for draft in conversion.drafts if draft.kind == "container")
+    assert draft.items("env") == ["OWN=own", "QUOTED=x y", "NOTE=z", "FROM=1"]
+    assert len(draft.items("env_file")) == 4
     # over HTTP nothing is read, and that is told
     told = [line.text for line in convert(service("env_file: /etc/a.env")).report if "env_file" in line.where]
     assert told == ["/etc/a.env; values are taken as they stand, with their quotes"]
@@ -523,8 +523,8 @@ def test_volumes_have_the_names_that_compose_gives_them() -> None:
 
 def test_the_folder_and_home_of_the_shell_are_known() -> None:
     conversion = convert(service("volumes: ['$PWD/a:/a', '${HOME}/b:/b', '${PWD:-x}/c:/c']"))
-    (sheet,) = (sheet for sheet in conversion.sheets if sheet.kind == "container")
-    assert sheet.items("volume") == ["/srv/shop/a:/a", "/root/b:/b", "/srv/shop/c:/c"]
+    (draft,) = (draft for draft in conversion.drafts if draft.kind == "container")
+    assert draft.items("volume") == ["/srv/shop/a:/a", "/root/b:/b", "/srv/shop/c:/c"]
     told = {line.where: line.text for line in conversion.report}
     assert (told["${PWD}"], told["${HOME}"]) == ("it is /srv/shop", "it is /root")
 

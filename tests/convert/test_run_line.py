@@ -191,10 +191,10 @@ def test_a_setting_without_a_network_is_said_once_and_as_it_was_written() -> Non
 
 def test_without_the_network_that_it_shares_there_is_no_container() -> None:
     """It would reach the internet past its VPN."""
-    assert not convert("docker run --network service:vpn nginx").sheets
+    assert not convert("docker run --network service:vpn nginx").drafts
     both = "docker run --name vpn gluetun; docker run --network service:vpn nginx"
     assert options(both.replace("; ", "\n"))["image"] == "gluetun"
-    assert len(convert(both).sheets) == 2
+    assert len(convert(both).drafts) == 2
 
 
 def test_a_policy_that_is_wrong_does_not_make_a_service() -> None:
@@ -230,7 +230,7 @@ def test_networks_and_volumes_of_commands_before_it_are_used() -> None:
 def test_new_sections_keep_clear_of_those_that_are_there() -> None:
     conversion = Conversion(taken_names={"nginx"})
     import_run("docker run nginx", conversion)
-    assert conversion.sheets[0].name == "nginx2"
+    assert conversion.drafts[0].name == "nginx2"
 
 
 def test_what_clashes_with_a_section_leaves_the_new_one() -> None:
@@ -238,7 +238,7 @@ def test_what_clashes_with_a_section_leaves_the_new_one() -> None:
     conversion = Conversion(taken_names={"a"})
     import_run("docker run -p 80:8080 -p 81:81 nginx", conversion)
     conversion.finish({"containers": there})
-    assert conversion.sheets[0].items("port") == ["81:81"]
+    assert conversion.drafts[0].items("port") == ["81:81"]
     (line,) = (line for line in conversion.report if line.where == "--publish 80:8080")
     assert line.verdict is Verdict.LEFT_OUT
 
@@ -263,7 +263,7 @@ def test_what_is_no_line_is_refused_in_words(text: str, part: str) -> None:
 def test_a_line_without_an_image_says_so(text: str) -> None:
     report: list[Line] = convert(text).report
     assert any(line.verdict is Verdict.UNKNOWN for line in report)
-    assert not convert(text).sheets
+    assert not convert(text).drafts
 
 
 def test_no_secret_is_in_the_report() -> None:

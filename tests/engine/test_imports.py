@@ -31,7 +31,7 @@ UNUSED = """
     agent.api.access agent.api.app agent.api.http agent.api.routes agent.cli.ask agent.convert agent.engine.registry
     agent.notices.notifier agent.plan.description agent.runtime.requests.adopt agent.runtime.requests.foresight
     agent.runtime.requests.moving agent.runtime.requests.planning agent.runtime.requests.versions agent.runtime.update_checks
-    agent.storage.copying agent.storage.room
+    agent.storage.copying agent.storage.space
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.model.observed import ObservedContainer
-from agent.observe.endings import StateTimes, age_of, seconds_of
+from agent.observe.exits import StateTimes, age_of, seconds_of
 
 NOW = 1_700_000_000.0
 

@@ -259,8 +259,8 @@ def test_an_image_that_the_engine_cannot_show_stays_and_the_others_go(
     with a_world(tmp_path) as world:
         updated(world)
         hidden(world, image=True)
-        assert world.asked is not None and world.asked._upkeep is not None
-        with world.asked._upkeep._lock if dry_run else nullcontext():  # a preview does not wait for the lock
+        assert world.asked is not None and world.asked._pruning is not None
+        with world.asked._pruning._lock if dry_run else nullcontext():  # a preview does not wait for the lock
             answer = asked(world, world.asked.prune({**ALL, "dry_run": dry_run}))
         assert [row["names"] for row in answer["going"]] == [["app:2"]]
         assert web(world).image_id in {row["id"] for row in answer["kept"]}

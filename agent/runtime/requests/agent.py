@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agent.plan.description import PlanDescription
     from agent.runtime.requests.moving import Mover
     from agent.runtime.requests.versions import VersionRequest
-    from agent.storage.upkeep import Upkeep
+    from agent.storage.pruning import PruneScheduler
 
 _WAVES = 20  # passes of one `reconcile`: a container that keeps failing must not prolong it for ever
 _COPY_WAITS_S = 60.0  # time to wait for works on a container before its volume is copied
@@ -45,7 +45,7 @@ class RunningAgent:
         self,
         loop: Loop,
         *,
-        upkeep: Upkeep | None = None,
+        pruning: PruneScheduler | None = None,
         loads: Loads | None = None,
         notices: Notices | None = None,
         make_mover: Callable[[], Mover] | None = None,
@@ -53,7 +53,7 @@ class RunningAgent:
         self._loop, self._reconciler = loop, loop.reconciler
         self.board: StatusBoard = loop.board
         self.passes: PassCounters = loop.passes
-        self._upkeep, self._loads, self._notices = upkeep, loads, notices
+        self._pruning, self._loads, self._notices = pruning, loads, notices
         self._make_mover = functools.cache(make_mover) if make_mover is not None else None
         self._one_client = asyncio.Lock()
 
@@ -220,15 +220,15 @@ class RunningAgent:
         return export(form, names, self._reconciler.declared())
 
     async def prune(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """See `agent.storage.room`."""
-        from agent.storage.room import PruneRequest  # imported here because few requests need it
+        """See `agent.storage.space`."""
+        from agent.storage.space import PruneRequest  # imported here because few requests need it
 
-        if self._upkeep is None:
+        if self._pruning is None:
             raise ConflictError("this agent does not clean up")
         # without a configuration every image would look unneeded
         self._reconciler.declared()
-        request = PruneRequest(**{"images": self._upkeep.images(), **asked})
-        return await asyncio.to_thread(self._upkeep.prune, request)
+        request = PruneRequest(**{"images": self._pruning.images(), **asked})
+        return await asyncio.to_thread(self._pruning.prune, request)
 
     async def notify_test(self, name: str) -> dict[str, Any]:
         """Sends a test notice through one section."""
@@ -353,7 +353,7 @@ class RunningAgent:
 
     async def look_at_move(self, target: str) -> dict[str, Any]:
         """What moving dockerd's data to `target` would do."""
-        return await self.mover().look(target)
+        return await self.mover().preview(target)
 
     async def move_data(self, target: str, progress: ProgressSink) -> None:
         """Moves dockerd's data to `target`."""

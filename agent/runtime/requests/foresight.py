@@ -67,7 +67,7 @@ def _look(of: Reconciler, desired: Desired, *, committed: bool) -> tuple[PlanInp
     """The input of planning, and what is in progress: key -> in words."""
     for _ in range(_LOOKS):
         before = of.under_way.words()
-        look = of.look(desired, None, {}, committed=committed)
+        look = of.plan_input(desired, None, {}, committed=committed)
         # Planning leaves a resource alone that was being worked on. If the work has ended since, nothing would be said
         # of it, as if it were as declared.
         if look.context.busy <= of.under_way.keys():
@@ -89,7 +89,7 @@ def _described(
         before, failed = foreseen(of.daemon, desired)
         extra += failed
     # a person waits for this answer, so it may make calls that a pass avoids
-    of.standing.look(thoroughly=True)
+    of.engine_records.identify(thoroughly=True)
     look, busy = _look(of, desired, committed=committed)
     plan = reconcile(look.desired, look.observed, look.context)
     if committed:

@@ -88,7 +88,7 @@ class Mover:
 
     # the preview
 
-    async def look(self, target: str) -> dict[str, Any]:
+    async def preview(self, target: str) -> dict[str, Any]:
         """What a move to `target` would do. Raises ConflictError or ConfigError if it is not possible."""
         move = await self._checked(target)
         return await asyncio.to_thread(foreseen, move)

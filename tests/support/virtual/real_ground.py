@@ -28,7 +28,7 @@ from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.requests.versions import ask
 from agent.status.board import StatusBoard
-from agent.storage.room import Pruner, PruneRequest
+from agent.storage.space import Pruner, PruneRequest
 from tests.support.dockerd import PrivateDockerd
 from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import Killed
@@ -112,7 +112,7 @@ class RealGround:
         self._reconciler = Reconciler(
             engine=engine,
             records=tapped,
-            standing=EngineRecords(engine=engine, records=tapped),
+            engine_records=EngineRecords(engine=engine, records=tapped),
             board=StatusBoard(self._wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),

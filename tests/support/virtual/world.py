@@ -36,7 +36,7 @@ from agent.runtime.reconciler import Reconciler
 from agent.runtime.requests.agent import RunningAgent
 from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
-from agent.storage.upkeep import Upkeep
+from agent.storage.pruning import PruneScheduler
 from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import BEGIN, FIRST, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
@@ -176,7 +176,7 @@ class World:
         reconciler = Reconciler(
             engine=engine,
             records=records,
-            standing=EngineRecords(engine=engine, records=records),
+            engine_records=EngineRecords(engine=engine, records=records),
             board=StatusBoard(self.time.wall),
             load=lambda: load(self.options),
             load_given=lambda given: load_given(self.options, given),
@@ -194,7 +194,7 @@ class World:
         self._task = self.loop.create_task(self._live(reconciler, process))
 
     async def _live(self, reconciler: Reconciler, process: Process) -> None:
-        upkeep = Upkeep(
+        pruning = PruneScheduler(
             engine=reconciler.engine,
             records=reconciler.records,
             board=reconciler.board,
@@ -209,9 +209,9 @@ class World:
             watch_mounts=lambda trigger: contextlib.nullcontext(),
             begin_thread=lambda run: self.time.spawn(run, process),
             jitter=self.time.random.random,
-            upkeep=upkeep,
+            pruning=pruning,
         )
-        self.asked = RunningAgent(self.agent, upkeep=upkeep)
+        self.asked = RunningAgent(self.agent, pruning=pruning)
         await self.agent.run()
 
     def _before(self, name: str, args: tuple[Any, ...]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Watches free space at Docker's data root and starts clean-ups; `room` does the cleaning."""
+"""Watches free space at Docker's data root and starts clean-ups; `space` does the cleaning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 
 if TYPE_CHECKING:
-    from agent.storage.room import PruneRequest
+    from agent.storage.space import PruneRequest
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _LOW_MAX = 512 * 1024**2  # 5 % of a large disk is still a lot
 
 
 @dataclass(slots=True, kw_only=True)
-class Upkeep:
+class PruneScheduler:
     """`desired` returns the configuration, None while it cannot be read. `is_here`: the engine is on this machine."""
 
     engine: ImageEngine
@@ -105,7 +105,7 @@ class Upkeep:
         ).start()
 
     def _prune_by_itself(self, settings: PruneSettings, enough: int | None) -> None:
-        from agent.storage.room import PruneRequest
+        from agent.storage.space import PruneRequest
 
         request = PruneRequest(
             images=settings.images,
@@ -125,10 +125,10 @@ class Upkeep:
             self._looked = -math.inf  # lets the next pass show the result
 
     def prune(self, request: PruneRequest) -> dict[str, Any]:
-        """Removes unused images; see `room`. Blocks. Raises EngineError, ConfigError, ConflictError while a clean-up
+        """Removes unused images; see `space`. Blocks. Raises EngineError, ConfigError, ConflictError while a clean-up
         is running.
         """
-        from agent.storage.room import Pruner  # late, because few runs need it
+        from agent.storage.space import Pruner  # late, because few runs need it
 
         desired = self.desired()
         if desired is None:

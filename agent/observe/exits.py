@@ -39,7 +39,7 @@ class _End:
 
 
 @dataclass(slots=True)
-class Endings:
+class ExitTracker:
     """Finds out how containers ended. `stale`: ids for which there was an event since the last pass. Times are the
     engine's."""
 
@@ -47,7 +47,7 @@ class Endings:
     _known: dict[str, _End] = field(default_factory=dict)
     _completed: dict[str, tuple[str, bool]] = field(default_factory=dict)  # id -> FinishedAt, verdict
 
-    def look(
+    def update(
         self,
         containers: Mapping[str, tuple[Container, Record, ObservedContainer]],
         *,

@@ -51,7 +51,7 @@ _ARCHITECTURES = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Room:
+class PullSpace:
     """`client` returns a registry client. `freeable` returns the bytes that a clean-up would free. `sized`
     receives an image and its total download size in bytes. `free_at` measures free space at a path.
     """
