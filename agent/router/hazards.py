@@ -124,11 +124,13 @@ _SHARED = "browsers send your LuCI login to the web pages of this container too 
 _CORS = "web pages of any origin can use /ubus with the session of the user who opens them; turn it off"
 
 
-def make_hazards(options: RuntimeOptions, board: StatusBoard, run_dir: Path) -> Hazards:
-    """The hazards of the running agent."""
+def make_hazards(options: RuntimeOptions, board: StatusBoard, socket: Path) -> Hazards:
+    """The hazards of the running agent. `socket`: its control socket; the folder may hold anything else as well."""
     folders = {
-        str(run_dir): ("the agent's socket", True),
+        str(socket): ("the agent's socket", True),
+        str(socket.parent / "daemon.json"): ("dockerd's settings", False),
         str(options.state_dir): ("the agent's state and keys", True),
+        str(options.state_dir / "files"): ("", False),  # what imports write for containers
         **dict.fromkeys(
             map(str, (options.config_dir, options.override_dir, options.save_dir)),
             ("the router's configuration", False),

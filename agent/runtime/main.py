@@ -249,7 +249,7 @@ def make_reconciler(
             # a single pass watches nothing, because it ends immediately
             wake=triggers.now if around.triggers is not None else None,
         ),
-        hazards=make_hazards(options, board, Path(options.socket or settings.socket).parent),
+        hazards=make_hazards(options, board, Path(options.socket or settings.socket)),
         backoff=BackOff(jitter=lambda: 0.8 + 0.4 * source.random()),
         holds=Holds(Path(options.socket or settings.socket).parent / "holds.json"),
         make_updates=lambda reconciler: _make_updates(reconciler, options, settings),

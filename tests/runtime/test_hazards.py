@@ -35,7 +35,7 @@ class Router:
             save_dir=folder / "save",
         )
         self.board = StatusBoard(time.time)
-        self.hazards = make_hazards(self.options, self.board, folder / "run")
+        self.hazards = make_hazards(self.options, self.board, folder / "run" / "agent.sock")
 
     def show(self, *lines: str, uhttpd: str | None = None, more: str = "") -> None:
         options = "".join(f"\t{line}\n" for line in ("option image 'a'", *lines))
@@ -57,17 +57,26 @@ def router(tmp_path: Path) -> Router:
     return Router(tmp_path)
 
 
-OURS = "the agent's socket, the agent's state and keys, the engine's socket, the router's configuration"
+OURS = (
+    "dockerd's settings, the agent's socket, the agent's state and keys, the engine's socket,"
+    " the router's configuration"
+)
+OURS_TO_READ = "the agent's socket, the agent's state and keys, the engine's socket"
 MOUNTS = {
     "/var/run/docker.sock:/x": "the engine's socket",
     "/var/run/docker.sock:/x:ro": "the engine's socket",
     "{}/engine.sock:/x": "the engine's socket",
-    "{}/run:/x": "the agent's socket",
+    "{}/run:/x": "dockerd's settings, the agent's socket",
+    "{}/run:/x:ro": "the agent's socket",
+    "{}/run/app:/x": None,
+    "{}/run/daemon.json:/x": "dockerd's settings",
     "{}/run/agent.sock:/x": "the agent's socket",
-    "{}/var:/x": "the agent's socket",
+    "{}/var:/x": "dockerd's settings, the agent's socket",
     "{}/state/tls:/x:ro": "the agent's state and keys",
+    "{}/state/files/app/key:/x:ro": None,
+    "{}/state/filesystem:/x:ro": "the agent's state and keys",
     "{}:/x": OURS,
-    "{}:/x:ro": OURS.removesuffix(", the router's configuration"),
+    "{}:/x:ro": OURS_TO_READ,
     "{}/./override/../.:/x": OURS,
     "{}/config:/x": "the router's configuration",
     "{}/config/containers:/x": "the router's configuration",

@@ -16,8 +16,8 @@ from agent.model.resources import Container, Volume, VolumeSpec
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
-# path -> (what it is, whether reading it or connecting to it is enough); changing any of them gives control of the
-# router
+# path -> (what it is, whether reading it or connecting to it is enough); changing any of them, or anything in it, gives
+# control of the router
 HOST_PATHS: Mapping[str, tuple[str, bool]] = {
     "/var/run/ubus": ("ubus", True),
     "/run/containerd": ("the engine's socket", True),
@@ -68,7 +68,8 @@ def host_control(
     """What gives the container control of the router, such as `/var/run/docker.sock (the engine's socket)` or
     `privileged`.
 
-    `precious`: resolved path -> (what it is, whether reading it is enough). `resolve` follows symbolic links.
+    `precious`: resolved path -> (what it is, whether reading it is enough); "" for a harmless folder in a precious one.
+    `resolve` follows symbolic links.
     """
     spec = container.spec
     found = ["privileged"] if spec.privileged else []
@@ -117,12 +118,15 @@ def _bound(volume: VolumeSpec | None) -> tuple[str, bool]:
 def _reached(source: str, precious: Mapping[str, tuple[str, bool]], *, read_only: bool) -> str:
     if source == "/":
         return _ROOT
-    reached = {
+    # all that is in the source, and of the paths that the source is in the nearest
+    reached = [path for path in precious if commonpath((source, path)) == source]
+    reached += sorted((path for path in precious if commonpath((source, path)) == path), key=len)[-1:]
+    found = {
         what
-        for path, (what, by_reading) in precious.items()
-        if (by_reading or not read_only) and commonpath((source, path)) in (source, path)
+        for what, by_reading in map(precious.__getitem__, reached)
+        if what and (by_reading or not read_only)
     }
-    return ", ".join(sorted(reached))
+    return ", ".join(sorted(found))
 
 
 def plain_luci(uhttpd: Package) -> bool:
