@@ -7,6 +7,7 @@ Changes nothing, and only asks the engine for the names of its running container
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from agent.model.dockerd.table import TABLE
 from agent.model.issues import Issue
 from agent.model.resources import Desired
 from agent.plan import operations as ops
-from agent.plan.daemon import DaemonPlan, apply_live_restore, classify, difference, masked
+from agent.plan.daemon import DaemonPlan, LeftOut, apply_live_restore, classify, difference, masked
 from agent.plan.description import PendingResource
 from agent.status.board import StatusBoard
 from agent.status.conditions import Level
@@ -134,14 +135,18 @@ def foreseen(
 
 
 def not_here(stage: DaemonStage, loaded: LoadResult) -> tuple[Issue, ...]:
-    """The dockerd settings that this router or its dockerd does not support, as warnings. Creates no certificates."""
+    """The dockerd settings that this router or its dockerd does not support, and a daemon.json of the user's that dockerd
+    does not accept, as warnings. Creates no certificates."""
     desired = loaded.desired
-    if desired is None or desired.daemon is None or desired.daemon.unreadable or not stage.manages(desired):
+    if desired is None or desired.daemon is None or desired.daemon.unreadable:
         return ()
-    try:
-        found = stage.left_out(desired.daemon, desired.agent, networks=desired.networks)
-    except UcidockdError:
-        return ()  # not known without a dockerd program
+    found: tuple[LeftOut, ...] = ()
+    if not stage.manages(desired):
+        if trouble := stage.trouble_with_own_file(desired):
+            found = (LeftOut("alt_config_file", f"{trouble}: dockerd will not start with it"),)
+    else:
+        with contextlib.suppress(UcidockdError):  # not known without a dockerd program
+            found = stage.left_out(desired.daemon, desired.agent, networks=desired.networks)
     places = [loaded.lines.get(option, ("", 0)) for option, _ in found]
     return tuple(
         Issue(

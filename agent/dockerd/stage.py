@@ -26,13 +26,14 @@ from agent.dockerd.supervisor import (
     UserChildSupervisor,
     UserScriptSupervisor,
 )
-from agent.dockerd.target import Renderer, ServerIdentities, checker, refused_keys, target_of
+from agent.dockerd.target import Renderer, ServerIdentities, checker, refusal, refused_keys, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
     ExternalDockerd,
     ManualControl,
     OwnSupervisor,
     UserDockerd,
+    UserSettings,
     configured,
     exists,
     user_arguments,
@@ -177,6 +178,11 @@ class DaemonStage:
         runner = runner_of(agent, self._options)
         refused = "" if self._starts(settings, runner) else self._not_ours(settings, runner)
         self._manual.check(wish, kind=runner.kind, unmanaged=refused)
+        # a dockerd that runs must not be stopped for a file with which it does not come back
+        runs = wish is DaemonAction.RESTART and self.is_dockerd_running()
+        trouble = self.trouble_with_own_file(desired) if runs and desired is not None else ""
+        if trouble:
+            raise ConflictError(f"dockerd would not start again: {trouble}")
         # a person who asks does not have to wait for the back-off
         self._watch.forget_backoff()
         self._manual.ask(wish)
@@ -357,6 +363,30 @@ class DaemonStage:
         )
         return rendered.left_out
 
+    def trouble_with_own_file(self, desired: Desired) -> str:
+        """Why dockerd will not accept the user's daemon.json that we start it with; "" if nothing is known."""
+        runner = runner_of(desired.agent, self._options)
+        starts = runner.kind != "external" and self._starts(desired.daemon, runner)
+        if not starts or not self._not_ours(desired.daemon, runner):
+            return ""
+        own = self._own_settings(desired, runner)
+        if own.file is None or own.trouble or not exists(str(own.file)):
+            return own.trouble
+        # before 23.0 dockerd cannot validate, and only its start shows a value of the wrong type
+        try:
+            said = refusal(runner.program, own.file, own.arguments[1:], version_of(runner.program))
+        except DaemonError:  # no program
+            return ""
+        return f"dockerd refuses {own.file}: {said}" if said else ""
+
+    def _own_settings(self, desired: Desired, runner: Runner) -> UserSettings:
+        own = user_settings(
+            desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
+        )
+        return (
+            replace(own, arguments=user_arguments(own, runner.arguments)) if runner.kind == "child" else own
+        )
+
     def stopped_by(
         self, change: DaemonPlan, running: DaemonTarget | None, agent: AgentSettings
     ) -> tuple[str, ...]:
@@ -414,11 +444,9 @@ class DaemonStage:
         change = self._change_of(runner, script)
         # our file would be misleading: this dockerd does not read it
         self.files.drop_current()
-        own = user_settings(
-            desired.daemon, has_package=has_package(self._options), default_file=self._tools.default_file
-        )
-        if runner.kind == "child":
-            own = replace(own, arguments=user_arguments(own, runner.arguments))
+        own = self._own_settings(desired, runner)
+        if own.trouble:
+            why = f"{why}; {own.trouble}, so dockerd will not start with it"
         given = desired.daemon.alt_config_file if desired.daemon is not None else ""
         self._status.unmanaged(f"{why}; ucidockd only starts it", started=True)
         held = self._own.keep(change, script, own, given=given, busy=busy)

@@ -91,6 +91,11 @@ def refused_keys(program: str, target: DaemonTarget, run_dir: Path, version: Ver
     return {}
 
 
+def refusal(program: str, file: Path, arguments: tuple[str, ...], version: Version) -> str:
+    """dockerd's complaint about a daemon.json, "" if there is none or if it cannot validate (before 23.0)."""
+    return validate(program, file, arguments) if version >= _VALIDATES else ""
+
+
 def _refusal(program: str, target: DaemonTarget, run_dir: Path) -> str:
     """dockerd's complaint about the settings, "" if there is none."""
     try:

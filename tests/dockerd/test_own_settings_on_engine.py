@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.dockerd.preview import not_here
+from agent.dockerd.runner import version_of
 from agent.dockerd.supervisor import stop_process
 from agent.dockerd.unmanaged import user_settings
 from agent.engine import process as daemon_process
@@ -102,6 +104,41 @@ def test_a_child_is_started_with_the_users_file(lab: DaemonLab, caplog: pytest.L
     assert lab.info()["DockerRootDir"] == f"{lab.root}/data"
     assert lab.info()["Debug"]
     assert "missing.json, which does not exist" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "own.json is not JSON (line 1: "),
+        ("[]", "own.json is not a JSON object"),
+        ('{"log-level": 3}', "dockerd refuses "),
+    ],
+)
+def test_a_file_that_dockerd_will_not_accept_is_named_and_stops_nothing(
+    lab: DaemonLab, script: StockScript, text: str, said: str
+) -> None:
+    file = own_file(lab)
+    use_own(lab, file)
+    assert lab.apply()
+    before = engine(lab)
+    good = file.read_text()
+    assert not_here(lab.stage, load(lab.options)) == ()
+    file.write_text(text)
+    if "refuses" in said and version_of("dockerd") < (23, 0):
+        pytest.skip("this dockerd cannot validate a file")
+    (issue,) = not_here(lab.stage, load(lab.options))
+    assert (issue.severity, issue.option) == ("warning", "alt_config_file")
+    assert said in issue.message
+    with pytest.raises(ConflictError, match="dockerd would not start again"):
+        ask(lab, DaemonAction.RESTART)
+    assert lab.apply()
+    assert engine(lab) == before
+    if "refuses" not in said:  # only looked at on request: it takes a process
+        assert said in lab.message("DaemonUnmanaged")
+    file.write_text(good)
+    ask(lab, DaemonAction.RESTART)
+    assert lab.apply()
+    assert engine(lab) != before
 
 
 def test_a_child_waits_for_the_disk_of_the_users_file(lab: DaemonLab) -> None:
