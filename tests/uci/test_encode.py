@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.model.container_table import TABLE, Shape
 from agent.model.resources import (
     Container,
     ContainerPolicy,
@@ -40,6 +41,7 @@ from agent.model.resources import (
     WaitKind,
 )
 from agent.model.updates import UpdateWindow
+from agent.schema.validate import properties
 from agent.uci.decode import decode
 from agent.uci.encode import encode_container, encode_network, encode_volume
 from agent.uci.syntax import Package, Section, format_file, parse
@@ -241,13 +243,10 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "cpu_quota": st.none(),
     "cpu_rt_period": maybe(st.integers(0, 10**6)),
     "cpu_rt_runtime": maybe(st.integers(0, 10**6)),
-    "cpuset_mems": maybe(st.sampled_from(["0", "0-1"])),
     "memory_swappiness": maybe(st.integers(0, 100)),
     "oom_score_adj": maybe(st.integers(-1000, 1000)),
     "stdin_once": maybe(st.booleans()),
     "uts": st.none(),  # not beside `hostname`
-    "cgroupns": maybe(st.sampled_from(["host", "private"])),
-    "cgroup_parent": maybe(st.just("/slow")),
     "platform": maybe(st.sampled_from(["linux/arm64", "linux/arm/v7"])),
     "volume_driver": maybe(st.just("local")),  # as the volume section has it
     "blkio_weight_devices": device_limits(st.integers(10, 1000)),
@@ -262,6 +261,11 @@ SPEC: dict[str, st.SearchStrategy[Any]] = {
     "annotations": PAIRS,
     "security_opt": sorted_set(st.sampled_from(["no-new-privileges", 'seccomp={"a": [1]}'])),
 }
+# a plain option without a line above takes the examples of its schema
+for _row in TABLE:
+    if _row.field not in SPEC and _row.shape is Shape.ONE:
+        _examples = properties("container")[_row.uci]["examples"]
+        SPEC[_row.field] = maybe(st.sampled_from([_row.codec.parse(example) for example in _examples]))
 HOOKS = st.sampled_from([(), ("/bin/sh", "-c", "dump > /data/all"), ("dump", "--all", "a b")])
 POLICY: dict[str, st.SearchStrategy[Any]] = {
     "enabled": st.booleans(),
