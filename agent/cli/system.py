@@ -20,7 +20,7 @@ from agent.errors import ConfigError, UsageError
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
-from agent.model.addresses import Listener, is_address
+from agent.model.addresses import UNKNOWN_MACHINE, Machine, is_address
 from agent.model.issues import GivenConfig, issue_as_json, plain
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def check(args: argparse.Namespace) -> int:
     texts, paths = packages_of(args.files)
     given = GivenConfig(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
     # needs neither agent nor engine: the agent's own code reads the files here
-    loaded = load_given(options, given, () if args.offline else _listeners(options))
+    loaded = load_given(options, given, UNKNOWN_MACHINE if args.offline else _machine(options))
     found = loaded.issues
     if not args.offline:
         from agent.dockerd.preview import not_here
@@ -208,12 +208,12 @@ def check(args: argparse.Namespace) -> int:
     return 1 if errors or (args.strict and issues) else 0
 
 
-def _listeners(options: RuntimeOptions) -> tuple[Listener, ...]:
-    from agent.router.listening import listeners
+def _machine(options: RuntimeOptions) -> Machine:
+    from agent.router.listening import machine_of
 
     loaded = load(options)
     settings = (loaded.desired or loaded.readable).agent
-    return listeners(options, str(options.engine_address(settings)))
+    return machine_of(options, str(options.engine_address(settings)))
 
 
 def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
 from agent.files.user_paths import PATHS, kind_of, mode_of, no_folder
-from agent.model.addresses import Listener
+from agent.model.addresses import UNKNOWN_MACHINE, Machine
 from agent.model.dockerd.settings import DaemonSettings
 from agent.model.issues import Code, GivenConfig, Issue
 from agent.model.resources import Desired
@@ -84,9 +84,8 @@ def _agent_file(options: RuntimeOptions) -> Path:
     return options.state_dir / "agent.uci"
 
 
-def load_given(options: RuntimeOptions, given: GivenConfig, listeners: Sequence[Listener] = ()) -> LoadResult:
-    """Like `load`, as if `given` were committed. Writes nothing. `listeners`: other processes that use ports of this
-    machine.
+def load_given(options: RuntimeOptions, given: GivenConfig, machine: Machine = UNKNOWN_MACHINE) -> LoadResult:
+    """Like `load`, as if `given` were committed. Writes nothing. `machine`: the one that the engine runs on.
 
     Raises ConfigError for a package that is not ours, and UciEditError for sections that cannot be written to a file.
     """
@@ -94,7 +93,7 @@ def load_given(options: RuntimeOptions, given: GivenConfig, listeners: Sequence[
         if name not in PACKAGES:
             raise ConfigError(f"unknown package {name[:64]!r}; use {' or '.join(PACKAGES)}")
     save_dir = Path(given.save_dir) if given.save_dir else options.save_dir
-    return _load(_Given(open_store(options), given, save_dir), listeners)
+    return _load(_Given(open_store(options), given, save_dir), machine)
 
 
 class _Given:
@@ -135,7 +134,7 @@ class _Given:
 
 
 def _load(
-    store: UciStore | _Given, listeners: Sequence[Listener] = (), *, remembered: Path | None = None
+    store: UciStore | _Given, machine: Machine = UNKNOWN_MACHINE, *, remembered: Path | None = None
 ) -> LoadResult:
     packages: dict[str, Package] = {}
     hashes: list[str] = []
@@ -146,7 +145,7 @@ def _load(
     for name in unreadable:
         packages[name] = _rest_of(store, name, remembered if name == "containers" else None)
     paths = {name: str(store.source_path(name)) for name in packages}
-    result = decode(packages, paths=paths, read_file=PATHS.read_text, listeners=listeners)
+    result = decode(packages, paths=paths, read_file=PATHS.read_text, machine=machine)
     found = result.desired
     if "dockerd" in unreadable:
         found = replace(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -37,6 +37,18 @@ class Listener:
     protocol: str
     ip: str = ""
     said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is known of the machine that the engine runs on. `listeners`: the programs that use its ports. `lacks`: whether
+    it does not have an address at the moment."""
+
+    listeners: tuple[Listener, ...] = ()
+    lacks: Callable[[str], bool] = lambda _: False
+
+
+UNKNOWN_MACHINE = Machine()
 
 
 def parse_listen(text: str) -> ListenAddress:

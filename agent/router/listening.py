@@ -22,9 +22,10 @@ from agent.errors import UcidockdError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciStore
-from agent.model.addresses import Listener
+from agent.model.addresses import UNKNOWN_MACHINE, Listener, Machine
 from agent.model.identity import LABEL_SECTION
 from agent.model.quantities import TRUE_WORDS
+from agent.router.addresses import has_address
 from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
@@ -35,16 +36,18 @@ _OF_THE_ENGINE = frozenset({"docker-proxy", "rootlessport"})
 _PROC = Path("/proc")
 
 
-def listeners(options: RuntimeOptions, docker_host: str) -> tuple[Listener, ...]:
-    """Users of this machine's ports other than our sections. Empty if the engine is on another machine.
+def machine_of(options: RuntimeOptions, docker_host: str) -> Machine:
+    """Users of this machine's ports other than our sections, and its addresses. Unknown if the engine is on another
+    machine.
 
     `docker_host`: the engine's address.
     """
     if not docker_host.startswith("unix://"):
-        return ()
+        return UNKNOWN_MACHINE
     store = open_store(options)
     containers = DaemonProbe(docker_host.removeprefix("unix://")).containers()
-    return (*of_services(store), *of_containers(containers), *of_processes(_PROC))
+    listeners = (*of_services(store), *of_containers(containers), *of_processes(_PROC))
+    return Machine(listeners=listeners, lacks=lambda address: not has_address(address))
 
 
 def of_services(store: UciStore) -> Iterator[Listener]:

@@ -47,7 +47,7 @@ from agent.plan.backoff import BackOff
 from agent.router.addresses import host_routes
 from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
-from agent.router.listening import listeners
+from agent.router.listening import machine_of
 from agent.runtime.holds import Holds
 from agent.runtime.loop import PASS_THREAD, Loop, begin_thread
 from agent.runtime.reconciler import Reconciler
@@ -236,7 +236,7 @@ def make_reconciler(
         board=board,
         load=lambda: load(options),
         remember_agent=lambda text: remember_agent(options, text),
-        load_given=lambda given: load_given(options, given, listeners(options, str(engine_at))),
+        load_given=lambda given: load_given(options, given, machine_of(options, str(engine_at))),
         store=open_store(options),
         daemon=daemon,
         certificates=certificates,

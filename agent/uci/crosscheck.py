@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.model.addresses import Listener, webui_ports
+from agent.model.addresses import UNKNOWN_MACHINE, Listener, Machine, webui_ports
 from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import Json
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
@@ -52,11 +52,11 @@ class DecodedSections:
 
 
 def crosscheck(
-    draft: DecodedSections, listeners: Sequence[Listener] = (), *, daemon: Mapping[str, Json]
+    draft: DecodedSections, machine: Machine = UNKNOWN_MACHINE, *, daemon: Mapping[str, Json]
 ) -> None:
     """Reports every mistake between sections, and resolves names.
 
-    `listeners`: programs that use ports of this machine, none if that is not known; `daemon`: dockerd's settings.
+    `machine`: the one that the engine runs on; `daemon`: dockerd's settings.
     """
     for reader, _ in draft.agents[1:]:
         reader.report("there is already an agent section", expected="one agent section")
@@ -92,8 +92,8 @@ def crosscheck(
             _check_remapped(reader, container.spec)
     _check_pools(draft)
     _check_dependencies(draft)
-    if listeners:
-        _check_log_targets(draft, listeners, daemon)
+    if machine.listeners:
+        _check_log_targets(draft, machine.listeners, daemon)
     # the agent listens before any container starts, so a container could never get its ports
     own = [
         Listener(
@@ -106,9 +106,28 @@ def crosscheck(
         for place in agent.listen
         if place.port
     ]
-    listeners = (*own, *listeners)
+    listeners = (*own, *machine.listeners)
     _check_host_ports(draft, listeners)
     _check_listeners(draft, listeners)
+    for reader, container in draft.containers:
+        if container.policy.enabled and (container.spec.network_mode or "") in DEFAULT_NETWORKS:
+            for port in container.spec.ports:
+                index = _entry_of(reader, port)
+                check_address(reader, port.host_ip, machine, option="port", index=index)
+
+
+def check_address(
+    reader: SectionReader, address: str, machine: Machine, *, option: str, index: int | None = None
+) -> None:
+    """Warns of an address to publish ports at that the machine does not have. Not an error, because it may get it: by
+    DHCP, or from a tunnel."""
+    if address and machine.lacks(address):
+        reader.warn(
+            f"this router does not have the address {address} now, and no port can be published at it until it does",
+            option=option,
+            index=index,
+            expected="an address of this router, or none for all of them",
+        )
 
 
 def _check_unique(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agent.model.addresses import Listener, parse_engine_address, parse_listen
+from agent.model.addresses import UNKNOWN_MACHINE, Machine, parse_engine_address, parse_listen
 from agent.model.dockerd.successors import of_dockerman
 from agent.model.entries import VOLUME_NAME
 from agent.model.identity import Key
@@ -34,7 +34,7 @@ from agent.model.resources import (
 )
 from agent.model.updates import UpdateCheck, parse_window
 from agent.schema.validate import DAEMON_KINDS, KINDS, validate
-from agent.uci.crosscheck import DecodedSections, crosscheck
+from agent.uci.crosscheck import DecodedSections, check_address, crosscheck
 from agent.uci.decode_container import ReadFile, decode_container, environment
 from agent.uci.decode_daemon import decode_daemon, tidied
 from agent.uci.decode_network import decode_network, decode_notify, decode_volume
@@ -220,10 +220,9 @@ def decode(
     *,
     paths: Mapping[str, str],
     read_file: Callable[[str], str] | None = None,
-    listeners: Sequence[Listener] = (),
+    machine: Machine = UNKNOWN_MACHINE,
 ) -> DecodeResult:
-    """Decodes all packages. `paths`: package -> its file, for messages; `listeners`: programs that use ports of this
-    machine."""
+    """Decodes all packages. `paths`: package -> its file, for messages; `machine`: the one that the engine runs on."""
     stray: list[Issue] = []
     readers = [
         _reader(section, package=name, file=paths.get(name, ""))
@@ -254,7 +253,10 @@ def decode(
     draft = _draft(readers, read_file)
     # includes broken sections: a reference to an invalid section is not a reference to nothing
     settings = decode_daemon(daemon)
-    crosscheck(draft, listeners, daemon=settings.values if settings is not None else {})
+    crosscheck(draft, machine, daemon=settings.values if settings is not None else {})
+    for reader in daemon:
+        if reader.kind == "globals" and settings is not None:
+            check_address(reader, str(settings.values.get("ip") or ""), machine, option="ip")
     # networks that belong to stacks
     readers += [reader for reader, _ in draft.networks if reader not in readers]
     desired = replace(

@@ -41,7 +41,7 @@ def test_check_finds_no_mistake_in_it(page: Path, tmp_path: Path, capsys: pytest
         if package in {"containers", "dockerd"}:
             (tmp_path / package).write_text(re.sub(r"(?<=list env_file ').*(?=')", str(secrets), text))
     folders = [f"--{name}-dir={tmp_path / name}" for name in ("override", "save")]
-    code = main(["check", "--strict", f"--config-dir={tmp_path}", *folders])
+    code = main(["check", "--strict", "--offline", f"--config-dir={tmp_path}", *folders])
     assert code == 0, capsys.readouterr().out
 
 

@@ -12,7 +12,9 @@ from agent.cli.main import main
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import TextUciStore
+from agent.model.addresses import Machine
 from agent.model.issues import GivenConfig, Issue
+from agent.router.addresses import has_address
 from agent.router.listening import of_containers, of_processes, of_services
 from agent.runtime.status_writer import webui_of
 
@@ -84,7 +86,7 @@ def warned(folder: Path, port: str) -> list[Issue]:
     options = RuntimeOptions(config_dir=folder, override_dir=folder / "o", state_dir=folder / "s")
     store = TextUciStore(config_dir=folder, override_dir=folder / "o")
     others = (*of_services(store), *of_containers([FOREIGN, OURS]))
-    return list(load_given(options, GivenConfig(), others).issues)
+    return list(load_given(options, GivenConfig(), Machine(listeners=others)).issues)
 
 
 @pytest.mark.parametrize("port", CLASHES)
@@ -195,7 +197,7 @@ def test_a_log_driver_without_a_listener_is_warned_of(
     listeners = tuple(of_containers([FOREIGN]))
     found = [
         i.text()
-        for i in load_given(options, GivenConfig(), listeners).issues
+        for i in load_given(options, GivenConfig(), Machine(listeners=listeners)).issues
         if "nothing listens" in i.text()
     ]
     assert [f"nothing listens on port {port}," in text for text in found] == [True] * bool(
@@ -203,3 +205,34 @@ def test_a_log_driver_without_a_listener_is_warned_of(
     )
     # which programs listen is not known offline
     assert not [i for i in load(options).issues if "nothing listens" in i.text()]
+
+
+@pytest.mark.parametrize(
+    ("lines", "at"),
+    [
+        ("list port '192.0.2.9:80:80'", 4),
+        ("list port '[2001:db8::9]:80:80'", 4),
+        ("list port '127.0.0.1:80:80'", None),
+        ("list port '80:80'", None),
+        ("list port '192.0.2.9:80:80'\n\toption enabled '0'", None),
+    ],
+)
+def test_an_address_that_the_router_does_not_have_is_warned_of(
+    tmp_path: Path, lines: str, at: int | None
+) -> None:
+    (tmp_path / "containers").write_text(f"config container 'web'\n\toption image 'a'\n\n\t{lines}\n")
+    options = RuntimeOptions(config_dir=tmp_path, override_dir=tmp_path / "o", state_dir=tmp_path / "s")
+    machine = Machine(lacks=lambda address: not has_address(address))
+    found = load_given(options, GivenConfig(), machine).issues
+    assert [(i.severity, i.option, i.line, "does not have the address" in i.message) for i in found] == (
+        [("warning", "port", at, True)] if at else []
+    )
+
+
+def test_dockerds_address_for_ports_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "containers").write_text("")
+    (tmp_path / "dockerd").write_text("config globals 'globals'\n\toption ip '192.0.2.9'\n")
+    options = RuntimeOptions(config_dir=tmp_path, override_dir=tmp_path / "o", state_dir=tmp_path / "s")
+    (issue,) = load_given(options, GivenConfig(), Machine(lacks=lambda _: True)).issues
+    assert issue.text().startswith("dockerd.globals.ip: this router does not have the address 192.0.2.9 now")
+    assert load_given(options, GivenConfig()).issues == ()
