@@ -15,7 +15,6 @@ from agent.convert.requests import ImportRequest
 from agent.errors import EngineUnreachableError, UcidockdError
 from agent.model.resources import PruneImages
 from agent.runtime.requests.agent import RunningAgent
-from tests.support.virtual.objects import FakeContainer
 from tests.support.virtual.taps import Fault
 from tests.support.virtual.world import World, a_world
 
@@ -37,26 +36,20 @@ def section(command: str, *lines: str) -> str:
     return "config volume 'data'\nconfig container 'web'\n" + "".join(f"\t{line}\n" for line in lines)
 
 
-def commit(world: World, text: str, seconds: float = 20) -> None:
-    world.write(text)
-    world.tell()
-    world.rest(seconds)
-
-
 def crash_loop(world: World) -> None:
-    world.engine.failing = {web(world).image_id}
+    world.engine.failing = {world.container().image_id}
     world.engine.crash("web")
     world.rest(120)
 
 
 def back_off(world: World) -> None:
     world.plan.fault, world.plan.count, world.plan.changing = Fault.ERROR_500, 10_000, True
-    commit(world, section("sleep 2000000"))
+    world.declare(section("sleep 2000000"))
     world.plan.clear()
 
 
 def waiting(world: World) -> None:
-    commit(world, section(SLEEPS, f"list wait_for 'device:{world.device}'"))
+    world.declare(section(SLEEPS, f"list wait_for 'device:{world.device}'"))
     world.plug("device", there=False)
     world.rest(90)
 
@@ -81,13 +74,13 @@ def unreadable_from_the_start(world: World) -> None:
 
 
 def hidden(world: World, *, image: bool) -> None:
-    found = web(world)
+    found = world.container()
     world.plan.hidden = frozenset({"app:1", found.image_id} if image else {"web", found.id})
     world.rest(20)
 
 
 def removed(world: World) -> None:
-    world.engine.remove_container(web(world).id, force=True, volumes=False)
+    world.engine.remove_container(world.container().id, force=True, volumes=False)
     world.run(0)
 
 
@@ -103,16 +96,16 @@ STATES: dict[str, Callable[[World], object]] = {
     "back-off": back_off,
     "held": lambda world: world.manual("web", "stop"),
     "waiting": waiting,
-    "rolled back": lambda world: commit(world, section("false"), 40),
+    "rolled back": lambda world: world.declare(section("false"), 40),
     "taken back": taken_back,
     "just started": just_started,
     "engine away": away,
     "engine away from the start": lambda world: away(world, new_agent=True),
-    "unreadable": lambda world: commit(world, "config container 'web\n"),
+    "unreadable": lambda world: world.declare("config container 'web\n"),
     "unreadable from the start": unreadable_from_the_start,
-    "mistake": lambda world: commit(world, section(SLEEPS, "option memory 'lots'")),
-    "disabled": lambda world: commit(world, section(SLEEPS, "option enabled '0'")),
-    "section gone": lambda world: commit(world, ""),
+    "mistake": lambda world: world.declare(section(SLEEPS, "option memory 'lots'")),
+    "disabled": lambda world: world.declare(section(SLEEPS, "option enabled '0'")),
+    "section gone": lambda world: world.declare(""),
     "container hidden": lambda world: hidden(world, image=False),
     "image hidden": lambda world: hidden(world, image=True),
     "removed by others": removed,
@@ -138,12 +131,6 @@ CHANGES: dict[str, Callable[[RunningAgent], Awaitable[Any]]] = {
     "prune": lambda agent: agent.prune(ALL),
     "reconcile": lambda agent: agent.reconcile(),
 }
-
-
-def web(world: World) -> FakeContainer:
-    found = world.engine.find("web")
-    assert found is not None
-    return found
 
 
 def asked(world: World, call: Coroutine[Any, Any, Any]) -> Any:
@@ -180,7 +167,7 @@ def test_each_action_is_answered_and_nothing_is_lost(tmp_path: Path, state: str)
         folder.mkdir()
         with a_world(folder) as world:
             updated(world)
-            image = web(world).image_id
+            image = world.container().image_id
             STATES[state](world)
             for name, action in changing.items():
                 assert world.agent is not None
@@ -223,7 +210,7 @@ def test_post_start_that_fails_without_a_replacement_is_repeated_and_told(tmp_pa
         world.write(section(SLEEPS, "option post_start 'join'"))
         world.start_agent()
         world.rest(60)
-        found = web(world)
+        found = world.container()
         run = found.run
         assert "Degraded" in condition_types(world)
         assert "post_start exited with 3: no such thing" in world.plan_text()
@@ -263,4 +250,4 @@ def test_an_image_that_the_engine_cannot_show_stays_and_the_others_go(
         with world.asked._pruning._lock if dry_run else nullcontext():  # a preview does not wait for the lock
             answer = asked(world, world.asked.prune({**ALL, "dry_run": dry_run}))
         assert [row["names"] for row in answer["going"]] == [["app:2"]]
-        assert web(world).image_id in {row["id"] for row in answer["kept"]}
+        assert world.container().image_id in {row["id"] for row in answer["kept"]}

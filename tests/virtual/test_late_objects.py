@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from agent.apply.ports import MISSED_S
 from agent.model.identity import LABEL_NONCE
 from agent.wire.record_lines import read
 from tests.support.virtual.taps import Fault
-from tests.support.virtual.world import RESPAWN_S, World, a_world
+from tests.support.virtual.world import RESPAWN_S, World
 
 LAN = "\nconfig network 'lan'\n"
 DATA = "\nconfig volume 'data'\n"
@@ -33,13 +31,6 @@ KINDS = ("network", "volume", "container")  # in the order of their creation
 LATE = (Fault.LATE, Fault.KILL_LATE)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with a_world(tmp_path) as made:
-        made.start_agent()
-        yield made
-
-
 def declare(world: World, text: str, seconds: float = 20) -> None:
     world.write(text)
     world.tell()
@@ -53,8 +44,7 @@ def lose(world: World, fault: Fault, *, skip: int = 0, late_s: float = RESPAWN_S
 
 
 def conditions(world: World, key: str) -> dict[str, Any]:
-    found = {r["key"]: r["conditions"] for r in world.snapshot()["resources"]}
-    return {c["type"]: (c["status"], c["reason"]) for c in found[key]}
+    return {kind: (found["status"], found["reason"]) for kind, found in world.conditions(key).items()}
 
 
 def all_synced(world: World) -> bool:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.errors import PathAwayError
 from agent.files.user_paths import PATHS
-from tests.support.virtual.world import World, a_world
+from tests.support.virtual.world import World
 
 WEB = """
 config container 'web'
@@ -23,13 +22,6 @@ config container 'web'
 SHARED = WEB.format(line="option stack 'media'") + "\nconfig stack 'media'\n\t{line}\n"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with a_world(tmp_path) as made:
-        made.start_agent()
-        yield made
-
-
 def waits(world: World) -> str:
     """What web waits for; the section itself is valid."""
     found = {r["key"]: {c["type"]: c for c in r["conditions"]} for r in world.snapshot()["resources"]}
@@ -37,12 +29,6 @@ def waits(world: World) -> str:
     assert conditions["Accepted"]["status"]
     waiting = conditions.get("Waiting")
     return str(waiting["message"]) if waiting and waiting["status"] else ""
-
-
-def declare(world: World, text: str) -> None:
-    world.write(text)
-    world.tell()
-    world.rest(20)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +45,7 @@ def test_it_waits_for_its_file_and_what_runs_goes_on(
 ) -> None:
     file = tmp_path / "disk" / "file"
     text = template.format(line=option.format(path=file))
-    declare(world, text)
+    world.declare(text)
     assert waits(world).startswith(option.split()[1]) and str(file) in waits(world)
     assert world.engine.find("web") is None
 
@@ -70,7 +56,7 @@ def test_it_waits_for_its_file_and_what_runs_goes_on(
     assert waits(world) == "" and made is not None and made.state == "running"
 
     away = file.rename(tmp_path / "away")
-    declare(world, text + "\toption grace '1'\n" * ("stack" not in text))
+    world.declare(text + "\toption grace '1'\n" * ("stack" not in text))
     assert str(file) in waits(world)
     world.crash("web")
     world.rest(70)
@@ -83,7 +69,7 @@ def test_it_waits_for_its_file_and_what_runs_goes_on(
     assert waits(world) == "" and same is not None and same.id == made.id
 
     file.write_text(other)
-    declare(world, text + "\n")
+    world.declare(text + "\n")
     fresh = world.engine.find("web")
     assert fresh is not None and fresh.id != made.id
 
@@ -92,9 +78,9 @@ def test_of_what_runs_nothing_is_said_to_differ_while_the_file_is_away(world: Wo
     file = tmp_path / "file"
     file.write_text("A=1\n")
     text = WEB.format(line=f"list env_file '{file}'")
-    declare(world, text)
+    world.declare(text)
     file.unlink()
-    declare(world, text + "\n")
+    world.declare(text + "\n")
     found = {r["key"]: {c["type"]: c for c in r["conditions"]} for r in world.snapshot()["resources"]}
     assert found["container:web"]["Synced"]["status"]
 
@@ -103,7 +89,7 @@ def test_of_what_runs_nothing_is_said_to_differ_while_the_file_is_away(world: Wo
 def test_what_is_in_a_file_is_a_mistake_all_the_same(world: World, tmp_path: Path, content: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(content.encode("latin-1"))
-    declare(world, WEB.format(line=f"list env_file '{file}'"))
+    world.declare(WEB.format(line=f"list env_file '{file}'"))
     found = {r["key"]: {c["type"]: c for c in r["conditions"]} for r in world.snapshot()["resources"]}
     assert not found["container:web"]["Accepted"]["status"]
 
@@ -124,12 +110,12 @@ def test_a_dockerd_file_that_cannot_be_read_costs_only_its_settings(
     text += "\nconfig auth\n\toption serveraddress 'r.example'\n\toption username 'me'\n\toption password 'p4ss'\n"
     file.write_text(text)
     if known:
-        declare(world, WEB.format(line=""))
+        world.declare(WEB.format(line=""))
     damaged = text + "\toption x 'open\n" if damage == "torn" else "\0" * (9 << 20)
     if not known:
         world.kill_agent()
     file.write_text(damaged)
-    declare(world, WEB.format(line="option memory '64m'"))
+    world.declare(WEB.format(line="option memory '64m'"))
     world.rest(20)
     web = world.engine.find("web")
     assert web is not None and web.state == "running"

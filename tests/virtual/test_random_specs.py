@@ -25,9 +25,7 @@ def running(spec: list[Section]) -> dict[str, bool]:
 
 def declare(world: World, text: str, seconds: float) -> None:
     assert world.agent is not None
-    world.write(text)
-    world.tell()
-    world.rest(seconds)
+    world.declare(text, seconds)
     # a warning about a fixed address in the network's dynamic range is fine
     assert [issue for issue in world.asked.config_issues() if issue["severity"] == "error"] == [], text
     assert world.plan_text() == "nothing to do", text

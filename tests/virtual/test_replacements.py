@@ -28,61 +28,43 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def declare(world: World, text: str, seconds: float = 20) -> None:
-    world.write(text)
-    world.tell()
-    world.rest(seconds)
-
-
 def begin(world: World, text: str) -> FakeContainer:
     world.write(text)
     world.start_agent()
     world.rest(20)
-    return web(world)
-
-
-def web(world: World) -> FakeContainer:
-    found = world.engine.find("web")
-    assert found is not None
-    return found
-
-
-def conditions(world: World) -> dict[str, dict[str, Any]]:
-    resources = world.snapshot()["resources"]
-    (found,) = [r["conditions"] for r in resources if r["key"] == "container:web"]
-    return {str(c["type"]): c for c in found}
+    return world.container()
 
 
 def test_a_creation_that_fails_for_now_is_no_rollback(world: World) -> None:
     """The old container was never stopped: nothing was rolled back, and the change is tried again."""
     before = begin(world, section("sleep 1000000"))
     world.plan.fault, world.plan.count = Fault.ERROR_500, 1  # the first call of a swap that changes something
-    declare(world, section("sleep 2000000"), 0)
-    while "Degraded" not in conditions(world):
+    world.declare(section("sleep 2000000"), 0)
+    while "Degraded" not in world.conditions():
         world.rest(0.1)
-    assert conditions(world)["Degraded"]["reason"] == "Failed"
-    assert (web(world).id, web(world).state) == (before.id, "running")
+    assert world.conditions()["Degraded"]["reason"] == "Failed"
+    assert (world.container().id, world.container().state) == (before.id, "running")
     world.rest(60)
-    assert web(world).id != before.id
-    assert "Degraded" not in conditions(world)
+    assert world.container().id != before.id
+    assert "Degraded" not in world.conditions()
 
 
 def test_a_replacement_waits_while_hold_cmd_says_so_and_not_for_ever(world: World) -> None:
     hold = ("option hold_cmd 'busy'", "option hold_limit '2h'")
     before = begin(world, section("sleep 1000000", *hold)).id
     world.engine.exit_codes["busy"] = 1
-    declare(world, section("sleep 2000000", *hold), 120)
-    assert (web(world).id, web(world).state) == (before, "running")
-    waiting = conditions(world)["Waiting"]
+    world.declare(section("sleep 2000000", *hold), 120)
+    assert (world.container().id, world.container().state) == (before, "running")
+    waiting = world.conditions()["Waiting"]
     assert waiting["status"]
     assert "hold_cmd exited with 1: no such thing" in waiting["message"]
-    assert conditions(world)["Synced"]["level"] == "waiting"
+    assert world.conditions()["Synced"]["level"] == "waiting"
     asked = len(world.engine.executed)
     world.rest(HOUR_S)
     assert 50 <= len(world.engine.executed) - asked <= 62  # once a minute
     world.kill_agent()  # the limit does not start again
     world.rest(1.2 * HOUR_S)
-    assert web(world).id != before
+    assert world.container().id != before
 
 
 @pytest.mark.parametrize("limit_s", [60, 120, 300])
@@ -91,22 +73,22 @@ def test_a_hold_ends_with_its_limit_however_rare_other_passes_are(world: World, 
     rare = "config agent 'agent'\n\toption resync '10m'\n"
     before = begin(world, rare + section("sleep 1000000", *hold)).id
     world.engine.exit_codes["busy"] = 1
-    declare(world, rare + section("sleep 2000000", *hold), limit_s - 8)
-    assert web(world).id == before
+    world.declare(rare + section("sleep 2000000", *hold), limit_s - 8)
+    assert world.container().id == before
     world.rest(20)  # the replacement itself takes its time
-    assert web(world).id != before
+    assert world.container().id != before
 
 
 def test_a_hold_ends_when_the_command_does(world: World) -> None:
     before = begin(world, section("sleep 1000000", "option hold_cmd 'busy'")).id
     world.engine.exit_codes["busy"] = 1
-    declare(world, section("sleep 2000000", "option hold_cmd 'busy'"), 90)
-    assert web(world).id == before
+    world.declare(section("sleep 2000000", "option hold_cmd 'busy'"), 90)
+    assert world.container().id == before
     del world.engine.exit_codes["busy"]
     world.rest(90)
-    assert web(world).id != before
-    assert conditions(world)["Synced"]["status"]
-    assert not conditions(world)["Waiting"]["status"]
+    assert world.container().id != before
+    assert world.conditions()["Synced"]["status"]
+    assert not world.conditions()["Waiting"]["status"]
 
 
 def test_what_is_between_two_restarts_does_not_hold_its_cure(world: World) -> None:
@@ -116,9 +98,9 @@ def test_what_is_between_two_restarts_does_not_hold_its_cure(world: World) -> No
     before.config["Cmd"] = ["false"]  # it fails from now on
     world.engine.crash("web")
     world.rest(30)
-    assert web(world).state == "restarting"
-    declare(world, section("sleep 2000000", *lines), 30)
-    assert (web(world).id != before.id, web(world).state) == (True, "running")
+    assert world.container().state == "restarting"
+    world.declare(section("sleep 2000000", *lines), 30)
+    assert (world.container().id != before.id, world.container().state) == (True, "running")
 
 
 @pytest.mark.parametrize("code", [0, 2, None])
@@ -126,10 +108,10 @@ def test_pre_stop_runs_in_the_old_one_and_stops_nothing(world: World, code: int 
     lines = ("list pre_stop 'dump'", "option pre_stop_timeout '5'")
     before = begin(world, section("sleep 1000000", *lines)).id
     world.engine.exit_codes["dump"] = code
-    declare(world, section("sleep 2000000", *lines), 60)
-    assert web(world).id != before
+    world.declare(section("sleep 2000000", *lines), 60)
+    assert world.container().id != before
     assert world.engine.executed == [("web", ("dump",))]
-    said = conditions(world)["Synced"]["message"]
+    said = world.conditions()["Synced"]["message"]
     expected = {0: "", 2: "pre_stop exited with 2", None: "pre_stop did not end within 5 s"}
     assert said.startswith(expected[code])
     assert bool(said) is (code != 0)
@@ -138,9 +120,9 @@ def test_pre_stop_runs_in_the_old_one_and_stops_nothing(world: World, code: int 
 def test_a_failing_post_start_is_rolled_back(world: World) -> None:
     before = begin(world, section("sleep 1000000")).id
     world.engine.exit_codes["join"] = 3
-    declare(world, section("sleep 2000000", "option post_start 'join'"), 60)
-    assert (web(world).id, web(world).state) == (before, "running")
-    degraded = conditions(world)["Degraded"]
+    world.declare(section("sleep 2000000", "option post_start 'join'"), 60)
+    assert (world.container().id, world.container().state) == (before, "running")
+    degraded = world.conditions()["Degraded"]
     assert (degraded["reason"], degraded["details"]["output"]) == ("RolledBack", "no such thing")
     assert degraded["message"] == "post_start exited with 3: no such thing"
 
@@ -157,18 +139,22 @@ def test_in_a_handover_the_old_one_runs_until_the_new_one_has_proved_itself(worl
             both.append(sum(c.state == "running" for c in world.engine.containers.values()) == 2)
 
     world.watch = watch
-    declare(world, section("sleep 2000000", *HANDOVER))
+    world.declare(section("sleep 2000000", *HANDOVER))
     assert both == [True]
-    assert web(world).id != before.id
+    assert world.container().id != before.id
     assert len(world.engine.containers) == 1
 
 
 def test_a_handover_that_fails_costs_nothing(world: World) -> None:
     before = begin(world, section("sleep 1000000", *HANDOVER))
     run = before.run
-    declare(world, section("false", *HANDOVER))
-    assert (web(world).id, web(world).run, web(world).state) == (before.id, run, "running")
-    assert conditions(world)["Degraded"]["reason"] == "RolledBack"
+    world.declare(section("false", *HANDOVER))
+    assert (world.container().id, world.container().run, world.container().state) == (
+        before.id,
+        run,
+        "running",
+    )
+    assert world.conditions()["Degraded"]["reason"] == "RolledBack"
     assert len(world.engine.containers) == 1
 
 
@@ -184,7 +170,7 @@ def test_a_kill_at_any_step_ends_in_one_container_as_declared(
         with a_world(folder, step) as world:
             begin(world, section("sleep 1000000", *more))
             world.plan.fault, world.plan.skip, world.plan.count, world.plan.changing = fault, step, 1, True
-            declare(world, section("sleep 2000000", *more), 60)
+            world.declare(section("sleep 2000000", *more), 60)
             world.plan.clear()
             world.rest(120)
             (one,) = world.engine.containers.values()
@@ -227,7 +213,7 @@ def test_a_kill_at_any_step_of_free_first_ends_with_one_image_and_its_container(
             world.rest(60)
             world.plan.clear()
             world.rest(400)
-            if web(world).image_id == first and "Degraded" not in conditions(world):
+            if world.container().image_id == first and "Degraded" not in world.conditions():
                 world.renew("web", back=False)  # the agent was killed before it noted the request
                 world.rest(60)
             (one,) = world.engine.containers.values()
@@ -236,7 +222,7 @@ def test_a_kill_at_any_step_of_free_first_ends_with_one_image_and_its_container(
             assert images(world) == {expected}, step
             assert [mount["Name"] for mount in one.mounts] == [kept["Name"]], step
             assert world.open_records() == [], step
-            told = conditions(world).get("Degraded", {})
+            told = world.conditions().get("Degraded", {})
             assert (told.get("reason") == "RolledBack") is not works, step
 
 
@@ -267,7 +253,7 @@ def test_a_dockerd_that_ends_says_nothing_about_the_new_image(tmp_path: Path, st
             world.rest(120)
             (one,) = world.engine.containers.values()
             assert (one.name, one.state, one.image_id) == ("web", "running", second), step
-            assert "Degraded" not in conditions(world), step
+            assert "Degraded" not in world.conditions(), step
             assert world.open_records() == [], step
 
 
@@ -276,12 +262,12 @@ def test_a_container_that_was_stopped_during_its_trial_has_not_failed(world: Wor
     begin(world, section("sleep 1000000"))
     second = push(world)
     world.renew("web", back=False)
-    while web(world).image_id != second or web(world).state != "running":
+    while world.container().image_id != second or world.container().state != "running":
         world.rest(0.1)
-    world.engine.stop(web(world).id, 0)
+    world.engine.stop(world.container().id, 0)
     world.rest(60)
-    assert (web(world).image_id, web(world).state) == (second, "running")
-    assert "Degraded" not in conditions(world)
+    assert (world.container().image_id, world.container().state) == (second, "running")
+    assert "Degraded" not in world.conditions()
 
 
 AUTO = ("option update 'auto'", "option update_age '2d'")
@@ -289,37 +275,37 @@ AUTO = ("option update 'auto'", "option update_age '2d'")
 
 def test_an_automatic_update_comes_in_its_window_after_its_age(world: World) -> None:
     begin(world, section("sleep 1000000", *AUTO))
-    old = web(world).image_id
+    old = world.container().image_id
     world.rest(HOUR_S)
     world.retag("app:1", gone=False)
     new, since = world.engine.images["app:1"].id, world.time.wall()
     world.rest(20)
-    assert web(world).image_id == old
-    assert "earliest" in conditions(world)["UpdateAvailable"]["message"]
+    assert world.container().image_id == old
+    assert "earliest" in world.conditions()["UpdateAvailable"]["message"]
     world.kill_agent()  # the age does not start again
-    while web(world).image_id == old:
+    while world.container().image_id == old:
         assert world.time.wall() < since + 3 * 86400 + HOUR_S
         world.rest(1800)
     assert world.time.wall() >= since + 2 * 86400
     assert 2 <= datetime.fromtimestamp(world.time.wall()).hour < 6
-    assert web(world).image_id == new
-    assert "UpdateAvailable" not in conditions(world)
+    assert world.container().image_id == new
+    assert "UpdateAvailable" not in world.conditions()
 
 
 def test_what_was_asked_for_outlives_the_agent_and_is_done_once(world: World) -> None:
     begin(world, section("sleep 1000000", f"list wait_for 'device:{world.device}'"))
-    old = web(world).image_id
+    old = world.container().image_id
     world.retag("app:1", gone=False)
     world.plug("device", there=False)
     world.rest(90)
     world.renew("web", back=False)
     world.rest(30)
-    assert web(world).image_id == old
+    assert world.container().image_id == old
     world.kill_agent()
     world.plug("device", there=True)
     world.rest(90)
-    assert web(world).image_id == world.engine.images["app:1"].id
+    assert world.container().image_id == world.engine.images["app:1"].id
     world.renew("web", back=True)
     world.rest(60)
-    assert web(world).image_id == old
-    assert conditions(world)["Pinned"]["status"]
+    assert world.container().image_id == old
+    assert world.conditions()["Pinned"]["status"]

@@ -41,7 +41,7 @@ from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import BEGIN, FIRST, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
 from tests.support.virtual.loop import VirtualLoop
-from tests.support.virtual.objects import FakeImage
+from tests.support.virtual.objects import FakeContainer, FakeImage
 from tests.support.virtual.taps import CHANGING, Fault, Plan, Process, tap
 from tests.support.virtual.threads import GuestEvent, GuestPool
 
@@ -284,6 +284,23 @@ class World:
         """Notifies the agent of a new configuration, as procd's reload does."""
         if self.agent is not None:
             self.agent.trigger(config=True, deep=True)
+
+    def declare(self, text: str, seconds: float = 20) -> None:
+        """Commits a configuration, notifies the agent, and lets time pass."""
+        self.write(text)
+        self.tell()
+        self.rest(seconds)
+
+    def container(self, name: str = "web") -> FakeContainer:
+        """The container with this name, which has to exist."""
+        found = self.engine.find(name)
+        assert found is not None, name
+        return found
+
+    def conditions(self, key: str = "container:web") -> dict[str, dict[str, Any]]:
+        """What status shows of a section, by type."""
+        (found,) = [r["conditions"] for r in self.snapshot()["resources"] if r["key"] == key]
+        return {str(condition["type"]): condition for condition in found}
 
     def rest(self, seconds: float) -> None:
         """Lets time pass. A dead agent starts again after 5 s, as procd does it."""
