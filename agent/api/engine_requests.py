@@ -214,9 +214,9 @@ def _worker() -> ThreadPoolExecutor:
 # Checks before each client request to the engine: dockerd's storage is there, and a prune spares declared images.
 
 
-_LOOKS = frozenset({"GET", "HEAD"})
+_LOOKS = frozenset({"GET", "HEAD"})  # methods that change nothing
 _HARMLESS = re.compile("|".join(call.pattern for call in ENGINE_CALLS if call.harmless))
-_PREFIX = re.compile(r"^/v[0-9.]+(?=/)")
+_PREFIX = re.compile(r"^/v[0-9.]+(?=/)")  # the version of a path, which a client may leave out
 
 
 class StorageGuard:

@@ -27,7 +27,7 @@ BACKLOG = 64  # asyncio accepts up to this many connections at once, before any 
 
 logger = logging.getLogger(__name__)
 
-_TOKEN = re.compile(r"[0-9a-f]{32}\n?")
+_TOKEN = re.compile(r"[0-9a-f]{32}\n?")  # the form of a session of rpcd, so that clients need no second one
 
 
 def bind(path: Path) -> socket.socket:

@@ -84,7 +84,7 @@ def body_of(exc: Exception) -> dict[str, Any]:
 # Checks of client text that goes into a path or query: nothing unchecked reaches the engine's request line.
 
 
-_ID = re.compile(ID)
+_ID = re.compile(ID)  # what an id or a name may hold: nothing that ends a path segment
 _NO_IMAGE = "expected an image reference such as alpine:3.20, registry.lan:5000/app or sha256:..."
 _NETWORK_LIMIT = 512  # characters; engines accept names of any length
 _VALUE_LIMIT = 8192  # characters of one query value

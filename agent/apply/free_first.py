@@ -36,7 +36,9 @@ from agent.plan.container.image import Freed, split_word
 
 logger = logging.getLogger(__name__)
 
+# fields of a record about a failed attempt, which the next record has to keep
 _FAILED = ("failed_hash", "failed_meaning", "failed_others", "failed_why", "failed_output", "failed_digest")
+# fields that a container keeps when it is created again from the same image
 _KEPT = ("digest", "previous", "pinned", "saved", "freed", *_FAILED[:4])
 
 

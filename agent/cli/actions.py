@@ -28,7 +28,7 @@ LOOK_S = 0.2
 _QUIET_S = 2.0  # a longer wait is explained while it lasts
 TIMED_OUT = 5
 _PACKAGE = "containers"
-_NOTHING_TO_SYNC = ("notify", "backup")
+_NOTHING_TO_SYNC = ("notify", "backup")  # kinds of sections without an object on the engine
 _TRIES = 5  # attempts while another process writes the file
 # options to write into the section; "" deletes the option
 _START: Mapping[str, str] = {"state": "", "enabled": ""}

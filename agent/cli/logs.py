@@ -22,7 +22,7 @@ from agent.model.issues import plain
 from agent.wire.bodies import FrameDecoder, FrameError
 
 _PIECE = 65536
-_LINE_END = re.compile(r"\r+\n")
+_LINE_END = re.compile(r"\r+\n")  # a terminal ends its lines with one or more carriage returns
 _AHEAD = 500  # lines of a container that are read ahead of the others
 _QUIET_S = 0.2  # a container that prints nothing for this long is not waited for
 _LONGEST = 1 << 20  # bytes of a line; a longer line is split

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PROGRAM = "ucidockd"
 _INTRO = "Keeps Docker the way UCI says: containers, networks and volumes of /etc/config/containers."
+# argparse's messages, which we say in our own words
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _NO_VALUE = re.compile(r"argument (\S+?)(?:/\S+)?: expected (?:one|at least one) argument")
 

@@ -184,12 +184,13 @@ BY_NAME = {flag.name: flag for flag in FLAGS}
 BY_LETTER = {flag.short: flag for flag in FLAGS if flag.short}
 
 
-_NAMED = re.compile(r"\$([A-Za-z_]\w*)")
+_NAMED = re.compile(r"\$([A-Za-z_]\w*)")  # an expansion by name
+# the inside of `${...}`: a name, an operator of the shell, a word
 _BRACED = re.compile(r"([A-Za-z_]\w*)(?:(:?[-=?+])(.*))?", re.DOTALL)
-_SPECIAL = re.compile(r"\$[0-9@*#?$!-]")
+_SPECIAL = re.compile(r"\$[0-9@*#?$!-]")  # parameters that only a running shell knows
 _ENDS = ";&|\n()"
 _REDIRECT = re.compile(r"(?:&>>?|>[>|]?&?|<(?=[ \t]))[ \t]*")
-_ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=")
+_ASSIGNED = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=")  # `NAME=value` before a command
 # Windows' shells continue a line that ends with `^` or "`". Some pasted lines have a comment after the backslash. A shell
 # would end the command there, but the author meant the line to continue.
 _CONTINUED = re.compile(r"[ \t](?:\\[ \t]+#[^\n]*|(?:\\|\^|`)[ \t]*)\n|\\\n")

@@ -267,9 +267,11 @@ _ESCAPES = {
     "$": "$$",
 }
 _ESCAPE = re.compile(r'\\(?:([abfnrtv"\\$])|0([0-7]{3}))')
+# the name of a line in a .env file, and what ends it
 _ENV_NAME = re.compile(r"(?:export[ \t]+)?([^=:\n]*)([=:\n]?)[ \t\r\f\v]*")
-_ENV_GAP = re.compile(r"\s*(?:#[^\n]*|(?=\S))")
+_ENV_GAP = re.compile(r"\s*(?:#[^\n]*|(?=\S))")  # between two settings: white space, and comments
 _ENV_WORD = re.compile(r"[\w.\-\[\]]*")
+# a quoted value, which may go over several lines
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)
 
 

@@ -396,6 +396,7 @@ def _yaml(value: Mapping[str, Any], depth: int) -> Iterator[str]:
             yield f"{space}{_key(key)}: {_scalar(item)}\n"
 
 
+# what YAML does not allow unescaped (YAML 1.2, c-printable, without line ends)
 _NOT_PRINTABLE = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -15,9 +15,9 @@ from agent.convert.command_line import BY_LETTER, BY_NAME, Flag, Word, split_com
 from agent.convert.conversion import Conversion, Line, SectionDraft, Verdict
 from agent.errors import ConfigError
 
-_ENGINES = ("docker", "podman", "nerdctl")
+_ENGINES = ("docker", "podman", "nerdctl")  # programs with the same `run`
 _COMPOSE = ("docker-compose", "podman-compose")
-_BEFORE = ("sudo", "doas", "exec", "nohup", "time", "env")
+_BEFORE = ("sudo", "doas", "exec", "nohup", "time", "env")  # programs that run another one
 _BEFORE_VALUED = ("-u", "-g", "-C", "--user", "--group")  # options of sudo and doas that take a value
 # a prompt in front of the command has at most so many words: `$`, `root@OpenWrt:~#`, `[me@nas ~]$`, `PS C:\\Users\\me>`
 _PROMPT_WORDS = 3
@@ -38,7 +38,7 @@ _GLOBAL = (
     "--tlscert",
     "--tlskey",
 )
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")  # what Go's ParseBool takes as false
 _MODES = ("bridge", "host", "none")
 # docker's name for a setting of one network -> ours
 _SETTINGS = {

@@ -19,7 +19,7 @@ from agent.status.board import StatusBoard
 
 logger = logging.getLogger(__name__)
 
-_AGAIN_S, _AGAIN_LIMIT_S = 2.0, 300.0
+_AGAIN_S, _AGAIN_LIMIT_S = 2.0, 300.0  # the first and the longest wait between two tries
 
 
 class Data:

@@ -25,6 +25,7 @@ from agent.wire.tar import Member, rooted
 
 LISTED = 5000  # entries of a folder
 _DATA, _OLD = "_data", "_data.old"
+# tar's type flags, as in the listings of archives
 _KINDS = {stat.S_IFDIR: "5", stat.S_IFLNK: "2", stat.S_IFCHR: "3", stat.S_IFBLK: "4", stat.S_IFIFO: "6"}
 _WORDS = {"2": "link", "3": "device", "4": "device", "5": "folder", "6": "pipe"}
 # without following links: a container may put one where a folder was a moment ago

@@ -28,7 +28,7 @@ from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
 
-_MATERIAL = ("tlscacert", "tlscert", "tlskey")
+_MATERIAL = ("tlscacert", "tlscert", "tlskey")  # keys that name files which dockerd reads only at its start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

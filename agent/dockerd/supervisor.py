@@ -29,7 +29,7 @@ _TAIL_BYTES = 8192
 _LOG_TRIES, _LOG_PAUSE_S = 3, 0.2
 _LOOK_S = 2.0  # interval between checks whether procd still runs dockerd
 _CREDENTIALS = re.compile(r"//[^/\s@]+@")
-_LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_LOG_MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')  # the message of a line of dockerd's log (logfmt)
 
 
 class ChildSupervisor:

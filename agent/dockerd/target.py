@@ -34,13 +34,13 @@ from agent.plan.router.bridges import SUBNET_KEYS, fit
 # Checks of this machine before dockerd is disturbed: certificate files, addresses, and `dockerd --validate`.
 
 
-_VALIDATES = (23, 0)
+_VALIDATES = (23, 0)  # the first version with `dockerd --validate`
 _ENTRIES = 16  # entries of a list that are tried one by one; each try runs dockerd
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _JOURNAL = Path("/run/systemd/journal/socket")
 _SYSLOGS = tuple(map(Path, ("/dev/log", "/var/run/syslog", "/var/run/log")))  # the same as in Go's log/syslog
 _OLD_PLUGINS = tuple(map(Path, ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")))
-_IDS = re.compile("[0-9a-f]{64}")
+_IDS = re.compile("[0-9a-f]{64}")  # names of folders of plugins
 _NR_OPEN = Path("/proc/sys/fs/nr_open")
 _REMAPPED = "dockremap"  # the user that dockerd takes for `userns-remap` default
 _CLEAR = {

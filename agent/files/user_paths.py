@@ -30,8 +30,8 @@ DEADLINE_S = 2.0  # for one question
 FILE_LIMIT = 1024 * 1024  # bytes of a file that a section names
 _LINKS = 40  # the kernel's limit (path_resolution(7))
 _MOUNTINFO = Path("/proc/self/mountinfo")
-_ESCAPE = re.compile(r"\\([0-7]{3})")
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+_ESCAPE = re.compile(r"\\([0-7]{3})")  # how mountinfo writes spaces and the like (proc(5))
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})  # errors that mean "not there", and not "not known"
 
 Value = TypeVar("Value")
 Question = tuple[Callable[[str], Any], str]

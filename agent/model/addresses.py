@@ -150,7 +150,7 @@ class Route:
 # Pure: the caller provides the host name and the addresses of the LAN.
 
 
-_ALWAYS = ("localhost", "127.0.0.1", "::1")
+_ALWAYS = ("localhost", "127.0.0.1", "::1")  # names under which the machine reaches itself
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -205,7 +205,7 @@ def is_address(text: str) -> bool:
 # The link to a container's web page, such as `https://[host]:[port:8443]/path`.
 
 
-_PLACE = re.compile(r"\[([^\]]*)\]")
+_PLACE = re.compile(r"\[([^\]]*)\]")  # a placeholder of `webui`, or an IPv6 address
 _PORT_PLACE = re.compile(r"port:([0-9]{1,5})", re.ASCII)
 
 

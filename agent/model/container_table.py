@@ -354,6 +354,7 @@ TABLE = (
     _many(Shape.PAIRS, "storage_opt", "HostConfig.StorageOpt", _PAIR, field="storage_opts"),
     _many(Shape.PAIRS, "annotation", "HostConfig.Annotations", _PAIR, field="annotations", since=(1, 43)),
 )
+# a field has one row, an option may have two (`device`, `security_opt`)
 BY_FIELD = {row.field: row for row in TABLE}
 
 

@@ -56,6 +56,7 @@ _MAC = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _PLATFORM_PART = re.compile(r"[a-z0-9_-]+", re.ASCII)
+# see mount_namespaces(7)
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate"})
 # options of SELinux and Docker Desktop, without effect here
 _WITHOUT_EFFECT = frozenset({"z", "Z", "cached", "delegated", "consistent"})

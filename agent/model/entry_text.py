@@ -21,7 +21,7 @@ from agent.model.resources import (
     WaitFor,
 )
 
-_UNITS = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))
+_UNITS = (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10))  # largest first: the first that divides is used
 _TIMES = (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6), ("us", 1000), ("ns", 1))
 
 

@@ -29,6 +29,7 @@ class Event(StrEnum):
     TEST = "test"  # only sent by a test of the section, whatever it lists
 
 
+# not `waiting`: what a section waits for mostly comes by itself
 DEFAULT_EVENTS = frozenset(Event) - {Event.WAITING, Event.TEST}
 PLACEHOLDERS = (
     "event", "key", "kind", "section", "name", "level", "condition", "reason", "label", "message", "title", "host", "time",

@@ -12,7 +12,7 @@ import shlex
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-TRUE_WORDS = frozenset({"1", "yes", "on", "true", "enabled"})
+TRUE_WORDS = frozenset({"1", "yes", "on", "true", "enabled"})  # as in OpenWrt's scripts (config_get_bool)
 FALSE_WORDS = frozenset({"0", "no", "off", "false", "disabled"})
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(?:([kmgtp])i?b?|b)?", re.IGNORECASE | re.ASCII)

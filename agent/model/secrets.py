@@ -19,6 +19,7 @@ TEXT_LIMIT = 64 * 1024  # characters; a longer text is masked entirely instead o
 
 # names
 
+# parts of names whose values are secrets
 _WORDS = re.compile(
     r"pass(?:w(?:or)?d|phrase|code)|secret|tokens?(?![a-z])|credential|htpasswd|cookie|bearer"
     r"|(?:api|private|secret|access|encrypt(?:ion)?|master|root|app|auth|sign(?:ing)?|session|service|licen[cs]e"
@@ -27,7 +28,8 @@ _WORDS = re.compile(
     r"|authorization(?![a-z])|auth(?![a-z])|(?<!by)(?<!com)(?<!tres)pass(?![a-z])|(?:root|admin|user|db|mysql)pw$",
     re.IGNORECASE,
 )
-_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of `camelCase`
+# names around such a part that tell about a secret without holding it: `password_file`
 _NO_SECRETS = re.compile(
     r"(?:[_.-]|^)(?:no|skip|without|disable|enable|allow|use|require|with)[_.-]"
     r"|(?:[_.-]|(?<=[a-z])(?=[A-Z]))(?:file|path|dir|stdin|prompt|policy|length|ttl|expiry|expires?|timeout|type|name|method"
@@ -52,50 +54,63 @@ _BARE = r"""(?:\$\([^()]*+\)|`[^`]*+`|\\[^"]|[^\s;&|"'<>\\`])++"""
 _VALUE = rf"""(?:{_QUOTED}|"[^"]*+|'[^']*+|\\"(?:[^"\\]|\\(?!"))*+(?:\\")?|{_BARE})"""
 _REST = re.compile(rf"{_QUOTED}|(?![,)\]}}]){_BARE}")
 _ARGUMENT = re.compile(r"([^\s;&|\"'=]++)=")
-_QUOTES = re.compile(r"""\\.|["'`]""")
+_QUOTES = re.compile(r"""\\.|["'`]""")  # an escaped character or a quote, to find where a value ends
+# a name in front of `=` or `:`, as in shell, JSON and YAML
 _NAME = re.compile(r"(?<![\w.-])([\w.-]++)(?:\\?[\"']?\s?=\s?|\\?[\"']\s*+:\s*+(?=[\"']|\\[\"']))")
 _GIVEN = re.compile(_VALUE)
+# whether a text has options at all: most have none
 _OPTION = re.compile(r"(?<![\w-])-\w|--")
+# a long option with its value as the next word
 _FLAG = re.compile(r"(?<![\w.-])(--?[A-Za-z][\w.-]*+)\s++(?!--)")
 _URL = re.compile(
     r"((?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+:)?//(?!\[)([^\s/@:\"'<>]*+)(?::(?!\d++(?:[/?#]|$))([^\s\"'<>]{0,256}))?@"
 )
 # starts at the beginning of a word, which keeps the time linear
 _WORD = re.compile(r"(?<![^\s\"'])[^\s\"'@]*+@[^\s\"']*+")
-_DIGEST = re.compile(r"@sha\d{1,3}:")
+_DIGEST = re.compile(r"@sha\d{1,3}:")  # an image's digest, which looks like the end of a login
 # or a whole IPv6 address, whose colons do not count
 _COLON = re.compile(r"\[[0-9A-Fa-f:.]*+(?:%[\w.-]*+)?\]|:")
 # follows a colon that does not begin a password: in a path, an address, a port or a masked login
 _NO_LOGIN = re.compile(r"[/:]|\d{1,5}/|\*{3}@")
+# schemes of addresses in which `@` follows a person's name
 _ADDRESSES = ("mailto", "sip", "sips", "xmpp", "acct")
 _HEADER = re.compile(
     r"((?<![\w-])(?:(?:proxy-)?authorization|(?:set-)?cookie|private-token|x-[\w-]{0,64}(?:token|key|auth|secret)[\w-]{0,64})"
     r"\\?[\"']?\s*:\s*\\?[\"']?)((?:[^\r\n\"'\\]|(?<==)\"[^\r\n\"\\]*+\")++)",
     re.IGNORECASE,
 )
+# the two schemes of an Authorization header outside of a header
 _BEARER = re.compile(r"\b(bearer)(\s++)([^\s,;\"'\\]++)", re.IGNORECASE)
 _BASIC = re.compile(r"\b(basic\s++)([A-Za-z0-9+/_-]{6,}=*+)", re.IGNORECASE)
+# how people and programs mention a secret in a sentence
 _SAID = re.compile(
     r"((?:pass(?:word|wd|phrase)|secret|token|api[ _-]?key)\b\s?(?::|\bis\b)\s{0,8}+(?:\\?[\"'])?+)"
     r"([^\s,;\"']++)(?=(\s{0,8}+$)?)",
     re.IGNORECASE | re.MULTILINE,
 )
+# passwords in statements of databases
 _SQL = re.compile(
     r"\b(identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?by|password(?:\s{1,8}for\s{1,8}\S{1,64})?)([\s=(]{1,8})('[^']*+'?|\"[^\"]*+\"?)",
     re.IGNORECASE,
 )
+# hashed passwords, by the mark of their algorithm: a weak one can be guessed
 _HASH = re.compile(
     r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2\w*+|scrypt|pbkdf2[\w-]*+)\$[^\s\"',:]++|\{S?SHA\d*\}[\w+/=]++"
 )
+# tokens that are known by their form, wherever they stand
 _TOKEN = re.compile(
     r"(?<![\w-])(?:eyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+|gh[pousr]_\w{16,}+|github_pat_\w{16,}+|glpat-[\w-]{16,}+|dckr_pat_[\w-]{16,}+"
     r"|xox[abprs]-[\w-]{8,}+|AKIA[0-9A-Z]{16}|SWMTKN-[\w-]++|sk-[\w-]{20,}+)"
     # URLs that are secrets themselves
     r"|(?<=hooks\.slack\.com/services/)[\w/-]++|(?<=api\.telegram\.org/bot)[\w:-]++|(?<=/api/webhooks/)\d++/[\w-]++"
 )
+# private keys, also without an end: a log may cut them
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)")
+# a word of a sentence: what follows "password is" in prose
 _WORD_LIKE = re.compile(r"[A-Za-z][a-z]*[.,:;!?)]?")
+# values of `-p` that are ports, paths or names: not every program means a password
 _PLAIN_P = re.compile(r"[\d.:/,-]+(?:/?(?:tcp|udp|sctp))?|[/.=:].*|[a-z_-]+(?:=.*)?")
+# its configuration has the password after a word without dashes
 _REDIS = ("requirepass", "masterauth", "masterpass")
 # option -> programs for which this short option takes a secret
 _SHORT = {
@@ -118,11 +133,12 @@ _SHORT_ARGS = re.compile(r"(?<![\w-])-([A-Za-z])([^\S\r\n]*+)")
 # options of curl written together: `-fsSu`
 _CLUSTER = re.compile(r"(?<![\w-])-[fsSkLvigGIjlnNOqRaB#]{1,12}([uUEb])([^\S\r\n]*+)")
 _PROGRAMS = sorted({word for names in _SHORT.values() for name in names for word in name.split()})
+# programs whose short options take secrets
 _PROGRAM = re.compile(r"(?<![\w.-])(" + "|".join(_PROGRAMS) + r")[\w-]*+(?=[\s\"']|$)")
 # options of many programs that take `user:password`, or only a user
 _LOGINS = "-[uUa]|--(?:proxy-)?user|--(?:proxy-)?cert|--auth|--basic-auth|--userpass|--login"
 _LOGIN = re.compile(rf"(?<![\w-])(?:{_LOGINS})(?:\s++|=)")
-_USER = re.compile(r"[^%:,]*+[%:,]")
+_USER = re.compile(r"[^%:,]*+[%:,]")  # the user in front of a password, and what separates them
 _LOGIN_OPTION = re.compile(_LOGINS)
 _ANY = "A:b1"  # a test value that no rule treats as harmless
 _NO_PASSWORD = re.compile(r"\d*|[/\\].*|\*{3}.*", re.DOTALL)
@@ -143,9 +159,11 @@ _NAMED = re.compile(
     r"[^\S\r\n]+(?=[^\s:;,.]*\d)(?!-|[\d.:,/]+(?:\s|$)|[./(\[{<])",
     re.IGNORECASE,
 )
+# cheap test: only with one of these the patterns below can match
 _HINT = re.compile(
     r"[pP]ass|PASS|psk|PSK|[kK]ey|KEY|[aA]uth|AUTH|login|[_ ]user|isql|smbclient|mc |install|echo|printf"
 )
+# a secret that is written into a program's input
 _PIPED = re.compile(
     r"\b((?:echo|printf)\s{1,8})([^|;&\r\n]{1,256})(?=\|[^|;&]{0,256}(?:--password-stdin|--password-file=-|chpasswd|passwd|kinit|cryptsetup|sudo\s+-S))"
 )
@@ -347,7 +365,7 @@ def _login(programs: str, value: str) -> str:
 
 # the engine's JSON
 
-_ENVIRONMENT = frozenset({"env", "environment"})
+_ENVIRONMENT = frozenset({"env", "environment"})  # fields that hold variables by name
 _LOG_OPTIONS = frozenset(
     {
         "max-size", "max-file", "max-buffer-size", "mode", "compress", "labels", "labels-regex", "env", "env-regex", "tag",
@@ -355,7 +373,9 @@ _LOG_OPTIONS = frozenset(
     }
 )  # fmt: skip
 _VOLUME_OPTIONS = frozenset({"type", "o", "device", "size", "uid", "gid"})
+# an event of an exec has its command in its name
 _EXEC = re.compile(r"(exec_(?:create|start|detach)): ?[\s\S]*")
+# a layer's history shows the variables of the image, and the arguments of its build
 _BUILT = re.compile(r"(?:/bin/sh -c #\(nop\) +)?(ENV|ARG) +([A-Za-z_]\w*)(=)?")
 _ARGS = re.compile(r"(RUN )?\|(\d{1,4}) ")
 

@@ -37,6 +37,7 @@ _ENDED_S = 1.0  # wait for a command that was killed
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _STEP_S = 0.2  # between looks for MQTT's acknowledgement
 _KEEPALIVE_S = 30
+# what OpenSSL says, as far as it helps a user
 _TLS_WORDS = ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure")
 
 

@@ -150,6 +150,7 @@ class ExitTracker:
 # the words of a list contradict it; then it is estimated from the words.
 
 
+# the engine's words for how long a container has run, or when it ended (docker/go-units, HumanDuration)
 _AGE = re.compile(r"(?:Up|Exited \(-?\d+\)|Restarting \(-?\d+\)) (.*?)(?: ago)?(?: \(.*\))?\Z")
 _ONE = re.compile(r"(?:About an? |Less than a |1 )?(\d+ )?([a-z]+?)s?\Z")
 _UNITS = {  # in seconds, as in moby's units.HumanDuration
@@ -240,7 +241,7 @@ def age_of(words: str) -> tuple[float, float] | None:
 # to tell which of two starts was later.
 
 
-_MODES = ("NetworkMode", "IpcMode", "PidMode")
+_MODES = ("NetworkMode", "IpcMode", "PidMode")  # the namespaces that a container may share
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,11 @@ from agent.plan.operations import Finding
 CONTAINERD_DEFAULT = (29, 0)  # the first version that keeps images in containerd's store by default
 # graph drivers that dockerd dropped, each with the first version that lacks it
 _GONE = {"aufs": (24, 0), "overlay": (24, 0), "devicemapper": (25, 0)}
+# stores of the engine itself, as opposed to containerd's
 GRAPH_DRIVERS = frozenset({"overlay2", "vfs", "fuse-overlayfs", "btrfs", "zfs", *_GONE})
+# its snapshotters, which the engine's own store does not have
 _CONTAINERD_ONLY = frozenset({"native", "overlayfs"})
-_BY_OVERLAY = frozenset({"overlay", "overlay2", "overlayfs"})
+_BY_OVERLAY = frozenset({"overlay", "overlay2", "overlayfs"})  # all that mount with overlayfs
 # file systems that cannot be the upper layer of an overlay (kernel, fs/overlayfs; overlay on overlay was tested)
 _NO_UPPER = frozenset({"overlay", "aufs", "nfs", "nfs4", "cifs", "smb3", "9p", "ecryptfs", "fuse"})
 # neither owners nor links: no driver works there
@@ -209,6 +211,7 @@ class DaemonPlan:
         return "; ".join(self.causes)
 
 
+# see `minimal`: their defaults would change rules that the user manages
 _KEPT_FIREWALL = (
     "iptables",
     "ip6tables",

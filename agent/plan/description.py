@@ -157,6 +157,7 @@ def describe_plan(
     return PlanDescription(plan=plan, entries=tuple(ordered), notes=tuple(notes))
 
 
+# conditions that are worth a line although nothing has to be done
 NOTE_STATES: Mapping[str, str] = {ConditionType.UPDATE_AVAILABLE: "update", ConditionType.PINNED: "pinned"}
 _TOLD = frozenset({ConditionType.SYNCED, ConditionType.WAITING, ConditionType.DEGRADED})
 
@@ -251,7 +252,7 @@ _KINDS: dict[type[ops.Operation], ChangeKind] = {
     ops.RemoveContainer: ChangeKind.REMOVE,
     ops.Forget: ChangeKind.NOTE,
 }
-_ORDER = {kind: rank for rank, kind in enumerate(ChangeKind)}
+_ORDER = {kind: rank for rank, kind in enumerate(ChangeKind)}  # the strongest first
 
 
 def kind_of(operation: ops.Operation) -> ChangeKind:

@@ -145,6 +145,7 @@ def make_hazards(options: RuntimeOptions, board: StatusBoard, socket: Path) -> H
 # read-only file system.
 
 
+# devices whose addresses do not count as the router's own
 _OF_CONTAINERS = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*", re.ASCII)
 
 

@@ -30,6 +30,7 @@ from agent.uci.router import text, words
 from agent.uci.syntax import Package, Section
 
 _PORT = re.compile(r"(?:(.*):)?([0-9]{1,5})", re.ASCII)
+# file, protocol, and the state of a socket that listens, as /proc shows it
 _TABLES = (("tcp", "tcp", "0A"), ("tcp6", "tcp", "0A"), ("udp", "udp", "07"), ("udp6", "udp", "07"))
 # the engine's list of containers covers the ports of these processes
 _OF_THE_ENGINE = frozenset({"docker-proxy", "rootlessport"})

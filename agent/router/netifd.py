@@ -30,7 +30,7 @@ _UP, _RUNNING = 0x1, 0x40  # linux/if.h
 _REQUEST = struct.Struct("16sH14x")
 # IFNAMSIZ - 1; a longer name would be cut and ask about another interface
 _NAME_MAX = 15
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # the target of a default route
 
 
 class Netifd(Protocol):

@@ -26,8 +26,8 @@ from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
 
-_RUNNING_ACTIONS = frozenset({"start", "restart", "unpause"})
-_STOPPING_ACTIONS = frozenset({"stop", "kill", "pause"})
+_RUNNING_ACTIONS = frozenset({"start", "restart", "unpause"})  # after these the user wants it to run
+_STOPPING_ACTIONS = frozenset({"stop", "kill", "pause"})  # after these the user wants it not to run
 
 
 class Holds:

@@ -53,6 +53,7 @@ STUCK_RESYNCS = 2  # resync intervals without the end of a pass, after which a c
 PASSES_KEY = "agent:passes"
 SETTLE_S = 2.5  # for works in progress at the end: procd kills the agent after 5 s
 PASS_THREAD = "pass"
+# types of events that can change what a pass sees
 _INTERESTING = frozenset({"container", "network", "volume", "image", "daemon"})
 # exec and health probes come by the dozen and change nothing that sections declare; health_status is kept
 _NOISE = ("exec_", "top", "attach", "resize", "archive-", "export", "commit")

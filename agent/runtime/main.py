@@ -74,6 +74,7 @@ AGAIN_LIMIT_S = 6 * 3600.0
 QUIET_S = 90.0  # a message that was not logged for this long counts as new; back-off retries more often
 _KEPT = 64
 _NUMBER = re.compile(r"\d+")
+# these log from warnings on, whatever our level
 _QUIET_LIBRARIES = ("urllib3", "watchdog", "asyncio", "docker", "requests", "websockets", "concurrent")
 _WORK = "work"  # threads that run blocking requests of clients
 _THREADS_S, _LOOK_S = 1.0, 0.02

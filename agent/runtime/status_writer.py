@@ -21,8 +21,8 @@ from agent.plan import operations as ops
 from agent.status.board import StatusBoard
 from agent.status.conditions import NOTES, OF_SECTIONS, ConditionType
 
-_KINDS = frozenset({"container", "network", "volume"})
-_ENDING = frozenset({"Dead", "Removing"})
+_KINDS = frozenset({"container", "network", "volume"})  # entries of other kinds belong to other writers
+_ENDING = frozenset({"Dead", "Removing"})  # reasons that are true only while the container is in that state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

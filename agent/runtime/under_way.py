@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _HOLD_AGAIN_S = 60.0  # until `hold_cmd` is asked again
 _STARTS = (ops.StartContainer, ops.RestartContainer)
+# after these nothing of the section is left
 _LAST_OPERATIONS = (ops.Forget, ops.RemoveContainer, ops.RemoveNetwork, ops.RemoveVolume)
 
 

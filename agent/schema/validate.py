@@ -44,6 +44,7 @@ class Mistake:
     expected: str = ""
 
 
+# left out of what is kept in memory: only LuCI and the documents need them
 _FOR_PEOPLE = ("title", "description", "x-effect", "x-tab")
 
 

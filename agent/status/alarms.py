@@ -26,7 +26,7 @@ _OWN = "notify"  # the kind of the conditions of notices themselves
 _TROUBLE = frozenset(
     {Event.DEGRADED, Event.ROLLEDBACK, Event.CRASHLOOP, Event.UNHEALTHY, Event.DISKFULL, Event.DAEMON}
 )
-_UNKNOWN = frozenset({"Unknown", "EngineChanged"})
+_UNKNOWN = frozenset({"Unknown", "EngineChanged"})  # what cannot be seen is neither a fault nor its end
 _BY_REASON = {
     "RolledBack": Event.ROLLEDBACK,
     "CrashLoop": Event.CRASHLOOP,
@@ -38,6 +38,7 @@ _BY_CONDITION = {
     ConditionType.WAITING: Event.WAITING,
     ConditionType.DISK_LOW: Event.DISKFULL,
 }
+# until these are known, a missing fault does not mean that all is well
 _NEEDED = {"container": ("Synced", "Running"), "network": ("Synced",), "volume": ("Synced",)}
 
 

@@ -19,11 +19,13 @@ TEXT_LIMIT = 512
 _NUMBER_LIMIT = 2**53 - 1  # the largest integer that a browser can represent
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _STEP = re.compile(r"Step ([0-9]{1,4})/([0-9]{1,4}) :")
+# colours and titles that builds send to terminals
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", re.DOTALL)
 
 # Unicode categories: control, format and surrogate characters, line and paragraph separators
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
+# status texts of the engine for one layer, from here on
 _MOVING = frozenset({"Downloading", "Pushing", "Loading layer"})
 _MOVED = frozenset({"Download complete", "Verifying Checksum", "Pushed"})
 _UNPACKING = frozenset({"Extracting"})

@@ -30,6 +30,7 @@ _OWN_NAMES = frozenset({NOTE, "lost+found"})  # at the top: not the engine's
 _PIECE = 1024 * 1024
 _DEPTH = 400  # nested folders, which take two file descriptors each
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# errors of a file that was removed or replaced while its folder was read
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 _OF_THE_FILE_SYSTEM = ("btrfs.",)  # attributes that only this kind of file system knows
 

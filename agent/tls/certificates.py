@@ -76,7 +76,7 @@ def ask_maker(operation: str, request: Mapping[str, object]) -> dict[str, Any]:
 DAY_S = 86_400
 _CA_DAYS = 2 * CERTIFICATE_DAYS_MAX  # a new CA outlives every server pair with its renewal
 _OLDER_KEPT = 3
-_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")  # it becomes the certificate's common name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

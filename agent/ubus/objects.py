@@ -16,6 +16,7 @@ SESSION = "ubus_rpc_session"  # rpcd and uhttpd add this argument to each call
 
 STRING, TABLE, ARRAY, INTEGER, BOOLEAN = Type.STRING, Type.TABLE, Type.ARRAY, Type.INT32, Type.INT8
 
+# what each type is decoded to
 _PYTHON: Mapping[Type, type] = {STRING: str, TABLE: dict, ARRAY: list, INTEGER: int, BOOLEAN: bool}
 
 Arguments = Mapping[str, Any]

@@ -34,7 +34,7 @@ from agent.model.resources import (
 from agent.uci.decode_network import BRIDGE_NAME, BUILT_IN, contains, reserved_address
 from agent.uci.reader import SectionReader
 
-_SHARED_BY = ("container:", "service:")
+_SHARED_BY = ("container:", "service:")  # forms of a namespace that is another container's
 _RESERVED, _UNPRIVILEGED, _PORT_MAX = 1024, 8000, 65535
 
 

@@ -36,7 +36,7 @@ from agent.schema.validate import properties
 from agent.uci.reader import SectionReader
 from agent.uci.syntax import Option, Section
 
-_SINGLE = ("globals", "proxies", "tls")
+_SINGLE = ("globals", "proxies", "tls")  # dockerd has one of each: a second section is a mistake
 _STORE = "features.containerd-snapshotter"
 # lists whose entries never contain a space or comma, so several values in one entry can be split
 _WORDS = frozenset(
@@ -55,6 +55,7 @@ _SPLIT: dict[str, Callable[[str], Sequence[str]]] = {
 # spaces, and invisible characters that web pages and editors add
 _BLANK = string.whitespace + "\u00a0\u2000\u2001\u2002\u2003\u2009\u202f\u3000\u200b\u200c\u200d\u2060\ufeff"
 _INTERFACE = re.compile(r"[A-Za-z0-9_.:@+-]+", re.ASCII)
+# pairs that word processors and phones put around values
 _QUOTES = frozenset(zip("\"'‘“”„«「", "\"'’””“»」", strict=True))
 _JSON = frozenset("[{")  # the beginning of values that people copy from a daemon.json
 _BETWEEN = re.compile(r"[\s,;，；、]+")

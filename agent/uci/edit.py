@@ -20,7 +20,7 @@ from agent.uci.syntax import Option, Package, Section, arguments
 
 _NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _TYPE = re.compile(r"[\x21-\x7e]+\Z")
-_EXTENDED = re.compile(r"@([\x21-\x5a\x5c-\x7e]*)\[[ \t]*([+-]?[0-9]+|)\]\Z")
+_EXTENDED = re.compile(r"@([\x21-\x5a\x5c-\x7e]*)\[[ \t]*([+-]?[0-9]+|)\]\Z")  # `@type[n]`
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _INTEGER = re.compile(r"\s*([+-]?[0-9]+)")
 

@@ -244,7 +244,7 @@ def _range(word: str) -> range | None:
 # Device names that `agent.uci.router` only guessed are harmless, because they have no address.
 
 
-_REFUSES = frozenset({"REJECT", "DROP"})
+_REFUSES = frozenset({"REJECT", "DROP"})  # policies of a zone that let nothing in
 
 
 def wan_devices(firewall: Package, network: Package) -> frozenset[str]:

@@ -16,15 +16,18 @@ TOO_LARGE = frozenset({_LONG, _MANY})
 """Problems with the size of a head, for which HTTP has its own status (431, RFC 6585)."""
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS"})
+# line ends that are not CR LF: servers disagree about them (RFC 9112 section 2.2)
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # characters that no head may hold
 _TARGET = re.compile(rb"/[\x21-\x7e]*")
 _PATH = re.compile(rb"[!-~]*")
+# forms of a path that another server may read as another path
 _STRANGE = re.compile(rb"[%?#;\\]|//|/\.{1,2}(/|\Z)")
 _NAMED = b"/docker/"
 _STRANGE_IN_NAMES = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|%[0-9A-Fa-f]{2}|//|[/\\]\.{1,2}(?:[/\\]|\Z)"
 )
+# two of these would let two readers see two requests
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"origin", b"authorization", b"upgrade"})
 
 

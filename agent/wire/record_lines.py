@@ -53,7 +53,7 @@ def json_object(data: bytes) -> dict[str, Any]:
 
 VERSION = 1  # of the document; another one is refused
 _END = b"\n]}\n"
-_LINE = re.compile(rb"\+([0-9a-f]{8}) (.*)")
+_LINE = re.compile(rb"\+([0-9a-f]{8}) (.*)")  # a checksum, and the changes
 _GONE = "gone"  # takes the place of the fields of a dropped record
 
 
@@ -205,9 +205,10 @@ def _is_number(value: object) -> bool:
 
 _FIELDS = fields(Record)
 _FORMS = {f.name: str(f.type) for f in _FIELDS}
-_SHARED = ("kind", "engine", "image_id", "digest")
+_SHARED = ("kind", "engine", "image_id", "digest")  # texts that many records have: kept once in memory
+# fields with few words: another one comes from damage, or from a newer version
 _CLOSED = {"kind": ("container", "network", "volume"), "swap": SWAPS, "asked": ASKED}
-_HASH = re.compile(r"|v[0-9]{1,9}:.*")
+_HASH = re.compile(r"|v[0-9]{1,9}:.*")  # empty, or with its version
 _IS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),

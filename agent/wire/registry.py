@@ -23,7 +23,7 @@ ACCEPT = ", ".join((*_INDEXES, *_MANIFESTS))
 _DIGEST = re.compile(r"[a-z0-9]+([+._-][a-z0-9]+)*:[0-9a-f]{32,}", re.ASCII)
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.ASCII)
 _LIMIT = re.compile(r"(\d{1,9})(?:;w=(\d{1,9}))?", re.ASCII)
-_CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)
+_CODE = re.compile(r"[A-Z_]{1,40}", re.ASCII)  # a code of the OCI specification
 _HEADER_MAX = 4096  # the time that the patterns take grows with the square of the length
 _DIGEST_MAX = 256
 _SIZE_MAX = 2**50  # bytes: 1 PiB; JSON's numbers have no limit

@@ -17,6 +17,7 @@ _FOLDERS = "5"
 # links, devices, folders and pipes have no content, whatever size their header states
 _WITHOUT_CONTENT = frozenset("123456")
 
+# how packed archives begin
 _PACKED = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\0", "bzip2": b"BZh"}
 
 

@@ -79,7 +79,7 @@ class Status(IntEnum):
     SYSTEM_ERROR = 13
 
 
-_KNOWN = frozenset(map(int, Attr))
+_KNOWN = frozenset(map(int, Attr))  # attributes of other numbers are skipped, as libubus does
 _WORDS = frozenset({Attr.STATUS, Attr.OBJID, Attr.OBJTYPE, Attr.TARGET})
 _FLAGS = frozenset({Attr.ACTIVE, Attr.NO_REPLY})
 _TEXTS = frozenset({Attr.OBJPATH, Attr.METHOD, Attr.USER, Attr.GROUP})

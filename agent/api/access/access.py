@@ -130,8 +130,9 @@ class Tickets:
 # WHATWG Fetch (CORS protocol), RFC 6454 section 6.2, RFC 9110 sections 7.2 and 15.5.20, Private Network Access.
 
 
+# a host name or an address in brackets, in small letters, with or without a port
 _HOST = re.compile(r"(?P<name>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_DEFAULT_PORTS = {"http": "80", "https": "443"}  # browsers leave these out of `Origin` and `Host`
 
 _ALLOW_METHODS = "GET, HEAD, POST, PUT, DELETE"
 _ALLOW_HEADERS = "authorization, content-type, last-event-id, x-registry-auth, x-registry-config"

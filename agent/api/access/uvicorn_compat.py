@@ -44,6 +44,7 @@ _CUT_S = 2.0  # after the order to stop, and before STOP_S
 _TLS_BUFFER = 64 * 1024
 _RAW_PIECE = 16 * 1024
 
+# what `fits` looks for: private parts of uvicorn and h11 that this module uses
 NEEDED = (
     "transport.pause_reading",
     "flow.drain",
@@ -58,6 +59,7 @@ NEEDED = (
     "conn.receive_data",
     "conn.send_with_data_passthrough",
 )
+# the same of asyncio's TLS transport
 _NEEDED_OF_TLS = (
     "transport._ssl_protocol._sslobj",
     "transport._ssl_protocol._incoming",

@@ -22,7 +22,7 @@ Auths = Sequence[RegistryAuth]
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _PRUNABLE = ("containers", "images", "networks", "volumes", "build")
-_SCHEMES = ("https://", "http://", "git://")
+_SCHEMES = ("https://", "http://", "git://")  # anything else could name a file of the router
 _NAMES_LIMIT = 64  # entries of one list of names in a request
 _NAMED_KEPT = (
     1,

@@ -210,7 +210,7 @@ async def status_events(board: StatusBoard, resume: int | None) -> AsyncGenerato
         await feed.aclose()
 
 
-_SWITCHES = ("commit", "show_secrets")
+_SWITCHES = ("commit", "show_secrets")  # only a real boolean may commit or show secrets
 
 
 class AdoptionRoutes:

@@ -50,6 +50,7 @@ from agent.wire.http_head import natural
 PREFIX = "/docker"
 VERSION = "{version:engine_version}"  # in a rule's path: `/v1.NN`, or nothing
 _CHECKS = {"image": checked_image, "network": checked_network}
+# places in a path that may hold slashes: names of images, networks and linked containers
 _WITH_SLASHES = re.compile(r"\{(image|network)\}|(?<=^/containers/)\{(id)\}")
 # the engine's own messages for an object that does not exist (moby, errdefs): clients look for some of them
 _NOT_THERE = {
@@ -62,6 +63,7 @@ _NOT_THERE = {
 }
 _SHOWN_LIMIT = 256  # characters of a name that an error message quotes
 _PART = re.compile(r"\{(\w+)\}")
+# passed on to the engine; cookies, origins and our own authorization are not
 _REQUEST_HEADERS = ("content-type", "x-registry-auth", "x-registry-config")
 _RESPONSE_HEADERS = (
     "api-version",

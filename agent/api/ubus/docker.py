@@ -47,8 +47,9 @@ logger = logging.getLogger(__name__)
 READ_S = 30.0  # for a call that only reads
 CHANGE_S = 600.0  # long, because a change is awaited to its end: otherwise its outcome would be unknown
 _EXEC = re.compile(r"[0-9a-f]{64}")
+# that a caller may set: the login of a registry
 _HEADERS = {"x-registry-auth": re.compile(r"[A-Za-z0-9+/=_-]{0,16384}")}
-_PLACEHOLDER = re.compile(r"\{\w+\}")
+_PLACEHOLDER = re.compile(r"\{\w+\}")  # a path with one needs an id or a name
 _BODIES = ("body", "opts", "spec")  # arguments that become the request's JSON body
 
 TTYD_ARGS = {"id": STRING, "cmd": STRING, "port": INTEGER, "uid": STRING}

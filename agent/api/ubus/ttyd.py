@@ -27,7 +27,7 @@ _DEVICE = "lo"
 _LIMIT = 8  # terminals at a time: each is a process on the router
 _START_S = 0.5  # by then ttyd has either failed or listens
 _STOP_S = 1.0
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")  # a name, or uid:gid; never an option of docker
 
 
 class Ttyd:

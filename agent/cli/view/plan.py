@@ -25,8 +25,10 @@ _LEVELS = {
     "run": (">", "good", "to start or stop", "started or stopped"),
     "note": ("~", "dim", "to note", "noted"),
 }
+# of operations on one object the first of these is named
 _STRENGTH = ("replace", "create", "remove", "in place", "run", "note")
 _VERBS = {"retire": "remove", "setaside": "rename", "acknowledgeloss": "acknowledge the loss"}
+# states that end without anyone's help, or as the user wanted
 _WAITS = frozenset({"then", "in progress", "waiting", "removal", "held", "disabled"})
 _TOLD_OF_CREATED = frozenset(  # the section has the rest
     {"image", "command", "port", "volume", "network", "network_mode", "subnet"}

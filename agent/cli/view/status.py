@@ -19,6 +19,7 @@ SCHEMA = 1
 
 STATES = ("running", "stopped", "waiting", "failed", "warning", "in-sync")
 _COLOURS = {"error": "bad", "warning": "busy", "waiting": "busy", "off": "dim", "ok": "good"}
+# the order of the table: what needs a person comes first
 _RANK = {"error": 0, "waiting": 1, "warning": 2, "off": 3, "ok": 4}
 _SUM = {"ok": "in sync", "waiting": "waiting", "warning": "with a warning", "off": "off", "error": "failed"}
 _IN_SUM = ("in sync", "completed", "waiting", "with a warning", "off", "failed")

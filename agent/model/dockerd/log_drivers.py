@@ -23,7 +23,8 @@ from agent.model.quantities import (
 )
 
 DEFAULT = "json-file"
-_ROTATED = frozenset({"max-size", "max-file", "compress"})
+_ROTATED = frozenset({"max-size", "max-file", "compress"})  # options of drivers that write files
+# options that add details of the container to each line
 _SHOWN = frozenset({"env", "env-regex", "labels", "labels-regex"})
 # options of every driver (moby daemon/logger: builtInLogOpts, and those of the copies that `docker logs` reads)
 _ALWAYS = frozenset({"mode", "max-buffer-size", "cache-disabled", *(f"cache-{name}" for name in _ROTATED)})
@@ -85,6 +86,7 @@ _NEEDED = {
     "splunk": ("splunk-url", "splunk-token"),
 }
 _PLUGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+# where another option begins in a line that holds several
 _NEXT = re.compile(rf"[\s,;]+(?=(?:{'|'.join(sorted(_ALWAYS | _ROTATED | _SHOWN | {'tag'}))})\s*=)")
 _INT_MAX = 2**31 - 1  # of a Go `int` on a 32-bit router
 _GO_BOOLEANS = frozenset({"1", "t", "T", "true", "True", "TRUE", "0", "f", "F", "false", "False", "FALSE"})

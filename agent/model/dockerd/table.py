@@ -275,6 +275,7 @@ LEFT_OUT: dict[str, str] = {
     "resolv-conf": "dockerd reads it from no file (29 refuses it): `list dns`, `list dns_opts`, `list dns_search`",
 }
 
+# by the outer key: a row may stand for one entry of a group (`features.x`)
 BY_KEY = {row.key.partition(".")[0]: row for row in TABLE}
 
 
@@ -352,7 +353,7 @@ def without_key(document: Document, key: str) -> dict[str, Json]:
 # unknown log option or an unknown user only show when dockerd starts (`agent.dockerd.change`).
 
 
-_PARTS = re.compile(r"[a-z0-9]+")
+_PARTS = re.compile(r"[a-z0-9]+")  # words of a key, to find it in dockerd's messages
 # dockerd's words for what an option sets (moby daemon/graphdriver)
 _TOPICS = {"storage-driver": "graphdriver", "storage-opts": "graphdriver"}
 _SHORTEST = 3  # minimum length of a value that is significant

@@ -16,6 +16,7 @@ _REGISTRY = re.compile(r"(?!-)(?:[A-Za-z0-9._-]+(?<!-)|\[[0-9a-fA-F:]+\])(?::(\d
 _PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})  # the schemes of Go's net/http
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _AROUND_URLS = " ,;|，；、\"'"
+# between URLs that people wrote into one entry
 _SEVERAL_URLS = re.compile(r"[\s,;|，；、\"']+(?=https?://)", re.IGNORECASE)
 _URL_HOST = re.compile(r"[^\s\\^`{|}]+")  # the characters that Go's net/url accepts
 

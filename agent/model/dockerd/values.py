@@ -31,13 +31,18 @@ DOCKER_PORT = 2375  # dockerd's port if a TCP host has none (moby opts/hosts.go)
 _WRONG_SCHEMES = ("tcp6://", "inet6://", "inet://", "http://", "https://")
 _TCP = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]/]*))(?::(?P<port>\d{0,5}))?/?", re.ASCII)
 _FEATURE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+# as on dockerd's command line, with and without the names
 _POOL = re.compile(r"(?:base=)?(?P<base>[0-9A-Fa-f:.]+/\d+),(?:size=)?/?(?P<size>\d+)", re.ASCII)
+# the same in the other order
 _POOL_BACKWARDS = re.compile(r"size=/?(?P<size>\d+),base=(?P<base>[0-9A-Fa-f:.]+/\d+)", re.ASCII)
+# between pools that people wrote into one entry
 _NEXT_POOL = re.compile(r"[\s,;]+(?=(?:base=)?[0-9A-Fa-f]*[:.][0-9A-Fa-f:.]*/\d)")
+# a firewall mark, with or without a mask
 _MARK = re.compile(r"(0[xX][0-9a-fA-F]{1,8}|\d{1,10})(?:/(0[xX][0-9a-fA-F]{1,8}|\d{1,10}))?", re.ASCII)
 _DOMAIN_PART = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.*[A-Za-z]){_DOMAIN_PART}(?:\.{_DOMAIN_PART})*\.?")
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/64")
+# prefixes that Docker keeps for itself
 _RESERVED_LABELS = ("com.docker.", "io.docker.", "org.dockerproject.")
 _INT_MAX = 2**31 - 1  # of a Go `int` on a 32-bit router
 _TIMEOUT_MAX = 3600  # seconds

@@ -37,7 +37,7 @@ from agent.model.resources import (
 
 ENDPOINT_MAC_SINCE = (1, 44)  # older engines take one MAC address for the whole container, in Config
 ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
-_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+_ANONYMOUS = re.compile(r"[0-9a-f]{64}")  # the name that the engine gives a volume without one
 
 
 def container_body(

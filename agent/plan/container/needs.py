@@ -23,10 +23,12 @@ from agent.plan import operations as ops
 from agent.plan.draft import Draft, Missing, desired_spec, lending_names
 from agent.plan.records import as_applied, is_alive
 
+# after these the container is as its section says
 _OF_DESIRED = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer, ops.ReconnectContainer)
-_GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)
+_GIVES_ADDRESS = (ops.StartContainer, *_OF_DESIRED)  # in these the engine gives free addresses away
+# after these it does not run
 _ENDS = (ops.StopContainer, ops.RetireContainer, ops.RemoveContainer, ops.Forget)
-_SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)
+_SWAPS = (ops.ReplaceContainer, ops.AdoptContainer)  # these end in the state that the section wants
 
 
 def needs_of(draft: Draft, container: Container) -> tuple[str, ...]:

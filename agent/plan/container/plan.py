@@ -583,7 +583,9 @@ _NOT_AGAIN = (
 )
 _ENDING = frozenset({"dead", "removing"})  # the engine can no longer start a container in these states
 _STARTS = (ops.StartContainer, ops.RestartContainer)
+# these give up the name that a container has
 _NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
+# these make a container with another id
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
 
 

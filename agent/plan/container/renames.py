@@ -128,6 +128,7 @@ class _Moves:
 
 
 Role = Literal["old", "new"]
+# a name during a swap, without or with a part of the nonce
 _FORM = re.compile(r"(.+)\.ucidockd-(old|new)(?:-[0-9a-f]+)?")
 
 

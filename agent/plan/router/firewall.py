@@ -23,11 +23,13 @@ from agent.model.dockerd.settings import Document, FirewallRule
 
 CHAIN = "DOCKER-USER"
 _MARK = "ucidockd:"
-_LETS_PASS = frozenset({"RETURN", "ACCEPT"})
+_LETS_PASS = frozenset({"RETURN", "ACCEPT"})  # rules behind these are not reached
 
+# matches of the connection's state: with one of their own no other is added
 _STATES = frozenset({"--ctstate", "--state"})
+# answers of connections that containers began must come back
 NEW_ONLY = ("-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED")
-_DEVICE = re.compile(r"[A-Za-z0-9_.:@+-]{1,15}\Z")
+_DEVICE = re.compile(r"[A-Za-z0-9_.:@+-]{1,15}\Z")  # the kernel's limit for names is 15 characters
 
 Words = tuple[str, ...]
 
@@ -207,7 +209,7 @@ _MARKED = re.compile(r'comment "(ucidockd:[0-9a-f]+)"')
 
 _UNITS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
 _LIMIT = re.compile(r"(\d+)(?:/([smhd])[a-z]*)?\Z")
-_PACKETS = {"unicast": "host"}
+_PACKETS = {"unicast": "host"}  # nft's word for iptables' `unicast`
 _LETTERS = {"4": "ip", "6": "ip6"}
 
 Translate = Callable[[str, str, str], str]  # (family, "!= " or "", value) -> an nft match

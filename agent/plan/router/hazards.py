@@ -49,8 +49,9 @@ HOST_PATHS: Mapping[str, tuple[str, bool]] = {
 }
 _ROOT = "the router's whole file system"
 _ALL = "ALL"
+# each is enough to leave the container
 _CAPABILITIES = ("CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_DAC_READ_SEARCH", _ALL)
-_BESIDE_PID_HOST = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE")
+_BESIDE_PID_HOST = ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE")  # enough where the host's processes can be seen
 # memory, whole disks and flash; partitions are left out because they may hold plain data
 _DEVICES = re.compile(
     r"/dev(/(mem|kmem|port|sd[a-z]+|vd[a-z]+|hd[a-z]+|nvme\d+n\d+|mmcblk\d+|mtd(block)?\d+(ro)?|ubi\d+(_\d+)?))?"

@@ -175,6 +175,7 @@ def permitted(firewall: Firewall, src: str, dests: Collection[str], protocol: st
 # that the user made outside UCI are not seen. `agent.runtime.router_integration` shows the result.
 
 
+# matches of the connection's state: a rule with only these covers all new connections
 _OF_CONNECTIONS = frozenset({"-m", "--match", "--ctstate", "--state", "!"})
 
 
