@@ -6,6 +6,7 @@ whether it is complete. Contents of members are not kept.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from posixpath import normpath
 
 from agent.wire.bodies import BLOCK, TarHeader, is_plain_tar
 
@@ -14,6 +15,7 @@ _LONG = {"L": "path", "K": "linkpath"}  # GNU's long names
 _SPARSE = "S"  # GNU: blocks with a map of the holes follow the header; each says whether another one follows
 _IS_EXTENDED, _IS_EXTENDED_MORE = 482, 504
 _FOLDERS = "5"
+_SHOWN = 100  # characters of a member's name in a message
 # links, devices, folders and pipes have no content, whatever size their header states
 _WITHOUT_CONTENT = frozenset("123456")
 
@@ -80,7 +82,12 @@ class TarReader:
     def end(self) -> None:
         """Call at the end of the stream. Raises TarError if the archive is incomplete."""
         if not self.ended:
-            raise TarError("the archive is not complete: its end is missing")
+            packed = "" if self.members else _packed(bytes(self._head))  # may be shorter than one block
+            raise TarError(
+                f"this is not a tar archive{packed}"
+                if packed
+                else "the archive is not complete: its end is missing"
+            )
 
     def _wanted(self) -> int:
         return BLOCK if self._records is None else _padded(self._records.size)
@@ -132,8 +139,12 @@ class TarReader:
             modified = float(said.get("mtime", ""))
         except ValueError:
             modified = float(_number(block[136:148]))
+        name = said.get("path", f"{prefix}/{name}" if prefix else name)
+        # the engine refuses these too, as a failure of its own
+        if normpath(name).split("/")[0] == "..":
+            raise TarError(f"member {self.members} leads out of the archive: {name[:_SHOWN]!r}")
         return Member(
-            name=said.get("path", f"{prefix}/{name}" if prefix else name),
+            name=name,
             kind=entry.kind if entry.kind not in "\x007" else "0",
             size=size,
             mode=_number(block[100:108]),

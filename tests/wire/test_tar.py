@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import random
 import tarfile
@@ -107,3 +108,28 @@ def test_a_packed_archive_is_told_from_something_else(begins: bytes, name: str) 
         TarError, match=f"this is not a tar archive: it is packed with {name}; unpack it first"
     ):
         TarReader().feed(begins.ljust(512, b"x"))
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", ".."])
+def test_a_member_that_leads_out_is_refused(name: str) -> None:
+    with pytest.raises(TarError, match=f"member 1 leads out of the archive: '{name}'"):
+        TarReader().feed(one_member(name))
+
+
+@pytest.mark.parametrize("name", ["a/../b", "..a", "/../b"])
+def test_a_member_that_stays_inside_is_read(name: str) -> None:
+    assert [each.name for each in TarReader().feed(one_member(name))] == [name]
+
+
+def one_member(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as made:
+        made.addfile(tarfile.TarInfo(name))
+    return buffer.getvalue()
+
+
+def test_a_short_packed_archive_is_told_too() -> None:
+    reader = TarReader()
+    reader.feed(gzip.compress(one_member("a"))[:100])
+    with pytest.raises(TarError, match="packed with gzip"):
+        reader.end()
