@@ -305,7 +305,7 @@ def _notes(inspect: Mapping[str, Any], around: AdoptionContext, spec: ContainerS
     config = inspect.get("Config") or {}
     if around.image_id_now != inspect.get("Image"):
         what = "refers to another image now" if around.image_id_now else "is not there any more"
-        yield f"the image {config.get('Image')} {what}: the adopted container will use the image that it refers to then"
+        yield f"the image {config.get('Image')} {what}: the adopted container keeps the one that it was created from"
     yield from _endpoint_notes(inspect, spec.endpoints)
 
 
@@ -316,9 +316,10 @@ def _lost(inspect: Mapping[str, Any]) -> Iterator[str]:
     if removed:
         yield f"env: removing the image's variable {', '.join(sorted(removed))} cannot be expressed in UCI"
     yield from _unknown(host, _READ_HOST | _IGNORED_HOST)
-    # for `--security-opt systempaths=unconfined` the client sends both lists empty
-    if not host.get("Privileged") and [] in (host.get("MaskedPaths"), host.get("ReadonlyPaths")):
-        yield "unmasked system paths (systempaths=unconfined): UCI has no option for it"
+    # `security_opt systempaths=unconfined` empties both lists
+    bared = [key for key in ("MaskedPaths", "ReadonlyPaths") if host.get(key) == []]
+    if len(bared) == 1 and not host.get("Privileged"):
+        yield f"an empty {bared[0]}: UCI can only empty MaskedPaths and ReadonlyPaths together"
     for request in host.get("DeviceRequests") or ():
         if request.get("Driver") != "cdi" and not is_gpus(request):
             yield f"a device request of the driver {request.get('Driver') or '-'} cannot be expressed in UCI"

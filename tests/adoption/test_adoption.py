@@ -49,8 +49,8 @@ CANNOT = {
         "Novelty 3: UCI has no option for it",
     ),
     "unmasked paths": (
-        an_inspect(host={"MaskedPaths": [], "ReadonlyPaths": []}),
-        "unmasked system paths (systempaths=unconfined): UCI has no option for it",
+        an_inspect(host={"MaskedPaths": [], "ReadonlyPaths": ["/proc/sys"]}),
+        "an empty MaskedPaths: UCI can only empty MaskedPaths and ReadonlyPaths together",
     ),
     "a taken-away variable": (
         an_inspect(config={"Env": ["GONE"]}),
@@ -94,6 +94,11 @@ def test_what_cannot_be_said_is_noted_and_tells_whether_the_container_would_lack
     found = adopted(body)
     expected = ((note,), ()) if name in HARMLESS else ((), (note,))
     assert (found.notes, found.lost) == expected
+
+
+def test_unmasked_paths_are_an_option() -> None:
+    found = adopted(an_inspect(host={"MaskedPaths": [], "ReadonlyPaths": []}))
+    assert (found.lost, found.container.spec.security_opt) == ((), ("systempaths=unconfined",))
 
 
 def test_a_bare_container_has_no_notes_and_only_an_image() -> None:

@@ -101,7 +101,7 @@ ROWS: dict[str, Row] = {
         *["--cap-add", "net_admin", "--cap-drop", "MKNOD", "--device", "/dev/null:/dev/mine:rw"],
         *["--device", "/dev/zero", "--device-cgroup-rule", "c 188:* rmw", "--group-add", "5"],
         *["--security-opt", "no-new-privileges", "--log-driver", "json-file", "--log-opt", "max-size=1m"],
-        *["--pid", "host", "--ipc", "host"],
+        *["--pid", "host", "--ipc", "host", "--security-opt", "systempaths=unconfined"],
         options={"cap_add", "cap_drop", "device", "device_cgroup_rule", "group_add", "security_opt"}
         | {"log_driver", "log_opt", "pid", "ipc"},
     ),
