@@ -551,10 +551,11 @@ def _check_log_targets(
     open_ports = {number for number, protocol in _used(draft, listeners) if protocol == "tcp"}
     options = daemon.get("log-opts")
     by_default = {name: str(value) for name, value in options.items()} if isinstance(options, dict) else {}
+    default = str(daemon.get("log-driver") or log_drivers.DEFAULT)
     for reader, container in draft.containers:
-        own = container.spec.log_driver
-        driver = own or str(daemon.get("log-driver") or log_drivers.DEFAULT)
-        given = dict(container.spec.log_opts) if own else {**by_default, **dict(container.spec.log_opts)}
+        driver = container.spec.log_driver or default
+        # dockerd's options also complete those of a section that names the same driver (moby daemon/logs.go)
+        given = {**(by_default if driver == default else {}), **dict(container.spec.log_opts)}
         port = log_drivers.local_port(driver, given) if container.policy.enabled else 0
         if port and port not in open_ports:
             reader.warn(

@@ -207,6 +207,22 @@ def test_a_log_driver_without_a_listener_is_warned_of(
     assert not [i for i in load(options).issues if "nothing listens" in i.text()]
 
 
+@pytest.mark.parametrize(("driver", "is_warned"), [("", False), ("fluentd", False), ("gelf", True)])
+def test_dockerds_log_options_count_for_a_section_that_names_dockerds_driver(
+    tmp_path: Path, driver: str, *, is_warned: bool
+) -> None:
+    lines = f"\toption log_driver '{driver}'\n" if driver else ""
+    lines += "\tlist log_opt 'gelf-address=tcp://127.0.0.1:9'\n" * is_warned
+    (tmp_path / "containers").write_text(f"config container 'web'\n\toption image 'a'\n{lines}")
+    (tmp_path / "dockerd").write_text(
+        "config globals 'globals'\n\toption log_driver 'fluentd'\n"
+        "\tlist log_opts 'fluentd-address=192.168.1.5:24224'\n"
+    )
+    options = RuntimeOptions(config_dir=tmp_path, override_dir=tmp_path / "o", state_dir=tmp_path / "s")
+    found = load_given(options, GivenConfig(), Machine(listeners=tuple(of_containers([FOREIGN])))).issues
+    assert any("nothing listens" in issue.text() for issue in found) is is_warned
+
+
 @pytest.mark.parametrize(
     ("lines", "at"),
     [
