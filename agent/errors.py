@@ -180,7 +180,7 @@ class EngineError(UcidockdError):
         super().__init__(message)
         self.status = status
         self.retryable = retryable
-        self.output = ""
+        self.output = ""  # the last output of the container that failed
 
 
 class EngineUnreachableError(EngineError):

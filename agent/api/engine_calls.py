@@ -159,6 +159,7 @@ _SWARM, _PLUGIN = "docker.swarm", "docker.plugin"
 # fmt: off
 ENGINE_CALLS: tuple[EngineCall, ...] = (
     # verb, path, object, method, right, summary
+    # the engine itself
     EngineCall("GET", "/version", _ENGINE, "version", READ, "Show the engine's version", args="", masked=True),
     EngineCall("GET", "/info", _ENGINE, "info", READ, "Show the engine's settings and state", args="", masked=True),
     EngineCall("GET", "/_ping", _ENGINE, "ping", READ, "Check that the engine answers", args=""),
@@ -167,6 +168,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/events", _ENGINE, "events", READ, "Stream the engine's events", args="query",
                bus_query=up_to_now, masked=True, endless=True),
 
+    # containers
     EngineCall("GET", "/containers/json", _CONTAINER, "list", READ, "List containers", args="query", masked=True),
     EngineCall("POST", "/containers/create", _CONTAINER, "create", WRITE, "Create a container", args="query body"),
     EngineCall("GET", "/containers/{id}/json", _CONTAINER, "inspect", READ, "Inspect a container", args="id query",
@@ -217,12 +219,14 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
                args="id opts", harmless=True),
     EngineCall("POST", "/containers/prune", _CONTAINER, "prune", WRITE, "Remove stopped containers", args="query"),
 
+    # commands in containers
     EngineCall("POST", "/exec/{id}/start", _EXEC, "start", WRITE, "Run a prepared command", args="id body",
                output=ReplyKind.EXEC, hijacks=True, harmless=True),
     EngineCall("POST", "/exec/{id}/resize", _EXEC, "resize", WRITE, "Resize the terminal of a command",
                args="id query", harmless=True),
     EngineCall("GET", "/exec/{id}/json", _EXEC, "inspect", READ, "Inspect a command", args="id", masked=True),
 
+    # images
     EngineCall("GET", "/images/json", _IMAGE, "list", READ, "List images", args="query", masked=True),
     EngineCall("POST", "/build", _IMAGE, "build", WRITE, "Build an image", args="query headers",
                bus_query=from_remote),
@@ -249,6 +253,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("GET", "/images/get", _IMAGE, "get", WRITE, "Export images as a tar archive", output=ReplyKind.TAR,
                large=True),
 
+    # networks
     EngineCall("GET", "/networks", _NETWORK, "list", READ, "List networks", args="query", masked=True),
     EngineCall("GET", "/networks/{network}", _NETWORK, "inspect", READ, "Inspect a network", args="id query",
                masked=True),
@@ -260,6 +265,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
                "Disconnect a container from a network", args="id body"),
     EngineCall("POST", "/networks/prune", _NETWORK, "prune", WRITE, "Remove unused networks", args="query"),
 
+    # volumes
     EngineCall("GET", "/volumes", _VOLUME, "list", READ, "List volumes", args="query", masked=True),
     EngineCall("POST", "/volumes/create", _VOLUME, "create", WRITE, "Create a volume", args="opts"),
     EngineCall("GET", "/volumes/{id}", _VOLUME, "inspect", READ, "Inspect a volume", args="id", masked=True),
@@ -267,6 +273,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("DELETE", "/volumes/{id}", _VOLUME, "remove", WRITE, "Remove a volume", args="id query"),
     EngineCall("POST", "/volumes/prune", _VOLUME, "prune", WRITE, "Remove unused volumes", args="query"),
 
+    # plugins: one right for all, because a plugin is root on the router
     EngineCall("GET", "/plugins", _PLUGIN, "manage", WRITE, "List plugins"),
     EngineCall("GET", "/plugins/privileges", _PLUGIN, "manage", WRITE, "List the privileges that a plugin asks for"),
     EngineCall("GET", "/plugins/{image}/json", _PLUGIN, "manage", WRITE, "Inspect a plugin"),
@@ -279,6 +286,7 @@ ENGINE_CALLS: tuple[EngineCall, ...] = (
     EngineCall("POST", "/plugins/{image}/upgrade", _PLUGIN, "manage", WRITE, "Upgrade a plugin"),
     EngineCall("DELETE", "/plugins/{image}", _PLUGIN, "manage", WRITE, "Remove a plugin"),
 
+    # swarm: readers see what runs; whatever holds tokens or secrets is for writers
     EngineCall("GET", "/nodes", _SWARM, "list", READ, "List swarm nodes", masked=True),
     EngineCall("GET", "/nodes/{id}", _SWARM, "inspect", READ, "Inspect a swarm node", masked=True),
     EngineCall("GET", "/services", _SWARM, "list", READ, "List services", masked=True),

@@ -41,7 +41,7 @@ class PullProgress:
         self._report, self._clock = report, clock
         self._progress = Progress(unpacks=True)
         self._moved_at, self._work = clock(), self._progress.work
-        self._reported = -1
+        self._reported = -1  # the last percentage
         self._reported_at = float("-inf")
 
     def step(self, step: dict[str, Any]) -> None:

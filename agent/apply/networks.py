@@ -253,7 +253,7 @@ class NetworkExchange:
 
     engine: Engine
     records: Records
-    _seen: dict[str, Any] = field(default_factory=dict)
+    _seen: dict[str, Any] = field(default_factory=dict)  # the old network, from which it can be made again
     _members: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)  # id -> section, endpoint
 
     def take_down(self, old: Record) -> None:

@@ -46,12 +46,13 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int) -> None:
-        self.make_event: Callable[[], threading.Event] = threading.Event
+        self.make_event: Callable[[], threading.Event] = threading.Event  # tests on virtual time replace it
+        # for works that talk to the engine; see `elsewhere`
         self._places = threading.BoundedSemaphore(workers)
-        self._alone = threading.Lock()
-        self._guard = threading.Lock()
+        self._alone = threading.Lock()  # see `one_at_a_time`
+        self._guard = threading.Lock()  # of `_pool` and `_under_way`
         self._pool: ThreadPoolExecutor | None = None
-        self._under_way = 0
+        self._under_way = 0  # works that were submitted and have not ended
 
     def submit(self, work: Callable[[], None]) -> None:
         """Runs the work in a thread as soon as one is free."""
@@ -100,11 +101,11 @@ class Run:
         self, plan: ops.Plan, pool: WorkerPool, work: Callable[[ops.Work, set[str]], list[Outcome]]
     ) -> None:
         self._pool, self._work = pool, work
-        self._pending = {each.key: each for each in plan.works}
+        self._pending = {each.key: each for each in plan.works}  # works that wait for others
         self._running: set[str] = set()  # keys of works, as in `_failed`
         self._failed: set[str] = set()
         self._outcomes: list[Outcome] = []
-        self._fault: BaseException | None = None
+        self._fault: BaseException | None = None  # an internal error of a work, which `wait` raises
         self._lock = threading.Lock()
         self._ended = pool.make_event()
         self._begin_ready()

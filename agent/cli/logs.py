@@ -170,9 +170,9 @@ class _Reader:
 
     def __init__(self, source: _Source, response: HTTPResponse, changed: threading.Condition) -> None:
         self.name = source.name
-        self.lines: deque[_Line] = deque()
+        self.lines: deque[_Line] = deque()  # that the merge has not taken yet
         self.ended = False
-        self.quiet = False
+        self.quiet = False  # silent for so long that the merge does not wait for it
         self.error: UcidockdError | None = None
         self._changed = changed
         self._source, self._response = source, response

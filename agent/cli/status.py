@@ -243,7 +243,7 @@ class Keys:
 
     def __init__(self, terminal: TextIO) -> None:
         self._fd = terminal.fileno() if terminal.isatty() else -1
-        self._before: list[object] = []
+        self._before: list[object] = []  # the terminal's settings, which the end restores
 
     def __enter__(self) -> Keys:
         if self._fd >= 0:

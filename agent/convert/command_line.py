@@ -218,11 +218,11 @@ class _Splitter:
         # cmd.exe writes `$PWD` as `%cd%`
         self.text = re.sub("%cd%", lambda _: variables.get("PWD", "%cd%"), text, flags=re.IGNORECASE)
         self.variables = variables
-        self.at = 0
+        self.at = 0  # position in the text
         self.commands: list[list[Word]] = [[]]
-        self.word: str | None = None
-        self.unresolved = ""
-        self.redirect = ""
+        self.word: str | None = None  # None between two words
+        self.unresolved = ""  # a variable in the word that only a shell can know
+        self.redirect = ""  # the redirection that the word belongs to
 
     def run(self) -> list[list[Word]]:
         text = self.text

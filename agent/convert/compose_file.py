@@ -165,9 +165,9 @@ class Interpolation:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = variables
-        self.used: set[str] = set()
-        self.unset: dict[str, None] = {}
-        self.refused: dict[str, str] = {}
+        self.used: set[str] = set()  # names that were expanded
+        self.unset: dict[str, None] = {}  # names that became nothing; a dict keeps their order
+        self.refused: dict[str, str] = {}  # name -> the file's own message (`${NAME:?message}`)
         self.odd: dict[str, None] = {}  # texts that begin like a variable, but are not valid ones
 
     def value(self, value: Any) -> Any:

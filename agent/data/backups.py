@@ -70,9 +70,9 @@ class Backups:
         self._memory = memory
         self._wall = wall
         self._results: dict[str, Result] | None = None  # read at first use
-        self._work: asyncio.Task[None] | None = None
-        self._doing: dict[str, Any] = {}
-        self._restored: dict[str, Any] = {}
+        self._work: asyncio.Task[None] | None = None  # one at a time: each may stop containers
+        self._doing: dict[str, Any] = {}  # what is in progress, for status
+        self._restored: dict[str, Any] = {}  # how the last restore ended, for status
 
     # requests
 

@@ -70,7 +70,7 @@ class Volumes:
         self._manual = manual
         self._instance = instance
         self._journal = journal
-        self._run = secrets.token_hex(8)
+        self._run = secrets.token_hex(8)  # tells helpers of this agent from those that a killed one left
         self._one_pause = asyncio.Lock()
         self._one_image = asyncio.Lock()
         self._helpers = 0

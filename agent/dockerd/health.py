@@ -157,7 +157,7 @@ class DaemonWatch:
     ) -> None:
         self._status, self._wake, self._clock = status, wake, clock
         self._backoff = BackOff(jitter=lambda: 1.0)
-        self._watched: Process | None = None
+        self._watched: Process | None = None  # the process whose end is waited for
         self._intended = False  # dockerd is being stopped on purpose right now
 
     def acting(self, action: Callable[[], None]) -> None:

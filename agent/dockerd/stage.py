@@ -120,10 +120,10 @@ class DaemonStage:
         self._status = status
         self._tools = tools or Tools()
         self._watch = DaemonWatch(status, wake=wake, clock=self._tools.monotonic)
-        self._runner: Runner | None = None
-        self._change: DaemonChange | None = None
+        self._runner: Runner | None = None  # how dockerd is run here, at the last pass
+        self._change: DaemonChange | None = None  # of that runner; it has the record of the running dockerd
         self._retry = threading.Event()  # retry what failed
-        self.holding = ""
+        self.holding = ""  # why the rest of a pass may not run, "" if it may
         self.other_engine = ""  # why the running engine is not the one that the containers belong to
         self._pausing = self._unproven = ""  # reasons, see `pause` and `hold_containers`
         self._renderer = Renderer(

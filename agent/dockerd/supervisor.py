@@ -39,7 +39,7 @@ class ChildSupervisor:
         self._program = program
         self._config_file = config_file
         self._log = config_file.with_name("dockerd.log")
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | None = None  # the dockerd that we started last
 
     def find(self) -> Process | None:
         if self._child is not None:

@@ -56,7 +56,7 @@ class ManualControl:
         self._status = status
         self._acting = acting
         self._runs = runs
-        self._wish: DaemonAction | None = None
+        self._wish: DaemonAction | None = None  # what a user asked for, until a pass carries it out
 
     def ask(self, wish: DaemonAction) -> None:
         """Notes a request, from any thread; it replaces a request that still waits."""

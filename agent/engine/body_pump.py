@@ -88,7 +88,7 @@ class Pump:
         self._first = first
         self._chunked = chunked
         self._stalls_ms = (_milliseconds(source_stall_s), _milliseconds(sink_stall_s))
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # wakes the thread
 
     def stop(self) -> None:
         """Ends `run` within 20 ms; may be called from any thread, before `close`."""

@@ -79,6 +79,7 @@ class EngineResponse:
         self._sender = sender
         self._address = address
         self._on_close: Callable[[], Awaitable[None]] | None = None
+        # whatever the head says (RFC 9112 section 6.3)
         self._bodiless = method == "HEAD" or status in (204, 304)
 
     async def __aenter__(self) -> EngineResponse:

@@ -56,11 +56,11 @@ class Wire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._pieces: deque[bytes] = deque()  # received and not read yet
         self._unread = 0
-        self._paused = False
-        self._ended = False
+        self._paused = False  # the reader is behind: nothing is read from the socket
+        self._ended = False  # the other side has ended its direction
         self._error: Exception | None = None
         self._news = asyncio.Event()
-        self._writable = asyncio.Event()
+        self._writable = asyncio.Event()  # set while the buffer has room
         self._writable.set()
         self.lost = asyncio.Event()
         self.on_lost: Callable[[Exception | None], None] | None = None  # the previous owner of the connection

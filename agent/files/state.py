@@ -82,9 +82,9 @@ class StateFile:
         self._lock = threading.Lock()  # held by the writer
         self._waiting: deque[_PendingChange] = deque()
         self._place: _WrittenFile | None = None  # None: the next change writes the whole file
-        self._unsynced = False
+        self._unsynced = False  # the last change is written and may not be on the disk
         self.instance, self._records = self._load()
-        self._sorted: _Sorted | None = None
+        self._sorted: _Sorted | None = None  # see `records`
         self._tags: Tags | None = None
 
     def records(self) -> tuple[Record, ...]:

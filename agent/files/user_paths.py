@@ -307,13 +307,13 @@ class _Batch(threading.Thread):
     ) -> None:
         super().__init__(name="paths", daemon=True)
         self._on_return, self.returned = returned, False
-        self.done = threading.Event()
+        self.done = threading.Event()  # every question is answered
         self._questions = questions
         self._hung = frozenset(hung)
         # read while the thread still adds to it: one item at a time, which needs no lock
         self._answers: dict[Question, Any] = {}
-        self._left = False
-        self._seen = 0
+        self._left = False  # the caller no longer waits
+        self._seen = 0  # answers at the last call of `progressed`
 
     def run(self) -> None:
         for question in self._questions:

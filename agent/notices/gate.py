@@ -24,9 +24,10 @@ class Notices:
     def __init__(self, board: StatusBoard, *, memory: Path, scripts: Path) -> None:
         self._board, self._memory, self._scripts = board, memory, scripts
         self._lock = threading.Lock()
+        # as last set: they may come before the notifier is loaded
         self._sections: Sequence[NotifySection] = ()
         self._broken: Collection[str] = ()
-        self._notifier: Notifier | None = None
+        self._notifier: Notifier | None = None  # loaded with the first receiver: most routers have none
 
     def want(self, sections: Sequence[NotifySection], broken: Collection[str]) -> None:
         """Sets the current sections, and the keys of sections with mistakes."""

@@ -44,7 +44,7 @@ class ExitTracker:
     engine's."""
 
     engine: Engine
-    _known: dict[str, _End] = field(default_factory=dict)
+    _known: dict[str, _End] = field(default_factory=dict)  # id -> its last end
     _completed: dict[str, tuple[str, bool]] = field(default_factory=dict)  # id -> FinishedAt, verdict
 
     def update(

@@ -159,9 +159,9 @@ class EngineRecords:
     engine: Engine
     records: Records
     mark: Callable[[], str] = lambda: ""
-    _read_only: bool = False
-    _on: tuple[EngineIdentity, str] | None = None
-    _doubted: bool = False
+    _read_only: bool = False  # another process may be the agent
+    _on: tuple[EngineIdentity, str] | None = None  # the engine of the last pass, and its mark
+    _doubted: bool = False  # dockerd was restarted: the engine is asked again who it is
 
     def identify(self, *, thoroughly: bool) -> bool:
         """Identifies the engine and selects its records; True if it is another engine than before.

@@ -28,7 +28,8 @@ class BackOff:
     """Failures and repeated starts by key. Times are monotonic seconds; `jitter` returns a factor around 1."""
 
     jitter: Callable[[], float]
-    _failures: dict[str, _Failure] = field(default_factory=dict)
+    _failures: dict[str, _Failure] = field(default_factory=dict)  # operations that failed
+    # starts of containers, whether or not they succeeded
     _starts: dict[str, _Failure] = field(default_factory=dict)
 
     def failed(self, key: str, error: str, now: float) -> None:

@@ -82,8 +82,8 @@ class Loop:
         self.reconciler = reconciler
         self.board: StatusBoard = reconciler.board
         self.passes = PassCounters()
-        self._dirty = PassRequest(config=True, deep=True)
-        self._wake = asyncio.Event()
+        self._dirty = PassRequest(config=True, deep=True)  # what was requested since the last pass
+        self._wake = asyncio.Event()  # something was requested, or the agent ends
         self._wake.set()
         self._one_pass = asyncio.Lock()
         # its own thread, so that passes still run if something exhausts the shared threads

@@ -110,7 +110,7 @@ class Reconciler:
     certificates: Certificates | None = None
     router: RouterIntegration | None = None
     hazards: Hazards | None = None
-    history: SettingsHistory | None = None
+    history: SettingsHistory | None = None  # None where no earlier settings are kept
     # on this machine; paths and devices of a remote engine cannot be checked here
     engine_is_here: bool = True
     routes: Callable[[], tuple[Route, ...]] = tuple  # of the machine that the engine runs on
@@ -121,8 +121,9 @@ class Reconciler:
     # saves and restores volumes, created when needed; None in a pass of the command line
     restores: Callable[[], SavedData | None] = lambda: None
     stopping: threading.Event = field(default_factory=threading.Event)
+    # what was read last, with its mistakes
     last: LoadResult = field(default_factory=lambda: LoadResult(desired=None))
-    desired: Desired | None = None
+    desired: Desired | None = None  # what is in force: the last configuration that could be read
     triggers: Triggers = field(default_factory=Triggers)
     # why deletions wait; called only if something waits to be deleted
     deletions_held: Callable[[], str] = lambda: ""
@@ -132,9 +133,9 @@ class Reconciler:
     updates: UpdateChecks | None = None  # set on first use
     room: MakeRoom = lambda image, platform, check: contextlib.nullcontext()
     foresee_pull: Callable[[str, str, int], str] = lambda image, platform, frees: ""
-    _ages: StateTimes = field(default_factory=StateTimes)
+    _ages: StateTimes = field(default_factory=StateTimes)  # since when containers are in their states
     _booted: float = field(init=False)  # when the machine started, by the wall clock
-    _grace: GraceWatch = field(default_factory=GraceWatch)
+    _grace: GraceWatch = field(default_factory=GraceWatch)  # how long objects are without a section
     _to_look: set[str] = field(default_factory=set)  # ids of containers that triggers named
     _paused: str = ""  # why no container may run for now
     _unsure: bool = False  # something failed half-way since the last deep pass
@@ -145,8 +146,8 @@ class Reconciler:
     manual: ManualActions = field(init=False)
     images: KnownImages = field(init=False)
     _outputs: LastOutputs = field(init=False)
-    _exits: ExitTracker = field(init=False)
-    _sharing: NamespaceSharing = field(init=False)
+    _exits: ExitTracker = field(init=False)  # how containers ended
+    _sharing: NamespaceSharing = field(init=False)  # who has lost a namespace that it shares
 
     def __post_init__(self) -> None:
         self._booted = round(self.wall() - self.monotonic())

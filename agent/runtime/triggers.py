@@ -34,7 +34,7 @@ class Triggers:
     """Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._follower: PassScheduler | None = None
+        self._follower: PassScheduler | None = None  # None until the loop exists
 
     def follow(self, follower: PassScheduler) -> None:
         """Sends triggers to this loop from now on; there is only one loop at a time."""

@@ -47,7 +47,7 @@ class Bus:
         self.client = UbusClient(socket)
         self.rpcd = Rpcd(self.client)
         self._folder = Path(socket).parent
-        self._asking_again = False
+        self._asking_again = False  # a timer is set for the end of a rollback
 
     def has_ubus(self) -> bool:
         """Whether this system has ubus, even if ubusd is not running at the moment."""

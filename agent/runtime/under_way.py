@@ -62,11 +62,12 @@ class UnderWay:
     fetched: Callable[[str, str], None]
     # keys of containers whose last failure was a failed change
     changing: set[str] = field(default_factory=set)
-    _works: dict[str, ops.Work] = field(default_factory=dict)
-    _runs: list[Run] = field(default_factory=list)
-    _collectors: list[list[Outcome]] = field(default_factory=list)
+    _works: dict[str, ops.Work] = field(default_factory=dict)  # by key
+    _runs: list[Run] = field(default_factory=list)  # plans that are being carried out
+    _collectors: list[list[Outcome]] = field(default_factory=list)  # callers that wait for outcomes
     # key -> (time until which its `hold_cmd` is not asked again, what it said)
     _held_back: dict[str, tuple[float, str]] = field(default_factory=dict)
+    # by the number of workers, which the agent section sets
     _pools: dict[int, WorkerPool] = field(default_factory=dict)
 
     def is_busy(self) -> bool:

@@ -121,8 +121,9 @@ class UpdateChecks:
     _known: dict[str, KnownTag] = field(default_factory=dict)  # by reference
     _failures: dict[str, _Failure] = field(default_factory=dict)
     _images: dict[str, RunningImage | None] = field(default_factory=dict)  # by image id
+    # what the file holds, so that the flash is written only for news
     _written: dict[str, Any] = field(default_factory=dict)
-    _under_way: Future[None] | None = None
+    _under_way: Future[None] | None = None  # the check in progress: who asks meanwhile gets its result
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _started: float = field(init=False)
 

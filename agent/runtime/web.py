@@ -59,7 +59,7 @@ class Web:
         self._parts = parts
         self._path = path
         self._loop = asyncio.get_running_loop()
-        self._wanted = asyncio.Event()
+        self._wanted = asyncio.Event()  # the first client has come, or `listen` is set
         self._closing = asyncio.Event()
         self._listener: socket.socket | None = None
         self._listeners: Listeners | None = None

@@ -183,7 +183,7 @@ class _Series:
 
     def __init__(self, now: Counters) -> None:
         self.last = now
-        self.first = self.slot = int(now.at // STEP_S)
+        self.first = self.slot = int(now.at // STEP_S)  # slots count minutes of the monotonic clock
         self.values = {field: array("f") for field in FIELDS}
         self._put(self.slot, load_between(None, now))
 

@@ -72,10 +72,10 @@ class Progress:
         self._unpacks = unpacks
         self._uploads = uploads
         self._body_total = upload_bytes
-        self._body = 0
+        self._body = 0  # bytes of the upload so far
         self._plain = False  # the job is done when the bytes are sent
         self._layers: dict[str, _Layer] = {}
-        self._sums = _Sums()
+        self._sums = _Sums()  # kept with each change: a line comes for each layer many times a second
         self._share = 0.0  # fraction of the build's steps
         self._percent: int | None = None
         self._succeeded = False

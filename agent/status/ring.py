@@ -91,8 +91,8 @@ class OutputBuffer:
         self._keep = keep
         self._items: Ring[Item] = Ring()
         self._taken = 0  # number of the last item that the reader took
-        self._unread_cost = 0
-        self._kept_cost = 0
+        self._unread_cost = 0  # bytes that the reader has still to take
+        self._kept_cost = 0  # bytes that it has taken, kept for one that comes back
 
     @property
     def first(self) -> int:

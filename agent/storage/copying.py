@@ -142,7 +142,7 @@ class TreeCopy:
     thorough: bool = False
     size: int = 0  # bytes done
     entries: int = 0
-    _device: int = 0
+    _device: int = 0  # of the source, so that other file systems below it are noticed
     _linked: dict[tuple[int, int], str] = field(
         default_factory=dict
     )  # of files with several names: the first one

@@ -195,7 +195,7 @@ class Pruner:
     desired: Callable[[], Desired]
     memory: Path
     now: Callable[[], float]
-    _named: dict[str, str] | None = None
+    _named: dict[str, str] | None = None  # the images that sections name, at the last look
     _ids: dict[str, str] = field(default_factory=dict)
 
     def run(self, request: PruneRequest) -> dict[str, Any]:

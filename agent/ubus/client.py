@@ -68,7 +68,8 @@ class UbusClient:
         # by the id that ubusd gave them, on this connection
         self._locals: dict[int, BusObject | _Listener] = {}
         self._tasks: asyncio.TaskGroup | None = None
-        self._calls = 0
+        self._calls = 0  # of our methods, in progress
+        # or the set-up of a connection and `add_object` could both publish an object
         self._publishing = asyncio.Lock()
         self._on_lost: list[Callable[[], None]] = []
         # set while connected, with everything published and subscribed that can be

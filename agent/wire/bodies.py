@@ -143,9 +143,9 @@ class FrameDecoder:
     """Takes pieces of any size. Holds at most an incomplete header."""
 
     def __init__(self) -> None:
-        self._head = b""
+        self._head = b""  # of the next frame, as far as it has come
         self._stream = ""
-        self._left = 0
+        self._left = 0  # bytes of the frame that are still to come
 
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
         """The payload in these bytes, in order, as (stream, bytes). Raises FrameError."""

@@ -51,7 +51,7 @@ class TarReader:
 
     members: int = 0
     ended: bool = False
-    _head: bytearray = field(default_factory=bytearray)
+    _head: bytearray = field(default_factory=bytearray)  # of the next member, as far as it has come
     _skip: int = 0  # bytes of contents still to come
     _records: TarHeader | None = None  # the entry whose bytes are collected in `_head`
     _said: dict[str, str] = field(default_factory=dict)  # records for the next member

@@ -149,7 +149,7 @@ class Decoder:
     """Takes pieces of any size. Holds at most one incomplete message, of at most MESSAGE_LIMIT bytes."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # the beginning of a message that is not complete
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that are complete now, in order. Raises MessageError; the decoder cannot be used after that."""

@@ -246,7 +246,8 @@ class GuardedProtocol(HandoffProtocol):
         self.limits = limits
         self.client_address = ""
         self.slot = ConnectionSlot(limits)
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None  # runs while a request's head is awaited
+        # runs while the rest of a body comes that was answered already
         self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

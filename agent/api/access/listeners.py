@@ -67,7 +67,7 @@ class Listeners:
         self._pairs: dict[tuple[Path, Path], TlsFiles] = {}
         self._states: tuple[ListenState, ...] = ()  # as last shown, so that the log gets each change once
         self._wanted = AgentSettings()
-        self._wake = asyncio.Event()
+        self._wake = asyncio.Event()  # set by new settings
         self._task: asyncio.Task[None] | None = None
 
     def want(self, settings: AgentSettings) -> None:

@@ -55,8 +55,9 @@ class TlsFiles:
 
     def __init__(self, cert: Path, key: Path) -> None:
         self.paths = (cert, key)
+        # the last usable one, which stays while the files are broken
         self._context: ssl.SSLContext | None = None
-        self._seen: Stamps | None = None
+        self._seen: Stamps | None = None  # stamps of the files when they were last read
         self._problem = ""
 
     def context(self) -> ssl.SSLContext:
@@ -142,7 +143,7 @@ class TcpServer:
         self._opening: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
-        self._paused: asyncio.TimerHandle | None = None
+        self._paused: asyncio.TimerHandle | None = None  # while descriptors or memory have run out
 
     def open(self) -> None:
         """Binds and starts to accept. Raises OSError: the address does not exist, or is taken."""

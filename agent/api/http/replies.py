@@ -233,8 +233,9 @@ class StepDeadline:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
-        self._scope = asyncio.timeout(None)
-        self._begun: float | None = None
+        self._scope = asyncio.timeout(None)  # what is cancelled when a step takes too long
+        self._begun: float | None = None  # of the step in progress
+        # looks now and then, instead of a timer for each step
         self._timer = self._loop.call_later(limit_s, self._look)
 
     def begin(self) -> None:

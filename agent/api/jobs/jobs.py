@@ -72,7 +72,7 @@ class Job:
         self.state = JobState.RUNNING
         self.created = now
         self.ended: float | None = None
-        self.error: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None  # for readers, without secrets
         self.result: dict[str, Any] = {}
         self.progress = Progress(
             unpacks=spec.kind in (JobKind.PULL, JobKind.BUILD),
@@ -82,9 +82,9 @@ class Job:
         self.version = 1  # not 0, so that every reader gets the current state first
         self.body_taken = asyncio.Event()  # the upload was read to its end, or will not be read any more
         self._messages: Ring[str] = Ring()
-        self._redact = redactor(spec.secrets, shortest=1)
-        self._news = asyncio.Event()
-        self._stall: asyncio.Timeout | None = None
+        self._redact = redactor(spec.secrets, shortest=1)  # the engine repeats logins in its errors
+        self._news = asyncio.Event()  # replaced at each change, so that all readers wake up
+        self._stall: asyncio.Timeout | None = None  # ends a job whose engine makes no progress
         self._stall_s = 0.0
 
     @property

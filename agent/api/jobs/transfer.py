@@ -49,7 +49,7 @@ class Transfer(ABC):
         self.parts = 0  # the number of requests being served now
         self.on_touch: Callable[[], None] = lambda: None
         self._digest = hashlib.sha256()
-        self._turn = 0
+        self._turn = 0  # a newer part takes over from one that hangs
         self._task: asyncio.Task[None] | None = None
 
     @property

@@ -171,11 +171,11 @@ class Pipe:
     """Passes an upload's bytes from the client's requests to the engine's request; holds one piece."""
 
     def __init__(self) -> None:
-        self._piece = b""
+        self._piece = b""  # taken from the client, and not yet by the engine
         self._ended = False
-        self._satisfied = False
+        self._satisfied = False  # the engine needs no more: pieces are dropped
         self._error: Exception | None = None
-        self._news = asyncio.Event()
+        self._news = asyncio.Event()  # replaced at each change, so that both sides wake up
 
     async def put(self, piece: bytes) -> None:
         """Returns when the piece was taken; if cancelled, it was not. Raises the error given to `fail`."""
@@ -230,9 +230,9 @@ class Upload(Transfer):
         super().__init__(title)
         self.pipe = pipe or Pipe()
         self.job = job
-        self._tail = b""
-        self._taken = 0
-        self._one = asyncio.Lock()
+        self._tail = b""  # held back until the checksum is right
+        self._taken = 0  # bytes of the file so far
+        self._one = asyncio.Lock()  # held while a piece is added
         self._satisfied = False
 
     @property

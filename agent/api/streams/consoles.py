@@ -67,10 +67,10 @@ class Console:
         self._exec = exec_id
         self._pipe = pipe
         self._buffer = OutputBuffer()
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
+        self._news = asyncio.Event()  # there is output, or the end
+        self._room = asyncio.Event()  # the reader has taken some: reading may go on
         self._writing = asyncio.Lock()
-        self._reader: object | None = None
+        self._reader: object | None = None  # who reads now; a new reader takes over
         # no reader yet: a client that never comes is treated like one that left
         self._left = _now()
         self._ended = False

@@ -418,7 +418,7 @@ class _Reader:
     ) -> None:
         self.lines: deque[LogLine] = deque()  # that the merge has not taken yet
         self.room = asyncio.Event()
-        self.quiet = False
+        self.quiet = False  # silent for so long that the merge does not wait for it
         self._name, self._source, self._changed = name, source, changed
         self.task = asyncio.create_task(self._read(), name=f"log-{name}")
         self.task.add_done_callback(lambda _: changed.set())

@@ -64,8 +64,8 @@ class Outbox:
         self._window = window
         # (item, bytes) that no packet holds yet
         self._waiting: deque[tuple[Mapping[str, Any], int]] = deque()
-        self._unacknowledged: Ring[Packet] = Ring()
-        self._size = 0
+        self._unacknowledged: Ring[Packet] = Ring()  # kept, because they may have to be sent again
+        self._size = 0  # bytes of both
 
     @property
     def last(self) -> int:
@@ -163,7 +163,7 @@ class Tab:
         self.session = session
         self.writes = writes
         self.object = self.make_object(number)
-        self.moving = asyncio.Lock()
+        self.moving = asyncio.Lock()  # held while the bus object is replaced
         self._bus = bus
         self._still_allowed = still_allowed
         self._outbox = Outbox()
@@ -175,7 +175,7 @@ class Tab:
         self._turn = asyncio.Lock()  # fair: an endless log does not starve a console
         self._news = asyncio.Event()
         self._end = asyncio.Event()
-        self._fetching = 0
+        self._fetching = 0  # fetches that wait now
         self._fetch = 0  # number of the newest fetch
         self._readers = 0  # how often a subscriber came or left
         self.reason = ""

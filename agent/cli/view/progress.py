@@ -60,13 +60,13 @@ class ProgressView:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._style = Style.of(stream)
-        self._live = stream.isatty()
-        self._began = clock()
-        self._works: dict[str, _Work] = {}
+        self._live = stream.isatty()  # a terminal: the lines of works in progress are drawn again
+        self._began = clock()  # of the reconcile
+        self._works: dict[str, _Work] = {}  # in progress, by key
         # the notes of each object that were seen already
         self._known: dict[str, list[Mapping[str, Any]]] = {}
-        self._told: set[str] = set()
-        self._failed: set[str] = set()
+        self._told: set[str] = set()  # keys and errors that have a line already
+        self._failed: set[str] = set()  # keys
         self._drawn, self._shown = 0, ""
         self._closed = False
         self._lock = threading.Lock()

@@ -256,7 +256,7 @@ class ContainerImage:
         self.choice = ImageChoice()
         self._draft, self._container, self._record = draft, container, record
         self._key = Key("container", container.section)
-        self._newer: Newer | None = None
+        self._newer: Newer | None = None  # the image that an update would bring
         self._is_tried = False
         if record is not None:
             context = draft.context
