@@ -436,6 +436,38 @@ async def test_a_stream_without_end_leaves_room_for_a_quiet_one(room: Room) -> N
     assert echoes >= 5
 
 
+@pytest.mark.parametrize(
+    ("size", "waits"), [(100, [0.0, 0.0, 0.2, 0.2]), (8000, [0.0] * 4)], ids=["figures", "log"]
+)
+async def test_where_packets_come_all_the_time_a_fetch_waits_longer_for_them(
+    room: Room, monkeypatch: pytest.MonkeyPatch, size: int, waits: list[float]
+) -> None:
+    class Figures(OutputOnly):
+        def __init__(self) -> None:
+            super().__init__(self._figures)
+
+        async def _figures(self) -> AsyncGenerator[Item, None]:
+            while True:
+                yield {"name": "figure", "bytes": "x" * size}
+                await asyncio.sleep(0.002)
+
+    monkeypatch.setattr(stream_tab, "GATHER_S", 0.01)
+    monkeypatch.setattr(stream_tab, "STEADY_S", 0.2)
+    kinds = room.streams._kinds
+    assert isinstance(kinds, dict)
+    kinds["figures"] = StreamKind(grant=read("test", "figures"), open=lambda _: Figures())
+    opened = await room.call("stream_open", {"kind": "figures"}, session=ADMIN)
+    after, took = 0, []
+    for _ in waits:
+        began = asyncio.get_running_loop().time()
+        args = {"id": opened["id"], "after": after, "wait": 5}
+        after = (await room.call("stream_read", args, session=ADMIN))["packets"][-1]["seq"]
+        took.append(asyncio.get_running_loop().time() - began)
+        # what comes faster than it is read is there in full
+        await asyncio.sleep(0.05)
+    assert [0.2 if one > 0.19 else 0.0 for one in took] == waits, took
+
+
 async def test_streams_of_all_are_limited(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ubus_streams, "SOURCES_OF_ALL", 2)
     answers = [await room.call("stream_open", {"kind": "status"}, session=ADMIN) for _ in range(3)]

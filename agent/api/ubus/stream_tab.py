@@ -13,6 +13,7 @@ acknowledges the packets before it and ends an earlier fetch, so the newer of tw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -137,6 +138,7 @@ UNREAD_S = 15.0  # without an acknowledgement for this long, the reader is gone 
 IDLE_S = 25.0  # allowed time without a subscriber and without a fetch
 PING_S = 10.0  # after this silence a ping is sent, which must be acknowledged
 GATHER_S = 0.15  # a fetch waits this long for the rest of a burst, unless a user types
+STEADY_S = 0.5  # and this long where packets come all the time, as with live figures
 _NOTIFY_S = 5.0
 _TICK_S = 1.0  # between looks for a reader that has gone
 # half of what ubusd carries: the same item may be sent in a packet with others
@@ -172,11 +174,16 @@ class Tab:
         self._last_source = 0
         self._sent = 0  # seq of the last packet sent to the current subscriber
         self._room = asyncio.Event()
+        self._full = (
+            asyncio.Event()
+        )  # a stream waits for room: nothing more comes of it before the next fetch
         self._turn = asyncio.Lock()  # fair: an endless log does not starve a console
         self._news = asyncio.Event()
         self._end = asyncio.Event()
         self._fetching = 0  # fetches that wait now
         self._fetch = 0  # number of the newest fetch
+        self._streak = 0  # fetches in a row that had packets, less than a second apart
+        self._answered_at = 0.0
         self._readers = 0  # how often a subscriber came or left
         self.reason = ""
         now = time.monotonic()
@@ -249,6 +256,7 @@ class Tab:
         if progress:
             self._read_at = time.monotonic()
             self._room.set()
+            self._full.clear()
             self._news.set()
 
     async def read(self, after: int, wait_s: float) -> dict[str, Any]:
@@ -272,8 +280,11 @@ class Tab:
             # only if no stream takes input: the echo of typed text must not wait
             if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
                 # each fetch is an HTTP request of the browser, so a burst should come in a single one
-                await asyncio.sleep(GATHER_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._gather_s()):
+                        await self._full.wait()
                 packets = self._packed(after)
+                self._answered_at = time.monotonic()
         except TimeoutError:
             packets = []
         finally:
@@ -283,6 +294,11 @@ class Tab:
             return {"packets": [], "replaced": True}
         answer: dict[str, Any] = {"packets": [packet.as_json() for packet in packets]}
         return {**answer, "closed": self.reason} if self._end.is_set() else answer
+
+    def _gather_s(self) -> float:
+        # the first fetches fill a page
+        self._streak = self._streak + 1 if time.monotonic() - self._answered_at < 1 else 0
+        return STEADY_S if self._streak > 1 else GATHER_S
 
     def _packed(self, after: int) -> list[Packet]:
         while self._outbox.pack() is not None:
@@ -354,6 +370,7 @@ class Tab:
         async with self._turn:
             while not self._outbox.has_room(size):
                 self._room.clear()
+                self._full.set()
                 await self._room.wait()
         if self._outbox.last == self._outbox.acknowledged:
             self._read_at = time.monotonic()  # until now there was nothing to acknowledge
