@@ -47,6 +47,7 @@ export class Agent {
 	opened = 0;
 	reads = 0;
 	failing = null;
+	reachable = true;
 	#next = 1;
 
 	constructor(clock) {
@@ -70,6 +71,8 @@ export class Agent {
 		const number = ++object.streamCount;
 		object.streams.set(number, { kind, args, owner });
 		this.put(id, { stream: number, name: 'opened', json: { owner, tag } });
+		if (kind === 'status')
+			this.put(id, { stream: number, name: 'status', json: { agent: { engine: { reachable: this.reachable } } } });
 		return { id, stream: number };
 	}
 
@@ -104,6 +107,26 @@ export class Agent {
 			for (const [ number, one ] of object.streams)
 				if (one.kind === kind)
 					this.put(id, { stream: number, name: 'text', text });
+	}
+
+	// Docker goes: its streams end. The status is the agent's own, and goes on
+	lose() {
+		for (const [ id, object ] of this.objects)
+			for (const [ number, { kind } ] of object.streams)
+				if (![ 'status', 'console' ].includes(kind)) {
+					object.streams.delete(number);
+					this.put(id, { stream: number, name: 'error', json: { code: 'engine-unreachable', message: 'Docker went away' } });
+				}
+	}
+
+	// Docker goes or comes, and the status says so
+	engine(reachable) {
+		reachable || this.lose();
+		this.reachable = reachable;
+		for (const [ id, object ] of this.objects)
+			for (const [ number, { kind } ] of object.streams)
+				if (kind === 'status')
+					this.put(id, { stream: number, name: 'change', json: { agent: { engine: { reachable } } } });
 	}
 
 	#wake(object) {

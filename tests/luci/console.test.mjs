@@ -49,7 +49,7 @@ async function scene() {
 		},
 		wordsOf: error => error.message
 	};
-	made.console = load('ucidockd.terminal', { 'ucidockd.calls': { agent }, 'ucidockd.live': live, 'ucidockd.dom': dom })
+	made.console = load('ucidockd.terminal', { 'ucidockd.calls': { agent }, 'ucidockd.live': live, 'ucidockd.dom': dom, 'ucidockd.sentences': { say: text => text } })
 		.make({ container: 'web', command: [ 'sh' ], user: '' });
 	await made.console.open();
 	made.type = text => made.console.term.key(text);
@@ -113,4 +113,11 @@ test('what was typed for a process that is gone is not typed into the next one',
 	one.start(2);
 	one.type('x');
 	assert.deepEqual(one.arrived, [ '2:x' ]);
+});
+
+test('why a console ended is said as what is over', async () => {
+	const one = await scene();
+	one.start(1);
+	one.take({ name: 'exit', json: { code: null, reason: 'no Docker engine at /x; is dockerd running?' } });
+	assert.equal(one.note(), 'The console ended: no Docker engine at /x; is dockerd running?');
 });

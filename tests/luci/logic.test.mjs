@@ -373,3 +373,39 @@ test('tar: a folder is made by an archive', async () => {
 	writeFileSync(path, new Uint8Array(await tar.ofFolder('new one', 1700000000).arrayBuffer()));
 	assert.equal(execFileSync('tar', [ '-tf', path ]).toString(), 'new one/\n');
 });
+
+test('an answer that comes after a newer one is not taken', async () => {
+	const { inOrder } = load('ucidockd.watch', { 'ucidockd.live': {}, 'ucidockd.status': {} });
+	const waiting = [], taken = [], look = inOrder(name => new Promise(done => waiting.push(() => done(name))), name => taken.push(name));
+	const looks = [ look('slow'), look('quick'), look('last') ];
+	waiting[1]();
+	await looks[1];
+	waiting[0]();
+	await looks[0];
+	waiting[2]();
+	await looks[2];
+	assert.deepEqual(taken, [ 'quick', 'last' ]);
+});
+
+test('a page looks again when the status says something else of Docker than it shows', () => {
+	let take, shown = false, looks = 0;
+	const globals = { setTimeout: globalThis.window?.setTimeout };
+	globalThis.window = { ...globalThis.window, setTimeout: call => call() };
+	const { engine } = load('ucidockd.watch', { 'ucidockd.live': { follow: (_kind, _args, call) => {
+		take = call;
+	} }, 'ucidockd.status': load('ucidockd.status', { 'ucidockd.sentences': {} }) });
+	engine(() => shown, () => looks++);
+	globalThis.window.setTimeout = globals.setTimeout;
+	const say = reachable => take({ name: 'change', json: { id: 1, agent: { engine: { reachable } } } });
+	take({ name: 'status', json: { version: 1, agent: { engine: { reachable: true } } } });
+	take({ name: 'synced', json: {} });
+	say(true);
+	assert.equal(looks, 0);
+	say(false);
+	assert.equal(looks, 1);
+	shown = true;
+	say(false);
+	assert.equal(looks, 1);
+	say(true);
+	assert.equal(looks, 2);
+});

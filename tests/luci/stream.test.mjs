@@ -29,7 +29,7 @@ test('the status is asked for with the object, once, and any other stream after 
 	browser.agent.send('status', 's');
 	browser.agent.send('events', 'e');
 	await browser.clock.settle();
-	assert.deepEqual([ seen.seen, events.seen ], [ [ 'begin', 's' ], [ 'begin', 'e' ] ]);
+	assert.deepEqual([ seen.seen, events.seen ], [ [ 'begin', 'status', 's' ], [ 'begin', 'e' ] ]);
 });
 
 test('twelve tabs have one object and one fetch, and each its own items', async () => {
@@ -228,6 +228,37 @@ test('a stream that may not be opened says so and leaves the others alone', asyn
 	assert.ok(logs.place());
 });
 
+test('a stream that Docker ended by going begins again: at once when the status says that Docker is back', async () => {
+	const browser = new Browser(), tab = browser.tab(), seen = tab.follow('status'), log = tab.follow('logs');
+	await browser.clock.pass(START_MS);
+	browser.agent.engine(false);
+	await browser.clock.pass(60_000);
+	assert.deepEqual(log.seen, [ 'begin', 'error' ], 'nothing is asked while Docker is away');
+	browser.agent.engine(true);
+	await browser.clock.settle();
+	browser.agent.send('logs', 'x');
+	await browser.clock.pass(10_000);
+	assert.deepEqual(log.seen, [ 'begin', 'error', 'begin', 'x' ]);
+	assert.equal(seen.seen.filter(word => word === 'begin').length, 1);
+});
+
+test('it begins again as well when Docker was away too shortly for the status, or no page follows the status', async () => {
+	const browser = new Browser(), tab = browser.tab(), log = tab.follow('logs');
+	await browser.clock.pass(START_MS);
+	browser.agent.lose();
+	await browser.clock.pass(2500);
+	browser.agent.send('logs', 'x');
+	await browser.clock.settle();
+	assert.deepEqual(log.seen, [ 'begin', 'error', 'begin', 'x' ]);
+	const ended = tab.follow('events');
+	await browser.clock.settle();
+	browser.agent.lose();
+	await browser.clock.settle();
+	ended.stop();
+	await browser.clock.pass(10_000);
+	assert.deepEqual(ended.seen, [ 'begin', 'error' ], 'one that was stopped does not');
+});
+
 // what no single case above has: all of it at random, with a console in each tab that must hear everything once and in order
 for (let seed = 1; seed <= 60; seed++)
 	test(`tabs come, go, hide and sleep at random (${seed})`, async () => {
@@ -237,6 +268,8 @@ for (let seed = 1; seed <= 60; seed++)
 		const add = () => {
 			const tab = browser.tab();
 			tab.shell = tab.follow('console', { keep: true });
+			tab.log = tab.follow('logs');
+			tab.status = tab.follow('status');
 			tabs.push(tab);
 		};
 		const awake = () => tabs.filter(tab => !tab.asleep);
@@ -259,22 +292,31 @@ for (let seed = 1; seed <= 60; seed++)
 				pick(awake()).sleep();
 			} else if (what < 0.5) {
 				await pick(tabs).wake();
+			} else if (what < 0.56) {
+				browser.agent.engine(random() < 0.5);
+			} else if (what < 0.6) {
+				browser.agent.lose();
 			} else {
 				browser.agent.send('console', sent++);
 			}
 			await browser.clock.pass(pick([ 0, 0, 10, 200, 3000, 12_000 ]));
 		}
-		for (const tab of tabs)
+		for (const tab of tabs) {
 			await tab.wake();
+			await tab.hide(false);
+		}
+		browser.agent.engine(true);
 		await browser.clock.pass(30_000);
+		browser.agent.send('logs', 'last');
 		browser.agent.send('console', sent++);
 		await browser.clock.pass(1000);
 		// two at most: a tab that came while all others slept has its own
 		assert.deepEqual(tabs.filter(tab => tab.leads()).map(tab => tab.live.circle.object.id).sort(), [ ...browser.agent.objects.keys() ].sort());
-		for (const { shell: { seen }, slept } of tabs) {
+		for (const { shell: { seen }, log: logs, slept } of tabs) {
 			const begins = seen.filter(word => word === 'begin').length, from = seen.lastIndexOf('begin') + 1;
 			// the agent ends an object whose tabs all sleep
 			assert.ok(begins === 1 || slept, 'its process went on');
+			assert.ok(logs.seen.at(-1) === 'last' && logs.seen.filter(word => word === 'last').length === 1, 'its log goes on, and once');
 			assert.deepEqual(seen.slice(from), Array.from({ length: seen.length - from }, (_none, index) => sent - (seen.length - from) + index));
 		}
 	});

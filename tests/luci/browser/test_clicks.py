@@ -394,9 +394,22 @@ def test_nothing_is_made_up_while_docker_does_not_answer(owner: Owner) -> None:
         f"container/{other.id}": "Docker does not answer",
         "container/web#settings": "Pull now *Docker does not answer",
     }
+    # pages that stay open all the time, and what they say with Docker; without it all say the same
+    open_pages = {
+        "images": "busybox[^]*web",
+        "networks": "bridge *built in",
+        "volumes": "store[^]*/data",
+        "container/web#load": "Processes[^]*sleep",
+        "container/crash#logs": "oops: no configuration",
+    }
     for page, words in pages.items():
         owner.visit(page)
         owner.browser.until_text(words)
+    for page, words in open_pages.items():
+        owner.browser.do("tab", page)
+        owner.visit(page)
+        owner.browser.until_text(words)
+    owner.browser.do("tab", "first")
     owner.visit("containers")
     owner.browser.until_text("foreign[^]*not managed")
     owner.browser.do(
@@ -404,6 +417,12 @@ def test_nothing_is_made_up_while_docker_does_not_answer(owner: Owner) -> None:
     )
     owner.browser.until_text(away["containers"])
     assert not re.search(r"foreign|\d running", owner.browser.text())
+    for page, words in open_pages.items():
+        owner.browser.do("tab", page)
+        owner.browser.until_text("Docker does not answer")
+        shown = owner.browser.text()
+        assert page.startswith("container/") or not re.search(words.replace("[^]", r"[\s\S]"), shown)
+    owner.browser.do("tab", "first")
     for page, words in away.items():
         owner.visit(page)
         owner.browser.until_text(words)
@@ -417,7 +436,29 @@ def test_nothing_is_made_up_while_docker_does_not_answer(owner: Owner) -> None:
         "evaluate", "L.require('ucidockd.app').then(app => app.made['ucidockd.calls'].agent.dockerd_start())"
     )
     owner.browser.until_text(pages["containers"])
+    for page, words in open_pages.items():
+        owner.browser.do("tab", page)
+        owner.browser.do("until", "!/Docker does not answer/.test(document.body.innerText)")
+        owner.browser.until_text(words)
+        owner.browser.do("close", page)
+    # what happens on the engine from now on is heard of, too
+    owner.browser.do("tab", "first")
+    other.start()
+    owner.browser.until_text("foreign[^]{0,20}Running[^]*?not managed")
     other.remove(force=True)
+
+
+def test_a_containers_page_is_not_read_again_when_others_change(owner: Owner) -> None:
+    def looks() -> list[str]:
+        return [str(one) for one in owner.browser.do("requests") if '"docker.container","list"' in str(one)]
+
+    owner.visit("container/web")
+    owner.browser.until_text("Running, ")
+    owner.engine.containers.get("crash").restart(timeout=0)
+    time.sleep(3)
+    assert len(looks()) == 1, looks()
+    owner.engine.containers.get("web").kill()
+    owner.until(lambda: len(looks()) > 1)
 
 
 @pytest.mark.parametrize(

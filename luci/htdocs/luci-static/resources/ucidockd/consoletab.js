@@ -30,6 +30,12 @@ const ConsoleTab = baseclass.extend({
 		await this.console.open();
 	},
 
+	// another container came in the place of this one
+	move(container) {
+		this.container = container;
+		D.fill(this.other, _('The container was replaced. "New console" opens a shell in the new one.'));
+	},
+
 	close() {
 		this.console?.close();
 		this.console = null;

@@ -57,12 +57,6 @@ const Graphs = baseclass.extend({
 		this.stream = null;
 	},
 
-	// a stream that has ended says nothing more
-	again() {
-		this.stop();
-		this.start();
-	},
-
 	take(item) {
 		const runs = item.name === 'stats' && stats.ofRunning(item.json);
 

@@ -60,7 +60,7 @@ const LogView = baseclass.extend({
 
 	start() {
 		for (const source of this.sources)
-			source.stream ??= live.follow('logs', () => this.args(source), item => this.take(source, item));
+			source.stream ??= this.read(source);
 
 		this.running = true;
 		D.fill(this.follow, _('Pause'));
@@ -77,6 +77,21 @@ const LogView = baseclass.extend({
 
 	toggle() {
 		this.running ? this.stop() : this.start();
+	},
+
+	// the container of the first log runs again: its log goes on after the last line
+	goOn() {
+		const [ source ] = this.sources;
+
+		if (!this.running || !source.isOver || this.asked().until)
+			return;
+
+		source.stream.stop();
+		source.stream = this.read(source);
+	},
+
+	read(source) {
+		return live.follow('logs', () => this.args(source), item => this.take(source, item));
 	},
 
 	// with other lines than so far
@@ -120,6 +135,8 @@ const LogView = baseclass.extend({
 	},
 
 	take(source, item) {
+		source.isOver = item.name === 'end';
+
 		if (item.text !== undefined) {
 			source.buffer.push(item.name, item.text);
 		} else if (item.name === 'end' || item.name === 'error') {

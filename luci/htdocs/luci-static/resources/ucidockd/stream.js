@@ -9,6 +9,7 @@
 
 const HIDDEN_MS = 2000;
 const PAUSES_MS = [ 500, 1000, 2000, 5000, 10000 ];
+const LOST = 'engine-unreachable', LOST_MS = 2000; // Docker went away under a stream
 
 class Left extends Error {}
 
@@ -21,6 +22,7 @@ const Tab = baseclass.extend({
 		this.tags = 0;
 		this.running = this.connected = this.dropped = this.over = false;
 		this.hidden = null;
+		this.isEngineAway = false; // as the status says, where a page follows it
 		this.end = () => {};
 		this.circle = parts.circle({
 			...parts,
@@ -34,7 +36,7 @@ const Tab = baseclass.extend({
 
 	// `args`: an object, or a function that gives it whenever the stream begins (again). `take(item)` gets every item,
 	// also {name: 'begin'} each time before the first one. Gives {stop, place}: `place` is [object id, number] for calls.
-	// `keep`: goes on while the tab is hidden.
+	// `keep`: goes on while the tab is hidden. A stream that Docker's going has ended begins again once Docker is back.
 	follow(kind, args, take, { keep } = {}) {
 		const entry = { kind, args, take, keep: keep ?? false, number: 0 };
 
@@ -159,6 +161,7 @@ const Tab = baseclass.extend({
 		const args = typeof entry.args === 'function' ? entry.args() : entry.args;
 
 		entry.number = 0;
+		entry.isLost = false;
 		entry.tag = String(++this.tags);
 		entry.take({ name: 'begin' });
 
@@ -194,11 +197,32 @@ const Tab = baseclass.extend({
 
 		const entry = item.stream && [ ...this.wanted ].find(one => one.number === item.stream);
 
+		if (!entry)
+			return;
+
+		this.listen(entry, item);
+
 		try {
-			entry && entry.take(item);
+			entry.take(item);
 		} catch (error) {
 			Promise.reject(error); // one page's mistake is no reason that others hear less; the browser's console shows it
 		}
+	},
+
+	// Docker may be back before the status says that it went, so each lost stream is tried again unless the status says it is away
+	listen(entry, { name, json }) {
+		if (name === 'error' && json?.code === LOST) {
+			entry.isLost = true;
+			this.parts.timer.set(() => this.revive(), LOST_MS);
+		} else if (entry.kind === 'status' && json?.agent?.engine) {
+			this.isEngineAway = json.agent.engine.reachable === false;
+			this.revive();
+		}
+	},
+
+	revive() {
+		if (this.connected && !this.isEngineAway)
+			[ ...this.wanted ].filter(entry => entry.isLost).forEach(entry => this.start(entry));
 	},
 
 	bind(number, { owner, tag }) {

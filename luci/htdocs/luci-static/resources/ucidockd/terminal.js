@@ -6,6 +6,7 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.live as live';
+'require ucidockd.sentences as sentences';
 
 const { agent } = calls;
 const DATA_LIMIT = 16 * 1024;
@@ -95,7 +96,7 @@ const Console = baseclass.extend({
 			this.term.write(fromBase64(item.bytes));
 			break;
 		case 'exit':
-			this.end(item.json.reason || _('The process ended with code %s.').format(item.json.code));
+			this.end(item.json.reason ? _('The console ended: %s').format(sentences.say(item.json.reason)) : _('The process ended with code %s.').format(item.json.code));
 			break;
 		case 'error':
 			this.fail();

@@ -86,12 +86,11 @@ return view.extend({
 
 	take(item) {
 		// the jobs in the request that opens the stream
-		if (item.name === 'begin') {
-			this.events = [];
+		if (item.name === 'begin')
 			this.lookAtJobs();
-		}
 
-		if (item.name === 'event' && !UNSEEN.test(item.json?.Action)) {
+		// a stream that begins again tells some of them again; an engine that was restarted has forgotten the others
+		if (item.name === 'event' && !UNSEEN.test(item.json?.Action) && !this.events.some(one => one.timeNano === item.json.timeNano)) {
 			this.events.unshift(item.json);
 			this.events.length = Math.min(this.events.length, LIMIT);
 		}

@@ -5,6 +5,7 @@
 'require ucidockd.buttons as buttons';
 'require ucidockd.calls as calls';
 'require ucidockd.consoletab as consoletab';
+'require ucidockd.containertabs as containertabs';
 'require ucidockd.containerinfo as containerinfo';
 'require ucidockd.containerlist as rows';
 'require ucidockd.dom as D';
@@ -13,12 +14,12 @@
 'require ucidockd.graph as graph';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
-'require ucidockd.networksof as networksof';
 'require ucidockd.past as past';
 'require ucidockd.ports as ports';
 'require ucidockd.problems as problems';
 'require ucidockd.status as status';
 'require ucidockd.updates as updates';
+'require ucidockd.watch as watch';
 
 const QUIET_MS = 300;
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
@@ -32,16 +33,6 @@ function wordOfPage() {
 // a declared one by its name, which stays when the container is replaced
 function logOf({ container, owner, name }) {
 	return { id: owner ? name : container.Id, name };
-}
-
-// a place whose content is fetched, again on request; `fetch(again)` gives it
-function fetched(fetch, ...inputs) {
-	const place = D.el('div', {});
-	const draw = async () => D.fill(place, await fetch(draw).catch(error => D.el('p', { 'class': 'alert-message notice' }, D.wordsOf(error))));
-
-	draw();
-
-	return D.el('div', {}, D.bar(inputs, D.always('neutral', _('Refresh'), draw)), place);
 }
 
 return view.extend({
@@ -104,40 +95,11 @@ return view.extend({
 	},
 
 	loadTab() {
-		const flags = D.el('input', { 'type': 'text', 'placeholder': _('columns, such as -o pid,user,args'), 'aria-label': _('Columns of ps') });
-
 		this.graph?.stop();
 		this.graph = graph.make(this.found.Id);
 		this.graph.start();
 
-		const { owner } = this.row;
-
-		return D.el('div', {}, this.graph.render(), owner && [ D.el('h3', {}, _('The last 24 hours')), fetched(() => graph.day(owner.section)) ], D.el('h3', {}, _('Processes')), fetched(async () => {
-			const given = flags.value.trim(), { Titles: titles, Processes: found } = await calls.container.top(this.found.Id, given ? { ps_args: given } : undefined);
-
-			return D.table(titles, found ?? []);
-		}, flags));
-	},
-
-	settingsTab() {
-		const { owner } = this.row;
-
-		if (owner)
-			return D.later(async () => {
-				const form = await (await L.require('ucidockd.form')).edit(owner.section);
-
-				// who came here to edit may type at once
-				window.setTimeout(() => document.activeElement === document.body && form.querySelector('input')?.focus({ preventScroll: true }));
-
-				return form;
-			});
-
-		const { Id: id } = this.found;
-
-		return D.el('div', {},
-			D.el('p', {}, _('This container is not managed. Changes made here are lost when it is created again; adopt it to keep its settings in the router\'s configuration.')),
-			D.el('h3', {}, _('Networks')), fetched(again => networksof.render(id, owner, again)),
-			D.el('h3', {}, _('Limits')), fetched(async () => (await L.require('ucidockd.resources')).render(id, owner)));
+		return containertabs.load(this.graph, this.found.Id, this.row.owner);
 	},
 
 	tabs() {
@@ -150,8 +112,8 @@ return view.extend({
 			isWriter && { name: 'console', title: _('Console'), make: () => found ? (this.console = consoletab.make(found.Id)).node : none() },
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
 			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
-			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => this.settingsTab() },
-			owner && { name: 'history', title: _('History'), make: () => fetched(again => past.render(this.row.owner, again)) },
+			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => containertabs.settings(this.row.owner, this.found?.Id) },
+			owner && { name: 'history', title: _('History'), make: () => containertabs.fetched(again => past.render(this.row.owner, again)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
 		].filter(Boolean));
 	},
@@ -178,30 +140,46 @@ return view.extend({
 			this.refresh();
 	},
 
-	async refresh() {
+	async look() {
 		const containers = await L.resolveDefault(calls.container.list({ all: true }), null);
 
-		const { row, found } = containers ? await this.lookAt(containers, this.model.resources()) : { row: { ...this.row, state: { level: 'waiting', words: _('Docker does not answer.'), note: '' } }, found: this.found };
+		return { containers, ...containers && await this.lookAt(containers, this.model.resources()) };
+	},
 
+	take({ containers, row = containers ? null : { ...this.row, state: { level: 'waiting', words: _('Docker does not answer.'), note: '' } }, found = this.found }) {
 		if (!row)
 			return this.gone();
 
 		const isAnother = row.container?.Id !== this.row.container?.Id;
 
-		if (containers && this.isSilent)
-			this.graph?.again(); // its stream ended with dockerd
-
 		Object.assign(this, { containers: containers ?? this.containers, isSilent: !containers, row, found });
 		this.drawHead();
 
-		// the form of its settings stays as it is, whatever became of the container meanwhile; its log goes on with the new one
-		if (isAnother && !(/^#(settings|logs)/).test(location.hash))
-			this.drawTabs();
-		else if (isAnother)
-			window.addEventListener('hashchange', () => this.drawTabs(), { once: true });
+		if (containers && row.container?.State === 'running')
+			this.log?.goOn();
+
+		if (!isAnother)
+			return;
+
+		if (!this.stays())
+			return this.drawTabs();
+
+		found && this.console?.move(found.Id);
+		window.addEventListener('hashchange', () => this.drawTabs(), { once: true });
+	},
+
+	// Whether the open tab is kept when another container comes: the form of the settings stays as it is, a log goes on with the
+	// new container, and a console shows how its process ended.
+	stays() {
+		const [ tab ] = location.hash.slice(1).split('=');
+
+		return tab === 'settings' || (tab === 'logs' && this.log) || (tab === 'console' && this.console);
 	},
 
 	gone() {
+		if (this.isSilent)
+			watch.engine(() => true, () => location.reload()); // what the page is about, Docker has to say
+
 		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, this.isSilent ? _('Docker does not answer.') : _('This container no longer exists.')), D.page('containers', _('All containers')));
 	},
 
@@ -231,11 +209,12 @@ return view.extend({
 		Object.assign(this, { containers: containers ?? [], row, found, drawn: null });
 		this.model = status.make();
 		this.model.replace(snapshot);
+		this.refresh = watch.inOrder(() => this.look(), seen => this.take(seen));
 		[ this.title, this.state, this.actions, this.pane ] = [ D.el('h2', {}), D.spoken('p', {}), D.el('div', { 'class': 'ucidockd-bar' }), D.el('div', {}) ];
 		this.drawHead();
 		this.drawTabs();
-		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && this.soon());
-		live.follow('status', {}, item => this.model.take(item) && item.name === 'change' && this.soon());
+		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && watch.isOurEvent(this.row, item.json) && this.soon());
+		live.follow('status', {}, item => this.model.take(item) && item.name === 'change' && watch.isOurChange(this.row, this.isSilent, item.json) && this.soon());
 
 		return D.fill(this.root, D.connection(live), this.title, this.state, this.actions, this.pane);
 	},

@@ -12,6 +12,7 @@
 'require ucidockd.containerlist as rows';
 'require ucidockd.status as status';
 'require ucidockd.updates as updates';
+'require ucidockd.watch as watch';
 
 const QUIET_MS = 300, AGES_MS = 30000;
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
@@ -144,11 +145,6 @@ return view.extend({
 		});
 	},
 
-	async refresh(ask = calls) {
-		this.containers = await L.resolveDefault(ask.container.list({ all: true }), null);
-		this.draw();
-	},
-
 	soon() {
 		window.clearTimeout(this.timer);
 		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
@@ -156,6 +152,10 @@ return view.extend({
 
 	render() {
 		this.model = status.make();
+		this.refresh = watch.inOrder((ask = calls) => L.resolveDefault(ask.container.list({ all: true }), null), containers => {
+			this.containers = containers;
+			this.draw();
+		});
 		this.chosen = new Set();
 		this.loads = loads.make();
 		this.table = D.keyed([ '', _('Name'), _('State'), _('CPU and memory'), _('Ports'), '' ], _('No container to show. "Add container" creates one.'));

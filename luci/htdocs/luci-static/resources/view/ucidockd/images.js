@@ -8,7 +8,9 @@
 'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
 'require ucidockd.jobs as jobs';
+'require ucidockd.live as live';
 'require ucidockd.containerlist as rows';
+'require ucidockd.watch as watch';
 
 const { image } = calls;
 
@@ -117,13 +119,10 @@ return view.extend({
 		this.table.draw(this.images.map(one => ({ key: one.Id, sign: JSON.stringify([ one.RepoTags, this.usersOf(one).map(row => row.key) ]), cells: () => this.row(one) })), this.silent);
 	},
 
-	async refresh() {
-		const [ images, containers, snapshot ] = await this.load();
-
+	take([ images, containers, snapshot ]) {
 		this.silent = images ? '' : _('Docker does not answer.');
-		this.images = images ?? this.images;
+		this.images = images ?? [];
 		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
-		this.draw();
 	},
 
 	// an archive of `docker save` goes up in parts
@@ -206,18 +205,21 @@ return view.extend({
 		];
 	},
 
-	render([ images, containers, snapshot ]) {
-		this.silent = images ? '' : _('Docker does not answer.');
-		this.images = images ?? [];
-		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
+	render(found) {
+		this.take(found);
+		this.refresh = watch.inOrder(() => this.load(), again => {
+			this.take(again);
+			this.draw();
+		});
 		this.chosen = new Set();
 		this.table = D.keyed([ '', _('Name'), _('Used by'), _('Size'), _('Age'), '' ], _('No image yet. Pull one by its name above.'));
 		this.progress = files.progress();
 		this.jobs = jobs.make(() => this.refresh());
 		this.jobs.start();
 		this.draw();
+		watch.engine(() => this.silent !== '', () => this.refresh());
 
-		return D.el('div', {}, D.el('h2', {}, _('Images')), this.tools(), this.progress.node, this.jobs.node, this.table.node);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Images')), this.tools(), this.progress.node, this.jobs.node, this.table.node);
 	},
 
 	handleSaveApply: null,

@@ -6,11 +6,13 @@
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.inspect as inspect';
+'require ucidockd.live as live';
 'require ucidockd.prune as prune';
 'require ucidockd.containerlist as rows';
 'require ucidockd.schemas as schemas';
 'require ucidockd.sections as sections';
 'require ucidockd.status as status';
+'require ucidockd.watch as watch';
 
 const CONFIG = 'containers';
 const OWN = [ 'bridge', 'host', 'none' ]; // the engine's own: last
@@ -35,14 +37,12 @@ return view.extend({
 	},
 
 	draw({ networks, made, owners }) {
+		this.isAway = !networks;
+
 		const usersOf = network => made.filter(row => row.container?.NetworkSettings?.Networks?.[network.Name]);
 
 		D.fill(this.list, D.table([ _('Name'), _('Used by'), _('Subnet'), _('Gateway'), _('Driver'), '' ],
 			(networks ?? []).map(one => this.row(one, owners.get(one.Id), usersOf(one))), networks ? _('There is no network.') : _('Docker does not answer.')));
-	},
-
-	async refresh() {
-		this.draw(await this.look());
 	},
 
 	remove(network) {
@@ -68,12 +68,14 @@ return view.extend({
 	render({ found, readable, schema }) {
 		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Managed networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
 
+		this.refresh = watch.inOrder(() => this.look(), again => this.draw(again));
 		this.list = D.el('div', {});
 		this.draw(found);
+		watch.engine(() => this.isAway, () => this.refresh());
 
 		const unused = prune.button('networks', _('Remove unused'), _('Removes all networks that no container uses and that are not managed.'), () => this.refresh());
 
-		return D.el('div', {}, D.el('h2', {}, _('Networks')), D.bar(D.menu(_('Clean up'), [ unused ])), this.list, declared);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Networks')), D.bar(D.menu(_('Clean up'), [ unused ])), this.list, declared);
 	},
 
 	handleSaveApply: null,

@@ -14,6 +14,7 @@
 'require ucidockd.sentences as sentences';
 'require ucidockd.status as status';
 'require ucidockd.updates as updates';
+'require ucidockd.watch as watch';
 
 const { docker } = calls;
 const DAEMON = 'daemon:dockerd';
@@ -29,10 +30,13 @@ return view.extend({
 		return null; // an engine that is ending answers late: the page does not wait for it
 	},
 
-	async refresh() {
+	look() {
 		const ask = calls.together();
-		const [ info, pending, containers ] = await Promise.all([ ...[ ask.docker.info(), ask.agent.plan(), ask.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
 
+		return Promise.all([ ...[ ask.docker.info(), ask.agent.plan(), ask.container.list({ all: true }) ].map(one => L.resolveDefault(one, null)), this.measure() ]);
+	},
+
+	take([ info, pending, containers ]) {
 		this.info = info ?? this.info;
 		this.plan = pending;
 		this.containers = containers;
@@ -185,6 +189,7 @@ return view.extend({
 
 	render() {
 		this.model = status.make();
+		this.refresh = watch.inOrder(() => this.look(), found => this.take(found));
 		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
 		for (const name of [ 'buttons', 'next', 'counts', 'others', 'updates' ])

@@ -9,11 +9,13 @@
 'require ucidockd.files as files';
 'require ucidockd.format as format';
 'require ucidockd.inspect as inspect';
+'require ucidockd.live as live';
 'require ucidockd.prune as prune';
 'require ucidockd.containerlist as rows';
 'require ucidockd.schemas as schemas';
 'require ucidockd.sections as sections';
 'require ucidockd.status as status';
+'require ucidockd.watch as watch';
 
 const CONFIG = 'containers';
 const ANONYMOUS = (/^[0-9a-f]{64}$/);
@@ -64,10 +66,6 @@ return view.extend({
 
 		D.fill(this.list, D.table([ _('Name'), _('Used by'), _('Size'), _('Path on the router'), '' ],
 			(volumes ?? []).map(one => this.row(one, owners.get(one.Name), this.usersOf(one, made))), volumes ? _('There is no volume. Add one below, or in the settings of a container.') : _('Docker does not answer.')));
-	},
-
-	async refresh() {
-		this.draw(await this.look());
 	},
 
 	// the engine reads every file for that: only on request
@@ -166,13 +164,15 @@ return view.extend({
 	render({ found, readable, schema }) {
 		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Managed volumes'), words: _('If you remove a volume here, its data stays, unless "Remove volumes" is on in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
 
+		this.refresh = watch.inOrder(() => this.look(), again => this.draw(again));
 		this.list = D.el('div', {});
 		this.progress = files.progress();
 		this.draw(found);
+		watch.engine(() => !this.found.volumes, () => this.refresh());
 
 		const unused = prune.button('volumes', _('Remove unused volumes without a name'), _('Removes all volumes that have no name and that no container uses, with their data. This cannot be undone.'), () => this.refresh());
 
-		return D.el('div', {}, D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), found.prunes ? D.menu(_('Clean up'), [ unused ]) : ''), this.progress.node, this.list, declared);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), found.prunes ? D.menu(_('Clean up'), [ unused ]) : ''), this.progress.node, this.list, declared);
 	},
 
 	handleSaveApply: null,

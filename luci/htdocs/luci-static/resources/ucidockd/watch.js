@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What pages with lists of Docker's share: they look again when Docker went away or came back, and an old answer never
+// replaces a newer one.
+'use strict';
+'require baseclass';
+'require ucidockd.live as live';
+'require ucidockd.status as status';
+
+const LATER_MS = 2000; // the page comes first
+
+return baseclass.extend({
+	// `again()` is called when the status says something else than `isAway()`, what the page shows
+	engine(isAway, again) {
+		const model = status.make();
+
+		window.setTimeout(() => live.follow('status', {}, item => {
+			if (model.take(item) && (model.agent.engine?.reachable === false) !== isAway())
+				again();
+		}), LATER_MS);
+	},
+
+	// whether what happened on the engine may change the page of a container
+	isOurEvent({ container, name: ours }, { Actor: actor }) {
+		const { name, oldName } = actor?.Attributes ?? {};
+
+		return actor?.ID === container?.Id || [ name, oldName?.replace(/^\//, '') ].includes(ours);
+	},
+
+	// whether a change of the status may: of another section it does not, of the agent only that Docker went or came
+	isOurChange({ owner, container, name }, isAway, { agent, key, resource }) {
+		if (agent)
+			return (agent.engine?.reachable === false) !== isAway;
+
+		return key === owner?.key || (resource?.kind === 'container' && (resource.name === name || resource.object_id === container?.Id));
+	},
+
+	// Loads and hands over. An engine that is ending answers late: its answer comes after the one that it does not answer.
+	inOrder(load, take) {
+		let asked = 0, taken = 0;
+
+		return async (...given) => {
+			const turn = ++asked, found = await load(...given);
+
+			if (turn > taken) {
+				taken = turn;
+				await take(found);
+			}
+		};
+	}
+});
