@@ -453,7 +453,7 @@ def test_a_containers_page_is_not_read_again_when_others_change(owner: Owner) ->
         return [str(one) for one in owner.browser.do("requests") if '"docker.container","list"' in str(one)]
 
     owner.visit("container/web")
-    owner.browser.until_text("Running, ")
+    owner.browser.until_text("Image ID")
     owner.engine.containers.get("crash").restart(timeout=0)
     time.sleep(3)
     assert len(looks()) == 1, looks()

@@ -20,6 +20,7 @@ const STYLE = [
 	'.ucidockd-any { overflow-wrap: anywhere }', '#view small:not(.ucidockd-wrong, [class*=ucidockd-c]), .modal small { color: inherit }', '.ucidockd-quiet { opacity: .8 }',
 	'.ucidockd-wrong, .ucidockd-c4 { color: #b02a2a }', '.ucidockd-c0 { color: #1a66b3 }', '.ucidockd-c1 { color: #8a5200 }', '.ucidockd-c2 { color: #1f7042 }', '.ucidockd-c3 { color: #8e3b90 }',
 	'[data-darkmode=true] .ucidockd-wrong, [data-darkmode=true] .ucidockd-c4 { color: #ff8a7a }', '[data-darkmode=true] .ucidockd-c0 { color: #6db3f2 }', '[data-darkmode=true] .ucidockd-c1 { color: #f0a868 }', '[data-darkmode=true] .ucidockd-c2 { color: #6fcf97 }', '[data-darkmode=true] .ucidockd-c3 { color: #dca6dd }',
+	'.modal h4 { overflow-wrap: anywhere }', '.modal input:not([type=checkbox]), .modal select, .modal textarea { max-width: 100% }',
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }', '.ucidockd-log:empty::before { content: attr(data-empty); opacity: .8 }',
