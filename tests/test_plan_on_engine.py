@@ -31,7 +31,7 @@ from agent.runtime.requests.foresight import foresee, foresee_change, load_chang
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.real_uci import RealUci, why_not
-from tests.support.somebody import said_by_somebody
+from tests.support.unprivileged import said_unprivileged
 from tests.test_running_agent import Agent, running, wait_for
 
 WEB = """
@@ -325,7 +325,7 @@ def test_who_is_not_root_gets_one_sentence(box: Box, command: str) -> None:
     for module in pkgutil.walk_packages(package.__path__, "agent."):
         if module.name != "agent.__main__":
             importlib.import_module(module.name)
-    said = said_by_somebody(call)
+    said = said_unprivileged(call)
     assert said.startswith(f"RuntimeError: 1 ucidockd: permission denied on {where}")
     assert said.count("\n") == 1
     assert f"run it as root (sudo ucidockd {command.split()[0]})" in said

@@ -150,6 +150,7 @@ class Hooks:
         if not command:
             return
         why, output = self._run(container, object_id, command, HOOK_S if limit is None else limit)
+        # retryable: the container runs, and what the command needs may come
         if why:
             error = EngineError(f"post_start {why}", retryable=True)
             error.output = output

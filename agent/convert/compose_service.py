@@ -146,11 +146,13 @@ class ServiceReader:
         for name, settings in ranked:
             place = f"{where}.{name}"
             section = self.project.network_section(str(name), place)
+            # docker finds a container by its own name anyway
             alias = [] if self.name == self.project.dockers[self.name] else [f"alias={self.name}"]
             parts = [section, *alias]
             self.conversion.taken(place)
             for key, item in self._keys(place, settings):
                 parts += self._endpoint(f"{place}.{key}", key, item)
+            # the file may name the service's own name as an alias too
             self.draft.put("network", ",".join(dict.fromkeys(parts)), place)
 
     def _endpoint(self, where: str, key: str, value: Any) -> list[str]:

@@ -686,6 +686,7 @@ def _elements(text: str) -> Iterator[Any]:
     megabytes that are not returned to the system. Raises ValueError for anything else.
     """
     mark, at = _mark(text, 0)
+    # a list that is cut off must not look like a short list
     if mark != "[":
         raise ValueError("it is not an array")
     if _mark(text, at)[0] == "]":

@@ -588,6 +588,7 @@ class Desired:
 
     def container(self, name: str) -> Container:
         """The container with this section name, or else with this Docker name. Raises ConfigError."""
+        # sections first: a section may have the Docker name of another one
         found = next((c for c in self.containers if c.section == name), None)
         found = found or next((c for c in self.containers if c.name == name), None)
         if found is not None:

@@ -239,6 +239,7 @@ def scripts(folder: Path) -> list[Path]:
     except PathError:
         return []
     paths = [str(folder / name) for name in names if not name.startswith(".")]
+    # all at once: on a dead mount they share one deadline
     found = PATHS.answers((mode_of, path) for path in paths)
     modes = {path: found[mode_of, path] for path in paths}
     return [Path(path) for path, mode in modes.items() if isinstance(mode, int) and stat.S_ISREG(mode)]

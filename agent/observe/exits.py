@@ -281,6 +281,7 @@ class NamespaceSharing:
             starts = (look.started, *look.others) if look is not None and not look.stale else ()
             if starts and not record.swap and record.starts != starts:
                 try:
+                    # a work may have dropped the record meanwhile; if storing fails, the next pass tries again
                     records.change(record.nonce, lasting=False, starts=starts)
                 except (StorageError, KeyError) as exc:
                     logger.warning(

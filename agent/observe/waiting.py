@@ -142,6 +142,7 @@ def _places(container: Container, usb: Mapping[str, Plugged]) -> tuple[tuple[str
 
 def _questions(container: Container, usb: Mapping[str, Plugged]) -> Iterator[Question]:
     """The checks that `_missing` will make: checking all at once is cheaper."""
+    # what is missing here is asked later, one by one and each with a deadline of its own
     for wanted in container.policy.wait_for:
         if wanted.kind is WaitKind.MOUNT:
             yield is_mounted, wanted.target

@@ -275,6 +275,7 @@ def _found(records: Iterable[Record], observed: Observed) -> set[str]:
     """Nonces of the records whose objects exist. Names do not count as proof."""
     containers = {c.id for c in observed.containers}
     networks = {n.id for n in observed.networks}
+    # a volume has no id: only the nonce tells it from a later one of its name
     volumes = {v.labels.get(LABEL_NONCE) for v in observed.volumes}
     return {
         r.nonce

@@ -189,6 +189,7 @@ def _addresses() -> Iterator[tuple[int, IpAddress]]:
 def _dump(request: int, body: bytes) -> Iterator[bytes]:
     """The bodies of all messages in the kernel's answer."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        # it answers at once; an answer that is lost must not hang a pass
         kernel.settimeout(5)
         kernel.send(_MESSAGE.pack(_MESSAGE.size + len(body), request, _REQUEST_DUMP, 1, 0) + body)
         while True:

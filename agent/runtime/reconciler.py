@@ -243,6 +243,7 @@ class Reconciler:
     def make_plan(self, *, deep: frozenset[str] | None) -> ops.Plan:
         """Observes and plans without changing anything. `deep`: ids to inspect, None for all. Raises EngineError."""
         self.engine_records.identify(thoroughly=deep is None)
+        # after something failed half-way every container is looked at
         return self._make_plan(None if self._unsure else deep, {})
 
     def _make_plan(self, deep: frozenset[str] | None, unmended: dict[str, str]) -> ops.Plan:

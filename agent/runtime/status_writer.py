@@ -325,6 +325,7 @@ class GraceWatch:
         """Nonce -> seconds without a section. `now` is monotonic."""
         known = declared(desired).keys() | desired.broken
         orphans = [record for record in records if record.key not in known]
+        # the grace period of these began before this agent: only the records know when, by the wall clock
         if self._since is None:
             self._since = {record.nonce: -math.inf for record in orphans if record.removed_at is not None}
         self._since = {record.nonce: self._since.get(record.nonce, now) for record in orphans}

@@ -112,6 +112,7 @@ class PullSpace:
         """
         with self._changed:
             while (free := self._free()) is not None and need + sum(self._taken.values()) + RESERVE > free:
+                # no other pull is in progress that could end and need less than it reserved
                 if not self._taken:
                     raise self._no_space(image, need, free)
                 check()

@@ -371,6 +371,7 @@ def _inspect(kind: str, content: Mapping[str, bytes], authority: bytes) -> dict[
         return {"problem": f"{', '.join(missing)} missing or empty"}
     if kind == "ca":
         authority = content["ca.pem"]
+    # the pair of an earlier CA: clients of this one do not trust it
     if content["ca.pem"] != authority:
         return {"problem": "its ca.pem is not the CA's"}
     texts = {"cert": content[cert], "key": content[key], "ca": authority}

@@ -176,6 +176,7 @@ def _builder(
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    # a CA signs certificates and nothing else; a pair signs handshakes and nothing else
     return x509.KeyUsage(
         digital_signature=not sign_certificates,
         key_cert_sign=sign_certificates,

@@ -141,6 +141,7 @@ class Link:
             self.write(last)
             return
         data: Attributes = {Attr.OBJID: object_id, Attr.DATA: reply}
+        # in one piece, so that a full buffer refuses both
         self.write(Message(MessageType.DATA, call.seq, call.peer, data), last)
 
     # requests

@@ -494,6 +494,7 @@ def format_file(package: Package) -> str:
     parts: list[str] = []
     for section in package.sections:
         name = "" if section.anonymous else f" {quote(section.name)}"
+        # empty lines as `uci` writes them, so that a file that it wrote does not change
         parts.append(f"\nconfig {_escape(section.type)}{name}\n")
         for option in section.options:
             if isinstance(option.value, str):

@@ -32,8 +32,8 @@ from agent.runtime.main import locked
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd, is_root
 from tests.support.fault_proxy import FaultProxy
-from tests.support.somebody import said_by_somebody
 from tests.support.state import state_of
+from tests.support.unprivileged import said_unprivileged
 
 ROOT = Path(__file__).parents[2]
 WEB = """
@@ -259,9 +259,9 @@ def test_a_dockerd_that_cannot_be_forked_is_an_error_with_its_reason() -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
         Path(folder).chmod(0o777)
         supervisor = ChildSupervisor(program="true", config_file=Path(folder) / "daemon.json")
-        said = said_by_somebody(lambda: supervisor.start(()), processes=0)
+        said = said_unprivileged(lambda: supervisor.start(()), processes=0)
         assert said == "DaemonError: true cannot be started: Resource temporarily unavailable"
-        assert said_by_somebody(lambda: supervisor.start(())) == ""
+        assert said_unprivileged(lambda: supervisor.start(())) == ""
 
 
 @pytest.mark.skipif(not is_root(), reason="becoming somebody else needs root")
@@ -272,5 +272,5 @@ def test_a_socket_that_may_not_be_opened_is_an_engine_that_is_not_reached_and_sa
         door.bind(str(path))
         path.chmod(0o600)
         door.listen()
-        said = said_by_somebody(DockerEngine(f"unix://{path}").api_version)
+        said = said_unprivileged(DockerEngine(f"unix://{path}").api_version)
     assert said.startswith(f"EngineUnreachableError: permission denied on unix://{path}")

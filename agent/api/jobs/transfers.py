@@ -64,6 +64,7 @@ class Transfers:
         """
         holders = [transfer for transfer in self._all.values() if transfer.holds]
         ended = [transfer for transfer in holders if transfer.is_over]
+        # ended downloads are kept for a client that lost the last part; a new transfer matters more
         for transfer in ended[: max(0, len(holders) + self._opening - OPEN_LIMIT + 1)]:
             transfer.release()
         if self.open + self._opening >= OPEN_LIMIT:

@@ -211,6 +211,7 @@ class Streams:
         return not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
 
     async def _new_tab(self, session: str) -> Tab:
+        # asked once: what the session may open is checked again with each stream
         writes = not session or await self._rpcd.allowed_now(session, WRITER.object, WRITER.method)
         if len(self._tabs) >= TABS:
             raise RequestError(f"{TABS} stream objects are open", status=429)

@@ -96,6 +96,7 @@ class _Planner:
 
     def _is_settled(self, seen: ObservedContainer | None) -> bool:
         """Whether a rolled back change would be next, which is not repeated by itself."""
+        # without a container of its own, only an adoption can have failed
         if self.record is None or seen is None:
             return self._failed_adoption() is not None
         return not self.record.freed and self.image.has_failed(self.record)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 UID = 54_321  # unused: process limits are counted by user
 
 
-def said_by_somebody(call: Callable[[], object], *, processes: int | None = None) -> str:
+def said_unprivileged(call: Callable[[], object], *, processes: int | None = None) -> str:
     """Runs `call` in a child process of that user; returns its exception as `Type: text`, "" if it raised none. Needs
     root."""
     reader, writer = os.pipe()
