@@ -71,6 +71,13 @@ const TEMPLATES = [
 	'wanted: running',
 	'wanted: stopped',
 	'what the router runs',
+	// states of a container, as Docker names them
+	'created',
+	'dead',
+	'exited',
+	'paused',
+	'restarting',
+	'running',
 	'%s (%s)'
 ];
 
