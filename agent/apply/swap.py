@@ -128,7 +128,9 @@ class Swap:
             if undone or not rejected or not new.object_id:
                 self._roll_back(new, refused=isinstance(exc, EngineError) and exc.status > 0)
                 # if only the create failed and will be retried, there was nothing to roll back: an ordinary failure
-                exc.rolled_back = rejected or bool(new.object_id)
+                # without an engine it is not undone yet, and is tried again when the engine is back
+                lost = isinstance(exc, EngineUnreachableError)
+                exc.rolled_back = not lost and (rejected or bool(new.object_id))
                 now = self.records.get(old.nonce)
                 if rejected and now is not None:
                     digest = new.digest if image_id != old.image_id else ""

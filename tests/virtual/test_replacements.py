@@ -248,6 +248,8 @@ def test_a_dockerd_that_ends_says_nothing_about_the_new_image(tmp_path: Path, st
                 world.rest(0.2 * world.plan.count)
             world.engine.stop_engine()
             world.rest(5)
+            degraded = world.conditions().get("Degraded", {})
+            assert degraded.get("reason") != "RolledBack", step
             world.plan.clear()
             world.engine.start_engine()
             world.rest(120)
