@@ -42,7 +42,7 @@ def make_rules(
 ) -> list[Rule]:
     """The route table. Pass `jobs` and `data` if ubus or the passes share them."""
     jobs = jobs or Jobs(engine)
-    nowhere = Path("/nonexistent")
+    nowhere = Path("/proc/nowhere")  # in a list of routes nothing is written; no folder can be made there
     data = data or Data(engine, agent, agent.board, instance=lambda: "", run_dir=nowhere, state_dir=nowhere)
     transfers = Transfers(engine, jobs)
     consoles = consoles or Consoles(engine)

@@ -21,6 +21,7 @@ from agent.api.app import make_app
 from agent.api.port import ProgressSink
 from agent.api.streams.consoles import Consoles
 from agent.convert.requests import ImportRequest
+from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.settings import DaemonAction
 from agent.model.issues import GivenConfig
@@ -192,6 +193,11 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def data_in(folder: Path, agent: QuietAgent, engine: DockerStream) -> Data:
+    """Volumes and backups whose files are in a test's folder."""
+    return Data(engine, agent, agent.board, instance=lambda: "", run_dir=folder, state_dir=folder)
+
+
 @contextmanager
 def serving(
     folder: Path,
@@ -208,7 +214,9 @@ def serving(
     path = folder / "c" / "agent.sock"
     engine = DockerStream(engine_url)
     consoles = Consoles(engine, away_s=away_s)
-    server = ControlServer(app(agent, engine) if app else make_app(agent, engine, consoles=consoles), path)
+    data = data_in(folder, agent, engine)
+    made_app = app(agent, engine) if app else make_app(agent, engine, consoles=consoles, data=data)
+    server = ControlServer(made_app, path)
     thread.run(server.__aenter__())
     made = Controller(path, agent)
     try:

@@ -30,7 +30,7 @@ from agent.engine.stream import DockerStream
 from agent.errors import BusError
 from agent.model.addresses import parse_listen
 from agent.model.resources import AgentSettings
-from tests.support.controller import Controller, LoopThread, QuietAgent, read_all
+from tests.support.controller import Controller, LoopThread, QuietAgent, data_in, read_all
 from tests.support.scripted_engine import ScriptedEngine
 
 READ, WRITE, ENDED, ZERO = "a" * 31 + "1", "b" * 31 + "2", "c" * 31 + "3", "0" * 32
@@ -112,7 +112,10 @@ class TcpController:
         self.agent = QuietAgent()
         stream = DockerStream(engine.url)
         self.access = Access(self.sessions, Subnets(stream), clock=self.clock, hostname=lambda: "router")
-        self.rules = [*make_rules(self.agent, stream, self.access), *ECHOES]
+        self.rules = [
+            *make_rules(self.agent, stream, self.access, data=data_in(folder, self.agent, stream)),
+            *ECHOES,
+        ]
         self.sessions.readable |= {
             (rule.grant.object, rule.grant.method) for rule in self.rules if rule.grant.need is Need.READ
         }
