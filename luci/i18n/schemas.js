@@ -165,6 +165,7 @@ _('Do not drop all other forwarded packets when dockerd turns on forwarding (Doc
 _('Docker certificate path');
 _('Docker does not run');
 _('Docker host');
+_('Docker image');
 _('Docker is impaired');
 _('Docker is too old');
 _('Docker runs on another machine.');
@@ -283,7 +284,6 @@ _('If a container with this name exists and ucidockd did not create it, take it 
 _('If a network with this name exists and ucidockd did not create it, take it over.');
 _('If a volume with this name exists and ucidockd did not create it, take it over.');
 _('If less is free');
-_('Image');
 _('Image missing');
 _('Images to go back to');
 _('In no firewall zone');
@@ -337,7 +337,7 @@ _('LuCI LAN');
 _('MAC address');
 _('MAC address on the first network, or on the default bridge if none is named.');
 _('MQTT topic. Placeholders are filled in.');
-_('MTU');
+_('MTU of the bridge');
 _('MTU of the default bridge.');
 _('Made by a newer version');
 _('Make a volume with another name and copy the data.');

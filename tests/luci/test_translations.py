@@ -103,6 +103,11 @@ def test_every_verb_of_a_plan_has_words() -> None:
     assert made_of | {"start", "reload", "restart"} <= known
 
 
+def test_no_text_is_one_that_luci_translates_in_another_sense() -> None:
+    """LuCI's own catalogue wins: there `Image` is firmware, `Push` a button, `Follow` an interface; `MTU` has markup."""
+    assert not {one.single for one in WANTED} & {"Follow", "Image", "Log", "MTU", "Push"}
+
+
 def test_no_text_has_blanks_that_luci_takes_away() -> None:
     keys = [text for one in WANTED for text in (one.single, one.plural)]
     assert [text for text in keys if text != " ".join(text.split())] == []

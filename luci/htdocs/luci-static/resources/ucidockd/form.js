@@ -108,7 +108,7 @@ class ContainerForm {
 		const image = this.section.value('image');
 
 		if (!image)
-			throw new Error(_('%s is missing.').format(_('Image')));
+			throw new Error(_('%s is missing.').format(_('Docker image')));
 
 		const started = await calls.agent.job_start({ kind: 'pull', image });
 		const job = await jobs.finished(started, one => D.fill(this.state, jobs.words(one)));

@@ -34,7 +34,7 @@ const LogView = baseclass.extend({
 		this.sources = all.map(({ id, name }, index) => ({ id, name, colour: COLOURS[index % COLOURS.length], buffer: logbuffer.make(LIMIT) }));
 		this.download = download;
 		this.cleared = '';
-		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'role': 'region', 'tabindex': 0, 'aria-label': _('Log'), 'data-empty': _('Loading…') });
+		this.lines = D.el('pre', { 'class': 'ucidockd-log ucidockd-wrap', 'role': 'region', 'tabindex': 0, 'aria-label': _('Container log'), 'data-empty': _('Loading…') });
 		this.state = D.spoken('small', {});
 		this.term = D.search(_('Search'), () => this.draw());
 		this.term.addEventListener('change', () => this.whole.checked && this.again());
@@ -72,7 +72,7 @@ const LogView = baseclass.extend({
 			source.stream = null;
 		});
 		this.running = false;
-		D.fill(this.follow, _('Follow'));
+		D.fill(this.follow, _('Follow log'));
 	},
 
 	toggle() {

@@ -69,7 +69,7 @@ return view.extend({
 
 		D.fill(this.card, owner && [ 'error', 'warning', 'waiting' ].includes(owner.level) ? problems.node(owner, true) : '');
 		D.fill(this.info, D.facts([
-			[ _('State'), D.badge(state.level, state.words) ], [ _('Image'), this.row.image ],
+			[ _('State'), D.badge(state.level, state.words) ], [ _('Docker image'), this.row.image ],
 			...(ports.webui(this.row) ? [ [ _('Web page'), ports.webui(this.row) ] ] : []),
 			...updates.factsOf(owner, () => this.refresh()),
 			...(this.row.ports.length ? [ [ _('Ports'), this.row.ports.map(ports.node) ] ] : []),

@@ -108,7 +108,7 @@ return view.extend({
 				D.menu(_('More'), [
 					D.always('neutral', _('History'), () => this.history(one)), inspect.button(names[0] ?? format.shortId(one.Id), () => image.inspect(one.Id)),
 					D.button('neutral', _('Add a name'), () => this.tag(one)), names.length > 1 && names.map(name => D.button('neutral', _('Remove name %s').format(name), () => this.untag(name))),
-					names[0] && D.button('neutral', _('Push'), () => this.jobs.begin({ kind: 'push', image: names[0] })),
+					names[0] && D.button('neutral', _('Push to registry'), () => this.jobs.begin({ kind: 'push', image: names[0] })),
 					D.button('neutral', _('Download (tar)'), () => files.download({ target: 'save', names: names.length ? names : [ one.Id ] }, this.progress)),
 					!users.length && D.button('negative', _('Remove'), () => this.remove(one))
 				]))
