@@ -352,15 +352,17 @@ class Swap:
             later={Step.SET_ASIDE, Step.STOP},
         )
         try:
-            if failed is not None:
-                raise failed
-            if object_id or refused:
-                self.records.drop(new.nonce)
-            else:
-                miss(self.records, new, self.clock.wall())
-        finally:  # running again matters most, even if its name, its restart policy or our disk have problems
+            # Running again matters most, even if its name, its restart policy or our disk have problems. Before the
+            # record is dropped: killed in between, the next agent would try the change again instead of starting it.
             if old is not None and seen is not None and old.running and not is_alive(seen):
                 self.engine.start(old.object_id)
+        finally:
+            if failed is None and (object_id or refused):
+                self.records.drop(new.nonce)
+            elif failed is None:
+                miss(self.records, new, self.clock.wall())
+        if failed is not None:
+            raise failed
 
     def _undo(self, step: Step, new: Record, old: Record | None, seen: ObservedContainer | None) -> None:
         """Undoes a step. `seen`: the old container, None if it no longer exists."""
@@ -377,8 +379,7 @@ class Swap:
                 if old is not None and seen is not None:
                     self._give_name_back(old, seen)
             case Step.STOP:
-                # `undo` starts the old container after it has dropped the swap's record; from then on any pass can
-                # start it
+                # `undo` starts it
                 if old is not None and seen is not None:
                     policy = old.spec.get("restart") or {}
                     body = restart_body(policy.get("name", "no"), policy.get("max_retries", 0))

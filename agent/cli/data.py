@@ -313,7 +313,11 @@ def _restore_from(args: argparse.Namespace, path: str) -> int:
     if args.json:
         print(json.dumps(answer))
     else:
-        print(plain(f"volume {args.into or volume} has the files of {args.source}"))
+        print(
+            plain(
+                f"volume {args.into or volume} has the files of {'the archive' if args.source == '-' else args.source}"
+            )
+        )
     return 0
 
 

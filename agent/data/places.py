@@ -191,7 +191,7 @@ def lend(copy: EngineVolume, volume: EngineVolume) -> None:
     of the copy, and once the copy's `_data` is missing, the volume has it. Raises DataError, with nothing changed.
     """
     new, old, place = copy.place, copy.place.with_name(_OLD), volume.place
-    if old.exists() and place.exists():
+    if is_lent(copy, volume):
         return
     try:
         # two renames with a sync after each: a power failure leaves one of three states, which the names distinguish
@@ -203,6 +203,11 @@ def lend(copy: EngineVolume, volume: EngineVolume) -> None:
     except OSError as exc:
         take_back(copy, volume)
         raise DataError(f"the files of volume {volume.name} cannot be exchanged: {exc.strerror}") from exc
+
+
+def is_lent(copy: EngineVolume, volume: EngineVolume) -> bool:
+    """Whether `lend` has done all of it."""
+    return copy.place.with_name(_OLD).exists() and volume.place.exists()
 
 
 def take_back(copy: EngineVolume, volume: EngineVolume) -> None:

@@ -127,6 +127,8 @@ class Restores:
     async def _lend(self, key: str) -> None:
         if not (pairs := await self._pairs(key)):
             raise DataError("the data that was saved is gone")
+        # repeated after a kill, when its containers may run again
+        pairs = [(copy, volume) for copy, volume in pairs if not places.is_lent(copy, volume)]
         names = [volume.name for _, volume in pairs]
         with self._alone(names):
             if using := await self.volumes.mounting(names):

@@ -123,7 +123,7 @@ SCENARIOS = {
         after=SAVING.replace("'0.3'", LONG_GATE),
         upset=lambda box: upset_by(box, BAD, ASKED_UPDATE),
         trace=SAVED_SWAP
-        + " engine.remove_container engine.rename data.lend engine.update records.drop engine.start records.change"
+        + " engine.remove_container engine.rename data.lend engine.update engine.start records.drop records.change"
         + " data.keep_only",
         expected={"web": "sleep 1000"},
         check=lambda box: check_words(box, "old", copies=0),
@@ -161,7 +161,7 @@ SCENARIOS = {
         before=WEB,
         after=WEB.replace("sleep 1000", "false").replace("'0.3'", LONG_GATE),
         trace=SWAP
-        + " engine.remove_container engine.rename engine.update records.drop engine.start records.change",
+        + " engine.remove_container engine.rename engine.update engine.start records.drop records.change",
         expected={"web": "sleep 1000"},
     ),
     "first apply": Scenario(
@@ -219,6 +219,7 @@ SAMPLE = {
     ("swap", "engine.create_container#1", "after"),
     ("swap", "engine.rename#1", "after"),
     ("rollback", "engine.rename#3", "before"),
+    ("bad update", "engine.start#2", "after"),
     ("network replaced", "engine.remove_network#1", "after"),
 }
 
