@@ -12,7 +12,7 @@ import pytest
 
 from agent.files.user_paths import Space
 from agent.runtime.main import make_room
-from agent.storage.space import Room
+from agent.storage.space import PullSpace
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.loop_disk import LoopDisk
@@ -35,7 +35,7 @@ class Disk:
 
     def __init__(self, box: Box, free: int) -> None:
         self.free = free
-        room: Room = make_room(box.reconciler, box.options)
+        room: PullSpace = make_room(box.reconciler, box.options)
         room.free_at = lambda path: Space(self.free, 10 * self.free)
         box.reconciler.under_way.room = room.for_pull
 
