@@ -387,8 +387,9 @@ class Volumes:
         for path, left in list(self._left.items()):  # a container before the volume that it mounts
             await self._quietly("DELETE", path, query=left, fine=(404,))
             self._left.pop(path, None)
-        # containers first: they are down, while helpers only take space
-        wrong = await Pause(self._engine, self._journal).start_left()
+        # Containers first: they are down, while helpers only take space. Not those that a copy of now has stopped.
+        async with self._one_pause:
+            wrong = await Pause(self._engine, self._journal).start_left()
         query = [("all", "1"), ("filters", json.dumps({"label": [LABEL_HELPER]}))]
         for container in await self._engine.call("GET", "/containers/json", query=query, read=list):
             if self._is_left((container.get("Labels") or {}).get(LABEL_HELPER)):

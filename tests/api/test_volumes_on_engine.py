@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -134,6 +135,31 @@ def test_where_its_folder_cannot_be_read_the_archive_tells(
     volumes._here = False
     assert thread.run(volumes.list("db", "a")).as_json() == told
     assert [e["name"] for e in thread.run(volumes.list("db")).as_json()["entries"]] == ["a"]
+    thread.close()
+
+
+def test_cleaning_up_starts_nothing_that_a_copy_of_now_has_stopped(
+    engine: PrivateDockerd, controller: Controller, volume: str, containers: Containers
+) -> None:
+    made = containers.client.containers.get(
+        containers.run("sleep 600", volumes={"db": {"bind": "/v", "mode": "rw"}}, stop_signal="SIGKILL")
+    )
+    volumes = Volumes(
+        DockerStream(engine.host), QuietAgent(), instance=lambda: "i", journal=controller.path.parent / "j"
+    )
+
+    async def copy() -> None:
+        async with volumes.stopped(["db"]):
+            cleaning = asyncio.create_task(volumes.recover())
+            await asyncio.wait({cleaning}, timeout=1)
+            await asyncio.to_thread(made.reload)
+            assert made.status == "exited"
+        await cleaning
+        await asyncio.to_thread(made.reload)
+        assert made.status == "running"
+
+    thread = LoopThread()
+    thread.run(copy())
     thread.close()
 
 
