@@ -106,14 +106,14 @@ def test_a_work_that_ends_while_a_plan_is_made_hides_nothing(
     works = threading.Thread(target=box.reconciler.run_pass, kwargs={"deep": None})
     works.start()
     wait_for(box.reconciler.under_way.is_busy)
-    look = Reconciler.look
+    look = Reconciler.plan_input
 
     def slow_look(of: Reconciler, *words: Any, **more: Any) -> Any:
         found = look(of, *words, **more)
         works.join()
         return found
 
-    monkeypatch.setattr(Reconciler, "look", slow_look)
+    monkeypatch.setattr(Reconciler, "plan_input", slow_look)
     other = WEB.replace("1000", "3000").replace("IMAGE", BUSYBOX)
     change = load_change(box.reconciler, GivenConfig(texts={"containers": other}))
     assert [operation.verb for operation in foresee_change(box.reconciler, change).plan.operations] == [
