@@ -202,7 +202,9 @@ def test_a_page_says_that_a_part_could_not_be_loaded(owner: Owner, page: str, fi
     owner.browser.do("block", "")
     owner.touch("button:text-is('Reload the page')")
     owner.browser.do("until", "window.ready && !/Failed to fetch/.test(document.body.textContent)")
-    owner.browser.until_text({"overview": "needs? your attention", "add": "Add container"}.get(page, "Docker image"))
+    owner.browser.until_text(
+        {"overview": "needs? your attention", "add": "Add container"}.get(page, "Docker image")
+    )
 
 
 def test_the_form_with_image_port_and_volume_takes_8(owner: Owner) -> None:
