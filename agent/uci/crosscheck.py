@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from agent.model.addresses import UNKNOWN_MACHINE, Listener, Machine, webui_ports
 from agent.model.dockerd import log_drivers
 from agent.model.dockerd.settings import Json
+from agent.model.dockerd.values import Discouraged
 from agent.model.entries import addresses_meet, parse_dependency, parse_endpoint, parse_ports, same_address
 from agent.model.notices import NotifySection
+from agent.model.quantities import QuantityError
 from agent.model.resources import (
     DEFAULT_NETWORKS,
     NO_NETWORKS,
@@ -92,8 +94,7 @@ def crosscheck(
             _check_remapped(reader, container.spec)
     _check_pools(draft)
     _check_dependencies(draft)
-    if machine.listeners:
-        _check_log_targets(draft, machine.listeners, daemon)
+    _check_logging(draft, machine.listeners, daemon)
     # the agent listens before any container starts, so a container could never get its ports
     own = [
         Listener(
@@ -542,27 +543,54 @@ def _check_listeners(draft: DecodedSections, listeners: Sequence[Listener]) -> N
                 )
 
 
-def _check_log_targets(
-    draft: DecodedSections, listeners: Sequence[Listener], daemon: Mapping[str, Json]
-) -> None:
-    """Warns of containers whose log driver connects to a port of this machine that nothing listens on. The collector may
-    be a container with its own log driver, so a port that a section publishes counts.
+def _check_logging(draft: DecodedSections, listeners: Sequence[Listener], daemon: Mapping[str, Json]) -> None:
+    """Warns of log options with which the container cannot be created or started. Only warnings: the engine itself refuses
+    the new container.
     """
     open_ports = {number for number, protocol in _used(draft, listeners) if protocol == "tcp"}
     options = daemon.get("log-opts")
     by_default = {name: str(value) for name, value in options.items()} if isinstance(options, dict) else {}
     default = str(daemon.get("log-driver") or log_drivers.DEFAULT)
     for reader, container in draft.containers:
-        driver = container.spec.log_driver or default
+        own = container.spec.log_driver
+        driver = own or default
         # dockerd's options also complete those of a section that names the same driver (moby daemon/logs.go)
         given = {**(by_default if driver == default else {}), **dict(container.spec.log_opts)}
-        port = log_drivers.local_port(driver, given) if container.policy.enabled else 0
+        # without a driver here nor in UCI, the engine may have another default, with other options
+        _check_log_options(reader, driver, given, is_certain=bool(own or daemon.get("log-driver")))
+        # which programs listen is not known offline
+        port = log_drivers.local_port(driver, given) if listeners and container.policy.enabled else 0
         if port and port not in open_ports:
             reader.warn(
                 f"nothing listens on port {port}, where the log driver {driver} delivers: the container cannot start",
                 option="log_driver",
                 expected=f"a program on port {port}, or another log driver",
             )
+
+
+def _check_log_options(
+    reader: SectionReader, driver: str, given: Mapping[str, str], *, is_certain: bool
+) -> None:
+    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opt")}
+    if missing := log_drivers.missing_options(driver, given):
+        reader.warn(
+            f"{driver} needs {' and '.join(missing)}: the container cannot run",
+            option="log_driver",
+            expected=f"`list log_opt '{missing[0]}=...'` beside it",
+        )
+    if not places:
+        return  # dockerd's own options are checked where they are set
+    for name, wrong, expected in log_drivers.wrong_options(driver, given):
+        if is_certain or not log_drivers.drivers_with(name):
+            reader.warn(wrong, option="log_opt", index=places.get(name), expected=expected)
+    if driver in {"json-file", "local"}:
+        for index, text in reader.items("log_opt"):
+            try:
+                found = log_drivers.parse_log_opt(text)
+                if isinstance(found, Discouraged):
+                    reader.warn(found.wrong, option="log_opt", index=index, expected=found.better)
+            except QuantityError as exc:
+                reader.warn(exc.wrong, option="log_opt", index=index, expected=exc.expected)
 
 
 def _used(draft: DecodedSections, listeners: Iterable[Listener]) -> frozenset[tuple[int, str]]:

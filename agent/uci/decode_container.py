@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 from agent.errors import PathAwayError, PathError
 from agent.model.addresses import parse_webui
 from agent.model.container_table import TABLE, ContainerOption, Shape, parse_sysctl
-from agent.model.dockerd import log_drivers
-from agent.model.dockerd.values import Discouraged
 from agent.model.entries import (
     parse_address,
     parse_dependency,
@@ -87,7 +85,6 @@ def decode_container(reader: SectionReader, *, read_file: ReadFile | None) -> Co
     # an invalid option is unset in the spec, so these checks do not report it again
     _check_targets(reader)
     _check_limits(reader, spec)
-    _check_logging(reader, spec)
     _check_namespaces(reader, spec)
     policy = _policy(reader)
     _check_strategy(reader, spec, policy)
@@ -355,24 +352,6 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
         reader.warn(
             "has no effect without a memory limit", option="oom_kill_disable", expected="`memory` as well"
         )
-
-
-def _check_logging(reader: SectionReader, spec: ContainerSpec) -> None:
-    """Only warnings: the engine itself refuses the new container, and without a driver here dockerd's default driver
-    applies, which may have other options."""
-    places = {text.partition("=")[0].strip(): index for index, text in reader.items("log_opt")}
-    driver = spec.log_driver or log_drivers.DEFAULT
-    for name, wrong, expected in log_drivers.wrong_options(driver, dict(spec.log_opts)):
-        if spec.log_driver or not log_drivers.drivers_with(name):
-            reader.warn(wrong, option="log_opt", index=places.get(name), expected=expected)
-    if driver in {"json-file", "local"}:
-        for index, text in reader.items("log_opt"):
-            try:
-                found = log_drivers.parse_log_opt(text)
-                if isinstance(found, Discouraged):
-                    reader.warn(found.wrong, option="log_opt", index=index, expected=found.better)
-            except QuantityError as exc:
-                reader.warn(exc.wrong, option="log_opt", index=index, expected=exc.expected)
 
 
 def _policy(reader: SectionReader) -> ContainerPolicy:

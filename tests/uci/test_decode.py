@@ -280,10 +280,47 @@ def test_host_mode_with_a_port_is_only_a_warning() -> None:
         ({"log_opt": "max-size=ten"}, "is not a size"),
         ({"log_opt": "max-size=ten", "log_driver": "grafana/loki:3"}, ""),
         ({"log_opt": "x=y", "log_driver": "none"}, ""),
+        ({"log_driver": "splunk"}, "splunk needs splunk-url and splunk-token"),
+        ({"log_opt": "gelf-address=udp://x:1", "log_driver": "gelf"}, ""),
     ],
 )
 def test_a_log_option_that_the_engine_would_refuse_is_warned_of(options: dict[str, str], wrong: str) -> None:
     result = decoded(a_container("aa", **options))
+    assert result.desired.containers
+    assert [issue.severity for issue in result.issues] == ["warning"] * bool(wrong)
+    assert all(wrong in issue.text() for issue in result.issues)
+
+
+SPLUNK = {"log_driver": "splunk", "log_opts": ("splunk-url=https://x", "splunk-token=x")}
+ROTATED = ("max-size=1m", "max-file=2")
+UNBLOCKED = ("mode=non-blocking",)
+
+
+@pytest.mark.parametrize(
+    ("dockerd", "options", "wrong"),
+    [
+        (SPLUNK, {"log_driver": "splunk"}, ""),
+        (SPLUNK, {"log_opt": "tag=x"}, ""),
+        (SPLUNK, {"log_driver": "gelf"}, "gelf needs gelf-address"),
+        ({"log_opts": UNBLOCKED}, {"log_opt": "max-buffer-size=4m"}, ""),
+        ({"log_opts": ROTATED}, {"log_opt": "compress=true"}, ""),
+        (
+            {"log_opts": (*ROTATED, "compress=true")},
+            {"log_driver": "json-file", "log_opt": "max-file=1"},
+            "compress needs",
+        ),
+        (
+            {"log_driver": "local", "log_opts": UNBLOCKED},
+            {"log_driver": "json-file", "log_opt": "max-buffer-size=4m"},
+            "works only with",
+        ),
+        ({"log_driver": "local"}, {"log_opt": "labels=a"}, "is not an option of the log driver local"),
+    ],
+)
+def test_dockerds_log_options_complete_those_of_a_section(
+    dockerd: dict[str, Value], options: dict[str, str], wrong: str
+) -> None:
+    result = decoded(a_container("aa", **options), dockerd=(a_section("globals", "globals", **dockerd),))
     assert result.desired.containers
     assert [issue.severity for issue in result.issues] == ["warning"] * bool(wrong)
     assert all(wrong in issue.text() for issue in result.issues)
