@@ -221,8 +221,11 @@ class EngineClockError(EngineTlsError):
     reason: ClassVar[Reason] = "ClockNotSet"
 
 
+NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
+
+
 class NoSpaceError(EngineError):
-    """The disk with the engine's data has no room for the operation; nothing was started."""
+    """The disk with the engine's data has no room for the operation."""
 
     code: ClassVar[str] = "no-space"
 

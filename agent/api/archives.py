@@ -123,12 +123,15 @@ class UploadTarget:
             raise RequestError("use only one of path, replace and create")
         return way
 
-    async def fill(self, data: Data, volume: str, body: AsyncIterable[bytes]) -> int:
-        """Unpacks the body; returns the number of members. Raises DataError, ConflictError, EngineError."""
+    async def fill(self, data: Data, volume: str, body: AsyncIterable[bytes], size: int = 0) -> int:
+        """Unpacks the body of `size` bytes (0: not known); returns the number of members.
+
+        Raises DataError, ConflictError, EngineError.
+        """
         if self.create:
-            return await data.restores.into_new(volume, body)
+            return await data.restores.into_new(volume, body, size)
         if self.replace:
-            return await data.restores.replace(volume, body)
+            return await data.restores.replace(volume, body, size)
         return (await data.volumes.put(volume, body, self.path, stop=self.stop)).members
 
 

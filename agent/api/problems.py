@@ -20,6 +20,7 @@ from agent.errors import (
     ConflictError,
     DataError,
     EngineError,
+    NoSpaceError,
     PathError,
     StorageError,
     UcidockdError,
@@ -46,6 +47,8 @@ class RequestError(UcidockdError):
 
 def status_of(exc: Exception) -> int:
     """The HTTP status of an error: the engine's own if it gave one, 503 if the engine is not reachable."""
+    if isinstance(exc, NoSpaceError | StorageError):
+        return 507
     if isinstance(exc, RequestError | EngineError) and exc.status:
         return exc.status
     if isinstance(exc, EngineError | BusError):
@@ -57,8 +60,6 @@ def status_of(exc: Exception) -> int:
     # 503, not 422: the same request works once the clock is set
     if isinstance(exc, ClockNotSetError):
         return 503
-    if isinstance(exc, StorageError):
-        return 507
     return 422 if isinstance(exc, ConfigError | PathError | DataError) else 500
 
 

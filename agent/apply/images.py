@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.apply.ports import Engine, answering
 from agent.apply.worker_pool import SkippedError
-from agent.errors import EngineError, EngineUnreachableError, NoSpaceError, Reason
+from agent.errors import NO_SPACE, EngineError, EngineUnreachableError, NoSpaceError, Reason
 from agent.model.identity import spec_hash
 from agent.model.observed import Record
 from agent.model.resources import Container, Pull, RegistryAuth
@@ -63,7 +63,6 @@ class PullProgress:
         return self._clock() - self._moved_at > STALL_S
 
 
-_NO_SPACE = "no space left on device"  # strerror(ENOSPC), which the engine passes on
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"})
 
 
@@ -209,7 +208,7 @@ class Images:
             # a registry may repeat the login in its error, and the engine passes that on
             if auth is not None:
                 exc.args = tuple(map(redactor(auth.secrets()), map(str, exc.args)))
-            full = isinstance(exc, NoSpaceError) or _NO_SPACE in str(exc)
+            full = isinstance(exc, NoSpaceError) or NO_SPACE in str(exc)
             reason: Reason = "NoSpace" if full else "PullFailed"
             self._show_end(container, image, local, reason)
             if local is not None:

@@ -296,10 +296,13 @@ class Backups:
             path = Path(file) if file else await target.newest(section.name, volume)
             ended["file"] = str(path)
             # read twice: a damaged archive must be found before any file of the volume is touched
-            await target.verify(path)
+            size = await target.verify(path)
             body = target.read(path)
-            replaced = self._restores.into_new(into, body) if into else self._restores.replace(volume, body)
-            ended["members"] = await replaced
+            ended["members"] = await (
+                self._restores.into_new(into, body, size)
+                if into
+                else self._restores.replace(volume, body, size)
+            )
         except (UcidockdError, OSError) as exc:
             ended["error"] = hidden_text(str(exc))
             logger.error("restore of volume %s: %s", into or volume, exc)

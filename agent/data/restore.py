@@ -35,25 +35,29 @@ class Restores:
         """Call in the event loop; only after that threads may save and restore."""
         self._loop = asyncio.get_running_loop()
 
-    async def into_new(self, name: str, body: AsyncIterable[bytes]) -> int:
-        """Creates a volume of the local driver and fills it from an archive; returns the number of members.
+    async def into_new(self, name: str, body: AsyncIterable[bytes], size: int = 0) -> int:
+        """Creates a volume of the local driver and fills it from an archive of `size` bytes (0: not known); returns the
+        number of members.
 
         Raises ConflictError if the name is taken, DataError, EngineError. The new volume is then removed.
         """
-        await self.volumes.create(name)
+        made = await self.volumes.create(name)
         try:
+            await self.volumes.check_room(made, size)
             return (await self.volumes.put(name, body)).members
         # also when cancelled: a partly filled volume would be mistaken for a restored one
         except BaseException:
             await finished(self.volumes.discard(name))
             raise
 
-    async def replace(self, name: str, body: AsyncIterable[bytes]) -> int:
-        """Replaces the files of a volume by those of an archive; returns the number of members.
+    async def replace(self, name: str, body: AsyncIterable[bytes], size: int = 0) -> int:
+        """Replaces the files of a volume by those of an archive of `size` bytes (0: not known); returns the number of
+        members.
 
         Raises DataError, ConflictError, EngineError. The volume is then unchanged.
         """
         volume = await self._exchangeable(name)
+        await self.volumes.check_room(volume, size)
         with self._alone([name]):
             # into a temporary volume first: the archive may be damaged at its end, and until then nothing is stopped
             async with self.volumes.temporary(name) as new:

@@ -147,8 +147,11 @@ class FolderTarget:
         with _Files() as files:
             await files.do(remove_partial)
 
-    async def verify(self, path: Path) -> None:
-        """Compares an archive with the sha256 beside it, if there is one. Raises DataError, PathError."""
+    async def verify(self, path: Path) -> int:
+        """Compares an archive with the sha256 beside it, if there is one; returns the archive's size in bytes.
+
+        Raises DataError, PathError.
+        """
         # checked before opening: opening a FIFO waits for a writer
         mode = await asyncio.to_thread(PATHS.ask, mode_of, str(path))
         if mode is None:
@@ -159,6 +162,7 @@ class FolderTarget:
             stated = await files.do(_stated, path)
             if stated and stated != await _digest(files, path):
                 raise DataError(f"{path} is damaged: its sha256 has changed since it was made")
+            return (await files.do(path.stat)).st_size
 
     async def read(self, path: Path) -> AsyncIterator[bytes]:
         """An archive in pieces. Raises DataError."""

@@ -25,9 +25,11 @@ from typing import Any, Protocol
 from agent.data import places
 from agent.data.places import EngineVolume, FolderListing
 from agent.engine.stream import DockerStream, EngineResponse, SourceError
-from agent.errors import ConflictError, DataError, EngineError
+from agent.errors import ConflictError, DataError, EngineError, NoSpaceError
 from agent.files.atomic import atomic_write
+from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import LABEL_COPY_OF, LABEL_HELPER, LABEL_OWNER, LABEL_SAVED, OWNER
+from agent.model.quantities import size_words
 from agent.wire.tar import Member, TarError, TarReader, folder_archive, rooted
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _EMPTY = bytes(1024)  # a tar archive without members
 _SAVED = "saved"  # in place of a run's id, for what outlives the agent
 _MOUNTING = frozenset({"running", "restarting", "paused"})
 _NAME_LIMIT = 4096
+_ROOM = ". `ucidockd prune --images unused` removes images that nothing needs"
 
 
 class Manual(Protocol):
@@ -106,8 +109,13 @@ class Volumes:
             )
             response.ends_with(ending.aclose)
             return await response.checked()
-        except BaseException:
+        except BaseException as exc:
             await finished(ending.aclose())
+            if isinstance(exc, NoSpaceError):
+                # of the helper: what the engine says names its files, not the volume
+                raise NoSpaceError(
+                    f"the disk with Docker's data is too full to read volume {name}{_ROOM}"
+                ) from exc
             raise
 
     async def put(
@@ -119,17 +127,36 @@ class Volumes:
         all or nothing. Raises EngineError, DataError.
         """
         inside = checked_path(path)
-        await self.inspect(name)
-        async with contextlib.AsyncExitStack() as stack:
-            if stop:
-                await stack.enter_async_context(self.stopped([name]))
-            helper = await stack.enter_async_context(self._helper(name, read_only=False))
-            checked = Checked(body)
-            await self._unpack(helper, f"/{_AT}/{inside}", checked)
-            if checked.root is not None and not inside:
-                # when the engine unpacks into a folder it ignores mode and owner of the archive's root entry
-                await self._unpack(helper, "/", folder_archive(checked.root, f"{_AT}/"))
-            return checked.reader
+        volume = await self.inspect(name)
+        checked = Checked(body)
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if stop:
+                    await stack.enter_async_context(self.stopped([name]))
+                helper = await stack.enter_async_context(self._helper(name, read_only=False))
+                await self._unpack(helper, f"/{_AT}/{inside}", checked)
+                if checked.root is not None and not inside:
+                    # when the engine unpacks into a folder it ignores mode and owner of the archive's root entry
+                    await self._unpack(helper, "/", folder_archive(checked.root, f"{_AT}/"))
+        except NoSpaceError as exc:
+            raise NoSpaceError(
+                f"the disk with Docker's data has no room for the files of volume {volume.copy_of or name}: it was full"
+                f" after about {size_words(checked.passed)} of the archive{_ROOM}"
+            ) from exc
+        return checked.reader
+
+    async def check_room(self, volume: EngineVolume, size: int) -> None:
+        """Raises NoSpaceError if an archive of so many bytes does not fit on the disk of a volume. Where neither is known,
+        the engine reports a full disk.
+        """
+        if not (size and volume.is_plain and await self.are_here()):
+            return
+        free = (await asyncio.to_thread(PATHS.ask, space_of, str(volume.place))).free
+        if size > free:
+            raise NoSpaceError(
+                f"the disk with Docker's data has no room for the files of volume {volume.name}: the archive has"
+                f" {size_words(size)}, and {size_words(free)} are free: {size_words(size - free)} are missing{_ROOM}"
+            )
 
     async def list(self, name: str, path: str = "") -> FolderListing:
         """The entries of a folder. Raises EngineError, 404 if the path does not exist; DataError if it is not a folder."""
@@ -492,6 +519,7 @@ class Checked:
     def __init__(self, body: AsyncIterable[bytes]) -> None:
         self.reader = TarReader()
         self.root: Member | None = None
+        self.passed = 0  # bytes
         self.wrong: TarError | None = None
         self._body = body
 
@@ -502,6 +530,7 @@ class Checked:
                     if member.is_folder and not rooted(member.name):
                         # the root's own entry has the owner and mode of the whole volume
                         self.root = member
+                self.passed += len(piece)
                 yield piece
             # a cut-off archive ends without a connection error: only its end mark shows that it is complete
             self.reader.end()

@@ -26,7 +26,15 @@ import h11
 from agent.engine.body_pump import BrokenSourceError, Passing, Pump
 from agent.engine.transport import EngineTls, is_trust_failure
 from agent.engine.wire import Wire
-from agent.errors import EngineError, EngineInvalidError, EngineTlsError, EngineUnreachableError, plain_words
+from agent.errors import (
+    NO_SPACE,
+    EngineError,
+    EngineInvalidError,
+    EngineTlsError,
+    EngineUnreachableError,
+    NoSpaceError,
+    plain_words,
+)
 from agent.model.addresses import EngineAddress, parse_engine_address
 from agent.wire.bodies import error_message
 from agent.wire.http_head import (
@@ -188,7 +196,11 @@ class EngineResponse:
             body = await self.read(64 * 1024)
         except EngineError:
             body = b""
-        return EngineError(error_message(body, self.status), status=self.status, retryable=self.status >= 500)
+        message = error_message(body, self.status)
+        # the engine calls a full disk a failure of its own, but a user can mend it
+        if NO_SPACE in message:
+            return NoSpaceError(message)
+        return EngineError(message, status=self.status, retryable=self.status >= 500)
 
     def pipe(self) -> EnginePipe:
         """The connection after an upgrade; closing it is then up to the pipe."""

@@ -80,7 +80,8 @@ class VolumeRoutes:
         way = UploadTarget.of(
             query.get("path", ""), **{each: flag(query, each) for each in ("stop", "replace", "create")}
         )
-        return JsonReply({"members": await way.fill(self._data, name, Inbox(request))})
+        body = Inbox(request)
+        return JsonReply({"members": await way.fill(self._data, name, body, body.length)})
 
 
 class BackupRoutes:
