@@ -166,7 +166,7 @@ class _Project:
         elif key.startswith("x-"):
             self.conversion.left_out(key, "an extension, which docker ignores too")
         elif key == "models":
-            self.conversion.left_out(key, "sections have nothing like it")
+            self.conversion.left_out(key, "a section has no such option")
         else:
             self.conversion.unknown(
                 key, "compose has no such key" + near(key, (*_TOP, "name", "version", "include"))
@@ -205,7 +205,7 @@ class _Project:
             self.conversion.changed(f"${{{name}}}", f"it is not set, so it is replaced by nothing; {wish}")
         for name, value in self.assumed.items():
             if name not in self.options.variables and name in self.names.used:
-                self.conversion.changed(f"${{{name}}}", f"it is {value}")
+                self.conversion.changed(f"${{{name}}}", f"its value is {value}")
         for written in self.names.odd:
             self.conversion.changed(
                 written, "it is not a variable and is taken as it stands; compose wants $$ for a dollar sign"
@@ -292,9 +292,9 @@ class _Project:
         elif key.startswith("x-"):
             self.conversion.left_out(place, "an extension, which docker ignores too")
         elif key in ("enable_ipv4", "ipam"):
-            self.conversion.left_out(place, "a network section has no such option")
+            self.conversion.left_out(place, "a section has no such option")
         else:
-            self.conversion.unknown(place, "compose has no such key of a network")
+            self.conversion.unknown(place, "compose has no such key")
 
     def _ipam(self, draft: SectionDraft, where: str, ipam: Mapping[str, Any]) -> None:
         options = {"subnet": "subnet", "gateway": "gateway", "ip_range": "ip_range"}
@@ -317,7 +317,7 @@ class _Project:
                             draft.put("aux_address", f"{host}={text(address)}", place)
                         self.conversion.taken(place)
                     else:
-                        self.conversion.unknown(place, "compose has no such key of a subnet")
+                        self.conversion.unknown(place, "compose has no such key")
 
     def _volume(self, name: str) -> None:
         where = f"volumes.{name}"
@@ -355,7 +355,7 @@ class _Project:
                 self.conversion.left_out(place, "an extension, which docker ignores too")
                 continue
             else:
-                self.conversion.unknown(place, "compose has no such key of a volume")
+                self.conversion.unknown(place, "compose has no such key")
                 continue
             self.conversion.taken(place)
 
@@ -430,7 +430,7 @@ class _Project:
         if "file" in source:
             path = self.absolute(str(source["file"]))
             if not path:
-                self.conversion.left_out(where, "give the folder of the compose file, or an absolute path")
+                self.conversion.left_out(where, "give the folder that it starts from, or an absolute path")
             return path
         content = source.get("content")
         if "environment" in source:

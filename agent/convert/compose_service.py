@@ -52,7 +52,7 @@ class ServiceReader:
             self.draft.put("restart", "no", f"services.{self.name}.restart")
             self.conversion.changed(
                 f"services.{self.name}.restart",
-                "without the key compose restarts nothing: `option restart no`",
+                "without it nothing restarts the container: `option restart no`",
             )
         self._read_env_files(service)
         if not service.get("networks") and not service.get("network_mode"):
@@ -124,7 +124,7 @@ class ServiceReader:
         """Sets an option and reports it."""
         # ask the schema, so that a key without a counterpart is reported by its own name
         if not self.draft.knows(option):
-            self.conversion.left_out(where, "sections have no such option")
+            self.conversion.left_out(where, "a section has no such option")
             return
         self.draft.put(option, value, where)
         if changed:
@@ -177,9 +177,9 @@ class ServiceReader:
             self.conversion.taken(where)
             return [f"driver_opt={name}={text(item)}" for name, item in pairs(value).items()]
         if key == "interface_name":
-            self.conversion.left_out(where, "a `list network` entry cannot express it")
+            self.conversion.left_out(where, "a section cannot express it")
         else:
-            self.conversion.unknown(where, "compose has no such key of a network")
+            self.conversion.unknown(where, "compose has no such key")
         return []
 
     def network_mode(self, where: str, value: Any) -> None:
@@ -237,7 +237,7 @@ class ServiceReader:
                 if key in ("mode", "name", "app_protocol"):
                     self.conversion.left_out(f"{place}.{key}", "it has no effect on one machine")
                 else:
-                    self.conversion.unknown(f"{place}.{key}", "compose has no such key of a port")
+                    self.conversion.unknown(f"{place}.{key}", "compose has no such key")
             self.put("port", entry if protocol == "tcp" else f"{entry}/{protocol}", place)
 
     def volumes(self, where: str, value: Any) -> None:
@@ -254,10 +254,10 @@ class ServiceReader:
                 path = self.project.absolute(source)
                 if not path:
                     self.conversion.left_out(
-                        place, "give the folder of the compose file, or an absolute path"
+                        place, "give the folder that it starts from, or an absolute path"
                     )
                     continue
-                note = "" if source.startswith("/") else f"{source} is {path}"
+                note = "" if source.startswith("/") else f"its absolute path is {path}"
                 self.put("volume", f"{path}:{rest}", place, changed=note)
             else:
                 name = self.project.volume_source(source, place)
@@ -287,9 +287,7 @@ class ServiceReader:
                     elif known:
                         fields.append((known, text(setting)))
                     elif known is None:
-                        self.conversion.left_out(
-                            f"{where}.{key}.{name}", "a `list volume` entry cannot express it"
-                        )
+                        self.conversion.left_out(f"{where}.{key}.{name}", "a section cannot express it")
                     else:
                         self.conversion.left_out(f"{where}.{key}.{name}", "it has no effect here")
             elif key == "read_only":
@@ -300,7 +298,7 @@ class ServiceReader:
             elif key == "consistency":
                 self.conversion.left_out(f"{where}.{key}", "it has no effect on Linux")
             else:
-                self.conversion.unknown(f"{where}.{key}", "compose has no such key of a volume")
+                self.conversion.unknown(f"{where}.{key}", "compose has no such key")
         entry = mount_entry(fields, self.project.absolute)
         if isinstance(entry, str):
             self.conversion.left_out(where, entry)
@@ -346,7 +344,9 @@ class ServiceReader:
                 target = f"{'/run/secrets' if kind == 'secrets' else ''}/{target}"
             for key in long.keys() & {"uid", "gid", "mode"}:
                 self.conversion.left_out(f"{place}.{key}", "the file keeps its owner and mode")
-            self.put("volume", f"{path}:{target}:ro", place, changed=f"{path} is bound to {target}")
+            self.put(
+                "volume", f"{path}:{target}:ro", place, changed=f"the file {path} is mounted at {target}"
+            )
 
     # environment
 
@@ -367,9 +367,9 @@ class ServiceReader:
             path = self.project.absolute(written)
             if not path:
                 # without a folder a relative path would be looked up below `/`
-                self.conversion.left_out(place, "give the folder of the compose file, or an absolute path")
+                self.conversion.left_out(place, "give the folder that it starts from, or an absolute path")
                 continue
-            note = "" if path == written else f"{written} is {path}"
+            note = "" if path == written else f"its absolute path is {path}"
             if self.project.options.read_file is None:
                 note = f"{note or path}; values are taken as they stand, with their quotes"
             self.put("env_file", path, place, changed=note)
@@ -379,7 +379,7 @@ class ServiceReader:
                     f"{place}.required", "the container waits for the file: remove the line if there is none"
                 )
             for key in keys.keys() - {"path", "required", "format"}:
-                self.conversion.unknown(f"{place}.{key}", "compose has no such key of an env_file")
+                self.conversion.unknown(f"{place}.{key}", "compose has no such key")
 
     def _read_env_files(self, service: Mapping[str, Any]) -> None:
         """Sections take values of files as they stand, as `docker run` does; compose removes quotes and comments, and
@@ -515,7 +515,7 @@ class ServiceReader:
             elif key == "disable":
                 self.conversion.taken(place)
             else:
-                self.conversion.unknown(place, "compose has no such key of a health check")
+                self.conversion.unknown(place, "compose has no such key")
 
     def _test(self, where: str, value: Any) -> None:
         words = value if isinstance(value, list) else ["CMD-SHELL", text(value)]
@@ -556,7 +556,7 @@ class ServiceReader:
                 for name, setting in pairs(item).items():
                     self.put("log_opt", f"{name}={text(setting)}", f"{where}.options.{name}")
             else:
-                self.conversion.unknown(f"{where}.{key}", "compose has no such key of logging")
+                self.conversion.unknown(f"{where}.{key}", "compose has no such key")
 
     def extra_hosts(self, where: str, value: Any) -> None:
         items = value.items() if isinstance(value, dict) else (_host(text(item)) for item in listed(value))
@@ -595,7 +595,7 @@ class ServiceReader:
                     if found:
                         self.put(option, f"{text(found.get('path'))}:{text(found.get(amount))}", place)
             else:
-                self.conversion.unknown(place, "compose has no such key of blkio_config")
+                self.conversion.unknown(place, "compose has no such key")
 
     def gpus(self, where: str, value: Any) -> None:
         for wanted in [value] if isinstance(value, str) else map(_gpu, listed(value)):
@@ -622,7 +622,7 @@ class ServiceReader:
             elif key in ("mode", "labels", "placement", "update_config", "rollback_config", "endpoint_mode"):
                 self.conversion.left_out(place, "it is for a swarm")
             else:
-                self.conversion.unknown(place, "compose has no such key of deploy")
+                self.conversion.unknown(place, "compose has no such key")
 
     def _resources(self, where: str, value: Any) -> None:
         groups = dict(self._keys(where, value))
@@ -638,7 +638,7 @@ class ServiceReader:
                 elif key == "cpus" or key == "generic_resources":
                     self.conversion.left_out(place, "it is for a swarm")
                 else:
-                    self.conversion.unknown(place, "compose has no such key of resources")
+                    self.conversion.unknown(place, "compose has no such key")
         for group in groups:
             self.conversion.unknown(f"{where}.{group}", "expected limits or reservations")
 
@@ -783,7 +783,7 @@ KEYS: dict[str, ComposeKey] = {
     **_without("put the other container into the same network", "external_links"),
     **_without("give the file that it is in as well", "extends"),
     **_without("write its lines as `list label`", "label_file"),
-    **_without("sections have nothing like it", "models", "provider"),
+    **_without("a section has no such option", "models", "provider"),
     **_without("it hands the engine and your registry logins to the container", "use_api_socket"),
 }
 

@@ -123,7 +123,7 @@ def _commands(text: str | Sequence[str], known: Mapping[str, str]) -> list[_Foun
     try:
         commands = split_commands(text, known) if isinstance(text, str) else [[Word(word) for word in text]]
     except ValueError as exc:
-        raise ConfigError(f"{exc}: close it") from None
+        raise ConfigError(str(exc)) from None
     return [(*_command(command), command) for command in commands]
 
 
@@ -256,7 +256,7 @@ class _Container:
         if "restart" not in draft.options:
             made.put("restart", "no", "--restart")
             self.conversion.changed(
-                "--restart", "without the flag docker restarts nothing: `option restart no`"
+                "--restart", "without it nothing restarts the container: `option restart no`"
             )
         for (option, index), where in draft.sources.items():
             value = draft.options.get(option)
@@ -420,9 +420,11 @@ class _Container:
     def env_file(self, where: str, value: str) -> None:
         path = self.path(value)
         if not path:
-            self.conversion.left_out(f"{where} {value}", "give the folder that it is in, or an absolute path")
+            self.conversion.left_out(
+                f"{where} {value}", "give the folder that it starts from, or an absolute path"
+            )
             return
-        self._put("env_file", path, where, changed="" if path == value else f"{value} is {path}")
+        self._put("env_file", path, where, changed="" if path == value else f"its absolute path is {path}")
 
     def volume(self, where: str, value: str) -> None:
         source, colon, rest = value.partition(":")
@@ -434,7 +436,7 @@ class _Container:
                     f"{where} {value}", "give the folder that it starts from, or an absolute path"
                 )
                 return
-            self._put("volume", f"{path}:{rest}", where, changed=f"{source} is {path}")
+            self._put("volume", f"{path}:{rest}", where, changed=f"its absolute path is {path}")
             return
         self._put("volume", value, where)
 
@@ -471,7 +473,7 @@ class _Container:
                 elif key in _SETTINGS:
                     settings.append((_SETTINGS[key], text))
                 else:
-                    self.conversion.left_out(f"{where} {key}", "list network has no such setting")
+                    self.conversion.left_out(f"{where} {key}", "a section cannot express it")
         shown = f"{where} {value}"
         # a section without `list network` is on the default bridge
         if name in ("default", ""):
@@ -633,7 +635,7 @@ def mount_entry(
         ):
             values[key] = text
         elif key not in ("consistency", ""):
-            lost.append(f"{key} is left out: a `list volume` entry cannot express it")
+            lost.append(f"{key} is left out: a section cannot express it")
     kind, target = values.get("type", "volume"), values.get("target", "")
     if not target:
         return "it names no target"
@@ -647,7 +649,7 @@ def mount_entry(
     if kind == "bind":
         source = absolute(source)
         if not source:
-            return "give the folder that its source starts from, or an absolute path"
+            return "give the folder that it starts from, or an absolute path"
     flags = ["ro"] if values.get("readonly", "false") not in _FALSE else []
     flags += [values["bind-propagation"]] if values.get("bind-propagation") else []
     flags += ["nocopy"] if kind == "volume" and values.get("volume-nocopy", "false") not in _FALSE else []
@@ -670,7 +672,7 @@ def _object(conversion: Conversion, kind: str, words: Sequence[Word], networks: 
         elif flag.lstrip("-") in known:
             values.append((known[flag.lstrip("-")], word.text, where))
         else:
-            conversion.left_out(where, f"a `{kind}` section has no such option")
+            conversion.left_out(where, "a section has no such option")
     name = next((text for option, text, _ in values if option == "name"), name)
     if not name:
         conversion.unknown(f"docker {kind} create", "it gives no name")

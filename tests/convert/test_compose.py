@@ -526,7 +526,7 @@ def test_the_folder_and_home_of_the_shell_are_known() -> None:
     (draft,) = (draft for draft in conversion.drafts if draft.kind == "container")
     assert draft.items("volume") == ["/srv/shop/a:/a", "/root/b:/b", "/srv/shop/c:/c"]
     told = {line.where: line.text for line in conversion.report}
-    assert (told["${PWD}"], told["${HOME}"]) == ("it is /srv/shop", "it is /root")
+    assert (told["${PWD}"], told["${HOME}"]) == ("its value is /srv/shop", "its value is /root")
 
 
 def test_of_two_volumes_at_one_target_the_later_counts() -> None:

@@ -25,8 +25,16 @@ test('status: the condition that the agent names decides, with the level that th
 	assert.deepEqual(found, { level: 'error', type: 'Degraded', label: 'of Failed', message: 'Failed!', advice: 'Mend Failed.', since: 7, output: '' });
 });
 
+test('watch: a list that does not come says who does not answer', async () => {
+	const watch = load('ucidockd.watch', { 'ucidockd.dom': { wordsOf: error => error.message }, 'ucidockd.live': {}, 'ucidockd.status': {} });
+	assert.deepEqual([ await watch.list(Promise.resolve([ 1 ])), watch.silence() ], [ [ 1 ], '' ]);
+	assert.deepEqual([ await watch.list(Promise.reject(Object.assign(new Error('no engine'), { status: 500 }))), watch.silence() ], [ null, 'Docker does not answer.' ]);
+	assert.deepEqual([ await watch.list(Promise.reject(new Error('the agent is away'))), watch.silence() ], [ null, 'the agent is away' ]);
+});
+
 test('sentences: those with names in them are translated, their parts too, and what is not known stays', () => {
-	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', '%s (%s)': '%s [%s]', 'SSH keys': 'SSH-Schlüssel', passwords: 'Passwörter', stop: 'stoppen' };
+	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', '%s (%s)': '%s [%s]', 'SSH keys': 'SSH-Schlüssel', passwords: 'Passwörter', stop: 'stoppen',
+		'docker run has no such flag': 'unbekannt', 'did you mean %s?': 'meinten Sie %s?', 'if the word after it is its value and not the image, write --%s=...': 'sonst --%s=...', 'write the value instead of %s, which only a shell knows': 'statt %s, das die Shell kennt', 'write the value instead of %s': 'statt %s', 'line %s: %s': 'Zeile %s: %s', '%s is there already, in line %s': '%s doppelt, Zeile %s', 'its value is %s': 'Wert: %s', 'written as `option restart %s`': 'als `option restart %s`' };
 	const plain = globalThis._;
 	globalThis._ = text => catalogue[text] ?? text;
 	try {
@@ -36,6 +44,11 @@ test('sentences: those with names in them are translated, their parts too, and w
 		assert.equal(sentences.say('/etc (SSH keys, passwords)'), '/etc [SSH-Schlüssel, Passwörter]');
 		assert.equal(sentences.say('SSH keys, what is new'), 'SSH keys, what is new');
 		assert.deepEqual([ 'something else: 3', '', undefined ].map(sentences.say), [ 'something else: 3', '', undefined ]);
+		assert.equal(sentences.say('docker run has no such flag (did you mean name?); if the word after it is its value and not the image, write --nmae=...'), 'unbekannt [meinten Sie name?]; sonst --nmae=...');
+		assert.equal(sentences.say('write the value instead of $X, which only a shell knows'), 'statt $X, das die Shell kennt');
+		assert.equal(sentences.say("line 7: 'image' is there already, in line 3"), "Zeile 7: 'image' doppelt, Zeile 3");
+		assert.equal(sentences.say('its value is <b>1</b>'), 'Wert: <b>1</b>');
+		assert.equal(sentences.say('written as `option restart stop`'), 'als `option restart stop`');
 		assert.deepEqual([ 'stop', 'strange' ].map(sentences.verb), [ 'stoppen', 'strange' ]);
 	} finally {
 		globalThis._ = plain;
@@ -375,7 +388,7 @@ test('tar: a folder is made by an archive', async () => {
 });
 
 test('an answer that comes after a newer one is not taken', async () => {
-	const { inOrder } = load('ucidockd.watch', { 'ucidockd.live': {}, 'ucidockd.status': {} });
+	const { inOrder } = load('ucidockd.watch', { 'ucidockd.dom': {}, 'ucidockd.live': {}, 'ucidockd.status': {} });
 	const waiting = [], taken = [], look = inOrder(name => new Promise(done => waiting.push(() => done(name))), name => taken.push(name));
 	const looks = [ look('slow'), look('quick'), look('last') ];
 	waiting[1]();
@@ -391,7 +404,7 @@ test('a page looks again when the status says something else of Docker than it s
 	let take, shown = false, looks = 0;
 	const globals = { setTimeout: globalThis.window?.setTimeout };
 	globalThis.window = { ...globalThis.window, setTimeout: call => call() };
-	const { engine } = load('ucidockd.watch', { 'ucidockd.live': { follow: (_kind, _args, call) => {
+	const { engine } = load('ucidockd.watch', { 'ucidockd.dom': {}, 'ucidockd.live': { follow: (_kind, _args, call) => {
 		take = call;
 	} }, 'ucidockd.status': load('ucidockd.status', { 'ucidockd.sentences': {} }) });
 	engine(() => shown, () => looks++);

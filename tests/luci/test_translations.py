@@ -64,16 +64,110 @@ def test_the_texts_of_every_schema_are_there() -> None:
         assert {option["title"] for option in options} <= found, path.name
 
 
-def _texts_of_agent() -> set[str]:
-    """All texts in the agent's source, with `%s` for what an f-string fills in."""
-    found = set()
-    for path in sorted((PROJECT / "agent").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                found.add("".join(p.value if isinstance(p, ast.Constant) else "%s" for p in node.values))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(node.value)
+def _texts_of(node: ast.AST) -> set[str]:
+    """The texts below a node, with `%s` for what an f-string fills in."""
+    found, parts = set(), set()
+    for each in ast.walk(node):
+        if isinstance(each, ast.JoinedStr):
+            found.add("".join(p.value if isinstance(p, ast.Constant) else "%s" for p in each.values))
+            parts |= {id(part) for part in each.values}
+        elif isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in parts:
+            found.add(each.value)
     return found
+
+
+def _texts_of_agent() -> set[str]:
+    """All texts in the agent's source."""
+    trees = (ast.parse(path.read_text()) for path in sorted((PROJECT / "agent").rglob("*.py")))
+    return set().union(*map(_texts_of, trees))
+
+
+# what an import says only where it can read further files, which a page cannot give it
+OF_FILES = {
+    "%s has no services",
+    "it is in `list env`, because sections keep quotes and comments of files",
+    "more than %s files are included",
+    "the file demands it",
+    "the quote opened for %s is never closed",
+    "this is not a variable",
+    "compose refuses the file: %s",
+    "expected NAME=value",
+    "values are taken as they stand",
+}
+# who tells a text, and which of its arguments is one
+TELLERS = {
+    "changed": 1,
+    "left_out": 1,
+    "unknown": 1,
+    "note": 2,
+    "put": 3,
+    "_put": 3,
+    "ConfigError": 0,
+    "ValueError": 0,
+    "_no": 1,
+    "_without": 0,
+}
+
+
+def _told(call: ast.AST) -> list[ast.AST]:
+    if not isinstance(call, ast.Call):
+        return []
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    at = TELLERS.get(name, len(call.args))
+    return [
+        *call.args[at : at + 1],
+        *(word.value for word in call.keywords if word.arg in ("changed", "text")),
+    ]
+
+
+def _assigned(node: ast.AST, names: set[str]) -> bool:
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return isinstance(node, ast.Assign | ast.AugAssign) and any(
+        isinstance(each, ast.Name) and each.id in names for target in targets for each in ast.walk(target)
+    )
+
+
+def _sentences_of_import() -> set[str]:
+    """What an import says of a flag or key, each part of it by itself: a text that goes to one of TELLERS, also by a
+    variable of the same function, or is returned as a reason.
+    """
+    found: set[str] = set()
+    for name in ("command_line", "compose", "compose_file", "compose_service", "conversion", "run_line"):
+        tree = ast.parse((PROJECT / f"agent/convert/{name}.py").read_text())
+        for scope in (tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))):
+            nodes = list(ast.walk(scope))
+            told = [argument for node in nodes for argument in _told(node)]
+            names = {each.id for node in told for each in ast.walk(node) if isinstance(each, ast.Name)}
+            if getattr(scope, "name", "") == "mount_entry":
+                names.add("lost")
+                told += [node for node in nodes if isinstance(node, ast.Return)]
+                told += [
+                    node
+                    for node in nodes
+                    if isinstance(node, ast.Call) and ast.unparse(node.func) == "lost.append"
+                ]
+            # of the module only its constants: a name in one function is another in the next
+            assigned = tree.body if scope is tree else nodes
+            told += [
+                node.value
+                for node in assigned
+                if isinstance(node, ast.Assign | ast.AugAssign) and _assigned(node, names)
+            ]
+            found |= set().union(*map(_texts_of, told))
+    parts = {part for text in found for part in text.strip().split("; ")}
+    # the place of a mistake before it, and a hint after it, are sentences of their own
+    bare = {
+        re.sub(r"^(line %s: |services\.%s\.extends: |%s(?=[a-z]))|(?<=[a-z])%s$", "", part) for part in parts
+    }
+    return {part for part in bare if re.match(r"(%s:? |`.*` )?[a-z].* .*[^:]$", part)}
+
+
+def test_the_pages_know_each_sentence_of_an_import() -> None:
+    known = [text for _, text, _ in made._sentences()]
+    wanted = [re.compile(".+".join(map(re.escape, text.split("%s"))), re.DOTALL) for text in known]
+    said = _sentences_of_import()
+    assert {"it names no image", "docker has removed it", "%s does not resolve"} <= said
+    assert sorted(text for text in said - OF_FILES if not any(one.fullmatch(text) for one in wanted)) == []
 
 
 def test_the_agent_says_each_sentence_that_the_pages_look_for() -> None:

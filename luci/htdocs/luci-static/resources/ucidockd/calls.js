@@ -41,7 +41,7 @@ async function bodyOf(call, values) {
 	const { code, body } = await call(...values);
 
 	if (code >= 300 && code !== 304)
-		throw new Error(body?.message ?? _('the engine answered with status %d').format(code));
+		throw Object.assign(new Error(body?.message ?? _('the engine answered with status %d').format(code)), { status: code });
 
 	return body;
 }

@@ -44,7 +44,7 @@ function el(name, attributes, ...content) {
 
 // LuCI's own errors carry the stack in their message
 function wordsOf(error) {
-	if ((/^RPC call to ucidockd\S* failed with error -32000/).test(error.message))
+	if ((/^RPC call to (?:ucidockd|docker)\S* failed with error -32000/).test(error.message))
 		return _('The agent does not answer.');
 
 	// how it was lost, the Overview says

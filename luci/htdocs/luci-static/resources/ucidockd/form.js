@@ -12,6 +12,7 @@
 'require ucidockd.jobs as jobs';
 'require ucidockd.options as options';
 'require ucidockd.schemas as schemas';
+'require ucidockd.watch as watch';
 
 const CONFIG = 'containers';
 const MAIN = [ 'image', 'restart', 'port', 'volume', 'env', 'network', 'network_mode', 'memory', 'device', 'command' ];
@@ -91,7 +92,7 @@ class ContainerForm {
 
 		const facts = found ? imagefacts.factsOf(found.Config ?? {}) : [];
 
-		D.fill(this.state, !image ? '' : !this.images ? _('Docker does not answer.') : found ? _('on this router, %s').format(format.bytes(found.Size)) : _('not on this router: pulled when you save'));
+		D.fill(this.state, !image ? '' : !this.images ? watch.silence() : found ? _('on this router, %s').format(format.bytes(found.Size)) : _('not on this router: pulled when you save'));
 		D.fill(this.facts, facts.length ? editor.folded(_('What the image sets by itself'), D.facts(facts)) : '');
 
 		for (const [ name, text ] of Object.entries(imagefacts.placeholdersOf(found?.Config ?? {}))) {
@@ -125,7 +126,7 @@ return baseclass.extend({
 	// what forms need beside the section; null for a login that may not read it
 	async prepare() {
 		const ask = calls.together(), [ isReadable, schema, images, volumes ] = await Promise.all([
-			editor.load(CONFIG), schemas.load('container'), L.resolveDefault(ask.image.list(), null), L.resolveDefault(ask.volume.list(), {})
+			editor.load(CONFIG), schemas.load('container'), watch.list(ask.image.list()), L.resolveDefault(ask.volume.list(), {})
 		]);
 
 		return isReadable ? { schema, images, volumes: volumes?.Volumes ?? [] } : null;

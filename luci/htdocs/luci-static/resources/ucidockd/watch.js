@@ -3,12 +3,28 @@
 // replaces a newer one.
 'use strict';
 'require baseclass';
+'require ucidockd.dom as D';
 'require ucidockd.live as live';
 'require ucidockd.status as status';
 
 const LATER_MS = 2000; // the page comes first
 
+let silence = '';
+
 return baseclass.extend({
+	// what Docker lists; null where no list comes, and `silence()` says why: Docker, the agent or the router does not answer
+	async list(call) {
+		try {
+			return await call;
+		} catch (error) {
+			silence = error.status ? _('Docker does not answer.') : D.wordsOf(error); // how it was lost, the Overview says
+
+			return null;
+		}
+	},
+
+	silence: () => silence,
+
 	// `again()` is called when the status says something else than `isAway()`, what the page shows
 	engine(isAway, again) {
 		const model = status.make();

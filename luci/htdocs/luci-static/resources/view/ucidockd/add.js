@@ -8,6 +8,7 @@
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.form as form';
+'require ucidockd.sentences as sentences';
 
 const CONFIG = 'containers';
 const RUN = /^\s*(?:\S*[#$]\s+)?(?:sudo\s+)?(?:docker|podman)\s/;
@@ -46,8 +47,8 @@ return view.extend({
 
 	// one container fills the form; several, or one that needs files or volumes of its own, are shown and created together
 	read({ sections, text, report, files, warnings }, place, given) {
-		const told = [ ...report.filter(one => one.verdict !== 'taken').map(one => '%s: %s'.format(one.where, one.text)), ...warnings ];
-		const notes = told.length ? D.el('ul', {}, told.map(line => D.el('li', {}, line))) : '';
+		const told = [ ...report.filter(one => one.verdict !== 'taken').map(one => '%s: %s'.format(one.where, sentences.say(one.text))), ...warnings.map(sentences.say) ];
+		const notes = told.length ? D.el('ul', {}, told.map(line => D.el('li', { 'class': 'ucidockd-any' }, D.coded(line)))) : '';
 		const [ one ] = sections;
 
 		if (sections.length === 1 && one.type === 'container' && !files.length) {

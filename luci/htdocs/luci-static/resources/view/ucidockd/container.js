@@ -38,7 +38,7 @@ function logOf({ container, owner, name }) {
 return view.extend({
 	async load() {
 		const ask = calls.together(), [ containers, snapshot, likely ] = await Promise.all([
-			L.resolveDefault(ask.container.list({ all: true }), null), L.resolveDefault(ask.agent.status(), {}), L.resolveDefault(ask.container.inspect(wordOfPage()), null)
+			watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.status(), {}), L.resolveDefault(ask.container.inspect(wordOfPage()), null)
 		]);
 
 		return { containers, snapshot, ...await this.lookAt(containers ?? [], snapshot.resources ?? [], likely) };
@@ -104,7 +104,7 @@ return view.extend({
 
 	tabs() {
 		const { owner } = this.row, { found } = this, isWriter = L.hasViewPermission();
-		const none = () => D.el('p', {}, this.isSilent ? _('Docker does not answer.') : _('There is no container yet.'));
+		const none = () => D.el('p', {}, this.isSilent ? watch.silence() : _('There is no container yet.'));
 
 		return D.tabs([
 			{ name: 'overview', title: _('Overview'), make: () => this.overviewTab() },
@@ -141,12 +141,12 @@ return view.extend({
 	},
 
 	async look() {
-		const containers = await L.resolveDefault(calls.container.list({ all: true }), null);
+		const containers = await watch.list(calls.container.list({ all: true }));
 
 		return { containers, ...containers && await this.lookAt(containers, this.model.resources()) };
 	},
 
-	take({ containers, row = containers ? null : { ...this.row, state: { level: 'waiting', words: _('Docker does not answer.'), note: '' } }, found = this.found }) {
+	take({ containers, row = containers ? null : { ...this.row, state: { level: 'waiting', words: watch.silence(), note: '' } }, found = this.found }) {
 		if (!row)
 			return this.gone();
 
@@ -180,7 +180,7 @@ return view.extend({
 		if (this.isSilent)
 			watch.engine(() => true, () => location.reload()); // what the page is about, Docker has to say
 
-		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, this.isSilent ? _('Docker does not answer.') : _('This container no longer exists.')), D.page('containers', _('All containers')));
+		D.fill(this.root, D.el('h2', {}, _('Container')), D.el('p', { 'class': 'alert-message notice' }, this.isSilent ? watch.silence() : _('This container no longer exists.')), D.page('containers', _('All containers')));
 	},
 
 	drawTabs() {

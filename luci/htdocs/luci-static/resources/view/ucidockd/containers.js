@@ -113,11 +113,11 @@ return view.extend({
 		const all = this.all(), shown = all.filter(row => rows.fits(row, this.filter.value.trim().toLowerCase(), this.kind.value));
 
 		this.loads.follow(shown.filter(row => row.container?.State === 'running').map(row => row.container.Id));
-		this.table.draw(this.grouped(shown), this.containers ? '' : _('Docker does not answer.'));
+		this.table.draw(this.grouped(shown), this.containers ? '' : watch.silence());
 		D.fill(this.footer, this.containers || all.length ? [ N_(all.length, '%d container', '%d containers').format(all.length),
 			this.containers ? [ ', ', _('%d running').format(all.filter(row => row.container?.State === 'running').length) ] : '',
 			shown.length < all.length ? [ ', ', _('%d hidden by the filter').format(all.length - shown.length) ] : '',
-			this.containers ? '' : [ '. ', _('Docker does not answer: containers that are not managed are missing here.') ] ] : '');
+			this.containers ? '' : [ '. ', watch.silence(), ' ', _('Containers that are not managed are missing here.') ] ] : '');
 
 		return this.drawMany();
 	},
@@ -152,7 +152,7 @@ return view.extend({
 
 	render() {
 		this.model = status.make();
-		this.refresh = watch.inOrder((ask = calls) => L.resolveDefault(ask.container.list({ all: true }), null), containers => {
+		this.refresh = watch.inOrder((ask = calls) => watch.list(ask.container.list({ all: true })), containers => {
 			this.containers = containers;
 			this.draw();
 		});

@@ -22,7 +22,7 @@ return view.extend({
 	load() {
 		const ask = calls.together();
 
-		return Promise.all([ L.resolveDefault(ask.image.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {}) ]);
+		return Promise.all([ watch.list(ask.image.list()), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {}) ]);
 	},
 
 	async history(one) {
@@ -120,7 +120,7 @@ return view.extend({
 	},
 
 	take([ images, containers, snapshot ]) {
-		this.silent = images ? '' : _('Docker does not answer.');
+		this.silent = images ? '' : watch.silence();
 		this.images = images ?? [];
 		this.rows = rows.make(containers, snapshot.resources ?? [], 0);
 	},

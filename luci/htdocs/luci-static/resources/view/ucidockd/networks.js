@@ -27,7 +27,7 @@ return view.extend({
 	async look() {
 		const ask = calls.together();
 		const [ networks, containers, snapshot ] = await Promise.all([
-			L.resolveDefault(ask.network.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
+			watch.list(ask.network.list()), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
 		]);
 		const all = snapshot.resources ?? [];
 
@@ -42,7 +42,7 @@ return view.extend({
 		const usersOf = network => made.filter(row => row.container?.NetworkSettings?.Networks?.[network.Name]);
 
 		D.fill(this.list, D.table([ _('Name'), _('Used by'), _('Subnet'), _('Gateway'), _('Driver'), '' ],
-			(networks ?? []).map(one => this.row(one, owners.get(one.Id), usersOf(one))), networks ? _('There is no network.') : _('Docker does not answer.')));
+			(networks ?? []).map(one => this.row(one, owners.get(one.Id), usersOf(one))), networks ? _('There is no network.') : watch.silence()));
 	},
 
 	remove(network) {

@@ -46,7 +46,7 @@ return view.extend({
 	async look() {
 		const ask = calls.together();
 		const [ volumes, containers, snapshot ] = await Promise.all([
-			L.resolveDefault(ask.volume.list(), null), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
+			watch.list(ask.volume.list()), L.resolveDefault(ask.container.list({ all: true }), []), L.resolveDefault(ask.agent.status(), {})
 		]);
 		const all = snapshot.resources ?? [];
 		const sorted = volumes?.Volumes?.sort((one, other) => ANONYMOUS.test(one.Name) - ANONYMOUS.test(other.Name) || one.Name.localeCompare(other.Name));
@@ -65,7 +65,7 @@ return view.extend({
 		const { volumes, made, owners } = found;
 
 		D.fill(this.list, D.table([ _('Name'), _('Used by'), _('Size'), _('Path on the router'), '' ],
-			(volumes ?? []).map(one => this.row(one, owners.get(one.Name), this.usersOf(one, made))), volumes ? _('There is no volume. Add one below, or in the settings of a container.') : _('Docker does not answer.')));
+			(volumes ?? []).map(one => this.row(one, owners.get(one.Name), this.usersOf(one, made))), volumes ? _('There is no volume. Add one below, or in the settings of a container.') : watch.silence()));
 	},
 
 	// the engine reads every file for that: only on request
