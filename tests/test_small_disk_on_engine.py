@@ -117,6 +117,7 @@ def test_files_that_do_not_fit_are_said_with_the_volume_and_change_nothing(
     assert done.returncode == 1
     assert "too full to read volume data" in " ".join((done.stdout + done.stderr).split())
     (disk / "fill").unlink()
+    (disk / "data/volumes/data/_data/big").unlink()
     assert agent.command("backup", "nightly").returncode == 0
 
 
@@ -132,3 +133,14 @@ def test_a_restore_that_does_not_fit_says_what_is_missing(agent: Agent) -> None:
     assert "no room for the files of volume data: the archive has" in said
     assert "are missing" in said
     assert box.get("db").exec_run(["ls", "/data"])[1] == b"later\nsaved\n"
+
+
+def test_an_unfinished_archive_takes_no_room_from_the_next_backup(agent: Agent) -> None:
+    folder = agent.box.config.parent / "disk"
+    agent.commit(TEXT.replace("TARGET", str(folder)))
+    # left by an agent that was killed in the middle of a backup
+    left = folder / ".nightly-data-20260101T000000Z.tar.partial"
+    free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+    left.write_bytes(bytes(free - 16 * MIB))
+    wait_for(lambda: agent.command("backup", "nightly").returncode == 0, 20)
+    assert not left.exists()

@@ -230,8 +230,10 @@ class Backups:
     async def _make(self, section: Backup) -> dict[str, Archive]:
         target = FolderTarget(section.target) if section.target else CommandTarget(section.command)
         await target.look()
-        # before any container is stopped
-        if section.target:
+        if isinstance(target, FolderTarget):
+            # in this order: an unfinished archive of a killed agent may take the very space that is missing
+            await target.tidy(section.name)
+            # before any container is stopped
             await self._check_space(section)
         # one time stamp for all volumes, so that the names show which archives belong together
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._wall()))

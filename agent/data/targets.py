@@ -131,7 +131,7 @@ class FolderTarget:
         return found[0].path
 
     async def keep_only(self, backup: str, volumes: Iterable[str], count: int) -> None:
-        """Removes all but the newest `count` archives of each volume, and leftovers of unfinished ones."""
+        """Removes all but the newest `count` archives of each volume."""
         # per volume: otherwise archives of a volume that was added later would push out the only one of another
         for volume in volumes:
             old = (await self.archives(backup, [volume]))[count:]
@@ -139,7 +139,9 @@ class FolderTarget:
                 for each in old:
                     await files.do(_remove, each.path)
 
-        # leftovers of an agent that was killed
+    async def tidy(self, backup: str) -> None:
+        """Removes archives that a killed agent left unfinished; call it while none is being made."""
+
         def remove_partial() -> None:
             for left in self._folder.glob(f".{backup}-*{_PARTIAL}"):
                 left.unlink(missing_ok=True)

@@ -118,6 +118,7 @@ async def test_archives_of_others_are_left_alone(tmp_path: Path) -> None:
     for name in ("b-v-2-20260101T000000Z.tar", "a-v-20260101T000000Z.tar", "b-v.tar", ".b-v.tar.partial"):
         (tmp_path / name).write_bytes(b"")
     await target.keep_only("b", ["v"], 2)
+    await target.tidy("b")
     found = await target.archives("b", ["v"])
     assert [each.path.name for each in found if each.path] == [
         "b-v-20260104T000000Z.tar",
