@@ -16,7 +16,7 @@ const STYLE = `
 .ucid-rows input:not([type=checkbox]), .ucid-rows select, .ucid-rows textarea { width: 100%; min-width: 0; max-width: none; box-sizing: border-box; margin: 0 }
 .ucid-rows label.ucid-short > select { width: auto }
 .ucid-rows textarea { min-height: 3.5em }
-@media (max-width: 600px) { .ucid-rows label { flex-basis: 5em; min-width: 3.8em } .ucid-rows label.ucid-short { flex: 1 1 3.6em } }
+@media (max-width: 600px) { .ucid-rows label { flex-basis: 5em; min-width: min-content } .ucid-rows small { min-width: 4.5em } .ucid-rows label.ucid-short { flex: 1 1 3.6em } }
 @media (min-width: 601px) { .ucid-rows > div:has(small) ~ div small { visibility: hidden; height: 0; line-height: 0 } .ucid-form input[type=text][id^=ucid-] { width: 27em; max-width: 100% } }
 .ucid-form select { width: auto; max-width: 100% }
 .ucid-wide { width: 100%; max-width: 40em; box-sizing: border-box }
