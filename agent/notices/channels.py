@@ -117,12 +117,7 @@ def _use_own_tls(session: Any, cacert: str) -> None:
 
     from agent.engine.transport import TimedTlsSocket
 
-    try:
-        context = ssl.create_default_context(cadata=PATHS.read_text(cacert) if cacert else None)
-    except PathError as exc:
-        raise NoticeError(str(exc)) from exc
-    except ssl.SSLError as exc:
-        raise NoticeError(f"{cacert} is not a certificate", retryable=False) from exc
+    context = _tls_context(cacert)
     # on a plain socket each byte restarts the time-out, so a slow receiver would never time out
     context.sslsocket_class = TimedTlsSocket
 
@@ -131,6 +126,16 @@ def _use_own_tls(session: Any, cacert: str) -> None:
             super().init_poolmanager(*args, ssl_context=context, **named)
 
     session.mount("https://", Encrypted())
+
+
+def _tls_context(cacert: str) -> ssl.SSLContext:
+    # read here, with a deadline: paho would open a file on a mount that hangs, and not name a file that is missing
+    try:
+        return ssl.create_default_context(cadata=PATHS.read_text(cacert) if cacert else None)
+    except PathError as exc:
+        raise NoticeError(str(exc)) from exc
+    except ssl.SSLError as exc:
+        raise NoticeError(f"{cacert} is not a certificate", retryable=False) from exc
 
 
 def _followed(url: str, location: str, host: str) -> str:
@@ -283,7 +288,7 @@ def publish(section: NotifySection, news: News) -> None:
         if section.username:
             client.username_pw_set(section.username, section.password or None)
         if address.scheme == "mqtts":
-            client.tls_set(ca_certs=section.cacert or None)
+            client.tls_set_context(_tls_context(section.cacert))
         client.connect(host, address.port or _PORTS[address.scheme], keepalive=_KEEPALIVE_S)
         # a value that replaces a placeholder in a topic must stay one level and contain no wildcards
         levels = {

@@ -85,3 +85,12 @@ def test_nobody_there_and_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NoticeError, match="python3-paho-mqtt") as caught:
         publish(section, NEWS)
     assert not caught.value.retryable
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    section = replace(SECTION, url="mqtts://127.0.0.1:1", cacert=str(tmp_path / "ca.pem"))
+    with pytest.raises(NoticeError, match=r"ca\.pem cannot be read"):
+        publish(section, NEWS)
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    with pytest.raises(NoticeError, match=r"ca\.pem is not a certificate"):
+        publish(section, NEWS)
