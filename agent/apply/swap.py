@@ -330,8 +330,6 @@ class Swap:
     def undo(self, new: Record, *, refused: bool = False) -> None:
         """Restores the old container and removes the new one. If the old one no longer exists, the new one stays,
         because it has the data. Safe to repeat. `refused`: the engine refused to create the new one.
-
-        Once the old container has its name and restart policy back, any pass can start it.
         """
         old = self.records.get(new.partner)
         # without its id, the new container would keep its ports and addresses for ever

@@ -174,9 +174,8 @@ class Tab:
         self._last_source = 0
         self._sent = 0  # seq of the last packet sent to the current subscriber
         self._room = asyncio.Event()
-        self._full = (
-            asyncio.Event()
-        )  # a stream waits for room: nothing more comes of it before the next fetch
+        # a stream waits for room: nothing more comes of it before the next fetch
+        self._full = asyncio.Event()
         self._turn = asyncio.Lock()  # fair: an endless log does not starve a console
         self._news = asyncio.Event()
         self._end = asyncio.Event()

@@ -21,7 +21,7 @@ from agent.runtime.reconciler import PlanInput, Reconciler
 from agent.runtime.requests.planning import entries_of
 from agent.status.conditions import ConditionType
 
-_LOOKS = 3  # then what is in progress all the time is told as it was
+_LOOKS = 3  # on a busy router works end during each look, and the answer must not wait for that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
