@@ -63,6 +63,8 @@ class _Project:
         self.networks: dict[str, str] = {}  # network in the file -> section
         self.volumes: dict[str, str] = {}  # volume in the file -> its name in `list volume`
         self.includes = 0
+        self.link_names: dict[str, list[str]] = {}  # service -> the names that links of others give it
+        self.without_containers: set[str] = set()  # services with `scale: 0`
 
     def read(self, source: str) -> None:
         document = self.loaded(source)
@@ -89,6 +91,7 @@ class _Project:
         if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
             self.networks["default"] = self.project
         self._name_all(chosen)
+        self._look_ahead(chosen)
         for name in self.document["networks"]:
             self._network(name, chosen)
         for name in self.document["volumes"]:
@@ -132,6 +135,7 @@ class _Project:
                 elif self.includes > _INCLUDES_MAX:
                     raise ConfigError(f"more than {_INCLUDES_MAX} files are included")
                 else:
+                    self.conversion.taken(f"include {path}")
                     # paths in it start from `project_directory`, or else from the folder of the first file in the entry
                     inner = str(long.get("project_directory") or dirname(paths[0]))
                     base = merge(base, self.loaded(self._file(path), inner))
@@ -223,6 +227,26 @@ class _Project:
             plain = name if section == re.sub(r"[^A-Za-z0-9_]", "_", name) else f"{self.project}-{name}"
             self.dockers[name] = written or plain
 
+    def _look_ahead(self, chosen: Mapping[str, Any]) -> None:
+        """Notes what a service has to know about the others: which run no container, and the names that links give.
+        A network knows these names for all its containers, so one that is a service's own is not given to another.
+        """
+        for name, service in chosen.items():
+            deploy = service.get("deploy")
+            replicas = deploy.get("replicas") if isinstance(deploy, dict) else None
+            if "0" in (text(service.get("scale")), text(replicas)):
+                self.without_containers.add(name)
+            for item in listed(service.get("links")):
+                linked, _, alias = text(item).partition(":")
+                other = chosen.get(linked)
+                if (
+                    alias
+                    and other is not None
+                    and not other.get("network_mode")
+                    and alias not in self.sections
+                ):
+                    self.link_names.setdefault(linked, []).append(alias)
+
     # top-level parts
 
     def _described(self, part: str, name: str) -> tuple[dict[str, Any], bool, str]:
@@ -256,6 +280,10 @@ class _Project:
         if docker in self.conversion.networks_there:
             self.networks[name] = self.conversion.networks_there[docker]
             self.conversion.changed(where, f"it is section {self.networks[name]}, which is there already")
+            return
+        if own_name and (made := self._network_named(docker)) is not None:
+            self.networks[name] = made.name
+            self.conversion.changed(where, f"it is section {made.name}, which is there already")
             return
         if name == "default" and self.project not in self.conversion.taken_names:
             draft = SectionDraft("network", self.project)
@@ -396,20 +424,18 @@ class _Project:
         if docker in self.conversion.networks_there:
             return self.conversion.networks_there[docker]
         # an earlier service of this file may have named it
-        made = next(
-            (
-                s
-                for s in self.conversion.drafts
-                if s.kind == "network" and docker in (s.name, s.options.get("name"))
-            ),
-            None,
-        )
+        made = self._network_named(docker)
         if made is None:
             made = self.conversion.draft("network", docker, prefix=f"{self.project}_net")
             if made.name != docker:
                 made.put("name", docker)
             made.put("external", "1")
         return made.name
+
+    def _network_named(self, docker: str) -> SectionDraft | None:
+        """The new network with that Docker name."""
+        networks = (draft for draft in self.conversion.drafts if draft.kind == "network")
+        return next((draft for draft in networks if draft.options.get("name", draft.name) == docker), None)
 
     def env_text(self, path: str) -> str | None:
         """The text of a service's env_file; None if it cannot be read here."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from agent.convert.compose_file import pairs, parse_env
@@ -17,7 +18,7 @@ from agent.convert.conversion import SectionDraft
 from agent.convert.run_line import mount_entry, security_option
 from agent.errors import ConfigError
 from agent.model.kernel_names import near
-from agent.model.quantities import TRUE_WORDS, QuantityError
+from agent.model.quantities import TRUE_WORDS, QuantityError, parse_seconds
 from agent.uci.decode_container import parse_env_file
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class ServiceReader:
         self._read_env_files(service)
         if not service.get("networks") and not service.get("network_mode"):
             # the stack's own network, where the section's name and the Docker name resolve
-            section = self.project.network_section("default", f"services.{self.name}.networks")
-            if self._alias() or section != self.project.project:
-                self.draft.put(
-                    "network", ",".join([section, *self._alias()]), f"services.{self.name}.networks"
-                )
+            place = f"services.{self.name}.networks"
+            section = self.project.network_section("default", place)
+            # a MAC address needs an entry that it can apply to
+            if self._aliases() or section != self.project.project or "mac_address" in self.draft.options:
+                self.draft.put("network", ",".join([section, *self._aliases()]), place)
 
     def _key(self, key: str, value: Any) -> None:
         where = f"services.{self.name}.{key}"
@@ -83,7 +84,7 @@ class ServiceReader:
             # each key needs a line in the report, even if its reader found nothing
             if told < len(self.conversion.report):
                 return
-            if value in ([], {}, ""):
+            if _is_empty(value):
                 self.conversion.left_out(where, "it is empty")
             else:
                 self.conversion.unknown(where, "its value does not have a form that compose knows")
@@ -134,10 +135,11 @@ class ServiceReader:
 
     # networks
 
-    def _alias(self) -> list[str]:
-        """An alias with the service's name, unless the section or the container has that name."""
+    def _aliases(self) -> list[str]:
+        """Aliases with the service's name, unless the section or the container has it, and with the names in links."""
         known = (self.project.dockers[self.name], self.draft.name)
-        return [] if self.name in known else [f"alias={self.name}"]
+        names = [self.name, *self.project.link_names.get(self.name, ())]
+        return [f"alias={name}" for name in dict.fromkeys(names) if name not in known]
 
     def networks(self, where: str, value: Any) -> None:
         named = value if isinstance(value, dict) else {text(item): None for item in listed(value)}
@@ -146,9 +148,13 @@ class ServiceReader:
         for name, settings in ranked:
             place = f"{where}.{name}"
             section = self.project.network_section(str(name), place)
+            if any(item.partition(",")[0] == section for item in self.draft.items("network")):
+                self.conversion.changed(place, f"the container is in the network {section} already")
+                continue
             # docker finds a container by its own name anyway
-            alias = [] if self.name == self.project.dockers[self.name] else [f"alias={self.name}"]
-            parts = [section, *alias]
+            known = self.project.dockers[self.name]
+            names = [self.name, *self.project.link_names.get(self.name, ())]
+            parts = [section, *(f"alias={name}" for name in names if name != known)]
             self.conversion.taken(place)
             for key, item in self._keys(place, settings):
                 parts += self._endpoint(f"{place}.{key}", key, item)
@@ -212,8 +218,10 @@ class ServiceReader:
                 self.conversion.left_out(place, f"there is no service {service}")
                 continue
             self._depend(service, "started", place)
-            if alias and alias != service:
-                # a link gives a name in one container only; names in a network apply to all its members
+            if alias in self.project.link_names.get(service, ()):
+                # a link gives a name in one container only
+                self.conversion.changed(place, f"{alias} resolves in all containers of its networks")
+            elif alias and alias != service:
                 self.conversion.left_out(place, f"{service} keeps its own name; {alias} does not resolve")
             else:
                 self.conversion.changed(place, f"names resolve in the network; it starts after {service}")
@@ -286,6 +294,11 @@ class ServiceReader:
                         fields.append((known, f"{setting:o}"))
                     elif known:
                         fields.append((known, text(setting)))
+                    elif name == "subpath":
+                        self.conversion.left_out(
+                            f"{where}.{key}.{name}",
+                            "a section cannot express it; the whole volume is mounted",
+                        )
                     elif known is None:
                         self.conversion.left_out(f"{where}.{key}.{name}", "a section cannot express it")
                     else:
@@ -370,11 +383,15 @@ class ServiceReader:
                 self.conversion.left_out(place, "give the folder that it starts from, or an absolute path")
                 continue
             note = "" if path == written else f"its absolute path is {path}"
+            keys: Mapping[str, Any] = item if isinstance(item, dict) else {}
+            is_optional = "required" in keys and flag(keys["required"]) == "0"
             if self.project.options.read_file is None:
                 note = f"{note or path}; values are taken as they stand, with their quotes"
+            elif is_optional and self.project.env_text(written) is None:
+                self.conversion.left_out(place, f"it is optional, and there is no file {path} to read")
+                continue
             self.put("env_file", path, place, changed=note)
-            keys: Mapping[str, Any] = item if isinstance(item, dict) else {}
-            if "required" in keys and flag(keys["required"]) == "0":
+            if is_optional:
                 self.conversion.left_out(
                     f"{place}.required", "the container waits for the file: remove the line if there is none"
                 )
@@ -440,6 +457,18 @@ class ServiceReader:
             self.conversion.unknown(where, "a quote is not closed")
             return None
 
+    def stop_grace_period(self, where: str, value: Any) -> None:
+        written, note = text(value), ""
+        try:
+            seconds = parse_seconds(written)
+        except QuantityError:
+            pass  # reported with the section's mistakes
+        else:
+            if not seconds.is_integer():
+                written = str(ceil(seconds))
+                note = f"the engine takes whole seconds: {written}"
+        self.put("stop_timeout", written, where, changed=note)
+
     def image(self, where: str, value: Any) -> None:
         self.put("image", text(value), where)
 
@@ -472,6 +501,11 @@ class ServiceReader:
             # a profile leaves that service out: compose ignores the dependency too
             if service not in self.project.sections:
                 self.conversion.left_out(place, "none of the chosen services has this name")
+                continue
+            if service in self.project.without_containers:
+                self.conversion.left_out(
+                    place, f"{service} runs no container, so compose does not wait for it"
+                )
                 continue
             condition = text(settings.get("condition") or "service_started")
             if condition not in _CONDITIONS:
@@ -716,7 +750,6 @@ KEYS: dict[str, ComposeKey] = {
         platform="platform",
         runtime="runtime",
         shm_size="shm_size",
-        stop_grace_period="stop_timeout",
         stop_signal="stop_signal",
         user="user",
         userns_mode="userns",
@@ -772,6 +805,7 @@ KEYS: dict[str, ComposeKey] = {
     **_special(ServiceReader.restart, "restart"),
     **_special(ServiceReader.scale, "scale"),
     **_special(ServiceReader.security_opt, "security_opt"),
+    **_special(ServiceReader.stop_grace_period, "stop_grace_period"),
     **_special(ServiceReader.tmpfs, "tmpfs"),
     **_special(ServiceReader.ulimits, "ulimits"),
     **_special(ServiceReader.volumes, "volumes"),
@@ -803,6 +837,11 @@ def listed(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
+
+
+def _is_empty(value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return all(map(_is_empty, items)) if items else value in (None, "", [], {})
 
 
 def _host(entry: str) -> tuple[str, str]:

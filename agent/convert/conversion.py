@@ -17,6 +17,7 @@ from agent.model.issues import Issue
 from agent.model.secrets import hidden_text
 from agent.schema.validate import is_list, properties
 from agent.uci.decode import decode
+from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX, bridge_name
 from agent.uci.syntax import Option, Package, Section, format_file
 
 PACKAGE = "containers"
@@ -170,6 +171,7 @@ class Conversion:
         """Removes what `decode` refuses together with the sections in `packages`; returns the remaining warnings."""
         written = {file.path: file.content for file in self.files}
         self.containers_made = sum(draft.kind == "container" for draft in self.drafts)
+        self._name_bridges(packages)
         # repeat until nothing is removed: something may refer to what was removed, and is then refused too
 
         def read(path: str) -> str:
@@ -187,6 +189,37 @@ class Conversion:
                 self._take_out(names, errors)
             elif not self._leave_out_unused():
                 return tuple(issues)
+
+    def _name_bridges(self, packages: Mapping[str, Package]) -> None:
+        """Sets the bridge name of networks that would share one: it has room for the first letters of a section only,
+        which are the same for all networks of a project with a longer name.
+        """
+        desired = decode(packages, paths={}, read_file=None).desired
+        taken = {dict(network.spec.options).get(BRIDGE_NAME, "") for network in desired.networks}
+        networks = {draft.name: draft for draft in self.drafts if draft.kind == "network"}
+        # a stack without a section of its own has a network too, if a container names it or no network at all
+        for draft in self.drafts:
+            named = [item.partition(",")[0] for item in draft.items("network") or draft.items("network_mode")]
+            stack = next(iter(draft.items("stack")), "")
+            if stack and stack not in networks and (not named or stack in named):
+                taken.add(bridge_name(stack))
+        unnamed = []
+        for draft in networks.values():
+            own = [item for item in draft.items("opt") if item.startswith(f"{BRIDGE_NAME}=")]
+            taken |= {item.partition("=")[2] for item in own}
+            is_bridge = draft.options.get("driver", "bridge") == "bridge" and "external" not in draft.options
+            if is_bridge and not own:
+                unnamed.append(draft)
+        for draft in unnamed:
+            short = bridge_name(draft.name)
+            numbered = (f"{short[: INTERFACE_NAME_MAX - len(str(n))]}{n}" for n in range(2, len(taken) + 3))
+            name = next(found for found in (short, *numbered) if found not in taken)
+            taken.add(name)
+            if name != short:
+                draft.put("opt", f"{BRIDGE_NAME}={name}")
+                self.changed(
+                    f"network {draft.name}", f"its bridge is called {name}: {short} is another network's"
+                )
 
     def _leave_out_unused(self) -> bool:
         """Removes the networks and volumes of containers that were left out; returns whether there were some."""

@@ -17,6 +17,7 @@ from agent.convert.command_line import BY_NAME
 from agent.convert.compose_service import KEYS, OWN
 from agent.model.entries import parse_endpoint, parse_gpus
 from agent.model.resources import Container, Gpus, Network, Volume
+from agent.uci.decode_network import BRIDGE_NAME, bridge_name
 from agent.uci.encode import encode_container, encode_network, encode_volume
 
 # options of our own: they concern when and how, not the container itself
@@ -56,9 +57,14 @@ def _options(item: Container | Network | Volume) -> Options:
 
 
 def _network_options(network: Network) -> Options:
-    """Docker gives a network no IPv6 for its subnets alone."""
     options = _options(network)
-    return {**options, "ipv6": "1"} if network.spec.ipv6 else options
+    # Docker gives a network no IPv6 for its subnets alone
+    options |= {"ipv6": "1"} if network.spec.ipv6 else {}
+    # an import derives sections from Docker names, and the bridge's name would come from that section
+    bridge = dict(network.spec.options).get(BRIDGE_NAME)
+    if bridge and network.name != network.section and bridge == bridge_name(network.section):
+        options["opt"] = (*_items(options.get("opt", ())), f"{BRIDGE_NAME}={bridge}")
+    return options
 
 
 def _items(value: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -132,6 +132,11 @@ def _ipv6(reader: SectionReader, pools: tuple[Pool, ...]) -> bool:
     return has_ipv6 if wanted is None else wanted
 
 
+def bridge_name(section: str) -> str:
+    """The name of a network's bridge if the section sets none."""
+    return f"br-{section}"[:INTERFACE_NAME_MAX]
+
+
 def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     parent, mode = reader.text("parent"), reader.text("mode")
@@ -139,7 +144,7 @@ def _options(reader: SectionReader, driver: str) -> tuple[tuple[str, str], ...]:
     # the engine would name the bridge after the network's id, which changes with each replacement; firewall zones and
     # the router's `network` package need a stable name
     if driver == "bridge":
-        found[BRIDGE_NAME] = f"br-{reader.name}"[:INTERFACE_NAME_MAX]
+        found[BRIDGE_NAME] = bridge_name(reader.name)
     if parent and modes is None:
         reader.report(
             f"the driver {driver} has no parent", option="parent", expected="driver macvlan or ipvlan"

@@ -23,7 +23,7 @@ from agent.model.resources import (
     Volume,
 )
 from agent.uci.decode_container import SHELL
-from agent.uci.decode_network import BRIDGE_NAME, INTERFACE_NAME_MAX
+from agent.uci.decode_network import BRIDGE_NAME, bridge_name
 from agent.uci.syntax import Option, Section
 
 Value = str | tuple[str, ...]
@@ -60,7 +60,7 @@ def encode_network(network: Network) -> Section:
         return _section("network", network.section, {**_name(network.section, network.name), "external": "1"})
     spec = network.spec
     # decoding gives this name to every bridge that sets none
-    own = {BRIDGE_NAME: f"br-{network.section}"[:INTERFACE_NAME_MAX]} if spec.driver == "bridge" else {}
+    own = {BRIDGE_NAME: bridge_name(network.section)} if spec.driver == "bridge" else {}
     entries = [pair for pair in spec.options if pair not in own.items()]
     pools = spec.pools
     options: dict[str, Value] = _name(network.section, network.name)

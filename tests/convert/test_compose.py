@@ -531,3 +531,107 @@ def test_the_folder_and_home_of_the_shell_are_known() -> None:
 
 def test_of_two_volumes_at_one_target_the_later_counts() -> None:
     assert section(service("volumes: ['/x:/d', '/e:/e', '/y:/d']"), "app")["volume"] == ["/y:/d", "/e:/e"]
+
+
+def told(conversion: Conversion, where: str) -> str:
+    return next((line.text for line in conversion.report if line.where == where), "")
+
+
+def test_networks_of_a_project_with_a_long_name_have_bridges_of_their_own() -> None:
+    """An interface's name has 15 characters: `br-homeassistan` would be that of all three networks."""
+    text = (
+        "name: homeassistant\nservices: {a: {image: a1, networks: [front, back]}, b: {image: b1}}\n"
+        "networks: {front: {}, back: {driver_opts: {com.docker.network.bridge.name: br-mine}}}"
+    )
+    conversion = convert(text)
+    result = decoded(conversion)
+    assert not result.issues
+    bridges = [
+        dict(network.spec.options)["com.docker.network.bridge.name"] for network in result.desired.networks
+    ]
+    assert sorted(bridges) == ["br-homeassista2", "br-homeassistan", "br-mine"]
+    assert "br-homeassista2" in told(conversion, "network homeassistant_front")
+    a = next(c for c in result.desired.containers if c.section == "app_a")
+    assert [endpoint.network for endpoint in a.spec.endpoints] == [
+        "homeassistant_front",
+        "homeassistant_back",
+    ]
+
+
+def test_a_bridge_that_another_section_has_is_not_taken() -> None:
+    there = "config network 'homeassistant_other'\n"
+    conversion = Conversion()
+    import_compose(
+        "services: {app: {image: a1, networks: [x]}}\nnetworks: {x: {}}",
+        conversion,
+        ComposeOptions(project="homeassistant"),
+    )
+    conversion.finish({"containers": parse(there, package="containers")})
+    assert "bridge.name=br-homeassista2" in conversion.as_json()["text"]
+
+
+@pytest.mark.parametrize("first", ["default", "proxy"])
+def test_two_networks_with_one_name_are_one(first: str) -> None:
+    networks = {"default": {"external": {"name": "web"}}, "proxy": {"name": "web", "external": True}}
+    services = {"app": {"image": "a1", "networks": ["proxy", "default"]}, "db": {"image": "b1"}}
+    ordered = dict(sorted(networks.items(), reverse=first == "proxy"))
+    conversion = convert(json.dumps({"services": services, "networks": ordered}))
+    result = decoded(conversion)
+    assert [c.spec.endpoints[0].network for c in result.desired.containers] == ["web", "web"]
+    assert len(result.desired.networks) == 1
+    assert [line for line in conversion.report if "which is there already" in line.text]
+    assert not [line for line in conversion.report if line.verdict is Verdict.LEFT_OUT]
+
+
+def test_a_mac_address_applies_to_the_project_s_network() -> None:
+    app = section(service("mac_address: '02:42:ac:11:65:43'"), "app")
+    assert (app["network"], app["mac_address"]) == (["shop"], "02:42:ac:11:65:43")
+
+
+def test_names_in_links_resolve() -> None:
+    text = (
+        "services:\n  web: {image: a1, links: ['db:mysql', 'cache:db', 'vpn:tunnel']}\n  db: {image: b1}\n"
+        "  cache: {image: c1, networks: {default: {}}}\n  vpn: {image: d1, network_mode: host}\n"
+    )
+    conversion = convert(text)
+    assert section(text, "db")["network"] == ["shop,alias=mysql"]
+    assert section(text, "cache")["network"] == ["shop"]  # `db` is a service's own name
+    assert "mysql resolves in all containers" in told(conversion, "services.web.links[0]")
+    assert "db does not resolve" in told(conversion, "services.web.links[1]")
+    assert "tunnel does not resolve" in told(conversion, "services.web.links[2]")
+    assert section(text, "web")["depends_on"] == ["db", "cache", "vpn"]
+
+
+def test_an_optional_file_that_is_not_there_is_left_out() -> None:
+    def read(path: str) -> str:
+        if path != "/srv/shop/a.env":
+            raise PathError(f"{path} cannot be read")
+        return "A=1\n"
+
+    text = service("env_file: [{path: a.env, required: false}, {path: b.env, required: false}, c.env]")
+    assert section(text, "app", read_file=read)["env_file"] == ["/srv/shop/a.env", "/srv/shop/c.env"]
+    conversion = convert(text, read_file=read)
+    assert "there is no file /srv/shop/b.env" in told(conversion, "services.app.env_file[1]")
+    # where files cannot be looked at, the container waits for it
+    assert "/srv/shop/b.env" in section(text, "app")["env_file"]
+
+
+def test_a_service_without_containers_is_not_waited_for() -> None:
+    text = "services: {a: {image: a1, scale: 0}, b: {image: b1, depends_on: [a, c]}, c: {image: c1, deploy: {replicas: 0}}}"
+    conversion = convert(text)
+    assert "depends_on" not in section(text, "app_b")
+    assert "runs no container" in told(conversion, "services.b.depends_on.a")
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("500ms", "1"), ("1500ms", "2"), ("1m30s", "1m30s")])
+def test_a_grace_period_is_rounded_up(written: str, seconds: str) -> None:
+    assert section(service(f"stop_grace_period: {written}"), "app")["stop_timeout"] == seconds
+
+
+def test_what_is_included_and_what_is_empty_is_told() -> None:
+    conversion = convert(
+        "include: [more.yml]\n" + service("deploy: {restart_policy: {}}"),
+        read_file=lambda path: "services: {db: {image: b1}}",
+    )
+    assert "include more.yml" in [line.where for line in conversion.report]
+    assert told(conversion, "services.app.deploy") == "it is empty"
