@@ -102,11 +102,11 @@ export class Agent {
 	}
 
 	// an item for each stream of that kind
-	send(kind, text) {
+	send(kind, text, name = 'text') {
 		for (const [ id, object ] of this.objects)
 			for (const [ number, one ] of object.streams)
 				if (one.kind === kind)
-					this.put(id, { stream: number, name: 'text', text });
+					this.put(id, { stream: number, name, text });
 	}
 
 	// Docker goes: its streams end. The status is the agent's own, and goes on

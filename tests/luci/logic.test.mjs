@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 
 import { load } from './load.mjs';
 
@@ -421,4 +421,48 @@ test('a page looks again when the status says something else of Docker than it s
 	assert.equal(looks, 1);
 	say(true);
 	assert.equal(looks, 2);
+});
+
+test('a page in a crash loop looks again every two seconds, not while it waits for an answer, and never misses the last event', async () => {
+	mock.timers.enable({ apis: [ 'Date', 'setTimeout' ] });
+	const before = globalThis.window;
+	globalThis.window = globalThis;
+	try {
+		const { often } = load('ucidockd.watch', { 'ucidockd.dom': {}, 'ucidockd.live': {}, 'ucidockd.status': {} });
+		let looks = 0, answer = () => Promise.resolve();
+		const soon = often(() => {
+			looks++;
+			return answer();
+		});
+		const pass = async span => {
+			for (let left = span; left > 0; left -= 50) {
+				mock.timers.tick(50);
+				await new Promise(done => setImmediate(done));
+			}
+		};
+		const storm = async span => {
+			for (let left = span; left > 0; left -= 50) {
+				soon();
+				await pass(50);
+			}
+		};
+		await storm(1900);
+		assert.equal(looks, 0, 'it has just been opened');
+		await storm(6200);
+		assert.equal(looks, 4, 'events all the time do not put it off either');
+		await pass(5000);
+		assert.equal(looks, 5);
+		soon();
+		await pass(300);
+		assert.equal(looks, 6, 'one event after a quiet time');
+		answer = () => new Promise(done => setTimeout(done, 10_000));
+		await pass(5000);
+		await storm(9000);
+		assert.equal(looks, 7);
+		await pass(20_000);
+		assert.equal(looks, 8);
+	} finally {
+		globalThis.window = before;
+		mock.timers.reset();
+	}
 });

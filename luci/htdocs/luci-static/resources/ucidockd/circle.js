@@ -12,6 +12,7 @@
 // new object is opened with, or undefined.
 'use strict';
 'require baseclass';
+'require ucidockd.pace as pace';
 
 const JOIN_MS = 100; // a leader answers within
 const LATER_MS = 500; // of two that come at once, one opens the object within
@@ -34,6 +35,7 @@ const Circle = baseclass.extend({
 	__init__(parts) {
 		this.parts = parts;
 		this.id = parts.id;
+		this.pace = pace.make(parts);
 		this.reset();
 	},
 
@@ -52,9 +54,7 @@ const Circle = baseclass.extend({
 	},
 
 	// which of two spans counts
-	patience(spans) {
-		return spans[this.parts.page.hidden ? 1 : 0];
-	},
+	patience: (spans, { hidden }) => spans[hidden ? 1 : 0],
 
 	// Into the object that another tab reads, else with a new one. Rejects when there is no agent.
 	async join() {
@@ -111,7 +111,7 @@ const Circle = baseclass.extend({
 			return;
 
 		this.turn = null;
-		this.say({ word: 'resign' });
+		this.say({ word: 'resign', leads: true });
 		this.candidate();
 	},
 
@@ -149,14 +149,12 @@ const Circle = baseclass.extend({
 			break;
 		case 'packet':
 			this.heard = this.parts.now();
-
-			if (message.packet.seq > this.read)
-				this.take(message.packet);
-
+			message.packet.seq > this.read && this.take(message.packet);
+			break;
+		case 'hurry':
+			this.pace.hurry();
 			break;
 		case 'resign':
-			this.candidate();
-			break;
 		case 'bye':
 			message.leads && this.candidate();
 			break;
@@ -205,10 +203,9 @@ const Circle = baseclass.extend({
 	async candidate() {
 		const { object } = this, since = this.heard = this.parts.now();
 
-		await this.wait(this.patience(TURN_MS) + Math.random() * 50);
+		await this.wait(this.patience(TURN_MS, this.parts.page) + Math.random() * 50);
 
-		if (this.object === object && object && !this.leads() && this.heard === since)
-			this.lead();
+		this.object === object && object && !this.leads() && this.heard === since && this.lead();
 	},
 
 	lead() {
@@ -252,7 +249,7 @@ const Circle = baseclass.extend({
 
 		this.looked = now;
 
-		if (!this.leads() && now - this.heard > this.patience(SILENT_MS))
+		if (!this.leads() && now - this.heard > this.patience(SILENT_MS, this.parts.page))
 			this.lead();
 
 		if (now - this.told > HERE_MS) {
@@ -263,11 +260,19 @@ const Circle = baseclass.extend({
 		this.parts.timer.set(() => this.look(here), LOOK_MS);
 	},
 
+	// a stream is opened, whose first items are waited for
+	hurry() {
+		this.pace.hurry();
+		this.say({ word: 'hurry' });
+	},
+
 	async readOn(turn) {
 		const { id } = this.object;
 
 		for (let left = AGAIN; this.turn === turn;) {
 			try {
+				this.pace.begin();
+
 				const answer = await this.parts.calls.read(id, this.read, READ_S);
 
 				if (this.turn !== turn)
@@ -280,7 +285,9 @@ const Circle = baseclass.extend({
 					throw new Broken(answer.closed);
 
 				if (answer.replaced)
-					this.follow();
+					[ this.turn, this.heard ] = [ null, this.parts.now() ];
+				else if (this.parts.mayMove())
+					await this.pace.rest(answer.packets);
 			} catch (error) {
 				if (this.turn !== turn)
 					return;
@@ -293,11 +300,6 @@ const Circle = baseclass.extend({
 				await this.wait(AGAIN_MS);
 			}
 		}
-	},
-
-	follow() {
-		this.turn = null;
-		this.heard = this.parts.now();
 	},
 
 	pass(packet) {

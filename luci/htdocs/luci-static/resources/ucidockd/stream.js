@@ -180,6 +180,7 @@ const Tab = baseclass.extend({
 
 		try {
 			await this.parts.calls.open({ id: object.id, ...this.begin(entry) });
+			this.circle.hurry();
 		} catch (error) {
 			if (this.circle.object !== object)
 				return;

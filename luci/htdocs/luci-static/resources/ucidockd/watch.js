@@ -8,6 +8,7 @@
 'require ucidockd.status as status';
 
 const LATER_MS = 2000; // the page comes first
+const QUIET_MS = 300, EVERY_MS = 2000; // one change is several events, and a crash loop never ends
 
 let silence = '';
 
@@ -48,6 +49,30 @@ return baseclass.extend({
 			return (agent.engine?.reachable === false) !== isAway;
 
 		return key === owner?.key || (resource?.kind === 'container' && (resource.name === name || resource.object_id === container?.Id));
+	},
+
+	// Gives what asks for `again()`, which the page has just done by itself: soon, but not twice at a time, nor all the time.
+	often(again) {
+		let free = Date.now() + EVERY_MS, isWanted = false, isRunning = false;
+
+		return async () => {
+			isWanted = true;
+
+			if (isRunning)
+				return;
+
+			isRunning = true;
+
+			try {
+				for (; isWanted; free = Date.now() + EVERY_MS) {
+					await new Promise(done => window.setTimeout(done, Math.max(QUIET_MS, free - Date.now())));
+					isWanted = false;
+					await again();
+				}
+			} finally {
+				isRunning = false;
+			}
+		};
 	},
 
 	// Loads and hands over. An engine that is ending answers late: its answer comes after the one that it does not answer.

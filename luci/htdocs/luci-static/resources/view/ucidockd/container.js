@@ -21,7 +21,6 @@
 'require ucidockd.updates as updates';
 'require ucidockd.watch as watch';
 
-const QUIET_MS = 300;
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
 const OF_EXEC = (/^exec_/);
 
@@ -191,11 +190,6 @@ return view.extend({
 		D.fill(this.pane, this.tabs());
 	},
 
-	soon() {
-		window.clearTimeout(this.timer);
-		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
-	},
-
 	render({ containers, snapshot, row, found }) {
 		this.root = D.el('div', {});
 		this.isSilent = !containers;
@@ -210,6 +204,7 @@ return view.extend({
 		this.model = status.make();
 		this.model.replace(snapshot);
 		this.refresh = watch.inOrder(() => this.look(), seen => this.take(seen));
+		this.soon = watch.often(() => this.refresh());
 		[ this.title, this.state, this.actions, this.pane ] = [ D.el('h2', {}), D.spoken('p', {}), D.el('div', { 'class': 'ucidockd-bar' }), D.el('div', {}) ];
 		this.drawHead();
 		this.drawTabs();

@@ -14,7 +14,7 @@
 'require ucidockd.updates as updates';
 'require ucidockd.watch as watch';
 
-const QUIET_MS = 300, AGES_MS = 30000;
+const AGES_MS = 30000;
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
 const OF_EXEC = (/^exec_/);
 const MANY = [ 'start', 'stop', 'restart', 'remove' ];
@@ -145,17 +145,13 @@ return view.extend({
 		});
 	},
 
-	soon() {
-		window.clearTimeout(this.timer);
-		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
-	},
-
 	render() {
 		this.model = status.make();
 		this.refresh = watch.inOrder((ask = calls) => watch.list(ask.container.list({ all: true })), containers => {
 			this.containers = containers;
 			this.draw();
 		});
+		this.soon = watch.often(() => this.refresh());
 		this.chosen = new Set();
 		this.loads = loads.make();
 		this.table = D.keyed([ '', _('Name'), _('State'), _('CPU and memory'), _('Ports'), '' ], _('No container to show. "Add container" creates one.'));

@@ -18,7 +18,7 @@
 
 const { docker } = calls;
 const DAEMON = 'daemon:dockerd';
-const QUIET_MS = 1000, METERS_MS = 10000;
+const METERS_MS = 10000;
 const OTHERS = 5; // not managed, that are named
 
 function now() {
@@ -42,11 +42,6 @@ return view.extend({
 		this.containers = containers;
 		this.draw();
 		this.drawMeters();
-	},
-
-	soon() {
-		window.clearTimeout(this.timer);
-		this.timer = window.setTimeout(() => this.refresh(), QUIET_MS);
 	},
 
 	// everything in one sentence: {level, words}
@@ -190,6 +185,7 @@ return view.extend({
 	render() {
 		this.model = status.make();
 		this.refresh = watch.inOrder(() => this.look(), found => this.take(found));
+		this.soon = watch.often(() => this.refresh());
 		this.sentenceNode = D.spoken('p', { 'style': 'font-size:120%' }, _('Asking the agent…'));
 
 		for (const name of [ 'buttons', 'next', 'counts', 'others', 'updates' ])
