@@ -11,12 +11,15 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
+from math import ceil
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -35,10 +38,30 @@ _RETRY_AFTER_MAX_S = 600.0
 _SCRIPT_S = 30.0  # for one script; it is killed then
 _ENDED_S = 1.0  # wait for a command that was killed
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
+_WEB_PORTS = {"http": 80, "https": 443}
 _STEP_S = 0.2  # between looks for MQTT's acknowledgement
 _KEEPALIVE_S = 30
-# what OpenSSL says, as far as it helps a user
-_TLS_WORDS = ("certificate verify failed", "wrong version number", "unexpected eof", "handshake failure")
+# what OpenSSL says, and what it means to a user
+_TLS_WORDS = {
+    "wrong version number": "this port does not speak TLS",
+    "record layer failure": "this port does not speak TLS",
+    "protocol version": "the server offers only versions before TLS 1.2",
+    "unsupported protocol": "the server offers only versions before TLS 1.2",
+    "certificate required": "the server demands a certificate of clients, which notices do not have",
+    "eof occurred": "the server closed the connection during the handshake",
+    "unexpected eof": "the server closed the connection during the handshake",
+    "handshake failure": "the server refused the handshake",
+}
+# CONNACK's return codes of MQTT 3.1.1 and paho's names for those of 5: no later attempt gets another answer
+_MQTT_REFUSALS = (1, 2, 4, 5)
+_MQTT_REFUSED = (
+    "Unsupported protocol version",
+    "Client identifier not valid",
+    "Bad user name or password",
+    "Not authorized",
+    "Banned",
+    "Bad authentication method",
+)
 
 
 def send(section: NotifySection, news: News) -> None:
@@ -96,17 +119,14 @@ def post(section: NotifySection, news: News) -> None:
                         _check(response, host)
                         return
                     url = _followed(url, str(response.headers["location"]), host)
-        except requests.exceptions.SSLError as exc:
-            # OpenSSL's reason, without the address that requests puts before it, which may be a secret
-            text = str(exc)
-            word = next(
-                (each for each in _TLS_WORDS if each in text.lower()), "the connection cannot be encrypted"
-            )
-            tail = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
-            raise NoticeError(f"{host}: no TLS: {word}" + (f": {tail}" if tail else "")) from exc
+        except ValueError as exc:
+            # requests looks at a redirect's address, too, although it does not follow it
+            raise NoticeError(
+                f"{host}: its address, or the one that it redirects to, is not valid", retryable=False
+            ) from exc
         except requests.exceptions.Timeout as exc:
             raise NoticeError(f"{host} did not answer within {section.timeout_s:g} s") from exc
-        except (requests.exceptions.RequestException, OSError, ValueError) as exc:
+        except (requests.exceptions.RequestException, OSError) as exc:
             raise NoticeError(f"{host}: {_words(exc, section.timeout_s)}") from exc
     raise NoticeError(f"{host} redirects again and again", retryable=False)
 
@@ -140,23 +160,33 @@ def _tls_context(cacert: str) -> ssl.SSLContext:
 
 def _followed(url: str, location: str, host: str) -> str:
     target = urljoin(url, location)
-    if _origin(urlsplit(target)) != _origin(urlsplit(url)):
-        there = urlsplit(target).hostname or "another address"
+    origin = _origin(urlsplit(target))
+    if origin != _origin(urlsplit(url)):
+        scheme, there, port = origin
+        # the scheme too: many only send from http to https
+        known = scheme in _WEB_PORTS and there
+        place = f"{scheme}://{there}" + (f":{port}" if port != _WEB_PORTS.get(scheme) else "")
         raise NoticeError(
-            f"{host} redirects to {there}, which is not followed: write that address", retryable=False
+            f"{host} redirects to {place if known else 'another address'}, which is not followed: write that address",
+            retryable=False,
         )
     return target
 
 
 def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
-    return url.scheme, url.hostname, url.port
+    return url.scheme, url.hostname, url.port or _WEB_PORTS.get(url.scheme)
 
 
 def _check(response: Any, host: str) -> None:
+    import urllib3
+
     status: int = response.status_code
     if status < 300:
         return  # do not read the answer, which may be large
-    said = response.raw.read(_ANSWER, decode_content=False).decode("utf-8", "replace")
+    try:
+        said = response.raw.read(_ANSWER, decode_content=False).decode("utf-8", "replace")
+    except urllib3.exceptions.HTTPError:
+        said = ""  # its status counts, also if the rest never comes
     after = response.headers.get("retry-after", "")
     raise NoticeError(
         f"{host} answered with status {status}: {plain(' '.join(said.split()))}".rstrip(": "),
@@ -174,17 +204,24 @@ def _words(exc: BaseException, timeout_s: float) -> str:
             return f"no answer within {timeout_s:g} s"
         if isinstance(found, ConnectionRefusedError):
             return "the connection was refused"
+        if isinstance(found, socket.gaierror):
+            return "the name cannot be resolved"
+        if isinstance(found, ssl.SSLError):
+            return _tls_words(found)
+        if isinstance(found, HTTPException) and not isinstance(found, OSError):
+            return "its answer is not HTTP"
         if isinstance(found, OSError) and found.strerror and not found.filename:
             return found.strerror
         found = found.__cause__ or found.__context__
+    return f"no answer within {timeout_s:g} s" if "timed out" in str(exc) else "the connection broke"
+
+
+def _tls_words(exc: ssl.SSLError) -> str:
     text = str(exc)
-    if "timed out" in text:
-        return f"no answer within {timeout_s:g} s"
-    if "resolve" in text or "Name or service" in text:
-        return "the name cannot be resolved"
-    if "Connection refused" in text:
-        return "the connection was refused"
-    return "the connection broke"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"no TLS: certificate verify failed: {exc.verify_message}"
+    means = (words for said, words in _TLS_WORDS.items() if said in text.lower())
+    return f"no TLS: {next(means, 'the connection cannot be encrypted')}"
 
 
 def variables(news: News) -> dict[str, str]:
@@ -272,13 +309,15 @@ def publish(section: NotifySection, news: News) -> None:
     # paho 2 requires the version of its callbacks, which 1.6 does not know
     versions = getattr(paho, "CallbackAPIVersion", None)
     client: Any = paho.Client(versions.VERSION2) if versions is not None else paho.Client()
-    refused: list[str] = []
+    refused: list[tuple[str, bool]] = []  # why, and whether it may pass
     connected: list[bool] = []
 
     def on_connect(_client: Any, _data: Any, _flags: Any, code: Any, *_: Any) -> None:
         failed = code.is_failure if hasattr(code, "is_failure") else bool(code)
-        if failed:
-            refused.append(str(code) if hasattr(code, "is_failure") else paho.connack_string(code))
+        if failed and hasattr(code, "is_failure"):
+            refused.append((str(code), str(code) not in _MQTT_REFUSED))
+        elif failed:
+            refused.append((paho.connack_string(code), code not in _MQTT_REFUSALS))
         else:
             connected.append(True)
 
@@ -289,7 +328,10 @@ def publish(section: NotifySection, news: News) -> None:
             client.username_pw_set(section.username, section.password or None)
         if address.scheme == "mqtts":
             client.tls_set_context(_tls_context(section.cacert))
-        client.connect(host, address.port or _PORTS[address.scheme], keepalive=_KEEPALIVE_S)
+        # paho waits for the connection and for TLS as long as these say
+        client.connect_timeout = section.timeout_s
+        keepalive = min(_KEEPALIVE_S, ceil(section.timeout_s))
+        client.connect(host, address.port or _PORTS[address.scheme], keepalive=keepalive)
         # a value that replaces a placeholder in a topic must stay one level and contain no wildcards
         levels = {
             name: "".join("_" if letter in "/+# \t\n\0" else letter for letter in text) or "_"
@@ -307,10 +349,10 @@ def publish(section: NotifySection, news: News) -> None:
                 client.disconnect()
                 return
     except (OSError, ValueError) as exc:
-        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
-        raise NoticeError(f"{host}: {why}") from exc
+        raise NoticeError(f"{host}: {_words(exc, section.timeout_s)}") from exc
     if refused:
-        raise NoticeError(f"{host} refused: {refused[0]}", retryable=False)
+        why, retryable = refused[0]
+        raise NoticeError(f"{host} refused: {why}", retryable=retryable)
     # before the deadline the loop ends only because paho's loop did
     broke = time.monotonic() < deadline
     raise NoticeError(

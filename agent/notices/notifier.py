@@ -313,16 +313,18 @@ class Notifier:
         self._show(outlet, delivered=False, message=str(exc))
 
     def _show(self, outlet: _Receiver, *, delivered: bool, message: str) -> None:
-        if not outlet.key or self._board.resource(outlet.key) is None:
-            return
-        self._board.set(
-            outlet.key,
-            ConditionType.DELIVERED,
-            status=delivered,
-            reason="Sent" if delivered else "NotSent",
-            message=message,
-        )
-        self._count(outlet)
+        with self._lock:
+            # its section may have been removed meanwhile, and be on the board still for a mistake in it
+            if not outlet.key or outlet not in self._outlets.values():
+                return
+            self._board.set(
+                outlet.key,
+                ConditionType.DELIVERED,
+                status=delivered,
+                reason="Sent" if delivered else "NotSent",
+                message=message,
+            )
+            self._count(outlet)
 
     def _count(self, outlet: _Receiver) -> None:
         counts: Mapping[str, int] = {

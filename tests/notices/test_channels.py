@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +18,7 @@ from agent.errors import NoticeError
 from agent.model.notices import Event, News, NotifySection
 from agent.notices.channels import hotplug, post, run, send
 from tests.support.hanging import HangingMount
-from tests.support.receiver import Receiver
+from tests.support.receiver import Receiver, answering, self_signed
 
 NEWS = News(
     event=Event.CRASHLOOP,
@@ -36,6 +35,7 @@ NEWS = News(
     host="router",
 )
 SECRET = "S3CRET-path"
+MOVED = b"308 x\r\nContent-Length: 0\r\nLocation: "
 
 
 @pytest.fixture
@@ -145,11 +145,7 @@ def test_a_redirect_on_the_same_host_is_followed_and_to_another_one_never(receiv
 
 
 def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    make = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=t -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    certificate, key = self_signed(tmp_path)
     with Receiver(certificate, key) as receiver:
         error = refused(
             section(receiver.url(f"/{SECRET}"), headers=(("Authorization", f"Bearer x-{SECRET}"),))
@@ -162,6 +158,31 @@ def test_tls_with_an_authority_of_ones_own(tmp_path: Path) -> None:
     with Receiver() as plain:
         assert "TLS" in str(refused(section(plain.url(f"/{SECRET}").replace("http:", "https:"))))
     assert "none" in str(refused(section("https://127.0.0.1:1/", cacert=str(tmp_path / "none"))))
+
+
+@pytest.mark.parametrize(
+    ("head", "said", "retryable"),
+    [
+        (b"502 x\r\nContent-Length: 900\r\n\r\nhalf", "answered with status 502", True),
+        (b"401 x\r\nContent-Length: 900\r\n\r\nhalf", "answered with status 401", False),
+        (b"500 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "answered with status 500", True),
+        (b"200 x\r\nA: " + b"x" * 70000, "its answer is not HTTP", True),
+        (MOVED + b"http://[::1\r\n\r\n", "redirects to, is not valid", False),
+        (MOVED + b"https://127.0.0.1/x\r\n\r\n", "redirects to https://127.0.0.1, which", False),
+        (MOVED + b"http://evil:81/S3CRET-path\r\n\r\n", "redirects to http://evil:81, which", False),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_told(head: bytes, said: str, retryable: bool) -> None:
+    with answering(b"HTTP/1.1 " + head) as port:
+        error = refused(section(f"http://127.0.0.1:{port}/{SECRET}", timeout_s=0.5))
+    assert said in str(error)
+    assert error.retryable is retryable
+
+
+def test_the_name_is_what_is_wrong() -> None:
+    assert str(refused(section("http://no-such-host.invalid/"))) == (
+        "no-such-host.invalid: the name cannot be resolved"
+    )
 
 
 def script(path: Path, text: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from agent.notices.channels import publish
 from tests.support.agent_process import wait_for
 from tests.support.broker import PASSWORD, USER, Broker
 from tests.support.debian import CannotFetchError
+from tests.support.receiver import answering, self_signed
 
 NEWS = News(
     event=Event.UNHEALTHY, key="container:web", kind="container", section="web", name="a/+ #", message="ü"
@@ -94,3 +96,36 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
     with pytest.raises(NoticeError, match=r"ca\.pem is not a certificate"):
         publish(section, NEWS)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "retryable"),
+    [(3, "Server unavailable", True), (4, "Bad user name or password", False), (5, "Not authorized", False)],
+)
+def test_a_broker_that_is_not_ready_is_asked_again(code: int, said: str, retryable: bool) -> None:
+    with answering(bytes([0x20, 2, 0, code])) as port, pytest.raises(NoticeError, match=said) as caught:
+        publish(replace(SECTION, url=f"mqtt://127.0.0.1:{port}"), NEWS)
+    assert caught.value.retryable is retryable
+
+
+def test_tls_is_refused_in_words(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with answering(b"", context) as port:
+        section = replace(SECTION, url=f"mqtts://127.0.0.1:{port}")
+        with pytest.raises(NoticeError) as caught:
+            publish(section, NEWS)
+        assert str(caught.value).startswith("127.0.0.1: no TLS: certificate verify failed: ")
+        assert "_ssl" not in str(caught.value)
+    with (
+        answering(b"HTTP/1.1 400 x\r\n\r\n") as port,
+        pytest.raises(NoticeError, match="no TLS: this port does not speak TLS"),
+    ):
+        publish(replace(SECTION, url=f"mqtts://127.0.0.1:{port}"), NEWS)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        section = replace(SECTION, url=f"mqtts://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.5)
+        began = time.monotonic()
+        with pytest.raises(NoticeError, match=r"no answer within 0\.5 s"):
+            publish(section, NEWS)
+        assert time.monotonic() - began < 3

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -98,3 +102,32 @@ class Receiver:
         self._ends.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A new certificate for 127.0.0.1, and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    make = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=t -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+@contextlib.contextmanager
+def answering(answer: bytes, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A server that reads something, sends the bytes to each client and keeps the connection; returns its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as clients:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client = server.accept()[0]
+                    client = tls.wrap_socket(client, server_side=True) if tls is not None else client
+                    clients.enter_context(client)
+                    client.recv(65536)
+                    client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
