@@ -42,6 +42,21 @@ def state(box: Box, name: str = "web") -> dict[str, Any]:
     return found
 
 
+def wait_for_trap(box: Box) -> None:
+    """Until its shell catches SIGTERM: on a busy machine that is later than the gate, and then a stop kills it."""
+    status = Path(f"/proc/{state(box)['Pid']}/status")
+
+    def ready() -> (
+        bool
+    ):  # proc(5): a mask of the signals that the process catches; runc, before it becomes the shell, all
+        text = status.read_text()
+        return "Name:\tsh\n" in text and bool(
+            int(text.partition("SigCgt:")[2].split()[0], 16) >> signal.SIGTERM - 1 & 1
+        )
+
+    wait_for(ready)
+
+
 def crash(box: Box, name: str) -> None:
     """Its process dies, and the engine starts it again by its policy."""
     before = state(box, name)["Pid"]
@@ -66,6 +81,7 @@ def hear(box: Box, name: str) -> None:
 @pytest.mark.parametrize("option", ["state 'stopped'", "enabled '0'"])
 def test_what_was_stopped_by_its_section_starts_again(box: Box, policy: str, option: str) -> None:
     box.apply(WEB + policy)
+    wait_for_trap(box)
     box.apply(WEB + policy + f"\toption {option}\n")
     assert (state(box)["Status"], state(box)["ExitCode"]) == ("exited", 0)
     box.apply()
@@ -78,6 +94,7 @@ def test_what_was_stopped_by_its_section_starts_again(box: Box, policy: str, opt
 @pytest.mark.parametrize("policy", POLICIES)
 def test_what_was_stopped_with_its_section_or_by_hand_starts_again(box: Box, policy: str) -> None:
     box.apply(WEB + policy)
+    wait_for_trap(box)
     before = box.get("web").id
     box.apply("\n")
     assert state(box)["ExitCode"] == 0
@@ -114,6 +131,7 @@ def test_what_ended_with_the_engine_starts_again_and_a_job_that_was_done_does_no
 ) -> None:
     job = PLAIN.replace("'web'", "'job'").replace("sleep 100000", "true") + "\toption restart 'no'\n"
     box.apply(WEB + policy + job)
+    wait_for_trap(box)
     box.get("job").wait()
     box.apply()
     finished = state(box, "job")["FinishedAt"]
