@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from agent.cli.agent_client import call
+from agent.cli.ask import call
 from agent.errors import UcidockdError
 from agent.runtime.requests.foresight import foresee
 from tests.support.agent_process import Agent, wait_for

@@ -23,8 +23,8 @@ import pytest
 from docker.errors import APIError
 
 import agent as package
+from agent.cli import plan as plan_view
 from agent.cli.main import main
-from agent.cli.view import plan as plan_view
 from agent.model.issues import GivenConfig
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.requests.foresight import foresee, foresee_change, load_change

@@ -22,7 +22,7 @@ from agent.files.user_paths import Space
 from agent.model.resources import PruneImages
 from agent.runtime.main import make_prune_scheduler
 from agent.status.conditions import ConditionType
-from agent.storage.pruning import DISK_KEY, PruneScheduler
+from agent.storage import DISK_KEY, PruneScheduler
 from agent.storage.space import PruneRequest
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.router.devices import UsbDevices
+from agent.observe.waiting import UsbDevices
 from tests.repository.test_examples import packages_of
 from tests.support.box import Box
 from tests.support.dockerd import busybox_tar, is_root

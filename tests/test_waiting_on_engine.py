@@ -14,7 +14,7 @@ import pytest
 
 from agent.files.config import open_store
 from agent.model.addresses import Interface
-from agent.router.netifd import has_device, is_up
+from agent.router.addresses import has_device, is_up
 from agent.runtime.router_integration import RouterIntegration, RouterTools
 from agent.status.conditions import ConditionType
 from tests.support.agent_process import wait_for

@@ -10,9 +10,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from agent.api.access.access import Access, NoSessions
+from agent.api.access.access import Access, NoSessions, Subnets
 from agent.api.access.guard import Guard
-from agent.api.access.subnets import Subnets
 from agent.api.http.routing import make_routes, on_defect, on_error, on_http_error, run_found
 from agent.api.jobs.jobs import Jobs
 from agent.api.jobs.transfers import Transfers
@@ -20,10 +19,9 @@ from agent.api.port import AgentPort
 from agent.api.routes.agent import AdoptionRoutes, DaemonRoutes, MetricsRoutes, StatusRoutes, TicketRoutes
 from agent.api.routes.consoles import ConsoleRoutes
 from agent.api.routes.engine import EngineRoutes
-from agent.api.routes.files import FileRoutes, TransferRoutes
+from agent.api.routes.files import BackupRoutes, FileRoutes, TransferRoutes, VolumeRoutes
 from agent.api.routes.jobs import JobRoutes, UpdateRoutes
 from agent.api.routes.streams import StreamRoutes
-from agent.api.routes.volumes import BackupRoutes, VolumeRoutes
 from agent.api.rules import Rule
 from agent.api.streams.consoles import Consoles
 from agent.data.parts import Data

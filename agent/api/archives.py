@@ -14,8 +14,7 @@ from agent.api.problems import RequestError
 from agent.data.parts import Data
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import EngineError
-from agent.wire.bodies import BLOCK, TarHeader, is_plain_tar, size_of_records
-from agent.wire.tar import rooted
+from agent.wire.bodies import BLOCK, TarHeader, is_plain_tar, rooted, size_of_records
 
 _UNPACKS_SAFELY = (29, 5, 1)  # the first engine without CVE-2026-41567, see `safe_archive`
 HEAD_TIMEOUT_S = 600.0  # the engine packs a large image before it answers

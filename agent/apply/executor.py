@@ -19,9 +19,16 @@ from agent.apply.failures import without_secrets
 from agent.apply.images import ImageHistory, Images, create_from
 from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
 from agent.apply.ports import Clock, Engine, Records, SavedData
-from agent.apply.steps import Hooks, UndecidedError
+from agent.apply.steps import (
+    Hooks,
+    Inheritance,
+    UndecidedError,
+    check_there,
+    holds_data,
+    inherit_from_gone,
+    names,
+)
 from agent.apply.swap import Swap, forget_copies, kept_policy, restart_body
-from agent.apply.volumes import Inheritance, check_there, holds_data, inherit_from_gone, names
 from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
 from agent.errors import (
     ConflictError,
@@ -44,8 +51,13 @@ from agent.plan.container.bodies import (
     volume_words,
     volumes_of,
 )
-from agent.plan.container.difference import container_drift, network_difference, volume_difference
-from agent.plan.container.endpoints import MAC_FIELD, shows_macs
+from agent.plan.container.difference import (
+    MAC_FIELD,
+    container_drift,
+    network_difference,
+    shows_macs,
+    volume_difference,
+)
 from agent.plan.container.image import failure_of
 from agent.plan.container.meaning import is_same_image, meaning_hash
 from agent.plan.draft import desired_spec, joined_ids

@@ -21,7 +21,7 @@ from agent.model.identity import Key
 from agent.model.observed import ObservedNetwork, Record
 from agent.model.resources import Container, ContainerSpec, Endpoint
 from agent.plan.container.bodies import endpoint_body
-from agent.plan.container.endpoints import PREDEFINED, compare, network_ids, wanted_endpoints
+from agent.plan.container.difference import PREDEFINED, compare, network_ids, wanted_endpoints
 
 logger = logging.getLogger(__name__)
 

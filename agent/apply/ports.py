@@ -21,8 +21,7 @@ from agent.model.observed import (
     Record,
 )
 from agent.model.resources import RegistryAuth
-from agent.plan.container.renames import swap_name
-from agent.plan.records import Claims, Tags
+from agent.plan.records import Claims, Tags, swap_name
 
 
 class ImageEngine(Protocol):
@@ -130,7 +129,7 @@ class Records(Protocol):
 
 
 class SavedData(Protocol):
-    """Copies of volumes from before updates. Methods raise UcidockdError. `agent.data.restore` implements it."""
+    """Copies of volumes from before updates. Methods raise UcidockdError. `agent.data.backups` implements it."""
 
     def check(self, names: Iterable[str]) -> None: ...
 

@@ -31,11 +31,12 @@ from agent.apply.steps import (
     Hooks,
     Step,
     UndecidedError,
+    check_there,
     failed_fields,
     go_back,
+    inherit,
     prove,
 )
-from agent.apply.volumes import check_there, inherit
 from agent.errors import ConflictError, EngineError, EngineUnreachableError, StorageError, UcidockdError
 from agent.model.identity import own_labels, spec_hash
 from agent.model.observed import ObservedContainer, Record
@@ -47,9 +48,8 @@ from agent.plan.container.bodies import (
     volume_words,
     volumes_of,
 )
-from agent.plan.container.renames import name_outside, swap_name
 from agent.plan.draft import desired_spec, joined_ids, plugged_words
-from agent.plan.records import is_alive, waits_of
+from agent.plan.records import is_alive, name_outside, swap_name, waits_of
 
 logger = logging.getLogger(__name__)
 

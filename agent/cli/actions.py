@@ -14,8 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.cli.agent_client import call, whole_status
-from agent.cli.ask import ContainerTarget, EngineApi, agent_socket, container_sections, created, targets
+from agent.cli.ask import (
+    ContainerTarget,
+    EngineApi,
+    agent_socket,
+    call,
+    container_sections,
+    created,
+    targets,
+    whole_status,
+)
 from agent.cli.main import sentence
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, ConflictError, EngineError, UcidockdError

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
-from agent.cli.agent_client import AgentError, call, stream, upload
-from agent.cli.ask import agent_socket
+from agent.cli.ask import AgentError, agent_socket, call, stream, upload
 from agent.cli.container import route_name
 from agent.cli.output import agreed, columns
 from agent.errors import ConfigError, DataError, UsageError
 from agent.files.atomic import atomic_file
 from agent.model.issues import plain
 from agent.model.quantities import size_words
-from agent.wire.tar import TarError, TarReader
+from agent.wire.bodies import TarError, TarReader
 
 _PIECE = 128 * 1024
 _GZIP = b"\x1f\x8b"

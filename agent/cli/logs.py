@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException, HTTPResponse
 from typing import NamedTuple
 
-from agent.cli.agent_client import whole_status
-from agent.cli.ask import ContainerTarget, EngineApi, agent_socket, created, targets
+from agent.cli.ask import ContainerTarget, EngineApi, agent_socket, created, targets, whole_status
 from agent.cli.output import Style, output_of
 from agent.errors import ConfigError, UcidockdError, UsageError, plain_words
 from agent.model.issues import plain

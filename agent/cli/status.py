@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
-from agent.cli.agent_client import call, follow, whole_status
-from agent.cli.ask import agent_socket, check_options
+from agent.cli.ask import agent_socket, call, check_options, follow, whole_status
 from agent.cli.output import Style
 from agent.cli.view.status import (
     SCHEMA,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def render(args: argparse.Namespace) -> int:
     """Prints dockerd's configuration file, or what would change in it."""
-    from agent.dockerd import preview as daemon_render
+    from agent.runtime.requests import foresight as daemon_render
 
     found = daemon_render.preview(runtime_options(args))
     for message in found.messages:
@@ -107,8 +107,7 @@ def _pruned(args: argparse.Namespace, asked: dict[str, Any]) -> int:
 
 
 def _ask_to_prune(args: argparse.Namespace, asked: dict[str, Any]) -> dict[str, Any]:
-    from agent.cli.agent_client import call
-    from agent.cli.ask import agent_socket
+    from agent.cli.ask import agent_socket, call
 
     found: dict[str, Any] = call(agent_socket(args), "POST", "/v1/prune", body=asked)
     return found
@@ -155,8 +154,7 @@ def _show_prune(found: dict[str, Any], *, done: bool) -> None:
 
 def notify(args: argparse.Namespace) -> int:
     """Sends a test notice."""
-    from agent.cli.agent_client import call
-    from agent.cli.ask import agent_socket
+    from agent.cli.ask import agent_socket, call
 
     found = call(agent_socket(args), "POST", "/v1/notify/test", body={"name": args.test})
     if args.json:
@@ -183,8 +181,8 @@ def check(args: argparse.Namespace) -> int:
     loaded = load_given(options, given, UNKNOWN_MACHINE if args.offline else _machine(options))
     found = loaded.issues
     if not args.offline:
-        from agent.dockerd.preview import not_here
         from agent.dockerd.stage import make_stage
+        from agent.runtime.requests.foresight import not_here
         from agent.status.board import StatusBoard
 
         # what dockerd's settings need on this machine; skipped with --offline, because the files may be for another machine

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.data.backups import Backups
-from agent.data.restore import Restores
+from agent.data.backups import Backups, Restores
 from agent.data.volumes import Manual, Volumes
 from agent.engine.stream import DockerStream
 from agent.errors import UcidockdError

@@ -20,8 +20,7 @@ from typing import Any
 from agent.errors import DataError
 from agent.files.atomic import sync_directory
 from agent.model.identity import LABEL_COPY_OF
-from agent.wire.bodies import BLOCK
-from agent.wire.tar import Member, rooted
+from agent.wire.bodies import BLOCK, Member, rooted
 
 LISTED = 5000  # entries of a folder
 _DATA, _OLD = "_data", "_data.old"

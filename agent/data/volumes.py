@@ -30,7 +30,7 @@ from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import LABEL_COPY_OF, LABEL_HELPER, LABEL_OWNER, LABEL_SAVED, OWNER
 from agent.model.quantities import size_words
-from agent.wire.tar import Member, TarError, TarReader, folder_archive, rooted
+from agent.wire.bodies import Member, TarError, TarReader, folder_archive, rooted
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Volumes:
     ) -> TarReader:
         """Unpacks a plain tar into a folder of a volume, over existing files.
 
-        If the archive is damaged, the files before the damage may have been unpacked: use `agent.data.restore` for
+        If the archive is damaged, the files before the damage may have been unpacked: use `agent.data.backups` for
         all or nothing. Raises EngineError, DataError.
         """
         inside = checked_path(path)

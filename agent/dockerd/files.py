@@ -44,7 +44,7 @@ class EngineData:
 
 
 class DaemonFiles:
-    """Implements `agent.dockerd.ports.DaemonStore`."""
+    """Implements `agent.dockerd.change.DaemonStore`."""
 
     def __init__(self, *, run_dir: Path, state_dir: Path) -> None:
         self.config_file = run_dir / "daemon.json"

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agent.apply.worker_pool import BackOff
 from agent.dockerd.change import DaemonChange
 from agent.dockerd.files import DaemonFiles, EngineData
 from agent.dockerd.status import DaemonStatus
@@ -34,6 +35,7 @@ from agent.engine.process import has_files_on, network_devices
 from agent.errors import PathError, Reason
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, file_bytes
+from agent.files.watcher import read_only_or_silent
 from agent.model.dockerd.settings import (
     DAEMON_KEY,
     DEFAULT_BRIDGE,
@@ -45,9 +47,7 @@ from agent.model.dockerd.settings import (
 )
 from agent.model.dockerd.table import TABLE, identity_of, value_at
 from agent.model.resources import Desired
-from agent.plan.backoff import BackOff
 from agent.plan.daemon import DaemonPlan, store_trouble
-from agent.router.mounts import read_only_or_silent
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.dockerd.change import DaemonChange, Limits
+from agent.dockerd.change import Certificates, DaemonChange, Limits, Supervisor
 from agent.dockerd.files import DaemonFiles, material_of
 from agent.dockerd.health import DaemonHealth, DaemonWatch, EngineRecognition, RunningEngine
-from agent.dockerd.ports import Certificates, Supervisor
-from agent.dockerd.runner import INIT_SCRIPT, Runner, has_package, not_ours, runner_of, version_of
 from agent.dockerd.status import DaemonStatus
 from agent.dockerd.supervisor import (
     ChildSupervisor,
@@ -29,21 +27,28 @@ from agent.dockerd.supervisor import (
 from agent.dockerd.target import Renderer, ServerIdentities, checker, refusal, refused_keys, target_of
 from agent.dockerd.unmanaged import (
     DEFAULT_FILE,
+    INIT_SCRIPT,
     ExternalDockerd,
     ManualControl,
     OwnSupervisor,
+    Runner,
     UserDockerd,
     UserSettings,
     configured,
     exists,
+    has_package,
+    not_ours,
+    runner_of,
     user_arguments,
     user_settings,
+    version_of,
 )
 from agent.engine import process as daemon_process
 from agent.engine.probe import DaemonProbe
 from agent.errors import ConflictError, DaemonError, Reason, UcidockdError
 from agent.files.options import RuntimeOptions
 from agent.files.user_paths import file_system_of
+from agent.files.watcher import declared_mount, missing_mount, read_only_or_silent
 from agent.model.addresses import Route
 from agent.model.dockerd.settings import (
     ChangeStep,
@@ -63,7 +68,6 @@ from agent.model.resources import AgentSettings, Desired, Network
 from agent.plan.daemon import DaemonPlan, LeftOut, Rendered, apply_live_restore, classify
 from agent.plan.router.bridges import bridges_of
 from agent.router.addresses import host_routes, local_server_names
-from agent.router.mounts import declared_mount, missing_mount, read_only_or_silent
 from agent.status.board import StatusBoard
 
 logger = logging.getLogger(__name__)

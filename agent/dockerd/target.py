@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.dockerd.change import Certificates
 from agent.dockerd.files import DaemonFiles, material_of
-from agent.dockerd.ports import Certificates
-from agent.dockerd.runner import Runner, version_of
 from agent.dockerd.supervisor import validate
+from agent.dockerd.unmanaged import Runner, version_of
 from agent.errors import ClockNotSetError, DaemonError, PathAwayError, PathError, Reason, UcidockdError
 from agent.files.user_paths import PATHS, file_bytes, mode_of, no_folder
 from agent.model.addresses import Route

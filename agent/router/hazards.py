@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Shows permitted but dangerous settings: containers that can control the router (`HostControl`), ports that share
 LuCI's origin (`SharedOriginPorts`), and a web server that answers pages of any origin (a warning).
-`agent.plan.router.hazards` decides."""
+`agent.plan.router.reach` decides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.model.addresses import IpAddress
 from agent.model.dockerd.settings import Document
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired
-from agent.plan.router.hazards import (
+from agent.plan.router.reach import (
     HOST_PATHS,
     host_control,
     looked_at,

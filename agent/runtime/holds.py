@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.apply.ports import Engine, Records
-from agent.apply.volumes import names
+from agent.apply.steps import names
 from agent.files.atomic import atomic_write
 from agent.model.identity import Key, canonical, spec_hash
 from agent.model.resources import Container, Desired

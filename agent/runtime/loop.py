@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent.errors import EngineError, StorageError, UcidockdError
 from agent.files.user_paths import PATHS
-from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher
-from agent.router.mounts import MountWatch
+from agent.files.watcher import UNSETTLED_LIMIT_S, FileWatcher, MountWatch
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.triggers import PassRequest
 from agent.status.board import StatusBoard
@@ -32,9 +31,10 @@ from agent.threads import tell
 from agent.uci.decode import PACKAGES
 
 if TYPE_CHECKING:
-    from agent.notices.gate import Notices
+    from agent.notices import Notices
     from agent.observe.load import Loads
-    from agent.storage.pruning import PruneScheduler
+    from agent.storage import PruneScheduler
+
 
 logger = logging.getLogger(__name__)
 

@@ -27,25 +27,24 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from agent.api.local_access import TokenFile
 from agent.apply.ports import Clock, SavedData
-from agent.dockerd.runner import settings_source
+from agent.apply.worker_pool import BackOff
 from agent.dockerd.stage import Tools, make_stage
+from agent.dockerd.unmanaged import settings_source
 from agent.engine import process as daemon_process
 from agent.engine.client import DockerEngine
 from agent.engine.transport import EngineTls
 from agent.errors import AlreadyRunningError
 from agent.files.atomic import remove_leftovers
 from agent.files.config import load, load_given, open_store, remember_agent
-from agent.files.history import SettingsHistory
 from agent.files.options import RuntimeOptions
-from agent.files.state import StateFile
+from agent.files.state import SettingsHistory, StateFile
 from agent.model.issues import plain
 from agent.model.resources import AgentSettings, Desired, PruneImages
 from agent.model.secrets import hidden_text
-from agent.notices.gate import Notices
+from agent.notices import Notices
 from agent.observe.snapshot import EngineRecords
-from agent.plan.backoff import BackOff
+from agent.observe.waiting import UsbDevices
 from agent.router.addresses import host_routes
-from agent.router.devices import UsbDevices
 from agent.router.hazards import make_hazards
 from agent.router.listening import machine_of
 from agent.runtime.holds import Holds
@@ -54,7 +53,7 @@ from agent.runtime.reconciler import Reconciler
 from agent.runtime.router_integration import make_router
 from agent.runtime.triggers import Triggers
 from agent.status.board import StatusBoard
-from agent.storage.pruning import PruneScheduler
+from agent.storage import PruneScheduler
 from agent.tls.certificates import Certificates
 
 if TYPE_CHECKING:
@@ -401,8 +400,7 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     from agent.engine.stream import DockerStream
     from agent.observe.load import Loads
     from agent.runtime.requests.agent import RunningAgent
-    from agent.runtime.ubus import Bus
-    from agent.runtime.web import ApiParts, Web
+    from agent.runtime.servers import ApiParts, Bus, Web
 
     # lambdas refer to objects that are created further down: passes only begin when all of them exist
     triggers = Triggers()

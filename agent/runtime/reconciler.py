@@ -20,8 +20,8 @@ from agent.apply.failures import LastOutputs
 from agent.apply.images import MakeRoom
 from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.recovery import recover
-from agent.apply.volumes import names
-from agent.apply.worker_pool import Outcome, Run, WorkerPool
+from agent.apply.steps import names
+from agent.apply.worker_pool import BackOff, Outcome, Run, WorkerPool
 from agent.dockerd.stage import DaemonStage
 from agent.errors import (
     ConfigError,
@@ -32,7 +32,7 @@ from agent.errors import (
     UcidockdError,
 )
 from agent.files.config import LoadResult
-from agent.files.history import SettingsHistory
+from agent.files.state import SettingsHistory
 from agent.files.uci_store import UciStore
 from agent.model.addresses import Interface, Route
 from agent.model.identity import Key
@@ -43,6 +43,8 @@ from agent.model.updates import Available, UpdateCheck
 from agent.observe.exits import EndedContainers, ExitTracker, NamespaceSharing, StateTimes
 from agent.observe.snapshot import EngineRecords, KnownImages, observe
 from agent.observe.waiting import (
+    Plugged,
+    UsbDevices,
     applied_names,
     lost,
     usb_names,
@@ -51,12 +53,10 @@ from agent.observe.waiting import (
     with_plugged,
 )
 from agent.plan import operations as ops
-from agent.plan.backoff import BackOff
 from agent.plan.container.meaning import newly_stated
-from agent.plan.container.renames import renamed
 from agent.plan.draft import Context, Missing, desired_spec, shared_names
 from agent.plan.reconcile import reconcile
-from agent.router.devices import Plugged, UsbDevices
+from agent.plan.records import renamed
 from agent.router.hazards import Hazards
 from agent.runtime.holds import Holds, ManualActions
 from agent.runtime.router_integration import RouterIntegration

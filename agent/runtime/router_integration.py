@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.dockerd.runner import DockerdSettings, declared_settings
+from agent.dockerd.unmanaged import DockerdSettings, declared_settings
 from agent.errors import BusError, FirewallError, UcidockdError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
@@ -43,9 +43,16 @@ from agent.plan.router.reach import (
     unreachable_ports,
     zones_reaching,
 )
-from agent.router.addresses import device_addresses, has_address, machine_addresses
+from agent.router.addresses import (
+    BusNetifd,
+    Netifd,
+    UbusNetifd,
+    device_addresses,
+    has_address,
+    has_device,
+    machine_addresses,
+)
 from agent.router.hazards import show_missing_addresses, show_read_only
-from agent.router.netifd import BusNetifd, Netifd, UbusNetifd, has_device
 from agent.router.nftables import Filter, KernelEvents, of_family_4, of_family_6
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType

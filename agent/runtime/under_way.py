@@ -18,14 +18,21 @@ from agent.apply.executor import Executor
 from agent.apply.images import Images, MakeRoom
 from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.steps import HeldBackError
-from agent.apply.worker_pool import Outcome, Run, SkippedError, WorkerPool
+from agent.apply.worker_pool import (
+    ENDED_AGAIN,
+    UNHEALTHY_AGAIN,
+    BackOff,
+    Outcome,
+    Run,
+    SkippedError,
+    WorkerPool,
+)
 from agent.errors import Reason
-from agent.files.history import SettingsHistory
+from agent.files.state import SettingsHistory
 from agent.model.identity import Key
 from agent.model.resources import Container, Desired
 from agent.observe.snapshot import KnownImages
 from agent.plan import operations as ops
-from agent.plan.backoff import ENDED_AGAIN, UNHEALTHY_AGAIN, BackOff
 from agent.runtime.status_writer import StatusWriter
 from agent.status.conditions import ConditionType
 

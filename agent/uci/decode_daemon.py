@@ -18,7 +18,6 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.model.addresses import normal_name
 from agent.model.dockerd import log_drivers
-from agent.model.dockerd.matches import parse_extra
 from agent.model.dockerd.settings import (
     CERTIFICATE_DAYS_MAX,
     DEFAULT_BRIDGE,
@@ -27,10 +26,10 @@ from agent.model.dockerd.settings import (
     Host,
     Json,
     TlsSettings,
+    parse_extra,
 )
 from agent.model.dockerd.table import TABLE, DaemonOption, put, value_at
-from agent.model.dockerd.urls import split_urls
-from agent.model.dockerd.values import Discouraged, parse_host, split_pools
+from agent.model.dockerd.values import Discouraged, parse_host, split_pools, split_urls
 from agent.model.quantities import QuantityError, parse_int
 from agent.schema.validate import properties
 from agent.uci.reader import SectionReader

@@ -16,11 +16,10 @@ import pytest
 
 from agent.api.engine_calls import BUS_CALLS
 from agent.api.ubus import docker as ubus_docker
-from agent.api.ubus.docker import DockerObjects
-from agent.api.ubus.ttyd import Ttyd
+from agent.api.ubus.docker import DockerObjects, Ttyd
 from agent.engine.stream import DockerStream
 from agent.errors import BusError
-from agent.ubus.objects import TOO_LARGE
+from agent.ubus.client import TOO_LARGE
 from agent.ubus.rpcd import DEFAULT_SESSION
 from agent.wire.ubus_message import Attr, Decoder, Status
 from tests.support.docker_bus import Agent, Docker, docker_on

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.ubus.objects import TOO_LARGE
+from agent.ubus.client import TOO_LARGE
 from tests.api.conftest import Containers
 from tests.support.docker_bus import Docker, docker_on
 from tests.support.dockerd import BUSYBOX, PrivateDockerd

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.ubus import ttyd as ubus_ttyd
-from agent.api.ubus.ttyd import Ttyd
+from agent.api.ubus import docker as ubus_ttyd
+from agent.api.ubus.docker import Ttyd
 
 _NOTES = """#!/bin/sh
 printf '%s\\n' "$@" >"$0.$$.args"

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from agent.api.access import listeners
+from agent.api.access.access import Subnets, container_nets
 from agent.api.access.listeners import exposure
-from agent.api.access.subnets import Subnets, container_nets
 from agent.engine.stream import DockerStream
 from tests.support.dockerd import PrivateDockerd
 from tests.support.scripted_engine import ScriptedEngine

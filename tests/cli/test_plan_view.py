@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.cli.output import Style, wrapped
-from agent.cli.view.plan import NOTHING, plan_view
+from agent.cli.plan import NOTHING, plan_view
 from agent.plan.description import STATES, PendingResource, PlanDescription
 from agent.plan.operations import ChangeDaemon
 from agent.runtime.requests.planning import plan_answer

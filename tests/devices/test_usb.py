@@ -9,7 +9,7 @@ import pytest
 
 from agent.model.entries import parse_device, parse_wait
 from agent.model.quantities import QuantityError
-from agent.router.devices import SETTLE_S, Plugged, UsbDevices
+from agent.observe.waiting import SETTLE_S, Plugged, UsbDevices
 from tests.support.usb import UsbBus
 
 STICK = "0403:6001"

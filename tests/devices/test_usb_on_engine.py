@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agent.router import devices as devices_module
-from agent.router.devices import SETTLE_S, UsbDevices
+from agent.observe import waiting as devices_module
+from agent.observe.waiting import SETTLE_S, UsbDevices
 from agent.runtime.loop import Loop
 from tests.support.box import Box
 from tests.support.usb import UsbBus

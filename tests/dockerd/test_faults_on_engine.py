@@ -21,7 +21,7 @@ import pytest
 
 from agent.dockerd.change import Limits
 from agent.dockerd.files import DaemonFiles
-from agent.dockerd.runner import version_of
+from agent.dockerd.unmanaged import version_of
 from agent.engine import process as daemon_process
 from agent.model.dockerd.settings import ChangeStep, DaemonRecord
 from tests.support.daemon_lab import DaemonLab, wait_for

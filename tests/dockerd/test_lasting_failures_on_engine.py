@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.dockerd.preview import foreseen
 from agent.engine import process as daemon_process
 from agent.files.config import load
+from agent.runtime.requests.foresight import foreseen
 from tests.support.daemon_lab import DaemonLab
 
 FAILS = 5
@@ -112,7 +112,7 @@ def test_another_storage_driver_is_another_engine(lab: DaemonLab) -> None:
 
 
 def test_a_driver_that_this_dockerd_no_longer_has_is_told_and_not_tried(any_lab: DaemonLab) -> None:
-    from agent.dockerd.runner import version_of
+    from agent.dockerd.unmanaged import version_of
 
     if version_of(str(any_lab.program)) < (25, 0):
         pytest.skip("it still has devicemapper")

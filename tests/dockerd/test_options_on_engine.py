@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.dockerd.runner import version_of
+from agent.dockerd.unmanaged import version_of
 from agent.model.dockerd.settings import Effect
 from agent.model.dockerd.table import APART, TABLE
 from tests.support.daemon_lab import DaemonLab, mode_of

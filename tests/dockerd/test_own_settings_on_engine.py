@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.dockerd.preview import not_here
-from agent.dockerd.runner import version_of
 from agent.dockerd.supervisor import stop_process
-from agent.dockerd.unmanaged import user_settings
+from agent.dockerd.unmanaged import user_settings, version_of
 from agent.engine import process as daemon_process
 from agent.errors import ConflictError
 from agent.files.config import load
 from agent.model.dockerd.settings import DaemonAction, DaemonSettings, NotOurs, Process
+from agent.runtime.requests.foresight import not_here
 from tests.support.daemon_lab import DaemonLab, wait_for
 from tests.support.real_uci import why_not
 from tests.support.stock_script import StockScript

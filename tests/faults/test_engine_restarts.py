@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from agent.errors import EngineError
-from agent.plan.container.renames import name_outside
+from agent.plan.records import name_outside
 from tests.support.agent_process import Agent, wait_for
 from tests.support.box import Box
 from tests.support.dockerd import PrivateDockerd

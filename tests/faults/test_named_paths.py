@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.dockerd.runner import version_of
+from agent.dockerd.unmanaged import version_of
 from agent.engine.registry import RegistryClient, RegistryConfig, RegistryError
 from agent.errors import DaemonError
 from agent.model.updates import ImageName

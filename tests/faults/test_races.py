@@ -14,7 +14,7 @@ from docker.models.containers import Container
 
 from agent.engine.client import DockerEngine
 from agent.errors import EngineError, EngineUnreachableError
-from agent.plan.container.renames import Role, name_outside, swap_name
+from agent.plan.records import Role, name_outside, swap_name
 from tests.support.box import Box
 from tests.support.dockerd import BUSYBOX
 from tests.support.oracle import Oracle

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.files.history import KEPT, SettingsHistory
+from agent.files.state import KEPT, SettingsHistory
 from agent.model.identity import Key
 from agent.model.observed import Record
 from agent.model.resources import Desired

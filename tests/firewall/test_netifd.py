@@ -14,13 +14,12 @@ from agent.errors import BusError
 from agent.files.config import open_store
 from agent.files.options import RuntimeOptions
 from agent.model.addresses import Interface
-from agent.router.netifd import BusNetifd, UbusNetifd, is_up
+from agent.router.addresses import BusNetifd, UbusNetifd, is_up
 from agent.runtime.router_integration import RouterIntegration, RouterTools
+from agent.runtime.servers import Bus
 from agent.runtime.triggers import Triggers
-from agent.runtime.ubus import Bus
 from agent.status.board import StatusBoard
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import Arguments, BusObject, Method, Reply
+from agent.ubus.client import Arguments, BusObject, Method, Reply, UbusClient
 from tests.support.bus import running
 from tests.support.fake_ubusd import FakeUbusd
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, FirewallError
-from agent.model.dockerd.matches import parse_extra
+from agent.model.dockerd.settings import parse_extra
 from agent.plan.router.firewall import NEW_ONLY, RejectRule, script, statement
 from agent.router.nftables import Filter, Iptables, Nftables
 from tests.support.dockerd import is_root

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.dockerd.runner import settings_source
+from agent.dockerd.unmanaged import settings_source
 from agent.files.config import load, open_store
 from agent.files.options import RuntimeOptions
 from agent.model.addresses import Interface, IpAddress

@@ -17,7 +17,7 @@ from agent.dockerd.files import DaemonFiles, EngineData
 from agent.files.state import StateFile
 from agent.model.addresses import parse_listen
 from agent.model.dockerd.settings import DaemonRecord, DaemonTarget, Process
-from agent.model.dockerd.urls import parse_mirror, parse_proxy
+from agent.model.dockerd.values import parse_mirror, parse_proxy
 from agent.model.entries import parse_device, parse_extra_host, parse_image
 from agent.model.identity import spec_hash
 from agent.model.observed import SWAPS, Record

@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import ConfigError
 from agent.model import entries, entry_text, kernel_names, quantities
 from agent.model.addresses import normal_name, parse_listen
-from agent.model.dockerd import urls as daemon_urls
+from agent.model.dockerd import values as daemon_urls
 from agent.model.dockerd import values as daemon_values
 from agent.model.quantities import QuantityError
 from tests.fuzz.target import Target

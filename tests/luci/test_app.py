@@ -27,9 +27,8 @@ from agent.api.ubus.agent import (
     UpdateMethods,
     log_methods,
 )
-from agent.api.ubus.docker import DockerObjects
+from agent.api.ubus.docker import DockerObjects, Ttyd
 from agent.api.ubus.streams import Streams
-from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream
 from agent.model.dockerd.table import TABLE
 from agent.schema.validate import DAEMON_KINDS

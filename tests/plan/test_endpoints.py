@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 
 from agent.model.observed import ObservedNetwork, Record
-from agent.plan.container.endpoints import network_ids
+from agent.plan.container.difference import network_ids
 
 OURS = Record(kind="network", section="lan", nonce="n", name="lan", object_id="a")
 NETWORKS = [ObservedNetwork(id=key, name=name) for key, name in (("a", "lan"), ("b", "lan"), ("c", "dmz"))]

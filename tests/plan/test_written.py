@@ -23,7 +23,7 @@ from agent.plan.description import (
     summary_of,
 )
 from agent.status.conditions import Level
-from agent.ubus.objects import SESSION, TABLE
+from agent.ubus.client import SESSION, TABLE
 from agent.uci.edit import UciEditError, with_sections
 from agent.uci.syntax import parse
 from tests.support.plans import a_world

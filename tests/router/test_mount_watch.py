@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.router.mounts import MountWatch, mounts_in
+from agent.files.watcher import MountWatch, mounts_in
 from tests.support.dockerd import is_root
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="mounting needs root")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.dockerd.runner import declared_settings, version_of
+from agent.dockerd.unmanaged import declared_settings, version_of
 from agent.files.config import load, open_store
 from agent.model.addresses import Route
 from agent.plan import daemon as plan_daemon

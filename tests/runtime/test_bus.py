@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from agent.engine.stream import DockerStream
-from agent.runtime import ubus as module
+from agent.runtime import servers as module
+from agent.runtime.servers import Bus
 from agent.runtime.triggers import Triggers
-from agent.runtime.ubus import Bus
 from agent.status.conditions import ConditionType
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import BusObject
+from agent.ubus.client import BusObject, UbusClient
 from tests.support.box import Box
 from tests.support.bus import running
 from tests.support.controller import QuietAgent

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.agent_client import call
+from agent.cli.ask import call
 from agent.errors import UcidockdError
 from agent.model.updates import UpdateState
 from agent.runtime.requests.planning import describe

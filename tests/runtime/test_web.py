@@ -18,8 +18,8 @@ from agent.data.parts import Data
 from agent.engine.stream import DockerStream
 from agent.files.options import RuntimeOptions
 from agent.model.resources import AgentSettings
-from agent.runtime import web as module
-from agent.runtime.web import ApiParts, Web
+from agent.runtime import servers as module
+from agent.runtime.servers import ApiParts, Web
 from agent.status.board import StatusBoard
 from tests.support.controller import QuietAgent
 

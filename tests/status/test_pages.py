@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.api.streams.stream_sources import board_feed
-from agent.cli.agent_client import follow, whole_status
+from agent.cli.ask import follow, whole_status
 from agent.cli.status import Picture
 from agent.status.board import NOTES, StatusBoard
 from agent.status.conditions import ConditionType

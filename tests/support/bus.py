@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import BusObject
+from agent.ubus.client import BusObject, UbusClient
 from agent.ubus.rpcd import Rpcd
 from tests.support.fake_rpcd import FakeRpcd
 from tests.support.fake_ubusd import FakeUbusd

@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.api.ubus.docker import DockerObjects
-from agent.api.ubus.ttyd import Ttyd
+from agent.api.ubus.docker import DockerObjects, Ttyd
 from agent.engine.stream import DockerStream
 from tests.support.bus import Bus, a_bus
 from tests.support.controller import QuietAgent

@@ -21,7 +21,7 @@ from typing import Any
 from agent.apply.ports import Engine, Records, SavedData
 from agent.cli.main import main
 from agent.data import parts
-from agent.data.restore import Restores
+from agent.data.backups import Restores
 from agent.engine.client import DockerEngine
 from agent.files.state import StateFile
 from agent.runtime import main as wiring

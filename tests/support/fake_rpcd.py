@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BusError
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import ARRAY, STRING, BusObject, Method
+from agent.ubus.client import ARRAY, STRING, BusObject, Method, UbusClient
 from agent.ubus.rpcd import DEFAULT_SESSION
 from agent.wire.ubus_message import Status
 

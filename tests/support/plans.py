@@ -11,7 +11,7 @@ from agent.model.identity import spec_hash
 from agent.model.observed import Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Record
 from agent.model.resources import Container, Desired, Network, Volume
 from agent.plan.container.bodies import container_body
-from agent.plan.container.endpoints import wanted_endpoints
+from agent.plan.container.difference import wanted_endpoints
 from agent.plan.draft import Context, desired_spec
 from agent.plan.operations import Plan
 from agent.plan.reconcile import reconcile

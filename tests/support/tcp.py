@@ -19,10 +19,9 @@ from typing import Any
 import httpx
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from agent.api.access.access import Access
+from agent.api.access.access import Access, Subnets
 from agent.api.access.connection import ConnectionLimits
 from agent.api.access.listeners import Listeners
-from agent.api.access.subnets import Subnets
 from agent.api.access.tcp import ControlServer
 from agent.api.app import assemble, make_rules
 from agent.api.rules import READER, WEBSOCKET, Need, Rule, read, write

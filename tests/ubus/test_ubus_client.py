@@ -14,8 +14,7 @@ import pytest
 
 from agent.errors import BusError
 from agent.ubus import client as ubus_client
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import BOOLEAN, INTEGER, STRING, TABLE, TOO_LARGE, BusObject, Method
+from agent.ubus.client import BOOLEAN, INTEGER, STRING, TABLE, TOO_LARGE, BusObject, Method, UbusClient
 from agent.wire.blobmsg import Type, blob
 from agent.wire.ubus_message import Attr, Decoder, Message, MessageType, Status, encode_message
 from tests.ubus.conftest import Connect, Ubusd

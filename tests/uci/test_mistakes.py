@@ -11,10 +11,10 @@ import pytest
 
 from agent.cli.main import main
 from agent.convert.command_line import FLAGS
+from agent.files.config import mistakes_of
 from agent.model.issues import Issue, issue_as_json
 from agent.schema.validate import DAEMON_KINDS, KINDS, WORDS, properties
 from agent.uci.decode import decode
-from agent.uci.mistakes import mistakes_of
 from agent.uci.syntax import UciSyntaxError, parse
 
 WEB = "config container 'web'\n\toption image 'nginx'\n"

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import ConfigError
 from agent.files.options import RuntimeOptions
 from agent.router.addresses import device_addresses
-from agent.runtime.web import wan_addresses
+from agent.runtime.servers import wan_addresses
 from agent.uci.router import wan_devices
 from agent.uci.syntax import parse
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.errors import EngineError
-from agent.plan.container.renames import Role, name_outside
+from agent.plan.records import Role, name_outside
 from tests.support.state import state_of
 from tests.support.virtual.taps import Fault
 from tests.support.virtual.world import World

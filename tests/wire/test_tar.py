@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from agent.wire.tar import Member, TarError, TarReader, folder_archive, rooted
+from agent.wire.bodies import Member, TarError, TarReader, folder_archive, rooted
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 

@@ -17,9 +17,8 @@ from types import TracebackType
 
 from starlette.types import ASGIApp
 
-from agent.api.access.access import Access
+from agent.api.access.access import Access, Net
 from agent.api.access.connection import ConnectionLimits
-from agent.api.access.subnets import Net
 from agent.api.access.tcp import TcpServer, TlsFiles
 from agent.errors import ConfigError
 from agent.model.addresses import IpAddress, ListenAddress

@@ -28,6 +28,7 @@ import socket
 from asyncio import sslproto
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -234,9 +235,31 @@ def has_websockets() -> bool:
 
 def make_web_socket(*args: Any, **named: Any) -> asyncio.Protocol:
     """Called by uvicorn at an upgrade. The package `websockets` is loaded with the first one."""
-    from agent.api.access.websocket import make_protocol
+    return _web_socket_protocol()(*args, **named)
 
-    return make_protocol(*args, **named)
+
+@functools.cache
+def _web_socket_protocol() -> type[asyncio.Protocol]:
+    """uvicorn's WebSocket protocol, which gives its connection slot back at the end."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from websockets.http11 import Response
+    from websockets.server import ServerProtocol
+
+    class Connection(ServerProtocol):
+        def reject(self, status: int, text: str) -> Response:
+            # uvicorn gives a number, and websockets from 12 on wants an HTTPStatus
+            return super().reject(HTTPStatus(status), text)
+
+    class Protocol(WebSocketsSansIOProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self.conn.__class__ = Connection
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.app_state["connection"].release()
+            super().connection_lost(exc)
+
+    return Protocol
 
 
 def quieten_logs() -> None:

@@ -44,8 +44,7 @@ from agent.engine.stream import DockerStream
 from agent.errors import BusError, UcidockdError
 from agent.model.dockerd.settings import DaemonAction
 from agent.threads import tell
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import (
+from agent.ubus.client import (
     ARRAY,
     BOOLEAN,
     INTEGER,
@@ -57,6 +56,7 @@ from agent.ubus.objects import (
     Handler,
     Method,
     Reply,
+    UbusClient,
 )
 from agent.wire.ubus_message import Status
 

@@ -5,6 +5,11 @@
 
 Our own errors have the same envelope with `body.message`. A wrong type or an unknown argument gives INVALID_ARGUMENT, and a
 session without the right PERMISSION_DENIED. Each call runs as a task with a deadline, and the size of its reply is limited.
+
+`docker.container ttyd_start` opens a terminal in a container with ttyd, if that is installed. ttyd asks for no password:
+the first client that connects gets a shell in the container. Therefore it listens on loopback only, for one client. Each
+container gets at most one ttyd of ours, and ttyd processes of others are left alone. Our own console needs none of this
+(stream objects, or a WebSocket).
 """
 
 from __future__ import annotations
@@ -12,11 +17,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import logging
 import re
+import shlex
+import shutil
+from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +37,9 @@ from agent.api.problems import RequestError, checked_id, checked_image, status_o
 from agent.api.rules import WRITER
 from agent.api.streams import engine_streams
 from agent.api.ubus.agent import guarded
-from agent.api.ubus.ttyd import Ttyd
 from agent.engine.stream import DockerStream, EngineResponse
 from agent.errors import BusError, EngineError, UcidockdError
-from agent.ubus.objects import INTEGER, SESSION, STRING, TABLE, TOO_LARGE, Arguments, BusObject, Method, Reply
+from agent.ubus.client import INTEGER, SESSION, STRING, TABLE, TOO_LARGE, Arguments, BusObject, Method, Reply
 from agent.wire.blobmsg import Type
 from agent.wire.bodies import FrameDecoder, decoded, is_plain_tar
 from agent.wire.ubus_message import MESSAGE_LIMIT
@@ -332,3 +340,92 @@ def _output(data: bytes, *, tty: bool) -> str:
     if not tty:
         data = b"".join(piece for _, piece in engine_streams.decoded(FrameDecoder(), data))
     return data.decode("utf-8", "replace")
+
+
+PORT = 7682  # as in luci-app-dockerman
+_DEVICE = "lo"
+_LIMIT = 8  # terminals at a time: each is a process on the router
+_START_S = 0.5  # by then ttyd has either failed or listens
+_STOP_S = 1.0
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")  # a name, or uid:gid; never an option of docker
+
+
+class Ttyd:
+    """Starts ttyd; `close` ends what it started. `engine` holds the arguments that point `docker` at the engine."""
+
+    def __init__(self, engine: Sequence[str]) -> None:
+        self._engine = engine
+        self._running: dict[str, Process] = {}  # container -> its ttyd
+
+    async def start(self, args: Arguments) -> Reply:
+        """The ubus method: {"status": "ttyd started"} or {"error": reason}."""
+        program, docker = shutil.which("ttyd"), shutil.which("docker")
+        if program is None or docker is None:
+            return {"error": f"{'docker' if program else 'ttyd'} is not installed"}
+        try:
+            container = checked_id(args.get("id", ""))
+        except RequestError:
+            return {"error": "Invalid container ID"}
+        port = args.get("port", PORT)
+        if not 1 <= port <= 65535:
+            return {"error": "Invalid port number"}
+        try:
+            words = _exec_words(container, args)
+        except RequestError as exc:
+            return {"error": str(exc)}
+        # `--once`: ttyd ends with its client and frees the port
+        listen = [program, "-q", "--once", "--writable", "-i", _DEVICE, "-p", str(port)]
+        return await self._start(container, [*listen, docker, *self._engine, "exec", "-it", *words])
+
+    async def _start(self, container: str, argv: list[str]) -> Reply:
+        self._running = {c: p for c, p in self._running.items() if p.returncode is None}
+        # if the user lost the page, the old shell would still occupy the port
+        if container in self._running:
+            await _end(self._running.pop(container))
+        if len(self._running) >= _LIMIT:
+            return {"error": f"{_LIMIT} terminals are open"}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+            )
+        except OSError as exc:
+            return {"error": f"ttyd does not start: {exc.strerror}"}
+        self._running[container] = process
+        try:
+            # ttyd does not report that it is ready, but exits at once if it cannot listen
+            async with asyncio.timeout(_START_S):
+                code = await process.wait()
+        except TimeoutError:
+            logger.info("a terminal for container %s on the loopback device", container)
+            return {"status": "ttyd started"}
+        return {"error": f"ttyd ended at once with code {code}; is the port in use?"}
+
+    async def close(self) -> None:
+        """Ends the processes that still run."""
+        await asyncio.gather(*map(_end, self._running.values()))
+        self._running.clear()
+
+
+def _exec_words(container: str, args: Arguments) -> list[str]:
+    """The arguments after `docker exec -it`; no shell interprets them. Raises RequestError."""
+    user, text = args.get("uid", ""), args.get("cmd") or "/bin/sh"
+    if user and not _USER.fullmatch(user):
+        raise RequestError("Invalid user")
+    try:
+        words = shlex.split(text)
+    except ValueError as exc:
+        raise RequestError(f"Invalid command: {exc}") from exc
+    if not words or "\0" in text:
+        raise RequestError("Invalid command")
+    return [*([f"--user={user}"] if user else []), container, *words]
+
+
+async def _end(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):  # the process may end by itself meanwhile
+        process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()

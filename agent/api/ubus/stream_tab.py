@@ -25,8 +25,7 @@ from agent.api.problems import RequestError, body_of
 from agent.api.streams.stream_sources import Item, OutputOnly, Source, json_item
 from agent.errors import BusError, UcidockdError
 from agent.status.ring import Ring
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import BusObject
+from agent.ubus.client import BusObject, UbusClient
 from agent.wire import blobmsg
 from agent.wire.ubus_message import MESSAGE_LIMIT
 

@@ -20,8 +20,7 @@ from agent.api.rules import WRITER
 from agent.api.streams.stream_sources import Source, StreamKind
 from agent.api.ubus.stream_tab import WINDOW, Tab
 from agent.errors import BusError
-from agent.ubus.client import UbusClient
-from agent.ubus.objects import INTEGER, SESSION, STRING, TABLE, Arguments, BusObject, Method, Reply
+from agent.ubus.client import INTEGER, SESSION, STRING, TABLE, Arguments, BusObject, Method, Reply, UbusClient
 from agent.ubus.rpcd import Rpcd
 from agent.wire.ubus_message import Status
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from agent.cli.agent_client import follow
+from agent.cli.ask import follow
 from agent.cli.output import Style, output_lines, wrapped
-from agent.cli.view.plan import done_words, entries_view, levels_done
+from agent.cli.plan import done_words, entries_view, levels_done
 from agent.errors import UcidockdError
 from agent.model.issues import plain
 

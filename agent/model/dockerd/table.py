@@ -16,15 +16,9 @@ from dataclasses import dataclass
 
 from agent.model.dockerd.log_drivers import DEFAULT, known_options, parse_log_driver, parse_log_opt
 from agent.model.dockerd.settings import Document, Effect, Json
-from agent.model.dockerd.urls import (
-    mirror_needs,
-    parse_mirror,
-    parse_no_proxy,
-    parse_proxy,
-    parse_registry,
-)
 from agent.model.dockerd.values import (
     Discouraged,
+    mirror_needs,
     parse_attempts,
     parse_bip,
     parse_bip6,
@@ -39,8 +33,12 @@ from agent.model.dockerd.values import (
     parse_fixed_cidr_v6,
     parse_label,
     parse_mark,
+    parse_mirror,
     parse_mtu,
+    parse_no_proxy,
     parse_pool,
+    parse_proxy,
+    parse_registry,
     parse_remap,
     parse_seccomp,
     parse_shm_size,

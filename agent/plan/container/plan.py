@@ -13,12 +13,10 @@ from agent.model.resources import Container, OnDrift, OnUnhealthy, RunState, Str
 from agent.plan import operations as ops
 from agent.plan.container.bodies import read_spec, volumes_of
 from agent.plan.container.changes import FieldChange, change_of, classify, describe, options_of
-from agent.plan.container.difference import container_drift, differences, is_met
-from agent.plan.container.endpoints import network_ids, with_mac_level
+from agent.plan.container.difference import container_drift, differences, is_met, network_ids, with_mac_level
 from agent.plan.container.image import ContainerImage, ImageChoice, keeps_image
 from agent.plan.container.meaning import newly_stated
 from agent.plan.container.needs import joined_keys, missing_of, needs_of
-from agent.plan.container.renames import name_outside
 from agent.plan.draft import (
     COPY,
     Draft,
@@ -29,7 +27,7 @@ from agent.plan.draft import (
     plugged_words,
     shared_names,
 )
-from agent.plan.records import as_applied, is_alive, waits_of
+from agent.plan.records import as_applied, is_alive, name_outside, waits_of
 from agent.status.conditions import REASON_OF_STATE
 
 

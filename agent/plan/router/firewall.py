@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agent.errors import ConfigError
-from agent.model.dockerd.matches import parse_extra
-from agent.model.dockerd.settings import Document, FirewallRule
+from agent.model.dockerd.settings import Document, FirewallRule, parse_extra
 
 CHAIN = "DOCKER-USER"
 _MARK = "ucidockd:"

@@ -26,12 +26,12 @@ from agent.status.metrics import Metric, PassCounters
 if TYPE_CHECKING:
     from agent.api.port import ProgressSink
     from agent.convert.requests import ImportRequest
-    from agent.notices.gate import Notices
+    from agent.notices import Notices
     from agent.observe.load import Loads
     from agent.plan.description import PlanDescription
     from agent.runtime.requests.moving import Mover
     from agent.runtime.requests.versions import VersionRequest
-    from agent.storage.pruning import PruneScheduler
+    from agent.storage import PruneScheduler
 
 _WAVES = 20  # passes of one `reconcile`: a container that keeps failing must not prolong it for ever
 _COPY_WAITS_S = 60.0  # time to wait for works on a container before its volume is copied

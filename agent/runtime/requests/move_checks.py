@@ -22,10 +22,10 @@ from agent.files.config import decode_edited
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import UciStore, load_for_edit
 from agent.files.user_paths import PATHS, file_system_of, is_read_only, real_path
+from agent.files.watcher import missing_mount
 from agent.model.quantities import size_words
 from agent.model.resources import Desired
 from agent.plan.daemon import move_trouble, store_trouble
-from agent.router.mounts import missing_mount
 from agent.storage.copying import MARGIN_S, NOTE, FolderContents, measure, unfit
 from agent.uci import edit
 from agent.uci.syntax import Package

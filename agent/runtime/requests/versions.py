@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agent.apply.worker_pool import Outcome, SkippedError
 from agent.errors import ConfigError, ConflictError, EngineError, EngineUnreachableError
 from agent.files.config import decode_edited
-from agent.files.history import SettingsHistory, Version
+from agent.files.state import SettingsHistory, Version
 from agent.files.uci_store import UciMissing, UciStore, load_for_edit
 from agent.model.identity import Key
 from agent.model.observed import ASKED_ROLLBACK, ASKED_UPDATE, ASKED_WITH_DATA, Record

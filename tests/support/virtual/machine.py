@@ -20,7 +20,7 @@ from agent.apply.ports import Engine
 from agent.errors import EngineError
 from agent.model.identity import LABEL_INSTANCE, LABEL_SECTION, LABEL_SPEC_VERSION
 from agent.model.observed import ObservedContainer
-from agent.plan.container.renames import name_outside
+from agent.plan.records import name_outside
 from agent.status.alarms import alarms_of
 from tests.support.virtual.ground import Ground
 from tests.support.virtual.objects import FakeImage

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.apply.worker_pool import BackOff
 from agent.engine.client import DockerEngine
 from agent.errors import EngineError, UcidockdError
 from agent.files.config import load, load_given
@@ -22,8 +23,7 @@ from agent.files.state import StateFile
 from agent.files.uci_store import TextUciStore
 from agent.model.resources import PruneImages
 from agent.observe.snapshot import EngineRecords
-from agent.plan.backoff import BackOff
-from agent.router.devices import UsbDevices
+from agent.observe.waiting import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.requests.versions import ask

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.apply.ports import Clock
+from agent.apply.worker_pool import BackOff
 from agent.errors import DataError, EngineError, UcidockdError
 from agent.files.config import load, load_given
 from agent.files.options import RuntimeOptions
@@ -28,15 +29,14 @@ from agent.files.uci_store import TextUciStore
 from agent.model.notices import Event
 from agent.model.resources import PruneImages
 from agent.observe.snapshot import EngineRecords
-from agent.plan.backoff import BackOff
-from agent.router.devices import UsbDevices
+from agent.observe.waiting import UsbDevices
 from agent.runtime.holds import Holds
 from agent.runtime.loop import Loop
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.requests.agent import RunningAgent
 from agent.status.alarms import DAEMON_START_S, Alarms
 from agent.status.board import StatusBoard
-from agent.storage.pruning import PruneScheduler
+from agent.storage import PruneScheduler
 from tests.support.state import open_records, sections_of, state_of
 from tests.support.virtual.clock import BEGIN, FIRST, Killed, VirtualTime
 from tests.support.virtual.engine import FakeEngine
