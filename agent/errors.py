@@ -139,6 +139,12 @@ class UsageError(ConfigError):
         self.command = command
 
 
+class UciEditError(ConfigError):
+    """A change of a UCI package that `uci` would refuse with a non-zero exit code."""
+
+    code = "uci-edit"
+
+
 class PathError(UcidockdError):
     """A path that the user names cannot be accessed or read; the message says which path and why."""
 

@@ -31,11 +31,10 @@ from collections.abc import (
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.data import places
 from agent.data.places import EngineVolume
-from agent.data.targets import Archive, CommandTarget, FolderTarget
 from agent.data.volumes import Volumes, finished
 from agent.errors import ConfigError, ConflictError, DataError, EngineError, Reason, UcidockdError
 from agent.files.atomic import atomic_write
@@ -48,6 +47,9 @@ from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
 from agent.wire.bodies import TarError, TarReader
 from agent.wire.record_lines import json_object
+
+if TYPE_CHECKING:
+    from agent.data.targets import Archive, CommandTarget, FolderTarget
 
 Value = TypeVar("Value")
 Pairs = Sequence[tuple[EngineVolume, EngineVolume]]  # (volume with the new files, volume that gets them)
@@ -299,6 +301,8 @@ class Backups:
         # only a folder can be listed; a command may have sent the archive anywhere
         if not section.target:
             raise DataError(f"the archives of {name} are where its command puts them")
+        from agent.data.targets import FolderTarget
+
         found = await FolderTarget(section.target).archives(section.name, section.volumes)
         return [
             {"volume": a.volume, "file": str(a.path), "bytes": a.size, "at": a.at, "sha256": a.sha256}
@@ -426,6 +430,8 @@ class Backups:
         self._show()
 
     async def _make(self, section: Backup) -> dict[str, Archive]:
+        from agent.data.targets import CommandTarget, FolderTarget
+
         target = FolderTarget(section.target) if section.target else CommandTarget(section.command)
         await target.look()
         if isinstance(target, FolderTarget):
@@ -490,6 +496,8 @@ class Backups:
             )
 
     async def _restore(self, section: Backup, volume: str, file: str, into: str) -> None:
+        from agent.data.targets import FolderTarget
+
         ended: dict[str, Any] = {"name": section.name, "volume": into or volume, "file": file}
         try:
             target = FolderTarget(section.target)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agent.errors import ConfigError, PathError
+from agent.errors import ConfigError, PathError, UciEditError
 from agent.files.atomic import atomic_write
 from agent.files.options import RuntimeOptions
 from agent.files.uci_store import PyuciStore, TextUciStore, UciMissing, UciStore, read_staged
@@ -32,7 +32,6 @@ from agent.model.issues import Code, GivenConfig, Issue
 from agent.model.resources import Desired
 from agent.plan.draft import with_hashes
 from agent.uci.decode import PACKAGES, DecodeResult, decode
-from agent.uci.edit import UciEditError, replayed, with_sections
 from agent.uci.syntax import Fault, Package, Section, UciSyntaxError, faults, parse, section_text
 
 _MOST = 50  # of one file; the rest mostly follows from the first ones
@@ -246,6 +245,8 @@ class _Given:
             before, digest = self._before(package)
         except UciMissing:
             before, digest = Package(name=package), ""
+        from agent.uci.edit import with_sections
+
         # a different hash, so that the plan for these sections is never taken for that of the committed file
         given = json.dumps(sections, sort_keys=True)
         return with_sections(before, sections), hashlib.sha256(f"{digest} {given}".encode()).hexdigest()
@@ -260,6 +261,8 @@ class _Given:
         changes = read_staged(self._save_dir, package) if self._given.staged else ()
         if not changes:
             return committed, digest
+        from agent.uci.edit import replayed
+
         return replayed(committed, changes), hashlib.sha256(f"{digest} {changes}".encode()).hexdigest()
 
 

@@ -34,12 +34,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import ConfigError, ConflictError, StorageError
 from agent.files.atomic import atomic_write
-from agent.uci.edit import UciChange, parse_delta
 from agent.uci.syntax import Option, Package, Section, UciSyntaxError, format_file, parse
+
+if TYPE_CHECKING:
+    from agent.uci.edit import UciChange
 
 SIZE_LIMIT = 8 * 1024 * 1024  # bytes of a UCI file; the parser needs about forty times as much memory
 _COMMIT_LIMIT_S = 2.0  # between the first byte of `uci commit`'s temporary file and its rename
@@ -196,6 +198,8 @@ def read_staged(save_dir: Path, package: str) -> tuple[UciChange, ...]:
         raw = _read(save_dir / package)
     except UciMissing:
         return ()
+    from agent.uci.edit import parse_delta
+
     return parse_delta(raw.decode("utf-8", "surrogateescape"), package=package)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.errors import ConfigError
+from agent.errors import UciEditError
 from agent.model.issues import GivenSection
 from agent.uci.syntax import Option, Package, Section, arguments
 
@@ -23,12 +23,6 @@ _TYPE = re.compile(r"[\x21-\x7e]+\Z")
 _EXTENDED = re.compile(r"@([\x21-\x5a\x5c-\x7e]*)\[[ \t]*([+-]?[0-9]+|)\]\Z")  # `@type[n]`
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _INTEGER = re.compile(r"\s*([+-]?[0-9]+)")
-
-
-class UciEditError(ConfigError):
-    """The command failed; `uci` would exit with a non-zero status."""
-
-    code = "uci-edit"
 
 
 class EditKind(StrEnum):

@@ -10,7 +10,7 @@ import pytest
 
 from agent.api.port import given_of
 from agent.api.ubus.agent import AgentMethods
-from agent.errors import UcidockdError
+from agent.errors import UcidockdError, UciEditError
 from agent.model.issues import GivenConfig
 from agent.plan import operations as ops
 from agent.plan.description import (
@@ -24,7 +24,7 @@ from agent.plan.description import (
 )
 from agent.status.conditions import Level
 from agent.ubus.client import SESSION, TABLE
-from agent.uci.edit import UciEditError, with_sections
+from agent.uci.edit import with_sections
 from agent.uci.syntax import parse
 from tests.support.plans import a_world
 

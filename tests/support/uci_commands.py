@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from agent.errors import UciEditError
 from agent.uci import edit
 from agent.uci.syntax import generated_name
 
@@ -15,14 +16,14 @@ from agent.uci.syntax import generated_name
 def _edited_section(staged: edit.Staged, where: str) -> tuple[edit._Target, str]:
     target = edit._target(staged.package, where)
     if target.found is None:
-        raise edit.UciEditError(f"{where}: there is no such section")
+        raise UciEditError(f"{where}: there is no such section")
     return target, target.found.name
 
 
 def _existing(staged: edit.Staged, where: str) -> tuple[edit._Target, str]:
     target, section = _edited_section(staged, where)
     if not target.complete:
-        raise edit.UciEditError(f"{where}: there is no such option")
+        raise UciEditError(f"{where}: there is no such option")
     return target, section
 
 
@@ -72,13 +73,13 @@ def reorder(staged: edit.Staged, where: str, position: str) -> edit.Staged:
 def add(staged: edit.Staged, package: str, section_type: str) -> tuple[edit.Staged, str]:
     """`uci add`: an anonymous section at the end; also returns its generated name."""
     if package != staged.package.name:
-        raise edit.UciEditError(f"{package}: expected {staged.package.name}")
+        raise UciEditError(f"{package}: expected {staged.package.name}")
     name = generated_name(staged.numbered + 1, section_type)
     return edit._note(staged, edit.UciChange(kind=edit.EditKind.ADD, section=name, value=section_type)), name
 
 
 def run(staged: edit.Staged, command: Sequence[str]) -> edit.Staged:
-    """One command line of `uci` (without `uci` itself). Raises edit.UciEditError."""
+    """One command line of `uci` (without `uci` itself). Raises UciEditError."""
     match command:
         case ["add", package, section_type]:
             return add(staged, package, section_type)[0]
@@ -88,9 +89,9 @@ def run(staged: edit.Staged, command: Sequence[str]) -> edit.Staged:
         case [verb, assignment] if verb in _WITH_VALUE:
             place, equals, value = assignment.partition("=")
             if not equals:
-                raise edit.UciEditError(f"{assignment}: {verb} needs =value")
+                raise UciEditError(f"{assignment}: {verb} needs =value")
             return _WITH_VALUE[verb](staged, place, value)
-    raise edit.UciEditError(f"unknown command: {' '.join(command)}")
+    raise UciEditError(f"unknown command: {' '.join(command)}")
 
 
 _WITH_VALUE: dict[str, Callable[[edit.Staged, str, str], edit.Staged]] = {

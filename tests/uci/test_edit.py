@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent.uci.edit import EditKind, Staged, UciChange, UciEditError, stage
+from agent.errors import UciEditError
+from agent.uci.edit import EditKind, Staged, UciChange, stage
 from agent.uci.syntax import format_file, parse, quote
 from tests.support.uci_commands import run
 
