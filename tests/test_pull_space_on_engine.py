@@ -65,6 +65,11 @@ def test_a_pull_that_would_fill_the_disk_is_not_begun(box: Box, store: Store) ->
     assert conditions is not None
     ready = next(c for c in conditions["conditions"] if c["type"] == "ImageReady")
     assert (ready["status"], ready["reason"]) == (False, "NoSpace")
+    # a later attempt asks only whether the tag has moved, which is not counted as a pull
+    store.front.requests.clear()
+    box.later(600)
+    assert box.errors(section(image)) == [error]
+    assert [r.method for r in store.front.requests if "/app/" in r.path] == ["HEAD"]
     disk.free = 200 * MIB
     box.later(600)
     assert box.errors(section(image)) == []

@@ -273,6 +273,8 @@ class Backups:
         self._work: asyncio.Task[None] | None = None  # one at a time: each may stop containers
         self._doing: dict[str, Any] = {}  # what is in progress, for status
         self._restored: dict[str, Any] = {}  # how the last restore ended, for status
+        self._tidying = asyncio.Lock()  # held while unfinished archives are removed
+        self._tidied: set[str] = set()  # sections whose unfinished archives of an earlier agent are gone
 
     # requests
 
@@ -363,12 +365,29 @@ class Backups:
             await asyncio.sleep(LOOK_S)
             try:
                 self._show()
+                await self._tidy()
                 # checked each time instead of with timers: the clock may be set, and sections come and go
                 due = [section for section in self._sections() if self._is_due(section)]
                 if due and not self._doing:
                     self._begin(self._make_all(due), {"what": "backup", "names": [s.name for s in due]})
             except Exception:  # the next check may work
                 logger.exception("backups")
+
+    async def _tidy(self) -> None:
+        """Removes what a killed agent left unfinished, as soon as the folder is there: it may take the space of a disk
+        until the next backup.
+        """
+        for section in self._sections():
+            if section.target and section.name not in self._tidied:
+                target = FolderTarget(section.target)
+                # its disk may come later
+                async with self._tidying:
+                    if self._doing:  # the archive that it makes is unfinished too
+                        return
+                    with contextlib.suppress(DataError, PathError, OSError):
+                        await target.look()
+                        await target.tidy(section.name)
+                        self._tidied.add(section.name)
 
     def _is_due(self, section: Backup) -> bool:
         result, now = self._known().get(section.name), self._wall()
@@ -436,7 +455,8 @@ class Backups:
         await target.look()
         if isinstance(target, FolderTarget):
             # in this order: an unfinished archive of a killed agent may take the very space that is missing
-            await target.tidy(section.name)
+            async with self._tidying:
+                await target.tidy(section.name)
             # before any container is stopped
             await self._check_space(section)
         # one time stamp for all volumes, so that the names show which archives belong together

@@ -177,14 +177,16 @@ class RegistryClient:
         body = self._get(name, f"manifests/{digest}")
         return self._formed(name, lambda: wire.members(body))
 
-    def layers(self, name: ImageName, platform: str) -> tuple[tuple[str, int, str], ...]:
-        """Digest, size (compressed, in bytes) and diff id of each layer that a pull would fetch, lowest first.
+    def layers(self, name: ImageName, platform: str) -> tuple[str, tuple[tuple[str, int, str], ...]]:
+        """The digest that the name has now, and of each layer that a pull would fetch its digest, size (compressed, in
+        bytes) and diff id, lowest first.
 
         `platform` is os/architecture[/variant]. Registries count this as a pull. Raises RegistryError, also if the
         registry does not have the information.
         """
         reply = self._checked(name, self._reply("GET", name, f"manifests/{name.digest or name.tag}")[1])
         body = reply.body
+        names = name.digest or wire.digest_of(reply.headers) or wire.sha256(body)
         if wire.is_index(reply.headers):
             found = self._formed(name, lambda: wire.member_for(body, platform))
             if not found:
@@ -199,7 +201,7 @@ class RegistryClient:
         # each layer needs its diff id, because layers that the engine already has are found by it
         if len(ids) != len(manifest.layers):
             raise RegistryError(f"{name.registry} has a manifest and a config that differ")
-        return tuple((*layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True))
+        return names, tuple((*layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True))
 
     def _get(self, name: ImageName, path: str) -> bytes:
         return self._checked(name, self._reply("GET", name, path)[1]).body

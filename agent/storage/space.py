@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MEASURED_MAX = 32  # images whose layers are remembered
 # free bytes with which no image is asked for its size: that takes requests to a registry
 PLENTY = 16 * 1024**3
 _AGAIN_S = 0.5  # between looks whether another pull has ended, or this one is no longer wanted
@@ -62,6 +63,8 @@ class PullSpace:
     sized: Callable[[str, int], None] = lambda image, size: None
     free_at: Callable[[str], Space] = lambda path: PATHS.ask(space_of, path)
     _taken: dict[object, int] = field(default_factory=dict)  # by the pulls in progress
+    # image and platform -> digest and layers, until the pull: one that does not fit is tried again and again
+    _measured: dict[tuple[str, str], tuple[str, list[Layer]]] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
@@ -77,6 +80,7 @@ class PullSpace:
             return
         mine = object()
         self._take(mine, image, need, check)
+        self._measured.pop((image, platform), None)
         try:
             yield
         finally:
@@ -94,16 +98,15 @@ class PullSpace:
 
         try:
             with self.client() as client:
-                name = parse_image(image)
-                digest = name.digest or client.ask(name).digest
-                found = client.layers(name, platform or self._platform())
+                digest, layers = self._measure(client, image, platform)
         except RegistryError as exc:
             raise EngineError(
                 f"{image} cannot be pulled now, so nothing is removed: {exc}", retryable=True
             ) from exc
-        need, free = needed_bytes([Layer(*each) for each in found]), self._free()
+        need, free = needed_bytes(layers), self._free()
         if free is not None and need + RESERVE > free + frees:
             raise self._no_space(image, need, free + frees)
+        self._measured.pop((image, platform), None)
         return digest
 
     def _take(self, mine: object, image: str, need: int, check: Callable[[], None]) -> None:
@@ -164,11 +167,24 @@ class PullSpace:
 
         try:
             with self.client() as client:
-                found = client.layers(parse_image(image), platform or self._platform())
+                return self._measure(client, image, platform)[1]
         except (RegistryError, EngineError) as exc:
             logger.info("the size of %s is not known: %s", image, exc)
             return None
-        return [Layer(*each) for each in found]
+
+    def _measure(self, client: RegistryClient, image: str, platform: str) -> tuple[str, list[Layer]]:
+        """The digest and the layers of an image. Raises RegistryError, EngineError."""
+        name = parse_image(image)
+        known = self._measured.get((image, platform))
+        # asking for the digest alone does not count as a pull
+        if known is not None and known[0] == (name.digest or client.ask(name).digest):
+            return known
+        digest, found = client.layers(name, platform or self._platform())
+        measured = (digest, [Layer(*each) for each in found])
+        if len(self._measured) >= _MEASURED_MAX:
+            self._measured.clear()
+        self._measured[image, platform] = measured
+        return measured
 
     def _platform(self) -> str:
         info = self.engine.info()

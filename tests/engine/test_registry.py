@@ -94,7 +94,8 @@ def test_the_layers_are_those_of_the_platform(registry: Registry) -> None:
     publish_index(registry.address, "sizes", "multi", {"amd64": small, "arm64": large})
     with client() as asking:
         name = name_at(registry.address, "sizes", "multi")
-        ((digest, size, diff_id),) = asking.layers(name, "linux/arm64")
+        named, ((digest, size, diff_id),) = asking.layers(name, "linux/arm64")
+        assert named == asking.ask(name).digest
         assert asking.layers(name, "linux/amd64") != asking.layers(name, "linux/arm64")
         assert asking.layers(name, "linux/arm64/v8") == asking.layers(name, "linux/arm64")
         assert 1000 < size < 100_000

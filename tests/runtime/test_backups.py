@@ -217,3 +217,26 @@ async def test_a_folder_that_hangs_ends_the_backup_and_keeps_no_agent_from_endin
     assert hanging
     assert all(thread.daemon for thread in hanging)
     answers.set()
+
+
+async def test_what_a_killed_agent_left_unfinished_goes_without_a_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.data.backups.LOOK_S", 0.01)
+    folder = tmp_path / "disk"
+    made = backups(folder, [at(1)])
+    left = folder / ".b-v-20260101T000000Z.tar.partial"
+    async with made.running():
+        await asyncio.sleep(0.05)  # the disk is not there yet
+        made._doing = {"what": "backup", "names": ["b"]}
+        folder.mkdir()
+        left.write_bytes(b"x")
+        await asyncio.sleep(0.05)
+        assert left.exists(), "it may be the one that is being written"
+        made._doing = {}
+        async with asyncio.timeout(10):
+            while left.exists():
+                await asyncio.sleep(0.01)
+        left.write_bytes(b"x")
+        await asyncio.sleep(0.05)
+        assert left.exists(), "looked for once, not at each look"
