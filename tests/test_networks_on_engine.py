@@ -327,3 +327,16 @@ def test_one_of_ours_that_becomes_external_is_let_go_of(box: Box) -> None:
     assert box.errors("\n") == []
     assert [network.id for network in box.client.networks.list(names=["lan"])] == [mine]
     assert box.names() == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "parent", "named"), [("macvlan", "br-lan9", "br-lan9"), ("ipvlan", "eth9.10", "eth9")]
+)
+def test_a_parent_that_does_not_exist_is_told_with_those_that_do(
+    box: Box, driver: str, parent: str, named: str
+) -> None:
+    text = f"config network 'lan'\n\toption driver '{driver}'\n\toption parent '{parent}'\n"
+    (error,) = box.errors(text + "\tlist subnet '192.168.77.0/24'\n")
+    assert error.startswith(f"the parent interface {named} does not exist on this machine (there are: ")
+    assert error.endswith("): correct `option parent`")
+    assert "ucidt1" in error  # the engine's own bridge

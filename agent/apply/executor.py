@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, singledispatchmethod
@@ -17,7 +17,13 @@ from typing import Any
 
 from agent.apply.failures import without_secrets
 from agent.apply.images import ImageHistory, Images, create_from
-from agent.apply.networks import NetworkExchange, disconnect_from_gone, reconnect, with_addresses
+from agent.apply.networks import (
+    NetworkExchange,
+    disconnect_from_gone,
+    reconnect,
+    with_addresses,
+    without_parent,
+)
 from agent.apply.ports import Clock, Engine, Records, SavedData
 from agent.apply.steps import (
     Hooks,
@@ -70,7 +76,8 @@ ASIDE_SUFFIX = ".ucidockd-aside-"
 
 @dataclass(slots=True, kw_only=True)
 class Executor:
-    """Carries out plans on one engine. `current`: whether a container is still what the configuration asks for."""
+    """Carries out plans on one engine. `current`: whether a container is still what the configuration asks for.
+    `interfaces`: the network interfaces of the engine's machine, none if they are not known."""
 
     engine: Engine
     records: Records
@@ -84,6 +91,7 @@ class Executor:
     api: tuple[int, int] = (1, 41)
     keep_images: int = 1
     data: SavedData | None = None
+    interfaces: Callable[[], Collection[str]] = tuple
 
     def begin(self, plan: ops.Plan) -> Run:
         """Starts to carry out the plan and returns at once."""
@@ -182,7 +190,7 @@ class Executor:
             object_id = self.engine.create_network(network_body(operation.network, self._labels(record)))
         except EngineError as exc:
             self._undo_announce(record, exc)
-            raise
+            raise without_parent(exc, operation.network, self.interfaces()) from exc
         # the id may be lost in a power cut: the nonce in the network's label identifies it
         self.records.change(record.nonce, lasting=False, object_id=object_id)
 

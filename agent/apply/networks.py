@@ -19,11 +19,34 @@ from agent.errors import ConflictError, EngineError
 from agent.model.entries import same_address
 from agent.model.identity import Key
 from agent.model.observed import ObservedNetwork, Record
-from agent.model.resources import Container, ContainerSpec, Endpoint
+from agent.model.resources import Container, ContainerSpec, Endpoint, Network
 from agent.plan.container.bodies import endpoint_body
 from agent.plan.container.difference import PREDEFINED, compare, network_ids, wanted_endpoints
 
 logger = logging.getLogger(__name__)
+
+# moby, drivers/macvlan and drivers/ipvlan: the parent of a network, or the device that it is a VLAN of, does not exist
+_NO_PARENT = (
+    "invalid subinterface vlan name",
+    "failed to find master interface",
+    "parent interface was not found",
+)
+
+
+def without_parent(exc: EngineError, network: Network, interfaces: Collection[str]) -> EngineError:
+    """The error, in our words if the network's parent does not exist. `interfaces`: those of the engine's machine, none
+    if they are not known."""
+    parent = dict(network.spec.options).get("parent", "")
+    if not parent or not any(text in str(exc) for text in _NO_PARENT):
+        return exc
+    # `eth0.10` is created by the engine, if there is eth0
+    device = parent.partition(".")[0]
+    there = ", ".join(sorted(name for name in interfaces if name != "lo" and not name.startswith("veth")))
+    text = f"the parent interface {device} does not exist on this machine" + (
+        f" (there are: {there})" if there else ""
+    )
+    return EngineError(f"{text}: correct `option parent`", status=exc.status, retryable=exc.retryable)
+
 
 # Frees a fixed address that another container holds: if it is one of ours without a fixed address, it gets another
 # address.

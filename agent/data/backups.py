@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agent.data import places
 from agent.data.places import EngineVolume
 from agent.data.volumes import Volumes, finished
-from agent.errors import ConfigError, ConflictError, DataError, EngineError, Reason, UcidockdError
+from agent.errors import ConfigError, ConflictError, DataError, EngineError, PathError, Reason, UcidockdError
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import LABEL_SAVED, Key

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -174,6 +175,7 @@ class Reconciler:
             board_changed=self._ask_again,
             ended=self.triggers.now,
             fetched=self._fetched,
+            interfaces=lambda: [name for _, name in socket.if_nameindex()] if self.engine_is_here else (),
         )
         self.manual = ManualActions(
             holds=self.holds, engine=self.engine, records=self.records, desired=lambda: self.desired

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.apply.executor import Executor
@@ -67,6 +67,7 @@ class UnderWay:
     board_changed: Callable[[], None]
     ended: Callable[[], None]
     fetched: Callable[[str, str], None]
+    interfaces: Callable[[], Collection[str]]
     # keys of containers whose last failure was a failed change
     changing: set[str] = field(default_factory=set)
     _works: dict[str, ops.Work] = field(default_factory=dict)  # by key
@@ -193,6 +194,7 @@ class UnderWay:
             api=api,
             keep_images=desired.agent.keep_images,
             data=self.restores(),
+            interfaces=self.interfaces,
         )
 
     def _work_ended(self, work: ops.Work, succeeded: bool) -> None:  # noqa: FBT001 - the executor's callback

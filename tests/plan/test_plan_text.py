@@ -193,6 +193,18 @@ ROWS: dict[str, Row] = {
             ),
         ),
     ),
+    "while a change waits, its name is taken by a container that is not ours": Row(
+        WEB,
+        web("list device '/dev/x'"),
+        lambda w: (
+            w.see("web", name="other"),
+            w.foreign("web", "theirs"),
+            w.context.update(waiting={"container:web": Missing(reason="device /dev/x is not there")}),
+        ),
+    ),
+    "its name is taken by a container that is not ours": Row(
+        WEB, web("option command 'new'"), lambda w: (w.see("web", name="other"), w.foreign("web", "theirs"))
+    ),
     "a mount is missing": Row(
         WEB,
         WEB,

@@ -252,12 +252,9 @@ class _Planner:
             self._find("Degraded", status=True, reason=REASON_OF_STATE[seen.state], message=message)
             self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
             return
-        if seen.name != self.container.name and self.container.name in self.draft.context.foreign:
-            # a swap or a rename would fail half-way, so keep the container as it is
-            todo = [o for o in self._as_applied(record, seen) if not isinstance(o, ops.RenameContainer)]
-            self.draft.add(self.key, todo, self.needs, partial=True)
-            message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
-            self._find("Synced", status=False, reason="NameTaken", message=message)
+        if self._is_name_taken(seen):
+            # a swap would fail half-way, so keep the container as it is
+            self.draft.add(self.key, self._as_applied(record, seen), self.needs, partial=True)
             return
         changes = self._changes(record, seen)
         why = self._outside_change(record, changes)
@@ -476,8 +473,16 @@ class _Planner:
             todo.append(reconnect)
         return todo
 
+    def _is_name_taken(self, seen: ObservedContainer) -> bool:
+        """Whether our container has lost its name to one that is not ours."""
+        return seen.name != self.container.name and self.container.name in self.draft.context.foreign
+
     def _renaming(self, record: Record, seen: ObservedContainer) -> list[ops.Operation]:
         if seen.name == self.container.name:
+            return []
+        if self._is_name_taken(seen):
+            message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
+            self._find("Synced", status=False, reason="NameTaken", message=message)
             return []
         cause = f"named {seen.name}, declared {self.container.name}"
         # a swap left a temporary name (`-old`): rename it back without asking
