@@ -235,7 +235,7 @@ async def test_what_a_killed_agent_left_unfinished_goes_without_a_backup(
         assert left.exists(), "it may be the one that is being written"
         made._doing = {}
         async with asyncio.timeout(10):
-            while left.exists():
+            while left.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         left.write_bytes(b"x")
         await asyncio.sleep(0.05)
