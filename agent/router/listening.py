@@ -135,8 +135,9 @@ def of_processes(proc: Path) -> Iterator[Listener]:
     for ip, port, protocol, inode in sockets:
         owner = owners.get(inode, "")
         if owner not in _OF_THE_ENGINE:
-            who = f"the process {owner}" if owner else "a process"
-            yield Listener(port=port, protocol=protocol, ip=ip, said=f"{who} listens on {_written(ip, port)}")
+            place = _written(ip, port)
+            said = f"the process {owner} listens on {place}" if owner else f"a process listens on {place}"
+            yield Listener(port=port, protocol=protocol, ip=ip, said=said)
 
 
 def _table(proc: Path, table: str, protocol: str, state: str) -> Iterator[tuple[str, int, str, str]]:

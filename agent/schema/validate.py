@@ -195,8 +195,9 @@ def _wrong(kind: str, option: str, error: ValidationError) -> str:
         # The value must not be shown. Of `TOKEN: abc`, pasted from a compose file into `list env`, the part before
         # the colon is only a name, and showing it helps.
         like_yaml = _LIKE_YAML.match(error.instance) if isinstance(error.instance, str) else None
-        hint = f": write `{like_yaml[1]}=...`" if like_yaml else ""
-        return f"the value does not have the right form{hint}"
+        if like_yaml:
+            return f"the value does not have the right form: write `{like_yaml[1]}=...`"
+        return "the value does not have the right form"
     return f"{error.instance!r} is not valid here"
 
 

@@ -242,16 +242,16 @@ def _check_pools(draft: DecodedSections) -> None:
         # may get this address, and after a reboot the order is random.
         elif not pool.ip_range or contains(pool.ip_range, address):
             subnet = ipaddress.ip_network(pool.subnet)
-            example = ""
+            wish = "`list ip_range` in that network that leaves it out"
             # half of a subnet with four addresses or fewer would leave nothing to assign
             if subnet.prefixlen < subnet.max_prefixlen - 2:
                 halves = subnet.subnets(prefixlen_diff=1)
                 other = next(half for half in halves if ipaddress.ip_address(address) not in half)
-                example = f", such as {other}"
+                wish = f"`list ip_range` in that network that leaves it out, such as {other}"
             reader.warn(
                 f"{address} lies where network {network.section!r} hands out addresses: another container may get it first",
                 option="network",
-                expected=f"`list ip_range` in that network that leaves it out{example}",
+                expected=wish,
             )
 
 

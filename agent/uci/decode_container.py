@@ -326,9 +326,9 @@ def _check_limits(reader: SectionReader, spec: ContainerSpec) -> None:
     if memory is not None and 0 < memory < MEMORY_MIN:
         text = reader.text("memory") or ""
         # docker takes a bare number as bytes, but most people who write 64 mean megabytes
-        means = f" ({text} means {text} bytes)" if text.isdigit() else ""
-        meant = f"; did you mean `{text}m`?" if text.isdigit() else ""
-        reader.report(f"is too small{means}", option="memory", expected=f"at least 6m{meant}")
+        wrong = f"is too small ({text} means {text} bytes)" if text.isdigit() else "is too small"
+        wish = f"at least 6m; did you mean `{text}m`?" if text.isdigit() else "at least 6m"
+        reader.report(wrong, option="memory", expected=wish)
     for option in ("memory_reservation", "memory_swap", "shm_size"):
         text = reader.text(option) or ""
         if wrong := few_bytes(text):

@@ -31,8 +31,9 @@ PLURALS = {
     "zh_Hans": "nplurals=1; plural=0;",
 }
 _STRING = r"'((?:[^'\\\n]|\\.)*)'"
-_CALL = re.compile(rf"\b(?:_\({_STRING}\s*\)|N_\([^,]+,\s*{_STRING},\s*{_STRING}\s*\))")
-_ENTRY = re.compile(r'^(msgid|msgid_plural|msgstr(?:\[\d\])?) (".*(?:\n".*)*)$', re.MULTILINE)
+_CALL = re.compile(rf"\b(?:_\({_STRING}(?:,\s*{_STRING})?\s*\)|N_\([^,]+,\s*{_STRING},\s*{_STRING}\s*\))")
+_ENTRY = re.compile(r'^(msgctxt|msgid|msgid_plural|msgstr(?:\[\d\])?) (".*(?:\n".*)*)$', re.MULTILINE)
+OF = "\1"  # between a context and its text, as LuCI looks for them
 
 
 @dataclass
@@ -93,8 +94,8 @@ def _pages() -> Iterator[tuple[str, str, str]]:
         if path.parent.name == "xterm":
             continue
         for call in _CALL.finditer(path.read_text()):
-            single, one, many = (re.sub(r"\\(.)", r"\1", text or "") for text in call.groups())
-            yield path.name, single or one, many
+            single, context, one, many = (re.sub(r"\\(.)", r"\1", text or "") for text in call.groups())
+            yield path.name, (context + OF if context else "") + (single or one), many
 
 
 def _json_texts() -> Iterator[tuple[str, str, str]]:
@@ -128,11 +129,12 @@ def _conditions() -> Iterator[tuple[str, str, str]]:
 
 def _sentences() -> Iterator[tuple[str, str, str]]:
     """Those of the agent that have holes, or are found by no table (`sentences.js`)."""
-    path = LUCI / "htdocs/luci-static/resources/ucidockd/sentences.js"
-    rows = re.search(r"const TEMPLATES = \[\n(.*?)\n\];", path.read_text(), re.DOTALL)
-    assert rows
-    for text in re.findall(rf"^\t{_STRING}", rows[1], re.MULTILINE):
-        yield path.name, re.sub(r"\\(.)", r"\1", text), ""
+    for name in ("sentences.js", "mistakes.js"):
+        path = LUCI / "htdocs/luci-static/resources/ucidockd" / name
+        rows = re.search(r"const TEMPLATES = \[\n(.*?)\n\];", path.read_text(), re.DOTALL)
+        assert rows
+        for text in re.findall(rf"^\t{_STRING}", rows[1], re.MULTILINE):
+            yield path.name, re.sub(r"\\(.)", r"\1", text), ""
 
 
 def schema_literals() -> str:
@@ -151,7 +153,9 @@ def formatted(found: list[Message], head: str, comment: str = "") -> str:
     lines = [f"# {comment}"] if comment else []
     lines += ['msgid ""', f'msgstr "{head}"']
     for one in found:
-        lines += ["", f"#: {' '.join(one.places)}", f"msgid {_quoted(one.single)}"]
+        *context, single = one.single.split(OF)
+        lines += ["", f"#: {' '.join(one.places)}"]
+        lines += [*(f"msgctxt {_quoted(each)}" for each in context), f"msgid {_quoted(single)}"]
         if one.plural:
             lines.append(f"msgid_plural {_quoted(one.plural)}")
             texts = one.texts or ("", "")
@@ -168,10 +172,14 @@ def _quoted(text: str) -> str:
 def parse(text: str) -> list[Message]:
     """The messages of a catalogue without its header, which is `Message("", texts=...)`."""
     found: list[Message] = []
+    context = ""
     for word, quoted in _ENTRY.findall(text):
         said = "".join(json.loads(line) for line in quoted.split("\n"))
-        if word == "msgid":
-            found.append(Message(said))
+        if word == "msgctxt":
+            context = said + OF
+        elif word == "msgid":
+            found.append(Message(context + said))
+            context = ""
         elif word == "msgid_plural":
             found[-1].plural = said
         else:

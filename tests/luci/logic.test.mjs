@@ -32,6 +32,25 @@ test('watch: a list that does not come says who does not answer', async () => {
 	assert.deepEqual([ await watch.list(Promise.reject(new Error('the agent is away'))), watch.silence() ], [ null, 'the agent is away' ]);
 });
 
+test('sentences: a mistake with its option, what is expected and its line is translated in each part', () => {
+	const catalogue = { 'host ports taken by other containers: %s': 'belegt: %s', 'its own host port or address': 'ein eigener', '%s is free': '%s ist frei', 'expected: %s': 'erwartet: %s', '%s and %s': '%s und %s', '%s or %s': '%s oder %s', '%s needs %s: the container cannot run': '%s braucht %s',
+		'an address that begins with %s': 'eine mit %s', 'is missing': 'fehlt', 'no answer within %s s': 'stumm seit %s s', '%s (%s)': '%s [%s]', '%s changed': '%s anders' };
+	const plain = globalThis._;
+	globalThis._ = text => catalogue[text] ?? text;
+	try {
+		assert.equal(sentences.say('containers.web.port[0]: host ports taken by other containers: 8080/tcp (clash), expected its own host port or address; 8081 is free (/etc/config/containers:5)'),
+			'containers.web.port[0]: belegt: 8080/tcp [clash]; erwartet: ein eigener; 8081 ist frei (/etc/config/containers:5)');
+		assert.equal(sentences.say('syslog needs syslog-address and tag: the container cannot run'), 'syslog braucht syslog-address und tag');
+		assert.equal(sentences.say('an address that begins with http:// or https://'), 'eine mit http:// oder https://');
+		assert.equal(sentences.say('containers.a.image: is missing; containers.b.image: is missing'), 'containers.a.image: fehlt; containers.b.image: fehlt');
+		assert.equal(sentences.say('hooks.lan: no answer within 5 s'), 'hooks.lan: stumm seit 5 s');
+		assert.equal(sentences.say('env, cpus and image changed'), 'env, cpus und image anders');
+		assert.equal(sentences.say('it cannot go on and on: some new words, of a later agent'), 'it cannot go on and on: some new words, of a later agent');
+	} finally {
+		globalThis._ = plain;
+	}
+});
+
 test('sentences: those with names in them are translated, their parts too, and what is not known stays', () => {
 	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', '%s (%s)': '%s [%s]', 'SSH keys': 'SSH-Schlüssel', passwords: 'Passwörter', stop: 'stoppen',
 		'docker run has no such flag': 'unbekannt', 'did you mean %s?': 'meinten Sie %s?', 'if the word after it is its value and not the image, write --%s=...': 'sonst --%s=...', 'write the value instead of %s, which only a shell knows': 'statt %s, das die Shell kennt', 'write the value instead of %s': 'statt %s', 'line %s: %s': 'Zeile %s: %s', '%s is there already, in line %s': '%s doppelt, Zeile %s', 'its value is %s': 'Wert: %s', 'written as `option restart %s`': 'als `option restart %s`' };
@@ -421,6 +440,19 @@ test('a page looks again when the status says something else of Docker than it s
 	assert.equal(looks, 1);
 	say(true);
 	assert.equal(looks, 2);
+});
+
+test('the age of a container is in the words of the page, whatever unit Docker counts in', () => {
+	const list = load('ucidockd.containerlist', { 'ucidockd.status': status });
+	const plain = globalThis._;
+	globalThis._ = text => ({ '%d min': '%d Min.', '%d d': '%d Tg.', '%d s': '%d Sek.', '%d h': '%d Std.' }[text] ?? text);
+	try {
+		const words = text => list.make([ { Id: 'a', Names: [ '/a' ], Image: 'i', State: 'running', Status: text } ], [], 0)[0].state.words;
+		assert.deepEqual([ 'Up About a minute', 'Up 5 minutes (healthy)', 'Up 2 weeks', 'Up Less than a second', 'Up 3 months', 'Up About an hour' ].map(words),
+			[ 'Running, 1 Min.', 'Running, healthy, 5 Min.', 'Running, 14 Tg.', 'Running, 1 Sek.', 'Running, 90 Tg.', 'Running, 1 Std.' ]);
+	} finally {
+		globalThis._ = plain;
+	}
 });
 
 test('a page in a crash loop looks again every two seconds, not while it waits for an answer, and never misses the last event', async () => {

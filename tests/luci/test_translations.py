@@ -170,6 +170,91 @@ def test_the_pages_know_each_sentence_of_an_import() -> None:
     assert sorted(text for text in said - OF_FILES if not any(one.fullmatch(text) for one in wanted)) == []
 
 
+# who reports a mistake in the settings: the argument that says what is wrong
+REPORTERS = {
+    "report": 0,
+    "warn": 0,
+    "Mistake": 0,
+    "Issue": 0,
+    "QuantityError": 0,
+    "NoticeError": 0,
+    "ConfigError": 0,
+}
+WITH_MISTAKES = {
+    "schema/validate": None,
+    "uci/crosscheck": None,
+    "uci/decode": None,
+    "uci/decode_container": None,
+    "uci/decode_daemon": None,
+    "uci/decode_network": None,
+    "uci/reader": None,
+    "notices/channels": None,
+    "notices/notifier": {"test"},
+    "tls/certificates": {"_check_client", "_no_ca", "_signer"},
+}
+
+
+WORD_TABLES = {"_TLS_WORDS", "_MQTT_REFUSED"}
+
+
+def _mistakes_of_settings() -> set[str]:
+    """What is said of a section's mistake, a notice that failed and a client's certificate; of a text with `expected` in
+    it, both halves.
+    """
+    found: set[str] = set()
+    for name, functions in WITH_MISTAKES.items():
+        tree = ast.parse((PROJECT / f"agent/{name}.py").read_text())
+        for scope in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            if functions is not None and scope.name not in functions:
+                continue
+            nodes = list(ast.walk(scope))
+            calls = [node for node in nodes if isinstance(node, ast.Call)]
+            told = [
+                argument
+                for call in calls
+                if (at := REPORTERS.get(getattr(call.func, "attr", getattr(call.func, "id", "")))) is not None
+                for argument in (
+                    *call.args[at : at + 1],
+                    *(word.value for word in call.keywords if word.arg in ("message", "expected", "wrong")),
+                )
+            ]
+            if scope.name in {"_words", "_tls_words", "_wrong", "_wish"}:
+                told += [node for node in nodes if isinstance(node, ast.Return)]
+            names = {each.id for node in told for each in ast.walk(node) if isinstance(each, ast.Name)}
+            told += [node.value for node in nodes if isinstance(node, ast.Assign) and _assigned(node, names)]
+            found |= set().union(*map(_texts_of, told))
+        # what other programs say, by what it means
+        tables = (node for node in tree.body if isinstance(node, ast.Assign) and _assigned(node, WORD_TABLES))
+        for table in tables:
+            values = table.value.values if isinstance(table.value, ast.Dict) else [table.value]
+            found |= set().union(*map(_texts_of, values))
+    halves = {half for text in found for half in text.split(", expected ")}
+    bare = {
+        re.sub(r"\{\w+(?:!r)?\}", "%s", re.sub(r"^%s: |(?<=[a-z])%s$", "", half)).strip() for half in halves
+    }
+    return {text for text in bare if re.search(r"[a-z]{2,} (?!%s$)[a-z%`]|^is |^[a-z]+ %s ", text)}
+
+
+# what one types, and what no page can ask for
+NOT_WORDS = {"config %s '%s'", "network host", "days is %s", "one of", "timed out"}
+
+
+def test_the_pages_know_each_mistake_of_settings() -> None:
+    known = [text for _, text, _ in made._sentences()]
+    wanted = [re.compile(".+".join(map(re.escape, text.split("%s"))), re.DOTALL) for text in known]
+    said = _mistakes_of_settings() - NOT_WORDS
+    assert {
+        "is too small",
+        "each network once",
+        "the connection was refused",
+        "%s closed the connection",
+    } <= said
+    # two sentences in one are found by each
+    missing = {text for text in said if not any(one.fullmatch(text) for one in wanted)}
+    parts = {part for text in missing for part in text.split("; ")} - {"%s"}
+    assert sorted(part for part in parts if not any(one.fullmatch(part) for one in wanted)) == []
+
+
 def test_the_agent_says_each_sentence_that_the_pages_look_for() -> None:
     said = _texts_of_agent()
     for _, text, _ in made._sentences():
@@ -198,8 +283,20 @@ def test_every_verb_of_a_plan_has_words() -> None:
 
 
 def test_no_text_is_one_that_luci_translates_in_another_sense() -> None:
-    """LuCI's own catalogue wins: there `Image` is firmware, `Push` a button, `Follow` an interface; `MTU` has markup."""
-    assert not {one.single for one in WANTED} & {"Follow", "Image", "Log", "MTU", "Push"}
+    """LuCI's own catalogue wins: there `Image` is firmware, `Push` a button, `Follow` an interface; `MTU` has markup; and
+    `Edit` is a noun in German.
+    """
+    assert not {one.single for one in WANTED} & {"Edit", "Follow", "Image", "Log", "MTU", "Push"}
+
+
+def test_a_text_with_a_context_is_kept_with_it() -> None:
+    """LuCI looks for context, U+0001, text."""
+    one = made.Message("a container\1Edit", texts=("Bearbeiten",))
+    text = made.formatted([one], made.header("de"))
+    assert '\nmsgctxt "a container"\nmsgid "Edit"\nmsgstr "Bearbeiten"\n' in text
+    found = [each for each in made.parse(text) if each.single]
+    assert [(each.single, each.texts) for each in found] == [("a container\1Edit", ("Bearbeiten",))]
+    assert struct.pack(">I", made.sfh(b"a container\1Edit")) in made.lmo(found)
 
 
 def test_no_text_has_blanks_that_luci_takes_away() -> None:

@@ -349,8 +349,12 @@ class _Planner:
             replaced = any(isinstance(o, _NEW_OBJECT) for work in works for o in work.operations)
             ids = joined_ids(draft.context.records, container)
             if replaced or (record.joined and ids and record.joined != ids):
-                what = "namespace it shares" if shared_names(container) else "volumes it mounts"
-                why.append(f"the container whose {what} was replaced")
+                # whole sentences, which LuCI translates
+                why.append(
+                    "the container whose namespace it shares was replaced"
+                    if shared_names(container)
+                    else "the container whose volumes it mounts was replaced"
+                )
         moved = sorted(set(plugged_words(container)) - set(record.plugged))
         why += [f"{name} is {path} now" for name, _, path in (word.partition("=") for word in moved)]
         return _joined(*why)

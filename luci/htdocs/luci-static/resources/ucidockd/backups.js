@@ -7,7 +7,6 @@
 'require ucidockd.containerlist as rows';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
-'require ucidockd.sentences as sentences';
 
 const { agent } = calls;
 const LOOK_MS = 1000;
@@ -66,7 +65,7 @@ const Backups = baseclass.extend({
 
 		const ago = at => _('%s ago').format(format.age(at, now()));
 
-		return last.message ? [ D.badge('error', _('Failed')), ' ', ago(last.ended), D.el('div', { 'class': 'ucidockd-any' }, sentences.say(last.message)), last.succeeded ? D.el('small', {}, _('The last one that succeeded: %s').format(format.time(last.succeeded))) : '' ]
+		return last.message ? [ D.badge('error', _('Failed')), ' ', ago(last.ended), D.el('div', { 'class': 'ucidockd-any' }, D.said(last.message)), last.succeeded ? D.el('small', {}, _('The last one that succeeded: %s').format(format.time(last.succeeded))) : '' ]
 			: [ D.badge('ok', _('Succeeded')), ' ', ago(last.ended), D.el('div', {}, D.el('small', { 'class': 'ucidockd-quiet' }, format.bytes(sizeOf(last)))) ];
 	},
 
@@ -80,7 +79,7 @@ const Backups = baseclass.extend({
 		return size ? D.meter(title, bytes, size, _('%s of about %s').format(format.bytes(bytes), format.bytes(size))) : D.el('p', {}, D.badge('waiting', title), ' ', _('%s so far').format(format.bytes(bytes)));
 	},
 
-	outcome: ({ volume, file, error, ended }) => D.el('p', {}, error ? [ D.badge('error', _('Volume %s was not restored').format(volume)), ' ', D.el('span', { 'class': 'ucidockd-any' }, sentences.say(error)) ]
+	outcome: ({ volume, file, error, ended }) => D.el('p', {}, error ? [ D.badge('error', _('Volume %s was not restored').format(volume)), ' ', D.el('span', { 'class': 'ucidockd-any' }, D.said(error)) ]
 		: [ D.badge('ok', _('Volume %s is restored').format(volume)), ' ', D.el('span', { 'class': 'ucidockd-any' }, file) ], ' ', D.el('small', { 'class': 'ucidockd-quiet' }, format.time(ended))),
 
 	// until nothing is being done any more

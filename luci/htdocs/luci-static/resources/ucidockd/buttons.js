@@ -61,7 +61,7 @@ return baseclass.extend({
 			!isHere && row.container && this.page(row, 'logs', _('Logs')),
 			!isHere && isWriter && runs && this.page(row, 'console', _('Console')),
 			!isHere && isWriter && runs && this.page(row, 'files', _('Files')),
-			!isHere && isWriter && row.owner && this.page(row, 'settings', _('Edit')),
+			!isHere && isWriter && row.owner && this.page(row, 'settings', _('Edit', 'a container')),
 			first && this.button(first, row, done),
 			isHere && more.includes('restart') && this.button('restart', row, done),
 			isWriter && D.menu(_('More'), [

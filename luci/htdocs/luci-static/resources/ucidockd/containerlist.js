@@ -9,7 +9,7 @@ const STACK = 'com.docker.compose.project';
 const SWAP = '.ucidockd-'; // the old or the new container of a swap has a name of its own meanwhile
 const HELPER = 'ucidockd.helper'; // a container that lends its archive calls to a volume, for some seconds
 const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'error', dead: 'error' };
-const UNITS = { second: 's', seconds: 's', minute: 'min', minutes: 'min', hour: 'h', hours: 'h', day: 'd', days: 'd' }; // as in `format`
+const UNITS = { second: 1, minute: 60, hour: 3600, day: 86400, week: 7 * 86400, month: 30 * 86400, year: 365 * 86400 }; // seconds
 const FINE = [ 'ok', 'off', 'warning' ]; // levels at which the container's own state says more
 
 function nameOf(container) {
@@ -22,7 +22,9 @@ function partsOf(text) {
 	const [ , code ] = (/\((\d+)\)/).exec(text) ?? [];
 	const [ , span ] = (/^(?:Up|Exited \(\d+\)) (.*?)(?: ago)?(?: \(.*\))?$/).exec(text) ?? [];
 
-	return { health, code, span: span?.toLowerCase().replace(/^about an? |^less than an? /, '1 ').replace(/ ([a-z]+)$/, (all, unit) => UNITS[unit] ? ' ' + UNITS[unit] : all) };
+	const [ , count, unit ] = (/^(?:(\d+) |(?:about|less than) an? )([a-z]+?)s?$/).exec(span?.toLowerCase() ?? '') ?? [];
+
+	return { health, code, span: UNITS[unit] ? format.span((count ?? 1) * UNITS[unit]) : span };
 }
 
 // in words: `Running, healthy, 3 d`

@@ -10,7 +10,7 @@
 // a place whose content is fetched, again on request; `fetch(again)` gives it
 function fetched(fetch, ...inputs) {
 	const place = D.el('div', {});
-	const draw = async () => D.fill(place, await fetch(draw).catch(error => D.el('p', { 'class': 'alert-message notice' }, D.wordsOf(error))));
+	const draw = async () => D.fill(place, await fetch(draw).catch(error => D.el('p', { 'class': 'alert-message notice' }, D.coded(D.wordsOf(error)))));
 
 	draw();
 

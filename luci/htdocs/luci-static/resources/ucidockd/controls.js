@@ -11,12 +11,13 @@ const STYLE = `
 .ucid-rows label { display: flex; flex-direction: column; flex: 1 1 8em; min-width: 6em; max-width: 22em; text-align: start; float: none; width: auto; padding: 0; margin: 0; font-weight: normal }
 .ucid-rows label.ucid-short { flex: 0 1 7em }
 .ucid-rows label.ucid-short:has(> select) { flex: 0 0 auto }
-.ucid-rows label.ucid-tick { flex: 0 0 auto; min-width: 0; align-items: center }
+.ucid-rows label.ucid-tick { flex: 0 0 auto; min-width: 0; align-items: center; align-self: stretch }
+.ucid-rows label.ucid-tick > input { margin: auto auto .6em }
 .ucid-rows small { opacity: .75; line-height: 1.3 }
 .ucid-rows input:not([type=checkbox]), .ucid-rows select, .ucid-rows textarea { width: 100%; min-width: 0; max-width: none; box-sizing: border-box; margin: 0 }
 .ucid-rows label.ucid-short > select { width: auto }
 .ucid-rows textarea { min-height: 3.5em }
-@media (max-width: 600px) { .ucid-rows label { flex-basis: 5em; min-width: min-content } .ucid-rows small { min-width: 4.5em } .ucid-rows label.ucid-short { flex: 1 1 3.6em } }
+@media (max-width: 600px) { .ucid-rows label { flex-basis: 5em; min-width: min-content } .ucid-rows small { min-width: 4.5em } .ucid-rows label.ucid-short { flex: 1 1 3.6em } .ucid-rows label:has(+ button:not(:last-child)) { flex-basis: 72% } }
 @media (min-width: 601px) { .ucid-rows > div:has(small) ~ div small { visibility: hidden; height: 0; line-height: 0 } .ucid-form input[type=text][id^=ucid-] { width: 27em; max-width: 100% } }
 .ucid-form select { width: auto; max-width: 100% }
 .ucid-wide { width: 100%; max-width: 40em; box-sizing: border-box }

@@ -42,6 +42,9 @@ function el(name, attributes, ...content) {
 	return E(name, name === 'pre' ? { 'tabindex': 0, ...attributes } : attributes ?? {}, nodes(content));
 }
 
+// words in backticks as code, long ids cut
+const coded = text => format.cut(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part);
+
 // LuCI's own errors carry the stack in their message
 function wordsOf(error) {
 	if ((/^RPC call to (?:ucidockd|docker)\S* failed with error -32000/).test(error.message))
@@ -95,13 +98,14 @@ return baseclass.extend({
 	// one after the other, a comma between them
 	listed: items => items.length ? items.flatMap((item, index) => index ? [ ', ', item ] : [ item ]) : '-',
 
-	// words in backticks as code, long ids cut
-	coded: text => format.cut(text).split('`').map((part, index) => index % 2 ? el('code', {}, part) : part),
+	coded,
+
+	// what the agent says, in the user's language
+	said: text => coded(sentences.say(text)),
 
 	// what `node` shows from now on
 	fill(node, ...content) {
 		node.replaceChildren(...nodes(content));
-
 		return node;
 	},
 
@@ -223,7 +227,7 @@ return baseclass.extend({
 
 	// what `status.verdict` gives: its state, why, and what helps
 	verdict({ level, label, message, advice }) {
-		return el('div', {}, this.badge(level, label), ' ', el('small', {}, this.coded(message)), advice && el('div', {}, el('small', {}, this.coded(advice))));
+		return el('div', {}, this.badge(level, label), ' ', el('small', {}, coded(message)), advice && el('div', {}, el('small', {}, coded(advice))));
 	},
 
 	// only to web pages, and without telling where from
@@ -257,7 +261,7 @@ return baseclass.extend({
 	// the place of what `load` gives; where a part of the page cannot be fetched it says so, and offers to try again
 	later(load) {
 		const place = el('div', {}, _('Loading…'));
-		const failed = error => this.fill(place, el('p', { 'class': 'alert-message error', 'role': 'alert' }, _('A part of this page could not be loaded: %s').format(wordsOf(error))), el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => location.reload() }, _('Reload the page')));
+		const failed = error => this.fill(place, el('p', { 'class': 'alert-message error', 'role': 'alert' }, coded(_('A part of this page could not be loaded: %s').format(wordsOf(error)))), el('button', { 'type': 'button', 'class': 'btn cbi-button', 'click': () => location.reload() }, _('Reload the page')));
 
 		load().then(content => this.fill(place, content)).catch(failed);
 
@@ -265,14 +269,12 @@ return baseclass.extend({
 	},
 
 	attempt(action) {
-		return Promise.resolve().then(action).catch(error => {
-			this.notify('error', wordsOf(error));
-		});
+		return Promise.resolve().then(action).catch(error => this.notify('error', wordsOf(error)));
 	},
 
 	// a notice above the page; `kind` is info, warning or error
 	notify(kind, ...content) {
-		ui.addNotification(null, el('p', { 'role': kind === 'error' ? 'alert' : 'status', 'style': 'white-space:pre-wrap' }, content), kind);
+		ui.addNotification(null, el('p', { 'role': kind === 'error' ? 'alert' : 'status', 'style': 'white-space:pre-wrap' }, content.flat(Infinity).map(one => typeof one === 'string' ? coded(one) : one)), kind);
 	},
 
 	// A dialogue with its buttons, the one that acts last; gives what closes it. The keyboard stays in it, Enter in a field presses
@@ -305,9 +307,9 @@ return baseclass.extend({
 		const error = el('p', { 'class': 'alert-message error', 'role': 'alert', 'style': 'display:none;white-space:pre-wrap' });
 		const act = () => Promise.resolve().then(action).then(() => close(), wrong => {
 			error.style.display = '';
-			this.fill(error, wordsOf(wrong));
+			this.fill(error, coded(wordsOf(wrong)));
 		});
-		const close = this.dialogue(title, [ content.map(one => typeof one === 'string' ? el('p', {}, one) : one), error ], [
+		const close = this.dialogue(title, [ content.map(one => typeof one === 'string' ? el('p', {}, coded(one)) : one), error ], [
 			el('button', { 'type': 'button', 'class': 'btn', 'click': () => close() }, _('Cancel')),
 			el('button', { 'type': 'button', 'class': 'btn cbi-button cbi-button-%s'.format(kind ?? 'apply'), 'click': ui.createHandlerFn(this, act) }, label)
 		]);

@@ -111,7 +111,7 @@ class Editor {
 		const lines = this.linesOf(plan);
 
 		this.seen = plan && JSON.stringify(given);
-		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, text) : text))) : plan ? _('Running containers are not affected.') : '');
+		this.say(lines.length ? D.el('ul', {}, lines.map(({ text, heavy }) => D.el('li', {}, heavy ? D.el('strong', {}, D.coded(text)) : D.coded(text)))) : plan ? _('Running containers are not affected.') : '');
 	}
 
 	say(...content) {
@@ -119,7 +119,7 @@ class Editor {
 	}
 
 	fail(words, field) {
-		this.say(D.el('p', { 'class': 'ucid-error', 'role': 'alert' }, words));
+		this.say(D.el('p', { 'class': 'ucid-error', 'role': 'alert' }, D.coded(words)));
 
 		if (field)
 			goTo(field);

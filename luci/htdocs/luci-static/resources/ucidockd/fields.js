@@ -126,7 +126,7 @@ class Section {
 		else
 			words = control.wrong ? control.wrong(one) : one(value);
 
-		D.fill(error, words);
+		D.fill(error, D.coded(words));
 
 		if (!control.wrong || field.refused)
 			control.mark(words !== '', field.refusedIndex);
@@ -160,7 +160,7 @@ class Section {
 		const changed = this.changes();
 
 		for (const { name, warning } of this.fields.values())
-			D.fill(warning, name in changed ? issues.filter(issue => issue.option === name).map(wordsOf).join('\n') : '');
+			D.fill(warning, name in changed ? D.coded(issues.filter(issue => issue.option === name).map(wordsOf).join('\n')) : '');
 	}
 
 	update() {

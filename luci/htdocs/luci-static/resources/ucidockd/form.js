@@ -49,7 +49,7 @@ class ContainerForm {
 			}),
 			env: () => ({ description: _('Variables that the program in the container reads. Those from a file are under Advanced.'), hides: row => SECRET.test(row.key) }),
 			network: () => ({ description: _('Containers in the same network reach each other by name. Without one, Docker\'s bridge is used.'), suggest: { network: namesOf('network') } }),
-			network_mode: () => ({ description: _('Instead of networks: host shares the network of this router, none gives no network.'), kind: 'text', suggest: [ 'bridge', 'host', 'none', ...namesOf('container').map(one => 'service:%s'.format(one)) ], placeholder: _('default: the networks above, else Docker\'s bridge') }),
+			network_mode: () => ({ description: _('Instead of networks: host shares the network of this router, none gives no network.'), kind: 'text', suggest: [ 'bridge', 'host', 'none', ...namesOf('container').map(one => 'service:%s'.format(one)) ], placeholder: _('default: the networks above') }),
 			memory: () => ({ description: _('If the container needs more, the kernel ends it. The minimum is 6m.'), placeholder: _('default: no limit') }),
 			device: () => ({ description: _('Device files of this router that the container may use, such as a USB stick for Zigbee.'), suggest: { device: browse.devices() } }),
 			command: () => ({ description: _('Arguments for the program that the image starts. Put quotes around an argument with spaces.'), kind: 'command', placeholder: this.placeholders?.command }),

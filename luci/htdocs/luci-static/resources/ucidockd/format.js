@@ -5,7 +5,7 @@
 
 const UNITS = [ 'B', 'KiB', 'MiB', 'GiB', 'TiB' ];
 const KINDS = [ [ 31, 'd' ], [ 27, 'l' ], [ 25, 'p' ], [ 24, 's' ], [ 21, 'c' ], [ 26, 'b' ] ]; // bits of os.FileMode
-const SPANS = [ [ 86400, 'd' ], [ 3600, 'h' ], [ 60, 'min' ], [ 1, 's' ] ];
+const SPANS = [ [ 86400, count => _('%d d').format(count) ], [ 3600, count => _('%d h').format(count) ], [ 60, count => _('%d min').format(count) ], [ 1, count => _('%d s').format(count) ] ];
 
 return baseclass.extend({
 	bytes(count) {
@@ -22,15 +22,19 @@ return baseclass.extend({
 		return '%s %s'.format(power && count < 100 ? count.toFixed(1) : Math.round(count), UNITS[power]);
 	},
 
+	// seconds in the largest whole unit
+	span(seconds) {
+		const span = Math.max(0, Math.floor(seconds)), [ unit, words ] = SPANS.find(([ length ]) => span >= length) ?? SPANS[SPANS.length - 1];
+
+		return words(Math.floor(span / unit));
+	},
+
 	// how long ago `when` was; both in seconds since 1970
 	age(when, now) {
 		if (!(when > 0))
 			return '-';
 
-		const span = Math.max(0, Math.floor(now - when));
-		const [ unit, name ] = SPANS.find(([ seconds ]) => span >= seconds) ?? SPANS[SPANS.length - 1];
-
-		return '%d %s'.format(Math.floor(span / unit), name);
+		return this.span(now - when);
 	},
 
 	shortId(id) {

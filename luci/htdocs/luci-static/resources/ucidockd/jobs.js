@@ -5,7 +5,6 @@
 'require ucidockd.calls as calls';
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
-'require ucidockd.sentences as sentences';
 
 const { agent } = calls;
 const RUNNING_MS = 1000, QUIET_MS = 10000, SHOWN = 10;
@@ -26,12 +25,12 @@ function words(job) {
 	const { bytes_done: done, bytes_total: total, step } = job.progress ?? {};
 
 	if (job.error)
-		return sentences.say(job.error.message);
+		return D.said(job.error.message);
 
 	if (job.result?.reclaimed_bytes !== undefined)
 		return _('%d deleted, %s freed').format(job.result.deleted, format.bytes(job.result.reclaimed_bytes));
 
-	return [ sentences.say(step), total ? ' %s / %s'.format(format.bytes(done), format.bytes(total)) : '' ];
+	return [ D.said(step), total ? ' %s / %s'.format(format.bytes(done), format.bytes(total)) : '' ];
 }
 
 const JobList = baseclass.extend({

@@ -7,6 +7,7 @@
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 'require ucidockd.jobs as jobs';
+'require ucidockd.sentences as sentences';
 
 function consequences({ source, target, file_system: system, bytes, free, containers, down_s: seconds, resumes, notes }) {
 	return [
@@ -53,7 +54,7 @@ return baseclass.extend({
 		close();
 
 		if (job.state !== 'succeeded')
-			return D.notify('error', _('%s; the old data is in use as before.').format(job.error?.message ?? job.state));
+			return D.notify('error', _('%s; the old data is in use as before.').format(job.error ? sentences.say(job.error.message) : job.state));
 
 		return D.ask(_('The data is moved'), [ _('Docker runs with the data in %s. The old data is still there; this command removes it:').format(target), D.el('code', {}, job.result.remove) ], _('OK'), () => location.reload());
 	}

@@ -54,7 +54,7 @@ async function earlier(section, done) {
 
 return baseclass.extend({
 	// newest first; `note` as the status has it
-	row: note => [ format.time(note.at), sentences.verb(note.op), sentences.say(note.cause), note.ok ? D.badge('ok', _('done')) : [ D.badge('error', _('failed')), ' ', sentences.say(note.error) ] ],
+	row: note => [ format.time(note.at), sentences.verb(note.op), D.said(note.cause), note.ok ? D.badge('ok', _('done')) : [ D.badge('error', _('failed')), ' ', D.said(note.error) ] ],
 
 	// `done` is called when something was changed
 	async render(owner, done) {

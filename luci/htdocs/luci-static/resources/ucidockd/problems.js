@@ -50,7 +50,7 @@ async function takeOver(section) {
 function reconcile() {
 	return calls.agent.reconcile().then(answer => {
 		for (const { key, error } of answer.failed ?? [])
-			D.notify('error', key, ': ', error);
+			D.notify('error', key, ': ', D.said(error));
 	});
 }
 
@@ -183,7 +183,7 @@ return baseclass.extend({
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(
 				isContainer && !isHere && resource.object_id && D.page([ 'container', resource.section ], _('Logs'), 'logs', 'btn cbi-button'),
-				isContainer && !isHere && L.hasViewPermission() && D.page([ 'container', resource.section ], _('Edit'), 'settings', 'btn cbi-button'),
+				isContainer && !isHere && L.hasViewPermission() && D.page([ 'container', resource.section ], _('Edit', 'a container'), 'settings', 'btn cbi-button'),
 				retryAt ? D.button('neutral', _('Try again now'), reconcile) : '',
 				told.map(one => remedyOf(resource, one))));
 	}

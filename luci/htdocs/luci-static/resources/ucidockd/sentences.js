@@ -3,6 +3,7 @@
 // are found by their template here, and what stands at its holes is translated in turn. What is not known stays as it is. Pure.
 'use strict';
 'require baseclass';
+'require ucidockd.mistakes as mistakes';
 
 // `%s` stands for what varies. A test finds each in the agent's source; `make pot` takes them from here.
 const TEMPLATES = [
@@ -241,7 +242,10 @@ const TEMPLATES = [
 // what the agent does, as it stands in plans and in its history
 const VERBS = { acknowledgeloss: () => _('accept the loss'), forget: () => _('no longer manage'), note: () => _('write down'), prepare: () => _('prepare'), restore: () => _('bring back'), adopt: () => _('take over'), create: () => _('create'), pull: () => _('pull'), reconnect: () => _('reconnect'), reload: () => _('reload'), remove: () => _('remove'), rename: () => _('rename'), replace: () => _('replace'), restart: () => _('restart'), retire: () => _('stop before removal'), start: () => _('start'), stop: () => _('stop'), unpause: () => _('resume'), update: () => _('change in place') };
 
-const PATTERNS = TEMPLATES.filter(text => text.includes('%s')).map(text => [ text, new RegExp('^%s$'.format(text.split('%s').map(part => part.replace(/[\^$.*+?()[\]{}|\\]/g, '\\$&')).join('(.+?)')), 's') ]);
+// those that say more come first: `%s (%s)` fits much
+const PATTERNS = [ ...TEMPLATES, ...mistakes.templates ].filter(text => text.includes('%s')).sort((one, other) => other.replaceAll('%s', '').length - one.replaceAll('%s', '').length)
+	.map(text => [ text, new RegExp('^%s$'.format(text.split('%s').map(part => part.replace(/[\^$.*+?()[\]{}|\\]/g, '\\$&')).join('(.+?)')), 's') ]);
+const WISH = ', expected ';
 
 // whether the hole is between backticks: `option restart always` is what one types
 function isCode(template, hole) {
@@ -257,6 +261,17 @@ function say(text) {
 	if (known !== text)
 		return known;
 
+	const [ , body, where ] = (/^(.+)( \(\/\S+:\d+\))$/s).exec(text) ?? [];
+
+	if (where)
+		return say(body) + where;
+
+	if (text.includes(WISH)) {
+		const [ wrong, ...wish ] = text.split(WISH);
+
+		return '%s; %s'.format(say(wrong), _('expected: %s').format(say(wish.join(WISH))));
+	}
+
 	for (const [ template, pattern ] of PATTERNS) {
 		const found = pattern.exec(text);
 
@@ -264,13 +279,29 @@ function say(text) {
 			return String.prototype.format.apply(_(template), found.slice(1).map((part, at) => isCode(template, at) ? part : say(part)));
 	}
 
+	return together(text);
+}
+
+// a text that is made of several
+function together(text) {
 	const parts = text.split(', ');
 
 	// a list of known things; of other texts with commas a half that is translated would read worse than none
 	if (parts.length > 1 && parts.every(part => _(part) !== part))
 		return parts.map(part => _(part)).join(', ');
 
-	return text.includes('; ') ? text.split('; ').map(say).join('; ') : text;
+	if (text.includes('; '))
+		return text.split('; ').map(say).join('; ');
+
+	const [ , names, word, last ] = (/^(\S+(?:, \S+)*) (and|or) (\S+)$/).exec(text) ?? [];
+
+	if (last)
+		return (word === 'and' ? _('%s and %s') : _('%s or %s')).format(names, last);
+
+	const [ , place, rest ] = (/^(\S+): (.+)$/s).exec(text) ?? [];
+
+	// which option, or which host
+	return place ? '%s: %s'.format(place, say(rest)) : text;
 }
 
 return baseclass.extend({ say, verb: name => VERBS[name]?.() ?? name });

@@ -86,8 +86,8 @@ return baseclass.extend({
 		const words = resource ? this.words(resource, Date.now() / 1000) : '', isPinned = has(resource, 'Pinned');
 
 		return [
-			...(words ? [ [ _('Update'), [ words, ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
-			...(isPinned ? [ [ _('Pinned'), sentences.say(resource.conditions.find(one => one.type === 'Pinned').message) ] ] : [])
+			...(words ? [ [ _('Update'), [ D.coded(words), ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
+			...(isPinned ? [ [ _('Pinned'), D.said(resource.conditions.find(one => one.type === 'Pinned').message) ] ] : [])
 		];
 	},
 

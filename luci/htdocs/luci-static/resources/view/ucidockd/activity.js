@@ -37,7 +37,7 @@ return view.extend({
 	},
 
 	ofJobs() {
-		return this.jobs.map(job => ({ at: job.ended ?? job.created, source: 'job', level: jobs.LEVELS[job.state], what: job.kind, name: job.title, why: job.error?.message ?? jobs.stateWords(job) }));
+		return this.jobs.map(job => ({ at: job.ended ?? job.created, source: 'job', level: jobs.LEVELS[job.state], what: job.kind, name: job.title, why: job.error ? sentences.say(job.error.message) : jobs.stateWords(job) }));
 	},
 
 	ofEvent(event) {
@@ -60,7 +60,7 @@ return view.extend({
 	row(entry) {
 		return [
 			D.el('span', { 'style': 'white-space:nowrap' }, format.time(entry.at)), this.sourceWords(entry.source), [ D.badge(entry.level, entry.what) ],
-			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('span', { 'class': 'ucidockd-any' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, entry.why)
+			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('span', { 'class': 'ucidockd-any' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, D.coded(entry.why))
 		];
 	},
 

@@ -10,6 +10,7 @@
 'require ucidockd.jobs as jobs';
 'require ucidockd.live as live';
 'require ucidockd.containerlist as rows';
+'require ucidockd.sentences as sentences';
 'require ucidockd.watch as watch';
 
 const { image } = calls;
@@ -176,7 +177,7 @@ return view.extend({
 			const done = await calls.agent.prune(choice.value, '', box.checked, false);
 
 			D.notify('info', done.under_way ? _('This takes longer and continues in the background.') : _('%s freed.').format(format.bytes(done.bytes)));
-			(done.failed ?? []).forEach(one => D.notify('error', '%s: %s'.format(one.name, one.error)));
+			(done.failed ?? []).forEach(one => D.notify('error', '%s: %s'.format(one.name, sentences.say(one.error))));
 
 			return this.refresh();
 		}, 'negative');
