@@ -379,6 +379,8 @@ class Backups:
         """
         for section in self._sections():
             if section.target and section.name not in self._tidied:
+                from agent.data.targets import FolderTarget  # only where there are backups
+
                 target = FolderTarget(section.target)
                 # its disk may come later
                 async with self._tidying:
