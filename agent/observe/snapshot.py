@@ -243,6 +243,12 @@ class KnownImages:
         }
         self.ids = found | self._ids_of(recorded)
 
+    def learn(self, desired: Desired) -> None:
+        """Looks up the images that new sections name."""
+        new = {container.spec.image for container in desired.containers} - self.ids.keys()
+        if new:
+            self.ids = {**self.ids, **self._ids_of(new)}
+
     def pulled(self, reference: str, image_id: str) -> None:
         """Notes the result of a pull; "" means that there is no image."""
         self.ids = {**self.ids, reference: image_id}

@@ -306,6 +306,8 @@ class Reconciler:
         images = self.images if committed else replace(self.images)
         if deep is None:
             images.refresh(desired, records)
+        else:
+            images.learn(desired)
         observed = replace(
             snapshot.observed,
             containers=self._ages.dated(

@@ -13,7 +13,7 @@ from agent.errors import ConflictError, StorageError, UcidockdError
 from agent.runtime.requests.adopt import AdoptRequest, adopt_container
 from agent.uci.syntax import Package
 from tests.support.box import Box
-from tests.support.dockerd import BUSYBOX
+from tests.support.dockerd import BUSYBOX, PrivateDockerd
 
 
 def make(box: Box, name: str, **more: Any) -> None:
@@ -144,3 +144,23 @@ def test_a_read_only_configuration_is_said_and_stays(box: Box) -> None:
     finally:
         subprocess.run(["umount", box.config], check=True)
     assert (box.config / "containers").read_text() == before
+
+
+def test_a_tag_that_has_moved_is_told_with_the_adoption(box: Box, engine: PrivateDockerd) -> None:
+    """As in a running agent, whose passes inspect only what changed."""
+    engine.import_busybox("moved:1", ["LABEL v=1"])
+    box.client.containers.run("moved:1", ["sleep", "1000"], name="web", detach=True)
+    engine.import_busybox("moved:1", ["LABEL v=2"])
+    box.apply("")
+    box.write(
+        "config container 'web'\n\toption image 'moved:1'\n\toption command 'sleep 1000'\n\toption adopt '1'\n"
+    )
+    box.reconciler.read_config()
+    for _ in range(2):
+        box.reconciler.run_pass(deep=frozenset())
+    web = box.reconciler.board.resource("container:web")
+    assert web is not None
+    reasons = {c["type"]: c["reason"] for c in web["conditions"] if c["status"]}
+    assert (reasons["ImageReady"], reasons["UpdateAvailable"]) == ("Present", "NewerImage")
+    box.clean()
+    box.client.images.remove("moved:1", force=True)

@@ -228,9 +228,10 @@ async def test_what_a_killed_agent_left_unfinished_goes_without_a_backup(
     left = folder / ".b-v-20260101T000000Z.tar.partial"
     async with made.running():
         await asyncio.sleep(0.05)  # the disk is not there yet
-        made._doing = {"what": "backup", "names": ["b"]}
-        folder.mkdir()
-        left.write_bytes(b"x")
+        async with made._tidying:  # as a backup does
+            made._doing = {"what": "backup", "names": ["b"]}
+            folder.mkdir()
+            left.write_bytes(b"x")
         await asyncio.sleep(0.05)
         assert left.exists(), "it may be the one that is being written"
         made._doing = {}
