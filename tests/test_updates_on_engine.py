@@ -304,7 +304,10 @@ def test_a_killed_agent_loses_no_data_of_an_update(shop: Shop, agent: Agent) -> 
     agent.end(signal.SIGKILL)
     assert update.wait(20) == 1  # the command does not do it itself beside the next agent
     agent.start()  # it is undone, and begun anew: it was asked for
-    wait_for(lambda: runs_new(box, second) and is_settled(box), 90)
+    wait_for(lambda: box.get("web").attrs["Image"] != second)
+    wait_for(lambda: runs_new(box, second) and words(box) == "migrated", 90)
+    assert len(copies(box)) == 1, "that of the killed attempt takes no space beside it"
+    wait_for(lambda: is_settled(box), 90)
     assert words(box) == "migrated"
     # while the saved data is on trial
     back = agent.spawned("rollback", "web", "--with-data")

@@ -99,6 +99,9 @@ class Swap:
             self.engine.rename(old.object_id, container.name)
             before = replace(before, name=container.name)
         old = replace(old, running=is_alive(before))
+        if container.policy.backup_before_update:
+            # an agent that is killed again and again, with its router for example, would fill the disk with copies
+            forget_copies(self.data, self.records)
         saves = self._check_data(container, old, image_id)
         # The nonce is in the names of both containers during the swap and in the new one's labels: it distinguishes
         # them from anything that a user creates.
