@@ -179,8 +179,13 @@ REPORTERS = {
     "QuantityError": 0,
     "NoticeError": 0,
     "ConfigError": 0,
+    "GateError": 0,
+    "CutOff": 0,
 }
 WITH_MISTAKES = {
+    "apply/steps": {"_judge"},
+    "plan/router/reach": None,
+    "runtime/router_integration": {"_show_reach"},
     "schema/validate": None,
     "uci/crosscheck": None,
     "uci/decode": None,
@@ -236,7 +241,14 @@ def _mistakes_of_settings() -> set[str]:
 
 
 # what one types, and what no page can ask for
-NOT_WORDS = {"config %s '%s'", "network host", "days is %s", "one of", "timed out"}
+NOT_WORDS = {
+    "config %s '%s'",
+    "network host",
+    "days is %s",
+    "one of",
+    "timed out",
+    "(OOMKilled: out of memory)",
+}
 
 
 def test_the_pages_know_each_mistake_of_settings() -> None:
@@ -249,10 +261,13 @@ def test_the_pages_know_each_mistake_of_settings() -> None:
         "the connection was refused",
         "%s closed the connection",
     } <= said
+
+    def is_known(text: str) -> bool:
+        return any(one.fullmatch(start + text) for one in wanted for start in ("", "%s: "))
+
     # two sentences in one are found by each
-    missing = {text for text in said if not any(one.fullmatch(text) for one in wanted)}
-    parts = {part for text in missing for part in text.split("; ")} - {"%s"}
-    assert sorted(part for part in parts if not any(one.fullmatch(part) for one in wanted)) == []
+    parts = {part for text in said if not is_known(text) for part in text.split("; ")} - {"%s"}
+    assert sorted(part for part in parts if not is_known(part)) == []
 
 
 def test_the_agent_says_each_sentence_that_the_pages_look_for() -> None:

@@ -265,7 +265,31 @@ const TEMPLATES = [
 	'Bad user name or password',
 	'Not authorized',
 	'Banned',
-	'Bad authentication method'
+	'Bad authentication method',
+	'the new container ended and was restarted (%sx) within %s s',
+	'the new container was %s outside of ucidockd during its trial',
+	'a job says `restart no`',
+	'these ports can be reached from the internet: %s',
+	'%s is in no firewall zone, so no zone may reach %s: add it to one',
+	'%s is in no firewall zone, so its containers have no internet: add it to one',
+	'the interface to the internet is in no firewall zone',
+	'%s: allow forwarding from zone %s to zone %s',
+	'%s: allow forwarding to zone %s',
+	'cannot pull %s: it needs %s at %s beside %s that stay free, and %s are free: %s are missing',
+	'`ucidockd prune --images unused` would free %s',
+	'removed outside of ucidockd and created again, empty: %s',
+	'`ucidockd reconcile`, or a change of the section, clears this message',
+	'image %s is not there and `option pull never` forbids pulling it',
+	'image %s is no longer here, and no registry is known to have it: load it again, or name another one in `option image`',
+	'%s went away before it could be replaced',
+	'the configuration changed again before the gate was passed',
+	'no network named %s exists: create it (`docker network create %s`), or remove `option external` and ucidockd creates it',
+	'blocked_interfaces are not enforced, since %s; `option enforce \'1\'` blocks anyway',
+	'dockerd\'s settings are in a file of your own',
+	'dockerd is down: %s',
+	'internal error (%s); see the log',
+	'the configuration cannot be read: `ucidockd check` shows every mistake',
+	'out of memory'
 ];
 
 return baseclass.extend({ templates: TEMPLATES });

@@ -245,7 +245,7 @@ const VERBS = { acknowledgeloss: () => _('accept the loss'), forget: () => _('no
 // those that say more come first: `%s (%s)` fits much
 const PATTERNS = [ ...TEMPLATES, ...mistakes.templates ].filter(text => text.includes('%s')).sort((one, other) => other.replaceAll('%s', '').length - one.replaceAll('%s', '').length)
 	.map(text => [ text, new RegExp('^%s$'.format(text.split('%s').map(part => part.replace(/[\^$.*+?()[\]{}|\\]/g, '\\$&')).join('(.+?)')), 's') ]);
-const WISH = ', expected ';
+const WISH = ', expected ', NEXT = (/; (?=(?:containers|dockerd)\.[^\s:]+: )/); // of several mistakes
 
 // whether the hole is between backticks: `option restart always` is what one types
 function isCode(template, hole) {
@@ -260,6 +260,11 @@ function say(text) {
 
 	if (known !== text)
 		return known;
+
+	const several = text.split(NEXT);
+
+	if (several.length > 1)
+		return several.map(say).join('; ');
 
 	const [ , body, where ] = (/^(.+)( \(\/\S+:\d+\))$/s).exec(text) ?? [];
 
