@@ -32,8 +32,8 @@ def run(lab: Lab) -> Iterator[Result]:
     """load-history-cpu and load-history-memory."""
     fleet = lab.fleet(COUNT)
     client = docker.APIClient(base_url=fleet.engine.host)
-    pids = {name: client.inspect_container(name)["State"]["Pid"] for name in map(name_of, range(COUNT))}
-    files = {name: files_of(pid) for name, pid in pids.items()}
+    seen = {name: client.inspect_container(name) for name in map(name_of, range(COUNT))}
+    files = {name: files_of(body["State"]["Pid"], body["Id"]) for name, body in seen.items()}
     began = time.process_time()
     for _ in range(ROUNDS):
         found = {name: counters_of(name, each) for name, each in files.items()}

@@ -89,15 +89,15 @@ def _read_all(readers: list[socket.socket]) -> None:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{len(left)} of {len(readers)} streams did not come in {_DEADLINE_S:g} s")
             for key, _ in selector.select(1):
-                reader = key.fileobj
-                assert isinstance(reader, socket.socket)
-                size = reader.recv_into(buffer)
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                size = ready.recv_into(buffer)
                 if size == 0:
                     raise RuntimeError("a stream ended early")
-                left[reader] -= size
-                if left[reader] <= 0:
-                    del left[reader]
-                    selector.unregister(reader)
+                left[ready] -= size
+                if left[ready] <= 0:
+                    del left[ready]
+                    selector.unregister(ready)
 
 
 def _start_logger(lab: Lab) -> None:
