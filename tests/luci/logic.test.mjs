@@ -34,7 +34,7 @@ test('watch: a list that does not come says who does not answer', async () => {
 
 test('sentences: a mistake with its option, what is expected and its line is translated in each part', () => {
 	const catalogue = { 'host ports taken by other containers: %s': 'belegt: %s', 'its own host port or address': 'ein eigener', '%s is free': '%s ist frei', 'expected: %s': 'erwartet: %s', '%s and %s': '%s und %s', '%s or %s': '%s oder %s', '%s needs %s: the container cannot run': '%s braucht %s',
-		'an address that begins with %s': 'eine mit %s', 'is missing': 'fehlt', 'no answer within %s s': 'stumm seit %s s', '%s (%s)': '%s [%s]', '%s changed': '%s anders' };
+		'an address that begins with %s': 'eine mit %s', 'is missing': 'fehlt', 'is too small (%s means %s bytes)': 'zu klein, %s sind %s', 'no answer within %s s': 'stumm seit %s s', '%s (%s)': '%s [%s]', '%s changed': '%s anders' };
 	const plain = globalThis._;
 	globalThis._ = text => catalogue[text] ?? text;
 	try {
@@ -42,8 +42,8 @@ test('sentences: a mistake with its option, what is expected and its line is tra
 			'containers.web.port[0]: belegt: 8080/tcp [clash]; erwartet: ein eigener; 8081 ist frei (/etc/config/containers:5)');
 		assert.equal(sentences.say('syslog needs syslog-address and tag: the container cannot run'), 'syslog braucht syslog-address und tag');
 		assert.equal(sentences.say('an address that begins with http:// or https://'), 'eine mit http:// oder https://');
-		assert.equal(sentences.say('containers.a.port[0]: x (y), expected z (/etc/config/containers:8); dockerd.b.size: is missing (of c), expected its own host port or address (/etc/config/dockerd:9)'),
-			'containers.a.port[0]: x [y]; erwartet: z (/etc/config/containers:8); dockerd.b.size: fehlt [of c]; erwartet: ein eigener (/etc/config/dockerd:9)');
+		assert.equal(sentences.say('containers.a.port[0]: x (y), expected z (/etc/config/containers:8); dockerd.b.size: is too small (64 means 64 bytes), expected its own host port or address (/etc/config/dockerd:9)'),
+			'containers.a.port[0]: x [y]; erwartet: z (/etc/config/containers:8); dockerd.b.size: zu klein, 64 sind 64; erwartet: ein eigener (/etc/config/dockerd:9)');
 		assert.equal(sentences.say('containers.a.image: is missing; containers.b.image: is missing'), 'containers.a.image: fehlt; containers.b.image: fehlt');
 		assert.equal(sentences.say('hooks.lan: no answer within 5 s'), 'hooks.lan: stumm seit 5 s');
 		assert.equal(sentences.say('env, cpus and image changed'), 'env, cpus und image anders');

@@ -245,7 +245,8 @@ const VERBS = { acknowledgeloss: () => _('accept the loss'), forget: () => _('no
 // those that say more come first: `%s (%s)` fits much
 const PATTERNS = [ ...TEMPLATES, ...mistakes.templates ].filter(text => text.includes('%s')).sort((one, other) => other.replaceAll('%s', '').length - one.replaceAll('%s', '').length)
 	.map(text => [ text, new RegExp('^%s$'.format(text.split('%s').map(part => part.replace(/[\^$.*+?()[\]{}|\\]/g, '\\$&')).join('(.+?)')), 's') ]);
-const WISH = ', expected ', NEXT = (/; (?=(?:containers|dockerd)\.[^\s:]+: )/); // of several mistakes
+// of several mistakes of the settings
+const NEXT = (/; (?=(?:containers|dockerd)\.[^\s:]+: )/), OF_OPTION = (/^((?:containers|dockerd)\.[^\s:]+): (.+)$/s), WISH = ', expected ';
 
 // whether the hole is between backticks: `option restart always` is what one types
 function isCode(template, hole) {
@@ -265,6 +266,11 @@ function say(text) {
 
 	if (several.length > 1)
 		return several.map(say).join('; ');
+
+	const [ , option, mistake ] = OF_OPTION.exec(text) ?? [];
+
+	if (option)
+		return '%s: %s'.format(option, say(mistake));
 
 	const [ , body, where ] = (/^(.+)( \(\/\S+:\d+\))$/s).exec(text) ?? [];
 
