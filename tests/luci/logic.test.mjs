@@ -45,6 +45,8 @@ test('sentences: a mistake with its option, what is expected and its line is tra
 		assert.equal(sentences.say('containers.a.port[0]: x (y), expected z (/etc/config/containers:8); dockerd.b.size: is too small (64 means 64 bytes), expected its own host port or address (/etc/config/dockerd:9)'),
 			'containers.a.port[0]: x [y]; erwartet: z (/etc/config/containers:8); dockerd.b.size: zu klein, 64 sind 64; erwartet: ein eigener (/etc/config/dockerd:9)');
 		assert.equal(sentences.say('containers.a.image: is missing; containers.b.image: is missing'), 'containers.a.image: fehlt; containers.b.image: fehlt');
+		assert.equal(sentences.say('host ports taken by other containers: 8080/tcp (a) (expected its own host port or address; 8081 is free); is missing'),
+			'belegt: 8080/tcp [a] (erwartet: ein eigener; 8081 ist frei); fehlt');
 		assert.equal(sentences.say('hooks.lan: no answer within 5 s'), 'hooks.lan: stumm seit 5 s');
 		assert.equal(sentences.say('env, cpus and image changed'), 'env, cpus und image anders');
 		assert.equal(sentences.say('it cannot go on and on: some new words, of a later agent'), 'it cannot go on and on: some new words, of a later agent');

@@ -283,6 +283,12 @@ function say(text) {
 		return '%s; %s'.format(say(wrong), _('expected: %s').format(say(wish.join(WISH))));
 	}
 
+	// as an import says it
+	const [ , wrong, wish, more ] = (/^(.+?) \(expected (.+)\)(?:; (.+))?$/s).exec(text) ?? [];
+
+	if (wish)
+		return [ '%s (%s)'.format(say(wrong), _('expected: %s').format(say(wish))), ...more ? [ say(more) ] : [] ].join('; ');
+
 	for (const [ template, pattern ] of PATTERNS) {
 		const found = pattern.exec(text);
 
