@@ -17,7 +17,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from math import ceil
 from pathlib import Path
@@ -187,13 +188,25 @@ def _check(response: Any, host: str) -> None:
         said = response.raw.read(_ANSWER, decode_content=False).decode("utf-8", "replace")
     except urllib3.exceptions.HTTPError:
         said = ""  # its status counts, also if the rest never comes
-    after = response.headers.get("retry-after", "")
     raise NoticeError(
         f"{host} answered with status {status}: {plain(' '.join(said.split()))}".rstrip(": "),
         # time-out, too early, too many: the only 4xx that may pass by themselves (RFC 9110, 8470, 6585)
         retryable=status >= 500 or status in (408, 425, 429),
-        after_s=min(float(after), _RETRY_AFTER_MAX_S) if after.isascii() and after.isdigit() else 0.0,
+        after_s=_retry_after_s(response.headers),
     )
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """The seconds that a receiver asks for, at most _RETRY_AFTER_MAX_S; 0 if it asks for none (RFC 9110, 10.2.3)."""
+    wish = headers.get("retry-after", "")
+    if wish.isascii() and wish.isdigit():
+        return min(float(wish), _RETRY_AFTER_MAX_S)
+    try:
+        # by the receiver's own clock: the router's may not be set yet
+        until, now = (parsedate_to_datetime(text) for text in (wish, headers.get("date", "")))
+        return min(max((until - now).total_seconds(), 0.0), _RETRY_AFTER_MAX_S)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _words(exc: BaseException, timeout_s: float) -> str:

@@ -179,6 +179,23 @@ def test_what_is_wrong_with_an_answer_is_told(head: bytes, said: str, retryable:
     assert error.retryable is retryable
 
 
+@pytest.mark.parametrize(
+    ("wish", "seconds"),
+    [
+        (b"30", 30.0),
+        (b"Wed, 21 Oct 2026 07:28:40 GMT", 40.0),
+        (b"Wed, 21 Oct 2026 09:28:00 GMT", 600.0),
+        (b"Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        (b"Wed, 21 Oct 2026 07:28:40", 0.0),
+        (b"soon", 0.0),
+    ],
+)
+def test_a_receiver_may_say_when_by_its_own_clock(wish: bytes, seconds: float) -> None:
+    head = b"HTTP/1.1 429 x\r\nContent-Length: 0\r\nDate: Wed, 21 Oct 2026 07:28:00 GMT\r\nRetry-After: "
+    with answering(head + wish + b"\r\n\r\n") as port:
+        assert refused(section(f"http://127.0.0.1:{port}/")).after_s == seconds
+
+
 def test_the_name_is_what_is_wrong() -> None:
     assert str(refused(section("http://no-such-host.invalid/"))) == (
         "no-such-host.invalid: the name cannot be resolved"
