@@ -117,22 +117,18 @@ def _look_again(swap: Swap, record: Record, since: float) -> None:
     if was_run and found.name != name_at_creation(record):
         return
     present = [other for other in records.records() if other.key == record.key and not other.swap]
-    if not record.swap and not any(_is_there(engine, other) for other in present):
+    look = {
+        "container": engine.inspect_container,
+        "network": engine.inspect_network,
+        "volume": engine.inspect_volume,
+    }[record.kind]
+    if not record.swap and not any(other.object_id and look(other.object_id) for other in present):
         logger.info("%s: the engine has created %s late", record.key, record.name)
         taken = replace(record, object_id=_id_of(found), missed_at=None)
         records.put(taken, instead_of=[other.nonce for other in present])
         return
     _remove(engine, record, found)
     records.drop(record.nonce)
-
-
-def _is_there(engine: Engine, record: Record) -> bool:
-    look = {
-        "container": engine.inspect_container,
-        "network": engine.inspect_network,
-        "volume": engine.inspect_volume,
-    }[record.kind]
-    return bool(record.object_id) and look(record.object_id) is not None
 
 
 def _remove(engine: Engine, record: Record, found: _Object) -> None:

@@ -112,9 +112,14 @@ class Swap:
         try:
             with answering(self.engine):
                 self._do(Step.CREATE, under_way)
-                # both strategies create first: the volumes of the created container show whether the two may run at
-                # the same time
-                strategy = Strategy.HANDOVER if self._may_overlap(under_way) else Strategy.SWAP
+                # Both strategies create first: the volumes of the created container show whether the two may run at
+                # the same time. Not if anonymous volumes move from one to the other: sections do not name them, and
+                # both would write. Nor if there is data to save or restore, which must not change meanwhile.
+                policy, new = container.policy, under_way.new
+                overlap = policy.should_run and old.running and not (new.volumes or saves or new.restores)
+                strategy = (
+                    Strategy.HANDOVER if overlap and policy.strategy is Strategy.HANDOVER else Strategy.SWAP
+                )
                 for step in ORDER[strategy][1:]:
                     self._do(step, under_way)
             # the commit point: from this write on, the new container is the valid one
@@ -268,15 +273,6 @@ class Swap:
         for network, endpoint in extra_endpoints(container, self.api):
             self.engine.connect(network, object_id, endpoint)
         return new
-
-    def _may_overlap(self, under_way: _SwapState) -> bool:
-        """Whether the new container may start while the old one runs. Not if anonymous volumes move from one to the
-        other: sections do not name them, and both would write. Nor if there is data to save or restore, which must
-        not change meanwhile."""
-        policy, new = under_way.container.policy, under_way.new
-        wanted = policy.should_run and under_way.old.running
-        moves = under_way.saves or new.restores
-        return wanted and policy.strategy is Strategy.HANDOVER and not new.volumes and not moves
 
     def _disable_restarts(self, old: Record) -> None:
         """Disables the restart policy, also of a stopped container: an engine that restarts in the middle of the swap

@@ -312,7 +312,15 @@ def wait(args: argparse.Namespace) -> int:
                 return _told(args, {"configuration": why})
             engine.refresh_status()
         targets(engine, args, args.names)  # fail now for an unknown name instead of waiting for it
-        return _told(args, _until(args.timeout, lambda: _unhealthy(engine, args)))
+
+        def unhealthy() -> dict[str, str]:
+            engine.refresh_status()  # each time, because a container may be created or replaced during the wait
+            found = {
+                target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)
+            }
+            return {name: why for name, why in found.items() if why}
+
+        return _told(args, _until(args.timeout, unhealthy))
     if engine.status is None:
         raise ConfigError(
             f"no agent answers on {agent_socket(args)}, so nothing brings the sections in sync; start it with"
@@ -435,26 +443,18 @@ def settled(args: argparse.Namespace, section: str, seconds: float, reached: Cal
         is_error = any(r["key"] == key and r["level"] == "error" for r in status["resources"])
         if waited > seconds or (is_error and is_idle):
             return why
-        is_idle = is_error and not _is_under_way(args, key)
-        if is_idle:  # look once more: the work may have ended since the last look
-            continue
+        if is_error:
+            plan = call(agent_socket(args), "GET", "/v1/plan")
+            coming = {operation["key"] for operation in plan["operations"]}
+            coming |= {entry["key"] for entry in plan["pending"] if entry["state"] == "in progress"}
+            is_idle = key not in coming
+            if is_idle:  # look once more: the work may have ended since the last look
+                continue
         if waited > _QUIET_S and why != told:
             told = why
             print(plain(f"{section}: {why}; Ctrl-C ends only this command"), file=sys.stderr, flush=True)
         time.sleep(LOOK_S)
     return ""
-
-
-def _is_under_way(args: argparse.Namespace, key: str) -> bool:
-    plan = call(agent_socket(args), "GET", "/v1/plan")
-    coming = {operation["key"] for operation in plan["operations"]}
-    return key in coming | {entry["key"] for entry in plan["pending"] if entry["state"] == "in progress"}
-
-
-def _unhealthy(engine: EngineApi, args: argparse.Namespace) -> dict[str, str]:
-    engine.refresh_status()  # each time, because a container may be created or replaced during the wait
-    found = {target.asked: _why_unhealthy(engine, target) for target in targets(engine, args, args.names)}
-    return {name: why for name, why in found.items() if why}
 
 
 def _why_unhealthy(engine: EngineApi, target: ContainerTarget) -> str:

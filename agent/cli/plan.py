@@ -317,7 +317,13 @@ def reconcile(args: argparse.Namespace) -> int:
 
     def interrupted(finishing: list[str], left: list[str]) -> None:
         progress.close()
-        _say_stopping(finishing, left)
+        text = "pulls are cancelled."
+        if finishing:
+            text += f" Being finished or undone, so that nothing is left half done: {_some(finishing)} (Ctrl-C again"
+            text += " leaves that to the next `ucidockd reconcile`)."
+        if left:
+            text += f" Not begun: {_some(left)}."
+        _say(text)
 
     try:
         # the request is answered only at the end; the status stream shows what happens meanwhile
@@ -328,7 +334,12 @@ def reconcile(args: argparse.Namespace) -> int:
                 lambda single: single.reconcile(progress.feed, interrupted, settle_s=settle_s),
             )
     except KeyboardInterrupt:
-        _say_it_continues(progress.close())
+        under_way = progress.close()
+        what = f" with {_some(under_way)}" if under_way else ""
+        _say(
+            f"the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and a section that"
+            " you disable or delete is given up."
+        )
         return INTERRUPTED
     progress.close()
     print_issues(result["issues"])
@@ -357,24 +368,6 @@ def _say(text: str) -> None:
     said = wrapped(f"ucidockd: interrupted; {text}", Style.of(sys.stderr))
     # flushed, because a second Ctrl-C may end the process
     print("\n".join(said), file=sys.stderr, flush=True)
-
-
-def _say_it_continues(under_way: list[str]) -> None:
-    what = f" with {_some(under_way)}" if under_way else ""
-    _say(
-        f"the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and a section that you"
-        " disable or delete is given up."
-    )
-
-
-def _say_stopping(finishing: list[str], left: list[str]) -> None:
-    text = "pulls are cancelled."
-    if finishing:
-        text += f" Being finished or undone, so that nothing is left half done: {_some(finishing)} (Ctrl-C again leaves"
-        text += " that to the next `ucidockd reconcile`)."
-    if left:
-        text += f" Not begun: {_some(left)}."
-    _say(text)
 
 
 def update(args: argparse.Namespace) -> int:

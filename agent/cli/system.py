@@ -18,9 +18,8 @@ from agent.cli.output import Style, agreed, columns
 from agent.cli.parser import runtime_options
 from agent.errors import ConfigError, UsageError
 from agent.files.config import load, load_given
-from agent.files.options import RuntimeOptions
 from agent.files.uci_store import SIZE_LIMIT, UciMissing, read_text
-from agent.model.addresses import UNKNOWN_MACHINE, Machine, is_address
+from agent.model.addresses import UNKNOWN_MACHINE, is_address
 from agent.model.issues import GivenConfig, issue_as_json, plain
 
 if TYPE_CHECKING:
@@ -177,8 +176,15 @@ def check(args: argparse.Namespace) -> int:
     options = runtime_options(args)
     texts, paths = packages_of(args.files)
     given = GivenConfig(texts=texts, paths=paths, staged=args.staged, save_dir=str(options.save_dir))
+    machine = UNKNOWN_MACHINE
+    if not args.offline:
+        from agent.router.listening import machine_of
+
+        committed = load(options)
+        settings = (committed.desired or committed.readable).agent
+        machine = machine_of(options, str(options.engine_address(settings)))
     # needs neither agent nor engine: the agent's own code reads the files here
-    loaded = load_given(options, given, UNKNOWN_MACHINE if args.offline else _machine(options))
+    loaded = load_given(options, given, machine)
     found = loaded.issues
     if not args.offline:
         from agent.dockerd.stage import make_stage
@@ -204,14 +210,6 @@ def check(args: argparse.Namespace) -> int:
     else:
         print("no mistakes")
     return 1 if errors or (args.strict and issues) else 0
-
-
-def _machine(options: RuntimeOptions) -> Machine:
-    from agent.router.listening import machine_of
-
-    loaded = load(options)
-    settings = (loaded.desired or loaded.readable).agent
-    return machine_of(options, str(options.engine_address(settings)))
 
 
 def packages_of(files: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

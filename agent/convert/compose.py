@@ -74,7 +74,16 @@ class _Project:
                 raise ConfigError(f"{part}: expected names with settings below them")
             self.document[part] = {str(name): item for name, item in value.items()}
         if not self.document["services"]:
-            raise _no_services(document)
+            # files of format version 1 have no `services:` key: each top-level key is a service
+            old = any(
+                isinstance(item, dict) and {"image", "build"} & item.keys() for item in document.values()
+            )
+            wish = (
+                "put `services:` above its services and indent them"
+                if old
+                else "expected `services:` with at least one"
+            )
+            raise ConfigError(f"the compose file has no services; {wish}")
         wanted = str(document.get("name") or "") or self.options.project or self.options.folder
         self.project, self.prefix = project_name(wanted), compose_name(wanted)
         for key in document.keys() - set(_TOP):
@@ -90,7 +99,14 @@ class _Project:
         # compose puts services without a network into the project's default network; here that is the stack's
         if any(not s.get("networks") and not s.get("network_mode") for s in chosen.values()):
             self.networks["default"] = self.project
-        self._name_all(chosen)
+        # all are named before anything is written, because they refer to each other
+        for name, service in chosen.items():
+            section = self.conversion.free_name(name, prefix=self.project)
+            self.conversion.taken_names.add(section)
+            self.sections[name] = section
+            written = str(service.get("container_name") or "").lstrip("/")
+            plain = name if section == re.sub(r"[^A-Za-z0-9_]", "_", name) else f"{self.project}-{name}"
+            self.dockers[name] = written or plain
         self._look_ahead(chosen)
         for name in self.document["networks"]:
             self._network(name, chosen)
@@ -216,16 +232,6 @@ class _Project:
             )
 
     # naming
-
-    def _name_all(self, chosen: Mapping[str, Any]) -> None:
-        """Names all services before anything is written, because they refer to each other."""
-        for name, service in chosen.items():
-            section = self.conversion.free_name(name, prefix=self.project)
-            self.conversion.taken_names.add(section)
-            self.sections[name] = section
-            written = str(service.get("container_name") or "").lstrip("/")
-            plain = name if section == re.sub(r"[^A-Za-z0-9_]", "_", name) else f"{self.project}-{name}"
-            self.dockers[name] = written or plain
 
     def _look_ahead(self, chosen: Mapping[str, Any]) -> None:
         """Notes what a service has to know about the others: which run no container, and the names that links give.
@@ -476,17 +482,6 @@ class _Project:
         if made not in self.conversion.files:
             self.conversion.files.append(made)
         return made.path
-
-
-def _no_services(document: Mapping[str, Any]) -> ConfigError:
-    # files of format version 1 have no `services:` key: each top-level key is a service
-    old = any(isinstance(item, dict) and {"image", "build"} & item.keys() for item in document.values())
-    wish = (
-        "put `services:` above its services and indent them"
-        if old
-        else "expected `services:` with at least one"
-    )
-    return ConfigError(f"the compose file has no services; {wish}")
 
 
 def rebased(document: Mapping[str, Any], folder: str) -> dict[str, Any]:

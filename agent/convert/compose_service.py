@@ -143,9 +143,13 @@ class ServiceReader:
 
     def networks(self, where: str, value: Any) -> None:
         named = value if isinstance(value, dict) else {text(item): None for item in listed(value)}
+
+        def priority(settings: Any) -> int:
+            given = text(settings.get("priority")) if isinstance(settings, dict) else ""
+            return int(given) if given.lstrip("-").isdigit() else 0
+
         # for us the first network is the main one
-        ranked = sorted(named.items(), key=lambda pair: -_priority(pair[1]))
-        for name, settings in ranked:
+        for name, settings in sorted(named.items(), key=lambda pair: -priority(pair[1])):
             place = f"{where}.{name}"
             section = self.project.network_section(str(name), place)
             if any(item.partition(",")[0] == section for item in self.draft.items("network")):
@@ -847,11 +851,6 @@ def _is_empty(value: Any) -> bool:
 def _host(entry: str) -> tuple[str, str]:
     host, _, address = entry.partition("=" if "=" in entry else ":")
     return host, address
-
-
-def _priority(settings: Any) -> int:
-    value = text(settings.get("priority")) if isinstance(settings, dict) else ""
-    return int(value) if value.lstrip("-").isdigit() else 0
 
 
 def _gpu(item: Any) -> str:

@@ -138,7 +138,10 @@ def _whole(conversion: Conversion, found: Sequence[_Found]) -> list[_Found]:
                 conversion.left_out(word.text, "`ucidockd logs` shows what a container prints")
         words, command = ([w for w in each if not w.redirect] for each in (words, command))
         last = made[-1] if made else ("", (), ())
-        if verb in ("", "assignment") and last[0] in ("run", "create") and not _has_image(last[1]):
+        lacks_image = (
+            last[0] in ("run", "create") and _Container(Conversion(), {}, "").flags(last[1])[0] is None
+        )
+        if verb in ("", "assignment") and lacks_image:
             line = Line(where="docker run", verdict=Verdict.CHANGED, text=_LINES)
             if line not in conversion.report:
                 conversion.report.append(line)
@@ -146,10 +149,6 @@ def _whole(conversion: Conversion, found: Sequence[_Found]) -> list[_Found]:
         elif command:
             made.append((verb, words, command))
     return made
-
-
-def _has_image(words: Sequence[Word]) -> bool:
-    return _Container(Conversion(), {}, "").flags(words)[0] is not None
 
 
 def _command(words: Sequence[Word]) -> tuple[str, Sequence[Word]]:

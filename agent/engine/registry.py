@@ -425,7 +425,8 @@ class RegistryClient:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         folder = self._config.certificates and self._config.certificates / endpoint.registry
         try:
-            for name in PATHS.ask(_names_in, str(folder)) if folder else ():
+            here = folder and PATHS.ask(os.path.isdir, str(folder))
+            for name in sorted(PATHS.ask(os.listdir, str(folder))) if here else ():
                 file = f"{folder}/{name}"
                 key = f"{file.removesuffix('.cert')}.key"
                 kind = os.path.splitext(name)[1]
@@ -449,10 +450,6 @@ class RegistryClient:
         if urlsplit(url).password == _MASKED:
             raise RegistryError("dockerd's proxy needs a password: add it to `config proxies` too")
         return url
-
-
-def _names_in(folder: str) -> list[str]:
-    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def _proxied(url: str, context: ssl.SSLContext) -> Any:

@@ -291,7 +291,9 @@ class StateFile:
             # after a failed fsync a later one on this file may wrongly succeed: then a whole new file is written
             self._place = None
             try:
-                _write_all(descriptor, line)
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
             except OSError:
                 # half a line at the end would make the next one unreadable too
                 os.ftruncate(descriptor, place.size)
@@ -318,12 +320,6 @@ class StateFile:
         atomic_write(self._path, data, mode=0o600)
         self._place = _WrittenFile(inode=self._path.stat().st_ino, size=len(data), folded=len(data))
         self._unsynced = False
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _here(records: Mapping[str, Record], tags: Tags | None) -> Iterable[Record]:

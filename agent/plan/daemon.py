@@ -248,7 +248,12 @@ def render(
     document: dict[str, Json] = {}
     warnings: list[str] = []
     left_out: list[LeftOut] = []
-    why_not = {**(refused or {}), **_unfit(settings, version, prior)}
+    why_not = dict(refused or {})
+    if trouble := driver_trouble(settings.values, version, prior):
+        why_not["storage-driver"] = trouble
+    six = settings.values.get("ipv6") and not settings.values.get("fixed-cidr-v6")
+    if six and version < _IPV6_ALONE:
+        why_not["ipv6"] = f"dockerd {_dotted(version)} does not start unless fixed_cidr_v6 is set too"
     for row in TABLE:
         if row.key in settings.left_out or row.key in why_not:
             if row.key in why_not:
@@ -347,17 +352,6 @@ def _merged(document: Document, row: DaemonOption, value: Json) -> Json:
     there = document.get(row.key)
     rest = {name: item for name, item in value.items() if name not in own}
     return {**rest, **(there if isinstance(there, dict) else {})} or None
-
-
-def _unfit(settings: DaemonSettings, version: Version, prior: Collection[str]) -> dict[str, str]:
-    """Keys whose values this version of dockerd cannot use, and why."""
-    found = {}
-    if trouble := driver_trouble(settings.values, version, prior):
-        found["storage-driver"] = trouble
-    six = settings.values.get("ipv6") and not settings.values.get("fixed-cidr-v6")
-    if six and version < _IPV6_ALONE:
-        found["ipv6"] = f"dockerd {_dotted(version)} does not start unless fixed_cidr_v6 is set too"
-    return found
 
 
 def _dotted(version: Version) -> str:

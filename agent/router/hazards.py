@@ -161,24 +161,24 @@ def show_missing_addresses(
 
     `values`: dockerd's settings; ports without an address are published on its `ip`.
     """
+
+    def is_always_there(text: str) -> bool:
+        address = ipaddress.ip_address(text)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_unspecified or (mapped or address).is_loopback
+
     for container in desired.containers:
         key = Key("container", container.section)
         # a port without an address is published on dockerd's `ip`; loopback and wildcard addresses always exist
         default = str(values.get("ip") or "")
         wanted = dict.fromkeys(port.host_ip or default for port in container.spec.ports)
-        own = (a for a in wanted if a and container.policy.enabled and not _is_always_there(a))
+        own = (a for a in wanted if a and container.policy.enabled and not is_always_there(a))
         missing = [address for address in own if not has_address(address)]
         found = None
         if missing:  # only now, because asking the kernel for each container would make up most of a pass
             there = ", ".join(f"{address} ({device})" for device, address in addresses() if _counts(device))
             found = f"a port is published at {', '.join(missing)}, which this router does not have; it has {there or 'none'}"
         board.flag(key, ConditionType.ADDRESS_MISSING, "NotHere", found, name=container.name)
-
-
-def _is_always_there(text: str) -> bool:
-    address = ipaddress.ip_address(text)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_unspecified or (mapped or address).is_loopback
 
 
 def _counts(device: str) -> bool:

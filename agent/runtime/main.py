@@ -484,8 +484,15 @@ async def _run(options: RuntimeOptions, settings: AgentSettings, socket: Path, l
     threads = ThreadPoolExecutor(thread_name_prefix=_WORK)
     loop.set_default_executor(threads)
 
+    def end_at_last() -> None:
+        """Ends the process even if something still waits: procd would kill it 2 s later, and the next start continues
+        half-done work."""
+        time.sleep(END_S)
+        logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
+        _leave(lock)
+
     def stop() -> None:
-        begin_thread(lambda: _end_at_last(lock))
+        begin_thread(end_at_last)
         passes.stop()
         web.close_soon()
 
@@ -522,11 +529,3 @@ def _leave(lock: int) -> None:
     logging.shutdown()
     os.close(lock)
     os._exit(0)
-
-
-def _end_at_last(lock: int) -> None:
-    """Ends the process even if something still waits: procd would kill it 2 s later, and the next start continues
-    half-done work."""
-    time.sleep(END_S)
-    logger.warning("not everything has ended %g s after the signal: the next start continues it", END_S)
-    _leave(lock)

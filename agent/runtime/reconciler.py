@@ -40,7 +40,7 @@ from agent.model.identity import Key
 from agent.model.issues import GivenConfig
 from agent.model.observed import Observed, ObservedContainer, Record
 from agent.model.resources import AgentSettings, Container, Desired
-from agent.model.updates import Available, UpdateCheck
+from agent.model.updates import UpdateCheck
 from agent.observe.exits import EndedContainers, ExitTracker, NamespaceSharing, StateTimes
 from agent.observe.snapshot import EngineRecords, KnownImages, observe
 from agent.observe.waiting import (
@@ -336,6 +336,9 @@ class Reconciler:
                 interfaces=interfaces,
                 silent=silent,
             )
+        # created only when wanted: most routers never check, and this saves memory
+        if self.updates is None and desired.agent.update_check is not UpdateCheck.OFF and self.make_updates:
+            self.update_checks()  # it remembers results from before the start of the agent
         context = Context(
             now=self.wall(),
             records=records,
@@ -352,7 +355,7 @@ class Reconciler:
             image_ids=images.ids,
             image_defaults=images.defaults,
             image_digests=images.digests,
-            offered=self._offered(desired),
+            offered=self.updates.offered(desired) if self.updates is not None else {},
             busy=busy,
             routes=self.routes() if desired.networks else (),
             orphaned_s=self._grace.update(desired, records, now=self.monotonic()) if committed else {},
@@ -415,7 +418,11 @@ class Reconciler:
     def begin_pass(self, *, deep: frozenset[str] | None) -> tuple[ops.Plan, Run | None]:
         """Plans and begins to apply. Raises EngineError if the engine could not be observed."""
         desired = self.desired
-        self._follow_clock()
+        # what began before NTP set the clock did not begin weeks, or 56 years, ago
+        booted = round(self.wall() - self.monotonic())  # on Linux the monotonic clock begins with the machine
+        if abs(booted - self._booted) >= _CLOCK_STEP_S:
+            self.board.clock_stepped(booted - self._booted)
+            self._booted = booted
         # keep the ids until a pass can act on them: this pass may end early because dockerd is down
         self._to_look |= deep or set()
         if desired is None and self.daemon is not None:
@@ -449,13 +456,6 @@ class Reconciler:
             self._status.nothing_to_do(None if unreached else desired.generation)
             return plan, None
         return plan, self.under_way.begin(plan, desired, api)
-
-    def _follow_clock(self) -> None:
-        """What began before NTP set the clock did not begin weeks, or 56 years, ago."""
-        booted = round(self.wall() - self.monotonic())  # on Linux the monotonic clock begins with the machine
-        if abs(booted - self._booted) >= _CLOCK_STEP_S:
-            self.board.clock_stepped(booted - self._booted)
-            self._booted = booted
 
     def _router_and_dockerd(self, desired: Desired) -> bool:
         """Brings the router and dockerd to their settings; returns whether the engine may be worked on now."""
@@ -496,13 +496,6 @@ class Reconciler:
                 raise ConflictError("this agent does not ask registries")
             self.updates = self.make_updates(self)
         return self.updates
-
-    def _offered(self, desired: Desired) -> Mapping[str, Available]:
-        """Newer images in registries, by the last check. Raises EngineError."""
-        # created only when wanted: most routers never check, and this saves memory
-        if self.updates is None and desired.agent.update_check is not UpdateCheck.OFF and self.make_updates:
-            self.update_checks()  # it remembers results from before the start of the agent
-        return self.updates.offered(desired) if self.updates is not None else {}
 
     def _plan_here(self, desired: Desired, deep: frozenset[str] | None) -> ops.Plan:
         """Plans for the engine that answers, with its records."""

@@ -15,7 +15,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,11 +222,17 @@ class Pruner:
         failed: dict[str, str] = {}
         images = self.engine.list_images()
         needed, used = self._needed(images), self.engine.list_image_users()
+        known = self._remembered()
+        unused_since = still_unused(known, images, {*needed, *used}, self.now())
+        if not request.dry_run and unused_since != known:
+            with contextlib.suppress(OSError):  # a full disk is a reason to prune: go on
+                self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                atomic_write(self.memory, json.dumps({"unused_since": unused_since}).encode(), mode=0o600)
         choice = choose(
             images,
             needed=needed,
             used=used,
-            unused_since=self._unused_since(images, {*needed, *used}, keep=not request.dry_run),
+            unused_since=unused_since,
             limits=PruneLimits(images=request.images, older_s=request.older_s, enough=request.enough),
             now=self.now(),
         )
@@ -301,17 +307,6 @@ class Pruner:
                 removed.append(image)
                 logger.info("image %s is removed: nothing needs it (%s)", image.title, size_words(image.own))
         return removed
-
-    def _unused_since(
-        self, images: Iterable[ObservedImage], stays: Iterable[str], *, keep: bool
-    ) -> Mapping[str, float]:
-        known = self._remembered()
-        found = still_unused(known, images, stays, self.now())
-        if keep and found != known:
-            with contextlib.suppress(OSError):  # a full disk is a reason to prune: go on
-                self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                atomic_write(self.memory, json.dumps({"unused_since": found}).encode(), mode=0o600)
-        return found
 
     def _remembered(self) -> dict[str, float]:
         """Since when images are unused, by the file. An invalid file counts as empty: images are then only kept longer."""

@@ -133,7 +133,12 @@ class SectionReader:
             if place in self._refused:
                 return
             self._refused.add(place)
-        erase = self._eraser(option)
+        # A quoted part of a value no longer shows that it is a secret. Created once per option: a list may have
+        # thousands of entries with mistakes.
+        if option not in self._erasers:
+            given = self._options[option].value if option in self._options else ()
+            self._erasers[option] = eraser(secrets_in((given,) if isinstance(given, str) else given))
+        erase = self._erasers[option]
         self.issues.append(
             Issue(
                 severity=severity,
@@ -148,15 +153,6 @@ class SectionReader:
                 expected=erase(expected),
             )
         )
-
-    def _eraser(self, option: str) -> Callable[[str], str]:
-        """Returns a function that masks secrets of this option: a quoted part of a value no longer shows that it is a
-        secret."""
-        # created once per option: a list may have thousands of entries with mistakes
-        if option not in self._erasers:
-            given = self._options[option].value if option in self._options else ()
-            self._erasers[option] = eraser(secrets_in((given,) if isinstance(given, str) else given))
-        return self._erasers[option]
 
     def warn(
         self,

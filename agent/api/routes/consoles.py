@@ -230,27 +230,23 @@ _FRAME = 64 * 1024  # bytes of one frame to a browser
 
 async def attach(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
     """Accepts the socket and serves it until either side ends."""
-    try:
-        await socket.accept()
-        await run_both(socket, _attach_input(socket, pipe), _attach_output(socket, pipe, tty=tty))
-    finally:
-        pipe.close()
 
-
-async def _attach_output(socket: WebSocket, pipe: EnginePipe, *, tty: bool) -> None:
-    decoder = FrameDecoder()
-    while piece := await pipe.read():
-        for _, data in [("stdout", piece)] if tty else decoded(decoder, piece):
-            # in small frames, because a browser shows a frame only when it is complete
-            for start in range(0, len(data), _FRAME):
-                await send_bytes(socket, data[start : start + _FRAME])
-
-
-async def _attach_input(socket: WebSocket, pipe: EnginePipe) -> None:
     async def on_text(text: str) -> None:
         await pipe.write(text.encode())
 
-    await each_message(socket, pipe.write, on_text)
+    async def send_output() -> None:
+        decoder = FrameDecoder()
+        while piece := await pipe.read():
+            for _, data in [("stdout", piece)] if tty else decoded(decoder, piece):
+                # in small frames, because a browser shows a frame only when it is complete
+                for start in range(0, len(data), _FRAME):
+                    await send_bytes(socket, data[start : start + _FRAME])
+
+    try:
+        await socket.accept()
+        await run_both(socket, each_message(socket, pipe.write, on_text), send_output())
+    finally:
+        pipe.close()
 
 
 logger = logging.getLogger(__name__)
@@ -323,7 +319,14 @@ class RawReply(Response):
 
 async def _both_ways(client: Wire, pipe: EnginePipe, head: bytes) -> tuple[bool, bool]:
     """Whether all of the engine's output reached the client, and whether the client ended its side first."""
-    inward = asyncio.create_task(_inward(client, pipe), name="raw-in")
+
+    async def take_input() -> None:
+        with contextlib.suppress(OSError, EngineError):  # the result of `_outward` tells how the stream ended
+            while piece := await client.read():
+                await pipe.write(piece)
+            pipe.write_eof()
+
+    inward = asyncio.create_task(take_input(), name="raw-in")
     outward = asyncio.create_task(_outward(client, pipe, head), name="raw-out")
     gone = asyncio.create_task(_gone(client, inward), name="raw-gone")
     try:
@@ -335,13 +338,6 @@ async def _both_ways(client: Wire, pipe: EnginePipe, head: bytes) -> tuple[bool,
         for task in (inward, outward, gone):
             task.cancel()
         await asyncio.wait({inward, outward, gone})
-
-
-async def _inward(client: Wire, pipe: EnginePipe) -> None:
-    with contextlib.suppress(OSError, EngineError):  # the result of `_outward` tells how the stream ended
-        while piece := await client.read():
-            await pipe.write(piece)
-        pipe.write_eof()
 
 
 async def _outward(client: Wire, pipe: EnginePipe, head: bytes) -> bool:

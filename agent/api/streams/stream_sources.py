@@ -138,6 +138,14 @@ class OutputOnly:
 
 def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, StreamKind]:
     """The kinds that need only the board and the engine."""
+
+    def stats(args: Args) -> Source:
+        container = _container(args)
+        _query(args, ())
+        return OutputOnly(
+            lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")]))
+        )
+
     # a single table for WebSocket and ubus, so that neither can lack a kind that the other has
     return {
         "status": StreamKind(grant=read("ucidockd", "status"), open=lambda args: _status(board, args)),
@@ -149,7 +157,7 @@ def our_kinds(board: StatusBoard, engine: DockerStream) -> dict[str, StreamKind]
         "logs": StreamKind(
             grant=read("docker.container", "logs"), open=lambda args: _logs(engine, board, args)
         ),
-        "stats": StreamKind(grant=read("docker.container", "stats"), open=lambda args: _stats(engine, args)),
+        "stats": StreamKind(grant=read("docker.container", "stats"), open=stats),
     }
 
 
@@ -200,14 +208,6 @@ async def _status_items(board: StatusBoard) -> AsyncGenerator[Item, None]:
 def _events(engine: DockerStream, args: Args, *, writer: bool) -> Source:
     query = _query(args, ("since", "filters"))
     return OutputOnly(lambda: _json_items("event", engine_streams.events(engine, query, writer=writer)))
-
-
-def _stats(engine: DockerStream, args: Args) -> Source:
-    container = _container(args)
-    _query(args, ())
-    return OutputOnly(
-        lambda: _json_items("stats", engine_streams.stats(engine, container, [("stream", "1")]))
-    )
 
 
 def _json_items(name: str, source: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[Item, None]:

@@ -277,9 +277,11 @@ class Tab:
                     await self._news.wait()
             # only if no stream takes input: the echo of typed text must not wait
             if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
-                # each fetch is an HTTP request of the browser, so a burst should come in a single one
+                # each fetch is an HTTP request of the browser, so a burst should come in a single one; the first
+                # fetches fill a page
+                self._streak = self._streak + 1 if time.monotonic() - self._answered_at < 1 else 0
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._gather_s()):
+                    async with asyncio.timeout(STEADY_S if self._streak > 1 else GATHER_S):
                         await self._full.wait()
                 packets = self._packed(after)
                 self._answered_at = time.monotonic()
@@ -292,11 +294,6 @@ class Tab:
             return {"packets": [], "replaced": True}
         answer: dict[str, Any] = {"packets": [packet.as_json() for packet in packets]}
         return {**answer, "closed": self.reason} if self._end.is_set() else answer
-
-    def _gather_s(self) -> float:
-        # the first fetches fill a page
-        self._streak = self._streak + 1 if time.monotonic() - self._answered_at < 1 else 0
-        return STEADY_S if self._streak > 1 else GATHER_S
 
     def _packed(self, after: int) -> list[Packet]:
         while self._outbox.pack() is not None:

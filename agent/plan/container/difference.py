@@ -289,7 +289,11 @@ def differences(
             if field == "endpoints" and networks is not None:
                 now, new = networks.old, new if field in wanted else networks.new
             if field == "image" and inspect is not None:
-                now = _image_words(inspect)
+                # the reference that the container was created from, and its image id
+                now = str((inspect.get("Config") or {}).get("Image") or "")
+                short = str(inspect.get("Image") or "").removeprefix("sha256:")[:12]
+                if short:
+                    now = short if not now or now.startswith("sha256:") else f"{now} ({short})"
             observed = now if seen is not None and (field in wanted or differs) else ""
             found.append(
                 FieldDifference(
@@ -322,13 +326,6 @@ def _has_drifted(
         case "seccomp":
             return seen.seccomp is None or fingerprint(seen.seccomp) != before.spec.seccomp
     return not is_met(field, before.spec, seen)
-
-
-def _image_words(inspect: Mapping[str, Any]) -> str:
-    """The reference that the container was created from, and its image id."""
-    reference = str((inspect.get("Config") or {}).get("Image") or "")
-    short = str(inspect.get("Image") or "").removeprefix("sha256:")[:12]
-    return f"{reference} ({short})" if short and not reference.startswith("sha256:") else short or reference
 
 
 def is_met(field: str, wanted: ContainerSpec, seen: ContainerSpec) -> bool:

@@ -283,7 +283,11 @@ class _Planner:
             message = f"the update was rolled back; `ucidockd update {self.container.section}` tries again"
             self.draft.find_rolled_back(self.key, record, message)
         else:
-            self._find("Synced", status=True, reason="InSync", message=_remarks(record))
+            ignored = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
+            left = (word.partition("=") for word in record.left)
+            places = ", ".join(f"{name[:12]} ({target})" for name, _, target in left)
+            kept = f"volumes that are no longer mounted are kept: {places}" if places else ""
+            self._find("Synced", status=True, reason="InSync", message=_joined(ignored, kept, record.remark))
 
     def _replace(
         self, record: Record, seen: ObservedContainer, why: str, changes: tuple[FieldChange, ...]
@@ -595,14 +599,6 @@ _STARTS = (ops.StartContainer, ops.RestartContainer)
 _NAMES = (ops.RenameContainer, ops.ReplaceContainer, ops.RemoveContainer)
 # these make a container with another id
 _NEW_OBJECT = (ops.CreateContainer, ops.ReplaceContainer, ops.AdoptContainer)
-
-
-def _remarks(record: Record) -> str:
-    """What is worth knowing about a container that is as declared."""
-    ignored = f"the engine ignores {', '.join(record.ignored)}" if record.ignored else ""
-    places = (f"{name[:12]} ({target})" for name, _, target in (word.partition("=") for word in record.left))
-    kept = f"volumes that are no longer mounted are kept: {', '.join(places)}" if record.left else ""
-    return _joined(ignored, kept, record.remark)
 
 
 def _joined(*causes: str) -> str:

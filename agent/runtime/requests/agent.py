@@ -64,7 +64,11 @@ class RunningAgent:
         from agent.runtime.requests.planning import plan_answer
 
         if given is not None:
-            return await self._plan_of(given)
+            from agent.runtime.requests.foresight import foresee_change, load_change
+
+            change = await asyncio.to_thread(load_change, self._reconciler, given)
+            found = await self._loop.in_pass(lambda: foresee_change(self._reconciler, change))
+            return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
         # a client that has just committed expects an answer about what it wrote
         await self._loop.settled_files()
 
@@ -74,14 +78,6 @@ class RunningAgent:
 
         found = await self._loop.in_pass(plan_now)
         return plan_answer(found, self.config_issues())
-
-    async def _plan_of(self, given: GivenConfig) -> dict[str, Any]:
-        from agent.runtime.requests.foresight import foresee_change, load_change
-        from agent.runtime.requests.planning import plan_answer
-
-        change = await asyncio.to_thread(load_change, self._reconciler, given)
-        found = await self._loop.in_pass(lambda: foresee_change(self._reconciler, change))
-        return plan_answer(found, [issue_as_json(issue) for issue in change.loaded.issues])
 
     async def reconcile(self, *, settle_s: float = 0.0) -> dict[str, Any]:
         """Runs a full pass now, including everything that failed before.

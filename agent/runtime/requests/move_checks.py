@@ -129,7 +129,12 @@ def _check_place(home: DataLocation, target: str, options: RuntimeOptions) -> tu
     document = {**home.document, "data-root": target, "storage-driver": driver}
     if trouble := store_trouble(document, home.version, file_system=kind, prior=prior_drivers(home.root)):
         raise ConflictError(trouble)
-    PATHS.ask(_make_folder, target)
+
+    def make(path: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o710)  # the mode that dockerd uses
+
+    PATHS.ask(make, target)
     if trouble := PATHS.ask(unfit, target):
         raise ConflictError(f"Docker's data cannot be in {target}: {trouble}")
     notes = []
@@ -142,11 +147,6 @@ def _check_place(home: DataLocation, target: str, options: RuntimeOptions) -> tu
     if home.store.startswith("containerd's") and not os.path.isdir(f"{home.root}/containerd"):
         notes.append("images and containers are kept by another containerd, and stay where that keeps them")
     return tuple(notes)
-
-
-def _make_folder(path: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o710)  # the mode that dockerd uses
 
 
 # space

@@ -137,7 +137,14 @@ class Mover:
             _say(progress, "copying what changed meanwhile")
             await self._copy(move, progress, since=begin - MARGIN_S)
             _say(progress, "comparing the copy with the data")
-            await self._compare(move)
+            # everything is stopped by now, so both must be equal: names, types, owners and sizes of all entries
+            data = await _in_thread(lambda check: measure(Path(move.source), check))
+            copy = await _in_thread(lambda check: measure(Path(move.target), check))
+            if (data.entries, data.files, data.digest) != (copy.entries, copy.files, copy.digest):
+                raise DataError(
+                    f"the copy differs from the data: {copy.entries} of {data.entries} entries in {copy.files} of"
+                    f" {data.files} files"
+                )
             _say(progress, f"dockerd starts with the data in {move.target}")
             # noted before the setting changes: after a kill the next agent knows what the new engine must have
             await asyncio.to_thread(self._remember, move, known)
@@ -196,16 +203,6 @@ class Mover:
             raise DataError(
                 f"the data cannot be copied to {move.target}: {exc.strerror} ({exc.filename})"
             ) from exc
-
-    async def _compare(self, move: Move) -> None:
-        # everything is stopped by now, so both must be equal: names, types, owners and sizes of all entries
-        source = await _in_thread(lambda check: measure(Path(move.source), check))
-        target = await _in_thread(lambda check: measure(Path(move.target), check))
-        if (source.entries, source.files, source.digest) != (target.entries, target.files, target.digest):
-            raise DataError(
-                f"the copy differs from the data: {target.entries} of {source.entries} entries in {target.files} of"
-                f" {source.files} files"
-            )
 
     async def _stop(self, move: Move, progress: ProgressSink) -> tuple[str, frozenset[str]]:
         """Stops containers, then dockerd. Returns the engine's id, and the ids of the containers that must exist
