@@ -334,12 +334,7 @@ def reconcile(args: argparse.Namespace) -> int:
                 lambda single: single.reconcile(progress.feed, interrupted, settle_s=settle_s),
             )
     except KeyboardInterrupt:
-        under_way = progress.close()
-        what = f" with {_some(under_way)}" if under_way else ""
-        _say(
-            f"the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and a section that"
-            " you disable or delete is given up."
-        )
+        _say_it_continues(progress.close())
         return INTERRUPTED
     progress.close()
     print_issues(result["issues"])
@@ -368,6 +363,14 @@ def _say(text: str) -> None:
     said = wrapped(f"ucidockd: interrupted; {text}", Style.of(sys.stderr))
     # flushed, because a second Ctrl-C may end the process
     print("\n".join(said), file=sys.stderr, flush=True)
+
+
+def _say_it_continues(under_way: list[str]) -> None:
+    what = f" with {_some(under_way)}" if under_way else ""
+    _say(
+        f"the agent continues{what}. Nothing was undone: `ucidockd status --watch` follows it, and a section that you"
+        " disable or delete is given up."
+    )
 
 
 def update(args: argparse.Namespace) -> int:

@@ -291,9 +291,7 @@ class StateFile:
             # after a failed fsync a later one on this file may wrongly succeed: then a whole new file is written
             self._place = None
             try:
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                _write_all(descriptor, line)
             except OSError:
                 # half a line at the end would make the next one unreadable too
                 os.ftruncate(descriptor, place.size)
@@ -320,6 +318,12 @@ class StateFile:
         atomic_write(self._path, data, mode=0o600)
         self._place = _WrittenFile(inode=self._path.stat().st_ino, size=len(data), folded=len(data))
         self._unsynced = False
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _here(records: Mapping[str, Record], tags: Tags | None) -> Iterable[Record]:

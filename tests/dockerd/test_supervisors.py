@@ -142,7 +142,7 @@ def test_a_configuration_that_cannot_be_read_does_not_keep_dockerd_down(
     stop_process(lab.process, 20)
     (lab.root / "config" / "containers").write_text("config agent 'unclosed\n")
     lab.restart_agent()
-    monkeypatch.setattr("agent.dockerd.supervisor.on_openwrt", lambda: True)
+    monkeypatch.setattr("agent.dockerd.unmanaged.on_openwrt", lambda: True)
     lab.stage.keep_running(load(lab.options).readable)
     assert lab.probe.answers()
     assert lab.info()["Debug"]
@@ -170,7 +170,7 @@ def test_a_first_boot_on_a_configuration_that_cannot_be_read_has_a_dockerd(
             os.truncate(file, 9 << 20)
         else:
             file.write_text(f"{file.read_text()}\toption x 'unclosed\n")
-    monkeypatch.setattr("agent.dockerd.supervisor.on_openwrt", lambda: kind == "procd")
+    monkeypatch.setattr("agent.dockerd.unmanaged.on_openwrt", lambda: kind == "procd")
     loaded = load(lab.options)
     if loaded.desired is None:
         assert "dockerd" not in broken
