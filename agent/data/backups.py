@@ -387,7 +387,7 @@ class Backups:
                     if self._doing:  # the archive that it makes is unfinished too
                         return
                     with contextlib.suppress(DataError, PathError, OSError):
-                        await target.look()
+                        await target.require()
                         await target.tidy(section.name)
                         self._tidied.add(section.name)
 
@@ -454,7 +454,7 @@ class Backups:
         from agent.data.targets import CommandTarget, FolderTarget
 
         target = FolderTarget(section.target) if section.target else CommandTarget(section.command)
-        await target.look()
+        await target.require()
         if isinstance(target, FolderTarget):
             # in this order: an unfinished archive of a killed agent may take the very space that is missing
             async with self._tidying:

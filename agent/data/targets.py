@@ -59,7 +59,7 @@ class FolderTarget:
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
 
-    async def look(self) -> None:
+    async def require(self) -> None:
         """Raises DataError if the folder does not exist, PathError if it does not answer."""
         # never created here: if its disk is not mounted, backups would fill the router's flash
         if wrong := await asyncio.to_thread(PATHS.ask, no_folder, str(self._folder)):
@@ -101,7 +101,7 @@ class FolderTarget:
 
     async def archives(self, backup: str, volumes: Iterable[str]) -> list[Archive]:
         """The archives of a backup, newest first. Raises DataError, PathError."""
-        await self.look()
+        await self.require()
         with _Files() as files:
             return await files.do(self._archives, backup, tuple(volumes))
 
@@ -184,7 +184,7 @@ class CommandTarget:
         self._command = command
         self._stall_s = stall_s
 
-    async def look(self) -> None:
+    async def require(self) -> None:
         """Nothing to check: the shell reports a command that does not exist."""
 
     async def take(

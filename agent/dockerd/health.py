@@ -225,7 +225,7 @@ class EngineRecognition:
         self._files, self._status, self._on_disk = files, status, on_disk
         self.mark = ""  # our mark on the disk of the running engine
 
-    def other(
+    def why_another(
         self,
         root: str,
         *,
@@ -323,7 +323,7 @@ class RunningEngine:
         """Our mark on the disk of the running engine, "" if there is none."""
         return self._home.mark
 
-    def other(self, change: DaemonChange, desired: Desired, wanted: DaemonTarget | None) -> str:
+    def why_another(self, change: DaemonChange, desired: Desired, wanted: DaemonTarget | None) -> str:
         """Why this engine does not have the data that the containers belong to, until a reconcile is requested; "" if it
         does."""
         running, process = change.record.running, change.record.process
@@ -333,7 +333,7 @@ class RunningEngine:
         if self._asked != process:
             self._restarted()
             self._asked = process
-        why = self._home.other(
+        why = self._home.why_another(
             data_root(running.document),
             store=self._store_of(change, process),
             asked=_is_asked(desired, wanted, running),

@@ -530,7 +530,7 @@ class DaemonStage:
         self._show(change, wanted, trouble)
         if change.record.process is None:
             return "dockerd does not run"
-        self.other_engine = self._engine.other(change, desired, wanted)
+        self.other_engine = self._engine.why_another(change, desired, wanted)
         if held := self.other_engine or self._unproven:
             return held
         return self._engine.unsuitable(change, version_of(runner.program))

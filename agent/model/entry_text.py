@@ -71,9 +71,17 @@ def restart(policy: RestartPolicy) -> str:
 
 def ports(published: Iterable[Port], *, shortest_range: int = 2) -> Iterator[str]:
     """`port` entries. At least `shortest_range` consecutive ports become a range: a media server publishes hundreds."""
+
+    def is_next(before: Port, port: Port) -> bool:
+        same = (before.protocol, before.host_ip) == (port.protocol, port.host_ip)
+        same = same and not before.host_port_end and not port.host_port_end
+        host_step = 1 if before.host_port else 0  # 0 if the engine chooses the host port
+        steps = (port.container_port - before.container_port, port.host_port - before.host_port)
+        return same and steps == (1, host_step)
+
     run: list[Port] = []
     for port in sorted(published, key=lambda p: (p.protocol, p.host_ip, p.container_port, p.host_port)):
-        if run and not _is_next(run[-1], port):
+        if run and not is_next(run[-1], port):
             yield from _ranges(run, shortest_range)
             run = []
         run.append(port)
@@ -85,14 +93,6 @@ def _ranges(run: list[Port], shortest: int) -> Iterator[str]:
         yield _range(run)
     else:
         yield from (_range([port]) for port in run)
-
-
-def _is_next(before: Port, port: Port) -> bool:
-    same = (before.protocol, before.host_ip) == (port.protocol, port.host_ip)
-    same = same and not before.host_port_end and not port.host_port_end
-    host_step = 1 if before.host_port else 0  # 0 if the engine chooses the host port
-    steps = (port.container_port - before.container_port, port.host_port - before.host_port)
-    return same and steps == (1, host_step)
 
 
 def _range(run: list[Port]) -> str:

@@ -34,7 +34,7 @@ class House:
         self.home = EngineRecognition(self.files, status, on_disk=lambda _: self.disk)
 
     def other(self, *, accepted: bool = False) -> str:
-        return self.home.other(str(self.root), accepted=accepted)
+        return self.home.why_another(str(self.root), accepted=accepted)
 
     def swap_disk(self) -> None:
         shutil.rmtree(self.root)
@@ -89,7 +89,7 @@ def test_another_data_root_is_another_engine(tmp_path: Path) -> None:
     house = House(tmp_path)
     house.other()
     (tmp_path / "elsewhere").mkdir()
-    assert "data_root was" in house.home.other(str(tmp_path / "elsewhere"), accepted=False)
+    assert "data_root was" in house.home.why_another(str(tmp_path / "elsewhere"), accepted=False)
 
 
 @pytest.mark.parametrize(

@@ -174,12 +174,12 @@ async def test_what_stands_in_the_place_of_an_archive_or_its_sum_costs_only_itse
 
 async def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises((DataError, PathError), match="mounted"):
-        await FolderTarget(str(tmp_path / "usb")).look()
+        await FolderTarget(str(tmp_path / "usb")).require()
     assert not (tmp_path / "usb").exists()
     (tmp_path / "file").touch()
     for target in ("file", "file/below"):
         with pytest.raises(DataError) as told:
-            await FolderTarget(str(tmp_path / target)).look()
+            await FolderTarget(str(tmp_path / target)).require()
         assert str(told.value) == f"{tmp_path}/file is a file, not a folder"
     (tmp_path / "db.tar").mkdir()
     with pytest.raises(DataError, match=r"db\.tar is a folder, not an archive"):

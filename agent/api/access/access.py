@@ -214,7 +214,7 @@ class Failures:
             return 0.0
         return max(0.0, found.since + FAILURES_WINDOW_S - self._clock())
 
-    def note(self, client: str) -> None:
+    def count(self, client: str) -> None:
         """Counts a failed login."""
         now = self._clock()
         found = self._sources.get(client)
@@ -508,7 +508,7 @@ class Access:
         """Counts a failed login; returns the error to answer with."""
         if wait_s := self._failures.wait_s(client):
             return too_many(wait_s)
-        self._failures.note(client)
+        self._failures.count(client)
         return no_session()
 
     def redeem(self, secret: str, path: str, client: str) -> str:
