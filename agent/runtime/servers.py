@@ -137,19 +137,19 @@ class Web:
 
     async def _serve(self, listener: socket.socket) -> None:
         # in a thread: takes some tenths of a second, during which passes must be able to run
-        await asyncio.to_thread(_import_doors)
-        server, self._listeners = _make_doors(self._parts, self._settings, listener, self._path)
+        await asyncio.to_thread(_import_api)
+        server, self._listeners = _make_servers(self._parts, self._settings, listener, self._path)
         async with server, self._listeners:
             await self._closing.wait()
             server.close_soon()
 
 
-def _import_doors() -> None:
+def _import_api() -> None:
     import agent.api.access.listeners
     import agent.api.app  # noqa: F401
 
 
-def _make_doors(
+def _make_servers(
     parts: ApiParts, settings: AgentSettings, listener: socket.socket, path: Path
 ) -> tuple[ControlServer, Listeners]:
     """The server of the control socket that `listener` is bound to, and the listeners of the agent section."""

@@ -87,7 +87,7 @@ async def test_clients_are_cut_where_the_server_cannot_be_loaded(
     def broken() -> None:
         raise ImportError("no module named starlette")
 
-    monkeypatch.setattr(module, "_import_doors", broken)
+    monkeypatch.setattr(module, "_import_api", broken)
     path = tmp_path / "agent.sock"
     async with held(path) as web:
         assert await answer(path) == b""
