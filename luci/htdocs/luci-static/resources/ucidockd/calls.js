@@ -94,12 +94,12 @@ const openedTogether = table('ucidockd', { stream_open: AGENT.stream_open }, ans
 agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogether)(...values);
 
 const batched = {
-	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { job_list: [], backup_list: [] }, answerOf, true) },
+	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { job_list: [], backup_list: [], load: AGENT.load }, answerOf, true) },
 	docker: table('docker', { info: [] }, bodyOf, true),
 	...Object.fromEntries([ 'container', 'image', 'network', 'volume' ].map(one => {
-		const { list, inspect } = DOCKER['docker.' + one];
+		const { list, inspect, top } = DOCKER['docker.' + one];
 
-		return [ one, table('docker.' + one, { list, inspect }, bodyOf, true) ];
+		return [ one, table('docker.' + one, { list, inspect, ...top && { top } }, bodyOf, true) ];
 	}))
 };
 

@@ -25,7 +25,7 @@ return baseclass.extend({
 		const flags = D.el('input', { 'type': 'text', 'size': 30, 'placeholder': _('columns, such as -o pid,user,args'), 'aria-label': _('Columns of ps') });
 
 		return D.el('div', {}, graphs.render(), owner && [ D.el('h3', {}, _('The last 24 hours')), fetched(() => graph.day(owner.section)) ], D.el('h3', {}, _('Processes')), fetched(async () => {
-			const given = flags.value.trim(), { Titles: titles, Processes: found } = await calls.container.top(id, given ? { ps_args: given } : undefined);
+			const given = flags.value.trim(), { Titles: titles, Processes: found } = await calls.together().container.top(id, given ? { ps_args: given } : undefined);
 
 			return D.table(titles, found ?? []);
 		}, flags));

@@ -82,7 +82,7 @@ const Graphs = baseclass.extend({
 
 // the last day of a section's container: fetched once, and again on request
 async function day(section) {
-	const found = await calls.agent.load(section, 24), lasts = 24 * 60;
+	const found = await calls.together().agent.load(section, 24), lasts = 24 * 60;
 	const known = GRAPHS.filter(({ names }) => names.every(name => found[name]?.some(value => value !== null)));
 
 	if (!found.history)

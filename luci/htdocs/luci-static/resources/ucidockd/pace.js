@@ -6,7 +6,7 @@
 'use strict';
 'require baseclass';
 
-const NEWS = [ 'change', 'event', 'stats', 'ping' ], MUCH = 16; // items: the agent holds back what would come after 64
+const NEWS = [ 'change', 'event', 'stats', 'ping' ], MUCH = 48; // items: after 64 the agent waits, so there may be more
 const SPAN_MS = 2000; // two reads begin in it, so that what is rare is shown at once
 
 const Pace = baseclass.extend({
