@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The router around dockerd: interfaces, firewall, routes, mounts, devices."""
+"""The router around dockerd: interfaces, firewall, routes, addresses, listeners."""
