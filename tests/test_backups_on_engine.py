@@ -66,6 +66,10 @@ def write(box: Box, text: str) -> None:
 
 def test_a_backup_is_made_verified_and_brought_back(agent: Agent, box: Box, target: Path) -> None:
     write(box, "precious")
+    # links of all kinds come back, also those that lead out of the volume
+    files = Path(box.client.volumes.get("data").attrs["Mountpoint"])
+    (files / "out").symlink_to("../../etc/passwd")
+    (files / "same").hardlink_to(files / "rows")
     done = agent.command("backup", "nightly")
     assert done.returncode == 0, done.stderr
     (archive,) = target.glob("nightly-data-*.tar")
@@ -79,6 +83,8 @@ def test_a_backup_is_made_verified_and_brought_back(agent: Agent, box: Box, targ
     assert restored.returncode == 0, restored.stderr
     wait_for(lambda: running(box, "db"))
     assert rows(box) == "precious\nrow\n"
+    assert (files / "out").readlink() == Path("../../etc/passwd")
+    assert (files / "same").samefile(files / "rows")
 
     whole = archive.read_bytes()
     archive.write_bytes(whole[:600] + b"x" + whole[601:])

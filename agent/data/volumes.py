@@ -30,7 +30,7 @@ from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
 from agent.model.identity import LABEL_COPY_OF, LABEL_HELPER, LABEL_OWNER, LABEL_SAVED, OWNER
 from agent.model.quantities import size_words
-from agent.wire.bodies import Member, TarError, TarReader, folder_archive, rooted
+from agent.wire.bodies import Member, TarError, TarMover, TarReader, rooted
 
 logger = logging.getLogger(__name__)
 
@@ -128,16 +128,15 @@ class Volumes:
         """
         inside = checked_path(path)
         volume = await self.inspect(name)
-        checked = Checked(body)
+        # The engine refuses a link that leads out of the folder into which it unpacks. Volumes may have such links, and
+        # what was saved has to come back: a whole archive goes into the root, its members into the volume's folder.
+        checked = Checked(body, "" if inside else _AT)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if stop:
                     await stack.enter_async_context(self.stopped([name]))
                 helper = await stack.enter_async_context(self._helper(name, read_only=False))
-                await self._unpack(helper, f"/{_AT}/{inside}", checked)
-                if checked.root is not None and not inside:
-                    # when the engine unpacks into a folder it ignores mode and owner of the archive's root entry
-                    await self._unpack(helper, "/", folder_archive(checked.root, f"{_AT}/"))
+                await self._unpack(helper, f"/{_AT}/{inside}" if inside else "/", checked)
         except NoSpaceError as exc:
             raise NoSpaceError(
                 f"the disk with Docker's data has no room for the files of volume {volume.copy_of or name}: it was full"
@@ -354,7 +353,7 @@ class Volumes:
             raise EngineError(f"the engine made no image for a copy: {wrong or image[:100]}")
         return image
 
-    async def _unpack(self, helper: str, path: str, body: bytes | Checked) -> None:
+    async def _unpack(self, helper: str, path: str, body: Checked) -> None:
         try:
             response = await self._engine.open(
                 "PUT",
@@ -366,11 +365,10 @@ class Volumes:
             )
             async with await response.checked():
                 await response.read(65536)
-            if isinstance(body, Checked):
-                await body.to_the_end()
+            await body.to_the_end()
         except (SourceError, EngineError) as exc:
             # the engine only knows that the body broke off; we broke it off, and know why
-            if isinstance(body, Checked) and body.wrong is not None:
+            if body.wrong is not None:
                 raise DataError(str(body.wrong)) from exc
             raise
 
@@ -514,11 +512,13 @@ class Pause:
 
 
 class Checked:
-    """An archive on its way into the engine. If it is incomplete or damaged, the request is broken off before its end."""
+    """An archive on its way into the engine, its members moved into `folder` unless that is "". If it is incomplete or
+    damaged, the request is broken off before its end.
+    """
 
-    def __init__(self, body: AsyncIterable[bytes]) -> None:
-        self.reader = TarReader()
-        self.root: Member | None = None
+    def __init__(self, body: AsyncIterable[bytes], folder: str = "") -> None:
+        self._mover = TarMover(folder=folder) if folder else None
+        self.reader = self._mover or TarReader()
         self.passed = 0  # bytes
         self.wrong: TarError | None = None
         self._body = body
@@ -526,12 +526,12 @@ class Checked:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self._body:
-                for member in self.reader.feed(piece):
-                    if member.is_folder and not rooted(member.name):
-                        # the root's own entry has the owner and mode of the whole volume
-                        self.root = member
+                self.reader.feed(piece)
                 self.passed += len(piece)
-                yield piece
+                if self._mover is None:
+                    yield piece
+                elif moved := self._mover.moved():  # of a part of a header nothing passes yet
+                    yield moved
             # a cut-off archive ends without a connection error: only its end mark shows that it is complete
             self.reader.end()
         except TarError as exc:

@@ -245,6 +245,7 @@ class TarReader:
             # skip contents as they come: a member may be larger than the memory
             if self._skip and not self._map:
                 passed = min(self._skip, len(view))
+                self._pass(view[:passed])
                 self._skip -= passed
                 view = view[passed:]
                 continue
@@ -275,6 +276,7 @@ class TarReader:
     def _take(self, block: bytes) -> list[Member]:
         if self._map:
             self._map = bool(block[_IS_EXTENDED_MORE])
+            self._pass(block)
             return []
         if self._records is not None:
             entry, self._records = self._records, None
@@ -283,6 +285,7 @@ class TarReader:
         # two blocks of zeros end the archive; what follows the first one is meaningless
         if not any(block):
             self.ended = True
+            self._pass(bytes(2 * BLOCK))
             return []
         if not is_plain_tar(block):
             raise TarError(
@@ -298,11 +301,14 @@ class TarReader:
             return []
         return [self._member(block, entry)]
 
+    def _pass(self, data: bytes | memoryview) -> None:
+        """Called with what is not about a member's name: contents, maps of sparse files, the end."""
+
     def _note(self, entry: TarHeader, data: bytes) -> None:
         if entry.kind in _LONG:
             self._said[_LONG[entry.kind]] = _text(data)
         elif entry.kind == "x":  # global records (g) do not describe a single member
-            self._said |= _pax(data)
+            self._said |= {_text(key): _text(value) for key, value in _pax(data).items()}
 
     def _member(self, block: bytes, entry: TarHeader) -> Member:
         said, self._said = self._said, {}
@@ -319,7 +325,8 @@ class TarReader:
             modified = float(said.get("mtime", ""))
         except ValueError:
             modified = float(_number(block[136:148]))
-        name = said.get("path", f"{prefix}/{name}" if prefix else name)
+        # of a file with holes `path` is a name for programs that know of none (GNU)
+        name = said.get("GNU.sparse.name") or said.get("path", f"{prefix}/{name}" if prefix else name)
         # the engine refuses these too, as a failure of its own
         if normpath(name).split("/")[0] == "..":
             raise TarError(f"member {self.members} leads out of the archive: {name[:_SHOWN]!r}")
@@ -335,22 +342,79 @@ class TarReader:
         )
 
 
-def folder_archive(folder: Member, name: str) -> bytes:
-    """A complete archive with only this folder, under another name of at most 99 ASCII characters."""
+_MOVED = frozenset({b"path", b"linkpath", b"GNU.sparse.name"})  # pax records with names of members
+
+
+@dataclass(slots=True)
+class TarMover(TarReader):
+    """Moves the members of an archive into `folder`, as it streams by: `moved` has what `feed` made of its bytes.
+
+    Contents, owners, times and other records pass as they are. The entry of the root itself becomes that of the folder.
+    """
+
+    folder: str = ""
+    _out: list[bytes] = field(default_factory=list)
+    _kept: dict[bytes, bytes] = field(default_factory=dict)  # other pax records about the next member
+
+    def moved(self) -> bytes:
+        """The bytes since the last call."""
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def _pass(self, data: bytes | memoryview) -> None:
+        self._out.append(bytes(data))
+
+    def _note(self, entry: TarHeader, data: bytes) -> None:
+        # explicit class: a dataclass with slots is another one than `super()` without arguments knows
+        super(TarMover, self)._note(entry, data)
+        if entry.kind == "x":
+            self._kept |= {key: value for key, value in _pax(data).items() if key not in _MOVED}
+
+    def _member(self, block: bytes, entry: TarHeader) -> Member:
+        records, self._kept = self._kept, {}
+        has_holes = "GNU.sparse.name" in self._said
+        member = super(TarMover, self)._member(block, entry)
+        path = self._moved(member.name)
+        # in the oldest form only the slash tells a folder from a file
+        is_folder = member.is_folder or member.name.endswith("/")
+        if path == _bytes(self.folder) and not is_folder:
+            raise TarError(f"member {self.members} would replace the folder that all others are in")
+        records[b"path"] = path + b"/" if is_folder else path
+        if has_holes:
+            records[b"GNU.sparse.name"] = path
+        if member.kind == "1":  # the name of another member
+            records[b"linkpath"] = self._moved(member.link)
+        elif member.link:
+            records[b"linkpath"] = _bytes(member.link)
+        # records have precedence over the header, which stays as it is
+        self._pass(_records(records))
+        self._pass(block)
+        return member
+
+    def _moved(self, name: str) -> bytes:
+        return _bytes("/".join(filter(None, (self.folder, rooted(normpath(name))))))
+
+
+def _records(records: dict[bytes, bytes]) -> bytes:
+    """An entry of pax records about the next one."""
+    lines = []
+    for key, value in records.items():
+        rest = b" " + key + b"=" + value + b"\n"
+        length = len(rest) + 1
+        # the length includes its own digits
+        while len(str(length)) + len(rest) != length:
+            length = len(str(length)) + len(rest)
+        lines.append(str(length).encode() + rest)
+    data = b"".join(lines)
     head = bytearray(BLOCK)
-    head[: len(name)] = name.encode("ascii")
-    fields = {100: (8, folder.mode), 108: (8, folder.uid), 116: (8, folder.gid), 124: (12, 0)}
-    fields[136] = (12, max(0, int(folder.modified)))
-    for at, (width, value) in fields.items():
-        # octal digits, or binary with the highest bit set if they do not suffice (GNU, star)
-        octal = b"%0*o\0" % (width - 1, value)
-        binary = b"\x80" + value.to_bytes(width - 1, "big")
-        head[at : at + width] = octal if len(octal) == width else binary
-    head[156:157] = _FOLDERS.encode()
+    head[:11] = b"PaxHeaders/"
+    head[100:148] = b"0000644\0" + 2 * b"0000000\0" + b"%011o\0" % len(data) + b"%011o\0" % 0
+    head[156:157] = b"x"
     head[257:265] = b"ustar\x0000"
     head[148:156] = b" " * 8  # the checksum counts its own field as blanks
     head[148:156] = b"%06o\0 " % sum(head)
-    return bytes(head) + bytes(2 * BLOCK)
+    return bytes(head) + data + bytes(_padded(len(data)) - len(data))
 
 
 def rooted(name: str) -> str:
@@ -361,6 +425,10 @@ def rooted(name: str) -> str:
 
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _text(data: bytes) -> str:
@@ -383,9 +451,9 @@ def _stated(said: dict[str, str], name: str, data: bytes) -> int:
     return int(text) if text.isdigit() else _number(data)
 
 
-def _pax(data: bytes) -> dict[str, str]:
+def _pax(data: bytes) -> dict[bytes, bytes]:
     """Parses pax records: `<length> <key>=<value>` and a line feed; the length includes all of it."""
-    found: dict[str, str] = {}
+    found: dict[bytes, bytes] = {}
     while data:
         digits, space, _ = data.partition(b" ")
         # more digits than that are damage: no archive head is 10 MB long
@@ -393,7 +461,7 @@ def _pax(data: bytes) -> dict[str, str]:
         if not space or length <= len(digits) + 1 or length > len(data):
             raise TarError("the archive is damaged: its records cannot be read")
         key, _, value = data[len(digits) + 1 : length - 1].partition(b"=")
-        found[_text(key)] = _text(value)
+        found[key] = value
         data = data[length:]
     return found
 

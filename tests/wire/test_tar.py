@@ -6,11 +6,14 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import subprocess
 import tarfile
+from pathlib import Path
+from posixpath import normpath
 
 import pytest
 
-from agent.wire.bodies import Member, TarError, TarReader, folder_archive, rooted
+from agent.wire.bodies import Member, TarError, TarMover, TarReader, rooted
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -88,15 +91,69 @@ def test_records_without_end_are_refused() -> None:
         TarReader().feed(entry.tobuf(tarfile.PAX_FORMAT))
 
 
-@pytest.mark.parametrize("uid", [0, 999, 2**21, 2**31])
-def test_the_archive_of_one_folder_is_one_for_others_too(uid: int) -> None:
-    root = Member(name="./", kind="5", size=0, mode=0o2711, uid=uid, gid=44, modified=1.5e9)
-    with tarfile.open(fileobj=io.BytesIO(folder_archive(root, "volume/"))) as tar:
-        (found,) = tar.getmembers()
-    assert (found.name, found.isdir(), found.mode, found.uid, found.gid, found.mtime) == (
-        *("volume", True, 0o2711, uid, 44),
-        1.5e9,
-    )
+def contents(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    found = tar.extractfile(entry) if entry.isreg() else None
+    return found.read() if found else b""
+
+
+def shown(entry: tarfile.TarInfo) -> tuple[object, ...]:
+    return entry.type, entry.mode, entry.uid, entry.gid, entry.mtime, entry.size
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("seed", range(12))
+def test_a_moved_archive_has_the_same_members_in_the_folder(seed: int, form: int) -> None:
+    buffer = io.BytesIO(archive(seed, form)[0])
+    with tarfile.open(fileobj=buffer, mode="a", format=form) as tar:
+        for name, kind, link in (
+            ("./", tarfile.DIRTYPE, ""),
+            ("./a/up", tarfile.SYMTYPE, "../../etc/passwd"),
+            (".//a/../again", tarfile.LNKTYPE, "./a/up"),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname, entry.mode, entry.uid = kind, link, 0o2711, 2**18 - 1
+            if form == tarfile.PAX_FORMAT:  # some have zeros in them, or bytes that are not a text
+                entry.pax_headers = {"SCHILY.xattr.security.capability": "\0\udcff\n"}
+            tar.addfile(entry)
+    data, mover, out = buffer.getvalue(), TarMover(folder="volume"), b""
+    source, at = random.Random(seed), 0
+    while at < len(data):
+        step = source.choice([1, 100, 511, 512, 513, 5000])
+        mover.feed(data[at : at + step])
+        out += mover.moved()
+        at += step
+    mover.end()
+    with tarfile.open(fileobj=io.BytesIO(data)) as before, tarfile.open(fileobj=io.BytesIO(out)) as after:
+        for old, new in zip(before, after, strict=True):
+            assert shown(new) == shown(old)
+            assert contents(after, new) == contents(before, old)
+            assert new.name.split("/")[0] == "volume"
+            assert rooted(normpath(old.name)) == new.name.removeprefix("volume").removeprefix("/")
+            assert new.linkname == ("volume/a/up" if old.islnk() else old.linkname)
+            extended = {key: value for key, value in new.pax_headers.items() if "xattr" in key}
+            assert extended == {key: value for key, value in old.pax_headers.items() if "xattr" in key}
+
+
+def test_a_sparse_file_is_moved_with_its_map(tmp_path: Path) -> None:
+    with (tmp_path / "holes").open("wb") as made:
+        for number in range(40):  # more than fit into its header
+            made.seek(number * 100_000)
+            made.write(b"x%d" % number)
+    for form in ("gnu", "posix"):
+        command = ["tar", "-c", "-S", f"--format={form}", "-C", str(tmp_path), "./holes"]
+        data = subprocess.run(command, check=True, capture_output=True).stdout
+        mover = TarMover(folder="volume")
+        mover.feed(data)
+        with tarfile.open(fileobj=io.BytesIO(mover.moved())) as tar:
+            (entry,) = tar
+            assert entry.name == "volume/holes"
+            assert contents(tar, entry) == (tmp_path / "holes").read_bytes()
+
+
+@pytest.mark.parametrize("name", [".", "a/.."])
+def test_the_folder_itself_is_not_replaced_by_a_file(name: str) -> None:
+    with pytest.raises(TarError, match="member 1 would replace the folder that all others are in"):
+        TarMover(folder="volume").feed(one_member(name, "2"))
 
 
 @pytest.mark.parametrize(
@@ -121,10 +178,12 @@ def test_a_member_that_stays_inside_is_read(name: str) -> None:
     assert [each.name for each in TarReader().feed(one_member(name))] == [name]
 
 
-def one_member(name: str) -> bytes:
+def one_member(name: str, kind: str = "0") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as made:
-        made.addfile(tarfile.TarInfo(name))
+        entry = tarfile.TarInfo(name)
+        entry.type = kind.encode()
+        made.addfile(entry)
     return buffer.getvalue()
 
 
