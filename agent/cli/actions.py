@@ -443,6 +443,7 @@ def settled(args: argparse.Namespace, section: str, seconds: float, reached: Cal
         is_error = any(r["key"] == key and r["level"] == "error" for r in status["resources"])
         if waited > seconds or (is_error and is_idle):
             return why
+        is_idle = False
         if is_error:
             plan = call(agent_socket(args), "GET", "/v1/plan")
             coming = {operation["key"] for operation in plan["operations"]}

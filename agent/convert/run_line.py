@@ -138,10 +138,8 @@ def _whole(conversion: Conversion, found: Sequence[_Found]) -> list[_Found]:
                 conversion.left_out(word.text, "`ucidockd logs` shows what a container prints")
         words, command = ([w for w in each if not w.redirect] for each in (words, command))
         last = made[-1] if made else ("", (), ())
-        lacks_image = (
-            last[0] in ("run", "create") and _Container(Conversion(), {}, "").flags(last[1])[0] is None
-        )
-        if verb in ("", "assignment") and lacks_image:
+        may_go_on = verb in ("", "assignment") and last[0] in ("run", "create")
+        if may_go_on and _Container(Conversion(), {}, "").flags(last[1])[0] is None:
             line = Line(where="docker run", verdict=Verdict.CHANGED, text=_LINES)
             if line not in conversion.report:
                 conversion.report.append(line)
