@@ -73,14 +73,10 @@ class Restores:
 
         Raises ConflictError if the name is taken, DataError, EngineError. The new volume is then removed.
         """
-        made = await self.volumes.create(name)
-        try:
+        # a partly filled volume would be mistaken for a restored one
+        async with self.volumes.new(name) as made:
             await self.volumes.check_room(made, size)
             return (await self.volumes.put(name, body)).members
-        # also when cancelled: a partly filled volume would be mistaken for a restored one
-        except BaseException:
-            await finished(self.volumes.discard(name))
-            raise
 
     async def replace(self, name: str, body: AsyncIterable[bytes], size: int = 0) -> int:
         """Replaces the files of a volume by those of an archive of `size` bytes (0: not known); returns the number of
@@ -206,7 +202,7 @@ class Restores:
 
     async def _exchange_stopped(self, pairs: Pairs) -> None:
         """Exchanges the files while containers are stopped. If a container does not start with the new files, the old
-        ones come back.
+        ones come back. If the engine goes away before that is known, the new ones stay.
         """
         names = [volume.name for _, volume in pairs]
         # stopped only for the renames, however long the copy took

@@ -35,7 +35,13 @@ class Data:
         run_dir: Path,
         state_dir: Path,
     ) -> None:
-        self.volumes = Volumes(engine, manual, instance=instance, journal=run_dir / "copying.json")
+        self.volumes = Volumes(
+            engine,
+            manual,
+            instance=instance,
+            journal=run_dir / "copying.json",
+            filling=state_dir / "filling.json",
+        )
         self.restores = Restores(self.volumes)
         self.backups = Backups(self.restores, board, desired, state_dir / "backups.json")
 

@@ -17,7 +17,16 @@ import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,12 +34,20 @@ from typing import Any, Protocol
 from agent.data import places
 from agent.data.places import EngineVolume, FolderListing
 from agent.engine.stream import DockerStream, EngineResponse, SourceError
-from agent.errors import ConflictError, DataError, EngineError, NoSpaceError
+from agent.errors import (
+    ConflictError,
+    DataError,
+    EngineError,
+    EngineUnreachableError,
+    NoSpaceError,
+    UcidockdError,
+)
 from agent.files.atomic import atomic_write
 from agent.files.user_paths import PATHS, space_of
-from agent.model.identity import LABEL_COPY_OF, LABEL_HELPER, LABEL_OWNER, LABEL_SAVED, OWNER
+from agent.model.identity import LABEL_COPY_OF, LABEL_FILLED, LABEL_HELPER, LABEL_OWNER, LABEL_SAVED, OWNER
 from agent.model.quantities import size_words
 from agent.wire.bodies import Member, TarError, TarMover, TarReader, rooted
+from agent.wire.record_lines import json_object
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +81,24 @@ class Manual(Protocol):
 class Volumes:
     """Belongs to one event loop. `instance` returns this agent's id. `journal` is a file that lists the containers stopped
     for a copy. It is in the run directory, which outlives the agent; after a power failure containers start anyway.
+    `filling` lists the new volumes that are not complete yet, also after a power failure.
     """
 
     def __init__(
-        self, engine: DockerStream, manual: Manual, *, instance: Callable[[], str], journal: Path
+        self,
+        engine: DockerStream,
+        manual: Manual,
+        *,
+        instance: Callable[[], str],
+        journal: Path,
+        filling: Path,
     ) -> None:
         self._engine = engine
         self._manual = manual
         self._instance = instance
         self._journal = journal
+        self._filling = filling
+        self._filled_now: set[str] = set()  # marks of the new volumes in progress
         self._run = secrets.token_hex(8)  # tells helpers of this agent from those that a killed one left
         self._one_pause = asyncio.Lock()
         self._one_image = asyncio.Lock()
@@ -196,6 +222,66 @@ class Volumes:
         body = {"Name": name, "Driver": "local", "Labels": dict(labels or {})}
         return await self._engine.call("POST", "/volumes/create", body=body, read=places.volume_of)
 
+    @asynccontextmanager
+    async def new(self, name: str) -> AsyncIterator[EngineVolume]:
+        """Creates a volume of the local driver that stays if the block succeeds. Otherwise it is removed, if need be by
+        the next agent. Raises ConflictError if it exists, DataError, EngineError.
+        """
+        mark = secrets.token_hex(8)
+        self._filled_now.add(mark)
+        try:
+            # noted before it exists: a killed agent must not leave a volume that looks complete
+            await asyncio.to_thread(self._note_new, mark, name)
+            yield await self.create(name, {LABEL_FILLED: mark})
+            await finished(asyncio.to_thread(self._forget_new, mark))
+        except BaseException:
+            await finished(self._undo_new(mark, name))
+            raise
+        finally:
+            self._filled_now.discard(mark)
+
+    async def _undo_new(self, mark: str, name: str) -> None:
+        try:
+            await self._remove_new(mark, name)
+        except EngineError as exc:
+            logger.warning("volume %s is not complete, and removed later: %s", name, exc)
+            self.left.set()
+
+    async def _remove_new(self, mark: str, name: str) -> None:
+        try:
+            made = await self.inspect(name)
+        except EngineError as exc:
+            if exc.status != 404:
+                raise
+        else:
+            # somebody may have made one of that name since
+            if made.labels.get(LABEL_FILLED) == mark:
+                await self.remove(name)
+        await asyncio.to_thread(self._forget_new, mark)
+
+    def _new(self) -> dict[str, str]:
+        """Mark -> name of the new volumes that are not complete."""
+        try:
+            return {mark: str(name) for mark, name in json_object(self._filling.read_bytes()).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as exc:
+            logger.warning("%s cannot be read: %s", self._filling, exc)
+            return {}
+
+    def _note_new(self, mark: str, name: str) -> None:
+        try:
+            self._filling.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic_write(self._filling, json.dumps({**self._new(), mark: name}).encode(), mode=0o600)
+        except OSError as exc:
+            raise DataError(f"{self._filling}: {exc.strerror}") from exc
+
+    def _forget_new(self, mark: str) -> None:
+        if left := {each: name for each, name in self._new().items() if each != mark}:
+            atomic_write(self._filling, json.dumps(left).encode(), mode=0o600)
+        else:
+            self._filling.unlink(missing_ok=True)
+
     async def remove(self, name: str) -> None:
         """Removes a volume. Raises EngineError; a missing volume is fine."""
         await self._quietly("DELETE", f"/volumes/{name}", fine=(404,))
@@ -208,7 +294,9 @@ class Volumes:
     async def temporary(self, copy_of: str) -> AsyncIterator[EngineVolume]:
         """A volume that is removed at the end of the block, or when the next agent starts."""
         labels = {LABEL_OWNER: OWNER, LABEL_HELPER: self._mark(), LABEL_COPY_OF: copy_of}
-        made = await self.create(f"ucidockd-{secrets.token_hex(6)}", labels)
+        name = f"ucidockd-{secrets.token_hex(6)}"
+        with self._unknown(f"/volumes/{name}"):
+            made = await self.create(name, labels)
         try:
             yield made
         finally:
@@ -218,7 +306,9 @@ class Volumes:
         """Creates a volume that stays, for `saved`."""
         labels = {LABEL_OWNER: OWNER, LABEL_HELPER: f"{self._instance()}/{_SAVED}"}
         labels |= {LABEL_COPY_OF: copy_of, LABEL_SAVED: key}
-        return await self.create(f"ucidockd-saved-{secrets.token_hex(6)}", labels)
+        name = f"ucidockd-saved-{secrets.token_hex(6)}"
+        with self._unknown(f"/volumes/{name}"):
+            return await self.create(name, labels)
 
     async def saved(self, key: str) -> tuple[EngineVolume, ...]:
         """The volumes that this agent saved under a key."""
@@ -269,6 +359,8 @@ class Volumes:
         try:
             for why in await pause.start():
                 logger.warning("%s; it is tried again", why)
+            if pause.is_waiting:
+                self.left.set()
         finally:
             await self._manual.end_copy(keys)
 
@@ -305,13 +397,14 @@ class Volumes:
                 "HostConfig": {"NetworkMode": "none", "LogConfig": {"Type": "none"}, "Mounts": [mount]},
             }
             name = f"ucidockd-copies-{secrets.token_hex(6)}"
-            made = await self._engine.call(
-                "POST",
-                "/containers/create",
-                query=[("name", name)],
-                body=body,
-                read=lambda answer: str(answer["Id"]),
-            )
+            with self._unknown(f"/containers/{name}", ("force", "1")):
+                made = await self._engine.call(
+                    "POST",
+                    "/containers/create",
+                    query=[("name", name)],
+                    body=body,
+                    read=lambda answer: str(answer["Id"]),
+                )
             try:
                 yield made
             finally:
@@ -386,6 +479,16 @@ class Volumes:
             self._left[path] = query
             self.left.set()
 
+    @contextlib.contextmanager
+    def _unknown(self, path: str, *query: tuple[str, str]) -> Iterator[None]:
+        """Whether a call made something is not known if its answer does not come: `recover` removes it."""
+        try:
+            yield
+        except (EngineUnreachableError, asyncio.CancelledError):
+            self._left[path] = query
+            self.left.set()
+            raise
+
     async def _quietly(
         self, method: str, path: str, *, fine: tuple[int, ...], query: Iterable[tuple[str, str]] = ()
     ) -> None:
@@ -424,6 +527,9 @@ class Volumes:
             if self._is_left(mark):  # saved data is needed by the pass that restores its container
                 await asyncio.to_thread(places.undo_exchange, volume)
                 await self.discard(volume.name)
+        for mark, name in (await asyncio.to_thread(self._new)).items():
+            if mark not in self._filled_now:
+                await self._remove_new(mark, name)
         query = [("filters", json.dumps({"label": [LABEL_HELPER]}))]
         for image in await self._engine.call("GET", "/images/json", query=query, read=list):
             if self._is_left((image.get("Labels") or {}).get(LABEL_HELPER)):
@@ -444,6 +550,7 @@ class Pause:
         self._engine = engine
         self._journal = journal
         self.containers: list[str] = []
+        self.is_waiting = False  # some could not be started, because the engine is away: `start_left` does it
 
     async def stop(self, containers: Iterable[str]) -> None:
         """Stops containers, each within its own stop timeout. Raises EngineError."""
@@ -451,7 +558,7 @@ class Pause:
         if not ids:
             return
         # written before the first stop, so that a killed agent leaves no container stopped for good
-        await asyncio.to_thread(self._note, ids)
+        await asyncio.to_thread(self._note, ids, ())
         self.containers = ids
         for container in ids:
             response = await self._engine.open(
@@ -464,25 +571,32 @@ class Pause:
                 pass
 
     async def start(self) -> list[str]:
-        """Starts the containers again; returns an error for each that did not start."""
+        """Starts the containers again; returns an error for each that did not start. What an engine that went away has
+        not started is no error: it stays in the journal.
+        """
         ids, self.containers = self.containers, []
-        wrong = {container: await self._start(container) for container in reversed(ids)}
+        wrong = await self._start_all(ids)
+        away = [each for each, exc in wrong.items() if isinstance(exc, EngineUnreachableError)]
+        self.is_waiting = self.is_waiting or bool(away)
         if ids:
-            await asyncio.to_thread(self._journal.unlink, missing_ok=True)
-        return [why for why in wrong.values() if why]
+            await asyncio.to_thread(self._note, away, ids)
+        return [_not_started(each, exc) for each, exc in wrong.items() if each not in away]
 
     async def start_left(self) -> list[str]:
         """Starts containers that a killed agent had stopped. Those that do not start stay in the journal."""
         noted = await asyncio.to_thread(self._noted)
-        wrong = {container: why for container in reversed(noted) if (why := await self._start(container))}
-        if wrong:
-            await asyncio.to_thread(self._note, [*wrong])
+        wrong = await self._start_all(noted)
         # the journal stays while one of them is down, and the next try starts from it
-        elif noted:
-            await asyncio.to_thread(self._journal.unlink, missing_ok=True)
-        return [*wrong.values()]
+        if noted:
+            await asyncio.to_thread(self._note, [*wrong], noted)
+        return [_not_started(*each) for each in wrong.items()]
 
-    async def _start(self, container: str) -> str:
+    async def _start_all(self, containers: Sequence[str]) -> dict[str, UcidockdError]:
+        """The errors of those that did not start, last first."""
+        started = {container: await self._start(container) for container in reversed(containers)}
+        return {container: exc for container, exc in started.items() if exc is not None}
+
+    async def _start(self, container: str) -> UcidockdError | None:
         try:
             # started by us and not by the pass, which would leave a container with `restart no` stopped
             response = await self._engine.open(
@@ -491,15 +605,21 @@ class Pause:
             # running already, or removed meanwhile: neither is a failure of the copy
             if response.status in (304, 404):
                 await response.close()
-                return ""
+                return None
             async with await response.checked():
-                return ""
+                return None
         except (EngineError, ConflictError) as exc:
-            return f"container {container[:12]} did not start after a copy of its volume: {exc}"
+            return exc
 
-    def _note(self, ids: list[str]) -> None:
-        self._journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(self._journal, json.dumps(ids).encode(), mode=0o600)
+    def _note(self, added: Iterable[str], gone: Iterable[str]) -> None:
+        """Keeps what is noted already: an engine that was away has not started it yet."""
+        noted = self._noted()
+        kept = [*dict.fromkeys((*(each for each in noted if each not in gone), *added))]
+        if not kept:
+            self._journal.unlink(missing_ok=True)
+        elif kept != noted:
+            self._journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic_write(self._journal, json.dumps(kept).encode(), mode=0o600)
 
     def _noted(self) -> list[str]:
         try:
@@ -509,6 +629,10 @@ class Pause:
         except (OSError, ValueError, TypeError) as exc:
             logger.warning("%s cannot be read: %s", self._journal, exc)
             return []
+
+
+def _not_started(container: str, exc: UcidockdError) -> str:
+    return f"container {container[:12]} did not start after a copy of its volume: {exc}"
 
 
 class Checked:

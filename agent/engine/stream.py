@@ -507,7 +507,11 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                http.receive_data(await wire.read())
+                data = await wire.read()
+                # for h11 the end is an error of the protocol, but it is dockerd that has ended
+                if not data:
+                    raise EngineUnreachableError("the engine closed the connection without an answer")
+                http.receive_data(data)
             elif isinstance(event, h11.InformationalResponse) and event.status_code != 101:
                 interim += 1
                 # each interim response would prolong the wait for the final one
@@ -516,6 +520,6 @@ async def _read_head(wire: Wire, http: h11.Connection) -> h11.Response | h11.Inf
             elif isinstance(event, h11.Response | h11.InformationalResponse):
                 return event
             else:
-                raise EngineUnreachableError("the engine closed the connection without an answer")
+                raise EngineInvalidError("the engine's answer has no head")
     except h11.RemoteProtocolError as exc:
         raise EngineInvalidError(f"the engine's answer is not HTTP: {exc}") from exc

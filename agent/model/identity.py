@@ -24,6 +24,7 @@ LABEL_NONCE = "ucidockd.nonce"
 # labels of containers and volumes used for copying volumes
 LABEL_HELPER = "ucidockd.helper"  # INSTANCE/RUN of the agent that created it
 LABEL_COPY_OF = "ucidockd.copy-of"  # on a volume: the volume that it is a copy for
+LABEL_FILLED = "ucidockd.filled"  # on a volume that was made for an archive: which attempt made it
 LABEL_SAVED = "ucidockd.saved"  # on a saved copy: the key for restoring it
 OWNER = "ucidockd"
 

@@ -8,18 +8,22 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import docker
 import httpx
 import pytest
 
+from agent.data.backups import Restores
 from agent.data.volumes import Volumes
 from agent.engine.stream import DockerStream
+from agent.errors import EngineUnreachableError
 from tests.api.conftest import Containers
 from tests.support.agent_process import wait_for
 from tests.support.controller import Controller, LoopThread, QuietAgent
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
+from tests.support.fault_proxy import Fault, FaultProxy
 
 pytestmark = pytest.mark.long
 
@@ -77,6 +81,16 @@ def tar(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def volumes_of(host: str, folder: Path, *, instance: str = "i") -> Volumes:
+    return Volumes(
+        DockerStream(host),
+        QuietAgent(),
+        instance=lambda: instance,
+        journal=folder / "j",
+        filling=folder / "f",
+    )
+
+
 def names(archive: bytes) -> list[str]:
     with tarfile.open(fileobj=io.BytesIO(archive)) as found:
         return sorted(os.path.normpath(member.name) for member in found)
@@ -129,9 +143,7 @@ def test_where_its_folder_cannot_be_read_the_archive_tells(
     shell("cd /v && mkdir -p a/b && echo 12345 >a/f && echo x >a/b/deep && ln -s f a/l")
     told = controller.client.get("/v1/volumes/db/list", params={"path": "a"}).json()
     thread = LoopThread()
-    volumes = Volumes(
-        DockerStream(engine.host), QuietAgent(), instance=lambda: "", journal=controller.path.parent / "j"
-    )
+    volumes = volumes_of(engine.host, controller.path.parent, instance="")
     volumes._here = False
     assert thread.run(volumes.list("db", "a")).as_json() == told
     assert [e["name"] for e in thread.run(volumes.list("db")).as_json()["entries"]] == ["a"]
@@ -144,9 +156,7 @@ def test_cleaning_up_starts_nothing_that_a_copy_of_now_has_stopped(
     made = containers.client.containers.get(
         containers.run("sleep 600", volumes={"db": {"bind": "/v", "mode": "rw"}}, stop_signal="SIGKILL")
     )
-    volumes = Volumes(
-        DockerStream(engine.host), QuietAgent(), instance=lambda: "i", journal=controller.path.parent / "j"
-    )
+    volumes = volumes_of(engine.host, controller.path.parent)
 
     async def copy() -> None:
         async with volumes.stopped(["db"]):
@@ -161,6 +171,99 @@ def test_cleaning_up_starts_nothing_that_a_copy_of_now_has_stopped(
     thread = LoopThread()
     thread.run(copy())
     thread.close()
+
+
+def test_what_an_engine_that_went_away_does_not_start_starts_when_it_is_back(
+    engine: PrivateDockerd,
+    controller: Controller,
+    volume: str,
+    containers: Containers,
+    shell: Callable[[str], str],
+) -> None:
+    """It is no failure of the new files, which are in place by then."""
+    shell("echo old >/v/f")
+    mounts = {"db": {"bind": "/v", "mode": "rw"}}
+    made = containers.client.containers.get(
+        containers.run("sleep 600", volumes=mounts, stop_signal="SIGKILL")
+    )
+
+    async def replace(volumes: Volumes) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield tar(f=b"new\n")
+
+        assert await Restores(volumes).replace("db", body()) == 2
+        assert volumes.left.is_set()
+
+    thread, folder = LoopThread(), controller.path.parent
+    with FaultProxy(folder / "proxy", engine.socket) as proxy:
+        volumes = volumes_of(proxy.host, folder)
+        proxy.reset(lambda call: Fault.LOST_REQUEST if call.path.endswith("/start") else None)
+        thread.run(replace(volumes))
+        made.reload()
+        assert made.status == "exited"
+        proxy.reset()
+        thread.run(volumes.recover())
+    made.reload()
+    assert made.status == "running"
+    assert shell("cat /v/f") == "new\n"
+    assert not (folder / "j").exists()
+    thread.close()
+    containers.clean()
+
+
+def test_what_was_made_though_its_answer_was_lost_goes_when_the_engine_is_back(
+    engine: PrivateDockerd, controller: Controller, volume: str, docker_client: docker.DockerClient
+) -> None:
+    async def save(volumes: Volumes) -> None:
+        with pytest.raises(EngineUnreachableError):
+            await volumes.open("db")
+        with pytest.raises(EngineUnreachableError):
+            async with volumes.temporary("db"):
+                pass
+        assert volumes.left.is_set()
+
+    def seen() -> int:
+        return len(docker_client.api.containers(all=True)) + len(docker_client.volumes.list())
+
+    thread, folder, before = LoopThread(), controller.path.parent, seen()
+    with FaultProxy(folder / "lossy", engine.socket) as proxy:
+        volumes = volumes_of(proxy.host, folder)
+        lost = ("/containers/create", "/volumes/create")
+        proxy.reset(lambda call: Fault.LOST_REPLY if any(each in call.path for each in lost) else None)
+        thread.run(save(volumes))
+        assert seen() == before + 2
+        proxy.reset()
+        thread.run(volumes.recover())
+    thread.close()
+    assert seen() == before
+
+
+@pytest.mark.parametrize("lost", ["volume", "call"])
+def test_a_new_volume_whose_archive_broke_off_goes_with_the_next_agent(
+    engine: PrivateDockerd, controller: Controller, docker_client: docker.DockerClient, lost: str
+) -> None:
+    folder = controller.path.parent
+
+    async def begin() -> None:
+        async with volumes_of(engine.host, folder).new("copy"):
+            os._exit(9)  # as after a kill: nothing of ours is cleaned up
+
+    if child := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    else:
+        asyncio.run(begin())
+    assert docker_client.volumes.get("copy")
+    if lost == "volume":  # somebody removes it, and makes one of that name
+        docker_client.volumes.get("copy").remove()
+        docker_client.volumes.create("copy")
+    thread = LoopThread()
+    thread.run(volumes_of(engine.host, folder).recover())
+    thread.close()
+    left = [each.name for each in docker_client.volumes.list() if each.name == "copy"]
+    assert left == (["copy"] if lost == "volume" else [])
+    assert not (folder / "f").exists()
+    for each in left:
+        docker_client.volumes.get(each).remove()
 
 
 def test_a_damaged_archive_costs_nothing(

@@ -14,6 +14,7 @@ import pytest
 
 from agent.engine import transport
 from agent.engine.client import DockerEngine
+from agent.engine.stream import DockerStream
 from agent.errors import EngineError, EngineInvalidError, EngineSlowError, EngineUnreachableError
 from agent.model.resources import RegistryAuth
 from tests.support.scripted_engine import ScriptedEngine
@@ -234,3 +235,14 @@ def test_a_line_without_end_is_not_collected(
     assert hostile.gone.wait(10)
     with pytest.raises(EngineError, match="longer than 100000 bytes"):
         engine.pull("busybox", None, print, lambda: None)
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 O"])
+async def test_an_engine_that_ends_before_its_answer_is_away_and_not_another_program(
+    tmp_path: Path, said: bytes
+) -> None:
+    fake = ScriptedEngine(tmp_path / "engine.sock", lambda connection, head: connection.sendall(said))
+    with pytest.raises(EngineUnreachableError, match="closed the connection without an answer") as caught:
+        await DockerStream(fake.url).open("GET", "/info")
+    assert caught.type is EngineUnreachableError
+    fake.close()

@@ -190,4 +190,10 @@ def _read_request(client: socket.socket) -> bytes:
     length = int(fields.get(b"content-length", b"0"))
     while len(body) < length:
         body += client.recv(65536)
+    if b"chunked" in fields.get(b"transfer-encoding", b""):
+        chunks = ChunkDecoder()
+        chunks.split(body, len(body))
+        while not chunks.done and (piece := client.recv(65536)):
+            chunks.split(piece, len(piece))
+            body += piece
     return b"\r\n".join(kept) + b"\r\n\r\n" + body
