@@ -75,9 +75,8 @@ eslint:
 # the terminal of LuCI's pages, in the version that package.json names
 XTERM := luci/htdocs/luci-static/resources/ucidockd/xterm
 xterm: node_modules/.done
-	node luci/xterm.mjs <node_modules/@xterm/xterm/lib/xterm.mjs >$(XTERM)/xterm.js
-	node luci/xterm.mjs <node_modules/@xterm/addon-fit/lib/addon-fit.mjs >$(XTERM)/addon-fit.js
-	cp node_modules/@xterm/xterm/css/xterm.css node_modules/@xterm/xterm/LICENSE $(XTERM)/
+	node luci/xterm.mjs node_modules/@xterm >$(XTERM)/xterm.js
+	cp node_modules/@xterm/xterm/LICENSE $(XTERM)/
 
 # the template of the pages' translations; the catalogues are brought up to date with it
 pot: venv

@@ -3,9 +3,9 @@
 about 25. Run on a copy: `bundle.py HTDOCS` replaces the modules under it.
 
 `ucidockd/app.js` has the modules that pages without forms need, `ucidockd/forms.js` all others; a page, and a module that
-is loaded later (`L.require('ucidockd.x')`), stays a file and takes them from there; a page fetches them itself
-(`frame.js`). Each module stays a function with its needs as parameters, as LuCI makes them. The schemas are packed with
-the module that reads them.
+is loaded later (`L.require('ucidockd.x')`) and that no page begins with, stays a file and takes them from there; a page
+fetches them itself (`frame.js`). Each module stays a function with its needs as parameters, as LuCI makes them. The
+schemas are packed with the module that reads them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,30 @@ def main() -> None:
     every = dict.fromkeys(name for text in roots.values() for name in _ordered(text, sources))
     shared = {"app": plain, "forms": [name for name in every if name not in plain]}
     place = {name: bundle for bundle, names in shared.items() for name in names}
+    # what is loaded later and is in a bundle all the same comes with that one
+    sources = {name: _with_bundles(text, place) for name, text in sources.items()}
+    roots = {path: _with_bundles(text, place) for path, text in roots.items()}
     for name in sources:
         (resources / f"{name.replace('.', '/')}.js").unlink()
     for bundle, names in shared.items():
         packed = _bundle(names, sources, place, bundle)
         (resources / f"ucidockd/{bundle}.js").write_text(packed)
     for path, text in roots.items():
+        if path not in views and f"{_OWN}{path.stem}" in place:
+            continue
         path.write_text(_page(text, place) if path in views else _root(text, place))
+
+
+def _with_bundles(text: str, place: dict[str, str]) -> str:
+    """With `L.require` of a bundle where it has the module."""
+    return _LATER.sub(
+        lambda found: (
+            f"L.require('{_OWN}{place[found[1]]}').then(one => one.made['{found[1]}'])"
+            if found[1] in place
+            else found[0]
+        ),
+        text,
+    )
 
 
 def _needs(text: str) -> list[tuple[str, str]]:

@@ -1,10 +1,17 @@
-// Reads a module on standard input and writes the same program so that it survives jsmin, which LuCI's build runs over it: jsmin
+// Writes xterm.js, its add-on that fits it into the page, and its style sheet (`CSS`) as one module, in a form that survives jsmin, which LuCI's build runs over it: jsmin
 // makes blanks of control characters, in strings too, and takes a template within a template for code.
 import { readFileSync } from 'node:fs';
 
 import { parse } from 'espree';
 
-const source = readFileSync(0, 'utf8').replace(/^\/\/# sourceMappingURL.*\n?/gm, '');
+const read = path => readFileSync(`${process.argv[2]}/${path}`, 'utf8').replace(/^\/\/# sourceMappingURL.*\n?/gm, '').trim();
+const fit = read('addon-fit/lib/addon-fit.mjs').replace(/export\{(\w+) as FitAddon\};$/, 'return $1;');
+const source = `${read('xterm/lib/xterm.mjs')}
+export const FitAddon=(()=>{
+${fit}
+})();
+export const CSS=${JSON.stringify(read('xterm/css/xterm.css'))};
+`;
 const edits = [];
 
 function escaped(text, characters) {

@@ -140,7 +140,7 @@ export class Agent {
 		}
 	}
 
-	read(id, after) {
+	read(id, after, wait) {
 		this.reads++;
 		return new Promise((done, failed) => {
 			if (this.failing)
@@ -157,7 +157,7 @@ export class Agent {
 					object.fetch = null;
 					done({ packets: [] });
 				}
-			}, 15000);
+			}, wait * 1000);
 			this.#wake(object);
 		});
 	}

@@ -7,13 +7,14 @@ import { load } from './load.mjs';
 
 const moduleOf = source => `data:text/javascript,${encodeURIComponent(source)}`;
 const LIBRARY = {
-	'ucidockd/xterm/xterm.js': moduleOf(`export class Terminal {
+	'ucidockd/xterm/xterm.js': moduleOf(`export const CSS = '';
+	export class FitAddon { fit() {} }
+	export class Terminal {
 		rows = 24; cols = 80;
 		parser = { registerCsiHandler() {}, registerDcsHandler() {}, registerOscHandler() {} };
 		onData(typed) { this.key = typed; }
 		onBinary() {} onResize() {} loadAddon() {} open() {} focus() {} write() {}
-	}`),
-	'ucidockd/xterm/addon-fit.js': moduleOf('export class FitAddon { fit() {} }')
+	}`)
 };
 
 globalThis.window = globalThis;

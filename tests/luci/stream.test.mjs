@@ -32,6 +32,30 @@ test('the status is asked for with the object, once, and any other stream after 
 	assert.deepEqual([ seen.seen, events.seen ], [ [ 'begin', 'status', 's' ], [ 'begin', 'e' ] ]);
 });
 
+test('a new object is first read after its streams are asked for, without waiting, so that one request has both', async () => {
+	const browser = new Browser(), tab = browser.tab();
+	const asked = [], { open, read } = browser.agent;
+	browser.agent.open = spec => asked.push(spec?.kind) && open.call(browser.agent, spec);
+	browser.agent.read = (id, after, wait) => asked.push(wait) && read.call(browser.agent, id, after, wait);
+	[ 'status', 'events', 'logs' ].forEach(kind => tab.follow(kind));
+	await browser.clock.pass(START_MS);
+	assert.deepEqual(asked.slice(0, 4), [ 'status', 'events', 'logs', 0 ]);
+	assert.ok(asked.slice(4).every(wait => wait > 0));
+});
+
+test('a stream that has ended is not closed as well', async () => {
+	const browser = new Browser(), tab = browser.tab(), closed = [];
+	browser.agent.close = async (...given) => closed.push(given);
+	const shell = tab.follow('console'), other = tab.follow('events');
+	await browser.clock.pass(START_MS);
+	browser.agent.send('console', '', 'end');
+	await browser.clock.settle();
+	shell.stop();
+	assert.deepEqual(closed, []);
+	other.stop();
+	assert.equal(closed.length, 1);
+});
+
 test('twelve tabs have one object and one fetch, and each its own items', async () => {
 	const browser = new Browser(), tabs = [];
 	for (let count = 0; count < 12; count++) {

@@ -94,7 +94,7 @@ const openedTogether = table('ucidockd', { stream_open: AGENT.stream_open }, ans
 agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogether)(...values);
 
 const batched = {
-	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { job_list: [], backup_list: [], load: AGENT.load }, answerOf, true) },
+	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { job_list: [], backup_list: [], load: AGENT.load, diff: AGENT.diff, history: AGENT.history, describe: AGENT.describe, stream_read: AGENT.stream_read }, answerOf, true) },
 	docker: table('docker', { info: [] }, bodyOf, true),
 	...Object.fromEntries([ 'container', 'image', 'network', 'volume' ].map(one => {
 		const { list, inspect, top } = DOCKER['docker.' + one];

@@ -56,7 +56,7 @@ const Circle = baseclass.extend({
 	// which of two spans counts
 	patience: (spans, { hidden }) => spans[hidden ? 1 : 0],
 
-	// Into the object that another tab reads, else with a new one. Rejects when there is no agent.
+	// Into the object that another tab reads, else true: a new one, which the caller has to `lead`. Rejects when there is no agent.
 	async join() {
 		const here = this.here = {}, channel = this.channel = this.parts.channel();
 
@@ -73,14 +73,15 @@ const Circle = baseclass.extend({
 				await Promise.race([ heard, this.wait(LATER_MS) ]);
 		}
 
-		if (this.here === here && !this.object)
-			await this.open(here);
+		const isNew = this.here === here && !this.object && await this.open(here);
 
 		if (this.here !== here)
 			throw new Broken('left');
 
 		this.heard = this.told = this.looked = this.parts.now();
 		this.look(here);
+
+		return isNew;
 	},
 
 	async open(here) {
@@ -88,10 +89,11 @@ const Circle = baseclass.extend({
 		const { id } = await this.parts.calls.open(first?.spec);
 
 		if (this.here !== here || this.object)
-			return this.parts.calls.leave(id);
+			return void this.parts.calls.leave(id);
 
 		this.object = { id, since: this.parts.now(), first: first?.entry };
-		this.lead();
+
+		return true;
 	},
 
 	// Gives what is to be done about the object: {id, alone}, or null.
@@ -269,11 +271,11 @@ const Circle = baseclass.extend({
 	async readOn(turn) {
 		const { id } = this.object;
 
-		for (let left = AGAIN; this.turn === turn;) {
+		for (let left = AGAIN, wait = this.read ? READ_S : 0; this.turn === turn; wait = READ_S) {
 			try {
 				this.pace.begin();
 
-				const answer = await this.parts.calls.read(id, this.read, READ_S);
+				const answer = await this.parts.calls.read(id, this.read, wait);
 
 				if (this.turn !== turn)
 					return;

@@ -31,11 +31,11 @@ return baseclass.extend({
 		}, flags));
 	},
 
-	// the form of a section, or what can be changed of a container that is not managed
-	settings(owner, id) {
+	// the form of a section, or what can be changed of a container that is not managed; `asked`: what `formdata.ask` gave
+	settings(owner, id, asked) {
 		if (owner)
 			return D.later(async () => {
-				const form = await (await L.require('ucidockd.form')).edit(owner.section);
+				const form = await (await L.require('ucidockd.form')).edit(owner.section, asked);
 
 				// who came here to edit may type at once
 				window.setTimeout(() => document.activeElement === document.body && form.querySelector('input')?.focus({ preventScroll: true }));

@@ -8,6 +8,7 @@
 'require ucidockd.dom as D';
 'require ucidockd.editor as editor';
 'require ucidockd.format as format';
+'require ucidockd.formdata as formdata';
 'require ucidockd.imagefacts as imagefacts';
 'require ucidockd.jobs as jobs';
 'require ucidockd.options as options';
@@ -28,10 +29,8 @@ function restartChoices() {
 }
 
 class ContainerForm {
-	constructor(section, { images, volumes }) {
-		this.section = section;
-		this.images = images;
-		this.volumes = volumes;
+	constructor(section, { images, volumes, devices, image }) {
+		Object.assign(this, { section, images, volumes, devices, first: image });
 		this.facts = D.el('div', {});
 		this.state = D.el('span', { 'aria-live': 'polite' });
 	}
@@ -51,7 +50,7 @@ class ContainerForm {
 			network: () => ({ description: _('Containers in the same network reach each other by name. Without one, Docker\'s bridge is used.'), suggest: { network: namesOf('network') } }),
 			network_mode: () => ({ description: _('Instead of networks: host shares the network of this router, none gives no network.'), kind: 'text', suggest: [ 'bridge', 'host', 'none', ...namesOf('container').map(one => 'service:%s'.format(one)) ], placeholder: _('default: the networks above') }),
 			memory: () => ({ description: _('If the container needs more, the kernel ends it. The minimum is 6m.'), placeholder: _('default: no limit') }),
-			device: () => ({ description: _('Device files of this router that the container may use, such as a USB stick for Zigbee.'), suggest: { device: browse.devices() } }),
+			device: () => ({ description: _('Device files of this router that the container may use, such as a USB stick for Zigbee.'), suggest: { device: this.devices } }),
 			command: () => ({ description: _('Arguments for the program that the image starts. Put quotes around an argument with spaces.'), kind: 'command', placeholder: this.placeholders?.command }),
 			entrypoint: () => ({ description: _('Runs instead of the program that the image starts.'), kind: 'command', placeholder: this.placeholders?.entrypoint }),
 			depends_on: () => ({ description: _('Containers that must be ready before this one starts.'), suggest: { section: namesOf('container').filter(one => one !== this.section.id) } }),
@@ -85,7 +84,7 @@ class ContainerForm {
 	async look() {
 		const image = this.section.value('image'), asked = this.asked = Symbol(image);
 		const found = image && this.images?.some(one => [ ...one.RepoTags ?? [], ...one.RepoDigests ?? [] ].includes(image.includes(':') ? image : '%s:latest'.format(image)))
-			? await calls.image.inspect(image).catch(() => null) : null;
+			? this.first?.name === image ? this.first.found : await calls.image.inspect(image).catch(() => null) : null;
 
 		if (asked !== this.asked)
 			return;
@@ -118,23 +117,24 @@ class ContainerForm {
 			throw new Error(jobs.words(job));
 
 		this.images = await calls.image.list();
+		this.first = null;
 		await this.look();
 	}
 }
 
 return baseclass.extend({
-	// what forms need beside the section; null for a login that may not read it
-	async prepare() {
-		const ask = calls.together(), [ isReadable, schema, images, volumes ] = await Promise.all([
-			editor.load(CONFIG), schemas.load('container'), watch.list(ask.image.list()), L.resolveDefault(ask.volume.list(), {})
+	// what forms need beside the section; null for a login that may not read it. `asked`: what `formdata.ask` gave
+	async prepare(asked = formdata.ask()) {
+		const [ isReadable, schema, images, volumes, image ] = await Promise.all([
+			asked.isLoaded.then(is => is || (L.hasViewPermission() && editor.load(CONFIG))), schemas.load('container'), asked.images, asked.volumes, asked.image
 		]);
 
-		return isReadable ? { schema, images, volumes: volumes?.Volumes ?? [] } : null;
+		return isReadable ? { schema, images, volumes: volumes?.Volumes ?? [], devices: asked.devices, image } : null;
 	},
 
 	// a node with the form of that section of /etc/config/containers; for a login that may not read it, a note
-	async edit(id) {
-		const prepared = await this.prepare();
+	async edit(id, asked) {
+		const prepared = await this.prepare(asked);
 
 		if (!prepared)
 			return editor.refused();

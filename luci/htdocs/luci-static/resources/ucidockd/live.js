@@ -20,10 +20,11 @@ function leave(id, owner) {
 	}).catch(() => {});
 }
 
-// `closed` where ubus says that there is no such object any more; other errors are the network's
+// `closed` where ubus says that there is no such object any more; other errors are the network's. What is not waited for goes
+// together with what is opened.
 async function read(id, after, wait) {
 	try {
-		return await agent.stream_read(id, after, wait);
+		return await (wait ? agent : calls.together().agent).stream_read(id, after, wait);
 	} catch (error) {
 		if (/ubus code/.test(error.message))
 			return { packets: [], closed: _('the stream has ended') };

@@ -27,7 +27,7 @@ function onDemand(...content) {
 
 const LogView = baseclass.extend({
 	// `container`: an id or a name, or several as [{id, name}, ...]. `download(options)` saves
-	// their whole log as a file, merged by time.
+	// their whole log of the chosen time, or all its lines that match the search, as a file.
 	__init__(container, download) {
 		const all = Array.isArray(container) ? container : [ { id: container, name: container } ];
 
@@ -120,9 +120,11 @@ const LogView = baseclass.extend({
 		return { ...(since && { since }), ...(until && { until }), ...(term && { grep: term }) };
 	},
 
-	// several are saved as one file, merged by time
+	// what is searched for here is saved, too; several are saved as one file, merged by time
 	saved() {
-		return { ...this.asked(), ...(this.sources.length > 1 && { containers: this.sources.map(source => source.name) }) };
+		const term = this.term.value.trim();
+
+		return { ...this.asked(), ...(term && { grep: term }), ...(this.sources.length > 1 && { containers: this.sources.map(source => source.name) }) };
 	},
 
 	// after a break it goes on at the last line's own time: no other clock can be trusted

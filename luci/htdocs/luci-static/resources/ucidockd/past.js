@@ -36,7 +36,7 @@ async function askBack(section, version, done) {
 
 // what the section said before; only for a login that may see it
 async function earlier(section, done) {
-	const { versions } = await L.resolveDefault(calls.agent.history(section), { versions: null });
+	const { versions } = await L.resolveDefault(calls.together().agent.history(section), { versions: null });
 
 	if (!versions)
 		return '';
@@ -58,9 +58,9 @@ return baseclass.extend({
 
 	// `done` is called when something was changed
 	async render(owner, done) {
-		const isWriter = L.hasViewPermission(), [ diff, pending, versions, described ] = await Promise.all([
-			L.resolveDefault(calls.agent.diff(owner.section), null), L.resolveDefault(calls.agent.plan(), null),
-			isWriter ? earlier(owner.section, done) : '', isWriter ? L.resolveDefault(calls.agent.describe(owner.section), null) : null
+		const isWriter = L.hasViewPermission(), ask = calls.together().agent, [ diff, pending, versions, described ] = await Promise.all([
+			L.resolveDefault(ask.diff(owner.section), null), L.resolveDefault(ask.plan(), null),
+			isWriter ? earlier(owner.section, done) : '', isWriter ? L.resolveDefault(ask.describe(owner.section), null) : null
 		]);
 		const next = plan.ofSection(pending, owner.key);
 

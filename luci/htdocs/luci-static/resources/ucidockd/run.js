@@ -13,6 +13,8 @@ return baseclass.extend({
 	run(container, command) {
 		return new Promise((done, failed) => {
 			const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() }, texts = { stdout: '', stderr: '' };
+			let exit = null;
+
 			const end = act => {
 				window.clearTimeout(timer);
 				stream.stop();
@@ -23,7 +25,9 @@ return baseclass.extend({
 				if (item.name in texts && texts[item.name].length < LIMIT)
 					texts[item.name] += decoders[item.name].decode(Uint8Array.from(window.atob(item.bytes), char => char.charCodeAt(0)), { stream: true });
 				else if (item.name === 'exit')
-					end(() => item.json.reason && item.json.code === undefined ? failed(new Error(item.json.reason)) : done({ code: item.json.code, out: texts.stdout, err: texts.stderr }));
+					exit = item.json;
+				else if (item.name === 'end')
+					end(() => !exit || (exit.reason && exit.code === undefined) ? failed(new Error(exit?.reason ?? _('The container does not answer.'))) : done({ code: exit.code, out: texts.stdout, err: texts.stderr }));
 				else if (item.name === 'error')
 					end(() => failed(new Error(D.wordsOf(item.json))));
 			});

@@ -133,9 +133,11 @@ const Tab = baseclass.extend({
 				this.end = failed;
 			});
 
-			await Promise.race([ ended, this.circle.join() ]);
+			const isNew = await Promise.race([ ended, this.circle.join() ]);
+
 			this.connected = true;
 			[ ...this.wanted ].filter(entry => entry !== this.circle.object.first).forEach(entry => this.start(entry));
+			isNew && this.circle.lead(); // what it reads first goes in one request with what is asked for
 			this.report(true);
 			await ended;
 		} catch (error) {
@@ -200,6 +202,9 @@ const Tab = baseclass.extend({
 
 		if (!entry)
 			return;
+
+		if (item.name === 'end' || item.name === 'error') // the agent has closed it
+			entry.number = 0;
 
 		this.listen(entry, item);
 

@@ -20,9 +20,9 @@ const ANSWERING_DCS = [ { intermediates: '$', final: 'q' }, { intermediates: '+'
 const SILENT_OSC = [ 0, 1, 2, 4, 8, 10, 11, 12, 21, 52, 104, 1337 ];
 
 async function loadLibrary() {
-	document.head.append(D.el('link', { 'rel': 'stylesheet', 'href': L.resource('ucidockd/xterm/xterm.css') }));
+	const { Terminal, FitAddon, CSS } = await import(L.resource('ucidockd/xterm/xterm.js'));
 
-	const [ { Terminal }, { FitAddon } ] = await Promise.all([ import(L.resource('ucidockd/xterm/xterm.js')), import(L.resource('ucidockd/xterm/addon-fit.js')) ]);
+	document.head.append(D.el('style', {}, CSS));
 
 	return { Terminal, FitAddon };
 }
@@ -43,6 +43,7 @@ const Console = baseclass.extend({
 		this.place = D.el('div', { 'style': 'height:55vh' });
 		this.note = D.el('p', {});
 		this.typed = [];
+		this.size = []; // that the agent knows
 	},
 
 	render() {
@@ -76,7 +77,11 @@ const Console = baseclass.extend({
 	},
 
 	args() {
-		return { ...this.options, tty: true, rows: this.term.rows, columns: this.term.cols };
+		const { rows, cols: columns } = this.term;
+
+		this.size = [ rows, columns ];
+
+		return { ...this.options, tty: true, rows, columns };
 	},
 
 	take(item) {
@@ -155,10 +160,13 @@ const Console = baseclass.extend({
 	},
 
 	resize() {
-		const place = this.stream?.place();
+		const place = this.stream?.place(), { rows, cols: columns } = this.term;
 
-		if (place)
-			agent.stream_resize(...place, this.term.rows, this.term.cols).catch(() => {});
+		if (!place || (rows === this.size[0] && columns === this.size[1]))
+			return;
+
+		this.size = [ rows, columns ];
+		agent.stream_resize(...place, rows, columns).catch(() => {});
 	}
 });
 

@@ -11,6 +11,7 @@
 'require ucidockd.dom as D';
 'require ucidockd.files as files';
 'require ucidockd.filestab as filestab';
+'require ucidockd.formdata as formdata';
 'require ucidockd.graph as graph';
 'require ucidockd.live as live';
 'require ucidockd.logview as logview';
@@ -36,9 +37,11 @@ function logOf({ container, owner, name }) {
 
 return view.extend({
 	async load() {
-		const ask = calls.together(), [ containers, snapshot, likely ] = await Promise.all([
-			watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.status(), {}), L.resolveDefault(ask.container.inspect(wordOfPage()), null)
-		]);
+		const ask = calls.together(), inspected = L.resolveDefault(ask.container.inspect(wordOfPage()), null);
+
+		this.asked = location.hash === '#settings' ? formdata.ask(inspected) : undefined;
+
+		const [ containers, snapshot, likely ] = await Promise.all([ watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.status(), {}), inspected ]);
 
 		return { containers, snapshot, ...await this.lookAt(containers ?? [], snapshot.resources ?? [], likely) };
 	},
@@ -101,6 +104,15 @@ return view.extend({
 		return containertabs.load(this.graph, this.found.Id, this.row.owner);
 	},
 
+	// what was asked for with the page serves the form that is shown first
+	taken() {
+		const { asked } = this;
+
+		this.asked = undefined;
+
+		return asked;
+	},
+
 	tabs() {
 		const { owner } = this.row, { found } = this, isWriter = L.hasViewPermission();
 		const none = () => D.el('p', {}, this.isSilent ? watch.silence() : _('There is no container yet.'));
@@ -111,7 +123,7 @@ return view.extend({
 			isWriter && { name: 'console', title: _('Console'), make: () => found ? (this.console = consoletab.make(found.Id)).node : none() },
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
 			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
-			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => containertabs.settings(this.row.owner, this.found?.Id) },
+			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => containertabs.settings(this.row.owner, this.found?.Id, this.taken()) },
 			owner && { name: 'history', title: _('History'), make: () => containertabs.fetched(again => past.render(this.row.owner, again)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }
 		].filter(Boolean));
