@@ -17,6 +17,7 @@ import contextlib
 import json
 import logging
 import secrets
+import threading
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -98,6 +99,7 @@ class Volumes:
         self._instance = instance
         self._journal = journal
         self._filling = filling
+        self._one_note = threading.Lock()  # two volumes may be filled at the same time
         self._filled_now: set[str] = set()  # marks of the new volumes in progress
         self._run = secrets.token_hex(8)  # tells helpers of this agent from those that a killed one left
         self._one_pause = asyncio.Lock()
@@ -272,15 +274,17 @@ class Volumes:
     def _note_new(self, mark: str, name: str) -> None:
         try:
             self._filling.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            atomic_write(self._filling, json.dumps({**self._new(), mark: name}).encode(), mode=0o600)
+            with self._one_note:
+                atomic_write(self._filling, json.dumps({**self._new(), mark: name}).encode(), mode=0o600)
         except OSError as exc:
             raise DataError(f"{self._filling}: {exc.strerror}") from exc
 
     def _forget_new(self, mark: str) -> None:
-        if left := {each: name for each, name in self._new().items() if each != mark}:
-            atomic_write(self._filling, json.dumps(left).encode(), mode=0o600)
-        else:
-            self._filling.unlink(missing_ok=True)
+        with self._one_note:
+            if left := {each: name for each, name in self._new().items() if each != mark}:
+                atomic_write(self._filling, json.dumps(left).encode(), mode=0o600)
+            else:
+                self._filling.unlink(missing_ok=True)
 
     async def remove(self, name: str) -> None:
         """Removes a volume. Raises EngineError; a missing volume is fine."""
