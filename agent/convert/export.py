@@ -196,6 +196,14 @@ def export_compose(
     return "".join(_yaml(_escaped(document), 0))
 
 
+_CONDITIONS = {
+    "": "service_started",
+    "started": "service_started",
+    "healthy": "service_healthy",
+    "completed": "service_completed_successfully",
+}
+
+
 def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
     options = _options(container)
     service: dict[str, Any] = {"image": options["image"], "container_name": container.name}
@@ -203,7 +211,11 @@ def _service(container: Container, names: Mapping[str, str]) -> dict[str, Any]:
         if option in ("name", "image"):
             continue
         if option == "depends_on":
-            service |= _depends(value, names)
+            split = (item.partition(":") for item in _items(value))
+            # a section that is not exported cannot be waited for: compose would refuse the file
+            wanted = {names[section]: _CONDITIONS[word] for section, _, word in split if section in names}
+            if wanted:
+                service["depends_on"] = {name: {"condition": condition} for name, condition in wanted.items()}
         elif option in _WRITERS:
             service |= _WRITERS[option](value)
         elif option in _KEYS:
@@ -276,19 +288,6 @@ def _networks(value: str | tuple[str, ...]) -> dict[str, Any]:
         for position, name in enumerate(found):
             found[name] = {**(found[name] or {}), "priority": count - position}
     return {"networks": found}
-
-
-def _depends(value: str | tuple[str, ...], names: Mapping[str, str]) -> dict[str, Any]:
-    words = {"": "service_started", "started": "service_started", "healthy": "service_healthy"}
-    words["completed"] = "service_completed_successfully"
-    split = (item.partition(":") for item in _items(value))
-    # a section that is not exported cannot be waited for: compose would refuse the file
-    wanted = {names[section]: words[condition] for section, _, condition in split if section in names}
-    return (
-        {"depends_on": {name: {"condition": condition} for name, condition in wanted.items()}}
-        if wanted
-        else {}
-    )
 
 
 def _ulimits(value: str | tuple[str, ...]) -> dict[str, Any]:

@@ -159,12 +159,24 @@ def meaning(kind: str, spec: Mapping[str, Any], defaults: Defaults = PLAIN) -> d
         return _network(spec)
     if kind != "container":
         return dict(spec)
+
+    def drop_address(spec: dict[str, Any]) -> None:
+        """The address at which dockerd publishes ports without one says nothing."""
+        if "ports" in spec:
+            ports = [
+                {**port, "host_ip": "" if port["host_ip"] == defaults.address else port["host_ip"]}
+                for port in spec["ports"]
+            ]
+            spec["ports"] = sorted(
+                ports, key=lambda port: sorted((name, str(item)) for name, item in port.items())
+            )
+
     found = {name: _means(name, value) for name, value in spec.items()}
     # normalize single fields first: the steps below combine several fields and expect normalized values
     for name, default in defaults.engine.items():
         if found.get(name) == default:
             del found[name]
-    _safely(found, lambda spec: _drop_address(spec, defaults.address))
+    _safely(found, drop_address)
     _safely(found, _join_ports)
     _safely(found, _join_memory)
     _safely(found, _join_networks)
@@ -358,17 +370,6 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
 
 
 # combinations of fields
-
-
-def _drop_address(spec: dict[str, Any], address: str) -> None:
-    if "ports" in spec:
-        ports = [
-            {**port, "host_ip": "" if port["host_ip"] == address else port["host_ip"]}
-            for port in spec["ports"]
-        ]
-        spec["ports"] = sorted(
-            ports, key=lambda port: sorted((name, str(item)) for name, item in port.items())
-        )
 
 
 def _join_ports(spec: dict[str, Any]) -> None:
