@@ -80,9 +80,10 @@ UPDATED = (
     + "\toption pull 'never'\n\tlist volume 'data:/data'\n"
 )
 SAVING = "\nconfig volume 'data'\n" + UPDATED + "\toption backup_before_update '1'\n"
-SAVED_SWAP = SWAP.replace("engine.stop", "engine.stop data.save records.change")
+# what killed updates left goes first
+SAVED_SWAP = "data.keep_only " + SWAP.replace("engine.stop", "engine.stop data.save records.change")
 # its image is not what the name stands for now: made by the name first, then by the id
-BACK_SWAP = SWAP.replace(
+BACK_SWAP = "data.keep_only " + SWAP.replace(
     "engine.create_container", "engine.create_container engine.remove_container engine.create_container"
 )
 OLD = 'CMD ["sleep", "1000"]'
