@@ -60,9 +60,11 @@ class ServiceReader:
             # the stack's own network, where the section's name and the Docker name resolve
             place = f"services.{self.name}.networks"
             section = self.project.network_section("default", place)
+            # in the stack's network the section's name resolves, too
+            aliases = self._aliases(self.project.dockers[self.name], self.draft.name)
             # a MAC address needs an entry that it can apply to
-            if self._aliases() or section != self.project.project or "mac_address" in self.draft.options:
-                self.draft.put("network", ",".join([section, *self._aliases()]), place)
+            if aliases or section != self.project.project or "mac_address" in self.draft.options:
+                self.draft.put("network", ",".join([section, *aliases]), place)
 
     def _key(self, key: str, value: Any) -> None:
         where = f"services.{self.name}.{key}"
@@ -135,9 +137,8 @@ class ServiceReader:
 
     # networks
 
-    def _aliases(self) -> list[str]:
-        """Aliases with the service's name, unless the section or the container has it, and with the names in links."""
-        known = (self.project.dockers[self.name], self.draft.name)
+    def _aliases(self, *known: str) -> list[str]:
+        """Aliases with the service's name and the names in links, without those that are known anyway."""
         names = [self.name, *self.project.link_names.get(self.name, ())]
         return [f"alias={name}" for name in dict.fromkeys(names) if name not in known]
 
@@ -156,9 +157,7 @@ class ServiceReader:
                 self.conversion.changed(place, f"the container is in the network {section} already")
                 continue
             # docker finds a container by its own name anyway
-            known = self.project.dockers[self.name]
-            names = [self.name, *self.project.link_names.get(self.name, ())]
-            parts = [section, *(f"alias={name}" for name in names if name != known)]
+            parts = [section, *self._aliases(self.project.dockers[self.name])]
             self.conversion.taken(place)
             for key, item in self._keys(place, settings):
                 parts += self._endpoint(f"{place}.{key}", key, item)

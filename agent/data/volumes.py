@@ -256,7 +256,7 @@ class Volumes:
             if exc.status != 404:
                 raise
         else:
-            # somebody may have made one of that name since
+            # a user may have made one of that name since
             if made.labels.get(LABEL_FILLED) == mark:
                 await self.remove(name)
         await asyncio.to_thread(self._forget_new, mark)
