@@ -181,6 +181,7 @@ class _Failure:
     count: int
     next_try: float
     error: str
+    began: float  # the first of these failures
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,7 +197,7 @@ class BackOff:
         """Notes a failure and schedules the next try."""
         before = self._failures.get(key)
         count = before.count + 1 if before else 1
-        self._failures[key] = _Failure(count, now + self._delay(count), error)
+        self._failures[key] = _Failure(count, now + self._delay(count), error, before.began if before else now)
 
     def started_again(self, key: str, now: float, text: str = ENDED_AGAIN) -> None:
         """Notes a start. `text` tells people why the next start has to wait, with places for numbers.
@@ -204,9 +205,12 @@ class BackOff:
         The first restart is not delayed: a person may have stopped the container.
         """
         before = self._starts.get(key)
-        count = before.count + 1 if before and now < before.next_try + GOOD_RUN_S else 0
+        if before is not None and now >= before.next_try + GOOD_RUN_S:
+            before = None
+        count = before.count + 1 if before else 0
         error = text.format(starts=count + 1, restarts=count)
-        self._starts[key] = _Failure(count, now + (self._delay(count - 1) if count > 1 else 0.0), error)
+        next_try = now + (self._delay(count - 1) if count > 1 else 0.0)
+        self._starts[key] = _Failure(count, next_try, error, before.began if before else now)
 
     def started(self) -> frozenset[str]:
         """Keys of containers that were started; starting one of them again counts as a restart."""
@@ -233,6 +237,11 @@ class BackOff:
         """Key -> last error, for objects that must not be tried yet."""
         both = (*self._starts.items(), *self._failures.items())
         return {key: failure.error for key, failure in both if failure.next_try > now}
+
+    def failing_for(self, now: float) -> dict[str, float]:
+        """Key -> seconds since the first failure in a row, for objects that must not be tried yet."""
+        both = (*self._starts.items(), *self._failures.items())
+        return {key: now - failure.began for key, failure in both if failure.next_try > now}
 
     def retry_in(self, now: float) -> dict[str, float]:
         """Key -> seconds until the next try, for objects that must not be tried yet."""

@@ -337,14 +337,14 @@ def _absent_network(draft: Draft, key: str, network: Network, *, gone: bool) -> 
     if foreign is None and _is_hindered(draft, key, network):
         return
     if foreign is None:
-        cause = "removed from the engine" if gone else "declared, does not exist yet"
+        cause = "removed from the engine" if gone else "it does not exist yet"
         draft.add(key, [ops.CreateNetwork(key=key, cause=cause, network=network)])
     elif network.adopt:
         cause = f"takes over the network {foreign.name} ({foreign.id[:12]})"
         adopt = ops.AdoptNetwork(key=key, cause=cause, network=network, foreign=foreign)
         differing = ", ".join(network_difference(network, foreign.inspect))
         if differing:
-            _replace(draft, network, f"it is not as declared: {differing}", (adopt,))
+            _replace(draft, network, f"it differs from its section: {differing}", (adopt,))
         else:
             draft.add(key, [adopt])
     else:
@@ -361,7 +361,7 @@ def plan_volume(draft: Draft, volume: Volume) -> None:
     if record is None or seen is None:
         foreign = next((v for v in draft.observed.volumes if v.name == volume.name), None)
         if foreign is None:
-            cause = "removed from the engine" if record is not None else "declared, does not exist yet"
+            cause = "removed from the engine" if record is not None else "it does not exist yet"
             draft.add(key, [ops.CreateVolume(key=key, cause=cause, volume=volume)])
         elif volume.adopt:
             cause = f"takes over the volume {foreign.name}"

@@ -550,15 +550,21 @@ class Reconciler:
         }
 
     def with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
-        """Adds the last output of containers that keep ending."""
-        blocked = self.backoff.blocked(self.monotonic())
+        """Adds the last output of containers that keep ending, how they ended, and since when a failure lasts."""
+        failing_for_s = self.backoff.failing_for(self.monotonic())
+        ends = {f.key: f.message for f in plan.findings if f.type == ConditionType.RUNNING and f.reason == "Exited"}
         findings = list(plan.findings)
         for i, finding in enumerate(findings):
             # a single end is not a loop; a container in back-off has failed before
-            ended = finding.reason == "Exited" and finding.key in blocked
+            ended = finding.reason == "Exited" and finding.key in failing_for_s
             if finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended):
                 output = self._outputs.of(finding.key, desired, now=self.monotonic())
                 findings[i] = replace(finding, output=output)
+            elif finding.reason == "BackOff" and finding.key in failing_for_s:
+                # Between two tries the condition is another one for a moment. What people ask is since when it fails.
+                message = "; ".join(filter(None, (ends.get(finding.key), finding.message)))
+                since = self.wall() - failing_for_s[finding.key]
+                findings[i] = replace(finding, message=message, since=since)
         return replace(plan, findings=tuple(findings))
 
     def _show_why_not(self, desired: Desired) -> None:

@@ -134,7 +134,7 @@ class Row:
     remedy: Remedy | None = None
 
 
-_RETRIED = "Correct what the message names. It is tried again automatically."
+_RETRIED = "Correct what the message or its log names. It is tried again automatically."
 _TAKEN_BACK = (
     "The old container is in use again. Correct the settings; the same change is not tried again by itself."
 )

@@ -106,9 +106,8 @@ def test_a_container_that_ends_at_once_is_not_told_as_started(agent: Agent, box:
     agent.commit(BAD.replace("\toption restart 'always'\n", ""))
     done = seen(agent, "reconcile", columns=200)
     lines = timeless(done.lines)
-    at = lines.index(
-        "  ! container:bad: retry in N s: it ended again soon after it was started (N times in a row)"
-    )
+    why = "exited with 4; it ended again soon after it was started (N times in a row)"
+    at = lines.index(f"  ! container:bad: retry in N s: {why}")
     assert lines[at + 1 : at + 3] == ["      it printed last:", "      boom-reason"]
     assert lines[-3].endswith("1 in error in N s")
     assert lines[-2] == "`ucidockd logs bad` shows more; `ucidockd reconcile` tries again at once."

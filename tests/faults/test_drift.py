@@ -70,7 +70,7 @@ SETTINGS = {
     "restart policy": Edit(
         lambda box: box.get("web").update(restart_policy={"Name": "no"}), ("update: restart no -> always",)
     ),
-    "name": Edit(lambda box: box.get("web").rename("elsewhere"), ("rename: named elsewhere, declared web",)),
+    "name": Edit(lambda box: box.get("web").rename("elsewhere"), ("rename: it is named elsewhere and should be named web",)),
     "network disconnected": Edit(
         lambda box: box.client.networks.get("lan").disconnect("web"),
         ("reconnect: network [] -> [lan]",),
@@ -78,12 +78,12 @@ SETTINGS = {
     "alias": Edit(without_alias, ("reconnect: network [lan (other address or aliases)] -> [lan]",)),
 }
 OBJECTS = {
-    "killed": Edit(kill, ("start: it is exited, wanted: running",)),
-    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited, wanted: running",)),
-    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused, wanted: running",)),
+    "killed": Edit(kill, ("start: it is exited and should be running",)),
+    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited and should be running",)),
+    "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused and should be running",)),
     "removed": Edit(
         lambda box: box.get("web").remove(force=True),
-        ("create: removed outside of ucidockd", "start: wanted: running"),
+        ("create: removed outside of ucidockd", "start: it should be running"),
     ),
     "network removed": Edit(
         remove_network, ("create: removed from the engine", "reconnect: network [] -> [lan]")
@@ -93,7 +93,7 @@ OBJECTS = {
         (
             "create: removed from the engine",
             "create: removed outside of ucidockd",
-            "start: wanted: running",
+            "start: it should be running",
         ),
     ),
 }

@@ -56,13 +56,13 @@ test('sentences: a mistake with its option, what is expected and its line is tra
 });
 
 test('sentences: those with names in them are translated, their parts too, and what is not known stays', () => {
-	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'wanted: running': 'soll laufen', '%s (%s)': '%s [%s]', 'SSH keys': 'SSH-Schlüssel', passwords: 'Passwörter', stop: 'stoppen',
+	const catalogue = { 'the change waits: %s': 'die Änderung wartet: %s', 'bind source %s is not there': '%s fehlt', 'exited with %s': 'endete mit %s', 'it should be running': 'soll laufen', '%s (%s)': '%s [%s]', 'SSH keys': 'SSH-Schlüssel', passwords: 'Passwörter', stop: 'stoppen',
 		'docker run has no such flag': 'unbekannt', 'did you mean %s?': 'meinten Sie %s?', 'if the word after it is its value and not the image, write --%s=...': 'sonst --%s=...', 'write the value instead of %s, which only a shell knows': 'statt %s, das die Shell kennt', 'write the value instead of %s': 'statt %s', 'line %s: %s': 'Zeile %s: %s', '%s is there already, in line %s': '%s doppelt, Zeile %s', 'its value is %s': 'Wert: %s', 'written as `option restart %s`': 'als `option restart %s`' };
 	const plain = globalThis._;
 	globalThis._ = text => catalogue[text] ?? text;
 	try {
 		assert.equal(sentences.say('the change waits: bind source /mnt/<b>x</b> is not there'), 'die Änderung wartet: /mnt/<b>x</b> fehlt');
-		assert.equal(sentences.say('exited with 3; wanted: running'), 'endete mit 3; soll laufen');
+		assert.equal(sentences.say('exited with 3; it should be running'), 'endete mit 3; soll laufen');
 		assert.equal(sentences.say('exited with %s {{x}}'), 'endete mit %s {{x}}');
 		assert.equal(sentences.say('/etc (SSH keys, passwords)'), '/etc [SSH-Schlüssel, Passwörter]');
 		assert.equal(sentences.say('SSH keys, what is new'), 'SSH keys, what is new');

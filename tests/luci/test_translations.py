@@ -278,7 +278,7 @@ def test_the_agent_says_each_sentence_that_the_pages_look_for() -> None:
 
 
 def test_what_stands_in_a_sentence_of_a_containers_state_is_known() -> None:
-    """`it is exited, wanted: running`: the engine's word for each state."""
+    """`it is exited and should be running`: the engine's word for each state."""
     wanted = {"created", "dead", "exited", "paused", "restarting", "running"}
     assert wanted <= {text for _, text, _ in made._sentences()}
     assert all(texts_of(language)[word, ""][0] not in ("", word) for language in LANGUAGES for word in wanted)

@@ -32,8 +32,8 @@ def text(found: PlanDescription) -> list[str]:
 
 def test_later_waves_say_what_comes_once_what_is_there() -> None:
     assert text(seen_of(a_world("", DB + APP + TOOL))) == [
-        "create         container:db             declared, does not exist yet",
-        "start          container:db             wanted: running",
+        "create         container:db             it does not exist yet",
+        "start          container:db             it should be running",
         "then create    container:app            once db is healthy",
         "then create    container:tool           once app is ready",
     ]

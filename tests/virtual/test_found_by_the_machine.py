@@ -156,7 +156,11 @@ def test_one_that_ends_again_and_again_is_started_ever_more_seldom(world: World)
     starts = [text for text in world.writes if text.startswith("start ")]
     # the delays double up to five minutes: 1 + 2 + ... + 256 s are nine starts, and twelve to twenty each hour follow
     assert 15 < len(starts) < 35, len(starts)
-    assert conditions(world, "container:web")["Synced"] == (False, "BackOff")
+    told = world.conditions("container:web")["Synced"]
+    assert (told["status"], told["reason"]) == (False, "BackOff")
+    assert told["message"].startswith("exited with 1; it ended again soon after it was started (")
+    # since the first of these ends, not since the last try
+    assert 3500 < world.time.wall() - told["since"] < 3601
     world.declare(WEB)
     web = world.engine.find("web")
     assert web is not None

@@ -213,7 +213,7 @@ class _Planner:
             adopt = ops.AdoptContainer(key=self.key, cause=cause, container=container, foreign=foreign)
             self.draft.add(self.key, [adopt], self.needs)
             return
-        cause, image = "declared, does not exist yet", self.choice
+        cause, image = "it does not exist yet", self.choice
         if self.record is not None:
             cause = "removed outside of ucidockd"
             if self.record.asked and keeps_image(container, self.record):
@@ -226,7 +226,7 @@ class _Planner:
             ),
         ]
         if container.policy.state is RunState.RUNNING:
-            todo.append(ops.StartContainer(key=self.key, cause="wanted: running", container=container))
+            todo.append(ops.StartContainer(key=self.key, cause="it should be running", container=container))
         self.draft.add(self.key, todo, self.needs)
 
     def _go_on(self, record: Record, seen: ObservedContainer | None) -> None:
@@ -492,7 +492,7 @@ class _Planner:
             message = f"a container named {self.container.name} exists, and ucidockd did not create it; ours is {seen.name}"
             self._find("Synced", status=False, reason="NameTaken", message=message)
             return []
-        cause = f"named {seen.name}, declared {self.container.name}"
+        cause = f"it is named {seen.name} and should be named {self.container.name}"
         # a swap left a temporary name (`-old`): rename it back without asking
         by_hand = record.name == self.container.name and not name_outside(seen.name, "old")
         if self.container.policy.on_drift is OnDrift.REPORT and by_hand:
@@ -542,7 +542,7 @@ class _Planner:
         container = self.container
         wanted = container.policy.should_run
         if not wanted and is_alive(seen):
-            cause = "disabled" if not container.policy.enabled else "wanted: stopped"
+            cause = "disabled" if not container.policy.enabled else "it should be stopped"
             timeout = container.spec.stop_timeout_s
             return [ops.StopContainer(key=self.key, cause=cause, record=record, stop_timeout_s=timeout)]
         is_done = seen.id in self.draft.context.completed
@@ -558,10 +558,10 @@ class _Planner:
             return []
         # the engine refuses to start a paused container
         if seen.state == "paused":
-            cause = "it is paused, wanted: running"
+            cause = "it is paused and should be running"
             return [ops.UnpauseContainer(key=self.key, cause=cause, record=record)]
         if not is_alive(seen):
-            cause = f"it is {seen.state}, wanted: running"
+            cause = f"it is {seen.state} and should be running"
             return [ops.StartContainer(key=self.key, cause=cause, container=container)]
         if seen.state == "running" and self._is_left_behind(seen):
             cause = "the container whose namespace it shares was restarted"
