@@ -348,6 +348,17 @@ test('calls: the status is read page for page', async () => {
 	assert.equal((await calls.agent.status()).version, 3);
 });
 
+const repeats = load('ucidockd.repeats');
+
+test('repeats: what happens again within ten minutes is one entry', () => {
+	const start = at => ({ at, what: 'start', name: 'web', why: 'it ended' }), stop = at => ({ at, what: 'stop', name: 'web', why: '' });
+
+	assert.deepEqual(repeats.group([ start(5000), stop(4990), start(4400), start(3801), start(3200), stop(10) ]).map(({ what, at, count, first }) => [ what, at, count, first ]),
+		[ [ 'start', 5000, 3, 3801 ], [ 'stop', 4990, 1, 4990 ], [ 'start', 3200, 1, 3200 ], [ 'stop', 10, 1, 10 ] ]);
+	assert.equal(repeats.words({ count: 1, first: 10 }), '');
+	assert.match(repeats.words({ count: 3, first: 10 }), /^3 times since /);
+});
+
 const listing = load('ucidockd.listing'), tar = load('ucidockd.tar'), rows = load('ucidockd.containerlist');
 
 test('listing: what ls prints, of busybox, GNU and with odd names', () => {

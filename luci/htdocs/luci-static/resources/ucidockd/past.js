@@ -8,6 +8,7 @@
 'require ucidockd.effects as effects';
 'require ucidockd.format as format';
 'require ucidockd.plan as plan';
+'require ucidockd.repeats as repeats';
 'require ucidockd.sentences as sentences';
 'require ucidockd.updates as updates';
 
@@ -54,7 +55,7 @@ async function earlier(section, done) {
 
 return baseclass.extend({
 	// newest first; `note` as the status has it
-	row: note => [ format.time(note.at), sentences.verb(note.op), D.said(note.cause), note.ok ? D.badge('ok', _('done')) : [ D.badge('error', _('failed')), ' ', D.said(note.error) ] ],
+	row: note => [ format.time(note.at), sentences.verb(note.op), [ D.said(note.cause), note.count > 1 ? [ ' ', D.el('small', {}, repeats.words(note)) ] : '' ], note.ok ? D.badge('ok', _('done')) : [ D.badge('error', _('failed')), ' ', D.said(note.error) ] ],
 
 	// `done` is called when something was changed
 	async render(owner, done) {
@@ -72,7 +73,7 @@ return baseclass.extend({
 				diff ? _('None: it runs as you set it.') : _('Not known: the agent or Docker does not answer.')),
 			versions,
 			D.el('h3', {}, _('Last operations')),
-			D.table([ _('Time'), _('What'), _('Why'), _('Result') ], owner.operations.slice().reverse().map(note => this.row(note)), _('Nothing was done since the agent started.'))
+			D.table([ _('Time'), _('What'), _('Why'), _('Result') ], repeats.group(owner.operations.slice().reverse().map(({ at, op, cause, ok, error }) => ({ at, op, cause, ok, error }))).map(note => this.row(note)), _('Nothing was done since the agent started.'))
 		];
 	}
 });

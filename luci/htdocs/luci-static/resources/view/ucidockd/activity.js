@@ -7,6 +7,7 @@
 'require ucidockd.format as format';
 'require ucidockd.jobs as jobs';
 'require ucidockd.live as live';
+'require ucidockd.repeats as repeats';
 'require ucidockd.sentences as sentences';
 'require ucidockd.status as status';
 
@@ -60,7 +61,7 @@ return view.extend({
 	row(entry) {
 		return [
 			D.el('span', { 'style': 'white-space:nowrap' }, format.time(entry.at)), this.sourceWords(entry.source), [ D.badge(entry.level, entry.what) ],
-			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('span', { 'class': 'ucidockd-any' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, D.coded(entry.why))
+			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('span', { 'class': 'ucidockd-any' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, D.coded([ entry.why, repeats.words(entry) ].filter(Boolean).join(' · ')))
 		];
 	},
 
@@ -68,9 +69,9 @@ return view.extend({
 		const term = this.filter.value.trim().toLowerCase(), source = this.source.value, from = Date.now() / 1000 - Number(this.span.value);
 		const all = [ ...this.ofAgent(), ...this.ofJobs(), ...this.events.map(event => this.ofEvent(event)) ].filter(entry => entry.at >= from);
 		const shown = all.filter(entry => (!source || entry.source === source) && [ entry.what, entry.name, entry.why ].some(text => String(text).toLowerCase().includes(term)))
-			.sort((one, other) => other.at - one.at).slice(0, LIMIT);
+			.sort((one, other) => other.at - one.at);
 
-		this.table.draw(shown.map(entry => {
+		this.table.draw(repeats.group(shown).slice(0, LIMIT).map(entry => {
 			const sign = JSON.stringify(entry);
 
 			return { key: sign, sign, cells: () => this.row(entry) };

@@ -143,9 +143,11 @@ return view.extend({
 
 	row(volume, owner, users) {
 		const told = owner && status.verdict(owner), [ user ] = users, size = this.sizes?.get(volume.Name), isAnonymous = ANONYMOUS.test(volume.Name);
+		// one that a managed container names is made again with it
+		const mark = owner ? '' : isAnonymous ? _('no name') : users.some(({ row }) => row.owner) ? '' : _('not managed');
 
 		return [
-			[ D.el('strong', { 'class': 'ucidockd-any', 'title': volume.Name }, isAnonymous ? nameOf(volume) + '…' : volume.Name), owner ? '' : [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, isAnonymous ? _('no name') : _('not managed')) ],
+			[ D.el('strong', { 'class': 'ucidockd-any', 'title': volume.Name }, isAnonymous ? nameOf(volume) + '…' : volume.Name), mark ? [ ' ', D.el('small', { 'class': 'ucidockd-quiet' }, mark) ] : '',
 				told && told.level !== 'ok' && D.verdict(told) ],
 			users.length ? users.map(({ row, path }) => D.el('div', { 'class': 'ucidockd-text' }, D.page([ 'container', row.path ], row.name), ' ', D.el('small', { 'class': 'ucidockd-quiet ucidockd-any' }, path))) : '-',
 			size === undefined ? '' : format.bytes(size), D.el('small', { 'class': 'ucidockd-any' }, volume.Mountpoint),
