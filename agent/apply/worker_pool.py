@@ -197,7 +197,9 @@ class BackOff:
         """Notes a failure and schedules the next try."""
         before = self._failures.get(key)
         count = before.count + 1 if before else 1
-        self._failures[key] = _Failure(count, now + self._delay(count), error, before.began if before else now)
+        self._failures[key] = _Failure(
+            count, now + self._delay(count), error, before.began if before else now
+        )
 
     def started_again(self, key: str, now: float, text: str = ENDED_AGAIN) -> None:
         """Notes a start. `text` tells people why the next start has to wait, with places for numbers.

@@ -552,7 +552,11 @@ class Reconciler:
     def with_outputs(self, plan: ops.Plan, desired: Desired) -> ops.Plan:
         """Adds the last output of containers that keep ending, how they ended, and since when a failure lasts."""
         failing_for_s = self.backoff.failing_for(self.monotonic())
-        ends = {f.key: f.message for f in plan.findings if f.type == ConditionType.RUNNING and f.reason == "Exited"}
+        ends = {
+            f.key: f.message
+            for f in plan.findings
+            if f.type == ConditionType.RUNNING and f.reason == "Exited"
+        }
         findings = list(plan.findings)
         for i, finding in enumerate(findings):
             # a single end is not a loop; a container in back-off has failed before

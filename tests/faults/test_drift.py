@@ -70,7 +70,10 @@ SETTINGS = {
     "restart policy": Edit(
         lambda box: box.get("web").update(restart_policy={"Name": "no"}), ("update: restart no -> always",)
     ),
-    "name": Edit(lambda box: box.get("web").rename("elsewhere"), ("rename: it is named elsewhere and should be named web",)),
+    "name": Edit(
+        lambda box: box.get("web").rename("elsewhere"),
+        ("rename: it is named elsewhere and should be named web",),
+    ),
     "network disconnected": Edit(
         lambda box: box.client.networks.get("lan").disconnect("web"),
         ("reconnect: network [] -> [lan]",),
@@ -79,7 +82,9 @@ SETTINGS = {
 }
 OBJECTS = {
     "killed": Edit(kill, ("start: it is exited and should be running",)),
-    "stopped": Edit(lambda box: box.get("web").stop(timeout=0), ("start: it is exited and should be running",)),
+    "stopped": Edit(
+        lambda box: box.get("web").stop(timeout=0), ("start: it is exited and should be running",)
+    ),
     "paused": Edit(lambda box: box.get("web").pause(), ("unpause: it is paused and should be running",)),
     "removed": Edit(
         lambda box: box.get("web").remove(force=True),
