@@ -468,6 +468,150 @@ async def test_where_packets_come_all_the_time_a_fetch_waits_longer_for_them(
     assert [0.2 if one > 0.19 else 0.0 for one in took] == waits, took
 
 
+class Typed(Counter):
+    """A console: what is typed comes back, and `said` is what it writes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(size=1)
+        self.shown: asyncio.Queue[str] = asyncio.Queue()
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        while True:
+            yield {"name": "stdout", "text": await self.shown.get()}
+
+    async def input(self, data: bytes) -> None:
+        self.shown.put_nowait(data.decode())
+
+
+class Desk:
+    """A page that follows a container in a crash loop (`news`) and has a console, read as LuCI's pages do."""
+
+    def __init__(self, room: Room, *, console: bool) -> None:
+        self._room = room
+        self._has_console = console
+        self.console = Typed()
+        self.news: asyncio.Queue[str] = asyncio.Queue()
+        self.seen: list[tuple[str, str]] = []
+        self.fetches = 0
+        self._after = 0
+        self._came = asyncio.Event()
+
+    async def open(self) -> None:
+        kinds = self._room.streams._kinds
+        assert isinstance(kinds, dict)
+        kinds["news"] = StreamKind(grant=read("test", "news"), open=lambda _: OutputOnly(self._news))
+        kinds["typed"] = StreamKind(grant=read("test", "typed"), open=lambda _: self.console)
+        self.id = (await self._room.call("stream_open", {"kind": "news", "tag": "1"}, session=ADMIN))["id"]
+        if self._has_console:
+            args = {"id": self.id, "kind": "typed", "tag": "2"}
+            await self._room.call("stream_open", args, session=ADMIN)
+
+    async def _news(self) -> AsyncGenerator[Item, None]:
+        while True:
+            yield {"name": "change", "text": await self.news.get()}
+
+    async def follow(self) -> None:
+        wait = 0
+        while True:
+            self.fetches += 1
+            args = {"id": self.id, "after": self._after, "wait": wait}
+            for packet in (await self._room.call("stream_read", args, session=ADMIN))["packets"]:
+                self._after = packet["seq"]
+                self.seen += [(item["name"], item.get("text", "")) for item in packet["items"]]
+            self._came.set()
+            wait = 15
+
+    async def type(self, text: str) -> None:
+        args = {"id": self.id, "stream": 2, "text": text}
+        await self._room.call("stream_input", args, session=ADMIN)
+
+    async def until_seen(self, text: str) -> float:
+        """Seconds until that text is on the page."""
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(10):
+            while not any(text in one for _, one in self.seen):
+                self._came.clear()
+                await self._came.wait()
+        return asyncio.get_running_loop().time() - began
+
+
+@pytest.fixture
+async def loop_of_news(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The seconds in which two fetches of news may begin."""
+    monkeypatch.setattr(stream_tab, "GATHER_S", 0.05)
+    monkeypatch.setattr(stream_tab, "STEADY_S", 0.05)
+    monkeypatch.setattr(stream_tab, "NEWS_S", 1.0)
+    return 1.0
+
+
+async def crash_loop(desk: Desk, count: int) -> None:
+    for number in range(count):
+        desk.news.put_nowait(f"<{number}>")
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("console", [False, True], ids=["", "console"])
+async def test_news_that_never_ends_is_fetched_seldom_and_is_complete(
+    room: Room, loop_of_news: float, console: bool
+) -> None:
+    desk = Desk(room, console=console)
+    await desk.open()
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(desk.follow())
+        await crash_loop(desk, 100)
+        assert desk.fetches <= 2 * 2 / loop_of_news + 2
+        await desk.until_seen("<99>")
+        following.cancel()
+    told = "".join(text for name, text in desk.seen if name == "change")
+    assert told == "".join(f"<{number}>" for number in range(100))
+
+
+async def test_what_is_rare_comes_at_once(room: Room, loop_of_news: float) -> None:
+    desk = Desk(room, console=False)
+    await desk.open()
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(desk.follow())
+        for text in ("one", "two", "three"):
+            await asyncio.sleep(1.2 * loop_of_news)
+            desk.news.put_nowait(text)
+            assert await desk.until_seen(text) < loop_of_news / 2
+        following.cancel()
+
+
+async def test_what_a_user_types_is_seen_at_once_beside_news_that_never_ends(
+    room: Room, loop_of_news: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_tab, "GATHER_S", 0.4)
+    monkeypatch.setattr(stream_tab, "TYPING_S", 0.2)
+    desk = Desk(room, console=True)
+    await desk.open()
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(desk.follow())
+        looping = group.create_task(crash_loop(desk, 1000))
+        took = []
+        for key in "abcdefgh":
+            await asyncio.sleep(0.3)
+            await desk.type(f"[{key}]")
+            took.append(await desk.until_seen(f"[{key}]"))
+        looping.cancel()
+        following.cancel()
+    assert max(took) < 0.3, took
+
+
+async def test_what_a_stream_begins_with_does_not_wait_as_news_does(room: Room, loop_of_news: float) -> None:
+    desk = Desk(room, console=False)
+    await desk.open()
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(desk.follow())
+        looping = group.create_task(crash_loop(desk, 1000))
+        await asyncio.sleep(0.5)
+        desk.console.shown.put_nowait("prompt")
+        await room.call("stream_open", {"id": desk.id, "kind": "typed", "tag": "2"}, session=ADMIN)
+        assert await desk.until_seen("prompt") < loop_of_news / 2
+        looping.cancel()
+        following.cancel()
+
+
 async def test_streams_of_all_are_limited(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ubus_streams, "SOURCES_OF_ALL", 2)
     answers = [await room.call("stream_open", {"kind": "status"}, session=ADMIN) for _ in range(3)]

@@ -102,56 +102,6 @@ for (const [ how, gone, patience ] of [ [ 'is closed', tab => tab.close(), 500 ]
 		assert.deepEqual([ browser.agent.opened, [ leader, other ].filter(tab => tab.leads() && !tab.dead).length ], [ 1, 1 ]);
 	});
 
-// how often the agent is asked while something changes all the time, as in a crash loop
-async function readsOf(browser, kind, name, span) {
-	const before = browser.agent.reads;
-	for (let passed = 0; passed < span; passed += 50) {
-		browser.agent.send(kind, 'x', name);
-		await browser.clock.pass(50);
-	}
-	return browser.agent.reads - before;
-}
-
-test('news is fetched twice in two seconds and is complete, what is rare at once', async () => {
-	const browser = new Browser(), tab = browser.tab(), events = tab.follow('events');
-	await browser.clock.pass(10_000);
-	browser.agent.send('events', 'rare', 'event');
-	await browser.clock.settle();
-	assert.deepEqual(events.seen, [ 'begin', 'rare' ]);
-	const reads = await readsOf(browser, 'events', 'event', 10_000);
-	assert.ok(reads <= 12, `${reads} reads`);
-	await browser.clock.pass(2000);
-	assert.equal(events.seen.length, 2 + 10_000 / 50);
-});
-
-test('what a stream begins with is shown at once, in whatever tab', async () => {
-	const browser = new Browser(), one = browser.tab(), other = browser.tab();
-	one.follow('events');
-	other.follow('events');
-	await browser.clock.pass(START_MS);
-	for (const [ tab, kind ] of [ [ one, 'load of web' ], [ other, 'load of db' ] ]) {
-		await readsOf(browser, 'events', 'event', 500);
-		const seen = tab.follow(kind);
-		await browser.clock.pass(10);
-		browser.agent.send(kind, 'first', 'stats');
-		await browser.clock.pass(10);
-		assert.deepEqual(seen.seen, [ 'begin', 'first' ]);
-	}
-});
-
-test('a log is fetched as it comes, and a console beside much news too', async () => {
-	const browser = new Browser(), tab = browser.tab(), log = tab.follow('logs');
-	await browser.clock.pass(START_MS);
-	assert.ok(await readsOf(browser, 'logs', 'stdout', 1000) >= 20);
-	log.stop();
-	tab.follow('events');
-	const shell = tab.follow('console', { keep: true });
-	await readsOf(browser, 'events', 'event', 1000);
-	browser.agent.send('console', 'echo');
-	await browser.clock.settle();
-	assert.deepEqual(shell.seen, [ 'begin', 'echo' ]);
-});
-
 test('a hidden tab lets go after a while, and comes back', async () => {
 	const browser = new Browser(), tab = browser.tab(), log = tab.follow('logs');
 	await browser.clock.pass(START_MS);

@@ -46,11 +46,12 @@ _JOINED = 4096  # characters up to which texts are joined
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
-    """Items sent as one message. `seq` counts from 1 without gaps."""
+    """Items sent as one message. `seq` counts from 1 without gaps. `urgent`: some item in it does not wait for others."""
 
     seq: int
     items: tuple[Mapping[str, Any], ...]
     size: int
+    urgent: bool
 
     def as_json(self) -> dict[str, Any]:
         """The message."""
@@ -62,8 +63,8 @@ class Outbox:
 
     def __init__(self, *, window: int = WINDOW) -> None:
         self._window = window
-        # (item, bytes) that no packet holds yet
-        self._waiting: deque[tuple[Mapping[str, Any], int]] = deque()
+        # (item, bytes, urgent) that no packet holds yet
+        self._waiting: deque[tuple[Mapping[str, Any], int, bool]] = deque()
         self._unacknowledged: Ring[Packet] = Ring()  # kept, because they may have to be sent again
         self._size = 0  # bytes of both
 
@@ -82,13 +83,14 @@ class Outbox:
             return True
         return self._size + size <= self._window and len(self._unacknowledged) < PACKETS
 
-    def put(self, item: Mapping[str, Any], size: int) -> None:
+    def put(self, item: Mapping[str, Any], size: int, *, urgent: bool = True) -> None:
         """Adds an item. Text that follows text of the same stream is joined to it, because logs come line by line."""
         self._size += size
         if self._waiting and (joined := _joined(self._waiting[-1][0], item)) is not None:
-            self._waiting[-1] = (joined, self._waiting[-1][1] + size)
+            _, before, was_urgent = self._waiting[-1]
+            self._waiting[-1] = (joined, before + size, urgent or was_urgent)
         else:
-            self._waiting.append((item, size))
+            self._waiting.append((item, size, urgent))
 
     def pack(self) -> Packet | None:
         """Makes the next packet; None if nothing waits, or too many packets are unacknowledged."""
@@ -96,13 +98,14 @@ class Outbox:
         if not self._waiting or len(self._unacknowledged) >= PACKETS:
             return None
         items: list[Mapping[str, Any]] = []
-        size = 0
+        size, is_urgent = 0, False
         # at least one item, however large: otherwise it would wait for ever
         while self._waiting and (not items or size + self._waiting[0][1] <= PACKET):
-            item, item_size = self._waiting.popleft()
+            item, item_size, urgent = self._waiting.popleft()
             items.append(item)
             size += item_size
-        packet = Packet(seq=self.last + 1, items=tuple(items), size=size)
+            is_urgent |= urgent
+        packet = Packet(seq=self.last + 1, items=tuple(items), size=size, urgent=is_urgent)
         self._unacknowledged.add(packet)
         return packet
 
@@ -120,6 +123,12 @@ class Outbox:
         """The unacknowledged packets after `seq`."""
         return [packet for _, packet in self._unacknowledged.after(seq)]
 
+    def holds(self, seq: int, *, urgent: bool = False) -> bool:
+        """Whether there is anything after that packet, packed or not; with `urgent`, anything urgent."""
+        if not urgent:
+            return bool(self._waiting) or self.last > seq
+        return any(item[2] for item in self._waiting) or any(packet.urgent for packet in self.after(seq))
+
 
 def _joined(last: Mapping[str, Any], item: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Both items as one; None if they are of different kinds, or the text would get too long."""
@@ -136,8 +145,14 @@ SESSION_S = 5.0  # between checks whether the session still has the right
 UNREAD_S = 15.0  # without an acknowledgement for this long, the reader is gone or too slow
 IDLE_S = 25.0  # allowed time without a subscriber and without a fetch
 PING_S = 10.0  # after this silence a ping is sent, which must be acknowledged
-GATHER_S = 0.15  # a fetch waits this long for the rest of a burst, unless a user types
-STEADY_S = 0.5  # and this long where packets come all the time, as with live figures
+# Each fetch is an HTTP request of the browser, so its answer waits for what follows: urgent items for the rest of their
+# burst, unless a user has just typed; news until it is time for another fetch, as a container in a crash loop is news
+# several times a second.
+GATHER_S = 0.15
+STEADY_S = 0.5  # instead of GATHER_S where fetches follow each other and no console is open
+TYPING_S = 1.0
+NEWS = frozenset({"change", "event", "stats", "ping"})  # names of items; the first of each stream is urgent
+NEWS_S = 2.0  # two fetches begin in it, so that what is rare is shown at once
 _NOTIFY_S = 5.0
 _TICK_S = 1.0  # between looks for a reader that has gone
 # half of what ubusd carries: the same item may be sent in a packet with others
@@ -182,6 +197,8 @@ class Tab:
         self._fetch = 0  # number of the newest fetch
         self._streak = 0  # fetches in a row that had packets, less than a second apart
         self._answered_at = 0.0
+        self._fetched_at = 0.0  # when the newest fetch began
+        self._typed_at = 0.0
         self._readers = 0  # how often a subscriber came or left
         self.reason = ""
         now = time.monotonic()
@@ -258,8 +275,8 @@ class Tab:
             self._news.set()
 
     async def read(self, after: int, wait_s: float) -> dict[str, Any]:
-        """Acknowledges `after` and returns the packets after it; waits up to `wait_s` for one. An earlier fetch ends
-        and gets `replaced`.
+        """Acknowledges `after` and returns the packets after it; waits up to `wait_s` for one, and then for what belongs
+        to it. An earlier fetch ends and gets `replaced`.
 
         Raises RequestError.
         """
@@ -267,26 +284,21 @@ class Tab:
         self.acknowledge(after)
         self._fetch += 1
         mine = self._fetch
+        before, self._fetched_at = self._fetched_at, time.monotonic()
+        news_at = min(before + NEWS_S, self._fetched_at + wait_s)
         self._news.set()
         self._fetching += 1
         packets: list[Packet] = []
         try:
-            async with asyncio.timeout(wait_s):
-                while self._fetch == mine and not self._end.is_set() and not (packets := self._packed(after)):
-                    self._news.clear()
-                    await self._news.wait()
-            # only if no stream takes input: the echo of typed text must not wait
-            if packets and all(isinstance(source, OutputOnly) for source, *_ in self._sources.values()):
-                # each fetch is an HTTP request of the browser, so a burst should come in a single one; the first
-                # fetches fill a page
-                self._streak = self._streak + 1 if time.monotonic() - self._answered_at < 1 else 0
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STEADY_S if self._streak > 1 else GATHER_S):
-                        await self._full.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while self._waits(mine) and not self._outbox.holds(after):
+                        self._news.clear()
+                        await self._news.wait()
+            if self._outbox.holds(after):
+                await self._gather(mine, after, news_at)
                 packets = self._packed(after)
                 self._answered_at = time.monotonic()
-        except TimeoutError:
-            packets = []
         finally:
             self._fetching -= 1
             self._attended_at = self._read_at = time.monotonic()
@@ -294,6 +306,36 @@ class Tab:
             return {"packets": [], "replaced": True}
         answer: dict[str, Any] = {"packets": [packet.as_json() for packet in packets]}
         return {**answer, "closed": self.reason} if self._end.is_set() else answer
+
+    def _waits(self, fetch: int) -> bool:
+        return self._fetch == fetch and not self._end.is_set()
+
+    async def _gather(self, fetch: int, after: int, news_at: float) -> None:
+        """Waits for what comes with the packets after `after`; with news alone until `news_at`."""
+        now = time.monotonic()
+        self._streak = self._streak + 1 if now - self._answered_at < 1 else 0
+        # what a console shows is looked at while it comes
+        has_console = not all(isinstance(source, OutputOnly) for source, *_ in self._sources.values())
+        span = STEADY_S if self._streak > 1 and not has_console else GATHER_S
+        news_at, urgent_at = max(news_at, now + span), None
+        # a stream that waits for room gives nothing more before the next fetch
+        while self._waits(fetch) and not self._full.is_set():
+            if urgent_at is None and self._outbox.holds(after, urgent=True):
+                urgent_at = now + span
+            is_typing = urgent_at is not None and now - self._typed_at < TYPING_S
+            left = (urgent_at or news_at) - now
+            if is_typing or left <= 0:
+                return
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._news.wait()
+            now = time.monotonic()
+
+    def typed(self) -> None:
+        """A user types: what the consoles show now must not wait."""
+        self._typed_at = time.monotonic()
+        self._news.set()
 
     def _packed(self, after: int) -> list[Packet]:
         while self._outbox.pack() is not None:
@@ -350,10 +392,12 @@ class Tab:
             self._sources.pop(number, None)
 
     async def _copy(self, number: int, items: AsyncGenerator[Item, None]) -> None:
+        is_first = True
         async for item in items:
-            await self._put(number, item)
+            await self._put(number, item, urgent=is_first or item["name"] not in NEWS)
+            is_first = False
 
-    async def _put(self, number: int, item: Item) -> None:
+    async def _put(self, number: int, item: Item, *, urgent: bool = True) -> None:
         """Adds an item; waits while the window is full."""
         entry = {"stream": number, **item}
         try:
@@ -366,11 +410,12 @@ class Tab:
             while not self._outbox.has_room(size):
                 self._room.clear()
                 self._full.set()
+                self._news.set()
                 await self._room.wait()
         if self._outbox.last == self._outbox.acknowledged:
             self._read_at = time.monotonic()  # until now there was nothing to acknowledge
         self._wrote_at = time.monotonic()
-        self._outbox.put(entry, size)
+        self._outbox.put(entry, size, urgent=urgent)
         self._news.set()
 
     # delivering
@@ -427,7 +472,7 @@ class Tab:
             return "nothing was acknowledged in time"
         if not unread and now - self._wrote_at > PING_S and self._outbox.has_room(1):
             self._read_at = self._wrote_at = now
-            self._outbox.put({"stream": 0, **json_item("ping", {})}, 1)
+            self._outbox.put({"stream": 0, **json_item("ping", {})}, 1, urgent=False)
             self._news.set()
         return ""
 

@@ -129,7 +129,8 @@ class Streams:
 
     async def input(self, args: Arguments) -> Reply:
         """Sends `text`, or `data` in base64, to a stream that takes input."""
-        source = self._tab(args).source(args.get("stream", 0))
+        tab = self._tab(args)
+        source = tab.source(args.get("stream", 0))
         if "data" not in args:
             # a browser's JSON may contain half of a surrogate pair, which UTF-8 cannot express
             data: bytes = args.get("text", "").encode("utf-8", "replace")
@@ -141,6 +142,7 @@ class Streams:
         # checked after decoding, since base64 is a third longer
         if len(data) > INPUT_LIMIT:
             raise RequestError(f"input of {len(data)} bytes: expected {INPUT_LIMIT} at most", status=413)
+        tab.typed()
         await source.input(data)
         return {}
 

@@ -12,7 +12,6 @@
 // new object is opened with, or undefined.
 'use strict';
 'require baseclass';
-'require ucidockd.pace as pace';
 
 const JOIN_MS = 100; // a leader answers within
 const LATER_MS = 500; // of two that come at once, one opens the object within
@@ -35,7 +34,6 @@ const Circle = baseclass.extend({
 	__init__(parts) {
 		this.parts = parts;
 		this.id = parts.id;
-		this.pace = pace.make(parts);
 		this.reset();
 	},
 
@@ -153,9 +151,6 @@ const Circle = baseclass.extend({
 			this.heard = this.parts.now();
 			message.packet.seq > this.read && this.take(message.packet);
 			break;
-		case 'hurry':
-			this.pace.hurry();
-			break;
 		case 'resign':
 		case 'bye':
 			message.leads && this.candidate();
@@ -262,19 +257,11 @@ const Circle = baseclass.extend({
 		this.parts.timer.set(() => this.look(here), LOOK_MS);
 	},
 
-	// a stream is opened, whose first items are waited for
-	hurry() {
-		this.pace.hurry();
-		this.say({ word: 'hurry' });
-	},
-
 	async readOn(turn) {
 		const { id } = this.object;
 
 		for (let left = AGAIN, wait = this.read ? READ_S : 0; this.turn === turn; wait = READ_S) {
 			try {
-				this.pace.begin();
-
 				const answer = await this.parts.calls.read(id, this.read, wait);
 
 				if (this.turn !== turn)
@@ -288,8 +275,6 @@ const Circle = baseclass.extend({
 
 				if (answer.replaced)
 					[ this.turn, this.heard ] = [ null, this.parts.now() ];
-				else if (this.parts.mayMove())
-					await this.pace.rest(answer.packets);
 			} catch (error) {
 				if (this.turn !== turn)
 					return;

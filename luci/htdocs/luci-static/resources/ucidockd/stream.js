@@ -182,7 +182,6 @@ const Tab = baseclass.extend({
 
 		try {
 			await this.parts.calls.open({ id: object.id, ...this.begin(entry) });
-			this.circle.hurry();
 		} catch (error) {
 			if (this.circle.object !== object)
 				return;
