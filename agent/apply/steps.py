@@ -173,7 +173,7 @@ class Hooks:
         except EngineUnreachableError:
             raise
         except EngineError as exc:
-            return "could not be run: " + tidied(str(exc).encode(), container), ""
+            return f"could not be run: {tidied(str(exc).encode(), container)}", ""
         if code == 0:
             return "", ""
         # The output goes to status and notices, which readers can see: mask the values that the section treats as

@@ -125,8 +125,10 @@ def check_certificates(ca: str, cert: str, key: str) -> None:
     try:
         context.load_cert_chain(cert, key, password=_no_password)
     except ssl.SSLError as exc:
-        words = "the key does not belong to the certificate" if "MISMATCH" in str(exc) else "no PEM pair"
-        raise DaemonError(f"{cert} and {key}: {words}", reason="Refused") from exc
+        text = f"{cert} and {key}: no PEM pair"
+        if "MISMATCH" in str(exc):
+            text = f"{cert} and {key}: the key does not belong to the certificate"
+        raise DaemonError(text, reason="Refused") from exc
     if ca:
         try:
             context.load_verify_locations(cafile=ca)
@@ -197,8 +199,10 @@ class ServerIdentities:
         # An invalid section must not open TCP without TLS, but if certificates exist already, TCP need not be closed.
         if tls.broken:
             kept = _kept(last_good)
-            text = "section tls has mistakes: " + (
-                "the previous certificates stay in use" if kept else "TCP hosts stay closed"
+            text = (
+                "section tls has mistakes: the previous certificates stay in use"
+                if kept
+                else "section tls has mistakes: TCP hosts stay closed"
             )
             return kept, DaemonError(text, reason="Certificate")
         if not tls.auto:

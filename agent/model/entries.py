@@ -102,7 +102,7 @@ def parse_address(text: str, *, version: int = 0, zone: bool = False) -> str:
     # a zone is an interface of this machine; it has no meaning in a container or on the network
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id and not zone:
         raise QuantityError(
-            f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without %"
+            f"{text!r} has a zone, which means nothing here", f"{text.partition('%')[0]} without the zone"
         )
     if version and address.version != version:
         raise QuantityError(f"{text!r} is an IPv{address.version} address", expected)
@@ -226,8 +226,9 @@ def parse_volume(text: str) -> Mount:
         source = _tidy(source)
     elif not VOLUME_NAME.fullmatch(source):
         # docker resolves relative paths against its working directory; a section has none
-        kind = "a relative path" if "/" in source or source.startswith((".", "~")) else "not a volume name"
-        raise QuantityError(f"{source!r} is {kind}", _VOLUME_FORM)
+        relative = "/" in source or source.startswith((".", "~"))
+        wrong = f"{source!r} is a relative path" if relative else f"{source!r} is not a volume name"
+        raise QuantityError(wrong, _VOLUME_FORM)
     return _mount(source, target, parts[2].split(",") if len(parts) == 3 else [])
 
 

@@ -129,7 +129,7 @@ def _conditions() -> Iterator[tuple[str, str, str]]:
 
 def _sentences() -> Iterator[tuple[str, str, str]]:
     """Those of the agent that have holes, or are found by no table (`sentences.js`)."""
-    for name in ("sentences.js", "mistakes.js"):
+    for name in ("sentences.js", "mistakes.js", "wrongvalues.js", "faults.js", "causes.js", "dockerwords.js"):
         path = LUCI / "htdocs/luci-static/resources/ucidockd" / name
         rows = re.search(r"const TEMPLATES = \[\n(.*?)\n\];", path.read_text(), re.DOTALL)
         assert rows

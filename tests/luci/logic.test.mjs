@@ -2,7 +2,7 @@
 // Status model, plan, log buffer, stats, events, formats.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 
@@ -50,6 +50,42 @@ test('sentences: a mistake with its option, what is expected and its line is tra
 		assert.equal(sentences.say('hooks.lan: no answer within 5 s'), 'hooks.lan: stumm seit 5 s');
 		assert.equal(sentences.say('env, cpus and image changed'), 'env, cpus und image anders');
 		assert.equal(sentences.say('it cannot go on and on: some new words, of a later agent'), 'it cannot go on and on: some new words, of a later agent');
+	} finally {
+		globalThis._ = plain;
+	}
+});
+
+test('sentences: what Docker and registries say most often is translated, but for its names', () => {
+	const said = {
+		'No such image: nginx:nope': 'nginx nope',
+		'cannot pull nginx:nope: manifest for nginx:nope not found: manifest unknown: manifest unknown': 'nginx nope nginx nope',
+		"cannot pull ghost: pull access denied for ghost, repository does not exist or may require 'docker login': denied: requested access to the resource is denied": 'ghost ghost',
+		'cannot pull a.lan/b: Get "https://a.lan/v2/": dial tcp: lookup a.lan on 127.0.0.1:53: no such host': 'lan https lan lan',
+		'cannot pull a.lan/b: Get "https://a.lan/v2/": dial tcp 10.0.0.9:443: connect: connection refused': 'lan https lan',
+		'cannot pull a.lan/b: Get "https://a.lan/v2/": net/http: TLS handshake timeout': 'lan https lan',
+		'cannot pull a.lan/b: Get "https://a.lan/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority': 'lan https lan',
+		'cannot pull a.lan/b: Get "https://a.lan/v2/": http: server gave HTTP response to HTTPS client': 'lan https lan',
+		'cannot pull arm: no matching manifest for linux/amd64 in the manifest list entries': 'arm linux',
+		'driver failed programming external connectivity on endpoint web (ab12): Bind for 0.0.0.0:8080 failed: port is already allocated': 'web',
+		'driver failed programming external connectivity on endpoint web (ab12): failed to bind port 0.0.0.0:80/tcp: Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use': 'web tcp',
+		'failed to set up container networking: driver failed programming external connectivity on endpoint web (ab12): failed to bind host port for 0.0.0.0:80:172.17.0.2:80/tcp: address already in use': 'web tcp',
+		'exec: "nope": executable file not found in $PATH': 'nope',
+		'exec: "/start.sh": permission denied': 'start',
+		'exec /init: exec format error': 'init',
+		'write /opt/docker/tmp/GetImageBlob12: no space left on device': 'opt docker tmp',
+		'error gathering device information while adding custom device "/dev/ttyUSB0": no such file or directory': 'dev',
+		'remove data: volume is in use - [ab12]': 'data',
+		'Conflict. The container name "/web" is already in use by container "ab12". You have to remove (or rename) that container to be able to reuse that name.': 'web',
+		'conflict: unable to delete ab12 (cannot be forced) - image is being used by running container cd34': '',
+		'dockerd did not start: exit code 1: failed to start daemon: error initializing graphdriver: driver not supported: overlay2': '',
+		'dockerd refuses these settings: unable to configure the Docker daemon with file /etc/x.json: the following directives don\'t match any configuration option: nope': 'etc json nope'
+	};
+	const keys = new Set([ ...readFileSync(new URL('../../luci/po/templates/ucidockd.pot', import.meta.url), 'utf8').matchAll(/^msgid (".*")$/gm) ].map(([ , text ]) => JSON.parse(text)));
+	const plain = globalThis._;
+	globalThis._ = text => keys.has(text) ? text.split('%s').map(part => part.replace(/[A-Za-z]/g, 'x')).join('%s') : text;
+	try {
+		for (const [ text, names ] of Object.entries(said))
+			assert.equal((sentences.say(text).match(/\b(?!x+\b)[A-Za-z]{3,}\b/g) ?? []).join(' '), names, text);
 	} finally {
 		globalThis._ = plain;
 	}

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -270,11 +272,167 @@ def test_the_pages_know_each_mistake_of_settings() -> None:
     assert sorted(part for part in parts if not is_known(part)) == []
 
 
+@functools.cache
+def _loose(text: str) -> re.Pattern[str]:
+    """What a text of the agent can become: what varies in it may be a whole end of the sentence."""
+    return re.compile(".*".join(map(re.escape, text.split("%s"))), re.DOTALL)
+
+
 def test_the_agent_says_each_sentence_that_the_pages_look_for() -> None:
     said = _texts_of_agent()
-    for _, text, _ in made._sentences():
-        wanted = re.compile(".+".join(map(re.escape, text.split("%s"))))
-        assert any(map(wanted.search, said)), text
+    loose = [_loose(text) for text in said if "%s" in text and len(text.replace("%s", "")) >= 10]
+    # sought by their words: there are thousands of each
+    by_word: dict[str, set[str]] = {}
+    for text in said:
+        for word in re.findall(r"[A-Za-z]+", text):
+            by_word.setdefault(word, set()).add(text)
+    # others say the words of `dockerwords`
+    for text in (text for place, text, _ in made._sentences() if place != "dockerwords.js"):
+        wanted = re.compile(".+".join(map(re.escape, re.sub("^%s|%s$", "", text).split("%s"))))
+        words = re.findall(r"[A-Za-z]+", text.replace("%s", " "))
+        found = min((by_word.get(word, set()) for word in words), key=len, default=said)
+        assert any(map(wanted.search, found)) or any(one.fullmatch(text) for one in loose), text
+
+
+# where no text is for a page: `agent/...`, by the beginning of the path
+NOT_FOR_PAGES = {
+    "cli/": "the command line",
+    "convert/": "see test_the_pages_know_each_sentence_of_an_import",
+    "__main__.py": "the command line",
+    "wire/http_head.py": "of requests that no page makes",
+    "wire/blobmsg.py": "of messages that no page makes",
+    "wire/ubus_message.py": "of messages that no page makes",
+    "wire/record_lines.py": "the log",
+    "ubus/": "of the bus; pages see that the agent does not answer",
+    "api/access/": "of requests that no page makes, but for what the session may do",
+    "api/http/": "of requests that no page makes",
+    "api/ubus/": "of calls that no page makes, but for the terminal",
+    "api/routes/": "docs/openapi.json, and requests that no page makes",
+    "api/engine_calls.py": "docs/openapi.json",
+    "api/engine_requests.py": "of requests that no page makes",
+    "model/dockerd/log_drivers.py": "names of options; its sentences are those of `wrongvalues.js`",
+    "model/kernel_names.py": "names of the kernel; its sentences are those of `wrongvalues.js`",
+    "status/metrics.py": "docs/metrics.md",
+    "plan/router/firewall.py": "rules of nftables, but for what is said of blocked interfaces",
+    "model/dockerd/table.py": "docs/options.md",
+    "schema/validate.py": "see test_the_pages_know_each_mistake_of_settings; what one types",
+    "uci/syntax.py": "words of `uci`, which agent/files/config.py explains",
+    "uci/edit.py": "of `ucidockd` commands",
+}
+# single texts that no page shows, or that stay as they are there
+KEPT = {
+    "what Docker, ssl and `uci` say, by which a failure is known": """
+        EOF with unterminated|already in progress|address already in use|invalid command|too many arguments
+        invalid character in name field|invalid character in type field|invalid subinterface vlan name
+        option/list command found before the first section|failed to find master interface
+        parent interface was not found|decoding seccomp profile failed|no log driver named|unknown log opt
+        unknown runtime specified|invalid capadd|invalid capdrop|unknown capability|invalid signal
+        invalid ulimit type|invalid mount config|invalid volume specification|invalid mode|invalid ip address
+        invalid mac address|invalid isolation|bad format for add-host|conflicting options|invalid containerport
+        cannot share the host's network namespace|is not in a separate kernel namespace|invalid port
+        invalid range format|could not select device driver|unresolvable cdi devices|cdi device injection failed
+        wrong version number|record layer failure|protocol version|unsupported protocol|certificate required
+        eof occurred|unexpected eof|handshake failure|No module named 'cryptography'|invalid --security-opt
+        unknown or invalid runtime name|Loaded image|Loaded image ID|Mounted from|Loading layer
+        Pulling fs layer|Pull complete|Already exists|Layer already exists""",
+    "names and lists, the same in each language": """
+        docker login|podman login|nerdctl login|port %s|host port|network host|device %s|devices %s|option %s
+        pid host with %s|config %s|config %s '%s'
+        `config %s '%s'`|`config %s '%s_%s'`|`config %s 'NAME'`|aux_address %s|line %s
+        Bearer %s|depends_on %s:%s|rm -rf %s|rm -rf %s/*|name=true such as containerd-snapshotter=true
+        one of|this one|the command
+        image archive|image %s|build cache|query parameter|update check|%s from %s|%s in %s|name server""",
+    "of calls that no page makes": """
+        offset %s is not in %s to %s|unknown %s %s; use %s|no id|`file`: expected an absolute path
+        containers: expected from 1 to %s names|this stream takes no input|this stream has no window
+        path: expected a path in the volume, without `..`|%s belongs to another user; remove it""",
+    "of a part that this agent lacks: then the page lacks it too": """
+        this agent measures no load|this agent sends no notices|this agent makes no certificates
+        this agent does not ask registries""",
+    "halves of sentences that the pages have whole": """
+        the parent interface %s does not exist on this machine|is kept by %s|%s sets its options|, at most %s
+        . `ucidockd prune --images unused` removes images that nothing needs""",
+    "for the log, or about a defect": """
+        no executor for %s|a child that was not waited for is not there|no configuration that we would write
+        the engine forgets a MAC address in a reconnect|a section that frees its image first has no data moved
+        putting network %s back: %s|pass failed|update check failed|something unknown|the agent is ending
+        thread is inactive|the control socket cannot be served|a raw stream broke: %s|broken off
+        something is still in progress: the next start continues it|no ubus message: %s|nothing was cleaned up: %s
+        version %s, expected %s|no longer: %s|dockerd did not confirm live-restore: containers %s|may keep running
+        the receiver takes nothing|it is not an array|something follows the array|neither , nor ] at %s
+        ip6tables switches on experimental features: dockerd %s requires them|ubus failed|no %s
+        network.interface dump: unexpected answer|it would be read as something else|the connection is closed
+        the engine sends interim responses without end|the engine's answer has no head|a line is not an object
+        the answer is longer than %s bytes|a line is longer than %s bytes|it is nested too deeply|ends with %s
+        the engine sent no JSON object: %s|the engine sent a line longer than %s bytes|the engine sent no JSON: %s
+        no frame header: %s|the engine|cannot look at image %s: %s|the engine's list lacks %s, which is there
+        no firewall zones: %s|%s cannot be pulled now, so nothing is removed: %s
+        pyuci does not load: %s|ubus: %s %s: no answer|which is not managed by ucidockd|%s %s does not work: %s""",
+    "of a plan, which pages put in words by what kind of step it is (`effects.js`)": """
+        in place|about %s s down%s|meanwhile %s cannot use it|retry in %s s|replaces the container, %s; its volumes stay
+        replaces the container, which does not run; its volumes stay|restarts the container, %s%s|no restart
+        connects it again, its process keeps running; the network is away for about 1 s|nothing to do
+        reload (SIGHUP), no container stops: %s|reload (SIGHUP), no container stops|once no operation is in progress""",
+}
+_LOGS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+
+def _shown_texts(tree: ast.AST) -> Iterator[str]:
+    """All texts but docstrings, what goes to the log, and patterns."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(id(node.value))
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if (name.startswith("logger.") and name[7:] in _LOGS) or name == "re.compile":
+                skipped |= {id(each) for each in ast.walk(node)}
+        if isinstance(node, ast.JoinedStr):
+            skipped |= {id(part) for part in node.values if isinstance(part, ast.Constant)}
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            skipped |= {id(each) for each in ast.walk(node.format_spec)}
+    for node in ast.walk(tree):
+        if id(node) not in skipped and isinstance(node, ast.JoinedStr | ast.Constant):
+            yield from _texts_of(node)
+
+
+def test_the_pages_know_each_sentence_of_the_agent() -> None:
+    """Whatever the agent may put into a status, a history, a job, a plan or an error: a new one is translated, or stands
+    above with the reason why it is not.
+    """
+    known = {text for _, text, _ in made._sentences()} | {one.single for one in WANTED}
+    kept = {
+        text.strip() for texts in KEPT.values() for line in texts.splitlines() for text in line.split("|")
+    }
+    # sought by their longest word first: there are thousands of each
+    by_word: dict[str, list[re.Pattern[str]]] = {}
+    for template in known:
+        pattern = re.compile(".+".join(map(re.escape, template.split("%s"))), re.DOTALL)
+        by_word.setdefault(max(re.findall(r"[A-Za-z]+", template) or [""], key=len), []).append(pattern)
+
+    def is_known(text: str) -> bool:
+        bare = text.strip(" :;\n")
+        found = [one for word in {"", *re.findall(r"[A-Za-z]+", bare)} for one in by_word.get(word, ())]
+        return bare in kept or any(
+            one.fullmatch(start + bare) for one in found for start in ("", "%s: ", "%s; ")
+        )
+
+    left = []
+    for path in sorted((PROJECT / "agent").rglob("*.py")):
+        name = str(path.relative_to(PROJECT / "agent"))
+        if name.startswith(tuple(NOT_FOR_PAGES)):
+            continue
+        for text in _shown_texts(ast.parse(path.read_text())):
+            if not re.search(r"[a-z]{2,} (?:[a-z%`]|is )", text) or is_known(text):
+                continue
+            # what follows a mistake, and two sentences in one, are found by themselves; what varies may be nothing
+            parts = [part for half in text.split(", expected ") for part in half.split("; ")]
+            bare = [re.sub(r"^%s(?:: )?|(?<=[a-z])%s$", "", part) for part in parts]
+            if not all(is_known(part) for part in bare if re.search(r"[a-z]{2,} [a-z]", part)) and not any(
+                _loose(text.strip(". ")).fullmatch(template) for template in known
+            ):
+                left.append(f"{name}: {text}")
+    assert left == []
 
 
 def test_what_stands_in_a_sentence_of_a_containers_state_is_known() -> None:

@@ -250,7 +250,7 @@ class _Planner:
                 f"the engine has it in state {seen.state}; if that stays, `docker rm -f {seen.name}` helps"
             )
             self._find("Degraded", status=True, reason=REASON_OF_STATE[seen.state], message=message)
-            self.draft.withheld[self.key] = f"{self.container.section} is {seen.state}"
+            self.draft.withheld[self.key] = f"{self.container.section} is being removed"
             return
         if self._is_name_taken(seen):
             # a swap would fail half-way, so keep the container as it is

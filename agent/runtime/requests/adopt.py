@@ -189,7 +189,7 @@ class Adopter:
         result = decode_edited(self.store, replace(package, sections=(*package.sections, *sections)))
         wrong = [i.text() for i in result.issues if i.section in names and i.severity == "error"]
         if wrong:
-            raise ConflictError("conflicts with existing sections: " + "; ".join(wrong))
+            raise ConflictError(f"conflicts with existing sections: {'; '.join(wrong)}")
 
 
 def lost_comments(store: UciStore, package: str) -> list[str]:

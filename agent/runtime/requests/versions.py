@@ -124,7 +124,7 @@ class EarlierVersions:
         issues = decode_edited(self.store, package).issues
         wrong = [i.text() for i in issues if i.section == section and i.severity == "error"]
         if wrong:
-            raise ConflictError("these settings do not fit any more: " + "; ".join(wrong))
+            raise ConflictError(f"these settings do not fit any more: {'; '.join(wrong)}")
 
 
 def _with(package: Package, wanted: Section) -> Package:

@@ -3,7 +3,11 @@
 // are found by their template here, and what stands at its holes is translated in turn. What is not known stays as it is. Pure.
 'use strict';
 'require baseclass';
+'require ucidockd.causes as causes';
+'require ucidockd.dockerwords as docker';
+'require ucidockd.faults as faults';
 'require ucidockd.mistakes as mistakes';
+'require ucidockd.wrongvalues as wrongvalues';
 
 // `%s` stands for what varies. A test finds each in the agent's source; `make pot` takes them from here.
 const TEMPLATES = [
@@ -243,7 +247,7 @@ const TEMPLATES = [
 const VERBS = { acknowledgeloss: () => _('accept the loss'), forget: () => _('no longer manage'), note: () => _('write down'), prepare: () => _('prepare'), restore: () => _('bring back'), adopt: () => _('take over'), create: () => _('create'), pull: () => _('pull'), reconnect: () => _('reconnect'), reload: () => _('reload'), remove: () => _('remove'), rename: () => _('rename'), replace: () => _('replace'), restart: () => _('restart'), retire: () => _('stop before removal'), start: () => _('start'), stop: () => _('stop'), unpause: () => _('resume'), update: () => _('change in place') };
 
 // those that say more come first: `%s (%s)` fits much
-const PATTERNS = [ ...TEMPLATES, ...mistakes.templates ].filter(text => text.includes('%s')).sort((one, other) => other.replaceAll('%s', '').length - one.replaceAll('%s', '').length)
+const PATTERNS = [ TEMPLATES, ...[ mistakes, wrongvalues, faults, causes, docker ].map(each => each.templates) ].flat().filter(text => text.includes('%s')).sort((one, other) => other.replaceAll('%s', '').length - one.replaceAll('%s', '').length)
 	.map(text => [ text, new RegExp('^%s$'.format(text.split('%s').map(part => part.replace(/[\^$.*+?()[\]{}|\\]/g, '\\$&')).join('(.+?)')), 's') ]);
 // of several mistakes of the settings
 const NEXT = (/; (?=(?:containers|dockerd)\.[^\s:]+: )/), OF_OPTION = (/^((?:containers|dockerd)\.[^\s:]+): (.+)$/s), WISH = ', expected ';
