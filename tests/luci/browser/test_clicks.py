@@ -261,6 +261,23 @@ def test_memory_takes_4(owner: Owner) -> None:
     assert len(owner.clicks) <= 4
 
 
+def test_mistakes_are_at_their_fields_when_the_form_opens(owner: Owner) -> None:
+    odd = f"\nconfig container 'odd'\n\toption image '{BUSYBOX}'\n\toption command 'sleep 1000'\n"
+    odd += "\toption stop_signal 'KILL'\n\toption memory 'much'\n\toption memroy '64m'\n"
+    (owner.lab.root / "config" / "containers").write_text(owner.config("containers") + odd)
+    owner.overview()
+    owner.browser.until_text("odd[^]*memory: 'much' is not valid here")
+    owner.follow(".ucidockd-problem:has(a:text-is('odd')) >> a:text-is('Edit')", "container/odd")
+    owner.browser.until_text("expected: a size", "[data-option=memory] .ucid-error")
+    assert owner.browser.do("evaluate", "!!document.activeElement.closest('[data-option=memory]')")
+    owner.touch("button:text-is('Remove the option memroy')")
+    owner.enter("memory", "32m")
+    owner.effect("odd is created")
+    owner.save()
+    owner.until(lambda: owner.inspect("odd")["HostConfig"]["Memory"] == 32 << 20)
+    assert "memroy" not in owner.config("containers")
+
+
 @pytest.mark.parametrize("tag", ["good:2", "bad:1"])
 def test_another_tag_takes_3_and_a_bad_one_goes_back(owner: Owner, tag: str) -> None:
     image = owner.engine.images.get(BUSYBOX)
@@ -388,7 +405,7 @@ def test_another_data_folder_with_the_data_takes_4(owner: Owner) -> None:
 def test_nothing_is_made_up_while_docker_does_not_answer(owner: Owner) -> None:
     other = owner.engine.containers.create(BUSYBOX, "sleep 1000", name="foreign", network_mode="none")
     pages = {
-        "containers": "foreign[^]*not managed[^]*[34] containers, ",
+        "containers": "foreign[^]*not managed[^]*[3-6] containers, ",
         f"container/{other.id}": "foreign[^]*not managed",
         "container/web#settings": "on this router, ",
     }

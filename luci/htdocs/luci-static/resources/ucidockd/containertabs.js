@@ -35,7 +35,7 @@ return baseclass.extend({
 	settings(owner, id, asked) {
 		if (owner)
 			return D.later(async () => {
-				const form = await (await L.require('ucidockd.form')).edit(owner.section, asked);
+				const form = await (await L.require('ucidockd.form')).edit(owner.section, asked, owner.conditions.filter(one => one.type === 'Accepted').map(one => one.message));
 
 				// who came here to edit may type at once
 				window.setTimeout(() => document.activeElement === document.body && form.querySelector('input')?.focus({ preventScroll: true }));

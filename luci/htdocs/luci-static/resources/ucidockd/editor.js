@@ -118,11 +118,37 @@ class Editor {
 		D.fill(this.said, content.length && content[0] !== '' ? D.el('div', {}, content) : '');
 	}
 
-	fail(words, field) {
-		this.say(D.el('p', { 'class': 'ucid-error', 'role': 'alert' }, D.coded(words)));
+	fail(words, field, ...more) {
+		this.say(D.el('p', { 'class': 'ucid-error', 'role': 'alert' }, D.coded(words)), more);
 
 		if (field)
 			goTo(field);
+	}
+
+	// shows mistakes that the agent found, each at its field; an option that has none can be removed
+	blame(issues) {
+		const placed = issues.map(issue => ({ ...issue, of: this.sections.find(one => one.id === issue.section && one.config === issue.package) }));
+		const fields = placed.map(issue => issue.of?.refuse(issue)), lost = placed.filter((issue, at) => !fields[at] && issue.of?.raw[issue.option] !== undefined);
+		const buttons = [ ...new Map(lost.map(issue => [ issue.option, issue ])).values() ].map(({ of, option }) => D.button('negative', _('Remove the option %s').format(option), () => {
+			of.drop(option);
+			this.changed();
+		}));
+
+		this.fail(issues.map(issueText).join('\n'), fields.find(Boolean), ...buttons);
+	}
+
+	// Shows the mistakes that the files have already, to people who come to correct them. `texts`: all of them, from the status.
+	async showMistakes(texts) {
+		const isMine = text => this.sections.some(({ config, id }) => id && [ '.', ':' ].some(end => text.startsWith('%s.%s%s'.format(config, id, end))));
+
+		if (!texts.some(isMine))
+			return;
+
+		const { issues = [] } = await L.resolveDefault(calls.agent.preview({}, true), {});
+		const mine = issues.filter(({ severity, code, text }) => (severity === 'error' || code === 'unknown-option') && isMine(text));
+
+		if (mine.length && !Object.keys(this.given()).length)
+			this.blame(mine);
 	}
 
 	async save(isApplied) {
@@ -180,9 +206,7 @@ class Editor {
 		if (!mine.length)
 			return false;
 
-		const refused = mine.map(issue => this.sections.find(one => one.id === issue.section)?.refuse(issue));
-
-		this.fail(mine.map(issueText).join('\n'), refused.find(Boolean));
+		this.blame(mine);
 
 		return true;
 	}

@@ -29,7 +29,7 @@ class Section {
 	constructor(editor, { config, type, id, schema, given, isNew, isWanted }) {
 		const there = id && uci.get(config, id);
 
-		Object.assign(this, { editor, config, type, id, schema, isWanted, fields: new Map(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
+		Object.assign(this, { editor, config, type, id, schema, isWanted, fields: new Map(), dropped: new Set(), isNew: isNew || !there, isAnonymous: there?.['.anonymous'] === true });
 		this.raw = ownOptions(this.isNew ? given : there);
 	}
 
@@ -95,6 +95,9 @@ class Section {
 			if (!controls.same(control.value(), first))
 				found[name] = isEmpty(control.value()) ? null : schemas.toUci(property, control.value(), this.raw[name]);
 
+		for (const name of this.dropped)
+			found[name] = null;
+
 		return this.isNew && (Object.keys(found).length || this.isWanted) ? { ...this.raw, ...found } : found;
 	}
 
@@ -153,6 +156,11 @@ class Section {
 		this.examine(field);
 
 		return field;
+	}
+
+	// removes an option that has no field
+	drop(name) {
+		this.dropped.add(name);
 	}
 
 	// what the agent says of what was changed and need not be a mistake, as that something else has a port

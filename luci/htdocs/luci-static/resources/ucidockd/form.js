@@ -132,8 +132,9 @@ return baseclass.extend({
 		return isReadable ? { schema, images, volumes: volumes?.Volumes ?? [], devices: asked.devices, image } : null;
 	},
 
-	// a node with the form of that section of /etc/config/containers; for a login that may not read it, a note
-	async edit(id, asked) {
+	// a node with the form of that section of /etc/config/containers; for a login that may not read it, a note. `mistakes`: texts of
+	// the status
+	async edit(id, asked, mistakes) {
 		const prepared = await this.prepare(asked);
 
 		if (!prepared)
@@ -141,7 +142,11 @@ return baseclass.extend({
 
 		const page = editor.make(), section = page.section({ config: CONFIG, type: 'container', id, schema: prepared.schema });
 
-		return D.el('div', {}, new ContainerForm(section, prepared).render(), page.bar());
+		const form = D.el('div', {}, new ContainerForm(section, prepared).render(), page.bar());
+
+		page.showMistakes(mistakes);
+
+		return form;
 	},
 
 	// the form of a new one; `given`: what it says already, `name`: what it is to be called

@@ -11,7 +11,7 @@
 'require ucidockd.status as status';
 
 const RANK = [ 'error', 'waiting', 'warning' ];
-const PAGES = { network: 'networks', volume: 'volumes' };
+const IN_SETTINGS = [ 'Invalid', 'LeftOut' ]; // reasons that only other settings remove
 
 // the condition that it is judged by, then the other ones that call for attention and say something else
 function toldOf(resource) {
@@ -21,23 +21,41 @@ function toldOf(resource) {
 	return [ verdict, ...rest ].filter(Boolean).filter((one, index, all) => all.findIndex(other => other.message === one.message || other.label === one.label) === index);
 }
 
-function titleOf({ kind, section, name }) {
+// {title, path, part}: how a section is called, and where it is edited
+function placeOf({ kind, section, name }) {
 	switch (kind) {
 	case 'container':
-		return D.page([ 'container', section ], name);
+		return { title: name, path: [ 'container', section ], part: 'settings' };
 	case 'network':
-		return D.page('networks', _('Network %s').format(name));
+		return { title: _('Network %s').format(name), path: 'networks' };
 	case 'volume':
-		return D.page('volumes', _('Volume %s').format(name));
+		return { title: _('Volume %s').format(name), path: 'volumes' };
 	case 'backup':
-		return D.page('settings', _('Backup %s').format(name), 'set-backup');
+		return { title: _('Backup %s').format(name), path: 'settings', part: 'set-backup' };
 	case 'notify':
-		return D.page('settings', _('Notice %s').format(name), 'set-notices');
+		return { title: _('Notice %s').format(name), path: 'settings', part: 'set-notices' };
 	case 'daemon':
-		return D.page('settings', _('Docker daemon'));
+		return { title: _('Docker daemon'), path: 'settings' };
 	default:
-		return D.page(PAGES[kind] ?? 'settings', '%s %s'.format(kind, name));
+		return { title: '%s %s'.format(kind, name), path: 'settings' };
 	}
+}
+
+function titleOf(resource) {
+	const { title, path, part } = placeOf(resource);
+
+	return D.page(path, title, resource.kind === 'container' ? undefined : part);
+}
+
+// what is said beside the section's name need not name it again
+function messageOf({ section }, condition) {
+	return status.messageOf(condition).replaceAll('containers.%s.'.format(section), '');
+}
+
+function edit(resource) {
+	const { path, part } = placeOf(resource);
+
+	return way(path, _('Edit', 'a container'), part);
 }
 
 async function takeOver(section) {
@@ -146,6 +164,13 @@ return baseclass.extend({
 		return resources.filter(one => RANK.includes(one.level)).sort((one, other) => RANK.indexOf(one.level) - RANK.indexOf(other.level));
 	},
 
+	// a mistake in a file, with the way to its section
+	issueNode(text, resources) {
+		const [ , section ] = (/^containers\.([^\s.:]+)[.:]/).exec(text) ?? [], resource = resources.find(one => one.section === section);
+
+		return D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', D.said(text), resource && D.bar(edit(resource)));
+	},
+
 	// mistakes in the files that no section's own message holds
 	issuesOf(agent, resources) {
 		const told = resources.flatMap(one => one.conditions.map(condition => condition.message)).join('\n');
@@ -177,13 +202,13 @@ return baseclass.extend({
 
 		return D.el('div', { 'class': 'ucidockd-problem ucidockd-%s'.format(resource.level) },
 			told.map((one, index) => D.el('div', {}, index ? '' : [ isHere ? '' : [ D.el('strong', {}, titleOf(resource)), ' ' ] ], D.badge(one.level, status.labelOf(one)), ' ',
-				D.el('span', { 'class': 'ucidockd-any' }, D.coded(status.messageOf(one))), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since), 'data-since': one.since }, lasted(one.since)) : '')),
+				D.el('span', { 'class': 'ucidockd-any' }, D.coded(messageOf(resource, one))), one.since ? D.el('small', { 'class': 'ucidockd-quiet', 'title': format.time(one.since), 'data-since': one.since }, lasted(one.since)) : '')),
 			adviceFor(resource).map(text => D.el('div', {}, D.coded(text))),
 			output && [ D.el('div', {}, D.el('small', {}, _('The last lines it printed:'))), D.el('pre', {}, output) ],
 			retryAt ? D.el('div', {}, D.el('small', {}, _('Next try at %s.').format(new Date(retryAt * 1000).toLocaleTimeString()))) : '',
 			D.bar(
 				isContainer && !isHere && resource.object_id && D.page([ 'container', resource.section ], _('Logs'), 'logs', 'btn cbi-button'),
-				isContainer && !isHere && L.hasViewPermission() && D.page([ 'container', resource.section ], _('Edit', 'a container'), 'settings', 'btn cbi-button'),
+				!isHere && (isContainer || told.some(one => IN_SETTINGS.includes(one.reason))) && edit(resource),
 				retryAt ? D.button('neutral', _('Try again now'), reconcile) : '',
 				told.map(one => remedyOf(resource, one))));
 	}

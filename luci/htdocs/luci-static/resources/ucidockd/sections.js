@@ -69,8 +69,10 @@ return baseclass.extend({
 
 	// with a Save of their own
 	page(spec) {
-		const page = editor.make();
+		const page = editor.make(), node = D.el('div', { 'class': 'cbi-section' }, this.make(page, spec).node, page.bar());
 
-		return D.el('div', { 'class': 'cbi-section' }, this.make(page, spec).node, page.bar());
+		page.showMistakes(spec.mistakes ?? []);
+
+		return node;
 	}
 });

@@ -33,7 +33,7 @@ return view.extend({
 
 		networks?.sort((one, other) => OWN.includes(one.Name) - OWN.includes(other.Name) || one.Name.localeCompare(other.Name));
 
-		return { networks, made: rows.make(containers, all, 0), owners: new Map(all.filter(one => one.kind === 'network').map(one => [ one.object_id, one ])) };
+		return { networks, made: rows.make(containers, all, 0), mistakes: snapshot.agent?.config_issues ?? [], owners: new Map(all.filter(one => one.kind === 'network').map(one => [ one.object_id, one ])) };
 	},
 
 	draw({ networks, made, owners }) {
@@ -66,7 +66,7 @@ return view.extend({
 	},
 
 	render({ found, readable, schema }) {
-		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, title: _('Managed networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
+		const declared = readable ? sections.page({ config: CONFIG, type: 'network', schema, mistakes: found.mistakes, title: _('Managed networks'), words: _('Containers in the same network reach each other by name.'), label: _('Add network'), main: [ 'driver', 'zone', 'subnet' ] }) : editor.refused();
 
 		this.refresh = watch.inOrder(() => this.look(), again => this.draw(again));
 		this.list = D.el('div', {});

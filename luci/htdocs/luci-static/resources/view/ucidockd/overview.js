@@ -78,7 +78,7 @@ return view.extend({
 		const next = plan.rows(this.plan).filter(row => !row.level);
 
 		this.show('sentenceNode', [ level, words ], () => [ D.badge(level, level === 'ok' ? '✓' : '!'), ' ', D.coded(words) ]);
-		this.problems.draw(found, [ ...issues.map(text => D.el('div', { 'class': 'ucidockd-problem ucidockd-error' }, D.badge('error', _('Mistake in the settings')), ' ', D.said(text))),
+		this.problems.draw(found, [ ...issues.map(text => problems.issueNode(text, all)),
 			...(this.model.agent.warnings ?? []).map(text => D.el('p', { 'class': 'alert-message warning' }, D.coded(sentences.say(text)))) ]);
 		this.show('next', next, () => next.length ? [ D.el('h3', {}, _('What happens next')), D.table([ _('What'), _('Where'), _('Why') ], next.map(row => [ D.badge(row.heavy ? 'waiting' : 'off', sentences.verb(row.op)), row.key.split(':').slice(1).join(':'), D.coded(sentences.say(row.cause)) ])) ] : '');
 		this.show('updates', all.filter(updates.isNewer).map(one => [ one.name, one.update ]), () => updates.list(all, now()));

@@ -51,7 +51,7 @@ return view.extend({
 		const all = snapshot.resources ?? [];
 		const sorted = volumes?.Volumes?.sort((one, other) => ANONYMOUS.test(one.Name) - ANONYMOUS.test(other.Name) || one.Name.localeCompare(other.Name));
 
-		return { volumes: volumes && (sorted ?? []), made: rows.make(containers, all, 0), prunes: prunes(snapshot), owners: new Map(all.filter(one => one.kind === 'volume').map(one => [ one.object_id, one ])) };
+		return { volumes: volumes && (sorted ?? []), made: rows.make(containers, all, 0), mistakes: snapshot.agent?.config_issues ?? [], prunes: prunes(snapshot), owners: new Map(all.filter(one => one.kind === 'volume').map(one => [ one.object_id, one ])) };
 	},
 
 	// [{row, path}, ...] of the containers that have it
@@ -164,7 +164,7 @@ return view.extend({
 	},
 
 	render({ found, readable, schema }) {
-		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, title: _('Managed volumes'), words: _('If you remove a volume here, its data stays, unless "Remove volumes" is on in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
+		const declared = readable ? sections.page({ config: CONFIG, type: 'volume', schema, mistakes: found.mistakes, title: _('Managed volumes'), words: _('If you remove a volume here, its data stays, unless "Remove volumes" is on in Settings.'), label: _('Add volume'), main: [ 'driver' ] }) : editor.refused();
 
 		this.refresh = watch.inOrder(() => this.look(), again => this.draw(again));
 		this.list = D.el('div', {});
