@@ -137,7 +137,7 @@ def _unknown(kind: str, name: str) -> Mistake:
     if meant is not None:
         wrong, expected = f"is not an option of {kind} sections", meant
         if meant.startswith(_NOTHING):
-            wrong, expected = f"{wrong}: {meant.removeprefix(_NOTHING)}", ""
+            wrong, expected = f"is not an option of {kind} sections: {meant.removeprefix(_NOTHING)}", ""
         return Mistake(severity="warning", code="unknown-option", option=name, wrong=wrong, expected=expected)
     # cut, because the comparison takes quadratic time, and the name comes from outside
     near = difflib.get_close_matches(name[:64].lower(), properties(kind), n=1)
@@ -149,7 +149,10 @@ def _unknown(kind: str, name: str) -> Mistake:
         severity="warning",
         code="unknown-option",
         option=name,
-        wrong=f"unknown option of {'an' if kind[:1] in 'aeio' else 'a'} {kind} section",
+        # whole sentences, which LuCI translates
+        wrong=f"unknown option of an {kind} section"
+        if kind[:1] in "aeio"
+        else f"unknown option of a {kind} section",
         expected=expected,
     )
 

@@ -15,11 +15,13 @@ from posixpath import normpath
 from typing import Any
 
 LIMIT = 1024  # characters: a body may quote what it was sent
-# the layers through which containerd and runc hand the cause of a failed start, each with words of its own
+# The layers through which containerd, runc and libnetwork hand the cause of a failed start, each with words of its own.
+# The id of an endpoint is another one at each try, so that its failures would not be the same.
 _LAYERS = re.compile(
     r"(?:failed to create (?:shim )?task(?: for container)?: |OCI runtime create failed: |runc create failed: "
     r"|unable to start container process: |container_linux\.go:\d+: |starting container process caused: "
-    r"|error during container init: )+"
+    r"|error during container init: |failed to set up container networking: |Error starting userland proxy: "
+    r"|driver failed programming external connectivity on endpoint \S+ \([0-9a-f]{64}\): )+"
 )
 
 

@@ -32,6 +32,16 @@ PLURALS = {
 }
 _STRING = r"'((?:[^'\\\n]|\\.)*)'"
 _CALL = re.compile(rf"\b(?:_\({_STRING}(?:,\s*{_STRING})?\s*\)|N_\([^,]+,\s*{_STRING},\s*{_STRING}\s*\))")
+_TEMPLATES = (
+    "sentences.js",
+    "importwords.js",
+    "mistakes.js",
+    "wrongvalues.js",
+    "faults.js",
+    "causes.js",
+    "reasons.js",
+    "dockerwords.js",
+)
 _ENTRY = re.compile(r'^(msgctxt|msgid|msgid_plural|msgstr(?:\[\d\])?) (".*(?:\n".*)*)$', re.MULTILINE)
 OF = "\1"  # between a context and its text, as LuCI looks for them
 
@@ -129,7 +139,7 @@ def _conditions() -> Iterator[tuple[str, str, str]]:
 
 def _sentences() -> Iterator[tuple[str, str, str]]:
     """Those of the agent that have holes, or are found by no table (`sentences.js`)."""
-    for name in ("sentences.js", "mistakes.js", "wrongvalues.js", "faults.js", "causes.js", "dockerwords.js"):
+    for name in _TEMPLATES:
         path = LUCI / "htdocs/luci-static/resources/ucidockd" / name
         rows = re.search(r"const TEMPLATES = \[\n(.*?)\n\];", path.read_text(), re.DOTALL)
         assert rows

@@ -99,6 +99,7 @@ test('sentences: those with names in them are translated, their parts too, and w
 	try {
 		assert.equal(sentences.say('the change waits: bind source /mnt/<b>x</b> is not there'), 'die Änderung wartet: /mnt/<b>x</b> fehlt');
 		assert.equal(sentences.say('exited with 3; it should be running'), 'endete mit 3; soll laufen');
+		assert.equal(sentences.say('the change waits: exited with 3; it should be running'), 'die Änderung wartet: endete mit 3; soll laufen');
 		assert.equal(sentences.say('exited with %s {{x}}'), 'endete mit %s {{x}}');
 		assert.equal(sentences.say('/etc (SSH keys, passwords)'), '/etc [SSH-Schlüssel, Passwörter]');
 		assert.equal(sentences.say('SSH keys, what is new'), 'SSH keys, what is new');

@@ -19,6 +19,15 @@ def refused(first: str, cause: str) -> bytes:
     return json.dumps({"message": f"{first}: {layers}: {cause}: unknown"}).encode()
 
 
+TAKEN = "listen tcp4 0.0.0.0:80: bind: taken"
+
+
+def port_in_use(cause: str) -> bytes:
+    """With the endpoint's id, which is another one at each try."""
+    layers = f"driver failed programming external connectivity on endpoint web ({'0a' * 32})"
+    return json.dumps({"message": f"failed to set up container networking: {layers}: {cause}"}).encode()
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -32,6 +41,8 @@ def refused(first: str, cause: str) -> bytes:
             NO_SHELL,
         ),  # 28
         (b'{"message": "OCI runtime create failed: "}', "OCI runtime create failed: "),
+        (port_in_use("Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: taken"), TAKEN),  # 20.10
+        (port_in_use(TAKEN), TAKEN),
         (b'{"message": "' + b"x" * 5000 + b'"}', "x" * LIMIT + "..."),
         (b"", "the engine answered 404"),
         (b"[]", "the engine answered 404"),

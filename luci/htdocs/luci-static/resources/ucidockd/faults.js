@@ -220,7 +220,7 @@ const TEMPLATES = [
 	'%s has no earlier image to go back to: %s',
 	'it has had one image, or `keep_images` is 0',
 	'it is taken back already; `ucidockd update %s` goes forward again',
-	'%s does not run as its section says, so it is not clear what to go back to: `ucidockd diff %s` shows the difference, and `ucidockd history %s` the settings to go back to',
+	'%s does not run as its section says, so it is not clear what to go back to: `ucidockd diff %s` shows the difference, and `ucidockd history %s` the settings to go back to first',
 	'no earlier settings are kept',
 	'these settings do not fit any more: %s',
 	'once the clock is set',

@@ -207,7 +207,6 @@ const TEMPLATES = [
 	'%s is not valid here',
 	'a single `option`',
 	'one of %s',
-	'unknown option of %s %s section',
 	'%s answered with status %s: %s',
 	'%s answered with status %s',
 	'%s did not answer within %s s',

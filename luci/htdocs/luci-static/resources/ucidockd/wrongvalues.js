@@ -258,12 +258,7 @@ const TEMPLATES = [
 	'%s cannot be written in UCI\'s syntax: %s',
 	'`config TYPE \'NAME\'`, as in `config container \'web\'`',
 	'a UCI file; `touch %s` makes an empty one',
-	'`config globals \'globals\'`, in which `option alt_config_file \'/path/daemon.json\'` names such a file',
-	'no section configures dockerd, expected `config globals \'globals\'` in /etc/config/dockerd',
-	'/etc/config/%s has no section globals',
-	'its file system keeps no %s (%s)',
-	'owners',
-	'extended attributes of the kind trusted'
+	'`config globals \'globals\'`, in which `option alt_config_file \'/path/daemon.json\'` names such a file'
 ];
 
 return baseclass.extend({ templates: TEMPLATES });
