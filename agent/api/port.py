@@ -65,6 +65,12 @@ class AgentPort(Manual, Protocol):
         """
         ...
 
+    async def reach(self) -> dict[str, Any]:
+        """Which firewall zones reach the published ports of each container that runs, managed or not: `containers`, by
+        id, of `8080/tcp` to the names of zones. Empty off the router. Raises EngineError.
+        """
+        ...
+
     def load_metrics(self) -> list[Metric]:
         """The load of all containers at the last sample."""
 

@@ -54,8 +54,9 @@ from agent.model.observed import (
     ObservedImage,
     ObservedNetwork,
     ObservedVolume,
+    Published,
 )
-from agent.model.resources import RegistryAuth
+from agent.model.resources import Port, RegistryAuth
 from agent.wire.bodies import error_message
 
 logger = logging.getLogger(__name__)
@@ -334,6 +335,12 @@ class DockerEngine:
             "/containers/json",
             lambda items: frozenset(name for item in items for name in _names(item)),
             params={"all": "1"},
+        )
+
+    def list_published(self) -> dict[str, Published]:
+        """The networks and published ports of all containers that run, including foreign ones, by id."""
+        return self._get(
+            "/containers/json", lambda items: {str(item["Id"]): _published(item) for item in items}
         )
 
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
@@ -646,6 +653,23 @@ def _id_of_new(body: Any) -> str:
 def _names(item: dict[str, Any]) -> list[str]:
     """The container's own names. Names of links contain a second slash ("/other/alias") and are left out."""
     return [name[1:] for name in item.get("Names") or () if name.count("/") == 1]
+
+
+def _published(item: dict[str, Any]) -> Published:
+    """Of one on the network of the host the engine lists no port."""
+    return Published(
+        networks=tuple((item.get("NetworkSettings") or {}).get("Networks") or {}),
+        ports=tuple(
+            Port(
+                container_port=port["PrivatePort"],
+                host_port=port["PublicPort"],
+                host_ip=port.get("IP") or "",
+                protocol=port["Type"],
+            )
+            for port in item.get("Ports") or ()
+            if port.get("PublicPort")
+        ),
+    )
 
 
 def _identity(info: dict[str, Any]) -> EngineIdentity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.model.identity import Key
+from agent.model.resources import Port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,14 @@ class ObservedContainer:
     # the engine's text, such as "Up 2 seconds (healthy)"; not compared, because the age in it always changes
     status_text: str = field(default="", compare=False)
     inspect: dict[str, Any] | None = None  # raw body of GET /containers/{id}/json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The networks that a container is on, by name, and its ports on the host, of one item of `GET /containers/json`."""
+
+    networks: tuple[str, ...]
+    ports: tuple[Port, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

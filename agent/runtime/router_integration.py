@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from agent.files.uci_store import UciMissing, UciStore
 from agent.model.addresses import Interface, IpAddress, parse_engine_address
 from agent.model.dockerd.settings import DAEMON_KEY, DEFAULT_BRIDGE, FirewallRule
 from agent.model.identity import Key
+from agent.model.observed import ObservedNetwork, Published
 from agent.model.resources import Container, Desired, Network
 from agent.plan.router.bridges import (
     BridgeInUci,
@@ -41,6 +42,7 @@ from agent.plan.router.reach import (
     no_internet,
     public_ports,
     unreachable_ports,
+    zones_of,
     zones_reaching,
 )
 from agent.router.addresses import (
@@ -56,6 +58,7 @@ from agent.router.hazards import show_missing_addresses, show_read_only
 from agent.router.nftables import Filter, KernelEvents, of_family_4, of_family_6
 from agent.status.board import StatusBoard
 from agent.status.conditions import ConditionType
+from agent.uci.decode_network import BRIDGE_NAME
 from agent.uci.router import devices_of, read_firewall
 from agent.uci.syntax import Package
 
@@ -131,6 +134,7 @@ class RouterIntegration:
         self._owed: dict[str, Callable[[], None]] = {}  # reloads that changes of UCI still require
         self._compared = False
         self._said: dict[str, str] = {}  # topic -> last logged message
+        self._around: RouterFacts | None = None  # at the last pass; None without UCI's files
         self._events: KernelEvents | None = None
         self._wake = wake
 
@@ -369,7 +373,7 @@ class RouterIntegration:
         packages: _Packages,
         interfaces: Mapping[str, Interface] | None,
     ) -> None:
-        around = self._surroundings(desired, settings, packages, interfaces)
+        around = self._around = self._surroundings(desired, settings, packages, interfaces)
         for container in desired.containers:
             enabled = container.policy.enabled
             public = public_ports(container, around) if enabled else ()
@@ -385,6 +389,42 @@ class RouterIntegration:
             self._show_container(container, ConditionType.PORT_UNREACHABLE, closed)
             alone = no_internet(container, around) if enabled else None
             self._show_container(container, ConditionType.NO_INTERNET, alone)
+
+    def reach_of(
+        self, published: Mapping[str, Published], networks: Iterable[ObservedNetwork]
+    ) -> dict[str, dict[str, list[str]]]:
+        """Container -> port -> the firewall zones that reach it, as of the last pass, for whatever runs on the engine.
+        Empty if the router's files are not known."""
+        around = self._around
+        if around is None:
+            return {}
+        # networks that no section declares have a bridge as well
+        others = {
+            n.name: n.inspect for n in networks if n.name not in around.bridges.keys() | around.without_bridge
+        }
+        around = replace(
+            around,
+            bridges={**{name: self._bridge_of(found) for name, found in others.items()}, **around.bridges},
+            without_bridge=around.without_bridge
+            | {name for name, found in others.items() if found.get("Driver") != "bridge"},
+        )
+        return {key: zones_of(one.networks, one.ports, around) for key, one in published.items()}
+
+    def _bridge_of(self, found: Mapping[str, Any]) -> Bridge:
+        options: Mapping[str, str] = found.get("Options") or {}
+        device = options.get(BRIDGE_NAME) or f"br-{found['Id'][:12]}"  # libnetwork, drivers/bridge
+        mode = options.get(GATEWAY_MODE)
+        pools = [
+            str(pool["Subnet"])
+            for pool in (found.get("IPAM") or {}).get("Config") or ()
+            if pool.get("Subnet")
+        ]
+        return Bridge(
+            device=device,
+            subnets=self._subnets(device, pools),
+            internal=bool(found.get("Internal")) or mode == "isolated",
+            routed=mode == "routed",
+        )
 
     def _show_container(self, container: Container, condition: ConditionType, found: CutOff | None) -> None:
         key = Key("container", container.section)

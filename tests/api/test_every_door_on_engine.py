@@ -82,6 +82,7 @@ ASKED = (
     Ask("GET /v1/status", "status"),
     Ask("GET /v1/status", "status", {"limit": 1}, path="/v1/status?limit=1"),
     Ask("GET /v1/status", "status", {"limit": 0}, path="/v1/status?limit=0"),
+    Ask("GET /v1/reach", "reach"),
     Ask("GET /v1/load", "load"),
     Ask("GET /v1/load/{id}", "load", {"name": "web"}, path="/v1/load/web"),
     Ask("GET /v1/load/{id}", "load", {"name": "web", "hours": 2}, path="/v1/load/web?hours=2"),

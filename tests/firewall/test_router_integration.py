@@ -18,6 +18,8 @@ from agent.dockerd.unmanaged import settings_source
 from agent.files.config import load, open_store
 from agent.files.options import RuntimeOptions
 from agent.model.addresses import Interface, IpAddress
+from agent.model.observed import ObservedNetwork, Published
+from agent.model.resources import Port
 from agent.router.nftables import Filter, Iptables, Nftables
 from agent.runtime.router_integration import RouterIntegration, RouterTools
 from agent.status.board import StatusBoard
@@ -409,6 +411,45 @@ def test_a_public_port_is_a_condition_until_it_is_closed(guarded: Router) -> Non
     assert guarded.condition("container:web", "PublicPort") is None
     guarded.apply(web.replace("8080:80", "192.168.1.1:8080:80"))
     assert guarded.condition("container:web", "PublicPort") is None
+
+
+def test_who_reaches_the_ports_of_containers_of_others_is_known(guarded: Router) -> None:
+    # an unmanaged container, in Docker's bridge and in a network that no section declares
+    def published(*networks: str, ip: str = "0.0.0.0") -> Published:
+        return Published(networks=networks, ports=(Port(container_port=80, host_port=9000, host_ip=ip),))
+
+    home = ObservedNetwork(
+        id="a" * 64,
+        name="home",
+        inspect={
+            "Id": "a" * 64,
+            "Driver": "bridge",
+            "Options": {},
+            "IPAM": {"Config": [{"Subnet": "10.9.0.0/24"}]},
+        },
+    )
+    on_the_lan = replace(home, name="far", inspect={**home.inspect, "Driver": "macvlan"})
+    shut = replace(home, name="shut", inspect={**home.inspect, "Internal": True})
+    asked = {
+        "plain": published("bridge"),
+        "home": published("home"),
+        "far": published("far"),
+        "shut": published("shut"),
+        "lan": published("bridge", ip="192.168.1.1"),
+    }
+    assert guarded.integration.reach_of(asked, [home]) == {}
+    guarded.apply()
+    found = guarded.integration.reach_of(asked, [home, on_the_lan, shut])
+    assert {name: ports["9000/tcp"] for name, ports in found.items()} == {
+        "plain": ["lan", "wan"],
+        "home": ["lan", "wan", "docker"],
+        "far": [],
+        "shut": [],
+        "lan": [],  # netifd names no address of this router here
+    }
+    guarded.apply(dockerd=BLOCKING)
+    found = guarded.integration.reach_of(asked, [home])
+    assert found["plain"] == {"9000/tcp": ["lan"]}
 
 
 WEB = "config container 'web'\n\toption image 'web'\n\tlist port '8080:80'\n"

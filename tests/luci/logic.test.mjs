@@ -385,6 +385,16 @@ test('calls: the status is read page for page', async () => {
 	assert.equal((await calls.agent.status()).version, 3);
 });
 
+test('containers: who reaches a port, as the agent says of what runs, else as the section says', () => {
+	const list = load('ucidockd.containerlist'), container = { Id: 'c1', Ports: [ { IP: '0.0.0.0', PublicPort: 9000, PrivatePort: 80, Type: 'tcp' }, { PrivatePort: 81, Type: 'tcp' } ] };
+	const zonesOf = (owner, reach) => list.portsOf(container, owner, reach).map(port => port.zones);
+
+	assert.deepEqual(zonesOf(undefined, { c1: { '9000/tcp': [ 'lan' ] } }), [ [ 'lan' ], undefined ]);
+	assert.deepEqual(zonesOf({ reach: { '9000/tcp': [ 'wan' ] } }, { c1: { '9000/tcp': [] } }), [ [], undefined ]);
+	assert.deepEqual(zonesOf({ reach: { '9000/tcp': [ 'wan' ] } }, {}), [ [ 'wan' ], undefined ]);
+	assert.deepEqual(zonesOf(undefined, undefined), [ undefined, undefined ]);
+});
+
 const repeats = load('ucidockd.repeats');
 
 test('repeats: what happens again within ten minutes is one entry', () => {

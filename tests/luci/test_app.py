@@ -49,7 +49,7 @@ MENU: dict[str, Any] = json.loads((LUCI / "root/usr/share/luci/menu.d/luci-app-u
 RIGHTS = ACL["luci-app-ucidockd"]
 READING = {
     "backup_list",
-    "status", "plan", "describe", "diff", "load", "job_list", "job_status",
+    "status", "plan", "describe", "diff", "load", "reach", "job_list", "job_status",
     "stream_open", "stream_resume", "stream_ack", "stream_read", "stream_close",
     "df", "events", "info", "ping", "version", "changes", "inspect", "list", "logs", "stats", "top",
     "history", "updates", "getMountPoints",

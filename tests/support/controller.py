@@ -49,6 +49,9 @@ class QuietAgent:
     async def validate(self, texts: Mapping[str, str]) -> list[dict[str, Any]]:
         raise NotImplementedError("the running agent's tests ask for it")
 
+    async def reach(self) -> dict[str, Any]:
+        raise NotImplementedError("the running agent's tests ask for it")
+
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
         return {"name": name, "hours": hours}
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from agent.model.identity import LABEL_INSTANCE
+from agent.model.observed import Published
+from agent.model.resources import Port
 from tests.support.dockerd import BUSYBOX, PrivateDockerd
 from tests.support.virtual.stand import INSTANCE, FakeStand, RealStand, Stand, refused
 
@@ -113,6 +115,20 @@ def the_list_shows_the_containers_of_the_instance_only_in_whatever_state(stand: 
     }
     assert {c.image for c in listed} == {BUSYBOX}
     assert stand.engine.list_names() == {"made", "running", "other", "foreign"}
+
+
+@statement
+def what_is_published_is_told_of_all_that_run(stand: Stand) -> None:
+    stand.network("lan")
+    bindings = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "18080"}]}
+    body = {"Image": BUSYBOX, "Cmd": ["sleep", "1000"], "ExposedPorts": {"80/tcp": {}, "81/udp": {}}}
+    body["HostConfig"] = {"PortBindings": bindings, "NetworkMode": "lan"}
+    foreign = stand.engine.create_container("foreign", body)
+    stand.create("made")
+    assert stand.engine.list_published() == {}
+    stand.engine.start(foreign)
+    port = Port(container_port=80, host_port=18080, host_ip="127.0.0.1")
+    assert stand.engine.list_published() == {foreign: Published(networks=("lan",), ports=(port,))}
 
 
 @statement

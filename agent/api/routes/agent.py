@@ -94,6 +94,12 @@ class StatusRoutes:
                 query={"hours": "How far back, at most 24"},
             ),
             get(
+                "/v1/reach",
+                read("ucidockd", "reach"),
+                self.reach,
+                "The firewall zones that reach the published ports of each running container, managed or not",
+            ),
+            get(
                 "/v1/plan",
                 read("ucidockd", "plan"),
                 self.plan,
@@ -156,6 +162,10 @@ class StatusRoutes:
     async def load_of_one(self, request: Request) -> Response:
         asked = dict(picked(request, ("hours",)))
         return JsonReply(await load_of(self._agent, container_id(request), asked.get("hours", LOAD_HOURS)))
+
+    async def reach(self, request: Request) -> Response:
+        picked(request, ())
+        return JsonReply(await self._agent.reach())
 
     async def plan(self, request: Request) -> Response:
         del request

@@ -148,6 +148,7 @@ class AgentMethods:
             ),
             "reconcile": Method(handler=self._reconcile),
             "load": Method(handler=self._load, args={"name": STRING, "hours": INTEGER}),
+            "reach": Method(handler=_without_arguments(lambda: self._agent.reach())),
             "notify_test": Method(handler=self._notify_test, args={"name": STRING}),
             "prune": Method(
                 handler=self._prune,

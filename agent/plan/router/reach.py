@@ -193,8 +193,13 @@ def public_ports(container: Container, around: RouterFacts) -> tuple[str, ...]:
 def zones_reaching(container: Container, around: RouterFacts) -> dict[str, list[str]]:
     """Published port -> the firewall zones that reach it, without the zones of the container's own networks:
     {"8080/tcp": ["lan"]}."""
+    return zones_of(networks_of(container), container.spec.ports, around)
+
+
+def zones_of(networks: Iterable[str], ports: Iterable[Port], around: RouterFacts) -> dict[str, list[str]]:
+    """As `zones_reaching`, for ports of a container on these Docker networks."""
     # an unmanaged network gets a bridge without a device, which is in no known zone
-    names = [name for name in networks_of(container) if name not in around.without_bridge]
+    names = [name for name in networks if name not in around.without_bridge]
     found = [around.bridges.get(name, Bridge(device="")) for name in names]
     bridges = [bridge for bridge in found if not bridge.internal and not bridge.routed]
     own = {zone for each in bridges if each.device for zone in zones_with(each.device, each.subnets, around)}
@@ -207,7 +212,7 @@ def zones_reaching(container: Container, around: RouterFacts) -> dict[str, list[
             and _listens(port, zone, around)
             and _passes(port, zone, bridges, around)
         ]
-        for port in container.spec.ports
+        for port in ports
     }
 
 

@@ -173,6 +173,18 @@ class RunningAgent:
             raise ConflictError("this agent measures no load")
         return self._loads.of(name, hours=hours) if name else await self._loads.now()
 
+    async def reach(self) -> dict[str, Any]:
+        """Which firewall zones reach the published ports of each container that runs, managed or not."""
+        router = self._reconciler.router
+        if router is None:
+            return {"containers": {}}
+
+        def look() -> dict[str, Any]:
+            engine = self._reconciler.engine
+            return {"containers": router.reach_of(engine.list_published(), engine.list_networks())}
+
+        return await asyncio.to_thread(look)
+
     def load_metrics(self) -> list[Metric]:
         """The load of containers at the last sample."""
         return self._loads.metrics() if self._loads is not None else []

@@ -15,7 +15,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from agent.engine.client import _inspected, _listed, _network, _volume
+from agent.engine.client import _inspected, _listed, _network, _published, _volume
 from agent.errors import EngineError, EngineUnreachableError
 from agent.model.identity import LABEL_INSTANCE
 from agent.model.observed import (
@@ -24,6 +24,7 @@ from agent.model.observed import (
     ObservedImage,
     ObservedNetwork,
     ObservedVolume,
+    Published,
 )
 from agent.model.resources import RegistryAuth
 from tests.support.virtual.bodies import (
@@ -119,6 +120,10 @@ class FakeEngine:
     def list_names(self) -> frozenset[str]:
         self._check_up()
         return frozenset(c.name for c in self.containers.values())
+
+    def list_published(self) -> dict[str, Published]:
+        self._check_up()
+        return {c.id: _published(c.published()) for c in self.containers.values() if c.state == "running"}
 
     def list_networks(self) -> tuple[ObservedNetwork, ...]:
         self._check_up()

@@ -143,6 +143,23 @@ class FakeContainer:
             "Labels": dict(self.config.get("Labels") or {}),
         }
 
+    def published(self) -> dict[str, Any]:
+        """What such an item says of networks and ports; the engine leaves out ports that only the image exposes here."""
+        bound = (self.host.get("PortBindings") or {}).items()
+        return {
+            "NetworkSettings": {"Networks": {name: {} for name in self.networks}},
+            "Ports": [
+                {
+                    "PrivatePort": int(inner.split("/")[0]),
+                    "Type": inner.split("/")[1],
+                    "IP": one["HostIp"],
+                    "PublicPort": int(one["HostPort"]),
+                }
+                for inner, found in bound
+                for one in found
+            ],
+        }
+
     def _status_text(self, now: float) -> str:
         up = f"Up {max(0, int(now - self.started_at))} seconds"
         ago = f"{max(0, int(now - self.ended_at))} seconds ago"

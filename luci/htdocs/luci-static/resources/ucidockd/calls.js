@@ -5,7 +5,7 @@
 'require rpc';
 
 const AGENT = {
-	status: [ 'after' ], plan: [], preview: [ 'sections', 'staged' ], reconcile: [], diff: [ 'name' ], load: [ 'name', 'hours' ], history: [ 'name' ], revert: [ 'name', 'version', 'commit' ], updates_check: [ 'names' ], update: [ 'names' ], rollback: [ 'name', 'with_data' ], describe: [ 'name' ], backup_list: [ 'name' ], backup_run: [ 'names' ], backup_restore: [ 'name', 'volume', 'file', 'into' ], adopt: [ 'container', 'section', 'commit' ], import: { run: '', compose: '', commit: false },
+	status: [ 'after' ], plan: [], reach: [], preview: [ 'sections', 'staged' ], reconcile: [], diff: [ 'name' ], load: [ 'name', 'hours' ], history: [ 'name' ], revert: [ 'name', 'version', 'commit' ], updates_check: [ 'names' ], update: [ 'names' ], rollback: [ 'name', 'with_data' ], describe: [ 'name' ], backup_list: [ 'name' ], backup_run: [ 'names' ], backup_restore: [ 'name', 'volume', 'file', 'into' ], adopt: [ 'container', 'section', 'commit' ], import: { run: '', compose: '', commit: false },
 	notify_test: [ 'name' ], prune: [ 'images', 'older', 'build_cache', 'dry_run' ], dockerd_start: [], dockerd_stop: [], dockerd_restart: [], move_data_check: [ 'target' ], move_data: [ 'target' ], tls_client: [ 'name' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
 	stream_open: [ 'id', 'kind', 'args', 'owner', 'tag' ], stream_read: [ 'id', 'after', 'wait' ],
@@ -94,7 +94,7 @@ const openedTogether = table('ucidockd', { stream_open: AGENT.stream_open }, ans
 agent.stream_open = (...values) => (document.hidden ? openedAlone : openedTogether)(...values);
 
 const batched = {
-	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { job_list: [], backup_list: [], load: AGENT.load, diff: AGENT.diff, history: AGENT.history, describe: AGENT.describe, stream_read: AGENT.stream_read }, answerOf, true) },
+	agent: { status: whole(table('ucidockd', { status: AGENT.status }, answerOf, true).status), plan: table('ucidockd', { plan: AGENT.plan }, answerOf, true).plan, ...table('ucidockd', { reach: [], job_list: [], backup_list: [], load: AGENT.load, diff: AGENT.diff, history: AGENT.history, describe: AGENT.describe, stream_read: AGENT.stream_read }, answerOf, true) },
 	docker: table('docker', { info: [] }, bodyOf, true),
 	...Object.fromEntries([ 'container', 'image', 'network', 'volume' ].map(one => {
 		const { list, inspect, top } = DOCKER['docker.' + one];

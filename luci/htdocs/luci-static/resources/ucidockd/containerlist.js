@@ -69,15 +69,15 @@ function stateOf(container, owner, now) {
 	return { level: told.level, words: told.label, note: [ told.message, more ].filter(Boolean).join('. ') };
 }
 
-// a port once, though the engine has it for IPv4 and IPv6
-function portsOf(container, owner) {
-	const found = new Map();
+// a port once, though the engine has it for IPv4 and IPv6; `reach`: which zones reach the ports of each container, as the agent says
+function portsOf(container, owner, reach) {
+	const found = new Map(), reached = reach?.[container?.Id] ?? owner?.reach;
 
 	for (const port of container?.Ports ?? []) {
 		const key = '%d/%s'.format(port.PublicPort ?? port.PrivatePort, port.Type);
 
 		if (!found.has(key) || !(found.get(key).ip ?? '').includes('.'))
-			found.set(key, { ip: port.IP, host: port.PublicPort, inner: port.PrivatePort, type: port.Type, zones: port.PublicPort ? owner?.reach?.[key] : undefined });
+			found.set(key, { ip: port.IP, host: port.PublicPort, inner: port.PrivatePort, type: port.Type, zones: port.PublicPort ? reached?.[key] : undefined });
 	}
 
 	return [ ...found.values() ].sort((one, other) => !one.host - !other.host || one.inner - other.inner);
@@ -87,8 +87,9 @@ return baseclass.extend({
 	nameOf,
 	portsOf,
 
-	// `containers` as the engine lists them, `resources` of the status, `now` in seconds. Sorted by stack, then by name.
-	make(containers, resources, now) {
+	// `containers` as the engine lists them, `resources` of the status, `now` in seconds, `reach` as the agent gives it. Sorted by stack,
+	// then by name.
+	make(containers, resources, now, reach) {
 		const owners = resources.filter(one => one.kind === 'container'), names = new Set(owners.map(one => one.name));
 		const containerOf = owner => containers.find(one => one.Id === owner.object_id) ?? containers.find(one => nameOf(one) === owner.name && !owner.object_id);
 		const declared = owners.map(owner => ({ owner, container: containerOf(owner) }));
@@ -98,7 +99,7 @@ return baseclass.extend({
 		return [ ...declared, ...others.map(container => ({ container })) ].map(({ owner, container }) => ({
 			owner, container, key: owner?.key ?? container.Id, name: owner?.name ?? nameOf(container), path: owner?.section ?? container.Id,
 			image: format.image(owner?.image ?? container?.Image ?? ''), stack: (owner?.stack || container?.Labels?.[STACK]) ?? '',
-			state: stateOf(container, owner, now), ports: portsOf(container, owner)
+			state: stateOf(container, owner, now), ports: portsOf(container, owner, reach)
 		})).sort((one, other) => one.stack.localeCompare(other.stack) || one.name.localeCompare(other.name));
 	},
 

@@ -26,7 +26,7 @@ const STYLE = [
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }', '.ucidockd-log:empty::before { content: attr(data-empty); opacity: .8 }',
 	'.ucidockd-rest { display: contents }', 'button.ucidockd-narrow { display: none }',
 	'.ucidockd-actions { white-space: nowrap; text-align: right }',
-	'.ucidockd-state { min-width: 12em }', '@media (min-width: 601px) { .ucidockd-tick + .td { min-width: 9em } }', // beside what is longer
+	'.ucidockd-state { min-width: 12em }', '.ucidockd-name { min-width: 8em }', '@media (min-width: 601px) { .ucidockd-tick + .td { min-width: 9em } }', // beside what is longer
 	'@media (max-width: 600px) { .ucidockd-list .td:empty { display: none } .ucidockd-list .td.ucidockd-tick { flex: 0 0 2em } .ucidockd-tick + .td { flex: 1 1 calc(100% - 2em) } .ucidockd-list .td:has(> .ucidockd-actions), .ucidockd-list .td:has(> .ucidockd-state) { flex-basis: 100% } .ucidockd-tick + .td::before, .td:has(> .ucidockd-state)::before { display: none }' +
 		'.ucidockd-actions { white-space: normal; text-align: left } .ucidockd-menu[open] { display: block; width: 100% } .ucidockd-menu > div { position: static; max-width: none } button.ucidockd-narrow { display: inline-block } .ucidockd-rest:not(.ucidockd-open) { display: none } }'
 ].join('\n');

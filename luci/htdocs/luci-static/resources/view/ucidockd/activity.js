@@ -61,7 +61,7 @@ return view.extend({
 	row(entry) {
 		return [
 			D.el('span', { 'style': 'white-space:nowrap' }, format.time(entry.at)), this.sourceWords(entry.source), [ D.badge(entry.level, entry.what) ],
-			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('span', { 'class': 'ucidockd-any', 'style': 'display:inline-block;min-width:8em' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, D.coded([ entry.why, repeats.words(entry) ].filter(Boolean).join(' · ')))
+			entry.path ? D.page([ 'container', entry.path ], entry.name) : D.el('div', { 'class': 'ucidockd-any ucidockd-name' }, entry.name), D.el('small', { 'class': 'ucidockd-any' }, D.coded([ entry.why, repeats.words(entry) ].filter(Boolean).join(' · ')))
 		];
 	},
 

@@ -41,14 +41,16 @@ return view.extend({
 
 		this.asked = location.hash === '#settings' ? formdata.ask(inspected) : undefined;
 
-		const [ containers, snapshot, likely ] = await Promise.all([ watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.status(), {}), inspected ]);
+		const [ containers, snapshot, likely, reach ] = await Promise.all([ watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.status(), {}), inspected, L.resolveDefault(ask.agent.reach(), {}) ]);
+
+		this.reach = reach.containers;
 
 		return { containers, snapshot, ...await this.lookAt(containers ?? [], snapshot.resources ?? [], likely) };
 	},
 
 	// {row, found}: `found` is what the engine says of it, null where there is no container; `likely`: what it said of that name
 	async lookAt(containers, all, likely) {
-		const word = wordOfPage(), made = rows.make(containers, all, Date.now() / 1000);
+		const word = wordOfPage(), made = rows.make(containers, all, Date.now() / 1000, this.reach);
 		const row = made.find(one => one.owner?.section === word) ?? made.find(one => one.container?.Id === word) ?? made.find(one => one.name === word);
 		const id = row?.container?.Id, found = !id ? null : likely?.Id === id ? likely : await L.resolveDefault(calls.container.inspect(id), null);
 
@@ -152,7 +154,9 @@ return view.extend({
 	},
 
 	async look() {
-		const containers = await watch.list(calls.container.list({ all: true }));
+		const ask = calls.together(), [ containers, reach ] = await Promise.all([ watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.reach(), {}) ]);
+
+		this.reach = reach.containers;
 
 		return { containers, ...containers && await this.lookAt(containers, this.model.resources()) };
 	},

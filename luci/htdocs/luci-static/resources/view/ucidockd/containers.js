@@ -25,7 +25,7 @@ return view.extend({
 	},
 
 	all() {
-		return rows.make(this.containers ?? [], this.model.resources(), Date.now() / 1000);
+		return rows.make(this.containers ?? [], this.model.resources(), Date.now() / 1000, this.reach);
 	},
 
 	tick(row) {
@@ -147,8 +147,8 @@ return view.extend({
 
 	render() {
 		this.model = status.make();
-		this.refresh = watch.inOrder((ask = calls) => watch.list(ask.container.list({ all: true })), containers => {
-			this.containers = containers;
+		this.refresh = watch.inOrder((ask = calls.together()) => Promise.all([ watch.list(ask.container.list({ all: true })), L.resolveDefault(ask.agent.reach(), {}) ]), ([ containers, reach ]) => {
+			Object.assign(this, { containers, reach: reach.containers });
 			this.draw();
 		});
 		this.soon = watch.often(() => this.refresh());
@@ -163,7 +163,7 @@ return view.extend({
 			[ '', _('All') ], [ 'running', _('Running') ], [ 'trouble', _('With problems') ], [ 'stopped', _('Not running') ], [ 'declared', _('Managed') ], [ 'foreign', _('Not managed') ]
 		], () => this.draw());
 		this.draw();
-		this.refresh(calls.together());
+		this.refresh();
 		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && this.soon());
 		live.follow('status', {}, item => {
 			if (!this.model.take(item))
