@@ -180,3 +180,12 @@ def test_a_crash_loop_tells_its_code_and_what_it_printed(box: Box) -> None:
     running = shown(box)["Running"]
     assert running["message"] == "exited with 3"
     assert running["details"]["output"].split("\n")[-1] == "no such database"
+
+    def again() -> bool:
+        return looping() and box.get("one").attrs["RestartCount"] > restarts
+
+    # the loop is as old as at first, although each run of it is new
+    for _ in range(2):
+        restarts = box.get("one").attrs["RestartCount"]
+        wait_for(again)
+    assert abs(shown(box)["Running"]["since"] - running["since"]) < 1

@@ -192,6 +192,8 @@ class BackOff:
     _failures: dict[str, _Failure] = field(default_factory=dict)  # operations that failed
     # starts of containers, whether or not they succeeded
     _starts: dict[str, _Failure] = field(default_factory=dict)
+    # containers that the engine restarts over and over: when that began, and when it was last seen
+    _loops: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def failed(self, key: str, error: str, now: float) -> None:
         """Notes a failure and schedules the next try."""
@@ -213,6 +215,15 @@ class BackOff:
         error = text.format(starts=count + 1, restarts=count)
         next_try = now + (self._delay(count - 1) if count > 1 else 0.0)
         self._starts[key] = _Failure(count, next_try, error, before.began if before else now)
+
+    def restarted_by_engine(self, key: str, ended_s: float, now: float) -> float:
+        """Notes that the engine keeps restarting a container, which last ended `ended_s` seconds ago; returns for how
+        many seconds it has done so.
+        """
+        self._loops = {one: loop for one, loop in self._loops.items() if now - loop[1] <= GOOD_RUN_S}
+        began, _ = self._loops.get(key, (now - ended_s, now))
+        self._loops[key] = (began, now)
+        return now - began
 
     def started(self) -> frozenset[str]:
         """Keys of containers that were started; starting one of them again counts as a restart."""

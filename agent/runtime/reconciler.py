@@ -564,6 +564,12 @@ class Reconciler:
             if finding.type == ConditionType.RUNNING and (finding.reason == "CrashLoop" or ended):
                 output = self._outputs.of(finding.key, desired, now=self.monotonic())
                 findings[i] = replace(finding, output=output)
+            if finding.type == ConditionType.RUNNING and finding.reason == "CrashLoop":
+                # it runs for a moment between two restarts
+                wall = self.wall()
+                ended_s = max(0.0, wall - (finding.since or wall))
+                lasts_s = self.backoff.restarted_by_engine(finding.key, ended_s, self.monotonic())
+                findings[i] = replace(findings[i], since=wall - lasts_s)
             elif finding.reason == "BackOff" and finding.key in failing_for_s:
                 # Between two tries the condition is another one for a moment. What people ask is since when it fails.
                 message = "; ".join(filter(None, (ends.get(finding.key), finding.message)))
