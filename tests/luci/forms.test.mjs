@@ -149,6 +149,12 @@ test('settings: of a dockerd whose settings are made elsewhere there is only the
 	assert.ok(shown.includes('agent.docker_host') && shown.includes('firewall.blocked_interfaces'));
 });
 
+test('settings: every event of a notice has words', () => {
+	const events = settings.events();
+	assert.deepEqual(events.map(([ name ]) => name), schemaOf('notify').properties.event.items.enum);
+	assert.ok(events.every(([ name, words ]) => words && words !== name));
+});
+
 test('settings: every option of dockerd and of the agent is on the page once', () => {
 	const found = Object.fromEntries(TYPES.map(type => [ type, schemaOf(type) ]));
 	for (const type of [ 'globals', 'tls', 'proxies', 'firewall', 'agent' ]) {

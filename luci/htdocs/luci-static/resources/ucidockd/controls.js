@@ -89,8 +89,8 @@ function secretInput(value, attributes) {
 	return { input, button };
 }
 
-function secret({ value, onInput }) {
-	const { input, button } = secretInput(value ?? '', { 'input': onInput });
+function secret({ value, placeholder, onInput }) {
+	const { input, button } = secretInput(value ?? '', { 'input': onInput, placeholder });
 
 	return simple(input, [ input, ' ', button ], () => input.value);
 }
@@ -288,28 +288,28 @@ class List {
 	}
 }
 
-// ticks for the entries of a list that are known, and a line for each other one
+// ticks for the entries of a list that are known, and a line for each other one; `known`: entries, or pairs with words for them
 function ticks({ value, known, onInput, title }) {
 	const given = value ?? [], place = D.el('div', { 'role': 'group', 'aria-label': title }), boxes = new Map();
 	const rest = () => given.filter(entry => !boxes.has(entry));
 	const list = new List({ value: [], kind: undefined, title, onInput });
 	let isTouched = false;
 
-	for (const name of known) {
+	for (const [ name, words ] of known.map(one => [ one ].flat())) {
 		const box = D.el('input', { 'type': 'checkbox', 'checked': given.includes(name) ? '' : null, 'change': () => {
 			isTouched = true;
 			onInput();
 		} });
 
 		boxes.set(name, box);
-		place.append(D.el('label', { 'style': 'display:inline-block;margin-right:1em' }, [ box, ' ', name ]));
+		place.append(D.el('label', { 'style': 'display:inline-block;margin-right:1em' }, [ box, ' ', words ?? name ]));
 	}
 
 	list.fill(rest());
 
 	return {
 		node: D.el('div', {}, place, known.length ? null : list.node, known.length && rest().length ? list.node : null),
-		value: () => isTouched || !same(list.value(), []) && list.isReplaced || list.lines.some(line => line.isTouched) ? [ ...known.filter(name => boxes.get(name).checked), ...list.value() ] : given,
+		value: () => isTouched || !same(list.value(), []) && list.isReplaced || list.lines.some(line => line.isTouched) ? [ ...[ ...boxes.keys() ].filter(name => boxes.get(name).checked), ...list.value() ] : given,
 		wrong: check => list.wrong(check), mark: isWrong => list.mark(isWrong), focus: () => (boxes.values().next().value ?? list).focus()
 	};
 }

@@ -9,10 +9,10 @@
 const NAME = /^[A-Za-z0-9_]+$/;
 
 class Sections {
-	// `main`: options that are shown at once, all others are folded; `titleOf(said, id)`; `prefix`: names for sections that nobody calls by
+	// `main`: options that are shown at once, all others are folded; `given`: what a new section says at first; `titleOf(said, id)`; `prefix`: names for sections that nobody calls by
 	// name; `more(option, section)`: what a field needs beside its schema; `buttons(id)`: of a section that is there already
-	constructor(page, { config, type, schema, title, words, label, main, titleOf, prefix, more, buttons }) {
-		Object.assign(this, { page, config, type, schema, main, prefix });
+	constructor(page, { config, type, schema, title, words, label, main, given, titleOf, prefix, more, buttons }) {
+		Object.assign(this, { page, config, type, schema, main, prefix, given: given ?? {} });
 		this.titleOf = titleOf ?? ((_said, id) => id);
 		this.more = more ?? (() => ({}));
 		this.buttons = buttons ?? (() => '');
@@ -21,7 +21,7 @@ class Sections {
 	}
 
 	one(id, isNew) {
-		const section = this.page.section({ config: this.config, type: this.type, id, schema: this.schema, isNew, given: {}, isWanted: isNew || undefined });
+		const section = this.page.section({ config: this.config, type: this.type, id, schema: this.schema, isNew, given: this.given, isWanted: isNew || undefined });
 		const field = name => section.field(name, this.more(name, section)), rest = Object.keys(this.schema.properties).filter(name => !this.main.includes(name));
 		const set = rest.filter(name => section.raw[name] !== undefined).length;
 		const remove = D.button('negative', _('Remove'), () => {

@@ -31,6 +31,13 @@ return baseclass.extend({
 		agent: _('Agent'), advanced: _('Advanced')
 	}[subject]),
 
+	// [event of a notice, what it is], in the order of the schema
+	events: () => [
+		[ 'degraded', _('something fails') ], [ 'recovered', _('a problem is over') ], [ 'rolledback', _('a change was rolled back') ], [ 'crashloop', _('a container keeps crashing') ],
+		[ 'unhealthy', _('a health check fails') ], [ 'update', _('a newer image is available') ], [ 'waiting', _('a container waits for something') ], [ 'diskfull', _('the disk is almost full') ],
+		[ 'daemon', _('Docker itself has a problem') ]
+	],
+
 	// [[type, shown, folded], ...] of a subject; `schemas`: by type; `elsewhere`: dockerd's settings are not UCI's
 	placesOf(subject, schemas, elsewhere) {
 		const counts = type => name => !elsewhere || !OF_DOCKERD.includes(type) || WHERE.includes(name);

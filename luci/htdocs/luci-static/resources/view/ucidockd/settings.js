@@ -121,8 +121,8 @@ return view.extend({
 	notices() {
 		return sections.make(this.page, {
 			config: 'containers', type: 'notify', schema: this.schema.notify, words: _('Tells a web server, a broker or a program when something breaks or recovers. Addresses and headers are stored unencrypted in /etc/config/containers, which only root can read.'),
-			label: _('Add notice'), main: [ 'type', 'url', 'command', 'event' ], titleOf: (said, id) => [ id, said.type ].filter(Boolean).join(': '),
-			more: (name, section) => ({ ...(name === 'command' ? { kind: 'command' } : {}), ...(NOTICE_TYPES[name] ? { shown: () => NOTICE_TYPES[name].includes(section.value('type') || 'webhook') } : {}) }),
+			label: _('Add notice'), given: { type: 'webhook' }, main: [ 'type', 'url', 'command', 'event' ], titleOf: (said, id) => [ id, said.type ].filter(Boolean).join(': '),
+			more: (name, section) => ({ ...(name === 'command' ? { kind: 'command' } : {}), ...(name === 'url' ? { placeholder: _('e.g. %s').format('https://ntfy.sh/my-topic') } : {}), ...(name === 'event' ? { kind: 'ticks', known: settings.events(), description: _('What to send notices about. Without a tick: everything but "%s".').format(_('a container waits for something')) } : {}), ...(NOTICE_TYPES[name] ? { shown: () => NOTICE_TYPES[name].includes(section.value('type') || 'webhook') } : {}) }),
 			buttons: id => D.button('neutral', _('Send a test'), async () => {
 				await calls.agent.notify_test(id).catch(error => Promise.reject(new Error('%s: %s'.format(id, D.wordsOf(error)))));
 				D.notify('info', _('%s: delivered.').format(id));
