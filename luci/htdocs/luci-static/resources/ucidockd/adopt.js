@@ -12,7 +12,7 @@ return baseclass.extend({
 
 		D.ask(_('Adopt %s').format(name), [
 			_('Adopting writes these sections to /etc/config/containers. The container is then replaced by one that ucidockd manages: it is down for the time that it takes to stop and start again. Its volumes stay. If the new container does not start, the old one comes back.'),
-			D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, preview.text), ...(preview.notes ?? []).map(note => D.el('p', { 'class': 'alert-message notice' }, note))
+			D.el('pre', { 'style': 'max-height:50vh;overflow:auto' }, preview.text), ...(preview.notes ?? []).map(note => D.el('p', { 'class': 'alert-message notice' }, D.said(note)))
 		], _('Adopt'), async () => {
 			await calls.agent.adopt(id, '', true);
 			done();

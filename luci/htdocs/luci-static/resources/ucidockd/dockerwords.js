@@ -121,7 +121,20 @@ const TEMPLATES = [
 	'driver not supported: %s',
 	'no closing quotation',
 	'write %s: no space left on device',
-	'mkdir %s: no space left on device'
+	'mkdir %s: no space left on device',
+	'Temporary failure in name resolution',
+	'Name does not resolve',
+	'No such device',
+	'Device or resource busy',
+	'Too many open files',
+	'File exists',
+	'Directory not empty',
+	'Structure needs cleaning',
+	'Stale file handle',
+	'Transport endpoint is not connected',
+	'Connection timed out',
+	'Host is unreachable',
+	'Operation not permitted'
 ];
 
 return baseclass.extend({ templates: TEMPLATES });

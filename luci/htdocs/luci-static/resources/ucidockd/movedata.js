@@ -16,7 +16,7 @@ function consequences({ source, target, file_system: system, bytes, free, contai
 		resumes ? _('An earlier copy was cut short and is completed.') : '',
 		containers.length ? _('These containers keep running during the first copy, and stop while what changed since is copied: %s.').format(containers.join(', ')) : _('No container runs.'),
 		seconds == null ? '' : _('They stop for about %d seconds, longer on a slow disk.').format(seconds),
-		...notes,
+		...notes.map(sentences.say),
 		_('If anything fails, the old data is used again. The old data stays in %s until you remove it.').format(source)
 	].filter(Boolean);
 }

@@ -11,7 +11,7 @@ const STYLE = [
 	'.ucidockd-menu { display: inline-block; position: relative }',
 	'.ucidockd-menu > summary { list-style: none; cursor: pointer }',
 	'.ucidockd-menu > summary::-webkit-details-marker { display: none }',
-	'.ucidockd-menu > div { position: absolute; right: 0; z-index: 20; display: flex; flex-direction: column; min-width: 11em; max-width: min(30em, 90vw); padding: .3em; gap: .2em; background: var(--background-color-high, Canvas); border: 1px solid var(--border-color-medium, GrayText); border-radius: 4px; box-shadow: 0 2px 8px rgba(0,0,0,.3) }',
+	'.ucidockd-menu > div { position: absolute; right: 0; z-index: 20; display: flex; flex-direction: column; width: max-content; min-width: 11em; max-width: min(30em, 90vw); padding: .3em; gap: .2em; background: var(--background-color-high, Canvas); border: 1px solid var(--border-color-medium, GrayText); border-radius: 4px; box-shadow: 0 2px 8px rgba(0,0,0,.3) }',
 	'.ucidockd-menu > div > * { text-align: left; white-space: normal; overflow-wrap: anywhere; margin: 0 }',
 	'.ucidockd-problem { border-left: 4px solid #1a66b3; padding: .3em .8em; margin: .8em 0 }', '.ucidockd-error { border-color: #b03a37 }', '.ucidockd-warning { border-color: #f0b429 }',
 	'.ucidockd-problem pre { max-height: 9em; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; display: flex; flex-direction: column-reverse }', // its end is what is seen

@@ -160,7 +160,7 @@ return view.extend({
 			[ 'dangling', _('only those without a name: %d, at least %s').format(dangling.going.length, format.bytes(dangling.bytes)) ], [ 'off', _('none') ]
 		], draw);
 
-		const stays = D.el('details', {}, D.el('summary', {}, _('What stays')), list(kept, one => one.why));
+		const stays = D.el('details', {}, D.el('summary', {}, _('What stays')), list(kept, one => D.said(one.why)));
 
 		if (!going.length && !cache.bytes)
 			return D.show(_('Clean up'), D.el('p', {}, _('There is nothing to remove.')), stays);
