@@ -21,6 +21,13 @@ function stateWords({ state }) {
 	return { running: _('running'), succeeded: _('succeeded'), failed: _('failed'), cancelled: _('cancelled') }[state] ?? state;
 }
 
+// what a job does, as its button says it
+function kindWords({ kind }) {
+	return {
+		pull: _('Pull image'), push: _('Push to registry'), build: _('Build image'), import: _('Import'), load: _('Load from file'), prune: _('Clean up'), move: _('Move the data')
+	}[kind] ?? kind;
+}
+
 function words(job) {
 	const { bytes_done: done, bytes_total: total, step } = job.progress ?? {};
 
@@ -87,7 +94,7 @@ const JobList = baseclass.extend({
 		this.shape = shape;
 		this.places = new Map(jobs.map(job => [ job.id, D.el('div', {}) ]));
 		D.fill(this.node, jobs.length ? D.table([ _('Job'), _('State'), _('Progress'), '' ], jobs.map(job => [
-			[ job.kind, ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], stateWords(job)), this.places.get(job.id),
+			[ kindWords(job), ' ', D.el('strong', {}, job.title) ], D.badge(LEVELS[job.state], stateWords(job)), this.places.get(job.id),
 			job.state === 'running' ? D.button('negative', _('Cancel'), () => agent.job_cancel(job.id).then(() => this.start())) : ''
 		])) : '');
 	}
@@ -95,6 +102,7 @@ const JobList = baseclass.extend({
 
 return baseclass.extend({
 	LEVELS,
+	kindWords,
 	words,
 	stateWords,
 	make: onEnd => new JobList(onEnd),

@@ -38,7 +38,7 @@ return view.extend({
 	},
 
 	ofJobs() {
-		return this.jobs.map(job => ({ at: job.ended ?? job.created, source: 'job', level: jobs.LEVELS[job.state], what: job.kind, name: job.title, why: job.error ? sentences.say(job.error.message) : jobs.stateWords(job) }));
+		return this.jobs.map(job => ({ at: job.ended ?? job.created, source: 'job', level: jobs.LEVELS[job.state], what: jobs.kindWords(job), name: job.title, why: job.error ? sentences.say(job.error.message) : jobs.stateWords(job) }));
 	},
 
 	ofEvent(event) {
@@ -71,7 +71,10 @@ return view.extend({
 		const shown = all.filter(entry => (!source || entry.source === source) && [ entry.what, entry.name, entry.why ].some(text => String(text).toLowerCase().includes(term)))
 			.sort((one, other) => other.at - one.at);
 
-		this.table.draw(repeats.group(shown).slice(0, LIMIT).map(entry => {
+		const rows = repeats.group(shown);
+
+		D.fill(this.note, rows.length > LIMIT ? [ _('The newest %d are shown; filter to find others.').format(LIMIT), ' ' ] : '', _('ucidockd keeps the last ten actions of each object and the last 100 jobs, Docker its last 256 events.'));
+		this.table.draw(rows.slice(0, LIMIT).map(entry => {
 			const sign = JSON.stringify(entry);
 
 			return { key: sign, sign, cells: () => this.row(entry) };
@@ -119,6 +122,7 @@ return view.extend({
 		this.events = [];
 		this.jobs = [];
 		this.table = D.keyed([ _('Time'), _('By'), _('What'), _('Name'), _('Details') ], _('Nothing happened in this time.'));
+		this.note = D.el('small', { 'class': 'ucidockd-quiet' });
 		this.filter = D.search(_('Filter by name or words'), () => this.draw());
 		this.source = D.select(_('By'), [ [ '', _('Everything') ], [ 'agent', _('What ucidockd did') ], [ 'job', _('Jobs') ], [ 'engine', _('Docker events') ] ], () => this.draw());
 		this.span = D.select(_('Since'), [ [ 3600, _('last hour') ], [ 86400, _('last day') ], [ 7 * 86400, _('last week') ] ], () => this.follow());
@@ -126,7 +130,7 @@ return view.extend({
 		live.follow('status', {}, item => this.model.take(item) && this.soon());
 		window.setInterval(() => this.lookAtJobs(), JOBS_MS);
 
-		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Activity')), D.bar(this.filter, this.source, this.span), this.table.node);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Activity')), D.bar(this.filter, this.source, this.span), this.table.node, this.note);
 	},
 
 	handleSaveApply: null,
