@@ -133,6 +133,8 @@ const GIVEN = {
 			const note = document.getElementById('notes').appendChild(E('div', {}));
 			title === null || note.append(E('h4', {}, title));
 			append(note.appendChild(E('div', {})), children);
+
+			return note;
 		},
 		showModal: (title, children) => {
 			const dialogue = document.getElementById('modal');

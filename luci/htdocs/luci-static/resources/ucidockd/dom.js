@@ -272,9 +272,10 @@ return baseclass.extend({
 		return Promise.resolve().then(action).catch(error => this.notify('error', wordsOf(error)));
 	},
 
-	// a notice above the page; `kind` is info, warning or error
+	// a notice above the page, which is seen from any place of it; `kind` is info, warning or error
 	notify(kind, ...content) {
-		ui.addNotification(null, el('p', { 'role': kind === 'error' ? 'alert' : 'status', 'style': 'white-space:pre-wrap' }, content.flat(Infinity).map(one => typeof one === 'string' ? coded(one) : one)), kind);
+		const seen = document.querySelector('.ucidockd-notices'), notice = ui.addNotification(null, el('p', { 'role': kind === 'error' ? 'alert' : 'status', 'style': 'white-space:pre-wrap' }, content.flat(Infinity).map(one => typeof one === 'string' ? coded(one) : one)), kind);
+		(seen ?? notice.parentNode.insertBefore(el('div', { 'class': 'ucidockd-notices' }), notice)).prepend(notice);
 	},
 
 	// A dialogue with its buttons, the one that acts last; gives what closes it. The keyboard stays in it, Enter in a field presses

@@ -164,7 +164,14 @@ const TEMPLATES = [
 	'unknown option of a %s section',
 	'unknown option of an %s section',
 	'%s is not there and `option pull never` forbids pulling it',
-	'%s failed (%s): %s'
+	'%s failed (%s): %s',
+	'%s is not an option of the log driver %s',
+	'it is one of %s',
+	'blocking or non-blocking',
+	'`max-size=10m` and `max-file=2` or more as well',
+	'net.*, fs.mqueue.* or one of kernel.msg*, kernel.sem and kernel.shm* (others go into /etc/sysctl.conf)',
+	'no-new-privileges, seccomp=unconfined, seccomp=/path/profile.json, apparmor=..., label=... or systempaths=unconfined',
+	'label=disable, or label=type:NAME and the like'
 ];
 
 return baseclass.extend({ templates: TEMPLATES });

@@ -16,7 +16,7 @@ const TITLES = {
 
 // what an empty field stands for: never to be taken for a value
 const EMPTY = {
-	address: () => _('all', 'addresses'), host: () => _('any', 'port'), hard: () => _('as soft', 'limit'), more: () => _('none'), alias: () => _('none'), ip: () => _('auto', 'address'), ip6: () => _('auto', 'address')
+	address: () => _('all', 'addresses'), host: () => _('any', 'port'), hard: () => _('as soft', 'limit'), more: () => _('none', 'options'), alias: () => _('none', 'options'), ip: () => _('auto', 'address'), ip6: () => _('auto', 'address')
 };
 
 function port(text) {

@@ -22,6 +22,7 @@ const STYLE = [
 	'[data-darkmode=true] .ucidockd-wrong, [data-darkmode=true] .ucidockd-c4 { color: #ff8a7a }', '[data-darkmode=true] .ucidockd-c0 { color: #6db3f2 }', '[data-darkmode=true] .ucidockd-c1 { color: #f0a868 }', '[data-darkmode=true] .ucidockd-c2 { color: #6fcf97 }', '[data-darkmode=true] .ucidockd-c3 { color: #dca6dd }',
 	'.modal h4 { overflow-wrap: anywhere }', '.modal input:not([type=checkbox]), .modal select, .modal textarea { max-width: 100% }',
 	'.ucidockd-group { text-align: left; padding-top: 1.2em }',
+	'.ucidockd-notices { position: sticky; top: 4em; z-index: 30; max-height: 60vh; overflow: auto }', // below a head that stays
 	'.ucidockd-log { height: 50vh; overflow: auto; margin: .4em 0 }',
 	'.ucidockd-wrap { white-space: pre-wrap; overflow-wrap: anywhere }', '.ucidockd-log:empty::before { content: attr(data-empty); opacity: .8 }',
 	'.ucidockd-rest { display: contents }', 'button.ucidockd-narrow { display: none }',

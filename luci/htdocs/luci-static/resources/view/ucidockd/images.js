@@ -157,7 +157,7 @@ return view.extend({
 		const draw = () => D.fill(shown, list(going.filter(one => choice.value === 'unused' || (choice.value === 'dangling' && nameless.has(one.id))), one => format.bytes(one.bytes)));
 		const choice = D.select(_('Images'), [
 			[ 'unused', _('all that nothing uses: %d, at least %s').format(going.length, format.bytes(images)) ],
-			[ 'dangling', _('only those without a name: %d, at least %s').format(dangling.going.length, format.bytes(dangling.bytes)) ], [ 'off', _('none') ]
+			[ 'dangling', _('only those without a name: %d, at least %s').format(dangling.going.length, format.bytes(dangling.bytes)) ], [ 'off', _('none', 'images') ]
 		], draw);
 
 		const stays = D.el('details', {}, D.el('summary', {}, _('What stays')), list(kept, one => D.said(one.why)));

@@ -172,7 +172,7 @@ return view.extend({
 		const names = this.containers.map(one => (one.Names[0] ?? one.Id).replace(/^\//, '')).sort().join(', ');
 
 		return [
-			names ? _('dockerd restarts, and these containers stop: %s.').format(names) : _('dockerd restarts. No container runs.'),
+			names ? _('These containers stop: %s.').format(names) : _('No container runs.'),
 			_('Images, containers and volumes stay in %s. In %s, dockerd starts with what is there: nothing, if the folder is empty.').format(from, to),
 			[ _('To take them along, move the data instead of saving:'), ' ', movedata.button(from, () => to) ]
 		];
