@@ -28,7 +28,7 @@ def test_a_schema_is_valid_and_every_property_is_described(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, *DAEMON_KINDS])
 def test_each_option_says_what_a_change_of_it_does(kind: str) -> None:
     effects = {name: schema.get("x-effect") for name, schema in read_schema(kind)["properties"].items()}
-    known = ("nothing", "update", "recreate", "replace", "fixed", "agent", "reload", "restart", "stop")
+    known = ("nothing", "update", "run", "recreate", "replace", "fixed", "agent", "reload", "restart", "stop")
     assert [name for name, effect in effects.items() if effect not in known] == []
 
 

@@ -123,6 +123,7 @@ _TABS = {
 _EFFECTS = {
     "nothing": "nothing",
     "update": "in place",
+    "run": "start or stop",
     "recreate": "new container",
     "replace": "new network",
     "fixed": "new volumes only",

@@ -7,6 +7,7 @@
 const OF_OPTION = {
 	nothing: () => _('does not affect running containers'),
 	update: () => _('is applied without a restart'),
+	run: () => _('starts or stops the container'),
 	recreate: () => _('replaces the container'),
 	replace: () => _('replaces the network'),
 	fixed: () => _('applies to new volumes only'),
