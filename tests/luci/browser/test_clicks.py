@@ -380,6 +380,23 @@ def test_a_file_down_and_up_takes_3_each(owner: Owner, tmp_path: Path) -> None:
     assert len(owner.clicks) <= 3
 
 
+def test_a_volume_that_no_container_has_is_browsed(owner: Owner, tmp_path: Path) -> None:
+    place = Path(owner.engine.volumes.create("lonely").attrs["Mountpoint"])
+    (place / "sub").mkdir()
+    (place / "sub" / "<i>notes.txt").write_text("once\n")
+    owner.visit("volumes")
+    owner.touch("#view tr:has-text('lonely') >> summary:has-text('More')")
+    owner.touch("#view tr:has-text('lonely') >> button:text-is('Browse')")
+    owner.touch("#view a:text-is('sub/')")
+    owner.browser.until_text("<i>notes.txt")
+    got = owner.browser.do("download", "tr:has-text('notes.txt') >> button:text-is('Download')")
+    assert got["text"] == "once\n"
+    (tmp_path / "notes.txt").write_text("twice\n")
+    owner.browser.do("upload", "button:has-text('Upload files')", str(tmp_path / "notes.txt"))
+    owner.until(lambda: (place / "sub" / "notes.txt").read_text() == "twice\n")
+    owner.touch("#view button:text-is('Close')")
+
+
 def test_another_data_folder_with_the_data_takes_4(owner: Owner) -> None:
     owner.engine.containers.get("web").exec_run(["sh", "-c", "echo precious >/data/rows"])
     before = owner.inspect("web")["Id"]

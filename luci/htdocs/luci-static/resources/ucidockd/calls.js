@@ -6,7 +6,7 @@
 
 const AGENT = {
 	status: [ 'after' ], plan: [], reach: [], preview: [ 'sections', 'staged' ], reconcile: [], diff: [ 'name' ], load: [ 'name', 'hours' ], history: [ 'name' ], revert: [ 'name', 'version', 'commit' ], updates_check: [ 'names' ], update: [ 'names' ], rollback: [ 'name', 'with_data' ], describe: [ 'name' ], backup_list: [ 'name' ], backup_run: [ 'names' ], backup_restore: [ 'name', 'volume', 'file', 'into' ], adopt: [ 'container', 'section', 'commit' ], import: { run: '', compose: '', commit: false },
-	notify_test: [ 'name' ], prune: [ 'images', 'older', 'build_cache', 'dry_run' ], dockerd_start: [], dockerd_stop: [], dockerd_restart: [], move_data_check: [ 'target' ], move_data: [ 'target' ], tls_client: [ 'name' ],
+	notify_test: [ 'name' ], prune: [ 'images', 'older', 'build_cache', 'dry_run' ], dockerd_start: [], dockerd_stop: [], dockerd_restart: [], move_data_check: [ 'target' ], move_data: [ 'target' ], tls_client: [ 'name' ], volume_list: [ 'name', 'path' ],
 	job_start: { kind: '', image: '', source: '', remote: '', tags: null, dockerfile: '', what: '', all: false }, job_list: [], job_status: [ 'id' ], job_cancel: [ 'id' ],
 	stream_open: [ 'id', 'kind', 'args', 'owner', 'tag' ], stream_read: [ 'id', 'after', 'wait' ],
 	stream_close: [ 'id', 'stream' ], stream_input: [ 'id', 'stream', 'data' ], stream_resize: [ 'id', 'stream', 'rows', 'columns' ]

@@ -138,7 +138,7 @@ class Editor {
 	}
 
 	// Shows the mistakes that the files have already, to people who come to correct them. `texts`: all of them, from the status.
-	async showMistakes(texts) {
+	async showMistakes(texts = []) {
 		const isMine = text => this.sections.some(({ config, id }) => id && [ '.', ':' ].some(end => text.startsWith('%s.%s%s'.format(config, id, end))));
 
 		if (!texts.some(isMine))

@@ -15,7 +15,7 @@ const NOT_THERE = [ 126, 127 ]; // exit codes of a program that cannot be run
 const CHANGES = { 0: 'changed', 1: 'added', 2: 'deleted' };
 
 const FilesTab = baseclass.extend({
-	__init__(id, name, from) {
+	__init__(id, name) {
 		this.id = id;
 		this.name = name;
 		this.progress = files.progress();
@@ -24,7 +24,7 @@ const FilesTab = baseclass.extend({
 		this.list = D.spoken('div', {});
 		this.chosen = D.el('input', { 'type': 'file', 'multiple': '', 'style': 'display:none', 'change': () => D.attempt(() => this.upload()) });
 		this.archive = D.el('input', { 'type': 'file', 'accept': '.tar', 'style': 'display:none', 'change': () => D.attempt(() => this.unpack()) });
-		this.go(from ?? '/');
+		this.go('/');
 	},
 
 	render() {
@@ -141,4 +141,4 @@ const FilesTab = baseclass.extend({
 	changeWords: kind => ({ changed: _('changed'), added: _('added'), deleted: _('deleted') }[CHANGES[kind]])
 });
 
-return baseclass.extend({ render: (id, name, from) => new FilesTab(id, name, from).render() });
+return baseclass.extend({ render: (id, name) => new FilesTab(id, name).render() });

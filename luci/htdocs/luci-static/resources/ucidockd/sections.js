@@ -71,7 +71,7 @@ return baseclass.extend({
 	page(spec) {
 		const page = editor.make(), node = D.el('div', { 'class': 'cbi-section' }, this.make(page, spec).node, page.bar());
 
-		page.showMistakes(spec.mistakes ?? []);
+		page.showMistakes(spec.mistakes);
 
 		return node;
 	}

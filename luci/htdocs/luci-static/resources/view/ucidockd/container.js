@@ -124,7 +124,7 @@ return view.extend({
 			{ name: 'logs', title: _('Logs'), make: () => found ? this.logsTab() : none() },
 			isWriter && { name: 'console', title: _('Console'), make: () => found ? (this.console = consoletab.make(found.Id)).node : none() },
 			{ name: 'load', title: _('Load'), make: () => found ? this.loadTab() : none() },
-			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name, decodeURIComponent(location.hash.slice(1)).split('=')[1]) : none() },
+			isWriter && { name: 'files', title: _('Files'), make: () => found ? filestab.render(found.Id, this.row.name) : none() },
 			(owner || isWriter) && { name: 'settings', title: _('Settings'), make: () => containertabs.settings(this.row.owner, this.found?.Id, this.taken()) },
 			owner && { name: 'history', title: _('History'), make: () => containertabs.fetched(again => past.render(this.row.owner, again)) },
 			{ name: 'inspect', title: _('Inspect'), make: () => found ? D.el('pre', { 'style': 'overflow:auto' }, JSON.stringify(this.found, null, 2)) : none() }

@@ -93,7 +93,7 @@ return view.extend({
 	stackForms() {
 		const place = D.el('div', {}), node = D.el('details', { 'toggle': () => {
 			if (node.open && !place.firstChild)
-				D.fill(place, D.later(async () => (await L.require('ucidockd.stacks')).render(this.model.agent.config_issues ?? [])));
+				D.fill(place, D.later(async () => (await L.require('ucidockd.stacks')).render(this.model.agent.config_issues)));
 		} }, D.el('summary', {}, _('Stacks: settings that several containers share')), place);
 
 		return node;

@@ -33,7 +33,7 @@ return view.extend({
 
 		networks?.sort((one, other) => OWN.includes(one.Name) - OWN.includes(other.Name) || one.Name.localeCompare(other.Name));
 
-		return { networks, made: rows.make(containers, all, 0), mistakes: snapshot.agent?.config_issues ?? [], owners: new Map(all.filter(one => one.kind === 'network').map(one => [ one.object_id, one ])) };
+		return { networks, made: rows.make(containers, all, 0), mistakes: snapshot.agent?.config_issues, owners: new Map(all.filter(one => one.kind === 'network').map(one => [ one.object_id, one ])) };
 	},
 
 	draw({ networks, made, owners }) {

@@ -191,7 +191,7 @@ return view.extend({
 		const root = D.el('div', {}, D.el('h2', {}, _('Settings')), this.state(snapshot), this.foreign(), jump, parts.map(([ , node ]) => node), this.page.bar());
 
 		this.page.sections.forEach(section => section.update());
-		this.page.showMistakes(snapshot.agent?.config_issues ?? []);
+		this.page.showMistakes(snapshot.agent?.config_issues);
 		window.requestAnimationFrame(() => location.hash.startsWith('#set-') && document.getElementById(location.hash.slice(1))?.scrollIntoView());
 
 		return root;

@@ -51,7 +51,7 @@ return view.extend({
 		const all = snapshot.resources ?? [];
 		const sorted = volumes?.Volumes?.sort((one, other) => ANONYMOUS.test(one.Name) - ANONYMOUS.test(other.Name) || one.Name.localeCompare(other.Name));
 
-		return { volumes: volumes && (sorted ?? []), made: rows.make(containers, all, 0), mistakes: snapshot.agent?.config_issues ?? [], prunes: prunes(snapshot), owners: new Map(all.filter(one => one.kind === 'volume').map(one => [ one.object_id, one ])) };
+		return { volumes: volumes && (sorted ?? []), made: rows.make(containers, all, 0), mistakes: snapshot.agent?.config_issues, prunes: prunes(snapshot), owners: new Map(all.filter(one => one.kind === 'volume').map(one => [ one.object_id, one ])) };
 	},
 
 	// [{row, path}, ...] of the containers that have it
@@ -142,7 +142,7 @@ return view.extend({
 	},
 
 	row(volume, owner, users) {
-		const told = owner && status.verdict(owner), [ user ] = users, size = this.sizes?.get(volume.Name), isAnonymous = ANONYMOUS.test(volume.Name);
+		const told = owner && status.verdict(owner), size = this.sizes?.get(volume.Name), isAnonymous = ANONYMOUS.test(volume.Name);
 		// one that a managed container names is made again with it
 		const mark = owner ? '' : isAnonymous ? _('no name') : users.some(({ row }) => row.owner) ? '' : _('not managed');
 
@@ -156,7 +156,7 @@ return view.extend({
 				D.menu(_('More'), [
 					users.length > 0 && D.button('neutral', _('Stop containers and download'), () => this.askDownload(volume, users)),
 					D.button('neutral', _('Restore from a file'), () => this.restore(volume, users)),
-					user && L.hasViewPermission() && D.page([ 'container', user.row.path ], _('Browse'), 'files=' + user.path, 'btn cbi-button'),
+					D.button('neutral', _('Browse'), async () => (await L.require('ucidockd.volumefiles')).open(this.files, volume.Name, _('Files of %s').format(nameOf(volume)), this.progress)),
 					inspect.button(volume.Name, () => calls.volume.inspect(volume.Name)),
 					!owner && !users.length && D.button('negative', _('Remove'), () => this.remove(volume))
 				]))
@@ -168,13 +168,14 @@ return view.extend({
 
 		this.refresh = watch.inOrder(() => this.look(), again => this.draw(again));
 		this.list = D.el('div', {});
+		this.files = D.el('div', {});
 		this.progress = files.progress();
 		this.draw(found);
 		watch.engine(() => !this.found.volumes, () => this.refresh());
 
 		const unused = prune.button('volumes', _('Remove unused volumes without a name'), _('Removes all volumes that have no name and that no container uses, with their data. This cannot be undone.'), () => this.refresh());
 
-		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), found.prunes ? D.menu(_('Clean up'), [ unused ]) : ''), this.progress.node, this.list, declared);
+		return D.el('div', {}, D.connection(live), D.el('h2', {}, _('Volumes')), D.bar(D.always('neutral', _('Show sizes'), () => this.measure()), D.button('neutral', _('New volume from a file'), () => this.create()), L.hasViewPermission() && D.page('settings', _('Backups'), 'set-backup', 'btn cbi-button'), found.prunes ? D.menu(_('Clean up'), [ unused ]) : ''), this.progress.node, this.files, this.list, declared);
 	},
 
 	handleSaveApply: null,
