@@ -23,6 +23,8 @@ _LAYERS = re.compile(
     r"|error during container init: |failed to set up container networking: |Error starting userland proxy: "
     r"|driver failed programming external connectivity on endpoint \S+ \([0-9a-f]{64}\): )+"
 )
+# of a name server that does not answer; the port is another one at each try
+_OWN_PORT = re.compile(r"read (?:udp|tcp) \S+->\S+: ", re.ASCII)
 
 
 def error_message(body: bytes, status: int, *, who: str = "the engine", limit: int = LIMIT) -> str:
@@ -48,7 +50,8 @@ def _cause(text: str) -> str:
     has the whole.
     """
     layers = _LAYERS.match(text)
-    return text[layers.end() :].removesuffix(": unknown") or text if layers else text
+    cause = text[layers.end() :].removesuffix(": unknown") or text if layers else text
+    return _OWN_PORT.sub("", cause)
 
 
 JSON = "application/json"

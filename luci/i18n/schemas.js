@@ -622,6 +622,7 @@ _('Gateways');
 _('Get %s: context deadline exceeded');
 _('Get %s: dial tcp %s: %s');
 _('Get %s: dial tcp %s: connect: connection refused');
+_('Get %s: dial tcp: lookup %s on %s: %s');
 _('Get %s: dial tcp: lookup %s on %s: no such host');
 _('Get %s: dial tcp: lookup %s: %s');
 _('Get %s: dial tcp: lookup %s: no such host');

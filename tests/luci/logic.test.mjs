@@ -61,6 +61,7 @@ test('sentences: what Docker and registries say most often is translated, but fo
 		'cannot pull nginx:nope: manifest for nginx:nope not found: manifest unknown: manifest unknown': 'nginx nope nginx nope',
 		"cannot pull ghost: pull access denied for ghost, repository does not exist or may require 'docker login': denied: requested access to the resource is denied": 'ghost ghost',
 		'cannot pull a.lan/b: Get "https://a.lan/v2/": dial tcp: lookup a.lan on 127.0.0.1:53: no such host': 'lan https lan lan',
+		'cannot pull a.lan/b: Get "https://a.lan/v2/": dial tcp: lookup a.lan on 127.0.0.1:53: i/o timeout': 'lan https lan lan',
 		'cannot pull a.lan/b: Get "https://a.lan/v2/": dial tcp 10.0.0.9:443: connect: connection refused': 'lan https lan',
 		'cannot pull a.lan/b: Get "https://a.lan/v2/": net/http: TLS handshake timeout': 'lan https lan',
 		'cannot pull a.lan/b: Get "https://a.lan/v2/": tls: failed to verify certificate: x509: certificate signed by unknown authority': 'lan https lan',

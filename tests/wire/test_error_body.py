@@ -43,6 +43,10 @@ def port_in_use(cause: str) -> bytes:
         (b'{"message": "OCI runtime create failed: "}', "OCI runtime create failed: "),
         (port_in_use("Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: taken"), TAKEN),  # 20.10
         (port_in_use(TAKEN), TAKEN),
+        (
+            b'{"message": "lookup a.lan on 10.0.0.1:53: read udp 10.0.0.2:50643->10.0.0.1:53: i/o timeout"}',
+            "lookup a.lan on 10.0.0.1:53: i/o timeout",
+        ),
         (b'{"message": "' + b"x" * 5000 + b'"}', "x" * LIMIT + "..."),
         (b"", "the engine answered 404"),
         (b"[]", "the engine answered 404"),

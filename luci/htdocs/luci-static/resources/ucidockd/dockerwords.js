@@ -26,6 +26,7 @@ const TEMPLATES = [
 	'invalid reference format: repository name (%s) must be lowercase',
 	'Get %s: dial tcp: lookup %s on %s: no such host',
 	'Get %s: dial tcp: lookup %s: no such host',
+	'Get %s: dial tcp: lookup %s on %s: %s',
 	'Get %s: dial tcp: lookup %s: %s',
 	'Get %s: dial tcp %s: connect: connection refused',
 	'Get %s: dial tcp %s: %s',

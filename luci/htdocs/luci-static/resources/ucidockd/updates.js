@@ -86,7 +86,7 @@ return baseclass.extend({
 		const words = resource ? this.words(resource, Date.now() / 1000) : '', isPinned = has(resource, 'Pinned');
 
 		return [
-			...(words ? [ [ _('Update'), [ D.coded(words), ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
+			...(words ? [ [ _('Update', 'a fact'), [ D.coded(words), ' ', isNewer(resource) || isPinned ? this.updateButton([ resource ], _('Update'), done) : '' ] ] ] : []),
 			...(isPinned ? [ [ _('Pinned'), D.said(resource.conditions.find(one => one.type === 'Pinned').message) ] ] : [])
 		];
 	},
