@@ -50,7 +50,7 @@ class QuietAgent:
         raise NotImplementedError("the running agent's tests ask for it")
 
     async def reach(self) -> dict[str, Any]:
-        raise NotImplementedError("the running agent's tests ask for it")
+        return {"containers": {}}
 
     async def load(self, name: str = "", *, hours: float = 24.0) -> dict[str, Any]:
         return {"name": name, "hours": hours}
