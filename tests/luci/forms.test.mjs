@@ -221,6 +221,13 @@ test('a container is told with what it has, and its ports as they are published'
 const resources = load('ucidockd.resources', { 'ucidockd.calls': {}, 'ucidockd.dom': {} });
 const limited = { HostConfig: { Memory: 67108864, MemorySwap: -1, MemoryReservation: 0, NanoCpus: 1500000000, CpuShares: 0, CpusetCpus: '0-1', PidsLimit: null, BlkioWeight: 0, RestartPolicy: { Name: 'on-failure', MaximumRetryCount: 3 } } };
 
+test('a variable whose name says that it is secret is shown on request', () => {
+	const { factsOf } = load('ucidockd.containerinfo', { 'ucidockd.dom': { el: (name, _attributes, ...content) => '<%s>%s'.format(name, content.flat().join('')) } });
+	const env = Object.fromEntries(factsOf({ Config: { Env: [ 'TZ=UTC', 'DB_PASSWORD=hunter=2', 'API_TOKEN=', 'MY_KEY=***' ] }, State: {}, HostConfig: {} }).filter(([ name ]) => name === 'Environment'));
+
+	assert.deepEqual(env.Environment, [ '<div>TZ=UTC', '<div>DB_PASSWORD= <button>Show', '<div>API_TOKEN=', '<div>MY_KEY=***' ]);
+});
+
 test('resources: limits of a container read as UCI has them', () => {
 	assert.deepEqual(resources.valuesOf(limited), {
 		memory: '64m', memory_swap: '-1', memory_reservation: '', cpus: '1.5', cpu_shares: '', cpuset: '0-1', pids_limit: '', blkio_weight: '', restart: 'on-failure:3'

@@ -5,12 +5,24 @@
 'require ucidockd.dom as D';
 'require ucidockd.format as format';
 
+const HIDDEN = '***'; // what the agent gives readers
+
 function lines(items) {
 	return (items ?? []).map(item => D.el('div', {}, item));
 }
 
 function pairs(table) {
 	return lines(Object.entries(table ?? {}).map(pair => pair.join('=')));
+}
+
+// a variable; one whose name says that it is secret only on request
+function variable(text) {
+	const [ name ] = text.split('=', 1), value = text.slice(name.length + 1);
+
+	if (!value || value === HIDDEN || !format.isSecret(name))
+		return text;
+
+	return [ name, '= ', D.el('button', { 'type': 'button', 'class': 'btn cbi-button', 'aria-label': _('Show %s').format(name), 'click': event => event.target.replaceWith(value) }, _('Show')) ];
 }
 
 // what ucidockd marks its containers with says nothing to people
@@ -58,7 +70,7 @@ return baseclass.extend({
 			[ _('DNS servers'), lines(host.Dns) ], [ _('Extra hosts'), lines(host.ExtraHosts) ],
 			[ _('Mounts'), lines((found.Mounts ?? []).map(mountText)) ], [ 'tmpfs', pairs(host.Tmpfs) ],
 			[ _('Devices'), lines((host.Devices ?? []).map(deviceText)) ],
-			[ _('Environment'), lines(config.Env) ], [ 'sysctls', pairs(host.Sysctls) ],
+			[ _('Environment'), lines(config.Env?.map(variable)) ], [ 'sysctls', pairs(host.Sysctls) ],
 			[ _('Privileged'), host.Privileged ? _('yes') : _('no') ],
 			[ _('Capabilities to add'), lines(host.CapAdd) ], [ _('Capabilities to drop'), lines(host.CapDrop) ],
 			[ _('Log driver'), [ host.LogConfig?.Type, pairs(host.LogConfig?.Config) ] ],

@@ -17,7 +17,6 @@
 
 const CONFIG = 'containers';
 const MAIN = [ 'image', 'restart', 'port', 'volume', 'env', 'network', 'network_mode', 'memory', 'device', 'command' ];
-const SECRET = /PASS|SECRET|TOKEN|KEY|CREDENTIAL/i;
 const NAMED = /^[A-Za-z0-9_]+$/;
 
 function namesOf(type) {
@@ -46,7 +45,7 @@ class ContainerForm {
 				suggest: { source: [ ...new Set([ ...namesOf('volume'), ...this.volumes.map(one => one.Name).filter(one => one.length < 64) ]) ] },
 				helpers: { source: put => browse.button(() => '/mnt', put) }
 			}),
-			env: () => ({ description: _('Variables that the program in the container reads. Those from a file are under Advanced.'), hides: row => SECRET.test(row.key) }),
+			env: () => ({ description: _('Variables that the program in the container reads. Those from a file are under Advanced.'), hides: row => format.isSecret(row.key) }),
 			network: () => ({ description: _('Containers in the same network reach each other by name. Without one, Docker\'s bridge is used.'), suggest: { network: namesOf('network') } }),
 			network_mode: () => ({ description: _('Instead of networks: host shares the network of this router, none gives no network.'), kind: 'text', suggest: [ 'bridge', 'host', 'none', ...namesOf('container').map(one => 'service:%s'.format(one)) ], placeholder: _('default: the networks above') }),
 			memory: () => ({ description: _('If the container needs more, the kernel ends it. The minimum is 6m.'), placeholder: _('default: no limit') }),

@@ -37,6 +37,9 @@ return baseclass.extend({
 		return this.span(now - when);
 	},
 
+	// whether the name of a variable says that nobody should look over one's shoulder
+	isSecret: name => (/PASS|SECRET|TOKEN|KEY|CREDENTIAL/i).test(name),
+
 	shortId(id) {
 		return String(id ?? '').replace(/^sha256:/, '').slice(0, 12);
 	},

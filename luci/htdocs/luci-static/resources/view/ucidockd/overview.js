@@ -54,14 +54,16 @@ return view.extend({
 		if (engine?.reachable === false)
 			return { level: 'error', words: _('Docker does not answer: %s').format(sentences.say(engine.error)) };
 
+		const held = waiting && N_(waiting, '%d thing is waiting.', '%d things are waiting.').format(waiting);
+
 		if (errors)
-			return { level: 'error', words: N_(errors, '%d problem needs your attention.', '%d problems need your attention.').format(errors) };
+			return { level: 'error', words: [ N_(errors, '%d problem needs your attention.', '%d problems need your attention.').format(errors), held ].filter(Boolean).join(' ') };
 
 		if (wanted && generation !== wanted)
 			return { level: 'waiting', words: _('Changes are being applied.') };
 
 		if (waiting)
-			return { level: 'waiting', words: N_(waiting, '%d thing is waiting.', '%d things are waiting.').format(waiting) };
+			return { level: 'waiting', words: held };
 
 		if (warnings)
 			return { level: 'warning', words: N_(warnings, 'Everything works, with %d warning.', 'Everything works, with %d warnings.').format(warnings) };
