@@ -22,6 +22,7 @@
 'require ucidockd.updates as updates';
 'require ucidockd.watch as watch';
 
+const FORM_MS = 2000; // until what is shown beside the form is kept up to date: the form comes first
 const EVENTS = JSON.stringify({ type: [ 'container' ] });
 const OF_EXEC = (/^exec_/);
 
@@ -224,10 +225,20 @@ return view.extend({
 		[ this.title, this.state, this.actions, this.pane ] = [ D.el('h2', {}), D.spoken('p', {}), D.el('div', { 'class': 'ucidockd-bar' }), D.el('div', {}) ];
 		this.drawHead();
 		this.drawTabs();
-		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && watch.isOurEvent(this.row, item.json) && this.soon());
-		live.follow('status', {}, item => this.model.take(item) && item.name === 'change' && watch.isOurChange(this.row, this.isSilent, item.json) && this.soon());
+		if (location.hash === '#settings')
+			window.setTimeout(() => {
+				this.follow();
+				this.soon(); // what changed meanwhile
+			}, FORM_MS);
+		else
+			this.follow();
 
 		return D.fill(this.root, D.connection(live), this.title, this.state, this.actions, this.pane);
+	},
+
+	follow() {
+		live.follow('events', { filters: EVENTS }, item => item.name === 'event' && !OF_EXEC.test(item.json?.Action) && watch.isOurEvent(this.row, item.json) && this.soon());
+		live.follow('status', {}, item => this.model.take(item) && item.name === 'change' && watch.isOurChange(this.row, this.isSilent, item.json) && this.soon());
 	},
 
 	handleSaveApply: null,
