@@ -54,7 +54,7 @@ test('each check that a schema names is one of the forms', () => {
 test('a container without a default of ours can be told yes, no, or nothing', () => {
 	const { properties } = schemaOf('container');
 	assert.deepEqual([ 'privileged', 'enabled', 'pull', 'port', 'image' ].map(name => schemas.kindOf(properties[name])), [ 'choice', 'flag', 'choice', 'list', 'text' ]);
-	assert.deepEqual(schemas.choicesOf(properties.privileged).map(([ value ]) => value), [ '1', '0' ]);
+	assert.deepEqual(schemas.choicesOf('privileged', properties.privileged).map(([ value ]) => value), [ '1', '0' ]);
 	assert.equal(schemas.kindOf(schemaOf('auth').properties.password), 'secret');
 });
 
@@ -147,6 +147,18 @@ test('settings: of a dockerd whose settings are made elsewhere there is only the
 	const shown = settings.subjects().flatMap(subject => settings.placesOf(subject, found, true)).flatMap(([ type, first, folded ]) => [ ...first, ...folded ].map(name => `${type}.${name}`));
 	assert.deepEqual(shown.filter(name => /^(?:globals|tls|proxies)/.test(name)), [ 'globals.alt_config_file' ]);
 	assert.ok(shown.includes('agent.docker_host') && shown.includes('firewall.blocked_interfaces'));
+});
+
+test('the values of a choice have words, and the value beside them', () => {
+	const { properties } = schemaOf('container');
+	assert.deepEqual(schemas.choicesOf('strategy', properties.strategy), [ [ 'swap', 'stop the old one first (swap)' ], [ 'handover', 'start the new one first (handover)' ], [ 'free-first', 'make room first (free-first)' ] ]);
+	assert.equal(schemas.unsetWords('pull', properties.pull), 'default: if it is missing (missing)');
+	// a value that a schema gets later is not without words beside others that have some
+	for (const type of TYPES)
+		for (const [ name, property ] of Object.entries(schemaOf(type).properties).filter(([ , one ]) => one.enum && !one.enum.includes('yes'))) {
+			const worded = schemas.choicesOf(name, property).filter(([ value, words ]) => words !== value || [ 'off', 'daily', 'weekly', 'always', 'never', 'running', 'stopped' ].includes(value)).length;
+			assert.ok([ 0, property.enum.length ].includes(worded), `${type}.${name}`);
+		}
 });
 
 test('settings: every event of a notice has words', () => {

@@ -40,7 +40,7 @@ class Section {
 		const kind = more.kind ?? (either || schemas.kindOf(property));
 		const value = either || kind === 'command' ? this.raw[name] : schemas.fromUci(this.type, name, property, this.raw[name]);
 		const control = controls.make(kind, {
-			value, title, standard: property.default, kind: rows.of(this.type, name), unset: (this.schema.required ?? []).includes(name) ? _('choose one') : schemas.unsetWords(property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(property) : [],
+			value, title, standard: property.default, kind: rows.of(this.type, name), unset: (this.schema.required ?? []).includes(name) ? _('choose one') : schemas.unsetWords(name, property), choices: kind === 'choice' && property.enum ? schemas.choicesOf(name, property) : [],
 			placeholder: kind === 'secret' ? '' : schemas.placeholderOf(property), ...more, onInput: () => this.typed(name)
 		});
 		const error = D.el('div', { 'class': 'ucid-error', 'role': 'alert' }), warning = D.spoken('div', { 'class': 'ucid-warning' }), effect = this.isNew && this.isWanted !== undefined ? '' : effects.ofOption(property);

@@ -30,6 +30,27 @@ function itemsOf(type, name, text) {
 	return type === 'globals' || type === 'firewall' ? text.split(/\s+/).filter(Boolean) : [ text ];
 }
 
+// what the values of an option mean; others are names that say it themselves
+const OFTEN = { off: _('off'), daily: _('daily'), weekly: _('weekly') };
+const CHOICES = {
+	schedule: OFTEN, prune_schedule: OFTEN, update_check: OFTEN,
+	prune_images: { off: _('off'), dangling: _('those without a name'), unused: _('all that nothing needs') },
+	pull: { missing: _('if it is missing'), always: _('always'), never: _('never') },
+	state: { running: _('running'), stopped: _('stopped') },
+	on_drift: { repair: _('undo them'), report: _('only report them') },
+	on_unhealthy: { report: _('only report it'), restart: _('restart the container') },
+	update: { off: _('off'), notify: _('show it'), auto: _('update by itself') },
+	strategy: { swap: _('stop the old one first'), handover: _('start the new one first'), 'free-first': _('make room first') },
+	type: { webhook: _('web server'), mqtt: _('MQTT broker'), exec: _('command') }
+};
+
+// with the value itself, which the documentation and the file have
+function choiceWords(name, value) {
+	const words = CHOICES[name]?.[value];
+
+	return words && words !== value ? '%s (%s)'.format(words, value) : value;
+}
+
 return baseclass.extend({
 	// a value of UCI as a form shows it: 1 or 0 for all words of a boolean, a list for a list that is written as an `option`
 	fromUci(type, name, property, value) {
@@ -79,16 +100,16 @@ return baseclass.extend({
 	},
 
 	// [value, words] of a choice
-	choicesOf(property) {
-		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, value ]);
+	choicesOf(name, property) {
+		return isBoolean(property) ? [ [ '1', _('yes') ], [ '0', _('no') ] ] : property.enum.map(value => [ value, choiceWords(name, value) ]);
 	},
 
 	// what an empty select says
-	unsetWords(property) {
+	unsetWords(name, property) {
 		if (property.default === undefined || property.default === '')
 			return _('default');
 
-		return _('default: %s').format(isBoolean(property) ? property.default === '1' ? _('yes') : _('no') : property.default);
+		return _('default: %s').format(isBoolean(property) ? property.default === '1' ? _('yes') : _('no') : choiceWords(name, property.default));
 	},
 
 	// what an empty field says: never to be taken for a value
