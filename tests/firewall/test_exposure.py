@@ -59,6 +59,14 @@ def test_a_port_on_all_addresses_is_public_where_docker_comes_first() -> None:
     assert "wan" not in zones_reaching(container("192.168.1.1"), around())["8080/tcp"]
 
 
+def test_a_port_at_two_addresses_is_public_if_one_of_them_is() -> None:
+    wan = "203.0.113.7"
+    open_at = [port for ip in (wan, "127.0.0.1") for port in container(ip).spec.ports]
+    for ports in (open_at, open_at[::-1]):
+        two = replace(container(), spec=replace(container().spec, ports=tuple(ports)))
+        assert public_ports(two, around()) == ("8080/tcp from wan",)
+
+
 @pytest.mark.parametrize(
     ("host_ip", "public"),
     [

@@ -396,6 +396,14 @@ test('containers: who reaches a port, as the agent says of what runs, else as th
 	assert.deepEqual(zonesOf(undefined, undefined), [ undefined, undefined ]);
 });
 
+test('containers: a port at two addresses is two, at all of IPv4 and IPv6 one', () => {
+	const list = load('ucidockd.containerlist'), port = (IP, PublicPort) => ({ IP, PublicPort, PrivatePort: 80, Type: 'tcp' });
+	const seen = Ports => list.portsOf({ Id: 'c1', Ports }).map(one => [ one.ip, one.host ]);
+
+	assert.deepEqual(seen([ port('127.0.0.1', 8080), port('192.168.1.1', 8080) ]), [ [ '127.0.0.1', 8080 ], [ '192.168.1.1', 8080 ] ]);
+	assert.deepEqual(seen([ port('::', 8080), port('0.0.0.0', 8080) ]), [ [ '0.0.0.0', 8080 ] ]);
+});
+
 const repeats = load('ucidockd.repeats');
 
 test('repeats: what happens again within ten minutes is one entry', () => {

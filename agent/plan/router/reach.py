@@ -203,16 +203,19 @@ def zones_of(networks: Iterable[str], ports: Iterable[Port], around: RouterFacts
     found = [around.bridges.get(name, Bridge(device="")) for name in names]
     bridges = [bridge for bridge in found if not bridge.internal and not bridge.routed]
     own = {zone for each in bridges if each.device for zone in zones_with(each.device, each.subnets, around)}
+    # a port may be published at several addresses of the router, each of them in another zone
+    published: dict[str, list[Port]] = {}
+    for port in ports:
+        published.setdefault(f"{port.host_text}/{port.protocol}", []).append(port)
     return {
-        f"{port.host_text}/{port.protocol}": [
+        name: [
             zone.name
             for zone in around.firewall.zones
             if bridges
             and zone not in own
-            and _listens(port, zone, around)
-            and _passes(port, zone, bridges, around)
+            and any(_listens(one, zone, around) and _passes(one, zone, bridges, around) for one in same)
         ]
-        for port in ports
+        for name, same in published.items()
     }
 
 

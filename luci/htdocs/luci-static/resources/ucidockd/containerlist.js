@@ -10,7 +10,12 @@ const SWAP = '.ucidockd-'; // the old or the new container of a swap has a name 
 const HELPER = 'ucidockd.helper'; // a container that lends its archive calls to a volume, for some seconds
 const LEVELS = { running: 'ok', paused: 'waiting', restarting: 'error', dead: 'error' };
 const UNITS = { second: 1, minute: 60, hour: 3600, day: 86400, week: 7 * 86400, month: 30 * 86400, year: 365 * 86400 }; // seconds
+const ANYWHERE = [ '0.0.0.0', '::', '', undefined ]; // every address of the router
 const FINE = [ 'ok', 'off', 'warning' ]; // levels at which the container's own state says more
+
+function isAnywhere(ip) {
+	return ANYWHERE.includes(ip);
+}
 
 function nameOf(container) {
 	return (container.Names?.[0] ?? container.Id).replace(/^\//, '');
@@ -69,15 +74,16 @@ function stateOf(container, owner, now) {
 	return { level: told.level, words: told.label, note: [ told.message, more ].filter(Boolean).join('. ') };
 }
 
-// a port once, though the engine has it for IPv4 and IPv6; `reach`: which zones reach the ports of each container, as the agent says
+// a port once, though the engine has it for all addresses of IPv4 and of IPv6; `reach`: which zones reach the ports of each container, as the agent says
 function portsOf(container, owner, reach) {
 	const found = new Map(), reached = reach?.[container?.Id] ?? owner?.reach;
 
 	for (const port of container?.Ports ?? []) {
-		const key = '%d/%s'.format(port.PublicPort ?? port.PrivatePort, port.Type);
+		// one address is told apart from others: what only the router itself reaches there, the LAN may reach at another one
+		const key = '%d/%s'.format(port.PublicPort ?? port.PrivatePort, port.Type), place = isAnywhere(port.IP) ? key : '%s %s'.format(key, port.IP);
 
-		if (!found.has(key) || !(found.get(key).ip ?? '').includes('.'))
-			found.set(key, { ip: port.IP, host: port.PublicPort, inner: port.PrivatePort, type: port.Type, zones: port.PublicPort ? reached?.[key] : undefined });
+		if (!found.has(place) || !(found.get(place).ip ?? '').includes('.'))
+			found.set(place, { ip: port.IP, host: port.PublicPort, inner: port.PrivatePort, type: port.Type, zones: port.PublicPort ? reached?.[key] : undefined });
 	}
 
 	return [ ...found.values() ].sort((one, other) => !one.host - !other.host || one.inner - other.inner);
@@ -85,6 +91,7 @@ function portsOf(container, owner, reach) {
 
 return baseclass.extend({
 	nameOf,
+	isAnywhere,
 	portsOf,
 
 	// `containers` as the engine lists them, `resources` of the status, `now` in seconds, `reach` as the agent gives it. Sorted by stack,

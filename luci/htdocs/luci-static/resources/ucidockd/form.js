@@ -133,7 +133,7 @@ return baseclass.extend({
 
 	// a node with the form of that section of /etc/config/containers; for a login that may not read it, a note. `mistakes`: texts of
 	// the status
-	async edit(id, asked, mistakes = []) {
+	async edit(id, asked, mistakes) {
 		const prepared = await this.prepare(asked);
 
 		if (!prepared)

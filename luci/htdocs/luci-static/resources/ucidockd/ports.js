@@ -2,13 +2,13 @@
 // A published port as a link, with who can reach it as far as the router's firewall says.
 'use strict';
 'require baseclass';
+'require ucidockd.containerlist as rows';
 'require ucidockd.dom as D';
 
-const ANYWHERE = [ '0.0.0.0', '::', '', undefined ];
 const SECURE = [ 443, 8443, 9443 ]; // what containers speak TLS on
 
 function hostOf(ip) {
-	return ANYWHERE.includes(ip) ? location.hostname : ip.includes(':') ? '[%s]'.format(ip) : ip;
+	return rows.isAnywhere(ip) ? location.hostname : ip.includes(':') ? '[%s]'.format(ip) : ip;
 }
 
 function isLocal(ip) {
